@@ -1,0 +1,568 @@
+//! Regions: the memory frames live in, and who holds which frame.
+
+use std::cell::{Cell, UnsafeCell};
+use std::ptr::NonNull;
+
+use super::frame::{Frame, FrameMut, FrameState};
+use super::memory::{Memory, MemoryError, Pages};
+use super::{LINE_BYTES, TAILROOM_BYTES, whole_lines};
+
+/// How a pool region is laid out.
+///
+/// Its size is a sum, named by its holders:
+/// `frames = reserve_frames (never lent to the application: receive rings, control) + transmit + retention`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RegionOptions {
+    /// How many frames there are.
+    pub frames: usize,
+    /// Bytes of a frame that headers below the stack need (Ethernet, IP, UDP).
+    pub link_headroom_bytes: usize,
+    /// Bytes of header and payload together.
+    pub frame_bytes: usize,
+    /// How many frames [`Region::take`] leaves for [`Region::take_reserved`].
+    pub reserve_frames: usize,
+    /// Whether to try for huge pages.
+    pub huge_pages: bool,
+}
+
+/// How a ring region is laid out over memory it is given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RingOptions {
+    /// Offset of the ring's first byte in its memory; whole cache lines.
+    pub offset_bytes: usize,
+    /// Bytes of the ring; whole cache lines.
+    pub ring_bytes: usize,
+    /// The most frames outstanding at once; a power of two.
+    pub frames_max: usize,
+    /// Bytes before each frame that belong to the transport (its stamp).
+    pub link_headroom_bytes: usize,
+    /// Bytes of header and payload together.
+    pub frame_bytes: usize,
+}
+
+/// There is no free frame. Nothing was lost: try again when one comes back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the region has no free frame; wait until receivers or the transport release some")]
+pub struct Exhausted;
+
+/// How full a region is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RegionUse {
+    /// Frames held by somebody.
+    pub lent: usize,
+    /// Frames in all (for a ring: the most there can be).
+    pub frames: usize,
+    /// How often no frame was free.
+    pub exhausted: u64,
+}
+
+/// A region. A handle: clones name the same region, which lives until the last handle and the last frame are gone.
+pub struct Region {
+    home: NonNull<Home>,
+}
+
+/// The region itself, on the heap, shared by handles and frames of one thread.
+pub(super) struct Home {
+    memory: Memory,
+    states: Box<[FrameState]>,
+    discipline: Discipline,
+    link_headroom: usize,
+    frame_bytes: usize,
+    handles: Cell<usize>,
+    lent: Cell<usize>,
+    exhausted: Cell<u64>,
+}
+
+enum Discipline {
+    Pool { free: UnsafeCell<Vec<u32>>, reserve: usize },
+    Ring(Ring),
+}
+
+/// Frames `tail..head` are out; bytes `tail_bytes..head_bytes` are in use. Positions only grow.
+struct Ring {
+    offset: usize,
+    bytes: usize,
+    head: Cell<u64>,
+    tail: Cell<u64>,
+    head_bytes: Cell<u64>,
+    tail_bytes: Cell<u64>,
+    /// Readers in other processes have released everything before this position.
+    foreign_tail_bytes: Cell<u64>,
+}
+
+impl Region {
+    /// A pool of equal frames on fresh anonymous memory.
+    ///
+    /// # Errors
+    /// If the memory cannot be had.
+    ///
+    /// # Panics
+    /// If the reserve is not smaller than the number of frames.
+    pub fn pool(options: RegionOptions) -> Result<Region, MemoryError> {
+        assert!(options.reserve_frames < options.frames, "a pool must be larger than its reserve");
+        let stride = Region::stride(&options);
+        let memory = Memory::anonymous(stride * options.frames, options.huge_pages)?;
+        let base = memory.base();
+        let capacity = (stride - TAILROOM_BYTES) as u32;
+        let states: Box<[FrameState]> = (0..options.frames)
+            .map(|index| {
+                // SAFETY: `index * stride` is inside the memory, which holds `frames * stride` bytes.
+                let at = unsafe { base.add(index * stride) };
+                FrameState::new(at, capacity)
+            })
+            .collect();
+        let free: Vec<u32> = (0..options.frames as u32).rev().collect();
+        Ok(Region::house(Home {
+            memory,
+            states,
+            discipline: Discipline::Pool { free: UnsafeCell::new(free), reserve: options.reserve_frames },
+            link_headroom: options.link_headroom_bytes,
+            frame_bytes: options.frame_bytes,
+            handles: Cell::new(1),
+            lent: Cell::new(0),
+            exhausted: Cell::new(0),
+        }))
+    }
+
+    /// Bytes from one frame of a pool to the next: an odd number of cache lines, so that the frames' first lines do
+    /// not fall into the same few sets of the cache.
+    pub fn stride(options: &RegionOptions) -> usize {
+        let lines =
+            whole_lines(options.link_headroom_bytes + options.frame_bytes + TAILROOM_BYTES) / LINE_BYTES;
+        (lines | 1) * LINE_BYTES
+    }
+
+    /// A ring over `memory`: frames are handed out in order of position.
+    ///
+    /// # Panics
+    /// If the ring does not lie inside the memory in whole cache lines, or `frames_max` is not a power of two, or
+    /// the ring cannot hold four of its largest frames.
+    pub fn ring(memory: Memory, options: RingOptions) -> Region {
+        assert!(
+            options.offset_bytes.is_multiple_of(LINE_BYTES) && options.ring_bytes.is_multiple_of(LINE_BYTES)
+        );
+        assert!(options.offset_bytes + options.ring_bytes <= memory.bytes(), "the ring overruns its memory");
+        assert!(options.frames_max.is_power_of_two());
+        let largest = whole_lines(options.link_headroom_bytes + options.frame_bytes + TAILROOM_BYTES);
+        assert!(options.ring_bytes >= 4 * largest, "a ring must hold four of its largest frames");
+        // SAFETY: checked above to be inside the memory.
+        let base = unsafe { memory.base().add(options.offset_bytes) };
+        let states: Box<[FrameState]> = (0..options.frames_max).map(|_| FrameState::new(base, 0)).collect();
+        Region::house(Home {
+            states,
+            discipline: Discipline::Ring(Ring {
+                offset: options.offset_bytes,
+                bytes: options.ring_bytes,
+                head: Cell::new(0),
+                tail: Cell::new(0),
+                head_bytes: Cell::new(0),
+                tail_bytes: Cell::new(0),
+                foreign_tail_bytes: Cell::new(u64::MAX),
+            }),
+            memory,
+            link_headroom: options.link_headroom_bytes,
+            frame_bytes: options.frame_bytes,
+            handles: Cell::new(1),
+            lent: Cell::new(0),
+            exhausted: Cell::new(0),
+        })
+    }
+
+    fn house(home: Home) -> Region {
+        let home = NonNull::from(Box::leak(Box::new(home)));
+        // SAFETY: just made; nobody else refers to it yet. Frames need the address of their home.
+        for (index, state) in unsafe { home.as_ref() }.states.iter().enumerate() {
+            state.settle(home, index as u32);
+        }
+        Region { home }
+    }
+
+    fn home(&self) -> &Home {
+        // SAFETY: a home lives while any handle does (`Home::let_go`), and is never borrowed mutably.
+        unsafe { self.home.as_ref() }
+    }
+
+    /// A frame to write, with `header_bytes` of room for the stack's header before the payload.
+    ///
+    /// In a ring the frame takes the largest size until it is frozen, and then what it needs.
+    ///
+    /// # Errors
+    /// [`Exhausted`] if none is free, or only the reserve is.
+    ///
+    /// # Panics
+    /// If the region's memory is read-only or the header does not fit a frame.
+    #[inline]
+    pub fn take(&self, header_bytes: usize) -> Result<FrameMut, Exhausted> {
+        let keep = match &self.home().discipline {
+            Discipline::Pool { reserve, .. } => *reserve,
+            Discipline::Ring(_) => 0,
+        };
+        self.take_leaving(header_bytes, keep)
+    }
+
+    /// As [`Region::take`], but may use the reserve. For control messages and receive rings.
+    ///
+    /// # Errors
+    /// [`Exhausted`] if none is free.
+    ///
+    /// # Panics
+    /// As [`Region::take`].
+    #[inline]
+    pub fn take_reserved(&self, header_bytes: usize) -> Result<FrameMut, Exhausted> {
+        self.take_leaving(header_bytes, 0)
+    }
+
+    #[inline]
+    fn take_leaving(&self, header_bytes: usize, keep: usize) -> Result<FrameMut, Exhausted> {
+        let home = self.home();
+        assert!(home.memory.writable() && header_bytes < home.frame_bytes);
+        let start = (home.link_headroom + header_bytes) as u32;
+        let index = match &home.discipline {
+            Discipline::Pool { free, .. } => {
+                // SAFETY: one thread; no reference to the list outlives a statement anywhere in this module.
+                let free = unsafe { &mut *free.get() };
+                if free.len() <= keep {
+                    return Err(home.exhausted());
+                }
+                free.pop().expect("longer than `keep`")
+            }
+            Discipline::Ring(ring) => {
+                let largest = home.link_headroom + home.frame_bytes + TAILROOM_BYTES;
+                home.place(ring, whole_lines(largest)).ok_or_else(|| home.exhausted())?
+            }
+        };
+        home.lent.set(home.lent.get() + 1);
+        let state = &home.states[index as usize];
+        state.begin(start, start);
+        Ok(FrameMut::of(state))
+    }
+
+    /// A frame that another process wrote into this (read-only) ring: `extent` bytes at `position`, of which the
+    /// frame is `start..end`. Positions must grow.
+    ///
+    /// # Errors
+    /// [`Exhausted`] if as many frames as the ring can count are out.
+    ///
+    /// # Panics
+    /// If the region is not a ring, or the frame lies outside of it.
+    pub fn adopt(&self, position: u64, extent: usize, start: usize, end: usize) -> Result<Frame, Exhausted> {
+        let home = self.home();
+        let Discipline::Ring(ring) = &home.discipline else { panic!("only a ring adopts frames") };
+        assert!(position >= ring.head_bytes.get(), "adopted positions must grow");
+        assert!(start <= end && end <= extent && position as usize % ring.bytes + extent <= ring.bytes);
+        if ring.head.get() - ring.tail.get() >= home.states.len() as u64 {
+            return Err(home.exhausted());
+        }
+        let index = home.note(ring, position, extent);
+        home.lent.set(home.lent.get() + 1);
+        let state = &home.states[index as usize];
+        state.begin(start as u32, end as u32);
+        Ok(Frame::adopted(state))
+    }
+
+    /// Bytes of header and payload that fit one frame.
+    #[inline]
+    pub fn frame_bytes(&self) -> usize {
+        self.home().frame_bytes
+    }
+
+    /// Bytes before the stack's header that belong to the transport.
+    #[inline]
+    pub fn link_headroom_bytes(&self) -> usize {
+        self.home().link_headroom
+    }
+
+    /// The ring position before which this process has released every frame. Zero for a pool.
+    pub fn released_bytes(&self) -> u64 {
+        match &self.home().discipline {
+            Discipline::Pool { .. } => 0,
+            Discipline::Ring(ring) => ring.tail_bytes.get(),
+        }
+    }
+
+    /// Tells a ring that readers elsewhere have released everything before `position`; until the first call nobody
+    /// else reads it. A position that goes back is ignored.
+    pub fn set_foreign_released_bytes(&self, position: u64) {
+        if let Discipline::Ring(ring) = &self.home().discipline {
+            let known = ring.foreign_tail_bytes.get();
+            if known == u64::MAX || position > known {
+                ring.foreign_tail_bytes.set(position);
+            }
+        }
+    }
+
+    /// Free bytes of a ring as far as is known; zero for a pool.
+    pub fn free_bytes(&self) -> usize {
+        match &self.home().discipline {
+            Discipline::Pool { .. } => 0,
+            Discipline::Ring(ring) => ring.bytes - (ring.head_bytes.get() - ring.oldest()) as usize,
+        }
+    }
+
+    /// Free frames of a pool, the reserve included; zero for a ring.
+    pub fn free_frames(&self) -> usize {
+        match &self.home().discipline {
+            // SAFETY: one thread; the reference ends with the statement.
+            Discipline::Pool { free, .. } => unsafe { (*free.get()).len() },
+            Discipline::Ring(_) => 0,
+        }
+    }
+
+    /// Whether `frame` lives here.
+    #[inline]
+    pub fn owns(&self, frame: &Frame) -> bool {
+        frame.home() == self.home
+    }
+
+    /// The memory, for transports that must register or map it.
+    pub fn memory(&self) -> &Memory {
+        &self.home().memory
+    }
+
+    /// What pages the memory is on.
+    pub fn pages(&self) -> &Pages {
+        self.home().memory.pages()
+    }
+
+    /// How full the region is.
+    pub fn usage(&self) -> RegionUse {
+        let home = self.home();
+        RegionUse { lent: home.lent.get(), frames: home.states.len(), exhausted: home.exhausted.get() }
+    }
+}
+
+impl Home {
+    #[cold]
+    fn exhausted(&self) -> Exhausted {
+        self.exhausted.set(self.exhausted.get() + 1);
+        Exhausted
+    }
+
+    /// Places a frame of `extent` bytes at the head of the ring, skipping to its start if it would wrap.
+    #[inline]
+    fn place(&self, ring: &Ring, extent: usize) -> Option<u32> {
+        if ring.head.get() - ring.tail.get() >= self.states.len() as u64 {
+            return None;
+        }
+        let head = ring.head_bytes.get();
+        let at = head as usize % ring.bytes;
+        let position = if at + extent > ring.bytes { head + (ring.bytes - at) as u64 } else { head };
+        // One line is left free behind the head: the transport clears the stamp after the last frame there.
+        if position + extent as u64 + LINE_BYTES as u64 > ring.oldest() + ring.bytes as u64 {
+            return None;
+        }
+        Some(self.note(ring, position, extent))
+    }
+
+    #[inline]
+    fn note(&self, ring: &Ring, position: u64, extent: usize) -> u32 {
+        let head = ring.head.get();
+        let index = head as usize & (self.states.len() - 1);
+        // SAFETY: callers checked that `position % bytes + extent` is inside the ring, and the ring inside the memory.
+        let base = unsafe { self.memory.base().add(ring.offset + position as usize % ring.bytes) };
+        self.states[index].place(base, extent as u32, position);
+        ring.head.set(head + 1);
+        ring.head_bytes.set(position + extent as u64);
+        index as u32
+    }
+
+    /// Gives back what a just-frozen frame does not need, if it is the newest of its ring.
+    #[inline]
+    pub(super) fn trim(&self, state: &FrameState, used: u32) {
+        let Discipline::Ring(ring) = &self.discipline else { return };
+        let newest = (ring.head.get().wrapping_sub(1)) as usize & (self.states.len() - 1);
+        if state.index() as usize == newest && self.memory.writable() {
+            let extent = whole_lines(used as usize + TAILROOM_BYTES).min(state.extent() as usize);
+            state.shrink(extent as u32);
+            ring.head_bytes.set(state.position() + extent as u64);
+        }
+    }
+
+    /// Takes back the newest frame of a ring, given up before it was frozen: as if it had never been taken.
+    pub(super) fn give_up(&self, state: &FrameState) {
+        let Discipline::Ring(ring) = &self.discipline else { return };
+        let newest = (ring.head.get().wrapping_sub(1)) as usize & (self.states.len() - 1);
+        if state.index() as usize == newest {
+            state.shrink(0);
+            ring.head_bytes.set(state.position());
+        }
+    }
+
+    /// The last holder of the frame at `index` let go.
+    #[inline]
+    pub(super) fn release(home: NonNull<Home>, index: u32) {
+        // SAFETY: the frame being released counted in `lent`, so the home is alive until `let_go`.
+        let this = unsafe { home.as_ref() };
+        match &this.discipline {
+            // SAFETY: one thread; no other reference to the list is alive.
+            Discipline::Pool { free, .. } => unsafe { (*free.get()).push(index) },
+            Discipline::Ring(ring) => {
+                let mut tail = ring.tail.get();
+                while tail < ring.head.get() {
+                    let state = &this.states[tail as usize & (this.states.len() - 1)];
+                    if state.held() {
+                        break;
+                    }
+                    ring.tail_bytes.set(state.position() + u64::from(state.extent()));
+                    tail += 1;
+                }
+                ring.tail.set(tail);
+            }
+        }
+        this.lent.set(this.lent.get() - 1);
+        if this.lent.get() == 0 && this.handles.get() == 0 {
+            Home::free(home);
+        }
+    }
+
+    #[cold]
+    fn free(home: NonNull<Home>) {
+        // SAFETY: made by `Box::leak` in `Region::house`; no handle and no frame refers to it any more.
+        drop(unsafe { Box::from_raw(home.as_ptr()) });
+    }
+}
+
+impl Ring {
+    #[inline]
+    fn oldest(&self) -> u64 {
+        self.tail_bytes.get().min(self.foreign_tail_bytes.get())
+    }
+}
+
+impl Clone for Region {
+    fn clone(&self) -> Region {
+        let home = self.home();
+        home.handles.set(home.handles.get() + 1);
+        Region { home: self.home }
+    }
+}
+
+impl Drop for Region {
+    fn drop(&mut self) {
+        let home = self.home();
+        home.handles.set(home.handles.get() - 1);
+        if home.handles.get() == 0 && home.lent.get() == 0 {
+            Home::free(self.home);
+        }
+    }
+}
+
+impl std::fmt::Debug for Region {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Region").field("use", &self.usage()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pool(frames: usize, reserve: usize) -> Region {
+        Region::pool(RegionOptions {
+            frames,
+            link_headroom_bytes: 64,
+            frame_bytes: 512,
+            reserve_frames: reserve,
+            huge_pages: false,
+        })
+        .unwrap()
+    }
+
+    fn ring(bytes: usize) -> Region {
+        let memory = Memory::anonymous(bytes, false).unwrap();
+        let options = RingOptions {
+            offset_bytes: 0,
+            ring_bytes: bytes,
+            frames_max: 64,
+            link_headroom_bytes: 8,
+            frame_bytes: 256 - 8 - TAILROOM_BYTES,
+        };
+        Region::ring(memory, options)
+    }
+
+    #[test]
+    fn the_reserve_is_never_lent() {
+        let region = pool(4, 2);
+        let held = [region.take(24).unwrap(), region.take(24).unwrap()];
+        assert_eq!(region.take(24).err(), Some(Exhausted));
+        let reserved = region.take_reserved(24).unwrap();
+        assert_eq!(region.usage(), RegionUse { lent: 3, frames: 4, exhausted: 1 });
+        drop(held);
+        drop(reserved);
+        assert_eq!(region.usage().lent, 0);
+    }
+
+    #[test]
+    fn a_frame_comes_back_with_its_last_holder_and_outlives_its_region_handle() {
+        let region = pool(1, 0);
+        let mut frame = region.take(24).unwrap();
+        frame.extend(b"payload").unwrap();
+        let frame = frame.freeze();
+        let other = frame.clone();
+        drop(frame);
+        assert!(region.take(24).is_err());
+        drop(region);
+        assert_eq!(other.bytes(), b"payload");
+    }
+
+    #[test]
+    fn a_header_goes_before_the_payload_without_touching_it() {
+        let region = pool(1, 0);
+        let mut frame = region.take(24).unwrap();
+        frame.extend(b"payload").unwrap();
+        let frame = frame.freeze();
+        let other = frame.clone();
+        let payload = other.slice(frame.start(), frame.end());
+        assert!(frame.prepend(b"head").is_ok());
+        assert_eq!(payload, b"payload");
+        assert_eq!(frame.bytes(), b"headpayload");
+        frame.submit();
+        assert!(frame.prepend(b"late").is_err(), "a submitted frame is immutable");
+    }
+
+    #[test]
+    fn a_ring_trims_frames_and_frees_them_in_order_of_position() {
+        let region = ring(1024);
+        let mut first = region.take(24).unwrap();
+        first.extend(&[1; 10]).unwrap();
+        let first = first.freeze();
+        let second = region.take(24).unwrap().freeze();
+        assert_eq!(region.free_bytes(), 1024 - 128, "each took one line, and its newest extent was trimmed");
+        drop(second);
+        assert_eq!(region.released_bytes(), 0, "the first still holds the tail");
+        drop(first);
+        assert_eq!(region.released_bytes(), 128);
+    }
+
+    #[test]
+    fn a_ring_refuses_what_a_foreign_reader_still_holds_and_wraps_when_it_lets_go() {
+        let region = ring(1024);
+        region.set_foreign_released_bytes(0);
+        let mut taken = 0;
+        while let Ok(mut frame) = region.take(0) {
+            frame.extend(&[7; 200]).unwrap();
+            drop(frame.freeze());
+            taken += 1;
+        }
+        assert_eq!(taken, 3, "three frames of 256 bytes and a spare line");
+        region.set_foreign_released_bytes(512);
+        let mut frame = region.take(0).unwrap();
+        frame.extend(&[9; 200]).unwrap();
+        let frame = frame.freeze();
+        assert_eq!(frame.position() % 1024 + 256, 1024);
+        region.set_foreign_released_bytes(768);
+        assert_eq!(region.take(0).unwrap().freeze().position(), 1024);
+    }
+
+    #[test]
+    fn adopted_frames_release_in_order() {
+        let region = ring(1024);
+        let first = region.adopt(0, 128, 8, 100).unwrap();
+        let second = region.adopt(128, 64, 8, 16).unwrap();
+        assert_eq!((first.bytes().len(), second.bytes().len()), (92, 8));
+        drop(second);
+        assert_eq!(region.released_bytes(), 0);
+        drop(first);
+        assert_eq!(region.released_bytes(), 192);
+    }
+}

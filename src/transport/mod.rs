@@ -1,0 +1,258 @@
+//! Transports: how frames get from one process to others.
+//!
+//! A [`Transport`] opens one [`Channel`] per view. The channel lends regions in which the endpoint writes its frames;
+//! what is submitted goes out of those very frames, and what is received stays in place until its last holder lets
+//! go. The driver loop is generic over the transport: there is no dynamic dispatch per packet.
+//!
+//! The contract every implementation keeps (the conformance suite in `tests/transport_conformance.rs` checks it):
+//!
+//! - Frames from one member to another arrive unchanged, at most once unless [`Caps::duplicates`], in order of
+//!   submission unless [`Caps::reorders`], and all of them unless [`Caps::loses`].
+//! - `submit` takes a frame or gives it back with [`Full`]; a frame given back was not sent at all.
+//! - A submitted frame is held by the transport until the medium no longer reads it, and then released: every frame
+//!   comes back.
+//! - `receive` hands over at most `budget` frames per call and never blocks; `wait` is the only call that does.
+
+use std::io;
+use std::time::Duration;
+
+use crate::buf::{Frame, MemoryError, Region};
+use crate::id::{Rank, RankSet};
+use crate::view::{Address, LocalView};
+
+/// A channel of one transport: the frames of one view.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ChannelId(pub u32);
+
+/// What an endpoint asks of a channel. Each region's size is the sum of its holders.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChannelOptions {
+    /// Own casts that may be unstable, waiting or being written at once.
+    pub cast_frames: usize,
+    /// Control messages, sends, retransmission headers at once.
+    pub control_frames: usize,
+    /// Received frames that may be held at once, beside the transport's own receive reserve.
+    pub receive_frames: usize,
+    /// The largest frame, header and payload together; lowered to what the transport can carry.
+    pub frame_bytes: usize,
+    /// Whether to try for huge pages.
+    pub huge_pages: bool,
+}
+
+/// An open channel.
+#[derive(Debug)]
+pub struct Channel {
+    /// Names the channel in [`Transmit`] and [`Received`].
+    pub id: ChannelId,
+    /// Where the endpoint takes frames for its casts, in the order in which it will submit them.
+    pub casts: Region,
+    /// Where the endpoint takes every other frame.
+    pub control: Region,
+}
+
+/// Who is to get a frame. The sender itself never does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Destination {
+    /// Every other member of the view.
+    All,
+    /// One member.
+    One(Rank),
+    /// Some members.
+    Some(RankSet),
+}
+
+/// A part of a frame.
+#[derive(Clone, Debug)]
+pub struct Slice {
+    /// The frame.
+    pub frame: Frame,
+    /// Offset of the first byte from the frame's base.
+    pub from: usize,
+    /// Offset after the last byte from the frame's base.
+    pub to: usize,
+}
+
+impl Slice {
+    /// The bytes.
+    #[inline]
+    pub fn bytes(&self) -> &[u8] {
+        self.frame.slice(self.from, self.to)
+    }
+}
+
+/// A frame to send: what is in `head`, followed by what is in `body`.
+#[derive(Clone, Debug)]
+pub struct Transmit {
+    /// The view's channel.
+    pub channel: ChannelId,
+    /// Who is to get it.
+    pub to: Destination,
+    /// The whole frame, or its header when there is a body.
+    pub head: Frame,
+    /// A retained payload sent again behind another header.
+    pub body: Option<Slice>,
+}
+
+impl Transmit {
+    /// How long the frame is on the wire.
+    pub fn len(&self) -> usize {
+        self.head.bytes().len() + self.body.as_ref().map_or(0, |body| body.to - body.from)
+    }
+
+    /// Whether there is nothing to send.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// A frame that came in: `from..to` are offsets from the base of `frame`, which several received frames may share.
+#[derive(Clone, Debug)]
+pub struct Received {
+    /// The channel it came by.
+    pub channel: ChannelId,
+    /// Where it lies.
+    pub frame: Frame,
+    /// Offset of the first byte from the frame's base.
+    pub from: usize,
+    /// Offset after the last byte from the frame's base.
+    pub to: usize,
+}
+
+impl Received {
+    /// The bytes.
+    #[inline]
+    pub fn bytes(&self) -> &[u8] {
+        self.frame.slice(self.from, self.to)
+    }
+}
+
+/// The transport cannot take the frame now; here it is. Try again after the next [`Transport::reap`].
+#[derive(Debug)]
+pub struct Full(pub Transmit);
+
+/// What a transport can do. Printed by the benchmarks; layers take their lowest properties from it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caps {
+    /// Its name, as on the command line.
+    pub name: &'static str,
+    /// The largest frame it carries.
+    pub frame_bytes_max: usize,
+    /// One submission reaches all members without a copy per member.
+    pub multicast: bool,
+    /// The medium keeps bytes whole: no checksum is needed above it.
+    pub integrity: bool,
+    /// Frames may be lost between submission and reception.
+    pub loses: bool,
+    /// Frames may arrive twice.
+    pub duplicates: bool,
+    /// Frames may overtake each other.
+    pub reorders: bool,
+    /// First transmissions leave from the frame itself, and reception is in place.
+    pub zero_copy: bool,
+    /// Equal-size frames to one destination share a system call and a pass through the network stack.
+    pub segmentation: bool,
+    /// What was asked for and not got, in words (huge pages, multicast, segmentation): for reports.
+    pub notes: Vec<String>,
+}
+
+/// What a transport did so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TransportCounters {
+    /// Frames sent, counted once per destination the transport addressed.
+    pub frames_sent: u64,
+    /// Frames handed to the endpoint.
+    pub frames_received: u64,
+    /// System calls made.
+    pub system_calls: u64,
+    /// Payloads copied, for whatever reason.
+    pub copies: u64,
+    /// Frames dropped before the endpoint saw them (no buffer, malformed).
+    pub dropped: u64,
+}
+
+/// A transport cannot be set up. Every message says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum TransportError {
+    /// An address does not parse.
+    #[error("address `{0}` is not understood: {1}")]
+    BadAddress(Address, &'static str),
+    /// Somebody else has the address.
+    #[error("address `{0}` is in use; choose another port or end the process that holds it")]
+    AddressInUse(Address),
+    /// A member of this name and incarnation is there already.
+    #[error("{0} exists already: this incarnation has been used in this view; start with a new incarnation")]
+    IncarnationInUse(String),
+    /// The system says no.
+    #[error("no permission for {what}: {remedy}")]
+    Permission {
+        /// What was tried.
+        what: String,
+        /// What to do.
+        remedy: String,
+    },
+    /// No such interface.
+    #[error("there is no network interface `{0}`; `ip link` lists those there are")]
+    NoSuchInterface(String),
+    /// No room for the segment or region.
+    #[error("no room for {what} ({bytes} bytes): {remedy}")]
+    NoSpace {
+        /// What was to be made.
+        what: String,
+        /// How large.
+        bytes: usize,
+        /// What to do.
+        remedy: String,
+    },
+    /// Memory could not be mapped.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    /// Anything else.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was tried.
+        what: String,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Carries the frames of views between members.
+pub trait Transport {
+    /// What it can do.
+    fn caps(&self) -> Caps;
+
+    /// Opens the channel of a view. Frames that reach it before are the transport's to drop or keep.
+    ///
+    /// # Errors
+    /// [`TransportError`], before anything is half set up.
+    fn open(&mut self, view: &LocalView, options: &ChannelOptions) -> Result<Channel, TransportError>;
+
+    /// Closes a channel and gives up what it held.
+    fn close(&mut self, channel: ChannelId);
+
+    /// Takes a frame to send. It may stay staged until [`Transport::flush`].
+    ///
+    /// # Errors
+    /// [`Full`] with the frame, which was not sent to anybody.
+    fn submit(&mut self, transmit: Transmit) -> Result<(), Full>;
+
+    /// Sends what is staged. Called once per iteration of the driver loop that submitted anything.
+    fn flush(&mut self);
+
+    /// Takes back frames the medium has finished with, and learns what readers have released. Called once per
+    /// iteration.
+    fn reap(&mut self);
+
+    /// Hands over frames that have arrived, at most `budget` of them; returns how many.
+    fn receive(&mut self, budget: usize, sink: &mut impl FnMut(Received)) -> usize;
+
+    /// Whether a frame sent now would only wait behind others: then the accelerator packs.
+    fn busy(&self, channel: ChannelId) -> bool;
+
+    /// Blocks until frames may have arrived, somebody woke this transport, or `timeout` is over.
+    fn wait(&mut self, timeout: Duration);
+
+    /// What it did so far.
+    fn counters(&self) -> TransportCounters;
+}

@@ -1,0 +1,2 @@
+//! The `wadjet` command line.
+fn main() {}
