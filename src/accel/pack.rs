@@ -1,0 +1,190 @@
+//! The open pack: small messages that share a frame (design section 4).
+//!
+//! The first message is written where a lone message belongs; only when a second one joins it does the payload become
+//! a pack, with the first run's header in the room before it.
+
+use crate::buf::FrameMut;
+use crate::wire::pack::{RUN_HEADER_BYTES, RUN_MESSAGES_MAX, run_header};
+
+/// Room that a frame taken for casts keeps before the payload, beside the header: a run's header, aligned.
+pub(crate) const PACK_ROOM_BYTES: usize = 8;
+
+/// A frame that is still being filled.
+#[derive(Debug)]
+pub(crate) struct OpenPack {
+    frame: FrameMut,
+    /// Where the current run's header is, once this is a pack.
+    run_at: usize,
+    run_count: usize,
+    run_size: usize,
+    messages: u32,
+    packed: bool,
+    /// Bytes lent and not committed.
+    lent: usize,
+}
+
+/// A frame that is filled.
+#[derive(Debug)]
+pub(crate) struct Closed {
+    pub(crate) frame: FrameMut,
+    pub(crate) messages: u32,
+    pub(crate) packed: bool,
+}
+
+impl OpenPack {
+    pub(crate) fn new(frame: FrameMut) -> OpenPack {
+        OpenPack { frame, run_at: 0, run_count: 0, run_size: 0, messages: 0, packed: false, lent: 0 }
+    }
+
+    /// Whether a message of `length` bytes fits a payload of at most `payload_max` bytes.
+    #[inline]
+    pub(crate) fn fits(&self, length: usize, payload_max: usize) -> bool {
+        if self.messages == 0 {
+            return length <= payload_max;
+        }
+        let packable =
+            length <= usize::from(u16::MAX) && (self.packed || self.run_size <= usize::from(u16::MAX));
+        let opening = if self.packed { 0 } else { RUN_HEADER_BYTES };
+        let joins = length == self.run_size && self.run_count < RUN_MESSAGES_MAX;
+        let run = if joins { 0 } else { RUN_HEADER_BYTES };
+        packable && self.frame.len() + opening + run + length <= payload_max
+    }
+
+    /// Lends `length` bytes for the next message; they must fit. What was lent before and not committed is taken back.
+    #[inline]
+    pub(crate) fn lend(&mut self, length: usize) -> &mut [u8] {
+        self.take_back();
+        if self.messages > 0 {
+            if !self.packed {
+                self.become_pack();
+            }
+            if length != self.run_size || self.run_count >= RUN_MESSAGES_MAX {
+                self.begin_run(length);
+            }
+        } else {
+            self.run_size = length;
+        }
+        self.lent = length;
+        self.frame.grow(length).expect("the caller asked whether it fits")
+    }
+
+    /// Takes back what was lent and not committed.
+    #[inline]
+    pub(crate) fn take_back(&mut self) {
+        if self.lent > 0 {
+            self.frame.truncate(self.frame.len() - self.lent);
+            self.lent = 0;
+        }
+    }
+
+    /// The lent bytes, to write.
+    #[inline]
+    pub(crate) fn lent(&mut self) -> &mut [u8] {
+        let from = self.frame.len() - self.lent;
+        &mut self.frame.bytes_mut()[from..]
+    }
+
+    /// The lent bytes as written so far.
+    pub(crate) fn lent_bytes(&self) -> &[u8] {
+        &self.frame.bytes()[self.frame.len() - self.lent..]
+    }
+
+    /// The lent bytes are a message.
+    #[inline]
+    pub(crate) fn commit(&mut self) {
+        self.lent = 0;
+        self.run_count += 1;
+        self.messages += 1;
+    }
+
+    /// Ends filling; `None` if there is no message.
+    pub(crate) fn close(mut self) -> Option<Closed> {
+        self.take_back();
+        if self.messages == 0 {
+            return None;
+        }
+        if self.packed {
+            self.end_run();
+        }
+        Some(Closed { frame: self.frame, messages: self.messages, packed: self.packed })
+    }
+
+    fn become_pack(&mut self) {
+        self.frame.prepend(RUN_HEADER_BYTES).expect("frames for casts have room for a run's header");
+        self.packed = true;
+        self.run_at = 0;
+    }
+
+    fn begin_run(&mut self, size: usize) {
+        self.end_run();
+        self.run_at = self.frame.len();
+        self.frame.grow(RUN_HEADER_BYTES).expect("counted by `fits`");
+        (self.run_count, self.run_size) = (0, size);
+    }
+
+    fn end_run(&mut self) {
+        if self.run_count == 0 {
+            self.frame.truncate(self.run_at);
+            return;
+        }
+        let header = run_header(self.run_count as u16, self.run_size as u16);
+        self.frame.bytes_mut()[self.run_at..self.run_at + RUN_HEADER_BYTES].copy_from_slice(&header);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::buf::{Region, RegionOptions};
+    use crate::wire::pack::{Messages, check};
+    use proptest::prelude::*;
+
+    fn open() -> OpenPack {
+        let region = Region::pool(RegionOptions {
+            frames: 2,
+            link_headroom_bytes: 0,
+            frame_bytes: 512,
+            reserve_frames: 0,
+            huge_pages: false,
+        })
+        .unwrap();
+        OpenPack::new(region.take(64).unwrap())
+    }
+
+    proptest! {
+        #[test]
+        fn a_pack_holds_what_was_committed_and_nothing_else(
+            sizes in proptest::collection::vec((0usize..60, any::<bool>()), 1..40),
+        ) {
+            let mut pack = open();
+            let mut expected = Vec::new();
+            for (at, (size, keep)) in sizes.into_iter().enumerate() {
+                if !pack.fits(size, 300) {
+                    continue;
+                }
+                pack.lend(size).fill(at as u8);
+                if keep {
+                    pack.commit();
+                    expected.push(vec![at as u8; size]);
+                } else {
+                    pack.take_back();
+                }
+            }
+            match pack.close() {
+                None => prop_assert!(expected.is_empty()),
+                Some(closed) => {
+                    let bytes = closed.frame.bytes();
+                    prop_assert!(bytes.len() <= 300);
+                    prop_assert_eq!(closed.messages as usize, expected.len());
+                    if closed.packed {
+                        prop_assert_eq!(check(bytes), Ok(expected.len()));
+                        let messages: Vec<Vec<u8>> = Messages::pack(bytes).map(<[u8]>::to_vec).collect();
+                        prop_assert_eq!(messages, expected);
+                    } else {
+                        prop_assert_eq!(bytes, &expected[0][..]);
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,450 @@
+//! Plans: what a whole stack does with an ordinary message, as plain data (design D1 to D4).
+
+use super::case::{CommonCase, Effect, Limit, Operation, Source, Statement, Target};
+use crate::stack::build::{Blueprint, Field, GossipSource, GuardKind};
+use crate::stack::layer::{Fast, Kind, Layer};
+use crate::stack::slots::{MatrixSlot, fixed};
+use crate::wire::Traffic;
+use crate::wire::bits::low_bits;
+use crate::wire::layout::{GOSSIPS_MAX, Layout, Place, TEMPLATE_WORDS_MAX};
+
+/// One template word: compared (or sent) and advanced whole.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct TemplateStep {
+    /// Which word of the header, after the cookie.
+    pub(crate) word: u8,
+    /// Offset of the slot in its section.
+    pub(crate) slot: u32,
+    /// The bits compared.
+    pub(crate) mask: u64,
+    /// What is added.
+    pub(crate) add: u64,
+}
+
+/// Where a number lies in the header words.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Spot {
+    pub(crate) word: u8,
+    pub(crate) shift: u8,
+    pub(crate) mask: u64,
+}
+
+impl Spot {
+    #[inline]
+    pub(crate) fn read(self, words: &[u64]) -> u64 {
+        (words[usize::from(self.word)] >> self.shift) & self.mask
+    }
+
+    #[inline]
+    pub(crate) fn write(self, words: &mut [u64], value: u64) {
+        words[usize::from(self.word)] |= (value & self.mask) << self.shift;
+    }
+}
+
+/// A gossip riding along.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct GossipStep {
+    pub(crate) spot: Spot,
+    /// Offset in the subject's section of the word with the own value, where in it, and for which section.
+    pub(crate) source: u32,
+    pub(crate) source_shift: u8,
+    pub(crate) source_mask: u64,
+    /// Where a report is merged.
+    pub(crate) matrix: MatrixSlot,
+}
+
+/// A message field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct FilterStep {
+    pub(crate) field: u8,
+    pub(crate) spot: Spot,
+    pub(crate) layer: usize,
+}
+
+/// A guard closed when a field reaches a limit. Slots are offsets in the section of the plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LimitStep {
+    pub(crate) spot_slot: u32,
+    pub(crate) shift: u8,
+    pub(crate) mask: u64,
+    pub(crate) limit: Target,
+    pub(crate) guard: u64,
+}
+
+/// What a plan does at one step: change words that are not in the template.
+pub(crate) type Effects = Vec<Effect>;
+
+/// One compiled fast path.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    pub(crate) kind: Kind,
+    pub(crate) header_bytes: usize,
+    pub(crate) words: usize,
+    pub(crate) template: [TemplateStep; TEMPLATE_WORDS_MAX],
+    pub(crate) template_words: usize,
+    pub(crate) number: Option<Spot>,
+    pub(crate) filters: Vec<FilterStep>,
+    pub(crate) gossips: Vec<GossipStep>,
+    pub(crate) limits: Vec<LimitStep>,
+    pub(crate) effects: Effects,
+    pub(crate) retain: bool,
+    /// The layer that loops own casts back.
+    pub(crate) loop_layer: Option<usize>,
+    /// Offset of the word that counts hits.
+    pub(crate) hits: u32,
+    /// The second step, if there is an ordering layer.
+    pub(crate) deliver: Option<DeliverStep>,
+}
+
+/// The deliver step: what happens when the release words have reached the frame.
+#[derive(Clone, Debug)]
+pub(crate) struct DeliverStep {
+    /// Offsets in the origin's section of words that must exceed the frame number.
+    pub(crate) releases: Vec<u32>,
+    pub(crate) effects: Effects,
+    pub(crate) hits: u32,
+    /// The lowest layer that belongs to it.
+    pub(crate) layer: usize,
+}
+
+/// Why a kind of traffic has no plan.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NoPlan {
+    /// The layer.
+    pub layer: &'static str,
+    /// The reason.
+    pub reason: &'static str,
+}
+
+/// The plans of a stack, or why there is none; by [`Kind`].
+pub(crate) type Plans = [Result<Plan, NoPlan>; 5];
+
+/// What the compiler works from.
+pub(crate) struct Compiler<'c> {
+    pub(crate) blueprint: &'c Blueprint,
+    pub(crate) layouts: &'c [Layout; 3],
+    pub(crate) layers: &'c [Box<dyn Layer>],
+}
+
+impl Compiler<'_> {
+    /// Compiles all plans; also tells for each tally which word of hits it follows.
+    pub(crate) fn compile(&self) -> (Plans, Vec<Option<u32>>) {
+        let mut counted = vec![None; self.blueprint.tallies.len()];
+        let loop_layer = self.loop_layer();
+        let plans = Kind::ALL.map(|kind| self.plan(kind, loop_layer, &mut counted));
+        (plans, counted)
+    }
+
+    /// The layer that loops own casts back, if any.
+    fn loop_layer(&self) -> Option<usize> {
+        let (statements, _) = self.declare(Kind::CastSend, 0);
+        statements.iter().find(|(_, statement)| *statement == Statement::LoopBack).map(|(layer, _)| *layer)
+    }
+
+    /// The declarations of all layers above `floor`, in the order in which a message passes them.
+    fn declare(&self, kind: Kind, skip_below: usize) -> (Vec<(usize, Statement)>, Option<NoPlan>) {
+        let mut statements = Vec::new();
+        let mut opaque = None;
+        let count = self.layers.len() - skip_below;
+        let order: Vec<usize> =
+            if kind.delivers() { (0..count).rev().collect() } else { (0..count).collect() };
+        for layer in order {
+            let mut case = CommonCase { kind, layer, statements: &mut statements };
+            if let Fast::Opaque(reason) = self.layers[layer].common_case(kind, &mut case)
+                && opaque.is_none()
+            {
+                opaque = Some(NoPlan { layer: self.layers[layer].name(), reason });
+            }
+        }
+        (statements, opaque)
+    }
+
+    fn plan(
+        &self,
+        kind: Kind,
+        loop_layer: Option<usize>,
+        counted: &mut [Option<u32>],
+    ) -> Result<Plan, NoPlan> {
+        let below = match (kind, loop_layer) {
+            (Kind::SelfDeliver, Some(layer)) => self.layers.len() - layer,
+            (Kind::SelfDeliver, None) => {
+                return Err(NoPlan { layer: "stack", reason: "no layer loops own casts back" });
+            }
+            _ => 0,
+        };
+        let (statements, opaque) = self.declare(kind, below);
+        if let Some(opaque) = opaque {
+            return Err(opaque);
+        }
+        let layout = &self.layouts[kind.traffic() as usize];
+        if kind.traffic() == Traffic::Send && layout.frame_number().is_none() {
+            return Err(NoPlan { layer: "stack", reason: "no layer numbers sends" });
+        }
+        let mut plan = self.empty(kind, layout);
+        let release =
+            statements.iter().find(|(_, s)| matches!(s, Statement::Release(_))).map(|(layer, _)| *layer);
+        if let Some(layer) = release {
+            let hits = fixed::CAST_DELIVER_HITS;
+            plan.deliver = Some(DeliverStep { releases: Vec::new(), effects: Vec::new(), hits, layer });
+        }
+        for (layer, statement) in statements {
+            let late = release.is_some_and(|lowest| layer <= lowest);
+            self.add(&mut plan, layer, statement, late, counted)?;
+        }
+        Ok(plan)
+    }
+
+    fn empty(&self, kind: Kind, layout: &Layout) -> Plan {
+        let mut template = [TemplateStep::default(); TEMPLATE_WORDS_MAX];
+        let first = match kind {
+            Kind::CastSend => fixed::CAST_SEND_WORDS,
+            Kind::SendSend => fixed::SEND_SEND_WORDS,
+            Kind::CastDeliver | Kind::SelfDeliver => fixed::CAST_DELIVER_WORDS,
+            Kind::SendDeliver => fixed::SEND_DELIVER_WORDS,
+        };
+        for (at, step) in template.iter_mut().enumerate().take(layout.template_words()) {
+            // A send puts every protocol field into the header; a receiver compares those that layers declare.
+            let mask = if kind.delivers() { 0 } else { layout.template_mask(at) };
+            *step = TemplateStep { word: at as u8, slot: first + at as u32, mask, add: 0 };
+        }
+        Plan {
+            kind,
+            header_bytes: layout.compressed_bytes(),
+            words: layout.words(),
+            template,
+            template_words: layout.template_words(),
+            number: layout.frame_number().and_then(|at| spot(layout, at)),
+            filters: Vec::new(),
+            gossips: Vec::new(),
+            limits: Vec::new(),
+            effects: Vec::new(),
+            retain: false,
+            loop_layer: None,
+            hits: hits_word(kind.guard()),
+            deliver: None,
+        }
+    }
+
+    fn add(
+        &self,
+        plan: &mut Plan,
+        layer: usize,
+        statement: Statement,
+        late: bool,
+        counted: &mut [Option<u32>],
+    ) -> Result<(), NoPlan> {
+        let refuse = |reason| Err(NoPlan { layer: self.layers[layer].name(), reason });
+        let layout = &self.layouts[plan.kind.traffic() as usize];
+        let here = |field: Field| field.traffic == plan.kind.traffic();
+        match statement {
+            Statement::Advance(field) => {
+                if late {
+                    return refuse("a protocol field above an ordering layer is not compiled yet");
+                }
+                if !here(field) {
+                    return refuse("it advances a field of another kind of traffic");
+                }
+                let Some(spot) = spot(layout, usize::from(field.index)) else {
+                    return refuse("it advances a field that is not in the header");
+                };
+                let step = &mut plan.template[usize::from(spot.word)];
+                step.mask |= spot.mask << spot.shift;
+                step.add += 1 << spot.shift;
+            }
+            Statement::Bound(field) => {
+                if !here(field) || !layout.fields()[usize::from(field.index)].0.bound {
+                    return refuse("it declares a field bound that is not");
+                }
+            }
+            Statement::Filter(field) => {
+                let Some(spot) = spot(layout, usize::from(field.index)).filter(|_| here(field)) else {
+                    return refuse("it computes a field that is not in the header");
+                };
+                plan.filters.push(FilterStep { field: field.index, spot, layer });
+            }
+            Statement::Gossip(gossip) => {
+                let riding = self.blueprint.riding(plan.kind.traffic());
+                let Some((place, definition)) = riding
+                    .enumerate()
+                    .find(|(_, (index, _))| *index == usize::from(gossip.0))
+                    .map(|(at, (_, g))| (at, g))
+                else {
+                    return refuse("its gossip does not ride on this kind of traffic");
+                };
+                assert!(place < GOSSIPS_MAX);
+                let Place::Word { word, shift } = layout.gossips()[place].1 else {
+                    return refuse("its gossip has no place");
+                };
+                let (source, source_shift, source_mask) = self.gossip_source(definition.source);
+                let spot = Spot { word, shift, mask: 0xffff };
+                let matrix = definition.matrix;
+                plan.gossips.push(GossipStep { spot, source, source_shift, source_mask, matrix });
+            }
+            Statement::Count(tally) => {
+                let definition = &self.blueprint.tallies[tally.0 as usize];
+                if definition.kind != plan.kind.guard() {
+                    return refuse("it counts under another guard's plan");
+                }
+                let hits = match &plan.deliver {
+                    Some(step) if late => step.hits,
+                    _ => plan.hits,
+                };
+                // Self-delivery and delivery share the words of the origin's section.
+                counted[tally.0 as usize] = Some(hits);
+            }
+            Statement::Retain => plan.retain = true,
+            Statement::LoopBack => plan.loop_layer = Some(layer),
+            Statement::Limit(Limit { field, limit, guard }) => {
+                let Some(spot) = spot(layout, usize::from(field.index)).filter(|_| here(field)) else {
+                    return refuse("it limits a field that is not in the header");
+                };
+                if guard.kind != plan.kind.guard() {
+                    return refuse("it closes another plan's guard");
+                }
+                let spot_slot = plan.template[usize::from(spot.word)].slot;
+                let step =
+                    LimitStep { spot_slot, shift: spot.shift, mask: spot.mask, limit, guard: guard.mask };
+                plan.limits.push(step);
+            }
+            Statement::Effect(effect) => match &mut plan.deliver {
+                Some(step) if late => step.effects.push(effect),
+                _ => plan.effects.push(effect),
+            },
+            Statement::Release(slot) => match &mut plan.deliver {
+                Some(step) if plan.kind.delivers() => step.releases.push(slot.0),
+                _ => return refuse("only deliveries are released"),
+            },
+        }
+        Ok(())
+    }
+
+    /// Offset in the subject's section, shift and mask of a gossip's own value (never asked of this member itself).
+    fn gossip_source(&self, source: GossipSource) -> (u32, u8, u64) {
+        match source {
+            GossipSource::Slot(slot) => (slot.0, 0, u64::MAX),
+            GossipSource::Accepted(field) => {
+                let layout = &self.layouts[field.traffic as usize];
+                let spot = spot(layout, usize::from(field.index)).unwrap_or_default();
+                let first = match field.traffic {
+                    Traffic::Cast => fixed::CAST_DELIVER_WORDS,
+                    _ => fixed::SEND_DELIVER_WORDS,
+                };
+                (first + u32::from(spot.word), spot.shift, spot.mask)
+            }
+        }
+    }
+}
+
+fn hits_word(guard: GuardKind) -> u32 {
+    match guard {
+        GuardKind::CastSend => fixed::CAST_SEND_HITS,
+        GuardKind::SendSend => fixed::SEND_SEND_HITS,
+        GuardKind::CastDeliver => fixed::CAST_ACCEPT_HITS,
+        GuardKind::SendDeliver => fixed::SEND_DELIVER_HITS,
+    }
+}
+
+fn spot(layout: &Layout, field: usize) -> Option<Spot> {
+    let (definition, place) = &layout.fields()[field];
+    match place {
+        Place::Elided => None,
+        Place::Word { word, shift } => {
+            Some(Spot { word: *word, shift: *shift, mask: low_bits(definition.bits) })
+        }
+    }
+}
+
+impl Plan {
+    /// How many steps the executor takes for one message: what `explain` prints and the cost depends on.
+    pub(crate) fn steps(&self) -> usize {
+        let deliver = self.deliver.as_ref().map_or(0, |step| 1 + step.releases.len() + step.effects.len());
+        self.template_words
+            + self.filters.len()
+            + self.gossips.len()
+            + self.limits.len()
+            + self.effects.len()
+            + usize::from(self.retain)
+            + usize::from(self.loop_layer.is_some())
+            + deliver
+    }
+
+    /// A readable listing, a statement per line.
+    pub(crate) fn listing(&self, layout: &Layout, names: &[&'static str]) -> Vec<String> {
+        let mut lines = vec![format!("guard {} is zero", self.kind.guard().name())];
+        let fields = |word: u8| {
+            let inside = layout.fields().iter().filter(|(field, place)| {
+                field.class == crate::wire::layout::Class::Protocol
+                    && matches!(place, Place::Word { word: at, .. } if *at == word)
+            });
+            inside.map(|(field, _)| field.name.as_str()).collect::<Vec<_>>().join(", ")
+        };
+        let template = &self.template[..self.template_words];
+        for step in template {
+            let verb = if self.kind.delivers() { "equals" } else { "is sent from" };
+            lines.push(format!(
+                "word {} & {:#018x} {verb} its slot ({})",
+                step.word,
+                step.mask,
+                fields(step.word)
+            ));
+        }
+        for filter in &self.filters {
+            let verb = if self.kind.delivers() { "verify" } else { "compute" };
+            lines.push(format!("{verb} {}", layout.fields()[usize::from(filter.field)].0.name));
+        }
+        for (gossip, (name, _)) in self.gossips.iter().zip(layout.gossips()) {
+            let verb = if self.kind.delivers() { "merge" } else { "carry" };
+            lines.push(format!("{verb} {name} (word {} bit {})", gossip.spot.word, gossip.spot.shift));
+        }
+        for step in template {
+            lines.push(format!("slot of word {} += {:#x}", step.word, step.add));
+        }
+        lines.push("hits += 1".to_string());
+        for effect in &self.effects {
+            lines.push(format!("{effect:?}"));
+        }
+        if self.retain {
+            lines.push("retain the frame".to_string());
+        }
+        for limit in &self.limits {
+            lines.push(format!("close guard bit {:#x} at its limit", limit.guard));
+        }
+        if let Some(layer) = self.loop_layer {
+            lines.push(format!("loop back above {}", names[layer]));
+        }
+        match &self.deliver {
+            None if self.kind.delivers() => lines.push("deliver".to_string()),
+            None => lines.push("transmit".to_string()),
+            Some(step) => {
+                lines.push(format!("queue until {} is released", names[step.layer]));
+                for effect in &step.effects {
+                    lines.push(format!("{effect:?}"));
+                }
+                lines.push("deliver".to_string());
+            }
+        }
+        lines
+    }
+}
+
+/// The value of a source for a message.
+#[inline]
+pub(crate) fn value_of(source: Source, number: u64, payload_bytes: usize, messages: usize, now: u64) -> u64 {
+    match source {
+        Source::Constant(value) => value,
+        Source::FrameNumber => number,
+        Source::PayloadBytes => payload_bytes as u64,
+        Source::Messages => messages as u64,
+        Source::Now => now,
+    }
+}
+
+/// Applies an operation to a word.
+#[inline]
+pub(crate) fn apply(operation: Operation, word: &mut u64, value: u64) {
+    match operation {
+        Operation::Add => *word = word.wrapping_add(value),
+        Operation::Store => *word = value,
+        Operation::Raise => *word = (*word).max(value),
+    }
+}

@@ -1,0 +1,142 @@
+//! Every limit and time-out, with its unit in its name.
+
+use std::time::Duration;
+
+/// What to do when the shadow finds that a plan and the layers disagree: a bug in a layer's declaration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shadow {
+    /// No shadow.
+    Off,
+    /// Remember it: see `Endpoint::divergences`.
+    Record,
+    /// Panic.
+    Panic,
+}
+
+/// How an endpoint behaves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Whether plans run at all; without them every message takes the layers.
+    pub accelerate: bool,
+    /// Whether small messages share a frame while the way is busy.
+    pub pack: bool,
+    /// Whether every plan is repeated by the layers and compared. On in debug builds.
+    pub shadow: Shadow,
+    /// Largest frame, header and payload together, in bytes; a transport may carry less.
+    pub frame_bytes_max: usize,
+    /// Casts of one member that may be unacknowledged, in frames. At the limit casts wait.
+    pub window_frames: u64,
+    /// Closed frames of casts that may wait above the stack. At the limit casts are refused ([`CastError::Full`]).
+    ///
+    /// [`CastError::Full`]: crate::group::CastError::Full
+    pub waiting_frames_max: usize,
+    /// Frames for sends, control messages and retransmission headers. At the limit sends are refused and control
+    /// messages are put off.
+    pub control_frames: usize,
+    /// Frames that are ahead of their turn and may wait for it, of all origins. Beyond it they take the layers.
+    pub early_frames_max: usize,
+    /// How long they may wait.
+    pub early_delay: Duration,
+    /// Accepted casts that may wait for their order. At the limit further casts are dropped and repaired later.
+    pub order_frames_max: usize,
+    /// Ordinary messages after which post-processing runs.
+    pub post_batch_messages: u32,
+    /// How long post-processing may be put off.
+    pub post_delay: Duration,
+    /// How long a change of gossip may go unreported.
+    pub gossip_delay: Duration,
+    /// Frame numbers of one view. At the limit casts are refused ([`CastError::NumberLimit`]).
+    ///
+    /// [`CastError::NumberLimit`]: crate::group::CastError::NumberLimit
+    pub frame_number_limit: u64,
+    /// Lines kept by tracing layers. The oldest goes first.
+    pub trace_lines_max: usize,
+    /// Whether regions try for huge pages.
+    pub huge_pages: bool,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            accelerate: true,
+            pack: true,
+            shadow: if cfg!(debug_assertions) { Shadow::Panic } else { Shadow::Off },
+            frame_bytes_max: 2048,
+            window_frames: 1024,
+            waiting_frames_max: 64,
+            control_frames: 512,
+            early_frames_max: 64,
+            early_delay: Duration::from_micros(200),
+            order_frames_max: 4096,
+            post_batch_messages: 32,
+            post_delay: Duration::from_micros(20),
+            gossip_delay: Duration::from_micros(500),
+            frame_number_limit: 1 << 40,
+            trace_lines_max: 1024,
+            huge_pages: false,
+        }
+    }
+}
+
+/// A configuration is refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// A value is out of range.
+    #[error("{name} is {value}; give {allowed}")]
+    OutOfRange {
+        /// Which.
+        name: &'static str,
+        /// What was given.
+        value: u64,
+        /// What would do.
+        allowed: &'static str,
+    },
+}
+
+/// Short gossip is 16 bits and compared as a signed difference: windows must stay below half of that.
+pub const WINDOW_FRAMES_MAX: u64 = 1 << 14;
+
+impl Config {
+    /// Checks ranges.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with the first value that makes no sense.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let error = |name, value, allowed| Err(ConfigError::OutOfRange { name, value, allowed });
+        if !(1..=WINDOW_FRAMES_MAX).contains(&self.window_frames) {
+            return error("window_frames", self.window_frames, "1 to 16384");
+        }
+        if !(512..=65_536).contains(&self.frame_bytes_max) {
+            return error("frame_bytes_max", self.frame_bytes_max as u64, "512 to 65536");
+        }
+        if !(1..=1 << 20).contains(&self.waiting_frames_max) {
+            return error("waiting_frames_max", self.waiting_frames_max as u64, "1 to 1048576");
+        }
+        if !(16..=1 << 20).contains(&self.control_frames) {
+            return error("control_frames", self.control_frames as u64, "16 to 1048576");
+        }
+        if !(1..=1 << 40).contains(&self.frame_number_limit) {
+            return error("frame_number_limit", self.frame_number_limit, "1 to 2^40");
+        }
+        if self.post_batch_messages == 0 {
+            return error("post_batch_messages", 0, "at least 1");
+        }
+        if self.order_frames_max == 0 {
+            return error("order_frames_max", 0, "at least 1");
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn impossible_values_are_refused_by_name() {
+        assert_eq!(Config::default().check(), Ok(()));
+        let error = Config { window_frames: 1 << 15, ..Config::default() }.check().unwrap_err();
+        assert_eq!(error.to_string(), "window_frames is 32768; give 1 to 16384");
+        assert!(Config { control_frames: 0, ..Config::default() }.check().is_err());
+    }
+}

@@ -1,0 +1,386 @@
+//! What an application sees of a group: casting, sending, deliveries and events.
+
+use std::collections::VecDeque;
+use std::ops::{Deref, DerefMut};
+use std::rc::Rc;
+
+use crate::buf::Exhausted;
+use crate::id::{Rank, RankSet};
+use crate::stack::event::{ExitReason, List, MessageId, Problem};
+use crate::stack::run::Stack;
+use crate::stats::Stats;
+use crate::view::LocalView;
+use crate::wire::pack::Messages;
+
+/// The upcall form of the interface: what happens to a group is told at once, and may be answered at once.
+///
+/// Upcalls come from `Endpoint::receive` and `Endpoint::poll`, never from `cast` or `send`.
+pub trait Application {
+    /// A list of messages cast by a member (by this one too, if the stack delivers own casts).
+    fn cast(&mut self, delivery: &Delivery<'_>, group: &mut Group<'_>);
+
+    /// A message sent to this member.
+    fn send(&mut self, delivery: &Delivery<'_>, group: &mut Group<'_>) {
+        let _ = (delivery, group);
+    }
+
+    /// Anything else.
+    fn event(&mut self, event: &Event, group: &mut Group<'_>) {
+        let _ = (event, group);
+    }
+}
+
+/// A delivered list. It lies where it was received; keep it with [`Delivery::keep`], copy it, or let it go.
+#[derive(Clone, Copy, Debug)]
+pub struct Delivery<'d> {
+    origin: Rank,
+    number: u64,
+    list: &'d List,
+}
+
+impl<'d> Delivery<'d> {
+    pub(crate) fn new(origin: Rank, number: u64, list: &'d List) -> Delivery<'d> {
+        Delivery { origin, number, list }
+    }
+
+    /// Who cast or sent it.
+    #[inline]
+    pub fn origin(&self) -> Rank {
+        self.origin
+    }
+
+    /// The messages in order; at least one.
+    #[inline]
+    pub fn messages(&self) -> Messages<'d> {
+        self.list.messages()
+    }
+
+    /// How many messages there are.
+    #[inline]
+    #[expect(clippy::len_without_is_empty, reason = "a delivery is never empty")]
+    pub fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    /// The id of its last message: to acknowledge it when it is seen (casts only).
+    #[inline]
+    pub fn id(&self) -> MessageId {
+        MessageId { origin: self.origin, number: self.number, index: self.list.len() as u32 - 1 }
+    }
+
+    /// The list, to keep: the frame stays in place until it is dropped, and takes room in its region so long.
+    pub fn keep(&self) -> List {
+        self.list.clone()
+    }
+}
+
+/// What else happens to a group.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// A view is installed.
+    View(Rc<LocalView>),
+    /// What is held or seen by members has grown: see [`Group::stability`].
+    Stable,
+    /// A cast or send that was refused for want of room would be taken now.
+    Writable,
+    /// Stop casting until the next view.
+    Block,
+    /// Members are suspected.
+    Suspect(RankSet),
+    /// A member left.
+    Left(Rank),
+    /// A message is known to be lost.
+    LostMessage {
+        /// Whose.
+        origin: Rank,
+        /// What is known of it.
+        reason: &'static str,
+    },
+    /// Something is wrong but survived.
+    Problem(Problem),
+    /// The group is over for this process; nothing more is sent or delivered.
+    Exit(ExitReason),
+}
+
+/// A cast was taken. Tickets of a group count up from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ticket(pub u64);
+
+/// A cast was not taken; nothing was lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CastError {
+    /// It does not fit a frame.
+    #[error(
+        "the message has {length} bytes; this stack carries {max} (larger ones need a fragmenting layer)"
+    )]
+    TooLong {
+        /// Its length.
+        length: usize,
+        /// The most.
+        max: usize,
+    },
+    /// Flow control holds the senders and enough casts wait already. Wait for [`Event::Writable`].
+    #[error(
+        "flow control holds the group and the queue is full; wait until it is writable (slowest member: {slowest:?})"
+    )]
+    Full {
+        /// Who has acknowledged least.
+        slowest: Option<Rank>,
+    },
+    /// No frame is free. Wait for [`Event::Writable`].
+    #[error(transparent)]
+    NoFrame(Exhausted),
+    /// The numbers of this view are used up.
+    #[error("all frame numbers of this view are used; a new view must be installed")]
+    NumberLimit,
+    /// The group is over for this process.
+    #[error("the group is over for this process: {0}")]
+    Exited(ExitReason),
+}
+
+/// A send was not taken; nothing was lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SendError {
+    /// It does not fit a frame.
+    #[error(
+        "the message has {length} bytes; this stack carries {max} (larger ones need a fragmenting layer)"
+    )]
+    TooLong {
+        /// Its length.
+        length: usize,
+        /// The most.
+        max: usize,
+    },
+    /// A receiver has too much unacknowledged. Wait for [`Event::Writable`].
+    #[error("member {slowest} has not acknowledged enough; wait until the group is writable")]
+    Full {
+        /// Which.
+        slowest: Rank,
+    },
+    /// No frame is free. Wait for [`Event::Writable`].
+    #[error(transparent)]
+    NoFrame(Exhausted),
+    /// No layer of the stack makes sends reliable.
+    #[error("no layer of this stack carries sends; put UNICAST into it")]
+    NoLayer,
+    /// No such member.
+    #[error("there is no member {0} in this view")]
+    NotAMember(Rank),
+    /// The group is over for this process.
+    #[error("the group is over for this process: {0}")]
+    Exited(ExitReason),
+}
+
+/// What each member has of each member's casts, in frames: `rows[reporter][origin]`, as last reported.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Stability {
+    /// Held by the endpoint.
+    pub held: Vec<Vec<u64>>,
+    /// Seen (acknowledged) by the application.
+    pub seen: Vec<Vec<u64>>,
+}
+
+impl Stability {
+    /// Frames of `origin` that at least `members` members have seen.
+    pub fn seen_by(&self, members: usize, origin: Rank) -> u64 {
+        Stability::by(&self.seen, members, origin)
+    }
+
+    /// Frames of `origin` that at least `members` members hold.
+    pub fn held_by(&self, members: usize, origin: Rank) -> u64 {
+        Stability::by(&self.held, members, origin)
+    }
+
+    fn by(rows: &[Vec<u64>], members: usize, origin: Rank) -> u64 {
+        let mut column: Vec<u64> = rows.iter().map(|row| row[origin.index()]).collect();
+        column.sort_unstable_by(|a, b| b.cmp(a));
+        members.checked_sub(1).and_then(|at| column.get(at)).copied().unwrap_or(0)
+    }
+}
+
+/// A group, to act on: from outside through `Endpoint::group`, in an upcall as its second argument.
+pub struct Group<'g> {
+    stack: &'g mut Stack,
+}
+
+impl<'g> Group<'g> {
+    pub(crate) fn new(stack: &'g mut Stack) -> Group<'g> {
+        Group { stack }
+    }
+
+    /// Casts `message` to the view. It is copied once; [`Group::reserve`] saves that.
+    ///
+    /// # Errors
+    /// [`CastError`]; nothing was taken then.
+    #[inline]
+    pub fn cast(&mut self, message: &[u8]) -> Result<Ticket, CastError> {
+        self.stack.reserve(message.len())?.copy_from_slice(message);
+        Ok(self.stack.commit())
+    }
+
+    /// Room for a message of `length` bytes, to be written in place and committed.
+    ///
+    /// # Errors
+    /// [`CastError`]; nothing was taken then.
+    #[inline]
+    pub fn reserve(&mut self, length: usize) -> Result<Reservation<'_>, CastError> {
+        self.stack.reserve(length)?;
+        Ok(Reservation { stack: self.stack })
+    }
+
+    /// Sends `message` to the members in `to`, reliably and in order of sending.
+    ///
+    /// # Errors
+    /// [`SendError`]; nothing was taken then.
+    pub fn send(&mut self, to: &RankSet, message: &[u8]) -> Result<(), SendError> {
+        self.stack.send(to, message)
+    }
+
+    /// The application has seen this message and all before it of the same origin (displayed it, say, or written it to
+    /// disk). A frame counts as seen when its last message is.
+    pub fn ack(&mut self, id: MessageId) {
+        let whole = id.number + 1;
+        self.stack.ack(id.origin, whole);
+    }
+
+    /// Leaves the group.
+    pub fn leave(&mut self) {
+        self.stack.leave();
+    }
+
+    /// Whether a cast would be taken now. After a refusal, [`Event::Writable`] says when to try again.
+    pub fn writable(&self) -> bool {
+        self.stack.writable()
+    }
+
+    /// The longest message that can be cast, in bytes.
+    pub fn message_bytes_max(&self) -> usize {
+        self.stack.payload_max()
+    }
+
+    /// The view.
+    pub fn view(&self) -> &LocalView {
+        &self.stack.core().view
+    }
+
+    /// The member that has acknowledged least of this member's casts.
+    pub fn slowest(&self) -> Option<Rank> {
+        self.stack.slowest()
+    }
+
+    /// Who holds and has seen what.
+    pub fn stability(&self) -> Stability {
+        self.stack.stability()
+    }
+
+    /// Why the group is over for this process, if it is.
+    pub fn exited(&self) -> Option<ExitReason> {
+        self.stack.exited()
+    }
+
+    /// What the stack did so far.
+    pub fn stats(&self) -> Stats {
+        self.stack.stats()
+    }
+
+    /// Lines about each layer's state, for a person (HCPI's dump).
+    pub fn dump(&mut self) -> Vec<String> {
+        self.stack.dump()
+    }
+
+    /// Takes the lines that tracing layers wrote.
+    pub fn take_trace(&mut self) -> Vec<String> {
+        self.stack.take_trace()
+    }
+}
+
+/// Room for one message in a frame. Write it, then [`Reservation::commit`]; dropped, it is as if it had never been.
+pub struct Reservation<'r> {
+    stack: &'r mut Stack,
+}
+
+impl Reservation<'_> {
+    /// Casts what was written.
+    #[inline]
+    pub fn commit(self) -> Ticket {
+        let mut this = std::mem::ManuallyDrop::new(self);
+        this.stack.commit()
+    }
+}
+
+impl Deref for Reservation<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        self.stack.reserved_bytes()
+    }
+}
+
+impl DerefMut for Reservation<'_> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut [u8] {
+        self.stack.reserved()
+    }
+}
+
+impl Drop for Reservation<'_> {
+    fn drop(&mut self) {
+        self.stack.abandon();
+    }
+}
+
+/// The polled form of the interface: an [`Application`] that keeps what happens until it is asked.
+#[derive(Debug, Default)]
+pub struct Polled {
+    happened: VecDeque<Happened>,
+}
+
+/// What [`Polled`] kept. Lists stay in their frames: take them out soon, or flow control holds the senders.
+#[derive(Clone, Debug)]
+pub enum Happened {
+    /// A list cast by a member.
+    Cast {
+        /// Who.
+        origin: Rank,
+        /// The id of its last message.
+        id: MessageId,
+        /// The messages.
+        list: List,
+    },
+    /// A message sent to this member.
+    Send {
+        /// By whom.
+        origin: Rank,
+        /// The message.
+        list: List,
+    },
+    /// Anything else.
+    Event(Event),
+}
+
+impl Polled {
+    /// With room for `events` before it allocates.
+    pub fn with_capacity(events: usize) -> Polled {
+        Polled { happened: VecDeque::with_capacity(events) }
+    }
+
+    /// The oldest thing that happened and was not taken yet.
+    pub fn next(&mut self) -> Option<Happened> {
+        self.happened.pop_front()
+    }
+}
+
+impl Application for Polled {
+    fn cast(&mut self, delivery: &Delivery<'_>, _group: &mut Group<'_>) {
+        let happened = Happened::Cast { origin: delivery.origin(), id: delivery.id(), list: delivery.keep() };
+        self.happened.push_back(happened);
+    }
+
+    fn send(&mut self, delivery: &Delivery<'_>, _group: &mut Group<'_>) {
+        self.happened.push_back(Happened::Send { origin: delivery.origin(), list: delivery.keep() });
+    }
+
+    fn event(&mut self, event: &Event, _group: &mut Group<'_>) {
+        self.happened.push_back(Happened::Event(event.clone()));
+    }
+}

@@ -1,0 +1,37 @@
+//! The microprotocols, one file each. Every file opens with its contract, a diagram of its messages, and its source.
+
+mod chk_fifo;
+mod chksum;
+mod com;
+mod count;
+mod fc;
+mod local;
+mod nak;
+mod stable;
+mod trace;
+mod unicast;
+
+use crate::stack::registry::LayerEntry;
+
+/// The entries of all layers of this library.
+pub(crate) fn entries() -> Vec<LayerEntry> {
+    vec![
+        chk_fifo::entry(),
+        chksum::entry(),
+        com::entry(),
+        count::entry(),
+        fc::entry(),
+        local::entry(),
+        nak::entry(),
+        stable::entry(),
+        trace::entry(),
+        unicast::entry(),
+    ]
+}
+
+/// The default stack: reliable FIFO multicast and sends over a fixed view, flow-controlled. Over a transport that
+/// keeps bytes whole CHKSUM can be left out.
+pub const DEFAULT_STACK: &str = "STABLE:FC:UNICAST:LOCAL:NAK:CHKSUM:COM";
+
+/// The default stack over a transport that keeps bytes whole.
+pub const DEFAULT_STACK_WITH_INTEGRITY: &str = "STABLE:FC:UNICAST:LOCAL:NAK:COM";

@@ -1,0 +1,413 @@
+//! NAK: reliable FIFO multicast by negative acknowledgement.
+//!
+//! | | |
+//! |---|---|
+//! | requires | P1 best effort, P10 byte-reorder detection, P11 source address, P17 integrity |
+//! | provides | P4 reliable FIFO multicast |
+//! | promises | every cast of a live member arrives at every live member once and in order, the last one before a silence included |
+//! | costs | 40 bits of frame number per cast, 16 bits of gossip; own frames are retained until all others hold them |
+//!
+//! NAK gives every cast its frame number (design D7). A receiver that sees a gap parks what came early and asks the
+//! origin for the missing numbers, again and again at growing intervals. Receivers report how much they hold (gossip
+//! `held`, which tells every member's frame counts too); a member whose last casts are not acknowledged reports and asks
+//! for reports, at growing intervals, until they are: that cures the loss of the last message. A quiet group whose
+//! casts are all acknowledged is silent.
+//!
+//! ```text
+//! A ── 7 ──▶ B        A ── 8 ──x        A ── 9 ──▶ B  (9 parked)
+//!                     A ◀── missing 8 ── B
+//!                     A ── 8 ──▶ B      (8, 9 go up)
+//! A ── held: A 10 (please report) ──▶ B      B ── held: A 10 ──▶ A      (A lets go of 7 to 9)
+//! ```
+//!
+//! After the NAK layer of Horus (van Renesse et al., 1996) and Ensemble's `mnak` (Hayden, 1998).
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::accel::case::{CommonCase, Target};
+use crate::id::{Hasher64, Rank, RankSet};
+use crate::stack::build::{Build, Closes, Field, Gossip, GossipSource, Guard, GuardKind, TimerId, shared};
+use crate::stack::event::{Down, Message, Up};
+use crate::stack::layer::{Context, Fast, Kind, Layer};
+use crate::stack::property::{Properties, Property};
+use crate::stack::registry::{LayerEntry, ParameterError, Parameters};
+use crate::stack::slots::{MatrixSlot, Slot};
+use crate::wire::Traffic;
+use crate::wire::control::{MISSING_RANGES_MAX, Missing};
+
+/// Bits of a frame number: at ten million frames a second, a view lasts thirty hours.
+const NUMBER_BITS: u32 = 40;
+/// The most frames asked for, and resent, at once: repair traffic is bounded.
+const REPAIR_FRAMES_MAX: u64 = 64;
+
+pub(super) fn entry() -> LayerEntry {
+    LayerEntry {
+        name: "NAK",
+        about: "reliable FIFO multicast by negative acknowledgement",
+        requires: Properties::of(&[
+            Property::BestEffort,
+            Property::ByteReorderDetection,
+            Property::SourceAddress,
+            Property::Integrity,
+        ]),
+        provides: Properties::of(&[Property::FifoMulticast]),
+        destroys: Properties::NONE,
+        cost: 2,
+        parameters: &[
+            (
+                "window",
+                "own casts that may be unacknowledged, in frames (default: the endpoint's window_frames)",
+            ),
+            ("repair_us", "how long a gap may last before it is asked for, in microseconds (default 200)"),
+            (
+                "status_us",
+                "how long after an unacknowledged cast reports are asked for, in microseconds (default 1000)",
+            ),
+            ("backoff_us", "the longest interval between repetitions, in microseconds (default 50000)"),
+        ],
+        make: |parameters| Ok(Box::new(Nak::new(parameters)?)),
+    }
+}
+
+#[derive(Clone)]
+struct Nak {
+    window: u64,
+    repair: Duration,
+    status: Duration,
+    backoff: Duration,
+    handles: Option<Handles>,
+    /// By origin: what came early, by number.
+    parked: Vec<BTreeMap<u64, Message>>,
+    /// By origin: how long to wait before asking again.
+    repair_wait: Vec<Duration>,
+    /// How long to wait before asking for reports again, and the acknowledged number it was set at.
+    status_wait: Duration,
+    status_at: u64,
+}
+
+#[derive(Clone, Copy)]
+struct Handles {
+    number: Field,
+    held: MatrixSlot,
+    gossip: Gossip,
+    /// Own frame number at which the window closes.
+    window_limit: Slot,
+    /// Own frame number at which the view's numbers are used up.
+    number_limit: Slot,
+    window_closed: Guard,
+    numbers_used: Guard,
+    gap: Guard,
+    repair: TimerId,
+    status: TimerId,
+}
+
+impl Nak {
+    fn new(parameters: &Parameters) -> Result<Nak, ParameterError> {
+        let micros =
+            |name, default, most| parameters.number(name, default, 1..=most).map(Duration::from_micros);
+        let status = micros("status_us", 1000, 10_000_000)?;
+        Ok(Nak {
+            // Zero stands for the endpoint's.
+            window: parameters.number("window", 0, 1..=crate::config::WINDOW_FRAMES_MAX)?,
+            repair: micros("repair_us", 200, 1_000_000)?,
+            status,
+            backoff: micros("backoff_us", 50_000, 10_000_000)?,
+            handles: None,
+            parked: Vec::new(),
+            repair_wait: Vec::new(),
+            status_wait: status,
+            status_at: 0,
+        })
+    }
+
+    fn handles(&self) -> Handles {
+        self.handles.expect("installed before use")
+    }
+
+    /// Closes the guards whose limits the next number has reached.
+    fn check_limits(&self, context: &mut Context<'_>) {
+        let Handles { number, window_limit, number_limit, window_closed, numbers_used, .. } = self.handles();
+        let own = context.rank();
+        let next = context.sending(number, own);
+        if next >= context.get(window_limit) {
+            context.close(window_closed, own);
+        }
+        if next >= context.get(number_limit) {
+            context.close(numbers_used, own);
+        }
+    }
+
+    fn cast_arrived(&mut self, context: &mut Context<'_>, origin: Rank, message: Message) {
+        let Handles { number, gap, repair, .. } = self.handles();
+        let arrived = message.header.values[usize::from(number.index)];
+        let expected = context.expected(number, origin);
+        if arrived < expected {
+            context.count("duplicate");
+        } else if arrived > expected {
+            if arrived - expected >= self.window {
+                context.count("beyond the window");
+                return;
+            }
+            let parked = &mut self.parked[origin.index()];
+            if parked.insert(arrived, message).is_some() {
+                context.count("duplicate");
+            }
+            context.close(gap, origin);
+            let wait = self.repair_wait[origin.index()];
+            context.arm_if_idle(repair, context.now() + wait);
+        } else {
+            self.accept(context, origin, message);
+            while let Some(next) = self.parked[origin.index()].remove(&context.expected(number, origin)) {
+                self.accept(context, origin, next);
+            }
+            self.repair_wait[origin.index()] = self.repair;
+            if self.parked[origin.index()].is_empty() {
+                context.open(gap, origin);
+            }
+        }
+    }
+
+    fn accept(&self, context: &mut Context<'_>, origin: Rank, mut message: Message) {
+        let number = self.handles().number;
+        message.number = context.expected(number, origin);
+        context.advance_expected(number, origin);
+        context.up(Up::Cast(origin, message));
+    }
+
+    /// Whether casts of `origin` are known to be missing.
+    fn lacks(&self, context: &Context<'_>, origin: Rank) -> bool {
+        let Handles { number, held, .. } = self.handles();
+        !self.parked[origin.index()].is_empty()
+            || context.pair(held, origin, origin) > context.expected(number, origin)
+    }
+
+    /// The ranges to ask `origin` for, at most [`REPAIR_FRAMES_MAX`] frames.
+    fn missing(&self, context: &Context<'_>, origin: Rank) -> Missing {
+        let Handles { number, held, .. } = self.handles();
+        let expected = context.expected(number, origin);
+        let parked = &self.parked[origin.index()];
+        let highest = parked.last_key_value().map_or(expected, |(last, _)| *last);
+        let told = context.pair(held, origin, origin).min(expected + self.window);
+        let mut missing = Missing { origin: origin.0, ranges: Vec::with_capacity(MISSING_RANGES_MAX) };
+        let mut at = expected;
+        let mut left = REPAIR_FRAMES_MAX;
+        let ends = parked.keys().copied().chain(std::iter::once(told.max(highest)));
+        for end in ends {
+            let count = end.saturating_sub(at).min(left);
+            if count > 0 && missing.ranges.len() < MISSING_RANGES_MAX {
+                missing.ranges.push((at, count as u16));
+                left -= count;
+            }
+            at = end + 1;
+        }
+        missing
+    }
+
+    fn ask(&mut self, context: &mut Context<'_>, origin: Rank) {
+        let missing = self.missing(context, origin);
+        if missing.ranges.is_empty() {
+            return;
+        }
+        let Ok(mut body) = context.control_frame() else {
+            context.count("repair request without a frame");
+            return;
+        };
+        let mut bytes = Vec::new();
+        missing.encode(&mut bytes);
+        body.extend(&bytes).expect("a request fits a frame");
+        context.count("repair request");
+        context.send_raw(RankSet::one(origin), body);
+    }
+
+    /// Sends the asked-for casts again, to the one who asked.
+    fn resend(&mut self, context: &mut Context<'_>, asker: Rank, missing: &Missing) {
+        let own = context.rank();
+        let mut left = REPAIR_FRAMES_MAX;
+        for (from, count) in &missing.ranges {
+            for number in *from..from + u64::from(*count) {
+                if left == 0 {
+                    return;
+                }
+                left -= 1;
+                match context.recall_cast(own, number) {
+                    Some(message) => {
+                        context.count("retransmission");
+                        context.down(Down::Resend(RankSet::one(asker), message));
+                    }
+                    None => context.count("repair request for what is not retained"),
+                }
+            }
+        }
+    }
+}
+
+impl Layer for Nak {
+    fn name(&self) -> &'static str {
+        "NAK"
+    }
+
+    fn install(&mut self, build: &mut Build<'_>) {
+        if self.window == 0 || self.window > build.window_max() {
+            self.window = build.window_max();
+        }
+        let members = build.view().size();
+        self.parked = vec![BTreeMap::new(); members];
+        self.repair_wait = vec![self.repair; members];
+        let number = build.number_field(Traffic::Cast, "number", NUMBER_BITS);
+        let held = build.shared_matrix_slot(shared::HELD);
+        let source = GossipSource::Accepted(number);
+        self.handles = Some(Handles {
+            number,
+            held,
+            gossip: build.gossip("held", source, held, Some(Traffic::Cast), (self.window / 4).max(1)),
+            window_limit: build.slot(),
+            number_limit: build.slot(),
+            window_closed: build.guard(GuardKind::CastSend, "window full", Closes::Entry),
+            numbers_used: build.guard(GuardKind::CastSend, "frame numbers used up", Closes::Entry),
+            gap: build.guard(GuardKind::CastDeliver, "gap", Closes::FastPath),
+            repair: build.timer("repair"),
+            status: build.timer("status"),
+        });
+    }
+
+    fn start(&mut self, context: &mut Context<'_>) {
+        let Handles { window_limit, number_limit, .. } = self.handles();
+        context.set(window_limit, self.window);
+        context.set(number_limit, context.frame_number_limit());
+    }
+
+    fn down(&mut self, context: &mut Context<'_>, event: Down) {
+        match event {
+            Down::Cast(mut message) => {
+                let number = self.handles().number;
+                let own = context.rank();
+                message.number = context.sending(number, own);
+                message.header.values[usize::from(number.index)] = message.number;
+                context.advance_sending(number, own);
+                context.retain_cast(own, &message);
+                self.check_limits(context);
+                context.down(Down::Cast(message));
+            }
+            event => context.down(event),
+        }
+    }
+
+    fn up(&mut self, context: &mut Context<'_>, event: Up) {
+        match event {
+            Up::Cast(origin, message) => self.cast_arrived(context, origin, message),
+            event => context.up(event),
+        }
+    }
+
+    fn control(&mut self, context: &mut Context<'_>, origin: Rank, message: &Message) {
+        match Missing::decode(message.list.payload()) {
+            Ok(missing) if missing.origin == context.rank().0 => self.resend(context, origin, &missing),
+            Ok(_) => context.count("repair request for another member's casts"),
+            Err(_) => context.count("repair request that does not decode"),
+        }
+    }
+
+    fn timer(&mut self, context: &mut Context<'_>, timer: TimerId) {
+        let handles = self.handles();
+        if timer == handles.status {
+            context.gossip_now(true);
+            self.status_wait = (self.status_wait * 2).min(self.backoff);
+            context.arm(handles.status, context.now() + self.status_wait);
+            return;
+        }
+        let mut again = None;
+        for origin in context.view().others() {
+            if !self.lacks(context, origin) {
+                continue;
+            }
+            self.ask(context, origin);
+            let wait = &mut self.repair_wait[origin.index()];
+            *wait = (*wait * 2).min(self.backoff);
+            again = Some(again.map_or(*wait, |soonest: Duration| soonest.min(*wait)));
+        }
+        if let Some(wait) = again {
+            context.arm(handles.repair, context.now() + wait);
+        }
+    }
+
+    fn post(&mut self, context: &mut Context<'_>) {
+        let Handles { number, held, window_limit, window_closed, repair, status, .. } = self.handles();
+        let own = context.rank();
+        let sent = context.sending(number, own);
+        let acknowledged = context.least_of_others(held, own).unwrap_or(sent).min(sent);
+        context.trim_casts(own, acknowledged);
+        context.set(window_limit, acknowledged + self.window);
+        if sent < acknowledged + self.window {
+            context.open(window_closed, own);
+        }
+        if acknowledged > self.status_at {
+            self.status_at = acknowledged;
+            self.status_wait = self.status;
+            context.disarm(status);
+        }
+        if sent == acknowledged {
+            context.disarm(status);
+        } else {
+            context.arm_if_idle(status, context.now() + self.status_wait);
+        }
+        for origin in context.view().others() {
+            if self.lacks(context, origin) {
+                context.arm_if_idle(repair, context.now() + self.repair_wait[origin.index()]);
+            }
+        }
+    }
+
+    fn common_case(&self, kind: Kind, case: &mut CommonCase<'_>) -> Fast {
+        let handles = self.handles();
+        match kind {
+            Kind::CastSend => {
+                case.advance(handles.number);
+                case.gossip(handles.gossip);
+                case.retain();
+                case.limit(handles.number, Target::Own(handles.window_limit), handles.window_closed);
+                case.limit(handles.number, Target::Own(handles.number_limit), handles.numbers_used);
+                Fast::Declared
+            }
+            Kind::CastDeliver => {
+                case.advance(handles.number);
+                case.gossip(handles.gossip);
+                Fast::Declared
+            }
+            Kind::SelfDeliver | Kind::SendSend | Kind::SendDeliver => Fast::Transparent,
+        }
+    }
+
+    fn fork(&self) -> Box<dyn Layer> {
+        Box::new(self.clone())
+    }
+
+    fn digest(&self, digest: &mut Hasher64) {
+        for parked in &self.parked {
+            digest.word(parked.len() as u64);
+            for number in parked.keys() {
+                digest.word(*number);
+            }
+        }
+        for wait in &self.repair_wait {
+            digest.word(wait.as_nanos() as u64);
+        }
+        digest.word(self.status_wait.as_nanos() as u64);
+        digest.word(self.status_at);
+    }
+
+    fn dump(&self, context: &Context<'_>) -> Option<String> {
+        let handles = self.handles();
+        let own = context.rank();
+        let parked: usize = self.parked.iter().map(BTreeMap::len).sum();
+        Some(format!(
+            "sent {}, acknowledged by all {}, window {}, parked {parked}; repair after {:?}, status after {:?}, at most {:?} apart",
+            context.sending(handles.number, own),
+            context.retained_casts(own).start,
+            self.window,
+            self.repair,
+            self.status,
+            self.backoff
+        ))
+    }
+}

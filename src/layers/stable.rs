@@ -1,0 +1,206 @@
+//! STABLE: what all members hold, and what all applications have seen.
+//!
+//! | | |
+//! |---|---|
+//! | requires | P3, P4 reliable FIFO sends and casts, P11 source address |
+//! | provides | P14 stability |
+//! | promises | casts of others are retained here until every member holds them, then let go; `Stable` events report both matrices, truthfully: a count never exceeds what its member really has |
+//! | costs | no bits; one reference per delivered cast |
+//!
+//! *Held* (the endpoint has it) is gossiped by the layer that numbers casts; its column minimum frees buffers and
+//! drives credit. *Seen* (the application acknowledged it: displayed it, wrote it to disk) never holds a buffer; it is
+//! reported in gossip rows.
+//!
+//! ```text
+//! held   A    B    C          casts of A below 5 are stable: B and C let go of them,
+//!   A    9    7    4          and by `released` the credit of A grows
+//!   B    5    7    4
+//!   C    6    6    4
+//! ```
+//!
+//! After the STABLE layer of Horus (the application defines what "seen" means) and Ensemble's `stable`.
+
+use std::time::Duration;
+
+use crate::accel::case::CommonCase;
+use crate::id::{Hasher64, Rank};
+use crate::stack::build::{Build, GossipSource, TimerId, shared};
+use crate::stack::event::{Down, Up};
+use crate::stack::layer::{Context, Fast, Kind, Layer};
+use crate::stack::property::{Properties, Property};
+use crate::stack::registry::{LayerEntry, ParameterError, Parameters};
+use crate::stack::slots::{MatrixSlot, MemberSlot};
+
+pub(super) fn entry() -> LayerEntry {
+    LayerEntry {
+        name: "STABLE",
+        about: "what all members hold and have seen",
+        requires: Properties::of(&[Property::FifoUnicast, Property::FifoMulticast, Property::SourceAddress]),
+        provides: Properties::of(&[Property::Stability]),
+        destroys: Properties::NONE,
+        cost: 2,
+        parameters: &[
+            ("report_us", "the least time between Stable events, in microseconds (default 1000)"),
+            (
+                "ask_us",
+                "how long unstable casts are kept before reports are asked for, in microseconds (default 5000)",
+            ),
+            ("backoff_us", "the longest interval between repetitions, in microseconds (default 100000)"),
+        ],
+        make: |parameters| Ok(Box::new(Stable::new(parameters)?)),
+    }
+}
+
+#[derive(Clone)]
+struct Stable {
+    report: Duration,
+    ask: Duration,
+    backoff: Duration,
+    ask_wait: Duration,
+    handles: Option<Handles>,
+}
+
+#[derive(Clone, Copy)]
+struct Handles {
+    held: MatrixSlot,
+    seen: MatrixSlot,
+    /// Per origin: frames this member's application has seen.
+    own_seen: MemberSlot,
+    released: MemberSlot,
+    report_timer: TimerId,
+    ask_timer: TimerId,
+}
+
+impl Stable {
+    fn new(parameters: &Parameters) -> Result<Stable, ParameterError> {
+        let micros =
+            |name, default| parameters.number(name, default, 1..=10_000_000).map(Duration::from_micros);
+        let ask = micros("ask_us", 5000)?;
+        Ok(Stable {
+            report: micros("report_us", 1000)?,
+            ask,
+            backoff: micros("backoff_us", 100_000)?,
+            ask_wait: ask,
+            handles: None,
+        })
+    }
+
+    fn handles(&self) -> Handles {
+        self.handles.expect("installed before use")
+    }
+
+    /// Frames of `origin` that every member holds: its origin always does.
+    fn stable(&self, context: &Context<'_>, origin: Rank) -> u64 {
+        let accepted = context.accepted(origin);
+        context.least_of_others(self.handles().held, origin).unwrap_or(accepted).min(accepted)
+    }
+}
+
+impl Layer for Stable {
+    fn name(&self) -> &'static str {
+        "STABLE"
+    }
+
+    fn install(&mut self, build: &mut Build<'_>) {
+        let own_seen = build.member_slot();
+        let seen = build.shared_matrix_slot(shared::SEEN);
+        build.gossip("seen", GossipSource::Slot(own_seen), seen, None, build.window_max() / 4 + 1);
+        self.handles = Some(Handles {
+            held: build.shared_matrix_slot(shared::HELD),
+            seen,
+            own_seen,
+            released: build.shared_member_slot(shared::RELEASED),
+            report_timer: build.timer("report"),
+            ask_timer: build.timer("ask"),
+        });
+    }
+
+    fn down(&mut self, context: &mut Context<'_>, event: Down) {
+        if let Down::Ack { origin, seen } = event {
+            if origin.index() >= context.view().size() || seen > context.accepted(origin) {
+                context.count("acknowledgement of what was not delivered");
+                return;
+            }
+            let slot = self.handles().own_seen;
+            let known = context.of(slot, origin);
+            context.set_of(slot, origin, known.max(seen));
+            context.arm_if_idle(self.handles().report_timer, context.now() + self.report);
+            return;
+        }
+        context.down(event);
+    }
+
+    fn up(&mut self, context: &mut Context<'_>, event: Up) {
+        if let Up::Cast(origin, message) = &event
+            && *origin != context.rank()
+        {
+            context.retain_cast(*origin, message);
+        }
+        context.up(event);
+    }
+
+    fn timer(&mut self, context: &mut Context<'_>, timer: TimerId) {
+        if timer == self.handles().report_timer {
+            context.up(Up::Stable);
+        } else {
+            context.gossip_now(true);
+            self.ask_wait = (self.ask_wait * 2).min(self.backoff);
+            context.arm(timer, context.now() + self.ask_wait);
+        }
+    }
+
+    fn post(&mut self, context: &mut Context<'_>) {
+        let Handles { released, report_timer, ask_timer, .. } = self.handles();
+        let (mut progress, mut unstable) = (false, false);
+        for origin in (0..context.view().size()).map(Rank::at) {
+            let stable = self.stable(context, origin);
+            progress |= stable > context.of(released, origin);
+            unstable |= stable < context.accepted(origin);
+            context.set_of(released, origin, stable);
+            if origin != context.rank() {
+                context.trim_casts(origin, stable);
+            }
+        }
+        if progress {
+            context.arm_if_idle(report_timer, context.now() + self.report);
+            self.ask_wait = self.ask;
+            context.disarm(ask_timer);
+        }
+        if unstable {
+            context.arm_if_idle(ask_timer, context.now() + self.ask_wait);
+        } else {
+            context.disarm(ask_timer);
+        }
+    }
+
+    fn common_case(&self, kind: Kind, case: &mut CommonCase<'_>) -> Fast {
+        if kind == Kind::CastDeliver {
+            case.retain();
+            return Fast::Declared;
+        }
+        Fast::Transparent
+    }
+
+    fn fork(&self) -> Box<dyn Layer> {
+        Box::new(self.clone())
+    }
+
+    fn digest(&self, digest: &mut Hasher64) {
+        digest.word(self.ask_wait.as_nanos() as u64);
+    }
+
+    fn dump(&self, context: &Context<'_>) -> Option<String> {
+        let Handles { seen, .. } = self.handles();
+        let line = |origin: Rank| {
+            let all =
+                (0..context.view().size()).map(|reporter| context.pair(seen, Rank::at(reporter), origin));
+            format!(
+                "{origin}: stable {}, seen by all {}",
+                self.stable(context, origin),
+                all.min().unwrap_or(0)
+            )
+        };
+        let lines: Vec<String> = (0..context.view().size()).map(|origin| line(Rank::at(origin))).collect();
+        Some(lines.join("; "))
+    }
+}

@@ -1,0 +1,337 @@
+//! UNICAST: reliable FIFO sends to some members, and the service under reliable control messages.
+//!
+//! | | |
+//! |---|---|
+//! | requires | P1 best effort, P10 byte-reorder detection, P11 source address, P17 integrity |
+//! | provides | P3 reliable FIFO unicast |
+//! | promises | every send to a live member arrives there once and in order of sending; nobody else gets it |
+//! | costs | 40 bits of number per send, 16 bits of gossip; sends are retained until acknowledged |
+//!
+//! Sends are numbered per peer. Receivers report how many they have (gossip `acked`, riding on sends the other way and
+//! in rows); a sender repeats what is not acknowledged in time, at growing intervals. Control messages of layers may
+//! use a reserve beyond the window, so that they pass when the application's sends do not (design D9).
+//!
+//! ```text
+//! A ── send 3 ──▶ B        A ── send 4 ──x
+//! A ── send 4 ──▶ B        (not acknowledged in time)
+//! B ── acked: A 5 ──▶ A    (A lets go of 3 and 4)
+//! ```
+//!
+//! After Ensemble's `pt2pt` (Hayden, 1998).
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::accel::case::{CommonCase, Target};
+use crate::id::{Hasher64, Rank, RankSet};
+use crate::stack::build::{Build, Closes, Field, Gossip, GossipSource, Guard, GuardKind, TimerId};
+use crate::stack::event::{Down, Message, Up};
+use crate::stack::layer::{Context, Fast, Kind, Layer};
+use crate::stack::property::{Properties, Property};
+use crate::stack::registry::{LayerEntry, ParameterError, Parameters};
+use crate::stack::slots::{MatrixSlot, MemberSlot};
+use crate::wire::Traffic;
+
+const NUMBER_BITS: u32 = 40;
+/// The most sends repeated to one peer at once: repair traffic is bounded.
+const REPEAT_MAX: u64 = 16;
+
+pub(super) fn entry() -> LayerEntry {
+    LayerEntry {
+        name: "UNICAST",
+        about: "reliable FIFO sends",
+        requires: Properties::of(&[
+            Property::BestEffort,
+            Property::ByteReorderDetection,
+            Property::SourceAddress,
+            Property::Integrity,
+        ]),
+        provides: Properties::of(&[Property::FifoUnicast]),
+        destroys: Properties::NONE,
+        cost: 2,
+        parameters: &[
+            (
+                "window",
+                "sends to one peer that may be unacknowledged (default: half of the endpoint's window_frames)",
+            ),
+            (
+                "repeat_us",
+                "how long a send may be unacknowledged before it is repeated, in microseconds (default 2000)",
+            ),
+            ("backoff_us", "the longest interval between repetitions, in microseconds (default 50000)"),
+        ],
+        make: |parameters| Ok(Box::new(Unicast::new(parameters)?)),
+    }
+}
+
+#[derive(Clone)]
+struct Unicast {
+    window: u64,
+    repeat: Duration,
+    backoff: Duration,
+    handles: Option<Handles>,
+    /// By origin: sends that came early, by number.
+    parked: Vec<BTreeMap<u64, Message>>,
+    /// By peer: how long to wait before repeating, and the acknowledged number it was set at.
+    waits: Vec<(Duration, u64)>,
+    /// By peer: control messages that found the reserve full.
+    put_off: Vec<Vec<Message>>,
+}
+
+#[derive(Clone, Copy)]
+struct Handles {
+    number: Field,
+    acked: MatrixSlot,
+    gossip: Gossip,
+    /// Per peer: number at which the window closes.
+    limit: MemberSlot,
+    window_closed: Guard,
+    gap: Guard,
+    repeat: TimerId,
+}
+
+impl Unicast {
+    fn new(parameters: &Parameters) -> Result<Unicast, ParameterError> {
+        let micros =
+            |name, default| parameters.number(name, default, 1..=10_000_000).map(Duration::from_micros);
+        Ok(Unicast {
+            // Zero stands for half of the endpoint's.
+            window: parameters.number("window", 0, 1..=crate::config::WINDOW_FRAMES_MAX)?,
+            repeat: micros("repeat_us", 2000)?,
+            backoff: micros("backoff_us", 50_000)?,
+            handles: None,
+            parked: Vec::new(),
+            waits: Vec::new(),
+            put_off: Vec::new(),
+        })
+    }
+
+    fn handles(&self) -> Handles {
+        self.handles.expect("installed before use")
+    }
+
+    /// Sends to `peer` that it may have unacknowledged in all: control messages have as much again as the application.
+    fn reserve(&self) -> u64 {
+        2 * self.window
+    }
+
+    fn send(&mut self, context: &mut Context<'_>, peer: Rank, mut message: Message) {
+        let Handles { number, limit, window_closed, .. } = self.handles();
+        let next = context.sending(number, peer);
+        if next >= context.of(limit, peer) - self.window + self.reserve() {
+            // Only control messages come here: the application's entry closed at the window.
+            context.count("control message put off");
+            self.put_off[peer.index()].push(message);
+            return;
+        }
+        message.number = next;
+        message.header.values[usize::from(number.index)] = next;
+        context.advance_sending(number, peer);
+        context.retain_send(peer, &message);
+        if next + 1 >= context.of(limit, peer) {
+            context.close(window_closed, peer);
+        }
+        context.down(Down::Send(RankSet::one(peer), message));
+    }
+
+    fn arrived(&mut self, context: &mut Context<'_>, origin: Rank, message: Message) {
+        let Handles { number, gap, .. } = self.handles();
+        let arrived = message.header.values[usize::from(number.index)];
+        let expected = context.expected(number, origin);
+        if arrived < expected {
+            // The acknowledgement was lost: say it again.
+            context.count("duplicate");
+            context.gossip_now(false);
+        } else if arrived > expected {
+            if arrived - expected >= self.reserve() {
+                context.count("beyond the window");
+                return;
+            }
+            if self.parked[origin.index()].insert(arrived, message).is_some() {
+                context.count("duplicate");
+            }
+            context.close(gap, origin);
+        } else {
+            self.accept(context, origin, message);
+            while let Some(next) = self.parked[origin.index()].remove(&context.expected(number, origin)) {
+                self.accept(context, origin, next);
+            }
+            if self.parked[origin.index()].is_empty() {
+                context.open(gap, origin);
+            }
+        }
+    }
+
+    fn accept(&self, context: &mut Context<'_>, origin: Rank, mut message: Message) {
+        let number = self.handles().number;
+        message.number = context.expected(number, origin);
+        context.advance_expected(number, origin);
+        context.up(Up::Send(origin, message));
+    }
+
+    fn acknowledged(&self, context: &Context<'_>, peer: Rank) -> u64 {
+        let Handles { number, acked, .. } = self.handles();
+        context.pair(acked, peer, context.rank()).min(context.sending(number, peer))
+    }
+}
+
+impl Layer for Unicast {
+    fn name(&self) -> &'static str {
+        "UNICAST"
+    }
+
+    fn install(&mut self, build: &mut Build<'_>) {
+        // Retention holds the endpoint's window; the reserve for control messages takes half of it.
+        let most = (build.window_max() / 2).max(1);
+        if self.window == 0 || self.window > most {
+            self.window = most;
+        }
+        let members = build.view().size();
+        self.parked = vec![BTreeMap::new(); members];
+        self.waits = vec![(self.repeat, 0); members];
+        self.put_off = vec![Vec::new(); members];
+        let number = build.number_field(Traffic::Send, "number", NUMBER_BITS);
+        let acked = build.matrix_slot();
+        let source = GossipSource::Accepted(number);
+        self.handles = Some(Handles {
+            number,
+            acked,
+            gossip: build.gossip("acked", source, acked, Some(Traffic::Send), (self.window / 4).max(1)),
+            limit: build.member_slot(),
+            window_closed: build.guard(GuardKind::SendSend, "window full", Closes::Entry),
+            gap: build.guard(GuardKind::SendDeliver, "gap", Closes::FastPath),
+            repeat: build.timer("repeat"),
+        });
+    }
+
+    fn start(&mut self, context: &mut Context<'_>) {
+        for peer in (0..context.view().size()).map(Rank::at) {
+            context.set_of(self.handles().limit, peer, self.window);
+        }
+    }
+
+    fn down(&mut self, context: &mut Context<'_>, event: Down) {
+        let Down::Send(to, message) = event else {
+            context.down(event);
+            return;
+        };
+        for peer in to.iter() {
+            if peer == context.rank() {
+                context.up(Up::Send(peer, message.clone()));
+            } else {
+                self.send(context, peer, message.clone());
+            }
+        }
+    }
+
+    fn up(&mut self, context: &mut Context<'_>, event: Up) {
+        match event {
+            Up::Send(origin, message) => self.arrived(context, origin, message),
+            event => context.up(event),
+        }
+    }
+
+    fn timer(&mut self, context: &mut Context<'_>, timer: TimerId) {
+        let number = self.handles().number;
+        let mut again = None;
+        for peer in context.view().others() {
+            let acknowledged = self.acknowledged(context, peer);
+            let sent = context.sending(number, peer);
+            if acknowledged == sent {
+                continue;
+            }
+            for at in acknowledged..sent.min(acknowledged + REPEAT_MAX) {
+                if let Some(message) = context.recall_send(peer, at) {
+                    context.count("repetition");
+                    context.down(Down::Resend(RankSet::one(peer), message));
+                }
+            }
+            let (wait, _) = &mut self.waits[peer.index()];
+            *wait = (*wait * 2).min(self.backoff);
+            again = Some(again.map_or(*wait, |soonest: Duration| soonest.min(*wait)));
+        }
+        if let Some(wait) = again {
+            context.arm(timer, context.now() + wait);
+        }
+    }
+
+    fn post(&mut self, context: &mut Context<'_>) {
+        let Handles { number, limit, window_closed, repeat, .. } = self.handles();
+        let mut unacknowledged = None;
+        for peer in context.view().others() {
+            let acknowledged = self.acknowledged(context, peer);
+            let sent = context.sending(number, peer);
+            context.trim_sends(peer, acknowledged);
+            context.set_of(limit, peer, acknowledged + self.window);
+            if sent < acknowledged + self.window {
+                context.open(window_closed, peer);
+            }
+            let (wait, at) = &mut self.waits[peer.index()];
+            if acknowledged > *at {
+                (*wait, *at) = (self.repeat, acknowledged);
+                context.disarm(repeat);
+            }
+            if acknowledged < sent {
+                unacknowledged = Some(unacknowledged.map_or(*wait, |least: Duration| least.min(*wait)));
+            }
+            if !self.put_off[peer.index()].is_empty() {
+                for message in std::mem::take(&mut self.put_off[peer.index()]) {
+                    self.send(context, peer, message);
+                }
+            }
+        }
+        match unacknowledged {
+            Some(wait) => context.arm_if_idle(repeat, context.now() + wait),
+            None => context.disarm(repeat),
+        }
+    }
+
+    fn common_case(&self, kind: Kind, case: &mut CommonCase<'_>) -> Fast {
+        let handles = self.handles();
+        match kind {
+            Kind::SendSend => {
+                case.advance(handles.number);
+                case.gossip(handles.gossip);
+                case.retain();
+                case.limit(handles.number, Target::Member(handles.limit), handles.window_closed);
+                Fast::Declared
+            }
+            Kind::SendDeliver => {
+                case.advance(handles.number);
+                case.gossip(handles.gossip);
+                Fast::Declared
+            }
+            Kind::CastSend | Kind::CastDeliver | Kind::SelfDeliver => Fast::Transparent,
+        }
+    }
+
+    fn fork(&self) -> Box<dyn Layer> {
+        Box::new(self.clone())
+    }
+
+    fn digest(&self, digest: &mut Hasher64) {
+        for parked in &self.parked {
+            digest.word(parked.len() as u64);
+            for number in parked.keys() {
+                digest.word(*number);
+            }
+        }
+        for (wait, at) in &self.waits {
+            digest.word(wait.as_nanos() as u64);
+            digest.word(*at);
+        }
+    }
+
+    fn dump(&self, context: &Context<'_>) -> Option<String> {
+        let number = self.handles().number;
+        let line = |peer: Rank| {
+            format!(
+                "{peer}: sent {}, acknowledged {}",
+                context.sending(number, peer),
+                self.acknowledged(context, peer)
+            )
+        };
+        let lines: Vec<String> = context.view().others().map(line).collect();
+        Some(format!("window {}, repeat after {:?}; {}", self.window, self.repeat, lines.join("; ")))
+    }
+}

@@ -1,0 +1,424 @@
+//! Building a stack for a view: what layers register, and the handles they get.
+
+use std::collections::BTreeMap;
+
+use super::slots::{MatrixSlot, MemberSlot, Slot, SlotFile, Tally, fixed};
+use crate::id::Rank;
+use crate::stack::property::{Properties, Property};
+use crate::view::LocalView;
+use crate::wire::Traffic;
+use crate::wire::bits::low_bits;
+use crate::wire::layout::{Class, FieldDefinition, Filter, Layout, LayoutError, Place};
+
+/// A header field, as its layer knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Field {
+    pub(crate) traffic: Traffic,
+    pub(crate) index: u8,
+}
+
+/// The four guard words. A plan runs only if its guard is zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum GuardKind {
+    /// One for all casts of this member.
+    CastSend,
+    /// One per peer.
+    SendSend,
+    /// One per origin, for casts.
+    CastDeliver,
+    /// One per origin, for sends.
+    SendDeliver,
+}
+
+impl GuardKind {
+    pub(crate) const ALL: [GuardKind; 4] =
+        [GuardKind::CastSend, GuardKind::SendSend, GuardKind::CastDeliver, GuardKind::SendDeliver];
+
+    /// Its name in reports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            GuardKind::CastSend => "cast-send",
+            GuardKind::SendSend => "send-send",
+            GuardKind::CastDeliver => "cast-deliver",
+            GuardKind::SendDeliver => "send-deliver",
+        }
+    }
+
+    /// Index of the guard word of `rank` in the slot file.
+    #[inline]
+    pub(crate) fn word(self, slots: &SlotFile, rank: Rank) -> u32 {
+        match self {
+            GuardKind::CastSend => fixed::CAST_SEND_GUARD,
+            GuardKind::SendSend => slots.member(rank) + fixed::SEND_SEND_GUARD,
+            GuardKind::CastDeliver => slots.member(rank) + fixed::CAST_DELIVER_GUARD,
+            GuardKind::SendDeliver => slots.member(rank) + fixed::SEND_DELIVER_GUARD,
+        }
+    }
+}
+
+/// What a closed guard means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Closes {
+    /// The application's messages wait above the stack; only for the send guards.
+    Entry,
+    /// Messages take the layers instead of the plan.
+    FastPath,
+}
+
+/// A layer's bit in a guard word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Guard {
+    pub(crate) kind: GuardKind,
+    pub(crate) mask: u64,
+}
+
+/// A guard bit's owner.
+#[derive(Clone, Debug)]
+pub(crate) struct GuardOwner {
+    pub(crate) kind: GuardKind,
+    pub(crate) mask: u64,
+    pub(crate) layer: usize,
+    pub(crate) name: &'static str,
+    pub(crate) closes: Closes,
+}
+
+/// A layer's timer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TimerId(pub(crate) usize);
+
+/// Where a gossip's own values come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GossipSource {
+    /// How many frames were accepted from each member (for this member: sent), by the field that numbers them.
+    Accepted(Field),
+    /// A word per member.
+    Slot(MemberSlot),
+}
+
+/// A monotone value per pair of members: what each reports of each.
+#[derive(Clone, Debug)]
+pub struct GossipDefinition {
+    /// `LAYER.name`.
+    pub(crate) name: String,
+    /// Own values.
+    pub(crate) source: GossipSource,
+    /// Where everybody's are kept.
+    pub(crate) matrix: MatrixSlot,
+    /// Whose messages it rides on, if any; rows carry it in any case.
+    pub(crate) rides_on: Option<Traffic>,
+    /// A change of this much is reported at once; a smaller one with the next row or message.
+    pub(crate) quantum: u64,
+}
+
+/// A gossip, as its layer knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gossip(pub(crate) u8);
+
+/// Names of the slots that layers share.
+pub mod shared {
+    /// Matrix: frames of each origin that each member holds.
+    pub const HELD: &str = "held";
+    /// Matrix: frames of each origin that each member's application has seen.
+    pub const SEEN: &str = "seen";
+    /// Per origin: frames that all members hold and this one has let go of.
+    pub const RELEASED: &str = "released";
+}
+
+#[derive(Clone, Copy, Debug)]
+enum SharedSlot {
+    Member(MemberSlot),
+    Matrix(MatrixSlot),
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct TallyDefinition {
+    pub(crate) kind: GuardKind,
+    /// Own word for cast-send, member word otherwise.
+    pub(crate) base: u32,
+    pub(crate) layer: usize,
+    pub(crate) name: &'static str,
+}
+
+/// Everything the layers of a stack have registered.
+#[derive(Clone, Debug)]
+pub(crate) struct Blueprint {
+    pub(crate) own_words: u32,
+    pub(crate) member_words: u32,
+    pub(crate) fields: [Vec<FieldDefinition>; 3],
+    pub(crate) field_layers: [Vec<usize>; 3],
+    pub(crate) frame_number: Option<u8>,
+    pub(crate) send_number: Option<u8>,
+    pub(crate) gossips: Vec<GossipDefinition>,
+    pub(crate) guards: Vec<GuardOwner>,
+    pub(crate) tallies: Vec<TallyDefinition>,
+    pub(crate) timers: Vec<(usize, &'static str)>,
+    shared: BTreeMap<&'static str, SharedSlot>,
+}
+
+/// Where a protocol field's two words are.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct FieldHome {
+    /// Template word of the plan; `None` if the field is not in the template.
+    pub(crate) word: Option<u8>,
+    pub(crate) shift: u8,
+    pub(crate) mask: u64,
+}
+
+/// What a layer registers its needs with.
+pub struct Build<'b> {
+    pub(crate) blueprint: &'b mut Blueprint,
+    pub(crate) view: &'b LocalView,
+    pub(crate) layer: usize,
+    pub(crate) name: &'static str,
+    pub(crate) properties: Properties,
+    pub(crate) window_max: u64,
+}
+
+/// The most guard bits of one plan.
+const GUARD_BITS_MAX: usize = 64;
+
+impl Blueprint {
+    pub(crate) fn new() -> Blueprint {
+        Blueprint {
+            own_words: fixed::OWN_FREE,
+            member_words: fixed::MEMBER_FREE,
+            fields: Default::default(),
+            field_layers: Default::default(),
+            frame_number: None,
+            send_number: None,
+            gossips: Vec::new(),
+            guards: Vec::new(),
+            tallies: Vec::new(),
+            timers: Vec::new(),
+            shared: BTreeMap::new(),
+        }
+    }
+
+    /// The shared matrices by name.
+    pub(crate) fn shared_matrices(&self) -> Vec<(&'static str, MatrixSlot)> {
+        let matrix = |(name, shared): (&&'static str, &SharedSlot)| match shared {
+            SharedSlot::Matrix(slot) => Some((*name, *slot)),
+            SharedSlot::Member(_) => None,
+        };
+        self.shared.iter().filter_map(matrix).collect()
+    }
+
+    /// Places the fields of all kinds of traffic.
+    pub(crate) fn layouts(&self) -> Result<[Layout; 3], LayoutError> {
+        let layout = |traffic: Traffic| {
+            let fields = self.fields[traffic as usize].clone();
+            let gossips = self.riding(traffic).map(|(_, gossip)| gossip.name.clone()).collect();
+            let number = match traffic {
+                Traffic::Cast => self.frame_number,
+                Traffic::Send => self.send_number,
+                Traffic::Raw => None,
+            };
+            Layout::place(traffic, fields, gossips, number.map(usize::from))
+        };
+        let layouts = [layout(Traffic::Cast)?, layout(Traffic::Send)?, layout(Traffic::Raw)?];
+        if layouts[1].template_words() > fixed::SEND_TEMPLATE_WORDS_MAX {
+            return Err(LayoutError::TooWide {
+                traffic: Traffic::Send.name(),
+                class: "protocol",
+                bits: layouts[1].template_words() * 64,
+                room: fixed::SEND_TEMPLATE_WORDS_MAX * 64,
+            });
+        }
+        Ok(layouts)
+    }
+
+    /// The gossips that ride on messages of `traffic`, with their index among all gossips.
+    pub(crate) fn riding(&self, traffic: Traffic) -> impl Iterator<Item = (usize, &GossipDefinition)> {
+        self.gossips.iter().enumerate().filter(move |(_, gossip)| gossip.rides_on == Some(traffic))
+    }
+
+    /// The homes of the fields in the slot file.
+    pub(crate) fn homes(layouts: &[Layout; 3]) -> [Vec<FieldHome>; 3] {
+        [0, 1, 2].map(|traffic| {
+            let home = |(definition, place): &(FieldDefinition, Place)| match place {
+                Place::Word { word, shift } if definition.class == Class::Protocol => {
+                    FieldHome { word: Some(*word), shift: *shift, mask: low_bits(definition.bits) }
+                }
+                _ => FieldHome { word: None, shift: 0, mask: low_bits(definition.bits) },
+            };
+            layouts[traffic].fields().iter().map(home).collect()
+        })
+    }
+}
+
+impl Build<'_> {
+    /// The view the stack is built for.
+    pub fn view(&self) -> &LocalView {
+        self.view
+    }
+
+    /// Whether the whole stack provides a property.
+    pub fn stack_provides(&self, property: Property) -> bool {
+        self.properties.contains(property)
+    }
+
+    /// The largest window, in frames, that the endpoint's regions were sized for.
+    pub fn window_max(&self) -> u64 {
+        self.window_max
+    }
+
+    fn field(&mut self, traffic: Traffic, definition: FieldDefinition) -> Field {
+        let fields = &mut self.blueprint.fields[traffic as usize];
+        fields.push(FieldDefinition { name: format!("{}.{}", self.name, definition.name), ..definition });
+        self.blueprint.field_layers[traffic as usize].push(self.layer);
+        Field { traffic, index: (fields.len() - 1) as u8 }
+    }
+
+    fn definition(name: &str, bits: u32, class: Class) -> FieldDefinition {
+        FieldDefinition { name: name.into(), bits, class, bound: false, constant: 0, filter: None }
+    }
+
+    /// A field that is constant in this view: it costs no bits in compressed headers.
+    pub fn connection_field(
+        &mut self,
+        traffic: Traffic,
+        name: &'static str,
+        bits: u32,
+        constant: u64,
+    ) -> Field {
+        let definition = Build::definition(name, bits, Class::ConnectionId);
+        self.field(traffic, FieldDefinition { constant: constant & low_bits(bits), ..definition })
+    }
+
+    /// A field predicted from protocol state. Its two words (what this member sends next; what each origin is expected
+    /// to send next) are slots that begin at zero and must not wrap in a view.
+    pub fn protocol_field(&mut self, traffic: Traffic, name: &'static str, bits: u32) -> Field {
+        self.field(traffic, Build::definition(name, bits, Class::Protocol))
+    }
+
+    /// The protocol field that numbers the frames of `traffic`; a stack has one per kind of traffic.
+    ///
+    /// # Panics
+    /// If there is one already: a stack with two numbering layers is refused by its properties before.
+    pub fn number_field(&mut self, traffic: Traffic, name: &'static str, bits: u32) -> Field {
+        let field = self.protocol_field(traffic, name, bits);
+        let number = match traffic {
+            Traffic::Cast => &mut self.blueprint.frame_number,
+            Traffic::Send => &mut self.blueprint.send_number,
+            Traffic::Raw => unreachable!("raw traffic is not numbered"),
+        };
+        assert!(number.replace(field.index).is_none(), "two layers number {} traffic", traffic.name());
+        field
+    }
+
+    /// The field that numbers casts, if a layer below registered one.
+    pub fn frame_number(&self) -> Option<Field> {
+        self.blueprint.frame_number.map(|index| Field { traffic: Traffic::Cast, index })
+    }
+
+    /// A protocol field that always equals the frame number: it costs no bits in compressed headers.
+    pub fn bound_field(&mut self, traffic: Traffic, name: &'static str, bits: u32) -> Field {
+        let definition = Build::definition(name, bits, Class::Protocol);
+        self.field(traffic, FieldDefinition { bound: true, ..definition })
+    }
+
+    /// A field that depends on the message, computed by `filter` when it is sent.
+    pub fn message_field(
+        &mut self,
+        traffic: Traffic,
+        name: &'static str,
+        bits: u32,
+        filter: Filter,
+    ) -> Field {
+        let definition = Build::definition(name, bits, Class::Message);
+        self.field(traffic, FieldDefinition { filter: Some(filter), ..definition })
+    }
+
+    /// A word of the stack.
+    pub fn slot(&mut self) -> Slot {
+        self.blueprint.own_words += 1;
+        Slot(self.blueprint.own_words - 1)
+    }
+
+    /// A word per member.
+    pub fn member_slot(&mut self) -> MemberSlot {
+        self.blueprint.member_words += 1;
+        MemberSlot(self.blueprint.member_words - 1)
+    }
+
+    /// A word per pair of members.
+    pub fn matrix_slot(&mut self) -> MatrixSlot {
+        self.blueprint.member_words += self.view.size() as u32;
+        MatrixSlot(self.blueprint.member_words - self.view.size() as u32)
+    }
+
+    /// The word per member known in the stack by `name`; the same for every layer that asks.
+    ///
+    /// # Panics
+    /// If the name is in use for something else.
+    pub fn shared_member_slot(&mut self, name: &'static str) -> MemberSlot {
+        if let Some(shared) = self.blueprint.shared.get(name) {
+            let SharedSlot::Member(slot) = shared else { panic!("`{name}` is not a word per member") };
+            return *slot;
+        }
+        let slot = self.member_slot();
+        self.blueprint.shared.insert(name, SharedSlot::Member(slot));
+        slot
+    }
+
+    /// The word per pair of members known in the stack by `name`; the same for every layer that asks.
+    ///
+    /// # Panics
+    /// If the name is in use for something else.
+    pub fn shared_matrix_slot(&mut self, name: &'static str) -> MatrixSlot {
+        if let Some(shared) = self.blueprint.shared.get(name) {
+            let SharedSlot::Matrix(slot) = shared else { panic!("`{name}` is not a word per pair") };
+            return *slot;
+        }
+        let slot = self.matrix_slot();
+        self.blueprint.shared.insert(name, SharedSlot::Matrix(slot));
+        slot
+    }
+
+    /// A count that grows with the hits of a plan (if the layer declares it with `CommonCase::count`), kept per member
+    /// except for cast-send.
+    pub fn tally(&mut self, kind: GuardKind, name: &'static str) -> Tally {
+        let base = match kind {
+            GuardKind::CastSend => self.slot().0,
+            _ => self.member_slot().0,
+        };
+        self.blueprint.tallies.push(TallyDefinition { kind, base, layer: self.layer, name });
+        Tally(self.blueprint.tallies.len() as u32 - 1)
+    }
+
+    /// A bit in a guard word.
+    ///
+    /// # Panics
+    /// If all bits are taken, or a deliver guard is to close the entry.
+    pub fn guard(&mut self, kind: GuardKind, name: &'static str, closes: Closes) -> Guard {
+        let deliver = matches!(kind, GuardKind::CastDeliver | GuardKind::SendDeliver);
+        assert!(!(deliver && closes == Closes::Entry), "deliver guards have no entry to close");
+        let taken = self.blueprint.guards.iter().filter(|owner| owner.kind == kind).count();
+        assert!(taken < GUARD_BITS_MAX, "a guard has {GUARD_BITS_MAX} bits");
+        let mask = 1 << taken;
+        self.blueprint.guards.push(GuardOwner { kind, mask, layer: self.layer, name, closes });
+        Guard { kind, mask }
+    }
+
+    /// A timer.
+    pub fn timer(&mut self, name: &'static str) -> TimerId {
+        self.blueprint.timers.push((self.layer, name));
+        TimerId(self.blueprint.timers.len() - 1)
+    }
+
+    /// A monotone value per pair of members. It is reported in rows, and rides on messages of `rides_on` in a short
+    /// form. A change of `quantum` or more is reported at once.
+    pub fn gossip(
+        &mut self,
+        name: &'static str,
+        source: GossipSource,
+        matrix: MatrixSlot,
+        rides_on: Option<Traffic>,
+        quantum: u64,
+    ) -> Gossip {
+        let name = format!("{}.{name}", self.name);
+        self.blueprint.gossips.push(GossipDefinition { name, source, matrix, rides_on, quantum });
+        Gossip(self.blueprint.gossips.len() as u8 - 1)
+    }
+}

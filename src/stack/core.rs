@@ -1,0 +1,449 @@
+//! The state of one stack in one view that is not a layer's own: slots, retained frames, timers, queues.
+
+use std::collections::VecDeque;
+use std::fmt::Write as _;
+use std::rc::Rc;
+
+use super::build::{Blueprint, Field, FieldHome, GuardKind, GuardOwner, TallyDefinition};
+use super::event::{Down, List, Message, Up};
+use super::gossip::GossipState;
+use super::retention::Retention;
+use super::slots::{MatrixSlot, MemberSlot, SlotFile, Tally, fixed};
+use super::timers::Timers;
+use crate::buf::{Exhausted, FrameMut, Region};
+use crate::id::{Hasher64, Rank, RankSet};
+use crate::time::Time;
+use crate::transport::{ChannelId, Destination, Slice, Transmit};
+use crate::view::LocalView;
+use crate::wire::Traffic;
+use crate::wire::full::{Identification, PREFIX_BYTES, Prefix, STACK_CONTROL};
+use crate::wire::layout::{Class, FIELDS_MAX, Header, Layout};
+
+/// One own cast on its way back up.
+#[derive(Clone, Debug)]
+pub(crate) struct Looped {
+    /// The layer that looped it; it goes up from there.
+    pub(crate) layer: usize,
+    pub(crate) number: u64,
+    pub(crate) list: List,
+    /// Fields, if it took the slow path; else the compressed header stands before the payload.
+    pub(crate) header: Option<Header>,
+}
+
+impl Looped {
+    pub(crate) fn slow(layer: usize, message: Message) -> Looped {
+        Looped { layer, number: message.number, header: Some(message.header), list: message.list }
+    }
+}
+
+/// An accepted cast waiting for its release.
+#[derive(Clone, Debug)]
+pub(crate) struct Ordered {
+    pub(crate) origin: Rank,
+    pub(crate) number: u64,
+    pub(crate) list: List,
+    /// The layer that holds it, its release word and the message, if it took the slow path.
+    pub(crate) slow: Option<(usize, MemberSlot, Box<Message>)>,
+}
+
+/// An event and the layer it is for.
+#[derive(Clone, Debug)]
+pub(crate) enum Queued {
+    Down(usize, Down),
+    Up(usize, Up),
+}
+
+/// What has come out at the top.
+#[derive(Clone, Debug)]
+pub(crate) enum Emerged {
+    Cast(Rank, Message),
+    Send(Rank, Message),
+    Event(Up),
+}
+
+/// A counted thing: whose, what, how often.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Count {
+    /// The layer, or the part of the stack.
+    pub layer: &'static str,
+    /// What.
+    pub what: &'static str,
+    /// How often.
+    pub count: u64,
+}
+
+#[derive(Clone)]
+pub(crate) struct Core {
+    pub(crate) view: Rc<LocalView>,
+    pub(crate) names: Vec<&'static str>,
+    pub(crate) now: Time,
+    pub(crate) slots: SlotFile,
+    pub(crate) layouts: [Layout; 3],
+    pub(crate) homes: [Vec<FieldHome>; 3],
+    pub(crate) frame_number: Option<Field>,
+    pub(crate) guards: Vec<GuardOwner>,
+    pub(crate) tallies: Vec<TallyDefinition>,
+    /// By tally: the hits word it follows, once a plan counts it.
+    pub(crate) counted: Vec<Option<u32>>,
+    pub(crate) loop_layer: Option<usize>,
+    pub(crate) shared_matrices: Vec<(&'static str, MatrixSlot)>,
+    /// The frame number at which this view ends.
+    pub(crate) number_limit: u64,
+    pub(crate) timers: Timers,
+    pub(crate) timer_layers: Vec<usize>,
+    /// By origin.
+    pub(crate) casts: Vec<Retention>,
+    /// By peer.
+    pub(crate) sends: Vec<Retention>,
+    pub(crate) queue: VecDeque<Queued>,
+    pub(crate) queue_max: usize,
+    pub(crate) loopback: VecDeque<Looped>,
+    /// Accepted casts that their ordering layer has not released yet.
+    pub(crate) order: VecDeque<Ordered>,
+    pub(crate) emerged: VecDeque<Emerged>,
+    pub(crate) outbox: VecDeque<Transmit>,
+    pub(crate) gossip: GossipState,
+    pub(crate) channel: ChannelId,
+    pub(crate) control: Region,
+    pub(crate) identification: Identification,
+    /// By rank and traffic.
+    pub(crate) cookies: Vec<[u64; 3]>,
+    /// Ordinary messages since the last post-processing.
+    pub(crate) work: u32,
+    /// Whether casts are counted by hits (there is a cast-send plan).
+    pub(crate) fast_casts: bool,
+    pub(crate) counts: Vec<Count>,
+    pub(crate) copies: u64,
+    pub(crate) traced: VecDeque<String>,
+    pub(crate) traced_max: usize,
+}
+
+/// The name under which the stack itself counts.
+const STACK: &str = "stack";
+
+impl Core {
+    pub(crate) fn has_fast_casts(&self) -> bool {
+        self.fast_casts
+    }
+
+    /// Emits to the layer at `target`, downwards.
+    #[inline]
+    pub(crate) fn emit_down(&mut self, target: usize, event: Down) {
+        self.push(Queued::Down(target, event));
+    }
+
+    /// Emits to the top layer, downwards.
+    pub(crate) fn emit_top(&mut self, event: Down) {
+        self.emit_down(0, event);
+    }
+
+    /// Emits to the layer above `layer`, or out at the top.
+    #[inline]
+    pub(crate) fn emit_up(&mut self, layer: usize, event: Up) {
+        match layer.checked_sub(1) {
+            Some(target) => self.push(Queued::Up(target, event)),
+            None => self.emerge(event),
+        }
+    }
+
+    /// Emits to the application.
+    pub(crate) fn emit_application(&mut self, event: Up) {
+        self.emerged.push_back(Emerged::Event(event));
+    }
+
+    fn push(&mut self, event: Queued) {
+        assert!(
+            self.queue.len() < self.queue_max,
+            "the event queue's bound is a sum over what layers can emit"
+        );
+        self.queue.push_back(event);
+    }
+
+    fn emerge(&mut self, event: Up) {
+        match event {
+            Up::Cast(origin, message) => self.emerged.push_back(Emerged::Cast(origin, message)),
+            Up::Send(origin, message) if !message.is_control() => {
+                self.emerged.push_back(Emerged::Send(origin, message));
+            }
+            Up::Raw(origin, message) if message.control == STACK_CONTROL => {
+                self.gossip_received(origin, message.list.payload());
+            }
+            Up::Raw(..) | Up::Send(..) => self.count_stack("control message for no layer"),
+            event => self.emit_application(event),
+        }
+    }
+
+    /// Counts something under a layer's name.
+    pub(crate) fn count(&mut self, layer: usize, what: &'static str) {
+        self.count_as(self.names[layer], what);
+    }
+
+    /// Counts something under the stack's own name.
+    pub(crate) fn count_stack(&mut self, what: &'static str) {
+        self.count_as(STACK, what);
+    }
+
+    #[cold]
+    fn count_as(&mut self, layer: &'static str, what: &'static str) {
+        match self.counts.iter_mut().find(|count| count.layer == layer && count.what == what) {
+            Some(count) => count.count += 1,
+            None => self.counts.push(Count { layer, what, count: 1 }),
+        }
+    }
+
+    /// Writes a line to the trace; the oldest goes when it is full.
+    pub(crate) fn trace(&mut self, layer: usize, line: std::fmt::Arguments<'_>) {
+        if self.traced_max == 0 {
+            return;
+        }
+        let mut text = if self.traced.len() >= self.traced_max {
+            self.traced.pop_front().unwrap_or_default()
+        } else {
+            String::new()
+        };
+        text.clear();
+        let _ = write!(text, "{} {} {}", self.now, self.names[layer], line);
+        self.traced.push_back(text);
+    }
+
+    fn home(&self, field: Field) -> FieldHome {
+        self.homes[field.traffic as usize][usize::from(field.index)]
+    }
+
+    /// Index of the template word of what this member sends next.
+    fn sending_word(&self, traffic: Traffic, word: u8, peer: Rank) -> u32 {
+        match traffic {
+            Traffic::Cast => fixed::CAST_SEND_WORDS + u32::from(word),
+            _ => self.slots.member(peer) + fixed::SEND_SEND_WORDS + u32::from(word),
+        }
+    }
+
+    /// Index of the template word of what is expected next from a member.
+    fn expected_word(&self, traffic: Traffic, word: u8, origin: Rank) -> u32 {
+        let first = match traffic {
+            Traffic::Cast => fixed::CAST_DELIVER_WORDS,
+            _ => fixed::SEND_DELIVER_WORDS,
+        };
+        self.slots.member(origin) + first + u32::from(word)
+    }
+
+    pub(crate) fn sending(&self, field: Field, peer: Rank) -> u64 {
+        let home = self.home(field);
+        let Some(word) = home.word else { return 0 };
+        (self.slots.word(self.sending_word(field.traffic, word, peer)) >> home.shift) & home.mask
+    }
+
+    pub(crate) fn expected(&self, field: Field, origin: Rank) -> u64 {
+        let home = self.home(field);
+        let Some(word) = home.word else { return 0 };
+        (self.slots.word(self.expected_word(field.traffic, word, origin)) >> home.shift) & home.mask
+    }
+
+    pub(crate) fn set_sending(&mut self, field: Field, peer: Rank, value: u64) {
+        let home = self.home(field);
+        if let Some(word) = home.word {
+            let at = self.sending_word(field.traffic, word, peer);
+            put(self.slots.word_mut(at), home, value);
+        }
+    }
+
+    pub(crate) fn set_expected(&mut self, field: Field, origin: Rank, value: u64) {
+        let home = self.home(field);
+        if let Some(word) = home.word {
+            let at = self.expected_word(field.traffic, word, origin);
+            put(self.slots.word_mut(at), home, value);
+        }
+    }
+
+    pub(crate) fn next_frame_number(&self) -> u64 {
+        self.frame_number.map_or(0, |field| self.sending(field, self.view.rank()))
+    }
+
+    pub(crate) fn accepted(&self, origin: Rank) -> u64 {
+        match self.frame_number {
+            Some(field) if origin == self.view.rank() => self.sending(field, origin),
+            Some(field) => self.expected(field, origin),
+            None => 0,
+        }
+    }
+
+    fn tally_words(&self, tally: Tally, rank: Rank) -> (u32, Option<u32>) {
+        let TallyDefinition { kind, base, layer, .. } = self.tallies[tally.0 as usize];
+        let section = if kind == GuardKind::CastSend { 0 } else { self.slots.member(rank) };
+        // Own casts come back above the layer that loops them: the layers below see none.
+        let unseen = kind == GuardKind::CastDeliver
+            && rank == self.view.rank()
+            && self.loop_layer.is_none_or(|loops| layer >= loops);
+        let hits = self.counted[tally.0 as usize].filter(|_| !unseen);
+        (section + base, hits.map(|hits| section + hits))
+    }
+
+    pub(crate) fn tally(&self, tally: Tally, rank: Rank) -> u64 {
+        let (base, hits) = self.tally_words(tally, rank);
+        self.slots.word(base) + hits.map_or(0, |hits| self.slots.word(hits))
+    }
+
+    pub(crate) fn bump(&mut self, tally: Tally, rank: Rank) {
+        let (base, _) = self.tally_words(tally, rank);
+        *self.slots.word_mut(base) += 1;
+    }
+
+    /// Bytes of a full header of `traffic`.
+    pub(crate) fn full_bytes(&self, traffic: Traffic) -> usize {
+        PREFIX_BYTES + self.layouts[traffic as usize].full_bytes()
+    }
+
+    /// A frame for a control message's body.
+    pub(crate) fn control_frame(&mut self) -> Result<FrameMut, Exhausted> {
+        let header = self.full_bytes(Traffic::Raw).max(self.full_bytes(Traffic::Send));
+        self.control.take_reserved(header)
+    }
+
+    /// The value of a message field of a message from `origin`.
+    pub(crate) fn filter(&self, field: Field, origin: Rank, message: &Message) -> u64 {
+        let layout = &self.layouts[field.traffic as usize];
+        let words = layout.compress(&message.header);
+        let cookie = self.cookies[origin.index()][field.traffic as usize];
+        let packed = message.list.is_packed();
+        layout.filter(
+            usize::from(field.index),
+            cookie,
+            packed,
+            message.control,
+            &words,
+            message.list.payload(),
+        )
+    }
+
+    /// The fields of a fast message, from the compressed header before its payload.
+    pub(crate) fn header_before(&self, traffic: Traffic, list: &List) -> Option<Header> {
+        let layout = &self.layouts[traffic as usize];
+        let end = list.from();
+        let start = end.checked_sub(layout.compressed_bytes())?;
+        let words = layout.words_of(list.frame().slice(start, end))?;
+        Some(layout.expand(&words))
+    }
+
+    /// Hands a message to the transport behind a full header: in place if there is room before the payload, else in a
+    /// frame of its own.
+    pub(crate) fn transmit(&mut self, to: RankSet, mut message: Message) {
+        let traffic = message.traffic;
+        message.header.gossip = Header::ZERO.gossip;
+        let layout = &self.layouts[traffic as usize];
+        let cookie = self.cookies[self.view.rank().index()][traffic as usize];
+        for (at, (field, _)) in layout.fields().iter().enumerate() {
+            if field.class == Class::ConnectionId {
+                message.header.values[at] = field.constant;
+            } else if field.class == Class::Message {
+                let words = layout.compress(&message.header);
+                let (packed, payload) = (message.list.is_packed(), message.list.payload());
+                message.header.values[at] =
+                    layout.filter(at, cookie, packed, message.control, &words, payload);
+            }
+        }
+        let full = PREFIX_BYTES + layout.full_bytes();
+        let mut bytes = [0; PREFIX_BYTES + FIELDS_MAX * 8];
+        let prefix = Prefix {
+            traffic,
+            control: message.control,
+            pack: message.list.is_packed(),
+            words: (layout.full_bytes() / 8) as u8,
+            identification: self.identification,
+        };
+        prefix.encode(&mut bytes);
+        layout.write_full(&message.header, &mut bytes[PREFIX_BYTES..full]);
+        let Some(to) = self.destination(to) else { return };
+        let (head, body) = match self.behind(&bytes[..full], message.list) {
+            Ok(placed) => placed,
+            Err(Exhausted) => {
+                // Lost before it was sent: repaired like any loss.
+                self.count_stack("no frame for a header");
+                return;
+            }
+        };
+        self.outbox.push_back(Transmit { channel: self.channel, to, head, body });
+    }
+
+    fn behind(&mut self, header: &[u8], list: List) -> Result<(crate::buf::Frame, Option<Slice>), Exhausted> {
+        let whole = list.from() == list.frame().start() && list.to() == list.frame().end();
+        if whole && list.frame().prepend(header).is_ok() {
+            list.frame().submit();
+            return Ok((list.frame().clone(), None));
+        }
+        let mut head = self.control.take_reserved(0)?;
+        head.extend(header).expect("a frame holds at least a header");
+        let (from, to) = (list.from(), list.to());
+        let body = Slice { frame: list.frame().clone(), from, to };
+        Ok((head.freeze(), (from < to).then_some(body)))
+    }
+
+    /// The destination that means the ranks in `to`, this member apart; `None` if nobody is left.
+    pub(crate) fn destination(&self, mut to: RankSet) -> Option<Destination> {
+        to.remove(self.view.rank());
+        match to.len() {
+            0 => None,
+            others if others == self.view.size() - 1 => Some(Destination::All),
+            1 => to.iter().next().map(Destination::One),
+            _ => Some(Destination::Some(to)),
+        }
+    }
+
+    /// A guard's owners whose bits are set.
+    pub(crate) fn closers(&self, kind: GuardKind, bits: u64) -> impl Iterator<Item = &GuardOwner> {
+        self.guards.iter().filter(move |owner| owner.kind == kind && owner.mask & bits != 0)
+    }
+
+    /// Takes in everything that plan and layers must agree on, layers apart.
+    pub(crate) fn digest(&self, hasher: &mut Hasher64) {
+        let mut skipped = std::collections::HashSet::new();
+        let members = self.view.size();
+        for rank in (0..members).map(Rank::at) {
+            let section = self.slots.member(rank);
+            skipped.extend([fixed::CAST_ACCEPT_HITS, fixed::CAST_DELIVER_HITS].map(|at| section + at));
+            skipped.extend([fixed::SEND_SEND_HITS, fixed::SEND_DELIVER_HITS].map(|at| section + at));
+        }
+        skipped.insert(fixed::CAST_SEND_HITS);
+        for (at, definition) in self.tallies.iter().enumerate() {
+            let ranks = if definition.kind == GuardKind::CastSend { 1 } else { members };
+            for rank in (0..ranks).map(Rank::at) {
+                let tally = Tally(at as u32);
+                skipped.insert(self.tally_words(tally, rank).0);
+                hasher.word(self.tally(tally, rank));
+            }
+        }
+        self.slots.hash(hasher, |at| skipped.contains(&at));
+        for retention in self.casts.iter().chain(&self.sends) {
+            retention.digest(hasher);
+        }
+        for held in &self.order {
+            hasher.word(u64::from(held.origin.0));
+            hasher.word(held.number);
+        }
+        self.timers.digest(hasher);
+        self.gossip.digest(hasher);
+    }
+}
+
+/// A fresh set of counts and queues for a fork.
+impl Core {
+    /// A copy with empty queues.
+    pub(crate) fn fork(&self) -> Core {
+        let mut fork = self.clone();
+        fork.queue.clear();
+        fork.loopback.clear();
+        fork.emerged.clear();
+        fork.outbox.clear();
+        fork.traced.clear();
+        fork
+    }
+
+    /// Builds the parts that follow from a blueprint.
+    pub(crate) fn slots_of(blueprint: &Blueprint, members: usize) -> SlotFile {
+        SlotFile::new(blueprint.own_words, blueprint.member_words, members)
+    }
+}
+
+fn put(word: &mut u64, home: FieldHome, value: u64) {
+    let mask = home.mask << home.shift;
+    *word = (*word & !mask) | ((value & home.mask) << home.shift);
+}

@@ -1,0 +1,110 @@
+//! The slow path: layers, and the loop that takes events to them one at a time.
+
+use super::core::{Core, Queued};
+use super::event::{Down, Up};
+use super::layer::{Context, Layer};
+use crate::id::Hasher64;
+use crate::stack::core::Ordered;
+
+/// Layers and what they share.
+pub(crate) struct Engine {
+    pub(crate) core: Core,
+    /// Top to bottom.
+    pub(crate) layers: Vec<Box<dyn Layer>>,
+}
+
+impl Engine {
+    /// Takes every queued event to its layer, until none is left.
+    pub(crate) fn run(&mut self) {
+        while let Some(queued) = self.core.queue.pop_front() {
+            match queued {
+                Queued::Down(layer, event) => match self.layers.get_mut(layer) {
+                    Some(handler) => handler.down(&mut Context { core: &mut self.core, layer }, event),
+                    None => self.core.count_stack("event below the lowest layer"),
+                },
+                Queued::Up(layer, event) => self.up(layer, event),
+            }
+        }
+    }
+
+    fn up(&mut self, layer: usize, event: Up) {
+        let mut context = Context { core: &mut self.core, layer };
+        match event {
+            Up::Raw(origin, message) | Up::Send(origin, message) if usize::from(message.control) == layer => {
+                self.layers[layer].control(&mut context, origin, &message);
+            }
+            event => self.layers[layer].up(&mut context, event),
+        }
+    }
+
+    /// Sends an event down from the top.
+    pub(crate) fn enter(&mut self, event: Down) {
+        self.core.emit_top(event);
+        self.run();
+    }
+
+    /// Sends an event up from the lowest layer.
+    pub(crate) fn arrive(&mut self, event: Up) {
+        let lowest = self.layers.len();
+        self.core.emit_up(lowest, event);
+        self.run();
+    }
+
+    /// Runs all timers that are due.
+    pub(crate) fn timers(&mut self) {
+        while let Some(timer) = self.core.timers.due(self.core.now) {
+            let layer = self.core.timer_layers[timer.0];
+            self.layers[layer].timer(&mut Context { core: &mut self.core, layer }, timer);
+            self.run();
+        }
+    }
+
+    /// Post-processing: the consequences of ordinary messages, from the bottom up.
+    pub(crate) fn post(&mut self) {
+        self.core.work = 0;
+        self.core.gossip_own_rows();
+        for layer in (0..self.layers.len()).rev() {
+            self.layers[layer].post(&mut Context { core: &mut self.core, layer });
+            self.run();
+        }
+        self.core.gossip_post();
+        self.run();
+    }
+
+    /// The first held cast whose release has come, of an origin with no held cast before it.
+    pub(crate) fn next_released(&mut self, plan_releases: &[u32]) -> Option<Ordered> {
+        let mut blocked = crate::id::RankSet::EMPTY;
+        for at in 0..self.core.order.len() {
+            let held = &self.core.order[at];
+            if blocked.contains(held.origin) {
+                continue;
+            }
+            let section = self.core.slots.member(held.origin);
+            let reached = |word: u32| self.core.slots.word(section + word) > held.number;
+            let free = match &held.slow {
+                Some((_, slot, _)) => reached(slot.0),
+                None => plan_releases.iter().all(|word| reached(*word)),
+            };
+            if free {
+                return self.core.order.remove(at);
+            }
+            blocked.insert(held.origin);
+        }
+        None
+    }
+
+    /// A copy for the shadow and the explorer.
+    pub(crate) fn fork(&self) -> Engine {
+        Engine { core: self.core.fork(), layers: self.layers.iter().map(|layer| layer.fork()).collect() }
+    }
+
+    /// A hash of everything that plan and layers must agree on.
+    pub(crate) fn digest(&self) -> u64 {
+        let mut hasher = Hasher64::new(0x6469_6765_7374_0001);
+        self.core.digest(&mut hasher);
+        for layer in &self.layers {
+            layer.digest(&mut hasher);
+        }
+        hasher.finish()
+    }
+}

@@ -1,0 +1,227 @@
+//! What travels between layers: message lists, and the Horus Common Protocol Interface (HCPI) as two enums.
+//!
+//! Layers emit events, they never call each other; the stack takes them one at a time from one bounded queue. What a
+//! layer does not care about it passes on unchanged.
+
+use std::rc::Rc;
+
+use crate::buf::Frame;
+use crate::id::{Rank, RankSet};
+use crate::view::LocalView;
+use crate::wire::Traffic;
+use crate::wire::full::NO_CONTROL;
+use crate::wire::layout::Header;
+use crate::wire::pack::{self, Messages, PackError};
+
+/// The payload of one frame: a list of messages (a single message is a list of one).
+#[derive(Clone, Debug)]
+pub struct List {
+    frame: Frame,
+    from: u32,
+    to: u32,
+    messages: u32,
+    packed: bool,
+}
+
+impl List {
+    /// The one message at `from..to` of `frame`.
+    #[inline]
+    pub fn single(frame: Frame, from: usize, to: usize) -> List {
+        List { frame, from: from as u32, to: to as u32, messages: 1, packed: false }
+    }
+
+    /// The pack of `messages` messages at `from..to` of `frame`, which this process packed.
+    #[inline]
+    pub(crate) fn packed(frame: Frame, from: usize, to: usize, messages: u32) -> List {
+        List { frame, from: from as u32, to: to as u32, messages, packed: true }
+    }
+
+    /// The messages that somebody sent at `from..to` of `frame`.
+    ///
+    /// # Errors
+    /// If it is said to be a pack and is none.
+    #[inline]
+    pub fn parse(frame: Frame, from: usize, to: usize, packed: bool) -> Result<List, PackError> {
+        let messages = if packed { pack::check(frame.slice(from, to))? as u32 } else { 1 };
+        Ok(List { frame, from: from as u32, to: to as u32, messages, packed })
+    }
+
+    /// The frame it lies in.
+    #[inline]
+    pub fn frame(&self) -> &Frame {
+        &self.frame
+    }
+
+    /// Offset of the payload from the frame's base.
+    #[inline]
+    pub fn from(&self) -> usize {
+        self.from as usize
+    }
+
+    /// Offset after the payload from the frame's base.
+    #[inline]
+    pub fn to(&self) -> usize {
+        self.to as usize
+    }
+
+    /// The payload as it is on the wire.
+    #[inline]
+    pub fn payload(&self) -> &[u8] {
+        self.frame.slice(self.from as usize, self.to as usize)
+    }
+
+    /// Whether the payload is a pack.
+    #[inline]
+    pub fn is_packed(&self) -> bool {
+        self.packed
+    }
+
+    /// How many messages there are; never zero.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.messages as usize
+    }
+
+    /// Never: a frame without messages is no list.
+    pub fn is_empty(&self) -> bool {
+        false
+    }
+
+    /// The messages in order.
+    #[inline]
+    pub fn messages(&self) -> Messages<'_> {
+        if self.packed { Messages::pack(self.payload()) } else { Messages::single(self.payload()) }
+    }
+}
+
+/// A message on its way through the layers.
+#[derive(Clone, Debug)]
+pub struct Message {
+    /// The kind of traffic.
+    pub traffic: Traffic,
+    /// The layer it is for, or [`NO_CONTROL`] for the application's data.
+    pub control: u8,
+    /// The frame number, once it has one.
+    pub number: u64,
+    /// The fields.
+    pub header: Header,
+    /// The payload.
+    pub list: List,
+}
+
+impl Message {
+    /// A message of the application.
+    pub fn data(traffic: Traffic, list: List) -> Message {
+        Message { traffic, control: NO_CONTROL, number: 0, header: Header::ZERO, list }
+    }
+
+    /// Whether it is a control message.
+    pub fn is_control(&self) -> bool {
+        self.control != NO_CONTROL
+    }
+}
+
+/// What the application has seen: message `index` of frame `number` of `origin`, and everything before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MessageId {
+    /// Who cast it.
+    pub origin: Rank,
+    /// Its frame.
+    pub number: u64,
+    /// Its place in the frame.
+    pub index: u32,
+}
+
+/// Events that go down.
+#[derive(Clone, Debug)]
+pub enum Down {
+    /// Multicast to the view.
+    Cast(Message),
+    /// Reliable FIFO to some members.
+    Send(RankSet, Message),
+    /// Best effort to some members.
+    Raw(RankSet, Message),
+    /// A numbered message once more, to some members.
+    Resend(RankSet, Message),
+    /// The application has seen a frame of `origin` whole: all numbers below `seen`.
+    Ack {
+        /// Whose frame.
+        origin: Rank,
+        /// Frames seen.
+        seen: u64,
+    },
+    /// A member is suspected.
+    Suspect(RankSet),
+    /// Begin a flush.
+    Flush(RankSet),
+    /// The application has stopped casting.
+    FlushOk,
+    /// Leave the group.
+    Leave,
+}
+
+/// Events that go up.
+#[derive(Clone, Debug)]
+pub enum Up {
+    /// A view is installed.
+    View(Rc<LocalView>),
+    /// A cast of `origin`.
+    Cast(Rank, Message),
+    /// A send of `origin`.
+    Send(Rank, Message),
+    /// A best-effort message of `origin`.
+    Raw(Rank, Message),
+    /// What is stable has changed.
+    Stable,
+    /// Members are suspected.
+    Suspect(RankSet),
+    /// A flush has begun: stop casting.
+    Flush,
+    /// All have stopped casting.
+    FlushOk,
+    /// A message is known to be lost.
+    LostMessage {
+        /// Whose.
+        origin: Rank,
+        /// What is known of it.
+        reason: &'static str,
+    },
+    /// Something the application should know.
+    Problem(Problem),
+    /// A member left.
+    Leave(Rank),
+    /// The group is over for this process.
+    Exit(ExitReason),
+}
+
+/// Something that is wrong but survived.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// Which layer says so.
+    pub layer: &'static str,
+    /// Whose doing it is, if it can be said.
+    pub origin: Option<Rank>,
+    /// What is wrong.
+    pub what: &'static str,
+}
+
+/// Why the group is over for this process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ExitReason {
+    /// It left.
+    #[error("left the group")]
+    Left,
+    /// Others have heard this incarnation before: the process was restarted into a view that it was in already.
+    #[error(
+        "member {reporter} holds {reported} casts of this incarnation, which has cast {own}: \
+         it was in this view before; start with a new incarnation and a new view"
+    )]
+    Reincarnated {
+        /// Who says so.
+        reporter: Rank,
+        /// Frames it holds.
+        reported: u64,
+        /// Frames cast by this process.
+        own: u64,
+    },
+}

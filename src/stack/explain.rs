@@ -1,0 +1,1 @@
+//! Says what a stack is: properties layer by layer, fields, header sizes, plans.

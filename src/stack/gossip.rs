@@ -1,0 +1,272 @@
+//! Gossip: monotone values that every member reports of every member (design D2).
+//!
+//! Values ride on ordinary messages in a short form, one subject per message in rotation; where there is no traffic to
+//! ride on, or a value has moved far, a *row* with all values in 64 bits goes out as a raw control message. A lost row
+//! does no harm: values are cumulative, and whoever waits for one asks for it.
+//!
+//! ```text
+//! A ── cast 41 (held of C) ──▶ B, C      rotation: A speaks of B, C, B, C, ...
+//! A ── row (held of A, B, C; credit of A, B, C) ──▶ B, C      when quiet, or far ahead, or asked
+//! ```
+
+use std::time::Duration;
+
+use super::build::{GossipDefinition, GossipSource};
+use super::core::Core;
+use super::event::{ExitReason, List, Message, Up};
+use super::slots::{MemberSlot, fixed};
+use crate::id::{Hasher64, Rank, RankSet};
+use crate::time::Time;
+use crate::wire::Traffic;
+use crate::wire::control::{GOSSIP_HEADER_BYTES, GossipRow};
+use crate::wire::full::STACK_CONTROL;
+
+/// The subject that the cast with `number` of `origin` speaks of, in a view of `members` members.
+#[inline]
+pub(crate) fn subject(origin: Rank, number: u64, members: usize) -> Rank {
+    if members <= 2 {
+        return Rank(1 - (origin.0 & 1));
+    }
+    let others = members as u64 - 1;
+    let at = origin.index() + 1 + (number % others) as usize;
+    Rank((if at >= members { at - members } else { at }) as u16)
+}
+
+/// The full value of which `short` is the lowest bits, given a value that is not newer; or that value, if the short
+/// one is older.
+#[inline]
+pub(crate) fn lengthen(known: u64, short: u16) -> u64 {
+    let ahead = short.wrapping_sub(known as u16) as i16;
+    if ahead > 0 { known + ahead as u64 } else { known }
+}
+
+/// What has been reported, and when the next row is due.
+#[derive(Clone, Debug)]
+pub(crate) struct GossipState {
+    pub(crate) definitions: Vec<GossipDefinition>,
+    /// By subject and gossip: the last value others were told.
+    reported: Vec<u64>,
+    /// By subject and gossip: own values at the last post-processing.
+    previous: Vec<u64>,
+    previous_casts: u64,
+    due: Time,
+    requested: bool,
+    ask: bool,
+    /// Somebody asked for a row: it goes out when due, changed or not.
+    asked: bool,
+    /// How long a change may go unreported.
+    delay: Duration,
+}
+
+impl GossipState {
+    pub(crate) fn new(definitions: Vec<GossipDefinition>, members: usize, delay: Duration) -> GossipState {
+        let values = definitions.len() * members;
+        GossipState {
+            definitions,
+            reported: vec![0; values],
+            previous: vec![0; values],
+            previous_casts: 0,
+            due: Time::NEVER,
+            requested: false,
+            ask: false,
+            asked: false,
+            delay,
+        }
+    }
+
+    /// A row goes out with the next post-processing.
+    pub(crate) fn request(&mut self, ask: bool) {
+        self.requested = true;
+        self.ask |= ask;
+    }
+
+    pub(crate) fn requested(&self) -> bool {
+        self.requested
+    }
+
+    /// When a row is due.
+    pub(crate) fn due(&self) -> Time {
+        self.due
+    }
+
+    pub(crate) fn digest(&self, hasher: &mut Hasher64) {
+        for value in &self.reported {
+            hasher.word(*value);
+        }
+        hasher.word(self.due.as_nanos());
+        hasher.word(u64::from(self.requested) | u64::from(self.ask) << 1 | u64::from(self.asked) << 2);
+    }
+}
+
+impl Core {
+    /// This member's own value of a gossip about `subject`.
+    fn own_value(&self, source: GossipSource, subject: Rank) -> u64 {
+        match source {
+            GossipSource::Accepted(field) if subject == self.view.rank() => self.sending(field, subject),
+            GossipSource::Accepted(field) => self.expected(field, subject),
+            GossipSource::Slot(MemberSlot(slot)) => self.slots.word(self.slots.member(subject) + slot),
+        }
+    }
+
+    /// Takes the own values into the own row of each matrix.
+    pub(crate) fn gossip_own_rows(&mut self) {
+        let own = self.view.rank();
+        for gossip in 0..self.gossip.definitions.len() {
+            let GossipDefinition { source, matrix, .. } = self.gossip.definitions[gossip];
+            for subject in (0..self.view.size()).map(Rank::at) {
+                let value = self.own_value(source, subject);
+                self.slots.raise_pair(matrix, own, subject, value);
+            }
+        }
+    }
+
+    /// Decides whether a row must go out.
+    pub(crate) fn gossip_post(&mut self) {
+        let members = self.view.size();
+        let own = self.view.rank();
+        let count = self.gossip.definitions.len();
+        let casts = u64::from(self.has_fast_casts()) * self.slots.word(fixed::CAST_SEND_HITS);
+        let all_ridden = members > 1 && casts - self.gossip.previous_casts >= members as u64 - 1;
+        self.gossip.previous_casts = casts;
+        let (mut changed, mut far) = (false, false);
+        for gossip in 0..count {
+            let GossipDefinition { source, rides_on, quantum, .. } = self.gossip.definitions[gossip];
+            for subject in (0..members).map(Rank::at) {
+                let value = self.own_value(source, subject);
+                let at = subject.index() * count + gossip;
+                if all_ridden && rides_on == Some(Traffic::Cast) && subject != own {
+                    self.gossip.reported[at] = self.gossip.previous[at];
+                }
+                self.gossip.previous[at] = value;
+                let ahead = value.saturating_sub(self.gossip.reported[at]);
+                // Casts tell their own number.
+                changed |= ahead > 0 && subject != own;
+                far |= ahead >= quantum && subject != own;
+            }
+        }
+        let wanted = changed || self.gossip.asked;
+        if self.gossip.requested || far || self.now >= self.gossip.due && wanted {
+            self.report();
+        } else if !wanted {
+            self.gossip.due = Time::NEVER;
+        } else if self.gossip.due == Time::NEVER {
+            self.gossip.due = self.now + self.gossip.delay;
+        }
+    }
+
+    /// Sends all own values to everybody.
+    fn report(&mut self) {
+        let members = self.view.size();
+        let others: RankSet = self.view.others().collect();
+        let count = self.gossip.definitions.len();
+        let ask = self.gossip.ask;
+        (self.gossip.requested, self.gossip.ask, self.gossip.asked) = (false, false, false);
+        self.gossip.due = Time::NEVER;
+        if others.is_empty() || count == 0 {
+            return;
+        }
+        let after = self.next_frame_number();
+        let mut first = 0;
+        while first < members {
+            let Ok(mut body) = self.control_frame() else {
+                // Nothing is lost: the values are still there. Try again when frames have come back.
+                self.count_stack("gossip without a frame");
+                self.gossip.requested = true;
+                self.gossip.ask |= ask;
+                return;
+            };
+            let room = body.room().saturating_sub(GOSSIP_HEADER_BYTES) / (8 * count);
+            let subjects = room.min(members - first);
+            assert!(subjects > 0, "a frame holds at least one subject");
+            let header = GossipRow::header(ask, count as u8, first as u16, subjects as u16, after);
+            body.extend(&header).expect("the room was counted");
+            for subject in first..first + subjects {
+                for gossip in 0..count {
+                    let at = subject * count + gossip;
+                    let value = self.own_value(self.gossip.definitions[gossip].source, Rank::at(subject));
+                    self.gossip.reported[at] = value;
+                    body.extend(&value.to_le_bytes()).expect("the room was counted");
+                }
+            }
+            let frame = body.freeze();
+            let list = List::single(frame.clone(), frame.start(), frame.end());
+            let message = Message { control: STACK_CONTROL, ..Message::data(Traffic::Raw, list) };
+            self.emit_top(super::event::Down::Raw(others, message));
+            first += subjects;
+        }
+    }
+
+    /// Takes in a row from another member.
+    pub(crate) fn gossip_received(&mut self, reporter: Rank, body: &[u8]) {
+        let members = self.view.size();
+        let own = self.view.rank();
+        let row = match GossipRow::decode(body) {
+            Ok(row)
+                if usize::from(row.gossips) == self.gossip.definitions.len()
+                    && usize::from(row.first) + usize::from(row.subjects) <= members =>
+            {
+                row
+            }
+            _ => {
+                self.count_stack("gossip that does not decode");
+                return;
+            }
+        };
+        for index in 0..usize::from(row.subjects) {
+            let subject = Rank::at(usize::from(row.first) + index);
+            for gossip in 0..self.gossip.definitions.len() {
+                let Some(value) = row.value(index, gossip) else { continue };
+                let definition = &self.gossip.definitions[gossip];
+                let matrix = definition.matrix;
+                if let GossipSource::Accepted(field) = definition.source
+                    && subject == own
+                    && field.traffic == Traffic::Cast
+                    && value > self.sending(field, reporter)
+                {
+                    let own = self.sending(field, reporter);
+                    let reason = ExitReason::Reincarnated { reporter, reported: value, own };
+                    self.emit_application(Up::Exit(reason));
+                    return;
+                }
+                self.slots.raise_pair(matrix, reporter, subject, value);
+            }
+        }
+        let newest = self.slots.member(reporter) + fixed::NEWEST_REPORT;
+        let word = self.slots.word_mut(newest);
+        *word = (*word).max(row.after);
+        if row.ask {
+            // Answers are staggered by rank, so that a large group does not answer at once.
+            let delay = Duration::from_micros(20) * u32::from(own.0);
+            self.gossip.due = self.gossip.due.min(self.now + delay);
+            self.gossip.asked = true;
+        }
+        self.work += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn casts_speak_of_every_other_member_in_turn() {
+        for members in 2..9 {
+            for origin in 0..members {
+                let origin = Rank::at(origin);
+                let spoken: RankSet =
+                    (100..100 + members as u64 - 1).map(|n| subject(origin, n, members)).collect();
+                let mut expected = RankSet::all(members);
+                expected.remove(origin);
+                assert_eq!(spoken, expected);
+            }
+        }
+    }
+
+    #[test]
+    fn a_short_value_is_lengthened_across_its_wrap_and_never_goes_back() {
+        assert_eq!(lengthen(0xfff0, 0x0005), 0x1_0005);
+        assert_eq!(lengthen(0x1_0005, 0xfff0), 0x1_0005);
+        assert_eq!(lengthen(7, 7), 7);
+        assert_eq!(lengthen(1 << 40, 9), (1 << 40) + 9);
+    }
+}

@@ -1,0 +1,443 @@
+//! The layer interface: the only place where a protocol's semantics are written (design D1).
+
+use super::build::{Build, Field, Guard, GuardKind, TimerId};
+use super::core::{Core, Looped, Ordered};
+use super::event::{Down, ExitReason, Message, Problem, Up};
+use super::retention::Retained;
+use super::slots::{MatrixSlot, MemberSlot, Slot, Tally};
+use crate::accel::case::CommonCase;
+use crate::buf::{Exhausted, FrameMut};
+use crate::id::{Hasher64, Rank, RankSet};
+use crate::stack::event::List;
+use crate::time::Time;
+use crate::view::LocalView;
+use crate::wire::Traffic;
+use crate::wire::full::NO_CONTROL;
+
+/// The five kinds of plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Kind {
+    /// This member casts.
+    CastSend,
+    /// This member sends to one peer.
+    SendSend,
+    /// Another member's cast arrives.
+    CastDeliver,
+    /// This member's own cast comes back up from the layer that looped it.
+    SelfDeliver,
+    /// Another member's send arrives.
+    SendDeliver,
+}
+
+impl Kind {
+    /// All of them.
+    pub const ALL: [Kind; 5] =
+        [Kind::CastSend, Kind::SendSend, Kind::CastDeliver, Kind::SelfDeliver, Kind::SendDeliver];
+
+    /// Its name in reports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Kind::CastSend => "cast-send",
+            Kind::SendSend => "send-send",
+            Kind::CastDeliver => "cast-deliver",
+            Kind::SelfDeliver => "self-deliver",
+            Kind::SendDeliver => "send-deliver",
+        }
+    }
+
+    /// The traffic it is about.
+    pub const fn traffic(self) -> Traffic {
+        match self {
+            Kind::SendSend | Kind::SendDeliver => Traffic::Send,
+            _ => Traffic::Cast,
+        }
+    }
+
+    /// The guard it runs behind.
+    pub const fn guard(self) -> GuardKind {
+        match self {
+            Kind::CastSend => GuardKind::CastSend,
+            Kind::SendSend => GuardKind::SendSend,
+            Kind::CastDeliver | Kind::SelfDeliver => GuardKind::CastDeliver,
+            Kind::SendDeliver => GuardKind::SendDeliver,
+        }
+    }
+
+    /// Whether it is about messages that come up.
+    pub const fn delivers(self) -> bool {
+        matches!(self, Kind::CastDeliver | Kind::SelfDeliver | Kind::SendDeliver)
+    }
+}
+
+/// What a layer says of its common case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fast {
+    /// It was declared; possibly there is nothing to do.
+    Declared,
+    /// Ordinary messages pass unchanged and unnoticed.
+    Transparent,
+    /// There is none: this kind of traffic has no plan. The text says why.
+    Opaque(&'static str),
+}
+
+/// A microprotocol.
+///
+/// A layer keeps every variable that ordinary messages read or write in slots, everything else in itself. Ordinary
+/// messages change slots and nothing else; timers are armed and events are made of their consequences in
+/// [`Layer::post`], which runs some time after them. That is what makes plan and layer comparable.
+pub trait Layer {
+    /// Its name in a stack.
+    fn name(&self) -> &'static str;
+
+    /// Registers what it needs for a view. Layers are installed from the bottom up.
+    fn install(&mut self, build: &mut Build<'_>);
+
+    /// Sets first values and timers, when all layers are installed. From the bottom up.
+    fn start(&mut self, context: &mut Context<'_>) {
+        let _ = context;
+    }
+
+    /// An event on its way down.
+    fn down(&mut self, context: &mut Context<'_>, event: Down) {
+        context.down(event);
+    }
+
+    /// An event on its way up.
+    fn up(&mut self, context: &mut Context<'_>, event: Up) {
+        context.up(event);
+    }
+
+    /// A control message of the same layer at `origin`.
+    fn control(&mut self, context: &mut Context<'_>, origin: Rank, message: &Message) {
+        let _ = (origin, message);
+        context.count("unexpected control message");
+    }
+
+    /// One of its timers is due.
+    fn timer(&mut self, context: &mut Context<'_>, timer: TimerId) {
+        let _ = (context, timer);
+    }
+
+    /// Post-processing: the consequences of messages that have passed since the last call.
+    fn post(&mut self, context: &mut Context<'_>) {
+        let _ = context;
+    }
+
+    /// Declares the common case of one kind of traffic.
+    fn common_case(&self, kind: Kind, case: &mut CommonCase<'_>) -> Fast;
+
+    /// A copy, for the shadow and the explorer.
+    fn fork(&self) -> Box<dyn Layer>;
+
+    /// Takes in all state outside slots.
+    fn digest(&self, digest: &mut Hasher64) {
+        let _ = digest;
+    }
+
+    /// A line about its state, for a person.
+    fn dump(&self, context: &Context<'_>) -> Option<String> {
+        let _ = context;
+        None
+    }
+}
+
+/// What a layer can do while it handles an event.
+pub struct Context<'c> {
+    pub(crate) core: &'c mut Core,
+    pub(crate) layer: usize,
+}
+
+impl Context<'_> {
+    /// The view.
+    #[inline]
+    pub fn view(&self) -> &LocalView {
+        &self.core.view
+    }
+
+    /// This member's rank.
+    #[inline]
+    pub fn rank(&self) -> Rank {
+        self.core.view.rank()
+    }
+
+    /// The time of this iteration.
+    #[inline]
+    pub fn now(&self) -> Time {
+        self.core.now
+    }
+
+    /// Emits an event to the layer below.
+    #[inline]
+    pub fn down(&mut self, event: Down) {
+        self.core.emit_down(self.layer + 1, event);
+    }
+
+    /// Emits an event to the layer above.
+    #[inline]
+    pub fn up(&mut self, event: Up) {
+        self.core.emit_up(self.layer, event);
+    }
+
+    /// Tells the application of something wrong.
+    pub fn problem(&mut self, origin: Option<Rank>, what: &'static str) {
+        let layer = self.core.names[self.layer];
+        self.up(Up::Problem(Problem { layer, origin, what }));
+    }
+
+    /// Ends the group for this process.
+    pub fn exit(&mut self, reason: ExitReason) {
+        self.up(Up::Exit(reason));
+    }
+
+    /// Counts something under this layer's name.
+    pub fn count(&mut self, what: &'static str) {
+        self.core.count(self.layer, what);
+    }
+
+    /// Sets a timer; one that was set before is replaced.
+    pub fn arm(&mut self, timer: TimerId, at: Time) {
+        self.core.timers.set(timer, at);
+    }
+
+    /// Sets a timer that is not set.
+    pub fn arm_if_idle(&mut self, timer: TimerId, at: Time) {
+        if self.core.timers.deadline(timer) == Time::NEVER {
+            self.core.timers.set(timer, at);
+        }
+    }
+
+    /// Unsets a timer.
+    pub fn disarm(&mut self, timer: TimerId) {
+        if self.core.timers.deadline(timer) != Time::NEVER {
+            self.core.timers.set(timer, Time::NEVER);
+        }
+    }
+
+    /// A word of the stack.
+    #[inline]
+    pub fn get(&self, slot: Slot) -> u64 {
+        self.core.slots.get(slot)
+    }
+
+    /// Changes a word of the stack.
+    #[inline]
+    pub fn set(&mut self, slot: Slot, value: u64) {
+        self.core.slots.set(slot, value);
+    }
+
+    /// A member's word.
+    #[inline]
+    pub fn of(&self, slot: MemberSlot, rank: Rank) -> u64 {
+        self.core.slots.of(slot, rank)
+    }
+
+    /// Changes a member's word.
+    #[inline]
+    pub fn set_of(&mut self, slot: MemberSlot, rank: Rank, value: u64) {
+        self.core.slots.set_of(slot, rank, value);
+    }
+
+    /// What `reporter` says of `subject`.
+    #[inline]
+    pub fn pair(&self, matrix: MatrixSlot, reporter: Rank, subject: Rank) -> u64 {
+        self.core.slots.pair(matrix, reporter, subject)
+    }
+
+    /// Raises what `reporter` says of `subject`.
+    pub fn raise_pair(&mut self, matrix: MatrixSlot, reporter: Rank, subject: Rank, value: u64) {
+        self.core.slots.raise_pair(matrix, reporter, subject, value);
+    }
+
+    /// The least that members other than `subject` itself say of it; `None` in a view of one.
+    pub fn least_of_others(&self, matrix: MatrixSlot, subject: Rank) -> Option<u64> {
+        (0..self.view().size())
+            .map(Rank::at)
+            .filter(|reporter| *reporter != subject)
+            .map(|reporter| self.pair(matrix, reporter, subject))
+            .min()
+    }
+
+    /// A count.
+    pub fn tally(&self, tally: Tally, rank: Rank) -> u64 {
+        self.core.tally(tally, rank)
+    }
+
+    /// Adds one to a count, on the slow path.
+    pub fn bump(&mut self, tally: Tally, rank: Rank) {
+        self.core.bump(tally, rank);
+    }
+
+    /// What this member sends next in a protocol field (for sends: to `peer`).
+    #[inline]
+    pub fn sending(&self, field: Field, peer: Rank) -> u64 {
+        self.core.sending(field, peer)
+    }
+
+    /// What is expected next from `origin` in a protocol field.
+    #[inline]
+    pub fn expected(&self, field: Field, origin: Rank) -> u64 {
+        self.core.expected(field, origin)
+    }
+
+    /// Adds one to what this member sends next.
+    pub fn advance_sending(&mut self, field: Field, peer: Rank) {
+        let next = self.core.sending(field, peer) + 1;
+        self.core.set_sending(field, peer, next);
+    }
+
+    /// Adds one to what is expected next from `origin`.
+    pub fn advance_expected(&mut self, field: Field, origin: Rank) {
+        let next = self.core.expected(field, origin) + 1;
+        self.core.set_expected(field, origin, next);
+    }
+
+    /// The frame number that this member's next cast gets (design D7). Zero without a numbering layer.
+    #[inline]
+    pub fn next_frame_number(&self) -> u64 {
+        self.core.next_frame_number()
+    }
+
+    /// The frame number at which this view ends.
+    pub fn frame_number_limit(&self) -> u64 {
+        self.core.number_limit
+    }
+
+    /// Whether a held cast of `origin` waits for its release.
+    pub fn holds(&self, origin: Rank) -> bool {
+        self.core.order.iter().any(|held| held.origin == origin)
+    }
+
+    /// The number of frames accepted from `origin`; for this member, of frames cast.
+    pub fn accepted(&self, origin: Rank) -> u64 {
+        self.core.accepted(origin)
+    }
+
+    /// Closes a guard (of `rank`, if it is one per member).
+    #[inline]
+    pub fn close(&mut self, guard: Guard, rank: Rank) {
+        let at = guard.kind.word(&self.core.slots, rank);
+        *self.core.slots.word_mut(at) |= guard.mask;
+    }
+
+    /// Opens a guard.
+    #[inline]
+    pub fn open(&mut self, guard: Guard, rank: Rank) {
+        let at = guard.kind.word(&self.core.slots, rank);
+        *self.core.slots.word_mut(at) &= !guard.mask;
+    }
+
+    /// Whether a guard is closed by this bit.
+    pub fn is_closed(&self, guard: Guard, rank: Rank) -> bool {
+        self.core.slots.word(guard.kind.word(&self.core.slots, rank)) & guard.mask != 0
+    }
+
+    /// Keeps a cast of `origin` for retransmission and forwarding.
+    pub fn retain_cast(&mut self, origin: Rank, message: &Message) {
+        self.core.casts[origin.index()].keep_slow(message);
+    }
+
+    /// Keeps a send to `peer` for retransmission.
+    pub fn retain_send(&mut self, peer: Rank, message: &Message) {
+        self.core.sends[peer.index()].keep_slow(message);
+    }
+
+    /// Lets go of the casts of `origin` below `number`.
+    pub fn trim_casts(&mut self, origin: Rank, number: u64) {
+        self.core.casts[origin.index()].trim(number);
+    }
+
+    /// Lets go of the sends to `peer` below `number`.
+    pub fn trim_sends(&mut self, peer: Rank, number: u64) {
+        self.core.sends[peer.index()].trim(number);
+    }
+
+    /// Numbers of the casts of `origin` that are kept.
+    pub fn retained_casts(&self, origin: Rank) -> std::ops::Range<u64> {
+        self.core.casts[origin.index()].numbers()
+    }
+
+    /// A kept cast as a message to send again, or `None` if it is not kept (any more).
+    pub fn recall_cast(&self, origin: Rank, number: u64) -> Option<Message> {
+        let retained = self.core.casts[origin.index()].get(number)?;
+        self.recall(Traffic::Cast, number, retained)
+    }
+
+    /// A kept send as a message to send again, or `None` if it is not kept (any more).
+    pub fn recall_send(&self, peer: Rank, number: u64) -> Option<Message> {
+        let retained = self.core.sends[peer.index()].get(number)?;
+        self.recall(Traffic::Send, number, retained)
+    }
+
+    fn recall(&self, traffic: Traffic, number: u64, retained: Retained) -> Option<Message> {
+        let (header, control) = match retained.slow {
+            Some(slow) => slow,
+            None => (self.core.header_before(traffic, &retained.list)?, NO_CONTROL),
+        };
+        Some(Message { traffic, control, number, header, list: retained.list })
+    }
+
+    /// Gives a cast of this member back to itself, above this layer, at the next poll: the copy comes up with the
+    /// frame number that the cast is about to get.
+    pub fn loop_back(&mut self, message: &Message) {
+        let number = self.core.next_frame_number();
+        let looped = Looped::slow(self.layer, Message { number, ..message.clone() });
+        self.core.loopback.push_back(looped);
+    }
+
+    /// Holds a cast of `origin` until its word in `slot` exceeds the cast's frame number; then it goes on up from this
+    /// layer, in order with what plans have accepted.
+    pub fn hold(&mut self, origin: Rank, slot: MemberSlot, message: Message) {
+        let (number, list) = (message.number, message.list.clone());
+        let slow = Some((self.layer, slot, Box::new(message)));
+        self.core.order.push_back(Ordered { origin, number, list, slow });
+    }
+
+    /// A frame for a control message's body.
+    ///
+    /// # Errors
+    /// If the region for control messages is empty.
+    pub fn control_frame(&mut self) -> Result<FrameMut, Exhausted> {
+        self.core.control_frame()
+    }
+
+    /// Sends a control message of this layer, best effort, to the same layer at `to`.
+    pub fn send_raw(&mut self, to: RankSet, body: FrameMut) {
+        let message = self.control_message(Traffic::Raw, body);
+        self.down(Down::Raw(to, message));
+    }
+
+    /// Sends a control message of this layer, reliably and in order with the sends, to the same layer at `to`. It
+    /// needs a layer beneath that makes sends reliable.
+    pub fn send_reliable(&mut self, to: RankSet, body: FrameMut) {
+        let message = self.control_message(Traffic::Send, body);
+        self.down(Down::Send(to, message));
+    }
+
+    fn control_message(&self, traffic: Traffic, body: FrameMut) -> Message {
+        let frame = body.freeze();
+        let (from, to) = (frame.start(), frame.end());
+        let list = List::single(frame, from, to);
+        Message { control: self.layer as u8, ..Message::data(traffic, list) }
+    }
+
+    /// Hands a message to the transport. For the lowest layer.
+    pub fn transmit(&mut self, to: RankSet, message: Message) {
+        self.core.transmit(to, message);
+    }
+
+    /// The value a message field should have.
+    pub fn filter(&self, field: Field, origin: Rank, message: &Message) -> u64 {
+        self.core.filter(field, origin, message)
+    }
+
+    /// Reports own gossip to all soon; asks them to report back if `ask`.
+    pub fn gossip_now(&mut self, ask: bool) {
+        self.core.gossip.request(ask);
+    }
+
+    /// Writes a line to the stack's trace.
+    pub fn trace(&mut self, line: std::fmt::Arguments<'_>) {
+        self.core.trace(self.layer, line);
+    }
+}

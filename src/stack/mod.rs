@@ -1,0 +1,21 @@
+//! Stacks: layers composed at run time, and the plans compiled from them.
+//!
+//! - [`spec`] names a stack, [`registry`] knows the layers, [`property`] says what each needs and gives;
+//! - [`layer`] is the interface of a protocol, [`event`] what travels between layers, [`build`] what a layer registers;
+//! - [`slots`] hold every variable that ordinary messages touch;
+//! - `engine` is the slow path, `run` joins it with the plans of `accel`, [`explain`] prints both.
+
+pub mod build;
+pub(crate) mod core;
+pub(crate) mod engine;
+pub mod event;
+pub mod explain;
+pub(crate) mod gossip;
+pub mod layer;
+pub mod property;
+pub mod registry;
+pub mod retention;
+pub(crate) mod run;
+pub mod slots;
+pub mod spec;
+pub(crate) mod timers;

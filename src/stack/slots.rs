@@ -1,0 +1,178 @@
+//! The slot file (design D3): every layer variable that the fast path reads or writes lives here and only here.
+//!
+//! ```text
+//! own line 0    cast-send guard | hits | template words 0..3 | spare ..
+//! own line 1..  slots of one word
+//! member line 0 cast-deliver guard | accept hits | template words 0..3 | deliver hits | newest report | early
+//! member line 1 send-send guard | hits | words 0..1 | send-deliver guard | hits | words 0..1
+//! member line 2.. slots of one word per member, and rows of one word per (member, subject)
+//! ```
+//!
+//! Layers reach words through handles given out at build; a handle is checked against nothing but the file's length,
+//! so a stack's handles must not be used on another stack's file.
+
+use crate::id::{Hasher64, Rank};
+
+/// Words of a cache line.
+const LINE_WORDS: usize = 8;
+
+/// One word of the stack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slot(pub(crate) u32);
+
+/// One word per member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemberSlot(pub(crate) u32);
+
+/// One word per pair of members: a row per reporter, a column per subject.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MatrixSlot(pub(crate) u32);
+
+/// A count that grows by one with every hit of a plan, or by hand on the slow path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tally(pub(crate) u32);
+
+/// Where the fixed words are.
+pub(crate) mod fixed {
+    pub(crate) const CAST_SEND_GUARD: u32 = 0;
+    pub(crate) const CAST_SEND_HITS: u32 = 1;
+    pub(crate) const CAST_SEND_WORDS: u32 = 2;
+    pub(crate) const OWN_FREE: u32 = 8;
+
+    pub(crate) const CAST_DELIVER_GUARD: u32 = 0;
+    pub(crate) const CAST_ACCEPT_HITS: u32 = 1;
+    pub(crate) const CAST_DELIVER_WORDS: u32 = 2;
+    pub(crate) const CAST_DELIVER_HITS: u32 = 5;
+    pub(crate) const NEWEST_REPORT: u32 = 6;
+    pub(crate) const SEND_SEND_GUARD: u32 = 8;
+    pub(crate) const SEND_SEND_HITS: u32 = 9;
+    pub(crate) const SEND_SEND_WORDS: u32 = 10;
+    pub(crate) const SEND_DELIVER_GUARD: u32 = 12;
+    pub(crate) const SEND_DELIVER_HITS: u32 = 13;
+    pub(crate) const SEND_DELIVER_WORDS: u32 = 14;
+    pub(crate) const MEMBER_FREE: u32 = 16;
+    /// Sends have room for fewer template words than casts.
+    pub(crate) const SEND_TEMPLATE_WORDS_MAX: usize = 2;
+}
+
+#[repr(align(64))]
+#[derive(Clone, Copy, Debug)]
+struct Line([u64; LINE_WORDS]);
+
+/// The words of one stack in one view.
+#[derive(Clone, Debug)]
+pub struct SlotFile {
+    lines: Vec<Line>,
+    member_base: u32,
+    member_stride: u32,
+    members: u32,
+}
+
+impl SlotFile {
+    /// A file of zeroes with `own` words for the stack and `per_member` words for each member.
+    pub(crate) fn new(own: u32, per_member: u32, members: usize) -> SlotFile {
+        let round = |words: u32| words.next_multiple_of(LINE_WORDS as u32);
+        let (member_base, member_stride) = (round(own), round(per_member));
+        let words = member_base as usize + member_stride as usize * members;
+        SlotFile {
+            lines: vec![Line([0; LINE_WORDS]); words / LINE_WORDS],
+            member_base,
+            member_stride,
+            members: members as u32,
+        }
+    }
+
+    /// How many words there are.
+    pub fn words(&self) -> usize {
+        self.lines.len() * LINE_WORDS
+    }
+
+    /// How many members the file has rows for.
+    pub fn members(&self) -> usize {
+        self.members as usize
+    }
+
+    /// The word at an index of the whole file.
+    #[inline]
+    pub(crate) fn word(&self, at: u32) -> u64 {
+        self.lines[at as usize / LINE_WORDS].0[at as usize % LINE_WORDS]
+    }
+
+    /// The word at an index of the whole file, to change.
+    #[inline]
+    pub(crate) fn word_mut(&mut self, at: u32) -> &mut u64 {
+        &mut self.lines[at as usize / LINE_WORDS].0[at as usize % LINE_WORDS]
+    }
+
+    /// Index of the first word of a member's section.
+    #[inline]
+    pub(crate) fn member(&self, rank: Rank) -> u32 {
+        self.member_base + u32::from(rank.0) * self.member_stride
+    }
+
+    /// The value of a stack's word.
+    #[inline]
+    pub fn get(&self, slot: Slot) -> u64 {
+        self.word(slot.0)
+    }
+
+    /// Changes a stack's word.
+    #[inline]
+    pub fn set(&mut self, slot: Slot, value: u64) {
+        *self.word_mut(slot.0) = value;
+    }
+
+    /// The value of a member's word.
+    #[inline]
+    pub fn of(&self, slot: MemberSlot, rank: Rank) -> u64 {
+        self.word(self.member(rank) + slot.0)
+    }
+
+    /// Changes a member's word.
+    #[inline]
+    pub fn set_of(&mut self, slot: MemberSlot, rank: Rank, value: u64) {
+        let at = self.member(rank) + slot.0;
+        *self.word_mut(at) = value;
+    }
+
+    /// What `reporter` says of `subject`.
+    #[inline]
+    pub fn pair(&self, matrix: MatrixSlot, reporter: Rank, subject: Rank) -> u64 {
+        self.word(self.member(reporter) + matrix.0 + u32::from(subject.0))
+    }
+
+    /// Raises what `reporter` says of `subject` to at least `value`.
+    #[inline]
+    pub fn raise_pair(&mut self, matrix: MatrixSlot, reporter: Rank, subject: Rank, value: u64) {
+        let at = self.member(reporter) + matrix.0 + u32::from(subject.0);
+        let word = self.word_mut(at);
+        *word = (*word).max(value);
+    }
+
+    /// Takes in all words but those for which `skip` says yes.
+    pub(crate) fn hash(&self, hasher: &mut Hasher64, skip: impl Fn(u32) -> bool) {
+        for at in 0..self.words() as u32 {
+            hasher.word(if skip(at) { 0 } else { self.word(at) });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_of_members_do_not_overlap() {
+        let mut file = SlotFile::new(9, 17, 3);
+        assert_eq!(file.words(), 16 + 3 * 24);
+        for rank in 0..3 {
+            file.set_of(MemberSlot(16), Rank(rank), u64::from(rank) + 1);
+        }
+        file.set(Slot(8), 9);
+        assert_eq!((0..3).map(|r| file.of(MemberSlot(16), Rank(r))).collect::<Vec<_>>(), [1, 2, 3]);
+        assert_eq!(file.get(Slot(8)), 9);
+        file.raise_pair(MatrixSlot(4), Rank(1), Rank(2), 7);
+        file.raise_pair(MatrixSlot(4), Rank(1), Rank(2), 5);
+        assert_eq!(file.pair(MatrixSlot(4), Rank(1), Rank(2)), 7);
+    }
+}
