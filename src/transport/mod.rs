@@ -13,6 +13,10 @@
 //!   comes back.
 //! - `receive` hands over at most `budget` frames per call and never blocks; `wait` is the only call that does.
 
+pub mod memory;
+pub mod udp;
+mod wake;
+
 use std::io;
 use std::time::Duration;
 

@@ -1,0 +1,478 @@
+//! Receiving: datagrams land in frames of a pool and stay there until their last holder lets go.
+//!
+//! A *slot* is where the next datagram goes: one small frame that holds any single frame of the group, and, where the
+//! system coalesces (UDP_GRO), one large frame that takes the rest of a run. So a single datagram never occupies
+//! 64 KiB, however long it is retained, and a run is handed over as parts of the two. The first bytes of a run go to
+//! the small frame, as many whole segments as fit if the run's segments are as long as those of the run before; a
+//! segment that straddles the border is copied (counted).
+//!
+//! The slots' frames are the fill reserve: a slot's frame is lent only after another has taken its place. When no
+//! large frame can take the place, the parts are copied into small ones (counted); when there is no small one either,
+//! the datagrams stay where they are, and the system's buffer fills.
+
+use std::mem::{size_of, zeroed};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+
+use super::socket::{self, Name};
+use crate::buf::{Exhausted, Frame, FrameMut, MemoryError, Pages, Region, RegionOptions};
+use crate::transport::{ChannelId, Received, TransportCounters};
+
+/// Datagrams, or runs of them, taken in one system call.
+pub(super) const SLOTS: usize = 32;
+/// Datagrams in one system call from which on coalescing is worth its price.
+const CROWD: usize = 8;
+/// Datagrams that come one by one, after which it is not.
+const LONELY_MAX: usize = 64;
+/// Bytes of a large frame: the longest run.
+const LARGE_BYTES: usize = 65_535;
+
+/// The memory that frames are received in. A handle: clones name the same pools.
+#[derive(Clone)]
+pub(super) struct Pools {
+    small: Region,
+    large: Option<Region>,
+    frame_bytes: usize,
+}
+
+impl Pools {
+    /// Pools for `sockets` sockets whose users hold at most `receive_frames` frames at once.
+    pub(super) fn new(
+        receive_frames: usize,
+        sockets: usize,
+        frame_bytes: usize,
+        coalescing: bool,
+        huge_pages: bool,
+    ) -> Result<Pools, MemoryError> {
+        let pool = |frames, frame_bytes| {
+            Region::pool(RegionOptions {
+                frames,
+                link_headroom_bytes: 0,
+                frame_bytes,
+                reserve_frames: 0,
+                huge_pages,
+            })
+        };
+        // Held by users + slots (the fill reserve) + frames being replaced or joined while a batch is handed over.
+        let small = pool(receive_frames + sockets * SLOTS + SLOTS, frame_bytes)?;
+        // Slots (the fill reserve) + twice what users may hold, for runs are seldom held whole + as many more.
+        let lent = (2 * receive_frames * frame_bytes).div_ceil(LARGE_BYTES);
+        let large = if coalescing { Some(pool(sockets * SLOTS + lent + 8, LARGE_BYTES)?) } else { None };
+        Ok(Pools { small, large, frame_bytes })
+    }
+
+    pub(super) fn pages(&self) -> &Pages {
+        self.large.as_ref().unwrap_or(&self.small).pages()
+    }
+
+    /// Frames out of the pools, small and large, those of the slots included.
+    pub(super) fn lent(&self) -> usize {
+        self.small.usage().lent + self.large.as_ref().map_or(0, |large| large.usage().lent)
+    }
+
+    /// A small frame open over its whole length, for the system to write.
+    #[inline]
+    fn take_small(&self) -> Result<FrameMut, Exhausted> {
+        let mut frame = self.small.take(0)?;
+        frame.grow(self.frame_bytes).expect("a frame has room for its own size");
+        Ok(frame)
+    }
+
+    #[inline]
+    fn take_large(&self) -> Result<FrameMut, Exhausted> {
+        let mut frame = self.large.as_ref().ok_or(Exhausted)?.take(0)?;
+        frame.grow(LARGE_BYTES).expect("a frame has room for its own size");
+        Ok(frame)
+    }
+}
+
+/// The receiving side of one socket.
+pub(super) struct Intake {
+    socket: OwnedFd,
+    /// Whose datagrams are not wanted: this member's own, which multicast brings back.
+    own: Option<Name>,
+    pools: Pools,
+    slots: Box<[Slot]>,
+    messages: Box<[libc::mmsghdr]>,
+    pieces: Box<[[libc::iovec; 2]]>,
+    controls: Box<[Control]>,
+    names: Box<[Name]>,
+    /// Slots `next..filled` hold datagrams that have not been handed over.
+    next: usize,
+    filled: usize,
+    /// Whether the last call found something: then the next one asks for many.
+    flowing: bool,
+    /// Bytes of a run that go to the small frame.
+    border: usize,
+    /// Slots before this one must be pointed at their frames before the next call.
+    unarmed: usize,
+    /// Whether the system coalesces for this socket now.
+    coalescing: bool,
+    /// Datagrams that came alone since the last run.
+    lonely: usize,
+}
+
+/// Where one datagram or run lands.
+struct Slot {
+    small: FrameMut,
+    large: Option<FrameMut>,
+    run: Option<Run>,
+}
+
+/// A datagram or run being handed over.
+struct Run {
+    /// Bytes received, of which those before `border` are in the small frame.
+    length: usize,
+    border: usize,
+    /// Bytes of each part; the last may be shorter.
+    segment: usize,
+    /// The first byte of the next part.
+    at: usize,
+    /// Bytes of the small frame that hold whole parts.
+    small_bytes: usize,
+    /// The frames being lent, once others have taken their places.
+    small: Option<Frame>,
+    large: Option<Frame>,
+}
+
+/// Room for one control message with a 32-bit segment size.
+#[repr(C, align(8))]
+#[derive(Clone, Copy)]
+struct Control([u8; 24]);
+
+impl Intake {
+    pub(super) fn new(socket: OwnedFd, own: Option<Name>, pools: Pools) -> Result<Intake, Exhausted> {
+        let slots = (0..SLOTS)
+            .map(|_| {
+                let large = if pools.large.is_some() { Some(pools.take_large()?) } else { None };
+                Ok(Slot { small: pools.take_small()?, large, run: None })
+            })
+            .collect::<Result<Box<[Slot]>, Exhausted>>()?;
+        let empty = libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 };
+        Ok(Intake {
+            socket,
+            own,
+            border: pools.frame_bytes,
+            pools,
+            slots,
+            // SAFETY: all zeros is a valid value of this plain structure.
+            messages: (0..SLOTS).map(|_| unsafe { zeroed() }).collect(),
+            pieces: vec![[empty; 2]; SLOTS].into(),
+            controls: vec![Control([0; 24]); SLOTS].into(),
+            names: vec![Name::blank(); SLOTS].into(),
+            next: 0,
+            filled: 0,
+            flowing: false,
+            unarmed: SLOTS,
+            coalescing: false,
+            lonely: 0,
+        })
+    }
+
+    /// From here on frames that are lent are replaced from other pools; the old ones live until all has come back.
+    pub(super) fn replace_pools(&mut self, pools: Pools) {
+        self.pools = pools;
+    }
+
+    pub(super) fn descriptor(&self) -> RawFd {
+        self.socket.as_raw_fd()
+    }
+
+    /// Whether datagrams wait here that the system no longer knows of.
+    pub(super) fn pending(&self) -> bool {
+        self.next < self.filled
+    }
+
+    /// Frames out of this intake's pools.
+    pub(super) fn lent(&self) -> usize {
+        self.pools.lent()
+    }
+
+    pub(super) fn kernel_drops(&self) -> u64 {
+        socket::drops(self.descriptor())
+    }
+
+    /// Hands over at most `budget` frames; at most one system call.
+    #[inline]
+    pub(super) fn receive(
+        &mut self,
+        channel: ChannelId,
+        budget: usize,
+        counters: &mut TransportCounters,
+        sink: &mut impl FnMut(Received),
+    ) -> usize {
+        if self.pending() {
+            let handed = self.hand_over(channel, budget, counters, sink);
+            if self.pending() || handed == budget {
+                return handed;
+            }
+            self.fetch(budget - handed, counters);
+            return handed + self.hand_over(channel, budget - handed, counters, sink);
+        }
+        self.fetch(budget, counters);
+        self.hand_over(channel, budget, counters, sink)
+    }
+
+    /// Takes what has arrived into the slots.
+    #[inline]
+    fn fetch(&mut self, budget: usize, counters: &mut TransportCounters) {
+        let wanted = if self.flowing { budget.min(SLOTS) } else { budget.min(1) };
+        if wanted == 0 {
+            return;
+        }
+        for at in 0..self.unarmed {
+            self.arm(at);
+        }
+        self.unarmed = 0;
+        counters.system_calls += 1;
+        // SAFETY: `arm` has pointed the headers at live memory of this intake: names and control data in
+        // its boxed arrays, pieces in frames that only its slots hold.
+        let count = unsafe {
+            if wanted == 1 && !self.coalescing && self.own.is_none() {
+                // The cheapest call for the commonest case: the bare bytes. It says by the length what is too long.
+                let piece = &self.pieces[0][0];
+                let bytes =
+                    libc::recv(self.socket.as_raw_fd(), piece.iov_base, piece.iov_len, libc::MSG_TRUNC);
+                let header = &mut self.messages[0];
+                header.msg_len = bytes.max(0) as u32;
+                header.msg_hdr.msg_controllen = 0;
+                header.msg_hdr.msg_flags = if bytes > piece.iov_len as isize { libc::MSG_TRUNC } else { 0 };
+                if bytes < 0 { -1 } else { 1 }
+            } else if wanted == 1 {
+                let header = &mut self.messages[0];
+                let bytes = libc::recvmsg(self.socket.as_raw_fd(), &raw mut header.msg_hdr, 0);
+                header.msg_len = bytes.max(0) as u32;
+                if bytes < 0 { -1 } else { 1 }
+            } else {
+                let messages = self.messages.as_mut_ptr();
+                libc::recvmmsg(self.socket.as_raw_fd(), messages, wanted as u32, 0, std::ptr::null_mut())
+            }
+        };
+        // Whatever the error is, it is no datagram: nothing there, a signal, an ICMP message about a dead peer.
+        self.flowing = count > 0;
+        self.next = 0;
+        self.filled = count.max(0) as usize;
+        self.unarmed = self.filled;
+        for at in 0..self.filled {
+            self.note(at, counters);
+        }
+        if self.filled >= CROWD || self.lonely >= LONELY_MAX {
+            self.adapt(counters);
+        }
+    }
+
+    /// Has the system coalesce while there is something to coalesce, for without it a datagram that comes alone can be
+    /// had by a cheaper call (a ping-pong over loopback is 3 % shorter).
+    #[cold]
+    fn adapt(&mut self, counters: &mut TransportCounters) {
+        self.lonely = 0;
+        // A run that is queued when coalescing ends would come without its segment size; the last fetch found but one
+        // datagram, so at most a run that arrived since is dropped as too long.
+        let coalescing = self.filled >= CROWD;
+        if coalescing != self.coalescing && self.pools.large.is_some() {
+            counters.system_calls += 1;
+            socket::coalesce(&self.socket, coalescing);
+            self.coalescing = coalescing;
+            // A datagram that comes alone belongs into the small frame as a whole.
+            self.border = self.pools.frame_bytes;
+            self.unarmed = SLOTS;
+        }
+    }
+
+    /// Points the header of a slot at its frames.
+    #[inline]
+    fn arm(&mut self, at: usize) {
+        let slot = &mut self.slots[at];
+        let pieces = &mut self.pieces[at];
+        let piece = |frame: &mut FrameMut, length: usize| {
+            let bytes = &mut frame.bytes_mut()[..length];
+            libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: length }
+        };
+        let header = &mut self.messages[at].msg_hdr;
+        header.msg_iov = pieces.as_mut_ptr();
+        if let Some(large) = &mut slot.large {
+            pieces[0] = piece(&mut slot.small, self.border);
+            pieces[1] = piece(large, LARGE_BYTES);
+            header.msg_iovlen = 2;
+            header.msg_control = self.controls[at].0.as_mut_ptr().cast();
+            header.msg_controllen = self.controls[at].0.len();
+        } else {
+            pieces[0] = piece(&mut slot.small, self.pools.frame_bytes);
+            header.msg_iovlen = 1;
+        }
+        if self.own.is_some() {
+            header.msg_name = (&raw mut self.names[at].storage).cast();
+            header.msg_namelen = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
+        }
+    }
+
+    /// Looks at what a slot got.
+    #[inline]
+    fn note(&mut self, at: usize, counters: &mut TransportCounters) {
+        let message = &self.messages[at];
+        let header = &message.msg_hdr;
+        let slot = &mut self.slots[at];
+        slot.run = None;
+        self.lonely = if self.coalescing && self.filled == 1 { self.lonely + 1 } else { 0 };
+        if self.own.as_ref().is_some_and(|own| own.same_v4(&self.names[at])) {
+            return;
+        }
+        if header.msg_flags & libc::MSG_TRUNC != 0 {
+            counters.dropped += 1;
+            return;
+        }
+        let length = message.msg_len as usize;
+        let mut segment = length;
+        let mut border = self.pools.frame_bytes;
+        if slot.large.is_some() {
+            border = self.border;
+            if header.msg_controllen > 0 {
+                segment = self.controls[at].segment().unwrap_or(length).clamp(1, length.max(1));
+            }
+        }
+        if segment > self.pools.frame_bytes {
+            counters.dropped += length.div_ceil(segment) as u64;
+            return;
+        }
+        if segment < length {
+            self.lonely = 0;
+            let border = self.pools.frame_bytes / segment * segment;
+            if border != self.border {
+                self.border = border;
+                self.unarmed = SLOTS;
+            }
+        }
+        slot.run = Some(Run {
+            length,
+            border,
+            segment,
+            at: 0,
+            small_bytes: length.min(border),
+            small: None,
+            large: None,
+        });
+    }
+
+    /// Hands over parts until the budget or the small frames are at their end, or there are no more.
+    #[inline]
+    fn hand_over(
+        &mut self,
+        channel: ChannelId,
+        budget: usize,
+        counters: &mut TransportCounters,
+        sink: &mut impl FnMut(Received),
+    ) -> usize {
+        let mut handed = 0;
+        while self.next < self.filled {
+            let slot = &mut self.slots[self.next];
+            if slot.run.is_some() {
+                if slot.lend(&self.pools, counters).is_err() {
+                    break;
+                }
+                let run = slot.run.as_mut().expect("seen above");
+                while !run.is_over() && handed < budget {
+                    let Ok(received) = run.part(channel, slot.large.as_ref(), &self.pools, counters) else {
+                        counters.frames_received += handed as u64;
+                        return handed;
+                    };
+                    handed += 1;
+                    sink(received);
+                }
+                if !run.is_over() {
+                    break;
+                }
+                slot.run = None;
+            }
+            self.next += 1;
+        }
+        counters.frames_received += handed as u64;
+        handed
+    }
+}
+
+impl Slot {
+    /// Puts other frames in the places of those to be lent, if that has not been done.
+    #[inline]
+    fn lend(&mut self, pools: &Pools, counters: &mut TransportCounters) -> Result<(), Exhausted> {
+        let Some(run) = &mut self.run else { return Ok(()) };
+        if run.small.is_some() {
+            return Ok(());
+        }
+        let next = pools.take_small()?;
+        let mut small = std::mem::replace(&mut self.small, next);
+        if let (Some(large), true) = (&mut self.large, run.length > run.border) {
+            if run.segment > run.border {
+                // The first part goes on in the large frame; there is room for it behind its beginning.
+                let first = run.segment.min(run.length);
+                small.bytes_mut()[run.border..first].copy_from_slice(&large.bytes()[..first - run.border]);
+                run.small_bytes = first;
+                counters.copies += 1;
+            }
+            if run.length > run.small_bytes
+                && let Ok(next) = pools.take_large()
+            {
+                let mut large = std::mem::replace(large, next);
+                large.truncate(run.length - run.border);
+                run.large = Some(large.freeze());
+            }
+        }
+        small.truncate(run.small_bytes);
+        run.small = Some(small.freeze());
+        Ok(())
+    }
+}
+
+impl Run {
+    #[inline]
+    fn is_over(&self) -> bool {
+        // An empty datagram is a frame of no bytes, and over when it was handed over.
+        self.at >= self.length && (self.length > 0 || self.at > 0)
+    }
+
+    /// The next part; `kept` is the slot's large frame if it is not being lent.
+    #[inline]
+    fn part(
+        &mut self,
+        channel: ChannelId,
+        kept: Option<&FrameMut>,
+        pools: &Pools,
+        counters: &mut TransportCounters,
+    ) -> Result<Received, Exhausted> {
+        let (from, to) = (self.at, (self.at + self.segment).min(self.length));
+        let small = self.small.as_ref().expect("lent before its parts are");
+        let received = if to <= self.small_bytes {
+            let start = small.start();
+            Received { channel, frame: small.clone(), from: start + from, to: start + to }
+        } else if let (Some(large), true) = (&self.large, from >= self.border) {
+            let start = large.start();
+            let (from, to) = (from - self.border, to - self.border);
+            Received { channel, frame: large.clone(), from: start + from, to: start + to }
+        } else {
+            let large = match (&self.large, kept) {
+                (Some(large), _) => large.bytes(),
+                (None, kept) => kept.map_or(&[][..], FrameMut::bytes),
+            };
+            let mut copy = pools.small.take(0)?;
+            let before = &small.bytes()[from.min(self.small_bytes)..self.small_bytes];
+            let behind = &large[from.saturating_sub(self.border)..to - self.border];
+            copy.extend(before).and_then(|()| copy.extend(behind)).expect("no part is longer than a frame");
+            counters.copies += 1;
+            let frame = copy.freeze();
+            Received { channel, from: frame.start(), to: frame.end(), frame }
+        };
+        self.at = to.max(1);
+        Ok(received)
+    }
+}
+
+impl Control {
+    /// The size of the segments, if the system says that there are some.
+    #[inline]
+    fn segment(&self) -> Option<usize> {
+        let at = size_of::<libc::cmsghdr>();
+        // SAFETY: the 24 bytes are initialised, aligned for the header, and larger.
+        let header = unsafe { &*self.0.as_ptr().cast::<libc::cmsghdr>() };
+        let is_segment = header.cmsg_level == libc::SOL_UDP && header.cmsg_type == libc::UDP_GRO;
+        let bytes = i32::from_ne_bytes(self.0[at..at + 4].try_into().expect("four bytes"));
+        (is_segment && bytes > 0).then_some(bytes as usize)
+    }
+}

@@ -1,0 +1,519 @@
+//! Sending: frames are staged by destination and leave in runs, straight from where they lie.
+//!
+//! A staged frame is one *entry*, and stands in the *lane* of every destination it still has to go to. A flush cuts
+//! each lane into messages: a run of frames of equal size (the last may be shorter) shares one message and one pass
+//! through the network stack where the system can segment (UDP_SEGMENT), any other frame is a message of its own.
+//! What the system does not take stays staged; what it took has left its lane, so nothing goes twice.
+
+use std::collections::VecDeque;
+use std::mem::{size_of, zeroed};
+use std::os::fd::RawFd;
+
+use super::socket::Name;
+use crate::buf::Frame;
+use crate::transport::{ChannelId, Slice, Transmit, TransportCounters};
+
+/// Messages per system call.
+const MESSAGES_MAX: usize = 64;
+/// Pieces of frames per system call, and per message.
+const PIECES_MAX: usize = 1024;
+/// Frames in one run: the system's limit.
+const RUN_FRAMES_MAX: usize = 64;
+/// Bytes in one run: what fits an IP datagram, with room for headers and options.
+const RUN_BYTES_MAX: usize = 65_000;
+/// How often a call that failed for a passing reason is repeated within one flush.
+const RETRIES_MAX: usize = 16;
+
+/// The system call, so that tests can be the system.
+pub(super) trait Outlet {
+    /// Sends messages in order; returns how many were taken, or why not even the first was.
+    fn send(&mut self, messages: &mut [libc::mmsghdr]) -> Result<usize, i32>;
+}
+
+/// A non-blocking datagram socket.
+pub(super) struct SocketOutlet(pub(super) RawFd);
+
+impl Outlet for SocketOutlet {
+    #[inline]
+    fn send(&mut self, messages: &mut [libc::mmsghdr]) -> Result<usize, i32> {
+        // SAFETY: the stage filled these headers in this flush: names, pieces and control data lie in its own boxed
+        // arrays and lanes, and pieces point into frames that its entries hold.
+        let taken = unsafe {
+            match messages {
+                // Of one piece: the cheapest call for the commonest case.
+                [only] if only.msg_hdr.msg_iovlen == 1 => {
+                    let header = &only.msg_hdr;
+                    let piece = &*header.msg_iov;
+                    let name = header.msg_name.cast();
+                    let length = header.msg_namelen;
+                    libc::sendto(self.0, piece.iov_base, piece.iov_len, 0, name, length).min(1) as i32
+                }
+                [only] => libc::sendmsg(self.0, &raw const only.msg_hdr, 0).min(1) as i32,
+                _ => libc::sendmmsg(self.0, messages.as_mut_ptr(), messages.len() as u32, 0),
+            }
+        };
+        // An empty datagram counts too: `sendmsg` returns its length, which is zero.
+        match taken {
+            0 if messages.len() == 1 => Ok(1),
+            0.. => Ok(taken as usize),
+            _ => Err(std::io::Error::last_os_error().raw_os_error().unwrap_or(0)),
+        }
+    }
+}
+
+/// Names a lane of a [`Stage`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct LaneId(u32);
+
+/// Frames on their way out of one socket. Nothing here allocates but [`Stage::new`] and [`Stage::add_lane`].
+pub(super) struct Stage {
+    entries: Box<[Entry]>,
+    free: Vec<u32>,
+    lanes: Vec<Lane>,
+    /// Lanes that are not empty, in the order in which they will be served.
+    active: VecDeque<u32>,
+    segmentation: bool,
+    messages: Box<[libc::mmsghdr]>,
+    pieces: Box<[libc::iovec]>,
+    controls: Box<[Control]>,
+    runs: Box<[Run]>,
+}
+
+#[derive(Default)]
+struct Entry {
+    head: Option<Frame>,
+    body: Option<Slice>,
+    bytes: usize,
+    /// Lanes it still stands in, and one for the submission while it is being put into them.
+    waiting: u32,
+}
+
+struct Lane {
+    channel: Option<ChannelId>,
+    name: Name,
+    queue: VecDeque<u32>,
+    segmentation: bool,
+}
+
+/// Which frames a message carries.
+#[derive(Clone, Copy, Default)]
+struct Run {
+    lane: u32,
+    frames: u32,
+}
+
+/// Room for one control message with a 16-bit segment size.
+#[repr(C, align(8))]
+#[derive(Clone, Copy)]
+struct Control([u8; 24]);
+
+impl Stage {
+    pub(super) fn new(frames: usize, segmentation: bool) -> Stage {
+        Stage {
+            entries: (0..frames).map(|_| Entry::default()).collect(),
+            free: (0..frames as u32).rev().collect(),
+            lanes: Vec::new(),
+            active: VecDeque::new(),
+            segmentation,
+            // SAFETY: all zeros is a valid value of these plain structures.
+            messages: (0..MESSAGES_MAX).map(|_| unsafe { zeroed() }).collect(),
+            pieces: (0..PIECES_MAX)
+                .map(|_| libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 })
+                .collect(),
+            controls: vec![Control([0; 24]); MESSAGES_MAX].into(),
+            runs: vec![Run::default(); MESSAGES_MAX].into(),
+        }
+    }
+
+    /// A lane to `name`, for a channel.
+    pub(super) fn add_lane(&mut self, channel: ChannelId, name: Name) -> LaneId {
+        let queue = VecDeque::with_capacity(self.entries.len());
+        let lane = Lane { channel: Some(channel), name, queue, segmentation: self.segmentation };
+        let vacant = self.lanes.iter().position(|lane| lane.channel.is_none());
+        let at = vacant.unwrap_or(self.lanes.len());
+        if vacant.is_some() {
+            self.lanes[at] = lane;
+        } else {
+            self.lanes.push(lane);
+        }
+        self.active.reserve(self.lanes.len());
+        LaneId(at as u32)
+    }
+
+    /// Gives up a channel's lanes and what stands in them; returns how many frames that were.
+    pub(super) fn remove_lanes(&mut self, channel: ChannelId) -> u64 {
+        let mut given_up = 0;
+        for at in 0..self.lanes.len() {
+            if self.lanes[at].channel == Some(channel) {
+                self.lanes[at].channel = None;
+                let standing = self.lanes[at].queue.len();
+                given_up += standing as u64;
+                self.leave(at, standing);
+            }
+        }
+        given_up
+    }
+
+    #[inline]
+    pub(super) fn is_empty(&self) -> bool {
+        self.active.is_empty()
+    }
+
+    #[inline]
+    pub(super) fn is_full(&self) -> bool {
+        self.free.is_empty()
+    }
+
+    /// Frames staged.
+    #[inline]
+    pub(super) fn len(&self) -> usize {
+        self.entries.len() - self.free.len()
+    }
+
+    /// How many lanes had to give up segmentation.
+    pub(super) fn lanes_without_segmentation(&self) -> usize {
+        let lost = |lane: &&Lane| lane.channel.is_some() && !lane.segmentation;
+        if self.segmentation { self.lanes.iter().filter(lost).count() } else { 0 }
+    }
+
+    /// Stages a frame for the lanes that `lanes` yields. The stage must not be full.
+    #[inline]
+    pub(super) fn put(&mut self, transmit: Transmit, lanes: impl Iterator<Item = LaneId>) {
+        let index = self.free.pop().expect("the caller has seen that the stage is not full");
+        let entry = &mut self.entries[index as usize];
+        entry.bytes = transmit.len();
+        entry.head = Some(transmit.head);
+        entry.body = transmit.body;
+        entry.waiting = 1;
+        for LaneId(at) in lanes {
+            let lane = &mut self.lanes[at as usize];
+            if lane.queue.is_empty() {
+                self.active.push_back(at);
+            }
+            lane.queue.push_back(index);
+            entry.waiting += 1;
+        }
+        self.let_go(index);
+    }
+
+    /// Sends as much as the system takes.
+    pub(super) fn flush(&mut self, outlet: &mut impl Outlet, counters: &mut TransportCounters) {
+        if let Some(first) = self.active.pop_front() {
+            // Whoever was first when the system last refused is last now.
+            self.active.push_back(first);
+        }
+        let mut retries = 0;
+        // Every turn sends or drops a frame, takes segmentation from a lane, or counts as a retry.
+        while !self.active.is_empty() && retries < RETRIES_MAX {
+            let count = self.compose();
+            counters.system_calls += 1;
+            match outlet.send(&mut self.messages[..count]) {
+                Ok(taken) => {
+                    debug_assert!(taken <= count);
+                    retries += usize::from(taken == 0);
+                    for at in 0..taken {
+                        let Run { lane, frames } = self.runs[at];
+                        counters.frames_sent += u64::from(frames);
+                        self.leave(lane as usize, frames as usize);
+                    }
+                }
+                Err(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM) => return,
+                // Somebody else's ICMP error may be reported to an innocent call: this one sent nothing.
+                Err(libc::EINTR | libc::ECONNREFUSED) => retries += 1,
+                Err(error) => self.refused(error, counters),
+            }
+        }
+    }
+
+    /// The first message is impossible as it is.
+    #[cold]
+    fn refused(&mut self, error: i32, counters: &mut TransportCounters) {
+        let Run { lane, frames } = self.runs[0];
+        let about_segments =
+            matches!(error, libc::EINVAL | libc::EIO | libc::EMSGSIZE | libc::EOPNOTSUPP | libc::ENOPROTOOPT);
+        if frames > 1 && about_segments {
+            self.lanes[lane as usize].segmentation = false;
+            return;
+        }
+        counters.dropped += u64::from(frames);
+        self.leave(lane as usize, frames as usize);
+    }
+
+    /// Fills messages from the lanes, as many as there is room for; returns their number.
+    fn compose(&mut self) -> usize {
+        let (mut count, mut used) = (0, 0);
+        for &at in &self.active {
+            let lane = &self.lanes[at as usize];
+            let mut standing = 0;
+            while standing < lane.queue.len() {
+                if count == MESSAGES_MAX || used + 2 > PIECES_MAX {
+                    return count;
+                }
+                let first = used;
+                let mut frames = 0;
+                let mut total = 0;
+                let mut segment = 0;
+                while let Some(&index) = lane.queue.get(standing) {
+                    let entry = &self.entries[index as usize];
+                    let joins = frames == 0
+                        || (lane.segmentation
+                            && (1..=segment).contains(&entry.bytes)
+                            && frames < RUN_FRAMES_MAX
+                            && total + entry.bytes <= RUN_BYTES_MAX
+                            && used + 2 <= PIECES_MAX);
+                    if !joins {
+                        break;
+                    }
+                    if frames == 0 {
+                        segment = entry.bytes;
+                    }
+                    frames += 1;
+                    total += entry.bytes;
+                    standing += 1;
+                    used += entry.list(&mut self.pieces[used..]);
+                    if entry.bytes < segment {
+                        break;
+                    }
+                }
+                let header = &mut self.messages[count].msg_hdr;
+                header.msg_name = (&raw const lane.name.storage).cast_mut().cast();
+                header.msg_namelen = lane.name.length;
+                header.msg_iov = self.pieces[first..].as_mut_ptr();
+                header.msg_iovlen = used - first;
+                if frames > 1 {
+                    let control = &mut self.controls[count];
+                    control.set_segment(segment as u16);
+                    header.msg_control = control.0.as_mut_ptr().cast();
+                    header.msg_controllen = control.0.len();
+                } else {
+                    header.msg_control = std::ptr::null_mut();
+                    header.msg_controllen = 0;
+                }
+                self.runs[count] = Run { lane: at, frames: frames as u32 };
+                count += 1;
+            }
+        }
+        count
+    }
+
+    /// The first `frames` frames of a lane are done with.
+    #[inline]
+    fn leave(&mut self, lane: usize, frames: usize) {
+        for _ in 0..frames {
+            let index = self.lanes[lane].queue.pop_front().expect("as many as were counted");
+            self.let_go(index);
+        }
+        if frames > 0 && self.lanes[lane].queue.is_empty() {
+            let place = self.active.iter().position(|at| *at as usize == lane);
+            self.active.remove(place.expect("a lane that was not empty is active"));
+        }
+    }
+
+    #[inline]
+    fn let_go(&mut self, index: u32) {
+        let entry = &mut self.entries[index as usize];
+        entry.waiting -= 1;
+        if entry.waiting == 0 {
+            entry.head = None;
+            entry.body = None;
+            self.free.push(index);
+        }
+    }
+}
+
+impl Entry {
+    /// Lists where the bytes lie; returns in how many pieces.
+    #[inline]
+    fn list(&self, pieces: &mut [libc::iovec]) -> usize {
+        let mut used = 0;
+        let mut list = |bytes: &[u8]| {
+            pieces[used] = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+            used += 1;
+        };
+        if let Some(head) = &self.head {
+            list(head.bytes());
+        }
+        if let Some(body) = &self.body {
+            list(body.bytes());
+        }
+        used
+    }
+}
+
+impl Control {
+    fn set_segment(&mut self, bytes: u16) {
+        let header = libc::cmsghdr {
+            // SAFETY: computes a size from a size.
+            cmsg_len: unsafe { libc::CMSG_LEN(size_of::<u16>() as u32) } as usize,
+            cmsg_level: libc::SOL_UDP,
+            cmsg_type: libc::UDP_SEGMENT,
+        };
+        let at = size_of::<libc::cmsghdr>();
+        // SAFETY: the header fits the 24 bytes, which are aligned for it.
+        unsafe { self.0.as_mut_ptr().cast::<libc::cmsghdr>().write(header) };
+        self.0[at..at + 2].copy_from_slice(&bytes.to_ne_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::buf::{Region, RegionOptions};
+    use crate::transport::Destination;
+    use proptest::prelude::*;
+
+    /// A system that takes, delays, refuses and confuses as it is told, and notes what it took.
+    struct Script {
+        answers: Vec<i32>,
+        turn: usize,
+        segments: bool,
+        taken: Vec<Vec<Vec<u8>>>,
+    }
+
+    impl Outlet for Script {
+        fn send(&mut self, messages: &mut [libc::mmsghdr]) -> Result<usize, i32> {
+            self.turn += 1;
+            let answer = self.answers[self.turn % self.answers.len()];
+            if answer < 0 {
+                return Err(-answer);
+            }
+            let limit = messages.len().min(answer as usize);
+            for (at, message) in messages[..limit].iter().enumerate() {
+                let header = &message.msg_hdr;
+                let segmented = !header.msg_control.is_null();
+                if segmented && !self.segments {
+                    return if at == 0 { Err(libc::EIO) } else { Ok(at) };
+                }
+                // SAFETY: the stage promises that everything the header points at is alive during the call; this is
+                // the test of that promise.
+                let (name, bytes, segment) = unsafe {
+                    let name = &*header.msg_name.cast::<libc::sockaddr_in>();
+                    let pieces = std::slice::from_raw_parts(header.msg_iov, header.msg_iovlen);
+                    let bytes: Vec<u8> = pieces
+                        .iter()
+                        .flat_map(|p| std::slice::from_raw_parts(p.iov_base.cast::<u8>(), p.iov_len))
+                        .copied()
+                        .collect();
+                    let control = header.msg_control.cast::<u8>();
+                    let segment =
+                        if segmented { control.add(16).cast::<u16>().read_unaligned() } else { u16::MAX };
+                    (u16::from_be(name.sin_port), bytes, segment)
+                };
+                let lane = usize::from(name) - 1000;
+                assert!(bytes.len() <= RUN_BYTES_MAX);
+                let datagrams = bytes.chunks(usize::from(segment)).map(<[u8]>::to_vec);
+                self.taken[lane].extend(datagrams);
+            }
+            Ok(limit)
+        }
+    }
+
+    fn region() -> Region {
+        Region::pool(RegionOptions {
+            frames: 64,
+            link_headroom_bytes: 0,
+            frame_bytes: 1472,
+            reserve_frames: 0,
+            huge_pages: false,
+        })
+        .unwrap()
+    }
+
+    proptest! {
+        /// Whatever the system does, every lane's frames leave once each, in order and whole, and come back.
+        #[test]
+        fn nothing_is_lost_duplicated_or_reordered_whatever_the_system_answers(
+            frames in prop::collection::vec((1usize..1400, 0usize..3, 0usize..40), 1..200),
+            answers in prop::collection::vec(
+                prop::sample::select(vec![0, 1, 2, 3, 64, -libc::EAGAIN, -libc::ENOBUFS, -libc::EINTR,
+                    -libc::ECONNREFUSED]), 1..12),
+            segmentation: bool,
+            segments: bool,
+        ) {
+            let region = region();
+            let mut stage = Stage::new(16, segmentation);
+            let channel = ChannelId(0);
+            let lanes: Vec<LaneId> = (0..3)
+                .map(|n| stage.add_lane(channel, Name::of(format!("127.0.0.1:{}", 1000 + n).parse().unwrap())))
+                .collect();
+            let mut answers = answers;
+            answers.push(64);
+            let mut outlet = Script { answers, turn: 0, segments, taken: vec![Vec::new(); 3] };
+            let mut counters = TransportCounters::default();
+            let mut expected = vec![Vec::new(); 3];
+            for (number, (length, to, repeat)) in frames.into_iter().enumerate() {
+                for _ in 0..=repeat / 8 {
+                    let flushes = if stage.is_full() { 100 } else { 0 };
+                    for _ in 0..flushes {
+                        stage.flush(&mut outlet, &mut counters);
+                    }
+                    prop_assert!(!stage.is_full());
+                    let mut head = region.take(0).unwrap();
+                    head.extend(&vec![number as u8; length]).unwrap();
+                    let head = head.freeze();
+                    let body = (number % 3 == 0)
+                        .then(|| Slice { frame: head.clone(), from: 0, to: length.div_ceil(2) });
+                    let chosen = if to == 2 { &lanes[..] } else { &lanes[to..=to] };
+                    let total = length + body.as_ref().map_or(0, |body| body.to);
+                    for lane in chosen {
+                        expected[lane.0 as usize].push(vec![number as u8; total]);
+                    }
+                    stage.put(
+                        Transmit { channel, to: Destination::All, head, body },
+                        chosen.iter().copied(),
+                    );
+                }
+                if number % 5 == 0 {
+                    stage.flush(&mut outlet, &mut counters);
+                }
+            }
+            for _ in 0..100 {
+                stage.flush(&mut outlet, &mut counters);
+            }
+            prop_assert!(stage.is_empty());
+            prop_assert_eq!(&outlet.taken, &expected);
+            prop_assert_eq!(region.usage().lent, 0);
+            prop_assert_eq!(counters.dropped, 0);
+            prop_assert_eq!(counters.system_calls, outlet.turn as u64);
+            prop_assert_eq!(counters.frames_sent, expected.iter().map(Vec::len).sum::<usize>() as u64);
+        }
+    }
+
+    #[test]
+    fn a_frame_the_system_will_never_take_is_dropped_and_does_not_hold_up_the_next() {
+        let region = region();
+        let mut stage = Stage::new(4, true);
+        let lane = stage.add_lane(ChannelId(0), Name::of("127.0.0.1:1000".parse().unwrap()));
+        let mut outlet =
+            Script { answers: vec![1, -libc::EPERM], turn: 0, segments: true, taken: vec![Vec::new()] };
+        let mut counters = TransportCounters::default();
+        for length in [10, 20] {
+            let mut head = region.take(0).unwrap();
+            head.extend(&vec![1; length]).unwrap();
+            let head = head.freeze();
+            let transmit = Transmit { channel: ChannelId(0), to: Destination::All, head, body: None };
+            stage.put(transmit, [lane].into_iter());
+        }
+        stage.flush(&mut outlet, &mut counters);
+        assert_eq!((counters.dropped, counters.frames_sent), (1, 1));
+        assert_eq!(outlet.taken[0], [vec![1; 20]]);
+        assert_eq!(region.usage().lent, 0);
+    }
+
+    #[test]
+    fn a_closed_channel_gives_its_staged_frames_back_and_leaves_others_alone() {
+        let region = region();
+        let mut stage = Stage::new(4, true);
+        let name = Name::of("127.0.0.1:1000".parse().unwrap());
+        let lanes = [stage.add_lane(ChannelId(0), name), stage.add_lane(ChannelId(1), name)];
+        for lane in lanes {
+            let mut head = region.take(0).unwrap();
+            head.extend(&[1; 10]).unwrap();
+            let head = head.freeze();
+            let transmit = Transmit { channel: ChannelId(0), to: Destination::All, head, body: None };
+            stage.put(transmit, [lane].into_iter());
+        }
+        assert_eq!(stage.remove_lanes(ChannelId(0)), 1);
+        assert_eq!((stage.len(), region.usage().lent), (1, 1));
+    }
+}

@@ -1,0 +1,248 @@
+//! Sockets and addresses: everything that is asked of the system before the first frame.
+
+use std::io;
+use std::mem::{size_of, zeroed};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+
+use super::MulticastOptions;
+use crate::transport::TransportError;
+use crate::view::{Address, LocalView};
+
+/// A socket address as the system takes it.
+#[derive(Clone, Copy)]
+pub(super) struct Name {
+    pub(super) storage: libc::sockaddr_storage,
+    pub(super) length: libc::socklen_t,
+}
+
+impl Name {
+    pub(super) fn of(address: SocketAddr) -> Name {
+        // SAFETY: all zeros is a valid `sockaddr_storage`.
+        let mut storage: libc::sockaddr_storage = unsafe { zeroed() };
+        let length = match address {
+            SocketAddr::V4(address) => {
+                let name = libc::sockaddr_in {
+                    sin_family: libc::AF_INET as libc::sa_family_t,
+                    sin_port: address.port().to_be(),
+                    sin_addr: libc::in_addr { s_addr: u32::from(*address.ip()).to_be() },
+                    sin_zero: [0; 8],
+                };
+                // SAFETY: a `sockaddr_storage` has room and alignment for every kind of address.
+                unsafe { (&raw mut storage).cast::<libc::sockaddr_in>().write(name) };
+                size_of::<libc::sockaddr_in>()
+            }
+            SocketAddr::V6(address) => {
+                let name = libc::sockaddr_in6 {
+                    sin6_family: libc::AF_INET6 as libc::sa_family_t,
+                    sin6_port: address.port().to_be(),
+                    sin6_flowinfo: 0,
+                    sin6_addr: libc::in6_addr { s6_addr: address.ip().octets() },
+                    sin6_scope_id: address.scope_id(),
+                };
+                // SAFETY: as above.
+                unsafe { (&raw mut storage).cast::<libc::sockaddr_in6>().write(name) };
+                size_of::<libc::sockaddr_in6>()
+            }
+        };
+        Name { storage, length: length as libc::socklen_t }
+    }
+
+    /// An address to be filled in by the system.
+    pub(super) fn blank() -> Name {
+        // SAFETY: all zeros is a valid `sockaddr_storage`.
+        Name { storage: unsafe { zeroed() }, length: size_of::<libc::sockaddr_storage>() as libc::socklen_t }
+    }
+
+    /// Whether `other` is the same IPv4 address and port.
+    #[inline]
+    pub(super) fn same_v4(&self, other: &Name) -> bool {
+        let fields = |name: &Name| {
+            // SAFETY: a `sockaddr_storage` is larger than a `sockaddr_in` and fully initialised; the family is read
+            // first and the rest means something only if it is equal on both sides.
+            let name = unsafe { &*(&raw const name.storage).cast::<libc::sockaddr_in>() };
+            (name.sin_family, name.sin_port, name.sin_addr.s_addr)
+        };
+        fields(self) == fields(other)
+    }
+}
+
+/// The addresses of a view's members in rank order, all of one family.
+pub(super) fn addresses(view: &LocalView) -> Result<Vec<SocketAddr>, TransportError> {
+    let mut parsed: Vec<SocketAddr> = Vec::with_capacity(view.size());
+    for member in &view.view().members {
+        let wrong = |why| Err(TransportError::BadAddress(member.address.clone(), why));
+        let Ok(address) = member.address.0.parse::<SocketAddr>() else {
+            return wrong("write it as ip:port, such as 10.0.0.1:7400 or [fd00::1]:7400");
+        };
+        if address.port() == 0 {
+            return wrong("port 0 means no port; choose one from 1024 to 65535");
+        }
+        if address.ip().is_unspecified() || address.ip().is_multicast() {
+            return wrong("others cannot send to it; give the address of one interface");
+        }
+        if parsed.first().is_some_and(|first| first.is_ipv4() != address.is_ipv4()) {
+            return wrong("the first member's is of the other IP version; give all members one version");
+        }
+        if parsed.contains(&address) {
+            return wrong("another member of the view has it; every member needs its own");
+        }
+        parsed.push(address);
+    }
+    Ok(parsed)
+}
+
+/// What the system's UDP can do here.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Abilities {
+    pub(super) segmentation: bool,
+    pub(super) coalescing: bool,
+}
+
+/// Asks a throw-away socket.
+pub(super) fn probe() -> Result<Abilities, TransportError> {
+    let socket = new_socket(true)?;
+    Ok(Abilities {
+        segmentation: get_option(&socket, libc::SOL_UDP, libc::UDP_SEGMENT).is_ok(),
+        coalescing: set_option(&socket, libc::SOL_UDP, libc::UDP_GRO, &1_i32).is_ok(),
+    })
+}
+
+/// The socket of a member's own address; it sends everything and receives what is sent to that address.
+pub(super) fn bound(own: SocketAddr) -> Result<OwnedFd, TransportError> {
+    let socket = new_socket(own.is_ipv4())?;
+    let Err(error) = bind(&socket, own) else { return Ok(socket) };
+    let address = Address(own.to_string());
+    Err(match error.raw_os_error() {
+        Some(libc::EADDRINUSE) => TransportError::AddressInUse(address),
+        Some(libc::EADDRNOTAVAIL) => TransportError::BadAddress(
+            address,
+            "no interface of this host has this IP address; `ip addr` lists those there are",
+        ),
+        Some(libc::EACCES | libc::EPERM) => TransportError::Permission {
+            what: format!("address `{own}`"),
+            remedy: "choose a port from 1024 on, or give the process CAP_NET_BIND_SERVICE".into(),
+        },
+        _ => TransportError::Io { what: format!("cannot bind to `{own}`"), source: error },
+    })
+}
+
+/// The interface by which multicast goes, if one is named.
+pub(super) fn interface_index(options: &MulticastOptions) -> Result<i32, TransportError> {
+    let Some(interface) = &options.interface else { return Ok(0) };
+    let missing = || TransportError::NoSuchInterface(interface.clone());
+    let name = std::ffi::CString::new(interface.as_str()).map_err(|_| missing())?;
+    // SAFETY: the name is a live, terminated string.
+    match unsafe { libc::if_nametoindex(name.as_ptr()) } {
+        0 => Err(missing()),
+        index => Ok(index as i32),
+    }
+}
+
+/// A socket that receives what is sent to the multicast group, and `sender` made ready to send to it.
+pub(super) fn joined(
+    sender: &OwnedFd,
+    own: Ipv4Addr,
+    interface: i32,
+    options: &MulticastOptions,
+) -> io::Result<OwnedFd> {
+    let membership = libc::ip_mreqn {
+        imr_multiaddr: libc::in_addr { s_addr: u32::from(*options.group.ip()).to_be() },
+        imr_address: libc::in_addr { s_addr: u32::from(own).to_be() },
+        imr_ifindex: interface,
+    };
+    let socket = new_socket(true).map_err(io::Error::other)?;
+    // Every member on this host binds the group's port; each gets a copy.
+    set_option(&socket, libc::SOL_SOCKET, libc::SO_REUSEADDR, &1_i32)?;
+    bind(&socket, SocketAddr::V4(SocketAddrV4::new(*options.group.ip(), options.group.port())))?;
+    set_option(&socket, libc::IPPROTO_IP, libc::IP_MULTICAST_ALL, &0_i32)?;
+    set_option(&socket, libc::IPPROTO_IP, libc::IP_ADD_MEMBERSHIP, &membership)?;
+    set_option(sender, libc::IPPROTO_IP, libc::IP_MULTICAST_IF, &membership)?;
+    set_option(sender, libc::IPPROTO_IP, libc::IP_MULTICAST_TTL, &i32::from(options.ttl))?;
+    set_option(sender, libc::IPPROTO_IP, libc::IP_MULTICAST_LOOP, &i32::from(options.loopback))?;
+    Ok(socket)
+}
+
+/// Lets the system coalesce runs of datagrams for this socket, or not. That it can was found by [`probe`].
+pub(super) fn coalesce(socket: &OwnedFd, on: bool) {
+    let result = set_option(socket, libc::SOL_UDP, libc::UDP_GRO, &i32::from(on));
+    debug_assert!(result.is_ok());
+}
+
+/// Sizes the socket's buffers; returns what the receive buffer came to, in bytes of the system's own accounting.
+pub(super) fn size_buffers(socket: &OwnedFd, receive_bytes: usize, send_bytes: usize) -> usize {
+    let clamp = |bytes: usize| bytes.min(i32::MAX as usize / 2) as i32;
+    let force = |force, ordinary, bytes| {
+        if set_option(socket, libc::SOL_SOCKET, force, &clamp(bytes)).is_err() {
+            // What it grants is asked below; that it grants less is a note and not an error.
+            let _ = set_option(socket, libc::SOL_SOCKET, ordinary, &clamp(bytes));
+        }
+    };
+    force(libc::SO_RCVBUFFORCE, libc::SO_RCVBUF, receive_bytes);
+    force(libc::SO_SNDBUFFORCE, libc::SO_SNDBUF, send_bytes);
+    // The system doubles what it is asked for, for its own book-keeping.
+    get_option(socket, libc::SOL_SOCKET, libc::SO_RCVBUF).map_or(0, |bytes| bytes.max(0) as usize / 2)
+}
+
+/// How many datagrams the system dropped because the socket's buffer was full.
+pub(super) fn drops(socket: RawFd) -> u64 {
+    let mut memory = [0_u32; 9];
+    let mut length = size_of_val(&memory) as libc::socklen_t;
+    // SAFETY: at most `length` bytes of a live local array are written.
+    let result = unsafe {
+        libc::getsockopt(
+            socket,
+            libc::SOL_SOCKET,
+            libc::SO_MEMINFO,
+            memory.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    if result == 0 { u64::from(memory[8]) } else { 0 }
+}
+
+fn new_socket(v4: bool) -> Result<OwnedFd, TransportError> {
+    let family = if v4 { libc::AF_INET } else { libc::AF_INET6 };
+    // SAFETY: no pointers are passed.
+    let socket =
+        unsafe { libc::socket(family, libc::SOCK_DGRAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC, 0) };
+    if socket < 0 {
+        let source = io::Error::last_os_error();
+        let what = match source.raw_os_error() {
+            Some(libc::EMFILE | libc::ENFILE) => "cannot make a socket; raise the limit on open files",
+            Some(libc::EAFNOSUPPORT) => "cannot make a socket; this host does not speak that IP version",
+            _ => "cannot make a socket",
+        };
+        return Err(TransportError::Io { what: what.into(), source });
+    }
+    // SAFETY: the descriptor was just made and nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(socket) })
+}
+
+fn bind(socket: &OwnedFd, address: SocketAddr) -> io::Result<()> {
+    let name = Name::of(address);
+    // SAFETY: the name is a live local of at least the length given.
+    check(unsafe { libc::bind(socket.as_raw_fd(), (&raw const name.storage).cast(), name.length) })
+}
+
+fn set_option<T>(socket: &OwnedFd, level: i32, option: i32, value: &T) -> io::Result<()> {
+    let length = size_of::<T>() as libc::socklen_t;
+    // SAFETY: the value is live and of the length given; callers pass the type the option takes.
+    check(unsafe {
+        libc::setsockopt(socket.as_raw_fd(), level, option, std::ptr::from_ref(value).cast(), length)
+    })
+}
+
+fn get_option(socket: &OwnedFd, level: i32, option: i32) -> io::Result<i32> {
+    let mut value = 0_i32;
+    let mut length = size_of::<i32>() as libc::socklen_t;
+    // SAFETY: four bytes of a live local are written at most.
+    check(unsafe {
+        libc::getsockopt(socket.as_raw_fd(), level, option, (&raw mut value).cast(), &raw mut length)
+    })?;
+    Ok(value)
+}
+
+fn check(result: i32) -> io::Result<()> {
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
