@@ -1,0 +1,136 @@
+//! Members of one thread over the in-memory transport, driven by hand.
+#![allow(dead_code)]
+#![allow(dead_code, unreachable_pub)]
+use std::time::Duration;
+
+use wadjet::endpoint::{Endpoint, GroupKey};
+use wadjet::group::{Application, Delivery, Event, Group};
+use wadjet::stack::registry::Registry;
+use wadjet::transport::memory::{Hub, HubOptions, MemoryTransport};
+use wadjet::transport::{Received, Transmit, Transport};
+use wadjet::{Address, Config, GroupId, Incarnation, LocalView, Member, Time, View, ViewId};
+
+/// What one member's application saw.
+#[derive(Default)]
+pub struct Log {
+    pub casts: Vec<(u16, Vec<u8>)>,
+    pub sends: Vec<(u16, Vec<u8>)>,
+    pub events: Vec<Event>,
+    pub lists: usize,
+    /// Answers to cast from inside the upcall: on a message equal to the first, cast the second.
+    pub answers: Vec<(Vec<u8>, Vec<u8>)>,
+    pub ack: bool,
+}
+
+impl Application for Log {
+    fn cast(&mut self, delivery: &Delivery<'_>, group: &mut Group<'_>) {
+        self.lists += 1;
+        for message in delivery.messages() {
+            self.casts.push((delivery.origin().0, message.to_vec()));
+            for (question, answer) in &self.answers {
+                if question == message {
+                    group.cast(answer).unwrap();
+                }
+            }
+        }
+        if self.ack {
+            group.ack(delivery.id());
+        }
+    }
+
+    fn send(&mut self, delivery: &Delivery<'_>, _group: &mut Group<'_>) {
+        self.sends.extend(delivery.messages().map(|m| (delivery.origin().0, m.to_vec())));
+    }
+
+    fn event(&mut self, event: &Event, _group: &mut Group<'_>) {
+        self.events.push(event.clone());
+    }
+}
+
+pub struct Node {
+    pub endpoint: Endpoint,
+    pub transport: MemoryTransport,
+    pub key: GroupKey,
+    pub log: Log,
+}
+
+pub struct World {
+    pub nodes: Vec<Node>,
+    pub now: Time,
+    /// Decides whether a frame that arrives is lost: by receiver and count.
+    pub lose: Box<dyn FnMut(usize, &Received) -> bool>,
+}
+
+pub fn view(members: usize, spec: &str) -> View {
+    let member =
+        |n: usize| Member { incarnation: Incarnation(100 + n as u64), address: Address(format!("m{n}")) };
+    View {
+        group: GroupId::named("test"),
+        id: ViewId { counter: 1, coordinator: Incarnation(100) },
+        members: (0..members).map(member).collect(),
+        spec: spec.to_string(),
+        wire_version: wadjet::wire::WIRE_VERSION,
+        salt: 7,
+    }
+}
+
+impl World {
+    pub fn new(members: usize, spec: &str, config: &Config) -> World {
+        World::with_registry(members, spec, config, &Registry::standard())
+    }
+
+    pub fn with_registry(members: usize, spec: &str, config: &Config, registry: &Registry) -> World {
+        let hub = Hub::new(HubOptions { queue_frames_max: 1 << 16, ..HubOptions::default() });
+        let nodes = (0..members)
+            .map(|n| {
+                let incarnation = Incarnation(100 + n as u64);
+                let mut endpoint =
+                    Endpoint::with_registry(config.clone(), incarnation, registry.clone()).unwrap();
+                let local = LocalView::new(view(members, spec), incarnation).unwrap();
+                let mut transport = hub.transport();
+                let channel = transport.open(&local, &endpoint.channel_options(members)).unwrap();
+                let key = endpoint.install(local, channel, &transport.caps(), Time::ZERO).unwrap();
+                Node { endpoint, transport, key, log: Log::default() }
+            })
+            .collect();
+        World { nodes, now: Time::ZERO, lose: Box::new(|_, _| false) }
+    }
+
+    /// One iteration of every member.
+    pub fn step(&mut self) {
+        self.now = self.now + Duration::from_micros(10);
+        for n in 0..self.nodes.len() {
+            let node = &mut self.nodes[n];
+            let (endpoint, log, now, lose) = (&mut node.endpoint, &mut node.log, self.now, &mut self.lose);
+            node.transport.receive(1024, &mut |received| {
+                if !lose(n, &received) {
+                    endpoint.receive(received, now, log);
+                }
+            });
+            node.endpoint.poll(now, &mut node.log);
+            while let Some(transmit) = node.endpoint.transmit() {
+                let _: Transmit = transmit.clone();
+                node.transport.submit(transmit).expect("queues are large");
+            }
+            node.transport.flush();
+            node.transport.reap();
+        }
+    }
+
+    pub fn steps(&mut self, count: usize) {
+        for _ in 0..count {
+            self.step();
+        }
+    }
+
+    pub fn cast(&mut self, node: usize, message: &[u8]) {
+        let node = &mut self.nodes[node];
+        node.endpoint.group(node.key).cast(message).unwrap();
+    }
+
+    /// The messages of `origin` that `node` delivered.
+    pub fn delivered(&self, node: usize, origin: u16) -> Vec<&[u8]> {
+        let casts = self.nodes[node].log.casts.iter();
+        casts.filter(|(from, _)| *from == origin).map(|(_, message)| &message[..]).collect()
+    }
+}

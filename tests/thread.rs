@@ -1,0 +1,125 @@
+//! The thread from application through stack and plans onto a transport and back, over memory, with the shadow on.
+
+mod common;
+
+use common::World;
+use wadjet::layers::{DEFAULT_STACK, DEFAULT_STACK_WITH_INTEGRITY};
+use wadjet::{Config, Rank, RankSet};
+
+fn numbered(count: usize) -> Vec<Vec<u8>> {
+    (0..count).map(|n| format!("message {n}").into_bytes()).collect()
+}
+
+#[test]
+fn casts_arrive_everywhere_in_order_own_copies_included() {
+    for spec in [
+        DEFAULT_STACK,
+        DEFAULT_STACK_WITH_INTEGRITY,
+        "NAK:COM",
+        "CHK_FIFO:COUNT:TRACE:STABLE:FC:UNICAST:LOCAL:CHK_FIFO(wire=yes):NAK:CHKSUM:COM",
+    ] {
+        for accelerate in [true, false] {
+            let config = Config { accelerate, ..Config::default() };
+            let mut world = World::new(3, spec, &config);
+            let messages = numbered(300);
+            for message in &messages {
+                for node in 0..3 {
+                    world.cast(node, message);
+                }
+                world.step();
+            }
+            world.steps(2000);
+            for node in 0..3 {
+                for origin in 0..3 {
+                    if node == usize::from(origin) && !spec.contains("LOCAL") {
+                        continue;
+                    }
+                    assert_eq!(
+                        world.delivered(node, origin),
+                        messages,
+                        "{spec} {accelerate} {node} {origin}"
+                    );
+                }
+                let stats = world.nodes[node].endpoint.stats(world.nodes[node].key);
+                assert_eq!(stats.unacknowledged, 0, "{spec} {:?}", stats);
+                assert_eq!(stats.retained, 0, "{spec} {:?}", stats);
+                if accelerate {
+                    assert_eq!(stats.fast_path.send_miss, 0, "{:?}", stats.misses);
+                    assert_eq!(stats.fast_path.deliver_miss, 0, "{:?}", stats.misses);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_third_of_all_frames_lost_and_yet_everything_arrives() {
+    for accelerate in [true, false] {
+        let config = Config { accelerate, ..Config::default() };
+        let mut world = World::new(3, DEFAULT_STACK, &config);
+        let mut state = 12345u64;
+        world.lose = Box::new(move |_, _| {
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            (state >> 33) % 3 == 0
+        });
+        let messages = numbered(200);
+        for message in &messages {
+            for node in 0..3 {
+                world.cast(node, message);
+                let node = &mut world.nodes[node];
+                node.endpoint.group(node.key).send(&RankSet::one(Rank(0)), message).unwrap();
+            }
+            world.step();
+        }
+        world.steps(60_000);
+        for node in 0..3 {
+            for origin in 0..3 {
+                assert_eq!(world.delivered(node, origin), messages, "{accelerate} {node} {origin}");
+            }
+            let stats = world.nodes[node].endpoint.stats(world.nodes[node].key);
+            assert_eq!(stats.retained, 0, "{stats:?}");
+        }
+        for origin in 0..3 {
+            let sent = world.nodes[0].log.sends.iter().filter(|(from, _)| *from == origin);
+            assert!(sent.map(|(_, message)| message).eq(&messages), "{accelerate} sends of {origin}");
+        }
+        assert!(world.nodes[1].log.sends.is_empty());
+    }
+}
+
+#[test]
+fn a_cast_from_inside_an_upcall_goes_out_at_once() {
+    let mut world = World::new(2, DEFAULT_STACK, &Config::default());
+    world.nodes[1].log.answers = vec![(b"ping".to_vec(), b"pong".to_vec())];
+    world.cast(0, b"ping");
+    world.steps(3);
+    assert_eq!(world.delivered(0, 1), [b"pong"]);
+    assert_eq!(world.delivered(1, 1), [b"pong"]);
+}
+
+#[test]
+fn a_reservation_is_written_in_place_and_given_up_without_a_trace() {
+    let mut world = World::new(2, DEFAULT_STACK, &Config::default());
+    let node = &mut world.nodes[0];
+    let mut group = node.endpoint.group(node.key);
+    let mut reservation = group.reserve(5).unwrap();
+    reservation.copy_from_slice(b"given");
+    drop(reservation);
+    let mut reservation = group.reserve(4).unwrap();
+    reservation.copy_from_slice(b"kept");
+    reservation.commit();
+    world.steps(3);
+    assert_eq!(world.delivered(1, 0), [b"kept"]);
+}
+
+#[test]
+fn messages_of_one_iteration_share_a_frame_and_come_as_a_list() {
+    let mut world = World::new(2, DEFAULT_STACK, &Config::default());
+    let messages = numbered(50);
+    for message in &messages {
+        world.cast(0, message);
+    }
+    world.steps(3);
+    assert_eq!(world.delivered(1, 0), messages);
+    assert_eq!(world.nodes[1].log.lists, 2, "the first went alone, the rest were packed");
+}
