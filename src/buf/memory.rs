@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::ptr::NonNull;
+use std::rc::Rc;
 
 use memmap2::{Mmap, MmapMut, MmapOptions};
 
@@ -28,13 +29,14 @@ pub struct MemoryError {
     pub source: io::Error,
 }
 
-/// A stretch of mapped memory, unmapped on drop.
+/// A stretch of mapped memory. A handle: clones name the same mapping, which goes with the last of them.
+#[derive(Clone)]
 pub struct Memory {
     base: NonNull<u8>,
     bytes: usize,
     pages: Pages,
     writable: bool,
-    _mapping: Mapping,
+    _mapping: Rc<Mapping>,
 }
 
 /// Keeps the mapping alive; never read through.
@@ -98,14 +100,14 @@ impl Memory {
     /// bytes).
     pub unsafe fn shared_readable(file: &File, bytes: usize) -> Result<Memory, MemoryError> {
         // SAFETY: the caller keeps the file at its size and knows who writes it.
-        let mapping = unsafe { MmapOptions::new().len(bytes).map(file) };
+        let mapping = unsafe { MmapOptions::new().len(bytes).populate().map(file) };
         match mapping {
             Ok(mapping) => Ok(Memory {
                 base: NonNull::new(mapping.as_ptr().cast_mut()).expect("a mapping is not at zero"),
                 bytes: mapping.len(),
                 pages: Pages::Ordinary,
                 writable: false,
-                _mapping: Mapping::ReadOnly(mapping),
+                _mapping: Rc::new(Mapping::ReadOnly(mapping)),
             }),
             Err(source) => Err(MemoryError { bytes, source }),
         }
@@ -117,7 +119,7 @@ impl Memory {
             bytes: mapping.len(),
             pages,
             writable: true,
-            _mapping: Mapping::ReadWrite(mapping),
+            _mapping: Rc::new(Mapping::ReadWrite(mapping)),
         }
     }
 

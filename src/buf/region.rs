@@ -30,7 +30,7 @@ pub struct RegionOptions {
 pub struct RingOptions {
     /// Offset of the ring's first byte in its memory; whole cache lines.
     pub offset_bytes: usize,
-    /// Bytes of the ring; whole cache lines.
+    /// Bytes of the ring; a power of two, so that placing a frame needs no division.
     pub ring_bytes: usize,
     /// The most frames outstanding at once; a power of two.
     pub frames_max: usize,
@@ -135,12 +135,10 @@ impl Region {
     /// A ring over `memory`: frames are handed out in order of position.
     ///
     /// # Panics
-    /// If the ring does not lie inside the memory in whole cache lines, or `frames_max` is not a power of two, or
-    /// the ring cannot hold four of its largest frames.
+    /// If the ring does not lie inside the memory on whole cache lines, or its size or `frames_max` is not a power of
+    /// two, or the ring cannot hold four of its largest frames.
     pub fn ring(memory: Memory, options: RingOptions) -> Region {
-        assert!(
-            options.offset_bytes.is_multiple_of(LINE_BYTES) && options.ring_bytes.is_multiple_of(LINE_BYTES)
-        );
+        assert!(options.offset_bytes.is_multiple_of(LINE_BYTES) && options.ring_bytes.is_power_of_two());
         assert!(options.offset_bytes + options.ring_bytes <= memory.bytes(), "the ring overruns its memory");
         assert!(options.frames_max.is_power_of_two());
         let largest = whole_lines(options.link_headroom_bytes + options.frame_bytes + TAILROOM_BYTES);
@@ -245,11 +243,12 @@ impl Region {
     ///
     /// # Panics
     /// If the region is not a ring, or the frame lies outside of it.
+    #[inline]
     pub fn adopt(&self, position: u64, extent: usize, start: usize, end: usize) -> Result<Frame, Exhausted> {
         let home = self.home();
         let Discipline::Ring(ring) = &home.discipline else { panic!("only a ring adopts frames") };
         assert!(position >= ring.head_bytes.get(), "adopted positions must grow");
-        assert!(start <= end && end <= extent && position as usize % ring.bytes + extent <= ring.bytes);
+        assert!(start <= end && end <= extent && ring.at(position) + extent <= ring.bytes);
         if ring.head.get() - ring.tail.get() >= home.states.len() as u64 {
             return Err(home.exhausted());
         }
@@ -273,6 +272,7 @@ impl Region {
     }
 
     /// The ring position before which this process has released every frame. Zero for a pool.
+    #[inline]
     pub fn released_bytes(&self) -> u64 {
         match &self.home().discipline {
             Discipline::Pool { .. } => 0,
@@ -282,6 +282,7 @@ impl Region {
 
     /// Tells a ring that readers elsewhere have released everything before `position`; until the first call nobody
     /// else reads it. A position that goes back is ignored.
+    #[inline]
     pub fn set_foreign_released_bytes(&self, position: u64) {
         if let Discipline::Ring(ring) = &self.home().discipline {
             let known = ring.foreign_tail_bytes.get();
@@ -292,6 +293,7 @@ impl Region {
     }
 
     /// Free bytes of a ring as far as is known; zero for a pool.
+    #[inline]
     pub fn free_bytes(&self) -> usize {
         match &self.home().discipline {
             Discipline::Pool { .. } => 0,
@@ -325,6 +327,7 @@ impl Region {
     }
 
     /// How full the region is.
+    #[inline]
     pub fn usage(&self) -> RegionUse {
         let home = self.home();
         RegionUse { lent: home.lent.get(), frames: home.states.len(), exhausted: home.exhausted.get() }
@@ -345,7 +348,7 @@ impl Home {
             return None;
         }
         let head = ring.head_bytes.get();
-        let at = head as usize % ring.bytes;
+        let at = ring.at(head);
         let position = if at + extent > ring.bytes { head + (ring.bytes - at) as u64 } else { head };
         // One line is left free behind the head: the transport clears the stamp after the last frame there.
         if position + extent as u64 + LINE_BYTES as u64 > ring.oldest() + ring.bytes as u64 {
@@ -358,8 +361,8 @@ impl Home {
     fn note(&self, ring: &Ring, position: u64, extent: usize) -> u32 {
         let head = ring.head.get();
         let index = head as usize & (self.states.len() - 1);
-        // SAFETY: callers checked that `position % bytes + extent` is inside the ring, and the ring inside the memory.
-        let base = unsafe { self.memory.base().add(ring.offset + position as usize % ring.bytes) };
+        // SAFETY: callers checked that `at(position) + extent` is inside the ring, and the ring inside the memory.
+        let base = unsafe { self.memory.base().add(ring.offset + ring.at(position)) };
         self.states[index].place(base, extent as u32, position);
         ring.head.set(head + 1);
         ring.head_bytes.set(position + extent as u64);
@@ -423,6 +426,12 @@ impl Home {
 }
 
 impl Ring {
+    /// Where in the ring `position` lies. The size is a power of two.
+    #[inline]
+    fn at(&self, position: u64) -> usize {
+        position as usize & (self.bytes - 1)
+    }
+
     #[inline]
     fn oldest(&self) -> u64 {
         self.tail_bytes.get().min(self.foreign_tail_bytes.get())

@@ -14,6 +14,7 @@
 //! - `receive` hands over at most `budget` frames per call and never blocks; `wait` is the only call that does.
 
 pub mod memory;
+pub mod shm;
 pub mod udp;
 mod wake;
 

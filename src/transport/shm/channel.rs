@@ -1,0 +1,446 @@
+//! One view's channel: the own segment, and those of the others as far as they are there.
+
+use std::sync::atomic::{AtomicU64, Ordering, fence};
+use std::time::{Duration, Instant};
+
+use crate::buf::{Frame, LINE_BYTES, Region, RegionOptions, RingOptions, TAILROOM_BYTES, whole_lines};
+use crate::id::Rank;
+use crate::transport::{
+    Channel, ChannelId, ChannelOptions, Destination, Full, Received, Transmit, TransportCounters,
+    TransportError,
+};
+use crate::view::LocalView;
+
+use super::ring::{CONTROL_HEAD_BYTES, ControlRing, Publisher, RingReader};
+use super::segment::{Attach, Cursor, FRAMES_MAX, PeerSegment, Segment, Sizes, Word};
+use super::stamp::{STAMP_BYTES, START_MAX};
+use super::{FRAME_BYTES_MAX, ShmOptions};
+
+/// An open channel.
+pub(super) struct Open {
+    id: ChannelId,
+    view: LocalView,
+    segment: Segment,
+    casts: Region,
+    out: Publisher,
+    control_out: ControlRing,
+    peers: Vec<Peer>,
+    missing: Vec<Rank>,
+    search: Search,
+    /// Below so many free bytes of a ring, readers' release cursors are looked at.
+    casts_low: usize,
+    control_low: u64,
+    /// What the slowest reader has read, when last looked at, and which of the peers it was.
+    read_by_all: u64,
+    slowest: usize,
+    /// The peer with which the next look begins, so that a fast one does not keep the others waiting.
+    first: usize,
+    /// The last look brought nothing.
+    idle: bool,
+    reaps: u32,
+}
+
+/// A member whose segment is mapped.
+struct Peer {
+    casts: RingReader,
+    control: RingReader,
+    told: Told,
+    rank: Rank,
+    own_rank: Rank,
+    segment: PeerSegment,
+}
+
+/// What has been read and released of a peer's rings.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Told {
+    read: u64,
+    released: u64,
+    control: u64,
+}
+
+/// When to look for missing peers again.
+#[derive(Debug)]
+struct Search {
+    reaps: u32,
+    next: Instant,
+    pause: Duration,
+}
+
+/// So much read or released is told even when traffic does not pause.
+const TELL_BYTES: u64 = 4096;
+/// After so many reaps everything is told.
+const TELL_REAPS: u32 = 32;
+/// The clock is looked at for missing peers every so many reaps.
+const SEARCH_REAPS: u32 = 256;
+const SEARCH_PAUSE_MIN: Duration = Duration::from_micros(50);
+const SEARCH_PAUSE_MAX: Duration = Duration::from_millis(2);
+/// A reader may hold this many times the frames that the writer can have out: the writer's own holders let go first.
+const HELD_FACTOR: usize = 2;
+/// Control entries of one sender that a reader may hold; a power of two.
+const CONTROL_HELD_MAX: usize = 4096;
+/// What a closed member has read and released: everything there will ever be.
+const EVERYTHING: u64 = u64::MAX;
+
+impl Open {
+    pub(super) fn new(
+        id: ChannelId,
+        shm: &ShmOptions,
+        view: &LocalView,
+        options: &ChannelOptions,
+    ) -> Result<(Box<Open>, Channel), TransportError> {
+        let frame_bytes = options.frame_bytes.clamp(1, FRAME_BYTES_MAX);
+        let sizes = sizes(options, frame_bytes);
+        let control = Region::pool(RegionOptions {
+            frames: options.control_frames.max(1),
+            link_headroom_bytes: 0,
+            frame_bytes,
+            reserve_frames: 0,
+            huge_pages: false,
+        })?;
+        let segment = Segment::create(&shm.directory, view, sizes)?;
+        let casts = Region::ring(
+            segment.memory().clone(),
+            RingOptions {
+                offset_bytes: segment.casts().offset,
+                ring_bytes: sizes.cast_bytes,
+                frames_max: sizes.frames_max,
+                link_headroom_bytes: STAMP_BYTES,
+                frame_bytes,
+            },
+        );
+        let missing: Vec<Rank> = view.others().collect();
+        let mut open = Box::new(Open {
+            id,
+            view: view.clone(),
+            casts: casts.clone(),
+            out: Publisher::new(segment.memory(), segment.casts()),
+            control_out: ControlRing::new(segment.memory(), segment.control()),
+            peers: Vec::with_capacity(missing.len()),
+            missing,
+            search: Search { reaps: 0, next: Instant::now(), pause: SEARCH_PAUSE_MIN },
+            casts_low: sizes.cast_bytes / 2,
+            control_low: sizes.control_bytes as u64 / 2,
+            read_by_all: EVERYTHING,
+            slowest: 0,
+            first: 0,
+            idle: true,
+            reaps: 0,
+            segment,
+        });
+        open.casts_released(0);
+        open.control_released(0);
+        Ok((open, Channel { id, casts, control }))
+    }
+
+    #[inline]
+    pub(super) fn id(&self) -> ChannelId {
+        self.id
+    }
+
+    pub(super) fn peers(&self) -> usize {
+        self.peers.len()
+    }
+
+    /// Publishes a frame where it lies, if it is a cast to all, alone, and next in its ring.
+    #[inline]
+    pub(super) fn publish_in_place(&mut self, transmit: &Transmit) -> bool {
+        let head = &transmit.head;
+        let start = head.start();
+        let in_place = matches!(transmit.to, Destination::All)
+            && transmit.body.is_none()
+            && self.casts.owns(head)
+            && head.position() >= self.out.published()
+            && (STAMP_BYTES..=START_MAX).contains(&start);
+        if in_place {
+            head.submit();
+            self.out.frame(head.position(), start, head.end());
+        }
+        in_place
+    }
+
+    /// Copies a frame into the control ring. Whether that made a second copy of a payload.
+    ///
+    /// # Panics
+    /// If header and body are longer than two of the channel's frames.
+    pub(super) fn push(&mut self, transmit: Transmit) -> Result<bool, Full> {
+        let head = &transmit.head;
+        let body = transmit.body.as_ref().map_or(&[][..], |body| body.bytes());
+        assert!(
+            transmit.len() <= 2 * self.casts.frame_bytes(),
+            "a frame longer than what was asked for at open"
+        );
+        if !self.control_out.push(&transmit.to, head.bytes(), body) {
+            return Err(Full(transmit));
+        }
+        head.submit();
+        let of_casts = self.casts.owns(head);
+        if of_casts && head.position() >= self.out.published() {
+            self.out.void(head.position() + head.extent() as u64);
+        }
+        Ok(of_casts || transmit.body.is_some())
+    }
+
+    /// Tells peers what was read and released, and learns what they did. Whether peers are missing.
+    #[inline]
+    pub(super) fn reap(&mut self) -> bool {
+        self.reaps = self.reaps.wrapping_add(1);
+        let all = self.idle || self.reaps.is_multiple_of(TELL_REAPS);
+        for peer in &mut self.peers {
+            peer.tell(&self.segment, all);
+        }
+        if self.read_by_all < self.out.newest() {
+            self.look_who_read();
+        }
+        if self.casts.free_bytes() < self.casts_low {
+            self.reclaim_casts();
+        }
+        if self.control_out.free_bytes() < self.control_low {
+            self.control_released(self.released_by_all(Cursor::ControlReleased));
+        }
+        !self.missing.is_empty()
+    }
+
+    /// Whether the slowest reader is more than one frame behind, as far as is known. Members that have not opened yet
+    /// do not count.
+    #[inline]
+    pub(super) fn busy(&self) -> bool {
+        self.read_by_all < self.out.newest()
+    }
+
+    /// Looks at the peer known to be slowest, and only when it has caught up at the others.
+    #[inline]
+    fn look_who_read(&mut self) {
+        let newest = self.out.newest();
+        let mut read_by_all = EVERYTHING;
+        if let Some(peer) = self.peers.get(self.slowest) {
+            read_by_all = peer.cursor(Cursor::CastsRead).load(Ordering::Relaxed);
+        }
+        if read_by_all >= newest {
+            for (index, peer) in self.peers.iter().enumerate() {
+                let read = peer.cursor(Cursor::CastsRead).load(Ordering::Relaxed);
+                if read < read_by_all {
+                    read_by_all = read;
+                    self.slowest = index;
+                }
+            }
+        }
+        self.read_by_all = read_by_all;
+    }
+
+    #[cold]
+    fn reclaim_casts(&mut self) {
+        // Frames that came back without having been submitted: nobody will publish behind them before there is room.
+        let given_up = self.casts.released_bytes();
+        if given_up > self.out.published() {
+            self.out.void(given_up);
+        }
+        self.casts_released(self.released_by_all(Cursor::CastsReleased));
+    }
+
+    /// What every member of the view has released; nothing, while one is missing.
+    fn released_by_all(&self, cursor: Cursor) -> u64 {
+        if !self.missing.is_empty() {
+            return 0;
+        }
+        let released = self.peers.iter().map(|peer| peer.cursor(cursor).load(Ordering::Relaxed));
+        let released = released.min().unwrap_or(EVERYTHING);
+        // With the release stores of the readers: their last reads come before what is written now.
+        fence(Ordering::Acquire);
+        released
+    }
+
+    fn casts_released(&mut self, position: u64) {
+        let position = position.min(self.out.published());
+        self.casts.set_foreign_released_bytes(position);
+        self.set_limit(Word::CastLimit, position + self.segment.casts().bytes as u64);
+    }
+
+    fn control_released(&mut self, position: u64) {
+        self.control_out.set_released(position);
+        self.set_limit(Word::ControlLimit, self.control_out.released() + self.segment.control().bytes as u64);
+    }
+
+    /// Says, before anything is written there, below which position this member may write.
+    fn set_limit(&self, word: Word, limit: u64) {
+        self.segment.word(word).store(limit, Ordering::Relaxed);
+        fence(Ordering::Release);
+    }
+
+    /// Hands at most `budget` frames to `sink`.
+    #[inline]
+    pub(super) fn receive(
+        &mut self,
+        budget: usize,
+        counters: &mut TransportCounters,
+        sink: &mut impl FnMut(Received),
+    ) -> usize {
+        let mut count = 0;
+        let peers = self.peers.len();
+        let mut at = self.first;
+        for _ in 0..peers {
+            let peer = &mut self.peers[at];
+            at = if at + 1 == peers { 0 } else { at + 1 };
+            let control = peer.control.receive(self.id, (budget - count).div_ceil(2), sink);
+            count += control.frames;
+            let casts = peer.casts.receive(self.id, budget - count, sink);
+            count += casts.frames;
+            counters.dropped += u64::from(control.rubbish) + u64::from(casts.rubbish);
+            if count == budget {
+                self.first = at;
+                break;
+            }
+        }
+        self.idle = count == 0;
+        count
+    }
+
+    /// Whether anything is there to be received.
+    pub(super) fn ready(&self) -> bool {
+        self.peers.iter().any(|peer| peer.casts.ready() || peer.control.ready())
+    }
+
+    /// Makes the next reap look at the clock for missing peers.
+    pub(super) fn look_soon(&mut self) {
+        self.search.reaps = 0;
+    }
+
+    /// Maps the segments of members that have opened meanwhile.
+    pub(super) fn look_for_peers(
+        &mut self,
+        shm: &ShmOptions,
+        counters: &mut TransportCounters,
+        notes: &mut Vec<String>,
+    ) {
+        if self.search.reaps > 0 {
+            self.search.reaps -= 1;
+            return;
+        }
+        self.search.reaps = SEARCH_REAPS;
+        let now = Instant::now();
+        if now < self.search.next {
+            return;
+        }
+        self.search.next = now + self.search.pause;
+        self.search.pause = (self.search.pause * 2).min(SEARCH_PAUSE_MAX);
+        let missing = std::mem::take(&mut self.missing);
+        for rank in missing {
+            counters.system_calls += 1;
+            match PeerSegment::attach(&shm.directory, &self.view, rank) {
+                Attach::Ready(segment) => self.add(rank, segment),
+                Attach::NotYet => self.missing.push(rank),
+                Attach::Refused(why) => {
+                    // Still missing: who is in the way may go away.
+                    self.missing.push(rank);
+                    if !notes.contains(&why) {
+                        counters.dropped += 1;
+                        notes.push(why);
+                    }
+                }
+            }
+        }
+    }
+
+    fn add(&mut self, rank: Rank, segment: PeerSegment) {
+        let own_rank = self.view.rank();
+        let held_max = segment.frames_max() * HELD_FACTOR;
+        let casts = RingReader::new(segment.memory(), segment.casts(), held_max, None);
+        let lines = segment.control().bytes / LINE_BYTES;
+        let held_max = lines.min(CONTROL_HELD_MAX);
+        let control = RingReader::new(segment.memory(), segment.control(), held_max, Some(own_rank));
+        self.peers.push(Peer { casts, control, told: Told::default(), rank, own_rank, segment });
+        // It has read nothing yet.
+        self.read_by_all = 0;
+        self.slowest = self.peers.len() - 1;
+    }
+
+    /// Whether the memory of a received frame has not begun to be reused.
+    pub(super) fn intact(&self, frame: &Frame) -> bool {
+        self.peers.iter().any(|peer| {
+            let limit = |word: Word| peer.segment.word(word).load(Ordering::Relaxed);
+            if peer.casts.owns(frame) {
+                peer.casts.intact(frame, limit(Word::CastLimit))
+            } else {
+                peer.control.owns(frame) && peer.control.intact(frame, limit(Word::ControlLimit))
+            }
+        })
+    }
+
+    /// Takes the segment's name away and says that nothing more will come.
+    pub(super) fn close(&self) {
+        self.segment.close();
+    }
+
+    /// After closing: tells peers that nothing of theirs is held, as far as that is so. Whether all is done.
+    pub(super) fn release_all(&mut self) -> bool {
+        for rank in &self.missing {
+            release_everything(&self.segment, *rank);
+        }
+        self.missing.clear();
+        self.peers.retain_mut(|peer| {
+            let done = peer.casts.idle() && peer.control.idle();
+            if done {
+                release_everything(&self.segment, peer.rank);
+            } else {
+                peer.tell(&self.segment, true);
+            }
+            !done
+        });
+        self.peers.is_empty()
+    }
+}
+
+impl Peer {
+    /// A word of the line on which the peer tells what it has read and released of ours.
+    #[inline]
+    fn cursor(&self, cursor: Cursor) -> &AtomicU64 {
+        self.segment.cursor(self.own_rank, cursor)
+    }
+
+    /// Writes what was read and released of the peer's rings to its line, if it is news; unless `all`, only if it is
+    /// much: the peer looks at that line, and each write takes it away from it.
+    #[inline]
+    fn tell(&mut self, own: &Segment, all: bool) {
+        // Skipped bytes are released with the frame before them, and are not a frame's any more once another is held.
+        let now = Told {
+            read: self.casts.position(),
+            released: self.casts.released().max(self.told.released),
+            control: self.control.released().max(self.told.control),
+        };
+        if now == self.told {
+            return;
+        }
+        let news = (now.read - self.told.read)
+            .max(now.released - self.told.released)
+            .max(now.control - self.told.control);
+        if all || news >= TELL_BYTES {
+            // Release: all reads of what is released come before.
+            own.cursor(self.rank, Cursor::CastsRead).store(now.read, Ordering::Relaxed);
+            own.cursor(self.rank, Cursor::CastsReleased).store(now.released, Ordering::Release);
+            own.cursor(self.rank, Cursor::ControlReleased).store(now.control, Ordering::Release);
+            self.told = now;
+        }
+    }
+}
+
+fn release_everything(own: &Segment, rank: Rank) {
+    for cursor in [Cursor::CastsRead, Cursor::CastsReleased, Cursor::ControlReleased] {
+        own.cursor(rank, cursor).store(EVERYTHING, Ordering::Release);
+    }
+}
+
+/// The sizes of a member's rings, each the sum of its holders.
+fn sizes(options: &ChannelOptions, frame_bytes: usize) -> Sizes {
+    // Own casts at their largest, one that does not fit before the ring's end, and the line behind the newest.
+    let cast = whole_lines(STAMP_BYTES + frame_bytes + TAILROOM_BYTES);
+    let cast_bytes = (options.cast_frames.max(4) + 2) * cast;
+    // As many entries as there are control frames, of which a few may be retransmissions of two frames' length.
+    let entry = whole_lines(CONTROL_HEAD_BYTES + frame_bytes + TAILROOM_BYTES);
+    let control_bytes = (options.control_frames + 8) * entry;
+    Sizes {
+        cast_bytes: cast_bytes.next_power_of_two().max(RING_BYTES_MIN),
+        control_bytes: control_bytes.next_power_of_two().max(RING_BYTES_MIN),
+        frames_max: options.cast_frames.max(4).next_power_of_two().min(FRAMES_MAX),
+    }
+}
+
+const RING_BYTES_MIN: usize = 4096;

@@ -1,0 +1,255 @@
+//! Shared memory: members on one host read what each of them writes, in place.
+//!
+//! Every member of a view has a *segment*, a file named by group, incarnation and view, which it alone writes and all
+//! others map read-only. A cast is written once, where it will be read: the region [`Channel::casts`] *is* the ring.
+//!
+//! ```text
+//!   member 0                            member 1
+//!   segment 0 (written by 0)            segment 1 (written by 1)
+//!   | cursors | control | casts |       | cursors | control | casts |
+//!        |         |        '--- read in place by 1 ---.
+//!        |         '------------ read in place by 1 ---|
+//!        '--- what 0 has read       what 1 has read ---' (the cursor line of rank 0 in segment 1)
+//!             and released of 1     and released of 0
+//! ```
+//!
+//! - A frame is published by one store: its stamp. Readers poll the word where the next stamp will be.
+//! - A frame of the cast ring that is submitted to [`Destination::All`] without a body goes out in place. Everything
+//!   else (control messages, sends, retransmissions, casts to a subset) is copied into the control ring together with
+//!   the members it is for; the cast ring then says void where its frame was.
+//! - No byte is reused before every member of the view has released it, so nothing is lost, and a member that opens
+//!   late still finds what was cast before. A member that closes has released everything.
+//! - Within each of the two rings a sender's frames arrive in order of submission; a frame of one ring may overtake
+//!   one of the other. That is all that [`Caps::reorders`] means here.
+//! - [`TransportCounters::copies`] counts payloads that exist twice through this transport: retransmitted bodies and
+//!   casts that could not go in place. What was written into the control region (control messages, sends) is always
+//!   staged through the control ring and not counted.
+//!
+//! Members on one host are one trust domain for payload bytes: a member that breaks the rules can change bytes that
+//! others are reading. Stamps, destinations and cursors are read once, atomically, and checked: they can stop a ring
+//! from being read ([`TransportCounters::dropped`]), never make a reader leave the mapping.
+#![allow(unsafe_code)]
+
+mod channel;
+mod ring;
+mod segment;
+mod stamp;
+
+use std::path::PathBuf;
+use std::sync::atomic::{Ordering, fence};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::transport::{
+    Caps, Channel, ChannelId, ChannelOptions, Full, Received, Transmit, Transport, TransportCounters,
+    TransportError,
+};
+use crate::view::LocalView;
+
+use channel::Open;
+
+/// The largest frame.
+pub const FRAME_BYTES_MAX: usize = 1 << 20;
+
+/// Where segments are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShmOptions {
+    /// A directory on a tmpfs, the same for all members.
+    pub directory: PathBuf,
+}
+
+impl Default for ShmOptions {
+    fn default() -> ShmOptions {
+        ShmOptions { directory: PathBuf::from("/dev/shm") }
+    }
+}
+
+/// The shared-memory transport of one thread.
+pub struct Shm {
+    options: ShmOptions,
+    /// By the low bits of the channel's id.
+    channels: Vec<Option<Box<Open>>>,
+    /// Closed channels of which somebody still holds frames.
+    closing: Vec<Open>,
+    opened: u32,
+    counters: TransportCounters,
+    notes: Vec<String>,
+}
+
+/// Channels are told apart by index and by how many were opened before.
+const INDEX_BITS: u32 = 8;
+/// Parked, the rings are looked at this often.
+const PARK_MIN: Duration = Duration::from_micros(20);
+const PARK_MAX: Duration = Duration::from_micros(500);
+
+impl Shm {
+    /// A transport without channels.
+    pub fn new(options: ShmOptions) -> Shm {
+        Shm {
+            options,
+            channels: Vec::new(),
+            closing: Vec::new(),
+            opened: 0,
+            counters: TransportCounters::default(),
+            notes: Vec::new(),
+        }
+    }
+
+    /// How many other members of the channel's view have been found.
+    pub fn peers(&self, channel: ChannelId) -> usize {
+        self.get(channel).map_or(0, Open::peers)
+    }
+
+    /// Whether the bytes of a received frame, *copied before this call*, are what the sender published: whether its
+    /// memory had not begun to be reused by then. False for a frame that is not of this channel.
+    ///
+    /// Frames that are held are not reused by senders that keep the rules; this is for those that were stopped and
+    /// continued, and for what is to be forwarded in their place.
+    pub fn intact(&self, received: &Received) -> bool {
+        // Reads of the copy come before the reads of limit and stamp.
+        fence(Ordering::Acquire);
+        self.get(received.channel).is_some_and(|open| open.intact(&received.frame))
+    }
+
+    #[inline]
+    fn get(&self, channel: ChannelId) -> Option<&Open> {
+        let index = channel.0 as usize & ((1 << INDEX_BITS) - 1);
+        self.channels.get(index)?.as_deref().filter(|open| open.id() == channel)
+    }
+
+    #[inline]
+    fn get_mut(&mut self, channel: ChannelId) -> Option<&mut Open> {
+        let index = channel.0 as usize & ((1 << INDEX_BITS) - 1);
+        self.channels.get_mut(index)?.as_deref_mut().filter(|open| open.id() == channel)
+    }
+
+    #[cold]
+    fn finish_closing(&mut self) {
+        self.closing.retain_mut(|open| !open.release_all());
+    }
+}
+
+impl Transport for Shm {
+    fn caps(&self) -> Caps {
+        Caps {
+            name: "shm",
+            frame_bytes_max: FRAME_BYTES_MAX,
+            multicast: true,
+            integrity: true,
+            loses: false,
+            duplicates: false,
+            reorders: true,
+            zero_copy: true,
+            segmentation: false,
+            notes: self.notes.clone(),
+        }
+    }
+
+    fn open(&mut self, view: &LocalView, options: &ChannelOptions) -> Result<Channel, TransportError> {
+        let index = self.channels.iter().position(Option::is_none).unwrap_or(self.channels.len());
+        assert!(index < 1 << INDEX_BITS, "a transport has at most 256 channels open at once");
+        let id = ChannelId(self.opened << INDEX_BITS | index as u32);
+        let (open, channel) = Open::new(id, &self.options, view, options)?;
+        self.opened = self.opened.wrapping_add(1);
+        if options.huge_pages && self.notes.is_empty() {
+            self.notes.push("segments are on ordinary pages: huge pages were asked for".into());
+        }
+        if index == self.channels.len() {
+            self.channels.push(None);
+        }
+        self.channels[index] = Some(open);
+        Ok(channel)
+    }
+
+    fn close(&mut self, channel: ChannelId) {
+        if self.get(channel).is_none() {
+            return;
+        }
+        let index = channel.0 as usize & ((1 << INDEX_BITS) - 1);
+        if let Some(mut open) = self.channels[index].take() {
+            open.close();
+            if !open.release_all() {
+                self.closing.push(*open);
+            }
+        }
+    }
+
+    #[inline]
+    fn submit(&mut self, transmit: Transmit) -> Result<(), Full> {
+        let Some(open) = self.get_mut(transmit.channel) else {
+            self.counters.dropped += 1;
+            return Ok(());
+        };
+        if open.publish_in_place(&transmit) {
+            self.counters.frames_sent += 1;
+            return Ok(());
+        }
+        self.counters.copies += u64::from(open.push(transmit)?);
+        self.counters.frames_sent += 1;
+        Ok(())
+    }
+
+    /// Nothing: a frame is out as soon as it is submitted.
+    #[inline]
+    fn flush(&mut self) {}
+
+    #[inline]
+    fn reap(&mut self) {
+        for open in self.channels.iter_mut().flatten() {
+            if open.reap() {
+                open.look_for_peers(&self.options, &mut self.counters, &mut self.notes);
+            }
+        }
+        if !self.closing.is_empty() {
+            self.finish_closing();
+        }
+    }
+
+    #[inline]
+    fn receive(&mut self, budget: usize, sink: &mut impl FnMut(Received)) -> usize {
+        let mut count = 0;
+        for open in self.channels.iter_mut().flatten() {
+            count += open.receive(budget - count, &mut self.counters, sink);
+        }
+        self.counters.frames_received += count as u64;
+        count
+    }
+
+    #[inline]
+    fn busy(&self, channel: ChannelId) -> bool {
+        self.get(channel).is_some_and(Open::busy)
+    }
+
+    fn wait(&mut self, timeout: Duration) {
+        let start = Instant::now();
+        let mut pause = PARK_MIN;
+        // The first look comes before any sleep; each further one after a longer sleep, up to `PARK_MAX`.
+        while !self.channels.iter().flatten().any(|open| open.ready()) {
+            let left = timeout.saturating_sub(start.elapsed());
+            if left.is_zero() {
+                break;
+            }
+            thread::sleep(pause.min(left));
+            self.counters.system_calls += 1;
+            pause = (pause * 2).min(PARK_MAX);
+        }
+        for open in self.channels.iter_mut().flatten() {
+            open.look_soon();
+        }
+    }
+
+    fn counters(&self) -> TransportCounters {
+        self.counters
+    }
+}
+
+impl Drop for Shm {
+    fn drop(&mut self) {
+        for mut open in self.channels.drain(..).flatten() {
+            open.close();
+            // What is still held stays told as held: its memory is not reused while this process can read it.
+            open.release_all();
+        }
+        self.finish_closing();
+    }
+}

@@ -1,0 +1,380 @@
+//! The two ends of a ring of stamped frames: a writer that publishes, a reader that adopts.
+//!
+//! The writer clears the stamp word *behind* a frame before it publishes the frame, so a reader that has followed all
+//! stamps never meets a word that was not written for it. Positions only grow; a position's place in the ring is the
+//! position modulo the ring's size.
+
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU64, Ordering, fence};
+
+use crate::buf::{Frame, LINE_BYTES, Memory, Region, RingOptions};
+use crate::id::{Rank, RankSet};
+use crate::transport::{ChannelId, Destination, Received};
+
+use super::stamp::{Generations, STAMP_BYTES, START_MAX, Stamp, extent};
+
+/// Where a ring lies in its segment.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Geometry {
+    pub(super) offset: usize,
+    /// A power of two.
+    pub(super) bytes: usize,
+    pub(super) stamps: Generations,
+}
+
+/// The stamp words of a ring.
+struct Stamps {
+    base: NonNull<u8>,
+    mask: u64,
+    generations: Generations,
+    /// Keeps the mapping.
+    _memory: Memory,
+}
+
+impl Stamps {
+    fn new(memory: &Memory, geometry: Geometry) -> Stamps {
+        assert!(geometry.bytes.is_power_of_two() && geometry.offset.is_multiple_of(LINE_BYTES));
+        assert!(geometry.offset + geometry.bytes <= memory.bytes(), "the ring overruns its segment");
+        // SAFETY: inside the mapping, as just checked.
+        let base = unsafe { memory.base().add(geometry.offset) };
+        let mask = geometry.bytes as u64 - 1;
+        Stamps { base, mask, generations: geometry.stamps, _memory: memory.clone() }
+    }
+
+    #[inline]
+    fn at(&self, position: u64) -> usize {
+        (position & self.mask) as usize
+    }
+
+    /// The stamp word at `position`, a multiple of the cache line.
+    #[inline]
+    fn word(&self, position: u64) -> &AtomicU64 {
+        debug_assert!(position.is_multiple_of(LINE_BYTES as u64));
+        // SAFETY: `at` is below the ring's size, which `new` checked to lie in the mapping kept by `_memory`; lines
+        // are aligned. The first word of a line at which a frame begins is touched only atomically: applications
+        // write behind it (`link_headroom_bytes`). Attacked by the tests with a hostile writer in `tests/shm.rs`.
+        unsafe { AtomicU64::from_ptr(self.base.as_ptr().add(self.at(position)).cast()) }
+    }
+}
+
+/// The writer's end.
+pub(super) struct Publisher {
+    stamps: Stamps,
+    /// Readers can follow the stamps up to here, where they find zero.
+    published: u64,
+    /// Where the newest frame begins.
+    newest: u64,
+}
+
+impl Publisher {
+    pub(super) fn new(memory: &Memory, geometry: Geometry) -> Publisher {
+        Publisher { stamps: Stamps::new(memory, geometry), published: 0, newest: 0 }
+    }
+
+    #[inline]
+    pub(super) fn published(&self) -> u64 {
+        self.published
+    }
+
+    #[inline]
+    pub(super) fn newest(&self) -> u64 {
+        self.newest
+    }
+
+    /// Publishes the frame `start..end` at `position`, not before what is published; what was skipped is void.
+    #[inline]
+    pub(super) fn frame(&mut self, position: u64, start: usize, end: usize) {
+        if position != self.published {
+            self.void(position);
+        }
+        let next = position + extent(end) as u64;
+        self.stamps.word(next).store(0, Ordering::Relaxed);
+        let stamp = self.stamps.generations.frame(position, start, end - start);
+        self.stamps.word(position).store(stamp, Ordering::Release);
+        self.published = next;
+        self.newest = position;
+    }
+
+    /// Makes readers skip everything up to `position`.
+    #[cold]
+    pub(super) fn void(&mut self, position: u64) {
+        assert!(position > self.published, "published positions only grow");
+        self.stamps.word(position).store(0, Ordering::Relaxed);
+        let stamp = self.stamps.generations.void(self.published, position - self.published);
+        self.stamps.word(self.published).store(stamp, Ordering::Release);
+        self.published = position;
+    }
+}
+
+/// The writer's end of the control ring: entries are copied in, each with the members it is for.
+///
+/// ```text
+/// | stamp 8 | destination 8 | (ranks 32) | bytes ... |
+/// ```
+pub(super) struct ControlRing {
+    publisher: Publisher,
+    /// All readers have released everything before this position.
+    released: u64,
+    bytes: u64,
+}
+
+const DESTINATION_ALL: u64 = 1;
+const DESTINATION_ONE: u64 = 2;
+const DESTINATION_SOME: u64 = 3;
+const DESTINATION_AT: usize = STAMP_BYTES;
+const RANKS_AT: usize = DESTINATION_AT + 8;
+const RANKS_BYTES: usize = size_of::<RankSet>();
+
+/// Bytes before the content of a control entry, at most.
+pub(super) const CONTROL_HEAD_BYTES: usize = RANKS_AT + RANKS_BYTES;
+
+impl ControlRing {
+    pub(super) fn new(memory: &Memory, geometry: Geometry) -> ControlRing {
+        let publisher = Publisher::new(memory, geometry);
+        ControlRing { publisher, released: 0, bytes: geometry.bytes as u64 }
+    }
+
+    #[inline]
+    pub(super) fn free_bytes(&self) -> u64 {
+        self.bytes - (self.publisher.published - self.released)
+    }
+
+    pub(super) fn released(&self) -> u64 {
+        self.released
+    }
+
+    /// Readers have released everything before `position`. Nonsense is bounded, what goes back ignored.
+    pub(super) fn set_released(&mut self, position: u64) {
+        self.released = position.clamp(self.released, self.publisher.published);
+    }
+
+    /// Copies `head` and `body` in for `to` and publishes them; false, with nothing done, if there is no room.
+    pub(super) fn push(&mut self, to: &Destination, head: &[u8], body: &[u8]) -> bool {
+        let start = if matches!(to, Destination::Some(_)) { CONTROL_HEAD_BYTES } else { RANKS_AT };
+        let end = start + head.len() + body.len();
+        let extent = extent(end) as u64;
+        let published = self.publisher.published;
+        let left = self.bytes - (published & (self.bytes - 1));
+        let position = if extent > left { published + left } else { published };
+        // A line stays free behind the entry, for the stamp that comes next.
+        if position + extent + LINE_BYTES as u64 > self.released + self.bytes {
+            return false;
+        }
+        let at = self.publisher.stamps.at(position);
+        // SAFETY: `at + extent` is inside the ring: an entry that would wrap begins at the ring's start, and `extent`
+        // is at most `bytes` as the sum above shows. No reader reads there: all have released what was before, and
+        // the entry is not published yet. Attacked by `a_full_control_ring_refuses_and_goes_on` in `tests/shm.rs`.
+        unsafe {
+            let entry = self.publisher.stamps.base.as_ptr().add(at);
+            let (tag, ranks) = destination(to);
+            entry.add(DESTINATION_AT).cast::<u64>().write(tag);
+            if let Some(ranks) = ranks {
+                entry.add(RANKS_AT).cast::<[u64; RANKS_BYTES / 8]>().write(ranks);
+            }
+            entry.add(start).copy_from_nonoverlapping(head.as_ptr(), head.len());
+            entry.add(start + head.len()).copy_from_nonoverlapping(body.as_ptr(), body.len());
+        }
+        self.publisher.frame(position, start, end);
+        true
+    }
+}
+
+fn destination(to: &Destination) -> (u64, Option<[u64; RANKS_BYTES / 8]>) {
+    match to {
+        Destination::All => (DESTINATION_ALL, None),
+        Destination::One(rank) => (DESTINATION_ONE | u64::from(rank.0) << 8, None),
+        Destination::Some(ranks) => {
+            let mut words = [0; RANKS_BYTES / 8];
+            for rank in ranks.iter() {
+                words[rank.index() / 64] |= 1 << (rank.index() % 64);
+            }
+            (DESTINATION_SOME, Some(words))
+        }
+    }
+}
+
+/// The reader's end.
+pub(super) struct RingReader {
+    /// The next stamp, or a word that is always zero once the ring was found to be rubbish.
+    next: NonNull<AtomicU64>,
+    position: u64,
+    stamps: Stamps,
+    /// The frames handed out.
+    region: Region,
+    /// Entries say whom they are for, and this is the reader: a control ring.
+    addressed: Option<Rank>,
+}
+
+/// What one look into a ring brought.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Taken {
+    pub(super) frames: usize,
+    /// The ring turned out to be rubbish just now.
+    pub(super) rubbish: bool,
+}
+
+/// So much may be skipped without being counted against the budget.
+const SKIPPED_FREE: usize = 4;
+
+static NOTHING: AtomicU64 = AtomicU64::new(0);
+
+impl RingReader {
+    /// A reader of a ring in `memory`, mapped read-only, that can have `frames_max` frames out at once.
+    pub(super) fn new(
+        memory: &Memory,
+        geometry: Geometry,
+        frames_max: usize,
+        addressed: Option<Rank>,
+    ) -> RingReader {
+        let stamps = Stamps::new(memory, geometry);
+        let region = Region::ring(
+            memory.clone(),
+            RingOptions {
+                offset_bytes: geometry.offset,
+                ring_bytes: geometry.bytes,
+                frames_max,
+                link_headroom_bytes: STAMP_BYTES,
+                // Nothing is ever taken here, only adopted.
+                frame_bytes: LINE_BYTES,
+            },
+        );
+        let next = NonNull::from(stamps.word(0));
+        RingReader { next, position: 0, stamps, region, addressed }
+    }
+
+    /// Whether something is there, or was when last looked at.
+    #[inline]
+    pub(super) fn ready(&self) -> bool {
+        // SAFETY: `next` is a stamp word of the mapping that `stamps` keeps, or the static.
+        unsafe { self.next.as_ref() }.load(Ordering::Relaxed) != 0
+    }
+
+    /// Hands at most `budget` frames to `sink`.
+    #[inline]
+    pub(super) fn receive(
+        &mut self,
+        channel: ChannelId,
+        budget: usize,
+        sink: &mut impl FnMut(Received),
+    ) -> Taken {
+        let mut taken = Taken::default();
+        // What is skipped (void, or for others) costs turns too: a writer of nothing else must not keep the reader.
+        for _ in 0..budget.saturating_add(SKIPPED_FREE) {
+            if taken.frames == budget {
+                break;
+            }
+            // SAFETY: as in `ready`.
+            let word = unsafe { self.next.as_ref() }.load(Ordering::Relaxed);
+            if word == 0 {
+                break;
+            }
+            // With the writer's release store of the stamp: what it wrote before is seen after.
+            fence(Ordering::Acquire);
+            match self.stamps.generations.parse(self.position, word) {
+                Stamp::Frame { start, end, extent } => {
+                    if start < STAMP_BYTES || self.stamps.at(self.position) + extent > self.bytes() {
+                        taken.rubbish = self.give_up();
+                        break;
+                    }
+                    match self.for_me(start) {
+                        Some(true) => {}
+                        Some(false) => {
+                            self.advance(extent as u64);
+                            continue;
+                        }
+                        None => {
+                            taken.rubbish = self.give_up();
+                            break;
+                        }
+                    }
+                    let Ok(frame) = self.region.adopt(self.position, extent, start, end) else { break };
+                    self.advance(extent as u64);
+                    taken.frames += 1;
+                    sink(Received { channel, frame, from: start, to: end });
+                }
+                Stamp::Void { extent } if extent > 0 && extent <= self.bytes() as u64 => self.advance(extent),
+                Stamp::Nothing | Stamp::Void { .. } | Stamp::Rubbish => {
+                    taken.rubbish = self.give_up();
+                    break;
+                }
+            }
+        }
+        taken
+    }
+
+    /// Whether the entry is for this member; none if it says nothing sensible. Its content begins at `start`.
+    #[inline]
+    fn for_me(&self, start: usize) -> Option<bool> {
+        let Some(rank) = self.addressed else { return Some(true) };
+        let word = |offset: usize| {
+            // SAFETY: the entry, of at least `start` plus tailroom bytes, was checked to lie in the ring; `offset` is
+            // below `start`. Each word is read once.
+            let word = unsafe { self.stamps.base.as_ptr().add(self.stamps.at(self.position) + offset) };
+            // SAFETY: as above; aligned, as entries begin on lines and `offset` is a multiple of eight.
+            unsafe { AtomicU64::from_ptr(word.cast()) }.load(Ordering::Relaxed)
+        };
+        if start < RANKS_AT {
+            return None;
+        }
+        let tag = word(DESTINATION_AT);
+        match tag & 0xff {
+            DESTINATION_ALL => Some(true),
+            DESTINATION_ONE => Some(tag >> 8 == u64::from(rank.0)),
+            DESTINATION_SOME if start >= CONTROL_HEAD_BYTES => {
+                Some(word(RANKS_AT + rank.index() / 64 * 8) >> (rank.index() % 64) & 1 == 1)
+            }
+            _ => None,
+        }
+    }
+
+    #[inline]
+    fn bytes(&self) -> usize {
+        self.stamps.mask as usize + 1
+    }
+
+    #[inline]
+    fn advance(&mut self, extent: u64) {
+        self.position += extent;
+        self.next = NonNull::from(self.stamps.word(self.position));
+    }
+
+    /// Reads no further: what stands here was not written by a writer that keeps the rules.
+    #[cold]
+    fn give_up(&mut self) -> bool {
+        self.next = NonNull::from(&NOTHING);
+        true
+    }
+
+    /// Everything before this position has been handed out or skipped.
+    #[inline]
+    pub(super) fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// Everything before this position is not held any more.
+    #[inline]
+    pub(super) fn released(&self) -> u64 {
+        if self.idle() { self.position } else { self.region.released_bytes() }
+    }
+
+    /// Whether no frame is held.
+    #[inline]
+    pub(super) fn idle(&self) -> bool {
+        self.region.usage().lent == 0
+    }
+
+    pub(super) fn owns(&self, frame: &Frame) -> bool {
+        self.region.owns(frame)
+    }
+
+    /// Whether the writer had not begun to reuse the memory of `frame` when `limit`, the position below which it
+    /// may write, was read after the frame's bytes.
+    pub(super) fn intact(&self, frame: &Frame, limit: u64) -> bool {
+        let (position, start) = (frame.position(), frame.start());
+        if start > START_MAX {
+            return false;
+        }
+        let stamp = self.stamps.generations.frame(position, start, frame.end() - start);
+        limit <= position + self.bytes() as u64 && self.stamps.word(position).load(Ordering::Relaxed) == stamp
+    }
+}

@@ -1,0 +1,417 @@
+//! Segments: one file per (sender incarnation, view), written by its sender alone.
+//!
+//! ```text
+//! | header 512 B | a cursor line per member, 128 B each | control ring | cast ring |
+//! ```
+//!
+//! All words are read and written as 64-bit atomics. The magic is written last: a segment without it is still being
+//! made. Readers map the file read-only, so what a reader has read and released of a sender's rings stands in the
+//! *reader's* segment, on the cursor line of the sender's rank.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering, fence};
+
+use crate::buf::Memory;
+use crate::id::{Hasher64, Rank};
+use crate::transport::TransportError;
+use crate::view::LocalView;
+
+use super::ring::Geometry;
+use super::stamp::Generations;
+
+/// What a segment is to hold.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sizes {
+    pub(super) cast_bytes: usize,
+    pub(super) control_bytes: usize,
+    /// Frames the writer may have out of its cast ring at once.
+    pub(super) frames_max: usize,
+}
+
+/// Words of the header, by index.
+#[derive(Clone, Copy)]
+#[repr(usize)]
+pub(super) enum Word {
+    Magic = 0,
+    Version,
+    Bytes,
+    Members,
+    Group,
+    Incarnation,
+    ViewCounter,
+    ViewCoordinator,
+    Rank,
+    /// The owner's process id, start time (clock ticks after boot) and boot id: enough to know that it is gone.
+    Pid,
+    StartTime,
+    BootHigh,
+    BootLow,
+    /// The seed of all stamps' generations.
+    Generation,
+    CastBytes,
+    ControlBytes,
+    FramesMax,
+    /// The owner has closed: nothing more will be published.
+    Closed,
+    /// The owner may have written below these positions: on a line of its own.
+    CastLimit = 24,
+    ControlLimit,
+}
+
+/// A member's cursor line, by index of its words.
+#[derive(Clone, Copy)]
+pub(super) enum Cursor {
+    /// Casts before this position have been handed to the endpoint.
+    CastsRead = 0,
+    /// Casts before this position are not held any more.
+    CastsReleased,
+    /// Control entries before this position are not held any more.
+    ControlReleased,
+}
+
+const MAGIC: u64 = u64::from_le_bytes(*b"wadjetsh");
+const VERSION: u64 = 1;
+const HEADER_BYTES: usize = 512;
+/// Two cache lines: neighbouring lines are fetched in pairs.
+const CURSORS_BYTES: usize = 128;
+const PAGE_BYTES: usize = 4096;
+/// The smallest and largest ring that a reader accepts.
+const RING_BYTES: std::ops::RangeInclusive<u64> = 1 << 12..=1 << 40;
+/// The most frames a writer has out at once and a reader accepts to keep book of.
+pub(super) const FRAMES_MAX: usize = 1 << 18;
+
+/// A segment of this process.
+pub(super) struct Segment {
+    memory: Memory,
+    path: PathBuf,
+    sizes: Sizes,
+    members: usize,
+    generation: u64,
+}
+
+/// Another member's segment, mapped read-only.
+pub(super) struct PeerSegment {
+    memory: Memory,
+    sizes: Sizes,
+    members: usize,
+    generation: u64,
+}
+
+/// What came of looking for a peer's segment.
+pub(super) enum Attach {
+    Ready(PeerSegment),
+    /// Not there, or not ready.
+    NotYet,
+    /// There is something else under that name.
+    Refused(String),
+}
+
+/// The file of a member's segment.
+pub(super) fn path(directory: &Path, view: &LocalView, rank: Rank) -> PathBuf {
+    let (group, id) = (view.view().group, view.view().id);
+    let incarnation = view.member(rank).incarnation;
+    directory.join(format!("wadjet-{group}-{incarnation}-{:x}-{}", id.counter, id.coordinator))
+}
+
+impl Segment {
+    /// Makes this member's segment.
+    pub(super) fn create(
+        directory: &Path,
+        view: &LocalView,
+        sizes: Sizes,
+    ) -> Result<Segment, TransportError> {
+        let members = view.size();
+        let path = path(directory, view, view.rank());
+        let bytes = total_bytes(members, sizes);
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .custom_flags(libc::O_CLOEXEC | libc::O_NOFOLLOW)
+            .open(&path)
+            .map_err(|source| refused(&path, source))?;
+        let unlinked_on_error = Unlink(&path);
+        reserve(&file, bytes).map_err(|source| no_space(&path, bytes, source))?;
+        // SAFETY: the file was just made with this size, under mode 0600, by the only process that writes it; nothing
+        // in this crate truncates a segment.
+        let memory = unsafe { Memory::shared_writable(&file, bytes)? };
+        std::mem::forget(unlinked_on_error);
+        let segment = Segment { memory, path, sizes, members, generation: generation(view) };
+        segment.write_header(view);
+        Ok(segment)
+    }
+
+    fn write_header(&self, view: &LocalView) {
+        let set = |word: Word, value: u64| self.word(word).store(value, Ordering::Relaxed);
+        let owner = Owner::this_process();
+        let (group, id) = (view.view().group, view.view().id);
+        set(Word::Version, VERSION);
+        set(Word::Bytes, self.memory.bytes() as u64);
+        set(Word::Members, self.members as u64);
+        set(Word::Group, group.0);
+        set(Word::Incarnation, view.member(view.rank()).incarnation.0);
+        set(Word::ViewCounter, id.counter);
+        set(Word::ViewCoordinator, id.coordinator.0);
+        set(Word::Rank, u64::from(view.rank().0));
+        set(Word::Pid, owner.pid);
+        set(Word::StartTime, owner.start_time);
+        set(Word::BootHigh, owner.boot_id.0);
+        set(Word::BootLow, owner.boot_id.1);
+        set(Word::Generation, self.generation);
+        set(Word::CastBytes, self.sizes.cast_bytes as u64);
+        set(Word::ControlBytes, self.sizes.control_bytes as u64);
+        set(Word::FramesMax, self.sizes.frames_max as u64);
+        self.word(Word::Magic).store(MAGIC, Ordering::Release);
+    }
+
+    pub(super) fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    pub(super) fn casts(&self) -> Geometry {
+        geometry_of_casts(self.members, self.sizes, self.generation)
+    }
+
+    pub(super) fn control(&self) -> Geometry {
+        geometry_of_control(self.members, self.sizes, self.generation)
+    }
+
+    pub(super) fn word(&self, word: Word) -> &AtomicU64 {
+        word_at(&self.memory, word as usize * 8)
+    }
+
+    /// A word of the line on which this member tells `rank` what it has read and released.
+    pub(super) fn cursor(&self, rank: Rank, cursor: Cursor) -> &AtomicU64 {
+        word_at(&self.memory, cursor_offset(rank, cursor))
+    }
+
+    /// Says that nothing more will come, and takes the name away. Who has mapped the segment keeps it.
+    pub(super) fn close(&self) {
+        self.word(Word::Closed).store(1, Ordering::Release);
+        // Somebody may have removed it by hand; there is nobody to tell.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+impl PeerSegment {
+    /// Looks for the segment of the member at `rank`.
+    pub(super) fn attach(directory: &Path, view: &LocalView, rank: Rank) -> Attach {
+        let path = path(directory, view, rank);
+        let open = OpenOptions::new().read(true).custom_flags(libc::O_CLOEXEC | libc::O_NOFOLLOW).open(&path);
+        let file = match open {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Attach::NotYet,
+            Err(error) => return Attach::Refused(format!("{}: {error}", path.display())),
+        };
+        let refuse = |why: &str| Attach::Refused(format!("{}: {why}", path.display()));
+        let bytes = match file.metadata() {
+            // SAFETY: `geteuid` has no preconditions.
+            Ok(data) if !data.is_file() || data.uid() != unsafe { libc::geteuid() } => {
+                return refuse("not a file of this user; remove it");
+            }
+            Ok(data) => data.len() as usize,
+            Err(error) => return refuse(&error.to_string()),
+        };
+        if bytes < HEADER_BYTES {
+            return Attach::NotYet;
+        }
+        // SAFETY: the file has this size and is never truncated by its owner, a member on this host with this user
+        // (design section 7: one trust domain). Metadata is read through atomics and checked; payload is trusted.
+        let memory = match unsafe { Memory::shared_readable(&file, bytes) } {
+            Ok(memory) => memory,
+            Err(error) => return refuse(&error.to_string()),
+        };
+        PeerSegment::check(memory, view, rank).unwrap_or_else(refuse)
+    }
+
+    fn check(memory: Memory, view: &LocalView, rank: Rank) -> Result<Attach, &'static str> {
+        let get = |word: Word| word_at(&memory, word as usize * 8).load(Ordering::Relaxed);
+        match get(Word::Magic) {
+            MAGIC => fence(Ordering::Acquire),
+            0 => return Ok(Attach::NotYet),
+            _ => return Err("not a segment; remove it"),
+        }
+        if get(Word::Version) != VERSION {
+            return Err("a segment of another version; run one version on all members of this host");
+        }
+        let (group, id) = (view.view().group, view.view().id);
+        let identity = [
+            (Word::Group, group.0),
+            (Word::Incarnation, view.member(rank).incarnation.0),
+            (Word::ViewCounter, id.counter),
+            (Word::ViewCoordinator, id.coordinator.0),
+            (Word::Rank, u64::from(rank.0)),
+            (Word::Members, view.size() as u64),
+        ];
+        if identity.iter().any(|(word, value)| get(*word) != *value) {
+            return Err("a segment of another view; members do not agree on this one");
+        }
+        let (cast, control, frames) = (get(Word::CastBytes), get(Word::ControlBytes), get(Word::FramesMax));
+        let ring = |bytes: u64| bytes.is_power_of_two() && RING_BYTES.contains(&bytes);
+        if !ring(cast) || !ring(control) || !frames.is_power_of_two() || frames > FRAMES_MAX as u64 {
+            return Err("a segment with impossible sizes; its owner must start anew");
+        }
+        let sizes =
+            Sizes { cast_bytes: cast as usize, control_bytes: control as usize, frames_max: frames as usize };
+        if total_bytes(view.size(), sizes) > memory.bytes() {
+            return Err("a segment shorter than its header says; its owner must start anew");
+        }
+        let generation = get(Word::Generation);
+        Ok(Attach::Ready(PeerSegment { memory, sizes, members: view.size(), generation }))
+    }
+
+    pub(super) fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    pub(super) fn frames_max(&self) -> usize {
+        self.sizes.frames_max
+    }
+
+    pub(super) fn casts(&self) -> Geometry {
+        geometry_of_casts(self.members, self.sizes, self.generation)
+    }
+
+    pub(super) fn control(&self) -> Geometry {
+        geometry_of_control(self.members, self.sizes, self.generation)
+    }
+
+    pub(super) fn word(&self, word: Word) -> &AtomicU64 {
+        word_at(&self.memory, word as usize * 8)
+    }
+
+    /// A word of the line on which the peer tells `rank` what it has read and released.
+    pub(super) fn cursor(&self, rank: Rank, cursor: Cursor) -> &AtomicU64 {
+        word_at(&self.memory, cursor_offset(rank, cursor))
+    }
+}
+
+/// Who made a segment.
+struct Owner {
+    pid: u64,
+    start_time: u64,
+    boot_id: (u64, u64),
+}
+
+impl Owner {
+    fn this_process() -> Owner {
+        // After the command in parentheses, which may itself contain any character, the start time is the 20th field.
+        let start_time = fs::read_to_string("/proc/self/stat").ok().and_then(|stat| {
+            let (_, fields) = stat.rsplit_once(')')?;
+            fields.split_whitespace().nth(19)?.parse().ok()
+        });
+        let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id")
+            .ok()
+            .and_then(|text| u128::from_str_radix(&text.trim().replace('-', ""), 16).ok())
+            .unwrap_or(0);
+        Owner {
+            pid: u64::from(std::process::id()),
+            start_time: start_time.unwrap_or(0),
+            boot_id: ((boot_id >> 64) as u64, boot_id as u64),
+        }
+    }
+}
+
+/// Removes a file unless forgotten.
+struct Unlink<'a>(&'a Path);
+
+impl Drop for Unlink<'_> {
+    fn drop(&mut self) {
+        // The error that led here is the one to report.
+        let _ = fs::remove_file(self.0);
+    }
+}
+
+/// Gives the file its size in memory that is really there, so that a full file system shows now and not at a touch.
+fn reserve(file: &File, bytes: usize) -> io::Result<()> {
+    const TRIES: usize = 16;
+    for _ in 0..TRIES {
+        // SAFETY: the descriptor is open for the call.
+        match unsafe { libc::posix_fallocate(file.as_raw_fd(), 0, bytes as libc::off_t) } {
+            0 => return Ok(()),
+            libc::EINTR => {}
+            error => return Err(io::Error::from_raw_os_error(error)),
+        }
+    }
+    Err(io::Error::from_raw_os_error(libc::EINTR))
+}
+
+#[cold]
+fn refused(path: &Path, source: io::Error) -> TransportError {
+    let what = path.display().to_string();
+    match source.kind() {
+        io::ErrorKind::AlreadyExists => TransportError::IncarnationInUse(what),
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => TransportError::Permission {
+            what: format!("making {what}"),
+            remedy: "choose a directory on a tmpfs that this user may write".into(),
+        },
+        io::ErrorKind::StorageFull => no_space(path, 0, source),
+        _ => TransportError::Io { what: format!("making {what}"), source },
+    }
+}
+
+#[cold]
+fn no_space(path: &Path, bytes: usize, source: io::Error) -> TransportError {
+    let full = [libc::ENOSPC, libc::EDQUOT, libc::EFBIG, libc::ENOMEM];
+    if source.raw_os_error().is_some_and(|error| full.contains(&error)) {
+        let directory = path.parent().unwrap_or(path).display();
+        return TransportError::NoSpace {
+            what: path.display().to_string(),
+            bytes,
+            remedy: format!(
+                "remove what nobody uses there, enlarge it (mount -o remount,size=... {directory}), ask for fewer or \
+                 smaller frames, or choose another directory"
+            ),
+        };
+    }
+    TransportError::Io { what: format!("reserving {bytes} bytes for {}", path.display()), source }
+}
+
+/// Differs between segments, so that stamps of one are not valid in another that inherits its memory.
+fn generation(view: &LocalView) -> u64 {
+    let (group, id) = (view.view().group, view.view().id);
+    let mut hasher = Hasher64::new(MAGIC);
+    for word in [group.0, id.counter, id.coordinator.0, view.member(view.rank()).incarnation.0] {
+        hasher.word(word);
+    }
+    hasher.finish() >> 36
+}
+
+fn word_at(memory: &Memory, offset: usize) -> &AtomicU64 {
+    assert!(offset.is_multiple_of(8) && offset + 8 <= memory.bytes());
+    // SAFETY: inside the mapping, as just checked, which lives as long as the borrow of `memory`; aligned, as mappings
+    // begin on pages. Header and cursor words are only ever touched through this function, so atomically. Read-only
+    // mappings are only loaded from (relaxed, then a fence). Attacked by `rubbish_*` in `tests/shm.rs`.
+    unsafe { AtomicU64::from_ptr(memory.base().as_ptr().add(offset).cast()) }
+}
+
+fn cursor_offset(rank: Rank, cursor: Cursor) -> usize {
+    HEADER_BYTES + rank.index() * CURSORS_BYTES + cursor as usize * 8
+}
+
+fn control_at(members: usize) -> usize {
+    (HEADER_BYTES + members * CURSORS_BYTES).next_multiple_of(PAGE_BYTES)
+}
+
+fn geometry_of_control(members: usize, sizes: Sizes, generation: u64) -> Geometry {
+    geometry(control_at(members), sizes.control_bytes, generation)
+}
+
+fn geometry_of_casts(members: usize, sizes: Sizes, generation: u64) -> Geometry {
+    geometry(control_at(members) + sizes.control_bytes, sizes.cast_bytes, generation)
+}
+
+fn geometry(offset: usize, bytes: usize, generation: u64) -> Geometry {
+    // Only so many bits enter a stamp; a foreign header may say anything.
+    let seed = generation & u64::from(u32::MAX);
+    Geometry { offset, bytes, stamps: Generations { shift: bytes.trailing_zeros(), seed } }
+}
+
+fn total_bytes(members: usize, sizes: Sizes) -> usize {
+    control_at(members) + sizes.control_bytes + sizes.cast_bytes
+}
