@@ -6,6 +6,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use conformance::Bed;
+use wadjet::transport::fault::{FaultOptions, Faulty};
 use wadjet::transport::memory::{Hub, HubOptions, MemoryTransport};
 use wadjet::transport::udp::{MulticastOptions, UdpOptions, UdpTransport};
 use wadjet::view::Address;
@@ -34,7 +35,7 @@ impl Bed for MemoryBed {
     }
 }
 
-/// Members on loopback addresses of their own, so that tests that run at once do not meet.
+/// Members on loopback addresses of their own, so that tests and processes that run at once do not meet.
 struct UdpBed {
     options: UdpOptions,
     network: Ipv4Addr,
@@ -45,8 +46,8 @@ impl UdpBed {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let next = NEXT.fetch_add(1, Ordering::Relaxed);
         let process = std::process::id();
-        let [_, high, low, _] = (process << 8).to_be_bytes();
-        let network = Ipv4Addr::new(127, 1 + high % 250, low, (next * 8 % 248) as u8);
+        let (mine, block) = (1 + process % 250, (process / 250 + next / 31) % 256);
+        let network = Ipv4Addr::new(127, mine as u8, block as u8, (next % 31 * 8) as u8);
         UdpBed { options, network }
     }
 
@@ -60,8 +61,8 @@ impl UdpBed {
 
     fn multicast() -> UdpBed {
         let mut bed = UdpBed::fan_out();
-        let [_, _, low, host] = bed.network.octets();
-        let group = SocketAddrV4::new(Ipv4Addr::new(239, 255, low, host), 7401);
+        let [_, mine, block, host] = bed.network.octets();
+        let group = SocketAddrV4::new(Ipv4Addr::new(239, mine, block, host), 7401);
         bed.options.multicast = Some(MulticastOptions::to(group));
         bed
     }
@@ -84,6 +85,27 @@ impl Bed for UdpBed {
     }
 }
 
+/// Another bed's transports behind the wrapper that injects faults, without any: it must keep every promise itself.
+struct FaultyBed<B>(B);
+
+impl<B: Bed> Bed for FaultyBed<B> {
+    type Transport = Faulty<B::Transport>;
+
+    fn transport(&mut self, rank: usize) -> Faulty<B::Transport> {
+        Faulty::new(self.0.transport(rank), FaultOptions::default())
+    }
+
+    fn address(&self, rank: usize) -> Address {
+        self.0.address(rank)
+    }
+
+    fn lent(transport: &Faulty<B::Transport>) -> usize {
+        B::lent(transport.inner())
+    }
+}
+
+conformance!(faulty_memory, FaultyBed(MemoryBed::new()));
+conformance!(faulty_udp, FaultyBed(UdpBed::fan_out()));
 conformance!(memory, MemoryBed::new());
 conformance!(udp_fan_out, UdpBed::fan_out());
 conformance!(udp_one_by_one, UdpBed::one_by_one());

@@ -8,6 +8,9 @@
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Wake, Waker};
+use std::thread;
 use std::time::Duration;
 
 use super::{
@@ -276,18 +279,32 @@ impl Transport for MemoryTransport {
         }
     }
 
-    /// Frames come only from this thread, so there is nothing to wait for but the time, unless frames wait already.
+    /// Frames come only from this thread, so there is nothing to wait for but the time or the [`Waker`], unless frames
+    /// wait already.
     fn wait(&mut self, timeout: Duration) {
         let mut links = self.links.iter().flatten();
         let waiting = links.any(|link| link.wire.inboxes[link.own.index()].len() > 0);
         if !waiting {
             self.counters.system_calls += 1;
-            std::thread::park_timeout(timeout);
+            thread::park_timeout(timeout);
         }
+    }
+
+    fn waker(&self) -> Waker {
+        Waker::from(Arc::new(Unpark(thread::current())))
     }
 
     fn counters(&self) -> TransportCounters {
         self.counters
+    }
+}
+
+/// Wakes the one thread that this transport can be on.
+struct Unpark(thread::Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Unpark>) {
+        self.0.unpark();
     }
 }
 

@@ -13,12 +13,14 @@
 //!   comes back.
 //! - `receive` hands over at most `budget` frames per call and never blocks; `wait` is the only call that does.
 
+pub mod fault;
 pub mod memory;
 pub mod shm;
 pub mod udp;
 mod wake;
 
 use std::io;
+use std::task::Waker;
 use std::time::Duration;
 
 use crate::buf::{Frame, MemoryError, Region};
@@ -167,7 +169,7 @@ pub struct TransportCounters {
     pub frames_sent: u64,
     /// Frames handed to the endpoint.
     pub frames_received: u64,
-    /// System calls made.
+    /// System calls made to send, receive and wait; opening and closing are not counted.
     pub system_calls: u64,
     /// Payloads copied, for whatever reason.
     pub copies: u64,
@@ -236,7 +238,8 @@ pub trait Transport {
     /// Closes a channel and gives up what it held.
     fn close(&mut self, channel: ChannelId);
 
-    /// Takes a frame to send. It may stay staged until [`Transport::flush`].
+    /// Takes a frame to send. It may stay staged until [`Transport::flush`]. A frame longer than the channel's frames,
+    /// or of a closed channel, is dropped and counted.
     ///
     /// # Errors
     /// [`Full`] with the frame, which was not sent to anybody.
@@ -257,6 +260,12 @@ pub trait Transport {
 
     /// Blocks until frames may have arrived, somebody woke this transport, or `timeout` is over.
     fn wait(&mut self, timeout: Duration);
+
+    /// Ends [`Transport::wait`] from another thread; if nobody waits, the next wait. The one given here does nothing,
+    /// for transports whose wait never blocks.
+    fn waker(&self) -> Waker {
+        Waker::noop().clone()
+    }
 
     /// What it did so far.
     fn counters(&self) -> TransportCounters;

@@ -541,7 +541,22 @@ pub(crate) fn waiting_ends_when_a_frame_comes_or_the_time_is_over<B: Bed>(bed: B
     party.until(&[0, 1]);
 }
 
-/// Only what was promised is true: a member that stands in the view twice, or an address taken by somebody else.
+pub(crate) fn another_thread_ends_the_wait_and_an_early_wake_is_not_forgotten<B: Bed>(bed: B) {
+    let mut party = Party::new(bed, 2);
+    let start = Instant::now();
+    for _ in 0..100 {
+        let waker = party.members[0].transport.waker();
+        let thread = std::thread::spawn(move || waker.wake());
+        party.members[0].transport.wait(PATIENCE);
+        thread.join().unwrap();
+        assert!(start.elapsed() < PATIENCE);
+    }
+    party.members[0].transport.waker().wake();
+    party.members[0].transport.wait(PATIENCE);
+    assert!(start.elapsed() < PATIENCE);
+}
+
+/// An address, or a place in a view, that somebody holds already.
 pub(crate) fn a_place_that_is_taken_is_refused_in_words_and_its_holder_is_not_disturbed<B: Bed>(bed: B) {
     let mut party = Party::new(bed, 2);
     let mut second = party.bed.transport(0);
@@ -572,6 +587,7 @@ macro_rules! conformance {
             the_receive_budget_is_kept_and_nothing_is_skipped,
             as_many_frames_may_be_held_as_were_asked_for_while_others_come_and_go,
             waiting_ends_when_a_frame_comes_or_the_time_is_over,
+            another_thread_ends_the_wait_and_an_early_wake_is_not_forgotten,
             a_place_that_is_taken_is_refused_in_words_and_its_holder_is_not_disturbed,
         );
     };

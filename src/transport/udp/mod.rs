@@ -165,11 +165,6 @@ impl UdpTransport {
         })
     }
 
-    /// Ends this transport's [`Transport::wait`] from another thread; if it is not waiting, its next wait.
-    pub fn waker(&self) -> Waker {
-        self.alarm.waker()
-    }
-
     /// Received frames held by anybody, those that wait for datagrams included.
     pub fn receive_frames_lent(&self) -> usize {
         // The intakes of a port share its pools.
@@ -430,6 +425,10 @@ impl Transport for UdpTransport {
         let alarm: RawFd = self.alarm.descriptor();
         let rung = ready > 0 && self.polled.iter().any(|p| p.fd == alarm && p.revents != 0);
         self.counters.system_calls += self.alarm.rise(rung);
+    }
+
+    fn waker(&self) -> Waker {
+        self.alarm.waker()
     }
 
     fn counters(&self) -> TransportCounters {

@@ -246,3 +246,38 @@ fn get_option(socket: &OwnedFd, level: i32, option: i32) -> io::Result<i32> {
 fn check(result: i32) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_that_needs_privilege_is_refused_in_words_that_say_what_to_do() {
+        let first = std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start").unwrap();
+        if first.trim().parse::<u16>().unwrap() < 2 {
+            // Here every port is everybody's.
+            return;
+        }
+        // Capabilities belong to a thread: this one gives all of its own up.
+        let refused = std::thread::spawn(|| {
+            let header = [0x2008_0522_u32, 0];
+            let none = [0_u32; 6];
+            // SAFETY: version 3 of the call reads a header of two words and six words of capability sets, which both
+            // arrays are.
+            let result = unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), none.as_ptr()) };
+            assert_eq!(result, 0);
+            bound("127.0.0.1:1".parse().unwrap()).unwrap_err()
+        })
+        .join()
+        .unwrap();
+        assert!(matches!(&refused, TransportError::Permission { .. }), "{refused}");
+        assert!(refused.to_string().contains("choose a port from 1024 on"), "{refused}");
+    }
+
+    #[test]
+    fn what_the_receive_buffer_came_to_is_known() {
+        let socket = new_socket(true).unwrap();
+        let got = size_buffers(&socket, 1 << 16, 1 << 16);
+        assert_eq!(got, 1 << 16);
+    }
+}

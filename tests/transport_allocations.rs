@@ -1,0 +1,108 @@
+//! Once a channel is open, carrying frames allocates nothing.
+//!
+//! Unsafe only to count what the system's allocator is asked for.
+#![allow(unsafe_code)]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+
+use wadjet::id::{GroupId, Incarnation, Rank, ViewId};
+use wadjet::transport::memory::{Hub, HubOptions};
+use wadjet::transport::udp::{UdpOptions, UdpTransport};
+use wadjet::transport::{Channel, ChannelOptions, Destination, Slice, Transmit, Transport};
+use wadjet::view::{Address, LocalView, Member, View};
+
+struct Counting;
+
+thread_local! {
+    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
+}
+
+// SAFETY: every call is passed on unchanged to the system's allocator, which keeps the contract.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.with(|count| count.set(count.get() + 1));
+        // SAFETY: as the caller promised.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: as the caller promised.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+const OPTIONS: ChannelOptions = ChannelOptions {
+    cast_frames: 256,
+    control_frames: 64,
+    receive_frames: 64,
+    frame_bytes: 1400,
+    huge_pages: false,
+};
+
+fn carry<T: Transport>(address: impl Fn(usize) -> String, mut make: impl FnMut() -> T) {
+    let members =
+        (0..3).map(|at| Member { incarnation: Incarnation(at), address: Address(address(at as usize)) });
+    let view = View {
+        group: GroupId::named("allocations"),
+        id: ViewId { counter: 1, coordinator: Incarnation(0) },
+        members: members.collect(),
+        spec: String::new(),
+        wire_version: 1,
+        salt: 0,
+    };
+    let mut members: Vec<(T, Channel)> = (0..3)
+        .map(|own| {
+            let mut transport = make();
+            let channel =
+                transport.open(&LocalView::new(view.clone(), Incarnation(own)).unwrap(), &OPTIONS).unwrap();
+            (transport, channel)
+        })
+        .collect();
+    let before = ALLOCATIONS.with(Cell::get);
+    let mut got = 0;
+    for round in 0..500_usize {
+        let (sender, channel) = &mut members[round % 3];
+        // Now many of one size, now few of several, to all and to one, whole and in parts.
+        for at in 0..if round % 50 < 25 { 40 } else { 1 } {
+            let mut frame = channel.casts.take(0).unwrap();
+            frame.grow(100 + round % 7 * 150).unwrap().fill(round as u8);
+            let frame = frame.freeze();
+            let transmit =
+                Transmit { channel: channel.id, to: Destination::All, head: frame.clone(), body: None };
+            sender.submit(transmit).unwrap();
+            if at % 8 == 0 {
+                let mut head = channel.control.take(0).unwrap();
+                head.extend(&[1; 40]).unwrap();
+                let body = Some(Slice { from: frame.start(), to: frame.end(), frame });
+                let to = Destination::One(Rank::at((round + 1) % 3));
+                sender.submit(Transmit { channel: channel.id, to, head: head.freeze(), body }).unwrap();
+            }
+        }
+        sender.flush();
+        for _ in 0..4 {
+            for (transport, _) in &mut members {
+                transport.reap();
+                got += transport.receive(50, &mut |received| drop(received));
+            }
+        }
+    }
+    assert!(got > 10_000);
+    assert_eq!(ALLOCATIONS.with(Cell::get) - before, 0);
+}
+
+#[test]
+fn memory_allocates_nothing() {
+    let hub = Hub::new(HubOptions::default());
+    carry(|at| at.to_string(), || hub.transport());
+}
+
+#[test]
+fn udp_allocates_nothing() {
+    let process = std::process::id();
+    let address = |at| format!("127.{}.{}.{}:7600", 1 + process % 250, process / 250 % 256, at + 1);
+    carry(address, || UdpTransport::new(UdpOptions::default()).unwrap());
+}
