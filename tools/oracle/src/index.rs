@@ -1,0 +1,249 @@
+//! A history, sorted by what properties ask for. Built in one pass; properties only read it.
+
+use std::collections::{BTreeMap, HashMap};
+
+use crate::history::{Content, History, Incarnation, Measure, MessageName, Traffic, ViewId, What};
+
+/// Everything of one incarnation, in the order in which it happened to it.
+pub(crate) struct Life {
+    pub(crate) incarnation: Incarnation,
+    /// The event that started it; none if the history forgot.
+    pub(crate) start: Option<usize>,
+    /// The event that ended it: crash or exit.
+    pub(crate) end: Option<usize>,
+    /// Its regular views, each with the deliveries in it.
+    pub(crate) stays: Vec<Stay>,
+    /// Its casts; `casts[n - 1]` is number n unless the history is malformed (property `numbering`).
+    pub(crate) casts: Vec<Issued>,
+    /// Its sends, likewise.
+    pub(crate) sends: Vec<Issued>,
+    /// What happened before its first view.
+    pub(crate) homeless: Vec<usize>,
+    /// What happened after its end, or before its start.
+    pub(crate) lifeless: Vec<usize>,
+    /// Casts it acknowledged.
+    pub(crate) seen: Vec<Seen>,
+    /// Stability it was told of.
+    pub(crate) reports: Vec<Report>,
+}
+
+/// A member's time in one regular view.
+pub(crate) struct Stay {
+    /// The event that began it.
+    pub(crate) event: usize,
+    pub(crate) view: ViewId,
+    /// Transitional views installed at its end, by event.
+    pub(crate) transitional: Vec<usize>,
+    pub(crate) casts: Vec<Delivered>,
+    pub(crate) sends: Vec<Delivered>,
+}
+
+/// A message that a member issued.
+pub(crate) struct Issued {
+    pub(crate) event: usize,
+    pub(crate) sequence: u64,
+    pub(crate) content: Content,
+    /// The view it was issued in, by the event or by `CastPlaced`.
+    pub(crate) view: Option<ViewId>,
+    /// The regular view its origin was in when it was issued.
+    pub(crate) current: Option<ViewId>,
+}
+
+/// A message that a member delivered.
+#[derive(Clone, Copy)]
+pub(crate) struct Delivered {
+    pub(crate) event: usize,
+    pub(crate) origin: Incarnation,
+    pub(crate) sequence: u64,
+    pub(crate) content: Content,
+    /// The view as the endpoint says; the stay says which it was in.
+    pub(crate) view: ViewId,
+    /// The index of the origin's life; none if nobody of that name ever lived.
+    pub(crate) life: Option<usize>,
+}
+
+/// An acknowledgement.
+pub(crate) struct Seen {
+    pub(crate) event: usize,
+    pub(crate) origin: Incarnation,
+    pub(crate) through: u64,
+    /// The view its member was in.
+    pub(crate) view: ViewId,
+}
+
+/// A stability report.
+pub(crate) struct Report {
+    pub(crate) event: usize,
+    pub(crate) measure: Measure,
+    pub(crate) origin: Incarnation,
+    pub(crate) through: u64,
+    pub(crate) members: u32,
+    /// The view its member was in.
+    pub(crate) view: ViewId,
+}
+
+pub(crate) struct Index<'a> {
+    pub(crate) history: &'a History,
+    pub(crate) lives: Vec<Life>,
+    numbers: HashMap<Incarnation, usize>,
+    /// Views by id, with their members as first installed, and every event that installed them.
+    pub(crate) views: BTreeMap<ViewId, (Vec<Incarnation>, Vec<usize>)>,
+}
+
+impl<'a> Index<'a> {
+    pub(crate) fn of(history: &'a History) -> Index<'a> {
+        let mut index = Index { history, lives: Vec::new(), numbers: HashMap::new(), views: BTreeMap::new() };
+        for event in &history.events {
+            if !index.numbers.contains_key(&event.member) {
+                index.numbers.insert(event.member, index.lives.len());
+                index.lives.push(Life::new(event.member));
+            }
+        }
+        let mut at_life = (Incarnation(u64::MAX), 0);
+        for (at, event) in history.events.iter().enumerate() {
+            if event.member != at_life.0 || at == 0 {
+                at_life = (event.member, index.numbers[&event.member]);
+            }
+            if let What::View { view, members, transitional: false } = &event.what {
+                let known = index.views.entry(*view).or_insert_with(|| (members.clone(), Vec::new()));
+                known.1.push(at);
+            }
+            let numbers = &index.numbers;
+            index.lives[at_life.1].take(at, &event.what, numbers);
+        }
+        index
+    }
+
+    /// The life of `incarnation`.
+    pub(crate) fn life(&self, incarnation: Incarnation) -> Option<&Life> {
+        self.numbers.get(&incarnation).map(|number| &self.lives[*number])
+    }
+
+    /// The members of a view that somebody installed.
+    pub(crate) fn members(&self, view: ViewId) -> &[Incarnation] {
+        self.views.get(&view).map_or(&[], |(members, _)| members)
+    }
+
+    /// The message that was delivered, if its origin ever issued it.
+    pub(crate) fn issued(&self, traffic: Traffic, delivered: &Delivered) -> Option<&Issued> {
+        self.lives[delivered.life?].issued(traffic, delivered.sequence)
+    }
+}
+
+impl Life {
+    fn new(incarnation: Incarnation) -> Life {
+        Life {
+            incarnation,
+            start: None,
+            end: None,
+            stays: Vec::new(),
+            casts: Vec::new(),
+            sends: Vec::new(),
+            homeless: Vec::new(),
+            lifeless: Vec::new(),
+            seen: Vec::new(),
+            reports: Vec::new(),
+        }
+    }
+
+    /// The cast or send of that number.
+    pub(crate) fn issued(&self, traffic: Traffic, sequence: u64) -> Option<&Issued> {
+        let issued = match traffic {
+            Traffic::Cast => &self.casts,
+            Traffic::Send => &self.sends,
+        };
+        let at = usize::try_from(sequence.checked_sub(1)?).ok()?;
+        issued.get(at).filter(|message| message.sequence == sequence)
+    }
+
+    /// Whether it neither crashed nor exited.
+    pub(crate) fn lives(&self) -> bool {
+        self.end.is_none()
+    }
+
+    pub(crate) fn name(&self, traffic: Traffic, sequence: u64) -> MessageName {
+        MessageName { traffic, origin: self.incarnation, sequence }
+    }
+
+    fn take(&mut self, at: usize, what: &What, numbers: &HashMap<Incarnation, usize>) {
+        if self.end.is_some() || (self.start.is_none() && !matches!(what, What::Start { .. })) {
+            self.lifeless.push(at);
+        }
+        match what {
+            What::Start { .. } => match self.start {
+                Some(_) => self.lifeless.push(at),
+                None => self.start = Some(at),
+            },
+            What::Crash | What::Exit { .. } => self.end = self.end.or(Some(at)),
+            What::View { view, transitional: false, .. } => self.stays.push(Stay {
+                event: at,
+                view: *view,
+                transitional: Vec::new(),
+                casts: Vec::new(),
+                sends: Vec::new(),
+            }),
+            What::CastIssued { sequence, content, view } => {
+                let current = self.stays.last().map(|stay| stay.view);
+                self.casts.push(Issued {
+                    event: at,
+                    sequence: *sequence,
+                    content: *content,
+                    view: *view,
+                    current,
+                });
+            }
+            What::SendIssued { sequence, content, view, .. } => {
+                let (view, current) = (Some(*view), self.stays.last().map(|stay| stay.view));
+                self.sends.push(Issued { event: at, sequence: *sequence, content: *content, view, current });
+            }
+            What::CastPlaced { sequence, view } => {
+                if let Some(cast) = self.casts.iter_mut().rev().find(|cast| cast.sequence == *sequence) {
+                    cast.view = cast.view.or(Some(*view));
+                }
+            }
+            What::CastRefused { .. } | What::SendRefused { .. } => {}
+            What::View { .. }
+            | What::CastDelivered { .. }
+            | What::SendDelivered { .. }
+            | What::Seen { .. }
+            | What::Stable { .. } => match self.stays.last_mut() {
+                None => self.homeless.push(at),
+                Some(stay) => match what {
+                    What::View { .. } => stay.transitional.push(at),
+                    What::CastDelivered { origin, sequence, content, view } => {
+                        stay.casts.push(Delivered::new(at, *origin, *sequence, *content, *view, numbers));
+                    }
+                    What::SendDelivered { origin, sequence, content, view } => {
+                        stay.sends.push(Delivered::new(at, *origin, *sequence, *content, *view, numbers));
+                    }
+                    What::Seen { origin, through } => {
+                        let view = stay.view;
+                        self.seen.push(Seen { event: at, view, origin: *origin, through: *through });
+                    }
+                    What::Stable { measure, origin, through, members } => self.reports.push(Report {
+                        event: at,
+                        measure: *measure,
+                        origin: *origin,
+                        through: *through,
+                        members: *members,
+                        view: stay.view,
+                    }),
+                    _ => unreachable!("the arm outside names these five"),
+                },
+            },
+        }
+    }
+}
+
+impl Delivered {
+    fn new(
+        event: usize,
+        origin: Incarnation,
+        sequence: u64,
+        content: Content,
+        view: ViewId,
+        numbers: &HashMap<Incarnation, usize>,
+    ) -> Delivered {
+        Delivered { event, origin, sequence, content, view, life: numbers.get(&origin).copied() }
+    }
+}

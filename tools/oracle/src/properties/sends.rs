@@ -1,0 +1,189 @@
+//! Properties of sends: reliable, FIFO between each pair, and nobody else's business.
+
+use std::collections::{HashMap, HashSet};
+
+use crate::history::{Incarnation, Traffic, What};
+use crate::index::{Delivered, Index, Life};
+use crate::properties::Promises;
+use crate::properties::casts::{created, duplicated, name, overtaken};
+use crate::properties::views::{Journey, journey};
+use crate::report::{Finding, Findings};
+
+pub(crate) fn no_creation(index: &Index<'_>, _: &Promises, findings: &mut Findings<'_>) {
+    for life in &index.lives {
+        created(index, Traffic::Send, life, delivered(life), findings);
+    }
+}
+
+pub(crate) fn no_duplicates(index: &Index<'_>, _: &Promises, findings: &mut Findings<'_>) {
+    for life in &index.lives {
+        duplicated(Traffic::Send, life, delivered(life), findings);
+    }
+}
+
+pub(crate) fn fifo(index: &Index<'_>, _: &Promises, findings: &mut Findings<'_>) {
+    for life in &index.lives {
+        overtaken(Traffic::Send, life, delivered(life), findings);
+    }
+}
+
+pub(crate) fn addressee(index: &Index<'_>, _: &Promises, findings: &mut Findings<'_>) {
+    for life in &index.lives {
+        for send in delivered(life) {
+            let Some(issued) = index.issued(Traffic::Send, send) else { continue };
+            if !addressees(index, issued.event).contains(&life.incarnation) {
+                findings.add(|| Finding {
+                    what: format!(
+                        "{} delivers {}, which was not for it",
+                        life.incarnation,
+                        name(Traffic::Send, send)
+                    ),
+                    members: vec![life.incarnation, send.origin],
+                    messages: vec![name(Traffic::Send, send)],
+                    events: vec![issued.event, send.event],
+                });
+            }
+        }
+    }
+}
+
+pub(crate) fn sending_view(index: &Index<'_>, _: &Promises, findings: &mut Findings<'_>) {
+    for life in &index.lives {
+        for stay in &life.stays {
+            for send in &stay.sends {
+                let Some(issued) = index.issued(Traffic::Send, send) else { continue };
+                if issued.view != Some(stay.view) {
+                    findings.add(|| Finding {
+                        what: format!(
+                            "{} delivers {} in another view than it was issued in",
+                            life.incarnation,
+                            name(Traffic::Send, send)
+                        ),
+                        members: vec![life.incarnation, send.origin],
+                        messages: vec![name(Traffic::Send, send)],
+                        events: vec![issued.event, send.event],
+                    });
+                }
+            }
+        }
+    }
+}
+
+pub(crate) fn completeness(index: &Index<'_>, promises: &Promises, findings: &mut Findings<'_>) {
+    let mut journeys: HashSet<(Incarnation, Journey)> = HashSet::new();
+    let mut arrived: HashSet<(Incarnation, Incarnation, u64)> = HashSet::new();
+    for life in &index.lives {
+        journeys.extend(
+            (0..life.stays.len())
+                .filter_map(|at| journey(life, at, promises))
+                .map(|way| (life.incarnation, way)),
+        );
+        arrived.extend(delivered(life).map(|send| (life.incarnation, send.origin, send.sequence)));
+    }
+    for life in &index.lives {
+        let ways: HashMap<_, _> = (0..life.stays.len())
+            .filter_map(|at| journey(life, at, promises))
+            .map(|way| (Some(way.from), way))
+            .collect();
+        for send in &life.sends {
+            let Some(way) = ways.get(&send.view) else { continue };
+            for to in addressees(index, send.event).iter().filter(|to| journeys.contains(&(**to, *way))) {
+                if !arrived.contains(&(*to, life.incarnation, send.sequence)) {
+                    findings.add(|| Finding {
+                        what: format!("{to} never delivers {}", life.name(Traffic::Send, send.sequence)),
+                        members: vec![*to, life.incarnation],
+                        messages: vec![life.name(Traffic::Send, send.sequence)],
+                        events: vec![send.event],
+                    });
+                }
+            }
+        }
+    }
+}
+
+fn delivered(life: &Life) -> impl Iterator<Item = &Delivered> {
+    life.stays.iter().flat_map(|stay| &stay.sends)
+}
+
+fn addressees<'a>(index: &Index<'a>, event: usize) -> &'a [Incarnation] {
+    match &index.history.events[event].what {
+        What::SendIssued { to, .. } => to,
+        other => unreachable!("event {event} sends nothing: {other:?}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::history::{Content, What};
+    use crate::properties::testing::*;
+
+    #[test]
+    fn sends_that_reach_whom_they_are_for_in_order_pass() {
+        let mut run = Run::of(3);
+        run.send(A, 1, &[B]).send(A, 2, &[C]).send(A, 3, &[B, C]).send(A, 4, &[]);
+        run.get(B, A, 1).get(C, A, 2).get(C, A, 3).get(B, A, 3);
+        assert_eq!(run.violated_in_the_end(), [""; 0]);
+    }
+
+    #[test]
+    fn a_send_out_of_nothing_or_changed_is_caught() {
+        let mut run = Run::of(2);
+        run.get(B, A, 1);
+        assert_eq!(run.violated(), ["sends-no-creation"]);
+        let mut run = Run::of(2);
+        run.get(B, A, 1).send(A, 1, &[B]);
+        assert_eq!(run.violated(), ["sends-no-creation"], "it came before it was issued");
+        let mut run = Run::of(2);
+        let content = Content { bytes: 64, hash: 0 };
+        run.send(A, 1, &[B]).event(B, What::SendDelivered { origin: A, sequence: 1, content, view: view(1) });
+        assert_eq!(run.violated(), ["sends-no-creation"]);
+    }
+
+    #[test]
+    fn a_cast_does_not_vouch_for_a_send() {
+        let mut run = Run::of(2);
+        run.cast(A, 1).get(B, A, 1);
+        assert_eq!(run.violated(), ["sends-no-creation"]);
+    }
+
+    #[test]
+    fn a_send_that_goes_astray_is_caught() {
+        let mut run = Run::of(3);
+        run.send(A, 1, &[B]).get(B, A, 1).get(C, A, 1);
+        assert_eq!(run.violated(), ["sends-addressee"]);
+    }
+
+    #[test]
+    fn a_send_delivered_twice_is_caught() {
+        let mut run = Run::of(2);
+        run.send(A, 1, &[B]).get(B, A, 1).get(B, A, 1);
+        assert_eq!(run.violated(), ["sends-no-duplicates"]);
+    }
+
+    #[test]
+    fn an_overtaken_send_is_caught() {
+        let mut run = Run::of(2);
+        run.send(A, 1, &[B]).send(A, 2, &[B]).get(B, A, 2).get(B, A, 1);
+        assert_eq!(run.violated_in_the_end(), ["sends-fifo"]);
+    }
+
+    #[test]
+    fn a_send_in_another_view_is_caught() {
+        let mut run = Run::of(2);
+        run.send(A, 1, &[B]).install(B, 2, &[A, B]).get(B, A, 1);
+        assert_eq!(run.violated(), ["sends-view"]);
+    }
+
+    #[test]
+    fn a_lost_send_is_caught_in_the_end_and_at_a_view_change() {
+        let mut run = Run::of(3);
+        run.send(A, 1, &[B, C]).get(C, A, 1);
+        assert_eq!(run.violated(), [""; 0]);
+        assert_eq!(run.violated_in_the_end(), ["sends-completeness"]);
+        run.install(A, 2, &[A, B, C]).install(B, 2, &[A, B, C]);
+        assert_eq!(run.violated(), ["sends-completeness"], "they went on together");
+        let mut run = Run::of(3);
+        run.send(A, 1, &[B]).event(B, What::Crash).install(A, 2, &[A, C]).install(C, 2, &[A, C]);
+        assert_eq!(run.violated_in_the_end(), [""; 0], "the dead are excused");
+    }
+}

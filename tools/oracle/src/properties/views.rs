@@ -1,0 +1,204 @@
+//! Properties of views.
+
+use crate::history::{Incarnation, ViewId, What};
+use crate::index::{Index, Life};
+use crate::properties::Promises;
+use crate::report::{Finding, Findings};
+
+pub(crate) fn self_inclusion(index: &Index<'_>, _: &Promises, findings: &mut Findings<'_>) {
+    for life in &index.lives {
+        let transitional = life.stays.iter().flat_map(|stay| &stay.transitional);
+        for event in life.stays.iter().map(|stay| &stay.event).chain(transitional) {
+            let (view, members) = installed(index, *event);
+            if !members.contains(&life.incarnation) {
+                findings.add(|| Finding {
+                    what: format!("{} installs {view}, which it is not in", life.incarnation),
+                    members: vec![life.incarnation],
+                    messages: Vec::new(),
+                    events: vec![*event],
+                });
+            }
+        }
+    }
+}
+
+pub(crate) fn view_ids_grow(index: &Index<'_>, _: &Promises, findings: &mut Findings<'_>) {
+    for life in &index.lives {
+        for pair in life.stays.windows(2).filter(|pair| pair[0].view >= pair[1].view) {
+            findings.add(|| Finding {
+                what: format!("{} installs {} after {}", life.incarnation, pair[1].view, pair[0].view),
+                members: vec![life.incarnation],
+                messages: Vec::new(),
+                events: vec![pair[0].event, pair[1].event],
+            });
+        }
+    }
+}
+
+pub(crate) fn one_membership(index: &Index<'_>, _: &Promises, findings: &mut Findings<'_>) {
+    for (view, (members, events)) in &index.views {
+        for event in &events[1..] {
+            if installed(index, *event).1 != members {
+                let member = |event: usize| index.history.events[event].member;
+                findings.add(|| Finding {
+                    what: format!("{view} has other members at {} and {}", member(events[0]), member(*event)),
+                    members: vec![member(events[0]), member(*event)],
+                    messages: Vec::new(),
+                    events: vec![events[0], *event],
+                });
+            }
+        }
+    }
+}
+
+pub(crate) fn current_view(index: &Index<'_>, _: &Promises, findings: &mut Findings<'_>) {
+    for life in &index.lives {
+        for event in &life.homeless {
+            findings.add(|| Finding {
+                what: format!("{} delivers something before its first view", life.incarnation),
+                members: vec![life.incarnation],
+                messages: Vec::new(),
+                events: vec![*event],
+            });
+        }
+        for stay in &life.stays {
+            let members = index.members(stay.view);
+            for delivered in stay.casts.iter().chain(&stay.sends) {
+                let fault = if delivered.view != stay.view {
+                    format!("is said to be in {} but is in {}", delivered.view, stay.view)
+                } else if !members.contains(&delivered.origin) {
+                    format!("comes from {}, which is not in {}", delivered.origin, stay.view)
+                } else {
+                    continue;
+                };
+                findings.add(|| Finding {
+                    what: format!("what {} delivers {fault}", life.incarnation),
+                    members: vec![life.incarnation, delivered.origin],
+                    messages: Vec::new(),
+                    events: vec![stay.event, delivered.event],
+                });
+            }
+        }
+    }
+}
+
+pub(crate) fn common_view(index: &Index<'_>, _: &Promises, findings: &mut Findings<'_>) {
+    for life in index.lives.iter().filter(|life| life.lives()) {
+        let Some(last) = life.stays.last() else { continue };
+        let others = index.members(last.view).iter().filter_map(|member| index.life(*member));
+        for other in others.filter(|other| other.lives()) {
+            let theirs = other.stays.last();
+            if theirs.is_none_or(|theirs| theirs.view != last.view) {
+                findings.add(|| Finding {
+                    what: format!(
+                        "{} ends in {}; {}, a living member of it, ends in {}",
+                        life.incarnation,
+                        last.view,
+                        other.incarnation,
+                        theirs.map_or("no view".into(), |stay| stay.view.to_string())
+                    ),
+                    members: vec![life.incarnation, other.incarnation],
+                    messages: Vec::new(),
+                    events: [last.event].into_iter().chain(theirs.map(|stay| stay.event)).collect(),
+                });
+            }
+        }
+    }
+}
+
+/// Where a member went from one of its views: those with equal journeys go together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Journey {
+    pub(crate) from: ViewId,
+    /// None: to the end of a quiescent run, alive.
+    pub(crate) to: Option<ViewId>,
+}
+
+/// Where `life` went from its stay number `at`; none if it died there, or if the run was not over.
+pub(crate) fn journey(life: &Life, at: usize, promises: &Promises) -> Option<Journey> {
+    let from = life.stays[at].view;
+    match life.stays.get(at + 1) {
+        Some(next) => Some(Journey { from, to: Some(next.view) }),
+        None if promises.quiescent && life.lives() => Some(Journey { from, to: None }),
+        None => None,
+    }
+}
+
+/// The view that `event` installed.
+fn installed<'a>(index: &Index<'a>, event: usize) -> (ViewId, &'a [Incarnation]) {
+    match &index.history.events[event].what {
+        What::View { view, members, .. } => (*view, members),
+        other => unreachable!("event {event} installs no view: {other:?}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::history::What;
+    use crate::properties::testing::*;
+
+    #[test]
+    fn members_that_install_growing_views_they_are_in_pass() {
+        let mut run = Run::of(3);
+        run.install(A, 2, &[A, B]).install(B, 2, &[A, B]).event(C, What::Crash);
+        assert_eq!(run.violated_in_the_end(), [""; 0]);
+    }
+
+    #[test]
+    fn a_view_without_its_installer_is_caught() {
+        let mut run = Run::of(3);
+        run.install(C, 2, &[A, B]);
+        assert_eq!(run.violated(), ["self-inclusion"]);
+        let mut run = Run::of(3);
+        let transitional = What::View { view: view(2), members: vec![A, B], transitional: true };
+        run.event(C, transitional);
+        assert_eq!(run.violated(), ["self-inclusion"]);
+    }
+
+    #[test]
+    fn a_view_id_that_does_not_grow_is_caught() {
+        let mut run = Run::of(2);
+        run.install(A, 1, &[A, B]);
+        assert_eq!(run.violated(), ["view-ids-grow"]);
+        let mut run = Run::started(2);
+        run.install(A, 3, &[A, B]).install(A, 2, &[A, B]);
+        assert_eq!(run.violated(), ["view-ids-grow"]);
+    }
+
+    #[test]
+    fn two_memberships_under_one_id_are_caught() {
+        let mut run = Run::started(3);
+        run.install(A, 1, &[A, B, C]).install(B, 1, &[A, B]);
+        assert_eq!(run.violated(), ["one-membership"]);
+        let mut run = Run::started(2);
+        run.install(A, 1, &[A, B]).install(B, 1, &[B, A]);
+        assert_eq!(run.violated(), ["one-membership"], "ranks differ");
+    }
+
+    #[test]
+    fn delivery_outside_of_a_view_is_caught() {
+        let mut run = Run::started(2);
+        run.install(A, 1, &[A, B]).cast(A, 1).deliver(B, A, 1);
+        assert_eq!(run.violated(), ["current-view"], "before the first view");
+        let mut run = Run::of(2);
+        run.cast(A, 1).install(B, 2, &[A, B]);
+        run.view = view(1);
+        run.deliver(B, A, 1);
+        assert!(run.violated().contains(&"current-view"), "the old view is over");
+        let mut run = Run::started(3);
+        run.install(A, 1, &[A, B]).install(B, 1, &[A, B]).cast(C, 1).deliver(A, C, 1);
+        assert!(run.violated().contains(&"current-view"), "from outside of the view");
+    }
+
+    #[test]
+    fn members_that_end_in_different_views_are_caught() {
+        let mut run = Run::of(2);
+        assert_eq!(run.violated_in_the_end(), [""; 0]);
+        run.install(A, 2, &[A, B]);
+        assert_eq!(run.violated_in_the_end(), ["common-view"]);
+        let mut run = Run::started(2);
+        run.install(A, 1, &[A, B]);
+        assert_eq!(run.violated_in_the_end(), ["common-view"], "one has no view at all");
+        assert_eq!(run.event(B, What::Crash).violated_in_the_end(), [""; 0], "the dead are excused");
+    }
+}

@@ -1,0 +1,219 @@
+//! `wadjet sim`: the simulator on the command line.
+
+use std::io::{self, Write};
+use std::ops::Range;
+use std::process::ExitCode;
+
+use clap::ValueEnum;
+use serde_json::json;
+
+use crate::outcome::Outcome;
+use crate::scenario::{MEMBERS_MAX, Overrides, SCENARIOS, Scenario};
+use crate::swarm::{Check, SwarmOptions, SwarmReport, run_checked, swarm};
+
+/// Runs endpoints on a simulated clock and a faulty network, and lets the oracle judge what they did.
+///
+/// Exit status 1 and the failing seed on any violation; a seed replays bit for bit.
+#[derive(Clone, Debug, clap::Args)]
+pub struct SimArgs {
+    /// Seeds to run: `A..B` (B not included) or a single one.
+    #[arg(long, value_parser = parse_seeds, default_value = "0..1000", value_name = "A..B")]
+    pub seeds: Range<u64>,
+    /// What kind of world each seed draws.
+    #[arg(long, value_parser = parse_scenario, default_value = "swarm", value_name = "NAME")]
+    pub scenario: &'static str,
+    /// As many members in every run; else each seed draws.
+    #[arg(long, value_parser = parse_members, value_name = "N")]
+    pub members: Option<usize>,
+    /// This stack in every run, top to bottom; else each seed draws.
+    #[arg(long, value_name = "SPEC")]
+    pub stack: Option<String>,
+    /// With or without the compiled fast path in every run; else each seed draws.
+    #[arg(long, value_name = "on|off")]
+    pub accel: Option<Switch>,
+    /// With or without packing in every run; else each seed draws.
+    #[arg(long, value_name = "on|off")]
+    pub pack: Option<Switch>,
+    /// With or without the shadow (the layers repeat what the plans did) in every run; else each seed draws.
+    #[arg(long, value_name = "on|off")]
+    pub shadow: Option<Switch>,
+    /// What is run again and compared: nothing, every eighth seed, or all of them.
+    #[arg(long, value_enum, default_value = "sampled")]
+    pub check: Check,
+    /// Worker threads; as many as there are cores if not given.
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+    /// Print one JSON object on standard output, and nothing else there.
+    #[arg(long)]
+    pub json: bool,
+    /// Print every event of every seed; meant for one seed.
+    #[arg(long)]
+    pub trace: bool,
+}
+
+/// On or off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Switch {
+    /// With it.
+    On,
+    /// Without it.
+    Off,
+}
+
+fn parse_seeds(text: &str) -> Result<Range<u64>, String> {
+    let number = |text: &str| text.parse::<u64>().map_err(|_| format!("`{text}` is not a whole number"));
+    let range = match text.split_once("..") {
+        Some((from, to)) => number(from)?..number(to)?,
+        None => {
+            let seed = number(text)?;
+            seed..seed.checked_add(1).ok_or("the last seed has no successor")?
+        }
+    };
+    if range.is_empty() {
+        Err(format!("`{text}` names no seed; give the smaller number first"))
+    } else {
+        Ok(range)
+    }
+}
+
+fn parse_scenario(text: &str) -> Result<&'static str, String> {
+    let names = || SCENARIOS.iter().map(|scenario| scenario.name).collect::<Vec<_>>().join(", ");
+    Scenario::named(text).map(|scenario| scenario.name).ok_or_else(|| format!("give one of {}", names()))
+}
+
+fn parse_members(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(members) if (1..=MEMBERS_MAX).contains(&members) => Ok(members),
+        _ => Err(format!("give a whole number from 1 to {MEMBERS_MAX}")),
+    }
+}
+
+/// Runs what `arguments` ask for.
+pub fn command(arguments: &SimArgs) -> ExitCode {
+    let scenario = Scenario::named(arguments.scenario).expect("checked when parsed");
+    let on = |switch: Option<Switch>| switch.map(|switch| switch == Switch::On);
+    let options = SwarmOptions {
+        overrides: Overrides {
+            members: arguments.members,
+            stack: arguments.stack.clone(),
+            accelerated: on(arguments.accel),
+            packing: on(arguments.pack),
+            shadow: on(arguments.shadow),
+        },
+        check: arguments.check,
+        threads: arguments
+            .threads
+            .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)),
+        failures_max: 8,
+        progress: true,
+    };
+    let mut out = io::stdout().lock();
+    let written = if arguments.trace {
+        trace(&mut out, arguments, scenario, &options)
+    } else {
+        let report = swarm(arguments.seeds.clone(), scenario, &options);
+        let written =
+            if arguments.json { print_json(&mut out, &report) } else { print_table(&mut out, &report) };
+        written.map(|()| report.passed())
+    };
+    match written.and_then(|passed| out.flush().map(|()| passed)) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
+        // Nobody reads any more: that is not a violation, but neither is it a pass.
+        Err(_) => ExitCode::from(2),
+    }
+}
+
+fn trace(
+    out: &mut impl Write,
+    arguments: &SimArgs,
+    scenario: &'static Scenario,
+    options: &SwarmOptions,
+) -> io::Result<bool> {
+    let mut passed = true;
+    for seed in arguments.seeds.clone() {
+        let outcome = run_checked(seed, scenario, options);
+        passed &= outcome.violations.is_empty();
+        if arguments.json {
+            outcome.history.write(out)?;
+        } else {
+            print_trace(out, &outcome)?;
+        }
+    }
+    Ok(passed)
+}
+
+fn print_trace(out: &mut impl Write, outcome: &Outcome) -> io::Result<()> {
+    writeln!(out, "seed {} of {}: {}", outcome.seed, outcome.scenario, outcome.setup)?;
+    for (at, event) in outcome.history.events.iter().enumerate() {
+        writeln!(out, "    {at:>6} {event}")?;
+    }
+    writeln!(out, "digest {:016x}", outcome.digest)?;
+    outcome.violations.iter().try_for_each(|violation| writeln!(out, "\nVIOLATION {violation}"))
+}
+
+fn print_json(out: &mut impl Write, report: &SwarmReport) -> io::Result<()> {
+    let object = json!({
+        "scenario": report.scenario,
+        "seeds": {"from": report.seeds.start, "to": report.seeds.end, "run": report.seeds_run},
+        "passed": report.passed(),
+        "failures": report.failures,
+        "below_floor": report.below_floor,
+        "counters": report.counters,
+        "seconds": report.seconds,
+    });
+    writeln!(out, "{object}")
+}
+
+fn print_table(out: &mut impl Write, report: &SwarmReport) -> io::Result<()> {
+    let verdict = if report.passed() { "all as promised" } else { "VIOLATED" };
+    let counters = &report.counters;
+    writeln!(
+        out,
+        "{}: {} seeds in {:.1} s ({:.0} per second, {:.1} simulated seconds): {verdict}",
+        report.scenario,
+        report.seeds_run,
+        report.seconds,
+        report.seeds_run as f64 / report.seconds.max(1e-9),
+        counters.work.microseconds as f64 / 1e6,
+    )?;
+    columns(out, "faults", counters.faults.list().map(|(name, count)| (name.to_string(), count)))?;
+    columns(out, "work", counters.work.list().map(|(name, count)| (name.to_string(), count)))?;
+    columns(out, "endpoints", counters.endpoint.iter().map(|(name, count)| (name.clone(), *count)))?;
+    for line in &report.below_floor {
+        writeln!(out, "BELOW ITS FLOOR {line}")?;
+    }
+    for failure in &report.failures {
+        writeln!(out, "\nSEED {} FAILED; to see it: {}", failure.seed, failure.replay)?;
+        failure.violations.iter().try_for_each(|violation| writeln!(out, "{violation}"))?;
+    }
+    Ok(())
+}
+
+fn columns(out: &mut impl Write, title: &str, counts: impl Iterator<Item = (String, u64)>) -> io::Result<()> {
+    writeln!(out, "{title}")?;
+    let cells: Vec<String> =
+        counts.map(|(name, count)| format!("  {:<34}{count:>12}", name.replace('_', " "))).collect();
+    cells.chunks(2).try_for_each(|row| writeln!(out, "{}", row.concat()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seeds_are_a_range_or_one() {
+        assert_eq!(parse_seeds("3..9"), Ok(3..9));
+        assert_eq!(parse_seeds("7"), Ok(7..8));
+        for wrong in ["9..3", "3..3", "a..b", "", "1..", "18446744073709551615"] {
+            assert!(parse_seeds(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_scenario_is_answered_with_those_there_are() {
+        assert!(parse_scenario("storm").unwrap_err().contains("swarm, calm"));
+        assert_eq!(parse_scenario("loss"), Ok("loss"));
+        assert!(parse_members("0").is_err() && parse_members("99").is_err());
+    }
+}

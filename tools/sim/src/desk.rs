@@ -1,0 +1,257 @@
+//! The application of a member: issues what its workload says, answers, acknowledges, and enters everything in the
+//! ledger.
+
+use std::collections::VecDeque;
+
+use wadjet::group::{Application, CastError, Delivery, Event, Group, SendError, Stability};
+use wadjet::id::{Rank, RankSet};
+use wadjet_oracle::{Measure, Traffic};
+
+use crate::ledger::{Ledger, Name};
+use crate::outcome::WorkCounters;
+use crate::workload::{Item, Workload};
+
+/// What an application keeps from one upcall to the next.
+#[derive(Default)]
+pub(crate) struct Papers {
+    /// Items refused for the time being, in order.
+    waiting: VecDeque<Item>,
+    /// By origin: for each frame, its number and its last cast.
+    frames: Vec<Vec<(u64, u64)>>,
+    /// What was last reported stable, by origin, number of members, and measure.
+    reported: Vec<u64>,
+    /// What endpoints complained of.
+    pub(crate) problems: Vec<String>,
+    buffer: Vec<u8>,
+}
+
+impl Papers {
+    pub(crate) fn new(members: usize) -> Papers {
+        let reported = vec![0; members * members * 2];
+        Papers { frames: vec![Vec::new(); members], reported, ..Papers::default() }
+    }
+
+    /// Whether everything was issued that was to be.
+    pub(crate) fn is_done(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// The last cast of `origin` in its frames below `number`, 0 if there is none.
+    fn last_cast_below(&self, origin: usize, number: u64) -> u64 {
+        let frames = &self.frames[origin];
+        let below = frames.partition_point(|(frame, _)| *frame < number);
+        below.checked_sub(1).map_or(0, |at| frames[at].1)
+    }
+}
+
+/// An application at work.
+pub(crate) struct Desk<'d> {
+    pub(crate) seed: u64,
+    pub(crate) now: u64,
+    pub(crate) rank: usize,
+    pub(crate) workload: &'d Workload,
+    pub(crate) ledger: &'d mut Ledger,
+    pub(crate) work: &'d mut WorkCounters,
+    pub(crate) papers: &'d mut Papers,
+}
+
+impl Desk<'_> {
+    /// Issues `item`, or puts it behind those of its stream that wait.
+    pub(crate) fn issue(&mut self, item: Item, group: &mut Group<'_>) {
+        let same =
+            |other: &Item| (other.name.traffic, other.name.stream) == (item.name.traffic, item.name.stream);
+        if self.papers.waiting.iter().any(same) || !self.try_to_issue(item, group) {
+            self.papers.waiting.push_back(item);
+        }
+    }
+
+    /// Tries again what was refused. Streams do not wait for each other.
+    pub(crate) fn retry(&mut self, group: &mut Group<'_>) {
+        let mut refused: Vec<(Traffic, u16)> = Vec::new();
+        for _ in 0..self.papers.waiting.len() {
+            let item = self.papers.waiting.pop_front().expect("as many as counted");
+            let stream = (item.name.traffic, item.name.stream);
+            if refused.contains(&stream) || !self.try_to_issue(item, group) {
+                refused.push(stream);
+                self.papers.waiting.push_back(item);
+            }
+        }
+    }
+}
+
+impl Desk<'_> {
+    /// Issues `item`; returns false if it was refused for the time being.
+    fn try_to_issue(&mut self, item: Item, group: &mut Group<'_>) -> bool {
+        let (name, limit) = (item.name, group.message_bytes_max());
+        let happens = |chance, what| self.workload.happens(self.seed, name, self.rank, chance, what);
+        let length = self.workload.length(self.seed, name, limit);
+        let (oversize, abandon) =
+            (happens(self.workload.oversize, "oversize"), happens(self.workload.abandon, "abandon"));
+        let reserve = happens(self.workload.reserve, "reserve");
+        if oversize {
+            self.try_oversize(name.traffic, limit, group);
+        }
+        let mut payload = std::mem::take(&mut self.papers.buffer);
+        payload.resize(length, 0);
+        name.fill(self.seed, &mut payload);
+        let refusal = match name.traffic {
+            Traffic::Send => refusal_of_send(group.send(&ranks(item.to), &payload)),
+            Traffic::Cast if reserve => {
+                if abandon && group.reserve(length).is_ok() {
+                    self.work.abandoned += 1;
+                }
+                refusal_of_cast(group.reserve(length).map(|mut reservation| {
+                    reservation.copy_from_slice(&payload);
+                    self.work.reserved += 1;
+                    reservation.commit();
+                }))
+            }
+            Traffic::Cast => refusal_of_cast(group.cast(&payload).map(drop)),
+        };
+        match (&refusal, name.traffic) {
+            (None, Traffic::Cast) => {
+                self.ledger.cast_issued(self.now, name, &payload);
+                self.work.casts += 1;
+            }
+            (None, Traffic::Send) => {
+                self.ledger.send_issued(self.now, name, &payload, item.to);
+                self.work.sends += 1;
+            }
+            (Some(Refusal::ForNow), _) => self.work.postponed += 1,
+            (Some(Refusal::TooLong), _) => panic!("{length} bytes are refused, {limit} are allowed"),
+            (Some(Refusal::ForEver(why)), _) => panic!("{name:?} is refused for ever: {why}"),
+        }
+        self.papers.buffer = payload;
+        refusal.is_none()
+    }
+
+    fn try_oversize(&mut self, traffic: Traffic, limit: usize, group: &mut Group<'_>) {
+        let payload = vec![0; limit + 1];
+        let refusal = match traffic {
+            Traffic::Send => refusal_of_send(group.send(&RankSet::one(Rank(0)), &payload)),
+            Traffic::Cast => refusal_of_cast(group.cast(&payload).map(drop)),
+        };
+        match refusal {
+            Some(Refusal::TooLong) => {
+                self.ledger.refused(self.now, self.rank, traffic, format!("{} bytes", limit + 1));
+                self.work.oversized += 1;
+            }
+            other => panic!("{} bytes, one too many, gave {other:?}", limit + 1),
+        }
+    }
+
+    /// Enters a delivery; what it is to be answered with, if anything.
+    fn take(&mut self, traffic: Traffic, origin: usize, payload: &[u8]) -> (u64, Option<(Name, Item)>) {
+        match traffic {
+            Traffic::Cast => self.work.casts_delivered += 1,
+            Traffic::Send => self.work.sends_delivered += 1,
+        }
+        let Some((sequence, name)) = self.ledger.delivered(self.now, self.rank, traffic, origin, payload)
+        else {
+            return (0, None);
+        };
+        (sequence, self.workload.answer(self.seed, self.rank, name).map(|item| (name, item)))
+    }
+}
+
+impl Application for Desk<'_> {
+    fn cast(&mut self, delivery: &Delivery<'_>, group: &mut Group<'_>) {
+        let origin = delivery.origin().index();
+        let id = delivery.id();
+        let mut last = 0;
+        for payload in delivery.messages() {
+            let (sequence, answer) = self.take(Traffic::Cast, origin, payload);
+            last = last.max(sequence);
+            if let Some((_, item)) = answer {
+                self.work.replies += 1;
+                self.issue(item, group);
+            }
+        }
+        self.papers.frames[origin].push((id.number, last));
+        let chance = self.workload.acknowledge;
+        let draw =
+            crate::random::splitmix(self.seed ^ (self.rank as u64) << 48 ^ (origin as u64) << 40 ^ id.number);
+        if chance > 0 && draw % 1_000_000 < u64::from(chance) && last > 0 {
+            self.ledger.acknowledged(self.now, self.rank, origin, last);
+            self.work.acknowledged += 1;
+            group.ack(id);
+        }
+    }
+
+    fn send(&mut self, delivery: &Delivery<'_>, group: &mut Group<'_>) {
+        let origin = delivery.origin().index();
+        for payload in delivery.messages() {
+            if let (_, Some((_, item))) = self.take(Traffic::Send, origin, payload) {
+                self.work.echoes += 1;
+                self.issue(item, group);
+            }
+        }
+    }
+
+    fn event(&mut self, event: &Event, group: &mut Group<'_>) {
+        match event {
+            Event::Stable => self.report_stability(&group.stability()),
+            Event::Exit(reason) => {
+                self.ledger.exited(self.now, self.rank, reason.to_string());
+            }
+            Event::Problem(problem) => self.papers.problems.push(format!("{problem:?}")),
+            _ => {}
+        }
+    }
+}
+
+impl Desk<'_> {
+    /// Enters what the endpoint says of stability: at how many members each number of casts is held, and seen.
+    pub(crate) fn report_stability(&mut self, stability: &Stability) {
+        let members = self.papers.frames.len();
+        for origin in 0..members {
+            for at_members in 1..=members {
+                for (measure, frames) in [
+                    (Measure::Held, stability.held_by(at_members, Rank::at(origin))),
+                    (Measure::Seen, stability.seen_by(at_members, Rank::at(origin))),
+                ] {
+                    let through = self.papers.last_cast_below(origin, frames);
+                    let at = (origin * members + at_members - 1) * 2 + usize::from(measure == Measure::Seen);
+                    if through > self.papers.reported[at] {
+                        self.papers.reported[at] = through;
+                        match measure {
+                            Measure::Held => self.work.held_reports += 1,
+                            Measure::Seen => self.work.seen_reports += 1,
+                        }
+                        self.ledger.stable(self.now, self.rank, measure, origin, through, at_members);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Why a message was not taken.
+#[derive(Debug)]
+enum Refusal {
+    ForNow,
+    TooLong,
+    ForEver(String),
+}
+
+fn refusal_of_cast(result: Result<(), CastError>) -> Option<Refusal> {
+    Some(match result {
+        Ok(()) => return None,
+        Err(CastError::TooLong { .. }) => Refusal::TooLong,
+        Err(CastError::Full { .. } | CastError::NoFrame(_)) => Refusal::ForNow,
+        Err(error @ (CastError::NumberLimit | CastError::Exited(_))) => Refusal::ForEver(error.to_string()),
+    })
+}
+
+fn refusal_of_send(result: Result<(), SendError>) -> Option<Refusal> {
+    Some(match result {
+        Ok(()) => return None,
+        Err(SendError::TooLong { .. }) => Refusal::TooLong,
+        Err(SendError::Full { .. } | SendError::NoFrame(_)) => Refusal::ForNow,
+        Err(error) => Refusal::ForEver(error.to_string()),
+    })
+}
+
+fn ranks(to: u64) -> RankSet {
+    (0..64).filter(|rank| to >> rank & 1 == 1).map(Rank::at).collect()
+}

@@ -1,0 +1,120 @@
+//! What a run came to: violations, a digest, counts.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::Serialize;
+use wadjet_oracle::{History, Traffic};
+
+use crate::faults::{FaultCounters, counters};
+use crate::scenario::Setup;
+
+/// Something that must not happen.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Violation {
+    /// A property of the oracle, or `panic`, `livelock`, `liveness`, `frames-return`, `replay`, `acceleration`.
+    pub property: String,
+    /// What happened.
+    pub what: String,
+    /// The events concerned, one per line.
+    pub excerpt: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(formatter, "{}: {}", self.property, self.what)?;
+        formatter.write_str(&self.excerpt)
+    }
+}
+
+counters! {
+    /// What the applications of a run did.
+    WorkCounters {
+        /// Runs counted here.
+        runs,
+        /// Of them, accelerated ones.
+        accelerated_runs,
+        /// With packing.
+        packing_runs,
+        /// With the shadow.
+        shadow_runs,
+        /// In place.
+        in_place_runs,
+        /// Casts accepted.
+        casts,
+        /// Sends accepted.
+        sends,
+        /// Casts delivered, own copies included.
+        casts_delivered,
+        /// Sends delivered.
+        sends_delivered,
+        /// Casts from inside an upcall.
+        replies,
+        /// Sends from inside an upcall.
+        echoes,
+        /// Casts written in place.
+        reserved,
+        /// Reservations dropped without commit.
+        abandoned,
+        /// Messages refused because they were too long.
+        oversized,
+        /// Messages refused for the time being.
+        postponed,
+        /// Acknowledgements.
+        acknowledged,
+        /// Reports that something is held.
+        held_reports,
+        /// Reports that something was seen.
+        seen_reports,
+        /// Driver iterations.
+        iterations,
+        /// Microseconds of simulated time.
+        microseconds,
+    }
+}
+
+/// Counts of one run, or of many.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Counters {
+    /// What the world did.
+    pub faults: FaultCounters,
+    /// What the applications did.
+    pub work: WorkCounters,
+    /// What the endpoints say of their paths and drops, by name.
+    pub endpoint: BTreeMap<String, u64>,
+}
+
+impl Counters {
+    /// Adds another run's counts.
+    pub fn add(&mut self, other: &Counters) {
+        self.faults.add(&other.faults);
+        self.work.add(&other.work);
+        for (name, count) in &other.endpoint {
+            *self.endpoint.entry(name.clone()).or_default() += count;
+        }
+    }
+}
+
+/// What one member delivered of one stream of one origin: how many messages, and a hash of them in order.
+pub type Streams = BTreeMap<(usize, u16, Traffic, u16), (u64, u64)>;
+
+/// What a run came to.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// Its seed.
+    pub seed: u64,
+    /// Its scenario.
+    pub scenario: &'static str,
+    /// Its world.
+    pub setup: Setup,
+    /// What went wrong; empty if nothing did.
+    pub violations: Vec<Violation>,
+    /// A hash of every delivery and its time: equal if and only if the run was the same.
+    pub digest: u64,
+    /// How often what happened.
+    pub counters: Counters,
+    /// What happened at the interface.
+    pub history: History,
+    /// What arrived where, independently of time.
+    pub streams: Streams,
+}

@@ -1,0 +1,472 @@
+//! Scenarios: which world a seed draws.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::faults::{Faults, LinkFaults};
+use crate::random::Random;
+use crate::workload::{Lengths, Workload};
+
+/// How frames cross from member to member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Medium {
+    /// As datagrams: bytes are copied at submission and again into a frame of the receiver's. Every fault is possible.
+    Datagrams,
+    /// As through shared memory: nothing is lost, reordered or damaged; all members read the sender's own frame, which
+    /// returns when the last of them lets go.
+    InPlace,
+}
+
+/// The world of one run.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// How many members the view has.
+    pub members: usize,
+    /// The stack, top to bottom.
+    pub stack: String,
+    /// Whether plans are used, or the layers alone.
+    pub accelerated: bool,
+    /// Whether messages are packed while the way is busy.
+    pub packing: bool,
+    /// Whether the layers repeat what plans did.
+    pub shadow: bool,
+    /// How frames travel.
+    pub medium: Medium,
+    /// The largest frame.
+    pub frame_bytes: usize,
+    /// Region sizes the endpoint asks for are divided by this.
+    pub scarcity: usize,
+    /// Casts of one member that may be unacknowledged at once, in frames.
+    pub window: u32,
+    /// What each member's driver loop is like.
+    pub drivers: Vec<Driver>,
+    /// What goes wrong.
+    pub faults: Faults,
+    /// What the applications do.
+    pub workload: Workload,
+}
+
+/// What the driver loop and the transport of one member are like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Driver {
+    /// How long an iteration takes.
+    pub iteration_ns: u64,
+    /// Frames received per iteration, at most.
+    pub budget: usize,
+    /// Frames that wait to be received, at most; what comes then is lost.
+    pub inbox_frames_max: usize,
+    /// How long the transport is busy with one frame.
+    pub submit_ns: u64,
+    /// Frames the transport takes before it says that it is full.
+    pub submitted_frames_max: usize,
+}
+
+impl fmt::Display for Setup {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Setup { members, stack, accelerated, packing, shadow, medium, frame_bytes, .. } = self;
+        let on = |on: bool| if on { "on" } else { "off" };
+        writeln!(
+            formatter,
+            "{members} members of {stack}, {medium:?}, frames of {frame_bytes} B, acceleration {}, packing {}, \
+             shadow {}, window {}, scarcity {}",
+            on(*accelerated),
+            on(*packing),
+            on(*shadow),
+            self.window,
+            self.scarcity
+        )?;
+        writeln!(formatter, "  {:?}", self.workload)?;
+        for (member, driver) in self.drivers.iter().enumerate() {
+            writeln!(formatter, "  m{}: {driver:?}", member + 1)?;
+        }
+        for (at, link) in self.faults.links.iter().enumerate().filter(|(at, _)| at / members != at % members)
+        {
+            writeln!(formatter, "  m{} to m{}: {link:?}", at / members + 1, at % members + 1)?;
+        }
+        let Faults { pauses, cuts, intruders, heals, .. } = &self.faults;
+        writeln!(formatter, "  pauses {pauses:?}, cuts {cuts:?}, intruders {intruders:?}, heals {heals}")
+    }
+}
+
+/// A family of worlds.
+#[derive(Clone, Copy)]
+pub struct Scenario {
+    /// Its name on the command line.
+    pub name: &'static str,
+    /// What it is for.
+    pub about: &'static str,
+    draw: fn(&mut Random, Option<usize>) -> Setup,
+}
+
+/// What is fixed for every seed of a run, whatever it draws.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Overrides {
+    /// The number of members, 1 to 32.
+    pub members: Option<usize>,
+    /// The stack.
+    pub stack: Option<String>,
+    /// With or without plans.
+    pub accelerated: Option<bool>,
+    /// With or without packing.
+    pub packing: Option<bool>,
+    /// With or without the shadow.
+    pub shadow: Option<bool>,
+}
+
+/// The most members a simulated view can have.
+pub const MEMBERS_MAX: usize = 32;
+
+/// Every scenario.
+pub const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "swarm",
+        about: "each seed draws which faults there are and how hard, the stack, the members and the load",
+        draw: swarm,
+    },
+    Scenario { name: "calm", about: "nothing goes wrong: the common case, also in place", draw: calm },
+    Scenario {
+        name: "loss",
+        about: "30 % loss, duplication and reordering, and the network never heals",
+        draw: loss,
+    },
+    Scenario { name: "corruption", about: "damaged, foreign, stale and rubbish frames", draw: corruption },
+    Scenario { name: "pause", about: "members stand still for longer than any timer", draw: pause },
+    Scenario { name: "slow", about: "one member reads slowly and its queue overflows", draw: slow },
+    Scenario { name: "exhaustion", about: "regions, queues and windows are far too small", draw: exhaustion },
+];
+
+impl Scenario {
+    /// The scenario called `name`.
+    pub fn named(name: &str) -> Option<&'static Scenario> {
+        SCENARIOS.iter().find(|scenario| scenario.name == name)
+    }
+
+    /// The world of `seed`.
+    pub fn setup(&self, seed: u64, overrides: &Overrides) -> Setup {
+        let members = overrides.members.inspect(|members| {
+            assert!(
+                (1..=MEMBERS_MAX).contains(members),
+                "{members} members; 1 to {MEMBERS_MAX} can be simulated"
+            );
+        });
+        let mut setup = (self.draw)(&mut Random::new(seed, self.name), members);
+        if let Some(stack) = &overrides.stack {
+            setup.stack.clone_from(stack);
+        }
+        setup.accelerated = overrides.accelerated.unwrap_or(setup.accelerated);
+        setup.packing = overrides.packing.unwrap_or(setup.packing);
+        setup.shadow = overrides.shadow.unwrap_or(setup.shadow);
+        setup
+    }
+}
+
+/// Stacks for media that lose, reorder and damage.
+const STACKS: &[&str] = &[
+    "STABLE:FC:UNICAST:LOCAL:NAK:CHKSUM:COM",
+    "STABLE:FC:UNICAST:LOCAL:NAK:CHKSUM:COM",
+    "CHK_FIFO:STABLE:FC:UNICAST:LOCAL:NAK:CHKSUM:COM",
+    "COUNT:STABLE:FC:COUNT:UNICAST:TRACE:LOCAL:NAK:COUNT:CHKSUM:COM",
+    "FC:STABLE:UNICAST:LOCAL:NAK:CHKSUM:COM",
+    "STABLE:FC:LOCAL:NAK:UNICAST:CHKSUM:COM",
+];
+
+const MICROSECOND: u64 = 1_000;
+const MILLISECOND: u64 = 1_000_000;
+/// Chances are per million.
+const PERCENT: u32 = 10_000;
+
+/// Two to five members, sometimes up to twelve.
+fn draw_members(random: &mut Random, fixed: Option<usize>) -> usize {
+    let drawn = match random.below(20) {
+        0 => random.between(6, 12),
+        1..=5 => 2,
+        6..=13 => 3,
+        _ => random.between(4, 5),
+    };
+    fixed.unwrap_or(drawn as usize)
+}
+
+/// A world in which nothing goes wrong.
+fn quiet_world(random: &mut Random, fixed: Option<usize>) -> Setup {
+    let members = draw_members(random, fixed);
+    let delay_ns = random.scaled(MICROSECOND, 50 * MICROSECOND);
+    let link = LinkFaults { delay_ns, jitter_ns: random.between(0, 2 * delay_ns), ..LinkFaults::default() };
+    let driver = Driver {
+        iteration_ns: random.scaled(200, 5 * MICROSECOND),
+        budget: random.scaled(1, 64) as usize,
+        inbox_frames_max: 4096,
+        submit_ns: random.scaled(100, 3 * MICROSECOND),
+        submitted_frames_max: random.scaled(4, 256) as usize,
+    };
+    Setup {
+        members,
+        stack: (*random.pick(STACKS)).into(),
+        accelerated: true,
+        packing: random.chance(70 * PERCENT),
+        shadow: false,
+        medium: Medium::Datagrams,
+        frame_bytes: *random.pick(&[512, 1472, 1472, 2048]),
+        scarcity: 1,
+        window: *random.pick(&[8, 16, 16, 32, 32, 64, 64, 128, 256]),
+        drivers: vec![driver; members],
+        faults: Faults { links: vec![link; members * members], heals: true, ..Faults::default() },
+        workload: draw_workload(random, members),
+    }
+}
+
+fn draw_workload(random: &mut Random, members: usize) -> Workload {
+    use Lengths::*;
+    let most = if members > 5 { 30 } else { 120 };
+    let mut share = |quiet: u64| {
+        (0..members)
+            .map(|_| match random.below(10) {
+                n if n < quiet => 0,
+                9 => 1,
+                _ => random.scaled(1, most) as u32,
+            })
+            .collect::<Vec<u32>>()
+    };
+    let (casts, sends) = (share(2), share(5));
+    let often = |random: &mut Random, of: u64, chance: u32| if random.below(of) == 0 { chance } else { 0 };
+    Workload {
+        casts,
+        sends,
+        gap_ns: random.scaled(2 * MICROSECOND, 300 * MICROSECOND),
+        burst: *random.pick(&[1, 1, 4, 16, 64]),
+        lengths: *random.pick(&[Fixed(64), Tiny, Small, Mixed, Mixed, Any, Largest]),
+        reply: often(random, 3, 20 * PERCENT),
+        echo: often(random, 3, 50 * PERCENT),
+        reserve: 50 * PERCENT,
+        abandon: often(random, 4, 5 * PERCENT),
+        oversize: often(random, 4, 5 * PERCENT),
+        acknowledge: often(random, 2, 30 * PERCENT),
+    }
+}
+
+/// When the planned work will be over, more or less.
+fn span_ns(workload: &Workload) -> u64 {
+    let most = (workload.casts.iter().zip(&workload.sends)).map(|(casts, sends)| casts + sends).max();
+    let bursts = u64::from(most.unwrap_or(0)) * 2 / (u64::from(workload.burst) + 1);
+    (bursts * workload.gap_ns).max(100 * MICROSECOND)
+}
+
+/// Changes every link, or only some.
+fn on_links(random: &mut Random, setup: &mut Setup, mut change: impl FnMut(&mut LinkFaults)) {
+    let everywhere = random.below(3) > 0;
+    for link in &mut setup.faults.links {
+        if everywhere || random.below(3) == 0 {
+            change(link);
+        }
+    }
+}
+
+fn calm(random: &mut Random, members: Option<usize>) -> Setup {
+    let mut setup = quiet_world(random, members);
+    if random.below(3) == 0 {
+        setup.medium = Medium::InPlace;
+    }
+    setup
+}
+
+fn loss(random: &mut Random, members: Option<usize>) -> Setup {
+    let mut setup = quiet_world(random, members);
+    setup.faults.heals = false;
+    for link in &mut setup.faults.links {
+        link.loss = 30 * PERCENT;
+        link.duplicate = 10 * PERCENT;
+        link.reorder = 20 * PERCENT;
+        link.reorder_ns = 4 * (link.delay_ns + link.jitter_ns);
+    }
+    setup
+}
+
+fn corruption(random: &mut Random, members: Option<usize>) -> Setup {
+    let mut setup = quiet_world(random, members);
+    let corrupt = random.scaled(1_000, 20 * u64::from(PERCENT)) as u32;
+    on_links(random, &mut setup, |link| link.corrupt = corrupt);
+    add_intruders(random, &mut setup);
+    add_stale(random, &mut setup);
+    setup
+}
+
+fn pause(random: &mut Random, members: Option<usize>) -> Setup {
+    let mut setup = quiet_world(random, members);
+    add_pauses(random, &mut setup);
+    if random.below(2) == 0 {
+        let loss = random.scaled(1_000, 10 * u64::from(PERCENT)) as u32;
+        on_links(random, &mut setup, |link| link.loss = loss);
+    }
+    setup
+}
+
+fn slow(random: &mut Random, members: Option<usize>) -> Setup {
+    let mut setup = quiet_world(random, members);
+    slow_down(random, &mut setup);
+    setup
+}
+
+fn exhaustion(random: &mut Random, members: Option<usize>) -> Setup {
+    let mut setup = quiet_world(random, members);
+    make_scarce(random, &mut setup);
+    if random.below(2) == 0 {
+        slow_down(random, &mut setup);
+    }
+    setup
+}
+
+fn swarm(random: &mut Random, members: Option<usize>) -> Setup {
+    let mut setup = quiet_world(random, members);
+    setup.accelerated = random.below(4) > 0;
+    setup.shadow = random.below(4) == 0;
+    if random.below(8) == 0 {
+        setup.medium = Medium::InPlace;
+    }
+    let mut some = |of: u64| random.below(of) == 0;
+    let (loses, bursts, duplicates, reorders) = (some(2), some(4), some(3), some(3));
+    let (stale, spikes, corrupts, intrudes) = (some(5), some(5), some(4), some(5));
+    let (pauses, cuts, slows, scarce) = (some(5), some(6), some(6), some(5));
+    let percent = |random: &mut Random, most: u64| random.scaled(1_000, most * u64::from(PERCENT)) as u32;
+    if loses {
+        let loss = percent(random, 40);
+        on_links(random, &mut setup, |link| link.loss = loss);
+    }
+    if bursts {
+        let (burst, burst_frames) = (percent(random, 2), random.scaled(2, 64) as u32);
+        on_links(random, &mut setup, |link| (link.burst, link.burst_frames) = (burst, burst_frames));
+    }
+    if duplicates {
+        let duplicate = percent(random, 30);
+        on_links(random, &mut setup, |link| link.duplicate = duplicate);
+    }
+    if reorders {
+        let (reorder, times) = (percent(random, 40), random.scaled(1, 64));
+        on_links(random, &mut setup, |link| {
+            (link.reorder, link.reorder_ns) = (reorder, times * (link.delay_ns + link.jitter_ns));
+        });
+    }
+    if stale {
+        add_stale(random, &mut setup);
+    }
+    if spikes {
+        let (spike, spike_ns) = (percent(random, 1), random.scaled(100 * MICROSECOND, 50 * MILLISECOND));
+        on_links(random, &mut setup, |link| (link.spike, link.spike_ns) = (spike, spike_ns));
+    }
+    if corrupts {
+        let corrupt = percent(random, 20);
+        on_links(random, &mut setup, |link| link.corrupt = corrupt);
+    }
+    if intrudes {
+        add_intruders(random, &mut setup);
+    }
+    if pauses {
+        add_pauses(random, &mut setup);
+    }
+    if cuts {
+        add_cuts(random, &mut setup);
+    }
+    if slows {
+        slow_down(random, &mut setup);
+    }
+    if scarce {
+        make_scarce(random, &mut setup);
+    }
+    setup.faults.heals = random.below(3) > 0;
+    setup
+}
+
+fn add_stale(random: &mut Random, setup: &mut Setup) {
+    let stale = random.scaled(1_000, 5 * u64::from(PERCENT)) as u32;
+    let stale_ns = random.scaled(MILLISECOND, 500 * MILLISECOND);
+    on_links(random, setup, |link| (link.stale, link.stale_ns) = (stale, stale_ns));
+}
+
+fn add_intruders(random: &mut Random, setup: &mut Setup) {
+    let span = span_ns(&setup.workload);
+    for _ in 0..random.scaled(1, 60) {
+        setup.faults.intruders.push((random.below(span), random.below(setup.members as u64) as usize));
+    }
+}
+
+fn add_pauses(random: &mut Random, setup: &mut Setup) {
+    let span = span_ns(&setup.workload);
+    for _ in 0..random.between(1, 4) {
+        let member = random.below(setup.members as u64) as usize;
+        let length = random.scaled(50 * MICROSECOND, 2_000 * MILLISECOND);
+        setup.faults.pauses.push((member, random.below(span), length));
+    }
+}
+
+fn add_cuts(random: &mut Random, setup: &mut Setup) {
+    let (span, members) = (span_ns(&setup.workload), setup.members as u64);
+    for _ in 0..random.between(1, 4) {
+        let (from, to) = (random.below(members) as usize, random.below(members) as usize);
+        let (at, length) = (random.below(span), random.scaled(50 * MICROSECOND, 100 * MILLISECOND));
+        setup.faults.cuts.push((from, to, at, length));
+        if random.below(2) == 0 {
+            setup.faults.cuts.push((to, from, at, length));
+        }
+    }
+}
+
+fn slow_down(random: &mut Random, setup: &mut Setup) {
+    let driver = &mut setup.drivers[random.below(setup.members as u64) as usize];
+    driver.iteration_ns = random.scaled(20 * MICROSECOND, 2 * MILLISECOND);
+    driver.budget = random.scaled(1, 8) as usize;
+    driver.inbox_frames_max = random.scaled(2, 64) as usize;
+}
+
+fn make_scarce(random: &mut Random, setup: &mut Setup) {
+    setup.scarcity = random.scaled(2, 64) as usize;
+    setup.window = random.scaled(1, 32) as u32;
+    for driver in &mut setup.drivers {
+        driver.submitted_frames_max = random.scaled(1, 8) as usize;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_scenario_draws_sound_worlds_and_the_same_one_again() {
+        for scenario in SCENARIOS {
+            for seed in 0..300 {
+                let setup = scenario.setup(seed, &Overrides::default());
+                assert_eq!(setup.faults.links.len(), setup.members * setup.members);
+                assert_eq!(setup.drivers.len(), setup.members);
+                assert_eq!(setup.workload.casts.len(), setup.members);
+                assert!((2..=12).contains(&setup.members));
+                assert!(
+                    setup.faults.links.iter().all(|link| link.loss <= 40 * PERCENT),
+                    "losses stay below one"
+                );
+                let again = scenario.setup(seed, &Overrides::default());
+                assert_eq!(format!("{setup:?}"), format!("{again:?}"), "{} {seed}", scenario.name);
+            }
+        }
+    }
+
+    #[test]
+    fn overrides_are_kept() {
+        let overrides = Overrides {
+            members: Some(7),
+            stack: Some("NAK:COM".into()),
+            accelerated: Some(false),
+            packing: Some(false),
+            shadow: Some(true),
+        };
+        for seed in 0..50 {
+            let setup = SCENARIOS[0].setup(seed, &overrides);
+            assert_eq!((setup.members, setup.stack.as_str()), (7, "NAK:COM"));
+            assert_eq!((setup.accelerated, setup.packing, setup.shadow), (false, false, true));
+        }
+    }
+
+    #[test]
+    fn names_are_found() {
+        assert!(SCENARIOS.iter().all(|scenario| Scenario::named(scenario.name).is_some()));
+        assert!(Scenario::named("no such thing").is_none());
+    }
+}

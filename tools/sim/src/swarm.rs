@@ -1,0 +1,331 @@
+//! Many seeds, several threads, one verdict.
+
+use std::ops::Range;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use crate::outcome::{Counters, Outcome, Violation};
+use crate::scenario::{Overrides, Scenario};
+use crate::world::run;
+
+/// How much is run for each seed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Check {
+    /// The seed, once.
+    Once,
+    /// Every eighth seed as with `all`, the others once.
+    Sampled,
+    /// The seed; then again, for the same digest; then without acceleration (or with, if it was without), for the
+    /// same deliveries.
+    All,
+}
+
+/// How a swarm is run.
+#[derive(Clone, Debug)]
+pub struct SwarmOptions {
+    /// Fixed for every seed.
+    pub overrides: Overrides,
+    /// What is compared.
+    pub check: Check,
+    /// Worker threads.
+    pub threads: usize,
+    /// Stop after so many failing seeds.
+    pub failures_max: usize,
+    /// Tell progress on standard error every few seconds.
+    pub progress: bool,
+}
+
+/// A seed that failed.
+#[derive(Clone, Debug, Serialize)]
+pub struct Failure {
+    /// The seed.
+    pub seed: u64,
+    /// One command that runs it again and prints its trace.
+    pub replay: String,
+    /// What went wrong.
+    pub violations: Vec<Violation>,
+}
+
+/// What became of a swarm.
+#[derive(Clone, Debug, Serialize)]
+pub struct SwarmReport {
+    /// The scenario.
+    pub scenario: &'static str,
+    /// Seeds asked for.
+    pub seeds: Range<u64>,
+    /// Seeds run.
+    pub seeds_run: u64,
+    /// Failing seeds, ascending.
+    pub failures: Vec<Failure>,
+    /// Faults that should have happened and did not, or too rarely.
+    pub below_floor: Vec<String>,
+    /// Sum of all runs.
+    pub counters: Counters,
+    /// How long it took, in seconds.
+    pub seconds: f64,
+}
+
+impl SwarmReport {
+    /// Whether nothing was violated and nothing was missing.
+    pub fn passed(&self) -> bool {
+        self.failures.is_empty() && self.below_floor.is_empty()
+    }
+}
+
+/// Runs every seed of `seeds`.
+pub fn swarm(seeds: Range<u64>, scenario: &'static Scenario, options: &SwarmOptions) -> SwarmReport {
+    let begin = Instant::now();
+    let next = AtomicU64::new(seeds.start);
+    let gathered = Mutex::new((Counters::default(), Vec::new(), 0_u64));
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..options.threads.max(1))
+            .map(|_| scope.spawn(|| work(&next, seeds.end, scenario, options, &gathered)))
+            .collect();
+        let mut told = Instant::now();
+        while options.progress && workers.iter().any(|worker| !worker.is_finished()) {
+            std::thread::park_timeout(Duration::from_millis(50));
+            if told.elapsed() > PROGRESS_EVERY {
+                told = Instant::now();
+                let (_, failures, run) = &*gathered.lock().expect("workers do not panic");
+                progress(*run, seeds.end - seeds.start, failures.len(), begin.elapsed());
+            }
+        }
+    });
+    let (counters, mut failures, seeds_run) = gathered.into_inner().expect("workers do not panic");
+    failures.sort_by_key(|failure: &Failure| failure.seed);
+    let below_floor =
+        if failures.is_empty() { below_floor(scenario, seeds_run, &counters) } else { Vec::new() };
+    let seconds = begin.elapsed().as_secs_f64();
+    SwarmReport { scenario: scenario.name, seeds, seeds_run, failures, below_floor, counters, seconds }
+}
+
+const PROGRESS_EVERY: Duration = Duration::from_secs(5);
+
+#[allow(clippy::print_stderr)]
+fn progress(run: u64, of: u64, failures: usize, elapsed: Duration) {
+    eprintln!("{run} of {of} seeds, {failures} failed, {:.0} s", elapsed.as_secs_f64());
+}
+
+fn work(
+    next: &AtomicU64,
+    end: u64,
+    scenario: &'static Scenario,
+    options: &SwarmOptions,
+    gathered: &Mutex<(Counters, Vec<Failure>, u64)>,
+) {
+    loop {
+        let seed = next.fetch_add(1, Ordering::Relaxed);
+        if seed >= end {
+            return;
+        }
+        let outcome = run_checked(seed, scenario, options);
+        let mut gathered = gathered.lock().expect("workers do not panic");
+        gathered.0.add(&outcome.counters);
+        gathered.2 += 1;
+        if !outcome.violations.is_empty() {
+            let replay = replay_command(seed, scenario, options);
+            gathered.1.push(Failure { seed, replay, violations: outcome.violations });
+            if gathered.1.len() >= options.failures_max {
+                next.store(end, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+/// Runs one seed, and again as often as `options.check` asks for.
+pub fn run_checked(seed: u64, scenario: &'static Scenario, options: &SwarmOptions) -> Outcome {
+    let mut outcome = run(seed, scenario, &options.overrides);
+    let compare = match options.check {
+        Check::Once => false,
+        Check::Sampled => seed.is_multiple_of(8),
+        Check::All => true,
+    };
+    if compare && outcome.violations.is_empty() {
+        let again = run(seed, scenario, &options.overrides);
+        if again.digest != outcome.digest {
+            outcome.violations.push(Violation {
+                property: "replay".into(),
+                what: format!("the digest is {:016x} and then {:016x}", outcome.digest, again.digest),
+                excerpt: first_difference(&outcome, &again),
+            });
+        }
+        let accelerated = Some(!outcome.setup.accelerated);
+        let other = run(seed, scenario, &Overrides { accelerated, ..options.overrides.clone() });
+        outcome.violations.extend(other.violations.iter().cloned().map(|mut violation| {
+            violation.what = format!("{} ({})", violation.what, path(&other));
+            violation
+        }));
+        if other.streams != outcome.streams {
+            outcome.violations.push(differing_streams(&outcome, &other));
+        }
+    }
+    outcome
+}
+
+fn path(outcome: &Outcome) -> &'static str {
+    if outcome.setup.accelerated { "accelerated" } else { "by the layers alone" }
+}
+
+/// The first event in which two runs differ.
+fn first_difference(one: &Outcome, other: &Outcome) -> String {
+    let pairs = one.history.events.iter().zip(&other.history.events);
+    let at = pairs.take_while(|(one, other)| one == other).count();
+    let line = |outcome: &Outcome| match outcome.history.events.get(at) {
+        Some(event) => event.to_string(),
+        None => "(its end)".into(),
+    };
+    format!("  first run, event {at}:  {}\n  second run, event {at}: {}\n", line(one), line(other))
+}
+
+fn differing_streams(one: &Outcome, other: &Outcome) -> Violation {
+    let keys = one.streams.keys().chain(other.streams.keys());
+    let mut differing: Vec<_> = keys.filter(|key| one.streams.get(key) != other.streams.get(key)).collect();
+    differing.sort_unstable();
+    differing.dedup();
+    let lines = differing.iter().take(8).map(|key| {
+        let (member, origin, traffic, stream) = key;
+        let count = |outcome: &Outcome| outcome.streams.get(key).map_or(0, |(count, _)| *count);
+        format!(
+            "  m{} got {} {traffic:?}s of m{}, stream {stream}, {} and {} {}\n",
+            member + 1,
+            count(one),
+            origin + 1,
+            path(one),
+            count(other),
+            path(other)
+        )
+    });
+    Violation {
+        property: "acceleration".into(),
+        what: format!("{} streams differ with and without acceleration", differing.len()),
+        excerpt: lines.collect(),
+    }
+}
+
+/// The command that runs `seed` again and prints its trace.
+pub fn replay_command(seed: u64, scenario: &Scenario, options: &SwarmOptions) -> String {
+    let overrides = &options.overrides;
+    let mut command = format!("wadjet sim --seeds {seed}..{} --scenario {}", seed + 1, scenario.name);
+    let mut option = |text: String| {
+        command.push(' ');
+        command.push_str(&text);
+    };
+    if let Some(members) = overrides.members {
+        option(format!("--members {members}"));
+    }
+    if let Some(stack) = &overrides.stack {
+        option(format!("--stack '{stack}'"));
+    }
+    for (name, value) in
+        [("accel", overrides.accelerated), ("pack", overrides.packing), ("shadow", overrides.shadow)]
+    {
+        if let Some(value) = value {
+            option(format!("--{name} {}", if value { "on" } else { "off" }));
+        }
+    }
+    if options.check == Check::All || (options.check == Check::Sampled && seed.is_multiple_of(8)) {
+        option("--check all".into());
+    }
+    option("--trace".into());
+    command
+}
+
+/// What must have happened in a thousand seeds of a scenario, at least.
+fn floors(scenario: &str) -> &'static [(&'static str, u64)] {
+    match scenario {
+        "swarm" => &[
+            ("lost", 10_000),
+            ("lost_in_burst", 1_000),
+            ("cut", 500),
+            ("duplicated", 2_000),
+            ("stale", 200),
+            ("reordered", 2_000),
+            ("spikes", 100),
+            ("corrupted", 1_000),
+            ("intruders", 500),
+            ("overflowed", 100),
+            ("full", 500),
+            ("pauses", 200),
+            ("slow_reads", 500),
+            ("casts", 20_000),
+            ("sends", 5_000),
+            ("replies", 500),
+            ("echoes", 500),
+            ("reserved", 5_000),
+            ("abandoned", 50),
+            ("oversized", 50),
+            ("postponed", 100),
+            ("acknowledged", 500),
+            ("accelerated_runs", 500),
+            ("packing_runs", 400),
+            ("shadow_runs", 100),
+            ("in_place_runs", 50),
+        ],
+        "calm" => &[("casts", 20_000), ("in_place_runs", 100)],
+        "loss" => &[("lost", 100_000), ("duplicated", 30_000), ("reordered", 30_000)],
+        "corruption" => &[("corrupted", 2_000), ("intruders", 5_000), ("stale", 1_000)],
+        "pause" => &[("pauses", 1_000)],
+        "slow" => &[("slow_reads", 2_000), ("overflowed", 1_000)],
+        "exhaustion" => &[("full", 1_000), ("postponed", 1_000)],
+        _ => &[],
+    }
+}
+
+/// Too few seeds say nothing about what must have happened.
+const SEEDS_FOR_FLOORS: u64 = 200;
+
+fn below_floor(scenario: &Scenario, seeds: u64, counters: &Counters) -> Vec<String> {
+    if seeds < SEEDS_FOR_FLOORS {
+        return Vec::new();
+    }
+    let count = |name: &str| {
+        let mut all = counters.faults.list().chain(counters.work.list());
+        all.find(|(other, _)| *other == name).map(|(_, count)| count).expect("floors name counters")
+    };
+    floors(scenario.name)
+        .iter()
+        .map(|(name, floor)| (name, floor * seeds / 1000, count(name)))
+        .filter(|(_, floor, count)| count < floor)
+        .map(|(name, floor, count)| format!("{name}: {count}, at least {floor} expected"))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scenario::SCENARIOS;
+
+    #[test]
+    fn a_swarm_that_injects_nothing_is_told() {
+        for scenario in SCENARIOS {
+            let missing = below_floor(scenario, 1000, &Counters::default());
+            assert_eq!(missing.len(), floors(scenario.name).len());
+            assert!(!missing.is_empty(), "{} has floors", scenario.name);
+        }
+    }
+
+    #[test]
+    fn a_replay_command_says_everything_that_was_fixed() {
+        let options = SwarmOptions {
+            overrides: Overrides {
+                members: Some(4),
+                stack: Some("NAK:COM".into()),
+                accelerated: Some(false),
+                packing: None,
+                shadow: Some(true),
+            },
+            check: Check::All,
+            threads: 1,
+            failures_max: 1,
+            progress: false,
+        };
+        assert_eq!(
+            replay_command(7, &SCENARIOS[0], &options),
+            "wadjet sim --seeds 7..8 --scenario swarm --members 4 --stack 'NAK:COM' --accel off --shadow on \
+             --check all --trace"
+        );
+    }
+}
