@@ -214,8 +214,7 @@ impl<'g> Group<'g> {
     /// [`CastError`]; nothing was taken then.
     #[inline]
     pub fn cast(&mut self, message: &[u8]) -> Result<Ticket, CastError> {
-        self.stack.reserve(message.len())?.copy_from_slice(message);
-        Ok(self.stack.commit())
+        self.stack.cast(message)
     }
 
     /// Room for a message of `length` bytes, to be written in place and committed.

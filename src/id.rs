@@ -3,7 +3,7 @@
 use std::fmt;
 
 /// The most members a view can have.
-pub const MEMBERS_MAX: usize = 256;
+pub const MEMBERS_MAX: usize = 128;
 
 /// A group, by the 64-bit hash of its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -204,12 +204,12 @@ mod tests {
 
     #[test]
     fn a_rank_set_lists_what_was_inserted_in_order() {
-        let mut set: RankSet = [3, 200, 64, 63].into_iter().map(Rank::at).collect();
+        let mut set: RankSet = [3, 100, 64, 63].into_iter().map(Rank::at).collect();
         set.remove(Rank(64));
-        assert_eq!(set.iter().map(|rank| rank.0).collect::<Vec<_>>(), [3, 63, 200]);
+        assert_eq!(set.iter().map(|rank| rank.0).collect::<Vec<_>>(), [3, 63, 100]);
         assert_eq!(set.len(), 3);
-        assert!(set.contains(Rank(200)) && !set.contains(Rank(64)));
-        assert_eq!(RankSet::all(256).len(), 256);
+        assert!(set.contains(Rank(100)) && !set.contains(Rank(64)));
+        assert_eq!(RankSet::all(128).len(), 128);
     }
 
     #[test]

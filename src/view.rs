@@ -157,7 +157,7 @@ mod tests {
     fn impossible_views_are_refused() {
         assert_eq!(LocalView::new(view(&[]), Incarnation(1)), Err(ViewError::Empty));
         assert_eq!(LocalView::new(view(&[1, 1]), Incarnation(1)), Err(ViewError::Duplicate(Incarnation(1))));
-        let many: Vec<u64> = (0..257).collect();
-        assert_eq!(LocalView::new(view(&many), Incarnation(1)), Err(ViewError::TooManyMembers(257)));
+        let many: Vec<u64> = (0..129).collect();
+        assert_eq!(LocalView::new(view(&many), Incarnation(1)), Err(ViewError::TooManyMembers(129)));
     }
 }

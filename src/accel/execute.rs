@@ -4,7 +4,7 @@
 
 use super::case::Target;
 use super::plan::{DeliverStep, Plan, apply, value_of};
-use crate::buf::FrameMut;
+use crate::buf::{Frame, FrameMut};
 use crate::id::Rank;
 use crate::stack::core::{Core, Looped};
 use crate::stack::event::List;
@@ -47,67 +47,65 @@ pub(crate) enum Outcome {
     Miss(Miss),
 }
 
-/// A frame as the executor sees it: `from..to` of a frame, header first.
-pub(crate) struct Incoming<'f> {
-    pub(crate) frame: &'f crate::buf::Frame,
-    pub(crate) from: usize,
-    pub(crate) to: usize,
-}
-
-/// Runs a deliver plan's accept step (and all of it, if it has no second one).
+/// Runs a deliver plan's accept step (and all of it, if it has no second one) on the bytes `from..to` of `frame`,
+/// header first.
 #[inline]
 pub(crate) fn accept(
     core: &mut Core,
     plan: &Plan,
-    cookie: u64,
     origin: Rank,
-    incoming: &Incoming<'_>,
+    frame: &Frame,
+    from: usize,
+    to: usize,
 ) -> Outcome {
-    let section = core.slots.member(origin);
-    let guard = core.slots.word(plan.kind.guard().word(&core.slots, origin));
+    let section = core.slots.section(origin);
+    let guard = section[plan.guard as usize];
     if guard != 0 {
         return Outcome::Miss(Miss::Guard(guard));
     }
-    let bytes = incoming.frame.slice(incoming.from, incoming.to);
+    let bytes = frame.slice(from, to);
     let Some((header, payload)) = bytes.split_at_checked(plan.header_bytes) else {
         return Outcome::Miss(Miss::Short);
     };
     let mut words = [0; WORDS_MAX];
-    let (first, rest) = header.split_first_chunk::<8>().expect("a header begins with a cookie");
-    for (word, chunk) in words.iter_mut().zip(rest.chunks_exact(8)) {
-        *word = u64::from_le_bytes(*chunk.first_chunk().expect("eight bytes"));
+    let (first, rest) = header.as_chunks::<8>().0.split_first().expect("a header begins with a cookie");
+    for (word, chunk) in words.iter_mut().zip(rest) {
+        *word = u64::from_le_bytes(*chunk);
     }
+    let template = &plan.template[..plan.template_words];
     let mut differs = 0;
-    for step in &plan.template[..plan.template_words] {
-        differs |= (words[usize::from(step.word)] ^ core.slots.word(section + step.slot)) & step.mask;
+    for step in template {
+        differs |= (words[usize::from(step.word)] ^ section[step.slot as usize]) & step.mask;
     }
     if differs != 0 {
-        return unpredicted(core, plan, section, &words);
+        return unpredicted(plan, section, &words);
     }
     let packed = u64::from_le_bytes(*first) & PACK_FLAG != 0;
-    for (at, filter) in plan.filters.iter().enumerate() {
-        let layout = &core.layouts[plan.kind.traffic() as usize];
-        let value = layout.filter(usize::from(filter.field), cookie, packed, NO_CONTROL, &words, payload);
-        if value != filter.spot.read(&words) {
-            return Outcome::Miss(Miss::Filter(at as u8));
-        }
+    if !plan.filters.is_empty()
+        && let Some(miss) = filtered(core, plan, origin, packed, &words, payload)
+    {
+        return Outcome::Miss(miss);
     }
-    let (from, to) = (incoming.from + plan.header_bytes, incoming.to);
-    let Ok(list) = List::parse(incoming.frame.clone(), from, to, packed) else {
+    let Ok(list) = List::parse(frame.clone(), from + plan.header_bytes, to, packed) else {
         return Outcome::Miss(Miss::Pack);
     };
     // From here on nothing can fail.
-    for step in &plan.template[..plan.template_words] {
-        *core.slots.word_mut(section + step.slot) += step.add;
+    let section = core.slots.section(origin);
+    for step in template {
+        section[step.slot as usize] += step.add;
     }
-    *core.slots.word_mut(section + plan.hits) += 1;
+    section[plan.hits as usize] += 1;
     let number = plan.number.map_or(0, |spot| spot.read(&words));
     if !plan.gossips.is_empty() {
-        merge(core, plan, origin, section, number, &words);
+        merge(core, plan, origin, number, &words);
     }
-    for effect in &plan.effects {
-        let value = value_of(effect.source, number, list.payload().len(), list.len(), core.now.as_nanos());
-        apply(effect.operation, core.slots.word_mut(target(effect.target, section)), value);
+    if !plan.effects.is_empty() {
+        let section = core.slots.member(origin);
+        for effect in &plan.effects {
+            let value =
+                value_of(effect.source, number, list.payload().len(), list.len(), core.now.as_nanos());
+            apply(effect.operation, core.slots.word_mut(target(effect.target, section)), value);
+        }
     }
     if plan.retain {
         core.casts[origin.index()].keep(number, list.clone());
@@ -116,45 +114,68 @@ pub(crate) fn accept(
     Outcome::Hit { list, number }
 }
 
+/// Verifies the message fields.
+#[inline]
+fn filtered(
+    core: &Core,
+    plan: &Plan,
+    origin: Rank,
+    packed: bool,
+    words: &[u64; WORDS_MAX],
+    payload: &[u8],
+) -> Option<Miss> {
+    let traffic = plan.kind.traffic() as usize;
+    let (layout, cookie) = (&core.layouts[traffic], core.cookies[origin.index()][traffic]);
+    for (at, filter) in plan.filters.iter().enumerate() {
+        let value = layout.filter(usize::from(filter.field), cookie, packed, NO_CONTROL, words, payload);
+        if value != filter.spot.read(words) {
+            return Some(Miss::Filter(at as u8));
+        }
+    }
+    None
+}
+
 /// Merges the gossip of a hit, unless its origin has reported since.
 #[inline]
-fn merge(core: &mut Core, plan: &Plan, origin: Rank, section: u32, number: u64, words: &[u64; WORDS_MAX]) {
+fn merge(core: &mut Core, plan: &Plan, origin: Rank, number: u64, words: &[u64; WORDS_MAX]) {
+    let members = core.slots.members();
+    let own = core.view.rank();
+    let section = core.slots.section(origin);
     let about = if plan.kind.traffic() == Traffic::Cast {
-        if number < core.slots.word(section + fixed::NEWEST_REPORT) {
+        if number < section[fixed::NEWEST_REPORT as usize] {
             return;
         }
-        subject(origin, number, core.slots.members())
+        subject(origin, number, members)
     } else {
-        core.view.rank()
+        own
     };
     for gossip in &plan.gossips {
         let short = gossip.spot.read(words) as u16;
-        let word = core.slots.word_mut(section + gossip.matrix.0 + u32::from(about.0));
+        let word = &mut section[gossip.matrix.0 as usize + about.index()];
         *word = lengthen(*word, short);
     }
 }
 
 /// A frame that is not the predicted one: early if every word is a whole number of frames ahead, else a miss.
 #[cold]
-fn unpredicted(core: &Core, plan: &Plan, section: u32, words: &[u64; WORDS_MAX]) -> Outcome {
+fn unpredicted(plan: &Plan, section: &[u64], words: &[u64; WORDS_MAX]) -> Outcome {
     let template = &plan.template[..plan.template_words];
+    let slot = |at: u32| section[at as usize];
     let first = template
         .iter()
-        .map(|step| {
-            (step.word, (words[usize::from(step.word)] ^ core.slots.word(section + step.slot)) & step.mask)
-        })
+        .map(|step| (step.word, (words[usize::from(step.word)] ^ slot(step.slot)) & step.mask))
         .find(|(_, differs)| *differs != 0)
         .unwrap_or_default();
     let miss = Outcome::Miss(Miss::Field(first.0, first.1));
     let Some(number) = plan.number else { return miss };
     let step = template[usize::from(number.word)];
-    let expected = (core.slots.word(section + step.slot) >> number.shift) & number.mask;
+    let expected = (slot(step.slot) >> number.shift) & number.mask;
     let ahead = match number.read(words).checked_sub(expected) {
         Some(ahead) if ahead > 0 => ahead,
         _ => return miss,
     };
     let all_ahead = template.iter().all(|step| {
-        let word = core.slots.word(section + step.slot).wrapping_add(step.add.wrapping_mul(ahead));
+        let word = slot(step.slot).wrapping_add(step.add.wrapping_mul(ahead));
         (words[usize::from(step.word)] ^ word) & step.mask == 0
     });
     if all_ahead { Outcome::Early(ahead) } else { miss }
@@ -187,73 +208,74 @@ pub(crate) fn send(
     packed: bool,
 ) {
     let own = core.view.rank();
-    let section = if plan.kind == Kind::CastSend { 0 } else { core.slots.member(peer) };
-    let cookie = core.cookies[own.index()][plan.kind.traffic() as usize];
+    let cast = plan.kind == Kind::CastSend;
+    let traffic = plan.kind.traffic() as usize;
+    let cookie = core.cookies[own.index()][traffic];
+    let members = core.slots.members();
+    let template = &plan.template[..plan.template_words];
     let mut words = [0; WORDS_MAX];
-    for step in &plan.template[..plan.template_words] {
-        words[usize::from(step.word)] = core.slots.word(section + step.slot) & step.mask;
+    let section = if cast { core.slots.own() } else { core.slots.section(peer) };
+    for step in template {
+        let slot = &mut section[step.slot as usize];
+        words[usize::from(step.word)] = *slot & step.mask;
+        *slot += step.add;
     }
+    section[plan.hits as usize] += 1;
     let number = plan.number.map_or(0, |spot| spot.read(&words));
-    if !plan.gossips.is_empty() && core.slots.members() > 1 {
-        let about =
-            if plan.kind == Kind::CastSend { subject(own, number, core.slots.members()) } else { peer };
-        let subject_section = core.slots.member(about);
+    if !plan.gossips.is_empty() && members > 1 {
+        let about = if cast { subject(own, number, members) } else { peer };
+        let about = core.slots.section(about);
         for gossip in &plan.gossips {
-            let value = (core.slots.word(subject_section + gossip.source) >> gossip.source_shift)
-                & gossip.source_mask;
+            let value = (about[gossip.source as usize] >> gossip.source_shift) & gossip.source_mask;
             gossip.spot.write(&mut words, value);
         }
     }
     for filter in &plan.filters {
-        let layout = &core.layouts[plan.kind.traffic() as usize];
+        let layout = &core.layouts[traffic];
         let value =
             layout.filter(usize::from(filter.field), cookie, packed, NO_CONTROL, &words, frame.bytes());
         filter.spot.write(&mut words, value);
     }
     let header = frame.prepend(plan.header_bytes).expect("frames are taken with room for the plan's header");
-    let (first, rest) = header.split_first_chunk_mut::<8>().expect("a header begins with a cookie");
+    let (first, rest) =
+        header.as_chunks_mut::<8>().0.split_first_mut().expect("a header begins with a cookie");
     *first = (cookie | if packed { PACK_FLAG } else { 0 }).to_le_bytes();
-    for (chunk, word) in rest.chunks_exact_mut(8).zip(words) {
-        chunk.copy_from_slice(&word.to_le_bytes());
+    for (chunk, word) in rest.iter_mut().zip(words) {
+        *chunk = word.to_le_bytes();
     }
     let frame = frame.freeze();
     frame.submit();
     let (from, to) = (frame.start() + plan.header_bytes, frame.end());
-    let list = if packed {
-        List::packed(frame.clone(), from, to, messages)
-    } else {
-        List::single(frame.clone(), from, to)
-    };
-    for step in &plan.template[..plan.template_words] {
-        *core.slots.word_mut(section + step.slot) += step.add;
-    }
-    *core.slots.word_mut(section + plan.hits) += 1;
-    for effect in &plan.effects {
-        let value = value_of(effect.source, number, to - from, messages as usize, core.now.as_nanos());
-        apply(effect.operation, core.slots.word_mut(target(effect.target, section)), value);
-    }
-    for limit in &plan.limits {
-        let reached = (core.slots.word(section + limit.spot_slot) >> limit.shift) & limit.mask;
-        if reached >= core.slots.word(target(limit.limit, section)) {
-            let at = plan.kind.guard().word(&core.slots, peer);
-            *core.slots.word_mut(at) |= limit.guard;
+    if !plan.effects.is_empty() {
+        let section = if cast { 0 } else { core.slots.member(peer) };
+        for effect in &plan.effects {
+            let value = value_of(effect.source, number, to - from, messages as usize, core.now.as_nanos());
+            apply(effect.operation, core.slots.word_mut(target(effect.target, section)), value);
         }
     }
+    let section = if cast { core.slots.own() } else { core.slots.section(peer) };
+    for limit in &plan.limits {
+        let reached = (section[limit.field_slot as usize] >> limit.shift) & limit.mask;
+        if reached >= section[limit.limit as usize] {
+            section[plan.guard as usize] |= limit.guard;
+        }
+    }
+    let list = |frame: Frame| match packed {
+        true => List::packed(frame, from, to, messages),
+        false => List::single(frame, from, to),
+    };
     if plan.retain {
-        let store = match plan.kind {
-            Kind::CastSend => &mut core.casts[own.index()],
-            _ => &mut core.sends[peer.index()],
-        };
-        store.keep(number, list.clone());
+        let store = if cast { &mut core.casts[own.index()] } else { &mut core.sends[peer.index()] };
+        store.keep(number, list(frame.clone()));
     }
     if let Some(layer) = plan.loop_layer {
-        core.loopback.push_back(Looped { layer, number, list, header: None });
+        core.loopback.push_back(Looped { layer, number, list: list(frame.clone()), slow: false });
     }
     core.work += 1;
-    let to = match plan.kind {
-        Kind::CastSend if core.slots.members() > 1 => Destination::All,
-        Kind::CastSend => return,
-        _ => Destination::One(peer),
+    let to = match cast {
+        true if members > 1 => Destination::All,
+        true => return,
+        false => Destination::One(peer),
     };
     core.outbox.push_back(Transmit { channel: core.channel, to, head: frame, body: None });
 }

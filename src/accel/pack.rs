@@ -9,10 +9,10 @@ use crate::wire::pack::{RUN_HEADER_BYTES, RUN_MESSAGES_MAX, run_header};
 /// Room that a frame taken for casts keeps before the payload, beside the header: a run's header, aligned.
 pub(crate) const PACK_ROOM_BYTES: usize = 8;
 
-/// A frame that is still being filled.
-#[derive(Debug)]
+/// The frame that is being filled, if any. Lives in its stack, so that opening and closing it moves nothing.
+#[derive(Debug, Default)]
 pub(crate) struct OpenPack {
-    frame: FrameMut,
+    frame: Option<FrameMut>,
     /// Where the current run's header is, once this is a pack.
     run_at: usize,
     run_count: usize,
@@ -32,13 +32,26 @@ pub(crate) struct Closed {
 }
 
 impl OpenPack {
-    pub(crate) fn new(frame: FrameMut) -> OpenPack {
-        OpenPack { frame, run_at: 0, run_count: 0, run_size: 0, messages: 0, packed: false, lent: 0 }
+    /// Whether a frame is open.
+    #[inline]
+    pub(crate) fn is_open(&self) -> bool {
+        self.frame.is_some()
+    }
+
+    /// Begins to fill `frame`.
+    #[inline]
+    pub(crate) fn begin(&mut self, frame: FrameMut) {
+        *self = OpenPack { frame: Some(frame), ..OpenPack::default() };
+    }
+
+    fn frame(&mut self) -> &mut FrameMut {
+        self.frame.as_mut().expect("callers ask whether a frame is open")
     }
 
     /// Whether a message of `length` bytes fits a payload of at most `payload_max` bytes.
     #[inline]
     pub(crate) fn fits(&self, length: usize, payload_max: usize) -> bool {
+        let Some(frame) = &self.frame else { return false };
         if self.messages == 0 {
             return length <= payload_max;
         }
@@ -47,7 +60,7 @@ impl OpenPack {
         let opening = if self.packed { 0 } else { RUN_HEADER_BYTES };
         let joins = length == self.run_size && self.run_count < RUN_MESSAGES_MAX;
         let run = if joins { 0 } else { RUN_HEADER_BYTES };
-        packable && self.frame.len() + opening + run + length <= payload_max
+        packable && frame.len() + opening + run + length <= payload_max
     }
 
     /// Lends `length` bytes for the next message; they must fit. What was lent before and not committed is taken back.
@@ -65,14 +78,15 @@ impl OpenPack {
             self.run_size = length;
         }
         self.lent = length;
-        self.frame.grow(length).expect("the caller asked whether it fits")
+        self.frame().grow(length).expect("the caller asked whether it fits")
     }
 
     /// Takes back what was lent and not committed.
     #[inline]
     pub(crate) fn take_back(&mut self) {
         if self.lent > 0 {
-            self.frame.truncate(self.frame.len() - self.lent);
+            let kept = self.frame().len() - self.lent;
+            self.frame().truncate(kept);
             self.lent = 0;
         }
     }
@@ -80,13 +94,15 @@ impl OpenPack {
     /// The lent bytes, to write.
     #[inline]
     pub(crate) fn lent(&mut self) -> &mut [u8] {
-        let from = self.frame.len() - self.lent;
-        &mut self.frame.bytes_mut()[from..]
+        let lent = self.lent;
+        let bytes = self.frame().bytes_mut();
+        let from = bytes.len() - lent;
+        &mut bytes[from..]
     }
 
     /// The lent bytes as written so far.
     pub(crate) fn lent_bytes(&self) -> &[u8] {
-        &self.frame.bytes()[self.frame.len() - self.lent..]
+        self.frame.as_ref().map_or(&[], |frame| &frame.bytes()[frame.len() - self.lent..])
     }
 
     /// The lent bytes are a message.
@@ -98,37 +114,37 @@ impl OpenPack {
     }
 
     /// Ends filling; `None` if there is no message.
-    pub(crate) fn close(mut self) -> Option<Closed> {
+    #[inline]
+    pub(crate) fn close(&mut self) -> Option<Closed> {
         self.take_back();
-        if self.messages == 0 {
-            return None;
-        }
         if self.packed {
             self.end_run();
         }
-        Some(Closed { frame: self.frame, messages: self.messages, packed: self.packed })
+        let frame = self.frame.take()?;
+        (self.messages > 0).then_some(Closed { frame, messages: self.messages, packed: self.packed })
     }
 
     fn become_pack(&mut self) {
-        self.frame.prepend(RUN_HEADER_BYTES).expect("frames for casts have room for a run's header");
+        self.frame().prepend(RUN_HEADER_BYTES).expect("frames for casts have room for a run's header");
         self.packed = true;
         self.run_at = 0;
     }
 
     fn begin_run(&mut self, size: usize) {
         self.end_run();
-        self.run_at = self.frame.len();
-        self.frame.grow(RUN_HEADER_BYTES).expect("counted by `fits`");
+        self.run_at = self.frame().len();
+        self.frame().grow(RUN_HEADER_BYTES).expect("counted by `fits`");
         (self.run_count, self.run_size) = (0, size);
     }
 
     fn end_run(&mut self) {
+        let run_at = self.run_at;
         if self.run_count == 0 {
-            self.frame.truncate(self.run_at);
+            self.frame().truncate(run_at);
             return;
         }
         let header = run_header(self.run_count as u16, self.run_size as u16);
-        self.frame.bytes_mut()[self.run_at..self.run_at + RUN_HEADER_BYTES].copy_from_slice(&header);
+        self.frame().bytes_mut()[run_at..run_at + RUN_HEADER_BYTES].copy_from_slice(&header);
     }
 }
 
@@ -148,7 +164,9 @@ mod tests {
             huge_pages: false,
         })
         .unwrap();
-        OpenPack::new(region.take(64).unwrap())
+        let mut pack = OpenPack::default();
+        pack.begin(region.take(64).unwrap());
+        pack
     }
 
     proptest! {

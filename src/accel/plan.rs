@@ -6,7 +6,7 @@ use crate::stack::layer::{Fast, Kind, Layer};
 use crate::stack::slots::{MatrixSlot, fixed};
 use crate::wire::Traffic;
 use crate::wire::bits::low_bits;
-use crate::wire::layout::{GOSSIPS_MAX, Layout, Place, TEMPLATE_WORDS_MAX};
+use crate::wire::layout::{Class, GOSSIPS_MAX, Layout, Place, TEMPLATE_WORDS_MAX};
 
 /// One template word: compared (or sent) and advanced whole.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -64,10 +64,10 @@ pub(crate) struct FilterStep {
 /// A guard closed when a field reaches a limit. Slots are offsets in the section of the plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct LimitStep {
-    pub(crate) spot_slot: u32,
+    pub(crate) field_slot: u32,
     pub(crate) shift: u8,
     pub(crate) mask: u64,
-    pub(crate) limit: Target,
+    pub(crate) limit: u32,
     pub(crate) guard: u64,
 }
 
@@ -79,7 +79,8 @@ pub(crate) type Effects = Vec<Effect>;
 pub(crate) struct Plan {
     pub(crate) kind: Kind,
     pub(crate) header_bytes: usize,
-    pub(crate) words: usize,
+    /// Offset of the guard word.
+    pub(crate) guard: u32,
     pub(crate) template: [TemplateStep; TEMPLATE_WORDS_MAX],
     pub(crate) template_words: usize,
     pub(crate) number: Option<Spot>,
@@ -109,11 +110,11 @@ pub(crate) struct DeliverStep {
 
 /// Why a kind of traffic has no plan.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NoPlan {
+pub(crate) struct NoPlan {
     /// The layer.
-    pub layer: &'static str,
+    pub(crate) layer: &'static str,
     /// The reason.
-    pub reason: &'static str,
+    pub(crate) reason: &'static str,
 }
 
 /// The plans of a stack, or why there is none; by [`Kind`].
@@ -210,7 +211,7 @@ impl Compiler<'_> {
         Plan {
             kind,
             header_bytes: layout.compressed_bytes(),
-            words: layout.words(),
+            guard: kind.guard().offset(),
             template,
             template_words: layout.template_words(),
             number: layout.frame_number().and_then(|at| spot(layout, at)),
@@ -301,9 +302,14 @@ impl Compiler<'_> {
                 if guard.kind != plan.kind.guard() {
                     return refuse("it closes another plan's guard");
                 }
-                let spot_slot = plan.template[usize::from(spot.word)].slot;
-                let step =
-                    LimitStep { spot_slot, shift: spot.shift, mask: spot.mask, limit, guard: guard.mask };
+                let limit = match (limit, plan.kind) {
+                    (Target::Own(slot), Kind::CastSend) => slot.0,
+                    (Target::Member(slot), Kind::SendSend) => slot.0,
+                    _ => return refuse("its limit is not in the section of the plan"),
+                };
+                let field_slot = plan.template[usize::from(spot.word)].slot;
+                let (shift, mask, guard) = (spot.shift, spot.mask, guard.mask);
+                let step = LimitStep { field_slot, shift, mask, limit, guard };
                 plan.limits.push(step);
             }
             Statement::Effect(effect) => match &mut plan.deliver {
@@ -369,60 +375,85 @@ impl Plan {
     }
 
     /// A readable listing, a statement per line.
-    pub(crate) fn listing(&self, layout: &Layout, names: &[&'static str]) -> Vec<String> {
-        let mut lines = vec![format!("guard {} is zero", self.kind.guard().name())];
+    pub(crate) fn listing(
+        &self,
+        layout: &Layout,
+        blueprint: &Blueprint,
+        names: &[&'static str],
+    ) -> Vec<String> {
+        let delivers = self.kind.delivers();
+        let verb = |when_sent: &'static str, when_delivered: &'static str| match delivers {
+            true => when_delivered,
+            false => when_sent,
+        };
         let fields = |word: u8| {
             let inside = layout.fields().iter().filter(|(field, place)| {
-                field.class == crate::wire::layout::Class::Protocol
-                    && matches!(place, Place::Word { word: at, .. } if *at == word)
+                field.class == Class::Protocol && matches!(place, Place::Word { word: at, .. } if *at == word)
             });
             inside.map(|(field, _)| field.name.as_str()).collect::<Vec<_>>().join(", ")
         };
+        let guards = blueprint.guards.iter().filter(|guard| guard.kind == self.kind.guard());
+        let closers: Vec<_> = guards.map(|guard| format!("{}: {}", names[guard.layer], guard.name)).collect();
+        let closers = if closers.is_empty() { "nobody closes it".to_string() } else { closers.join("; ") };
+        let mut lines = vec![format!("check    {} guard is zero ({closers})", self.kind.guard().name())];
         let template = &self.template[..self.template_words];
-        for step in template {
-            let verb = if self.kind.delivers() { "equals" } else { "is sent from" };
-            lines.push(format!(
-                "word {} & {:#018x} {verb} its slot ({})",
-                step.word,
-                step.mask,
-                fields(step.word)
-            ));
-        }
-        for filter in &self.filters {
-            let verb = if self.kind.delivers() { "verify" } else { "compute" };
-            lines.push(format!("{verb} {}", layout.fields()[usize::from(filter.field)].0.name));
+        for step in template.iter().filter(|step| step.mask != 0) {
+            let (word, mask) = (step.word, step.mask);
+            let verb = verb("write    word", "check    word");
+            lines.push(format!("{verb} {word} & {mask:#018x} = its slot ({})", fields(word)));
         }
         for (gossip, (name, _)) in self.gossips.iter().zip(layout.gossips()) {
-            let verb = if self.kind.delivers() { "merge" } else { "carry" };
-            lines.push(format!("{verb} {name} (word {} bit {})", gossip.spot.word, gossip.spot.shift));
-        }
-        for step in template {
-            lines.push(format!("slot of word {} += {:#x}", step.word, step.add));
-        }
-        lines.push("hits += 1".to_string());
-        for effect in &self.effects {
-            lines.push(format!("{effect:?}"));
-        }
-        if self.retain {
-            lines.push("retain the frame".to_string());
-        }
-        for limit in &self.limits {
-            lines.push(format!("close guard bit {:#x} at its limit", limit.guard));
-        }
-        if let Some(layer) = self.loop_layer {
-            lines.push(format!("loop back above {}", names[layer]));
-        }
-        match &self.deliver {
-            None if self.kind.delivers() => lines.push("deliver".to_string()),
-            None => lines.push("transmit".to_string()),
-            Some(step) => {
-                lines.push(format!("queue until {} is released", names[step.layer]));
-                for effect in &step.effects {
-                    lines.push(format!("{effect:?}"));
-                }
-                lines.push("deliver".to_string());
+            if !delivers {
+                lines.push(format!("write    {name} at word {} bit {}", gossip.spot.word, gossip.spot.shift));
             }
         }
+        for filter in &self.filters {
+            let name = &layout.fields()[usize::from(filter.field)].0.name;
+            lines.push(format!("{}  {name}", verb("compute", "verify ")));
+        }
+        for step in template.iter().filter(|step| step.add != 0) {
+            lines.push(format!("advance  slot of word {} by {:#x}", step.word, step.add));
+        }
+        let counting = blueprint.tallies.iter().filter(|tally| tally.kind == self.kind.guard());
+        let counting: Vec<_> =
+            counting.map(|tally| format!("{}: {}", names[tally.layer], tally.name)).collect();
+        let counted = if counting.is_empty() { String::new() } else { format!(" ({})", counting.join("; ")) };
+        lines.push(format!("advance  hits by 1{counted}"));
+        for (gossip, (name, _)) in self.gossips.iter().zip(layout.gossips()) {
+            if delivers {
+                lines.push(format!(
+                    "merge    {name} from word {} bit {}",
+                    gossip.spot.word, gossip.spot.shift
+                ));
+            }
+        }
+        for effect in &self.effects {
+            lines.push(format!("effect   {:?} {:?} {:?}", effect.operation, effect.target, effect.source));
+        }
+        for limit in &self.limits {
+            let owner =
+                blueprint.guards.iter().find(|g| g.kind == self.kind.guard() && g.mask == limit.guard);
+            let name =
+                owner.map_or("?".to_string(), |owner| format!("{}: {}", names[owner.layer], owner.name));
+            lines.push(format!(
+                "limit    close the guard when its field reaches slot {} ({name})",
+                limit.limit
+            ));
+        }
+        if self.retain {
+            lines.push("retain   the frame under its number".to_string());
+        }
+        if let Some(layer) = self.loop_layer {
+            lines.push(format!("loop     the cast back, above {}", names[layer]));
+        }
+        if let Some(step) = &self.deliver {
+            lines.push(format!("queue    until {} releases it", names[step.layer]));
+            for effect in &step.effects {
+                lines
+                    .push(format!("effect   {:?} {:?} {:?}", effect.operation, effect.target, effect.source));
+            }
+        }
+        lines.push(verb("transmit", "deliver").to_string());
         lines
     }
 }

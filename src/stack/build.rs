@@ -32,9 +32,6 @@ pub enum GuardKind {
 }
 
 impl GuardKind {
-    pub(crate) const ALL: [GuardKind; 4] =
-        [GuardKind::CastSend, GuardKind::SendSend, GuardKind::CastDeliver, GuardKind::SendDeliver];
-
     /// Its name in reports.
     pub const fn name(self) -> &'static str {
         match self {
@@ -45,14 +42,22 @@ impl GuardKind {
         }
     }
 
+    /// Offset of the guard word in its section.
+    pub(crate) const fn offset(self) -> u32 {
+        match self {
+            GuardKind::CastSend => fixed::CAST_SEND_GUARD,
+            GuardKind::SendSend => fixed::SEND_SEND_GUARD,
+            GuardKind::CastDeliver => fixed::CAST_DELIVER_GUARD,
+            GuardKind::SendDeliver => fixed::SEND_DELIVER_GUARD,
+        }
+    }
+
     /// Index of the guard word of `rank` in the slot file.
     #[inline]
     pub(crate) fn word(self, slots: &SlotFile, rank: Rank) -> u32 {
         match self {
-            GuardKind::CastSend => fixed::CAST_SEND_GUARD,
-            GuardKind::SendSend => slots.member(rank) + fixed::SEND_SEND_GUARD,
-            GuardKind::CastDeliver => slots.member(rank) + fixed::CAST_DELIVER_GUARD,
-            GuardKind::SendDeliver => slots.member(rank) + fixed::SEND_DELIVER_GUARD,
+            GuardKind::CastSend => self.offset(),
+            _ => slots.member(rank) + self.offset(),
         }
     }
 }

@@ -26,14 +26,9 @@ pub(crate) struct Looped {
     pub(crate) layer: usize,
     pub(crate) number: u64,
     pub(crate) list: List,
-    /// Fields, if it took the slow path; else the compressed header stands before the payload.
-    pub(crate) header: Option<Header>,
-}
-
-impl Looped {
-    pub(crate) fn slow(layer: usize, message: Message) -> Looped {
-        Looped { layer, number: message.number, header: Some(message.header), list: message.list }
-    }
+    /// Whether it took the slow path: then its fields are the next of `looped_headers`, else its compressed header
+    /// stands before the payload.
+    pub(crate) slow: bool,
 }
 
 /// An accepted cast waiting for its release.
@@ -98,6 +93,7 @@ pub(crate) struct Core {
     pub(crate) queue: VecDeque<Queued>,
     pub(crate) queue_max: usize,
     pub(crate) loopback: VecDeque<Looped>,
+    pub(crate) looped_headers: VecDeque<Header>,
     /// Accepted casts that their ordering layer has not released yet.
     pub(crate) order: VecDeque<Ordered>,
     pub(crate) emerged: VecDeque<Emerged>,
@@ -431,6 +427,7 @@ impl Core {
         let mut fork = self.clone();
         fork.queue.clear();
         fork.loopback.clear();
+        fork.looped_headers.clear();
         fork.emerged.clear();
         fork.outbox.clear();
         fork.traced.clear();

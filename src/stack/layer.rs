@@ -381,8 +381,9 @@ impl Context<'_> {
     /// frame number that the cast is about to get.
     pub fn loop_back(&mut self, message: &Message) {
         let number = self.core.next_frame_number();
-        let looped = Looped::slow(self.layer, Message { number, ..message.clone() });
+        let looped = Looped { layer: self.layer, number, list: message.list.clone(), slow: true };
         self.core.loopback.push_back(looped);
+        self.core.looped_headers.push_back(message.header);
     }
 
     /// Holds a cast of `origin` until its word in `slot` exceeds the cast's frame number; then it goes on up from this

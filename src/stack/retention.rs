@@ -49,6 +49,7 @@ impl Retention {
             self.trim(self.low + 1);
         }
         let at = number as usize & (self.entries.len() - 1);
+        // The entry is free: nothing is dropped here.
         self.entries[at] = Some(list);
         self.high = number + 1;
     }

@@ -55,14 +55,12 @@ pub(crate) mod fixed {
     pub(crate) const SEND_TEMPLATE_WORDS_MAX: usize = 2;
 }
 
-#[repr(align(64))]
-#[derive(Clone, Copy, Debug)]
-struct Line([u64; LINE_WORDS]);
-
 /// The words of one stack in one view.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct SlotFile {
-    lines: Vec<Line>,
+    /// Some words more than the file has, so that it can begin on a cache line.
+    words: Vec<u64>,
+    skipped: usize,
     member_base: u32,
     member_stride: u32,
     members: u32,
@@ -73,18 +71,15 @@ impl SlotFile {
     pub(crate) fn new(own: u32, per_member: u32, members: usize) -> SlotFile {
         let round = |words: u32| words.next_multiple_of(LINE_WORDS as u32);
         let (member_base, member_stride) = (round(own), round(per_member));
-        let words = member_base as usize + member_stride as usize * members;
-        SlotFile {
-            lines: vec![Line([0; LINE_WORDS]); words / LINE_WORDS],
-            member_base,
-            member_stride,
-            members: members as u32,
-        }
+        let count = member_base as usize + member_stride as usize * members;
+        let words = vec![0; count + LINE_WORDS];
+        let skipped = words.as_ptr().align_offset(LINE_WORDS * 8).min(LINE_WORDS);
+        SlotFile { words, skipped, member_base, member_stride, members: members as u32 }
     }
 
     /// How many words there are.
     pub fn words(&self) -> usize {
-        self.lines.len() * LINE_WORDS
+        self.words.len() - LINE_WORDS
     }
 
     /// How many members the file has rows for.
@@ -95,13 +90,26 @@ impl SlotFile {
     /// The word at an index of the whole file.
     #[inline]
     pub(crate) fn word(&self, at: u32) -> u64 {
-        self.lines[at as usize / LINE_WORDS].0[at as usize % LINE_WORDS]
+        self.words[self.skipped + at as usize]
     }
 
     /// The word at an index of the whole file, to change.
     #[inline]
     pub(crate) fn word_mut(&mut self, at: u32) -> &mut u64 {
-        &mut self.lines[at as usize / LINE_WORDS].0[at as usize % LINE_WORDS]
+        &mut self.words[self.skipped + at as usize]
+    }
+
+    /// The words of a member's section.
+    #[inline]
+    pub(crate) fn section(&mut self, rank: Rank) -> &mut [u64] {
+        let from = self.skipped + self.member(rank) as usize;
+        &mut self.words[from..from + self.member_stride as usize]
+    }
+
+    /// The stack's own words.
+    #[inline]
+    pub(crate) fn own(&mut self) -> &mut [u64] {
+        &mut self.words[self.skipped..self.skipped + self.member_base as usize]
     }
 
     /// Index of the first word of a member's section.
@@ -154,6 +162,17 @@ impl SlotFile {
         for at in 0..self.words() as u32 {
             hasher.word(if skip(at) { 0 } else { self.word(at) });
         }
+    }
+}
+
+impl Clone for SlotFile {
+    fn clone(&self) -> SlotFile {
+        let per_member = self.member_stride;
+        let mut copy = SlotFile::new(self.member_base, per_member, self.members as usize);
+        for at in 0..self.words() as u32 {
+            *copy.word_mut(at) = self.word(at);
+        }
+        copy
     }
 }
 

@@ -294,7 +294,10 @@ mod tests {
 
     #[test]
     fn a_well_formed_stack_passes() {
-        assert_eq!(check("STABLE:NAK:CHKSUM:COM").unwrap(), ["STABLE", "NAK", "CHKSUM", "COM"]);
+        assert_eq!(
+            check("STABLE:UNICAST:NAK:CHKSUM:COM").unwrap(),
+            ["STABLE", "UNICAST", "NAK", "CHKSUM", "COM"]
+        );
     }
 
     #[test]

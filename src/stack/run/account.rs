@@ -1,0 +1,153 @@
+//! What can be asked of a stack, and why plans were missed.
+
+use super::Stack;
+use crate::accel::execute::Miss;
+use crate::accel::pack::PACK_ROOM_BYTES;
+use crate::group::Stability;
+use crate::id::Rank;
+use crate::stack::build::{GossipSource, shared};
+use crate::stack::engine::Engine;
+use crate::stack::event::ExitReason;
+use crate::stack::layer::{Context, Kind};
+use crate::stats::{MissCount, Stats};
+use crate::wire::bits::low_bits;
+use crate::wire::layout::Place;
+
+impl Stack {
+    /// Whether a cast would be taken now.
+    pub(crate) fn writable(&self) -> bool {
+        let room = self.waiting.len() < self.waiting_max;
+        let frames = self.open.is_open() || self.casts.take(self.cast_header_room + PACK_ROOM_BYTES).is_ok();
+        self.exited.is_none() && room && frames && self.engine.core.next_frame_number() < self.number_limit
+    }
+
+    /// The member that has acknowledged least of this member's casts; `None` in a view of one.
+    pub(crate) fn slowest(&self) -> Option<Rank> {
+        let core = &self.engine.core;
+        let held = core.gossip.definitions.iter().find(|gossip| {
+            matches!(gossip.source, GossipSource::Accepted(field) if Some(field) == core.frame_number)
+        })?;
+        let own = core.view.rank();
+        core.view.others().min_by_key(|rank| core.slots.pair(held.matrix, *rank, own))
+    }
+
+    pub(crate) fn payload_max(&self) -> usize {
+        self.payload_max
+    }
+
+    pub(crate) fn exited(&self) -> Option<ExitReason> {
+        self.exited
+    }
+
+    /// Who holds and has seen what.
+    pub(crate) fn stability(&self) -> Stability {
+        let core = &self.engine.core;
+        let rows = |name: &str| {
+            let matrix = core.shared_matrices.iter().find(|(shared, _)| *shared == name);
+            let row = |reporter: usize| {
+                let entry = |origin: usize| {
+                    matrix.map_or(0, |(_, slot)| core.slots.pair(*slot, Rank::at(reporter), Rank::at(origin)))
+                };
+                (0..core.view.size()).map(entry).collect()
+            };
+            (0..core.view.size()).map(row).collect()
+        };
+        Stability { held: rows(shared::HELD), seen: rows(shared::SEEN) }
+    }
+
+    /// A line per layer that has something to say.
+    pub(crate) fn dump(&mut self) -> Vec<String> {
+        let Engine { core, layers } = &mut self.engine;
+        let mut lines = Vec::new();
+        for (layer, handler) in layers.iter().enumerate() {
+            let name = core.names[layer];
+            if let Some(line) = handler.dump(&Context { core, layer }) {
+                lines.push(format!("{name}: {line}"));
+            }
+        }
+        lines
+    }
+
+    /// Takes the lines of the trace.
+    pub(crate) fn take_trace(&mut self) -> Vec<String> {
+        self.engine.core.traced.drain(..).collect()
+    }
+
+    pub(crate) fn stats(&self) -> Stats {
+        let core = &self.engine.core;
+        let own = core.casts[core.view.rank().index()].numbers();
+        let retained = core.casts.iter().chain(&core.sends).map(|r| r.numbers()).map(|n| n.end - n.start);
+        Stats {
+            fast_path: self.fast,
+            misses: self.misses.clone(),
+            counts: core.counts.clone(),
+            casts: self.tickets,
+            cast_frames: self.cast_frames,
+            sends: self.sends,
+            delivered: self.delivered,
+            sends_delivered: self.sends_delivered,
+            header_bytes: core.layouts[0].compressed_bytes(),
+            copies: core.copies,
+            unacknowledged: own.end - own.start,
+            retained: retained.sum(),
+            waiting: self.waiting.len() as u64,
+        }
+    }
+
+    #[cold]
+    pub(super) fn note_miss(&mut self, kind: Kind, miss: Miss) {
+        let core = &self.engine.core;
+        let plan = match &self.plans[kind as usize] {
+            Ok(plan) => plan,
+            Err(none) => {
+                let (layer, reason) = (none.layer, none.reason);
+                self.note(kind, layer, reason);
+                return;
+            }
+        };
+        let layout = &core.layouts[kind.traffic() as usize];
+        let (layer, reason) = match miss {
+            Miss::Guard(0) => ("stack".to_string(), "several destinations or this member".to_string()),
+            Miss::Guard(bits) => match core.closers(kind.guard(), bits).next() {
+                Some(owner) => (core.names[owner.layer].to_string(), format!("guard {}", owner.name)),
+                None => ("stack".to_string(), "guard of no layer".to_string()),
+            },
+            Miss::Short => ("stack".to_string(), "short frame".to_string()),
+            Miss::Pack => ("stack".to_string(), "malformed pack".to_string()),
+            Miss::Filter(at) => {
+                let field = plan.filters[usize::from(at)].field;
+                split_name(&layout.fields()[usize::from(field)].0.name)
+            }
+            Miss::Field(_, 0) => ("stack".to_string(), "early frame that waited too long".to_string()),
+            Miss::Field(word, bits) => layout
+                .fields()
+                .iter()
+                .find(|(field, place)| {
+                    matches!(place, Place::Word { word: at, shift }
+                        if *at == word && (low_bits(field.bits) << shift) & bits != 0)
+                })
+                .map_or_else(|| ("stack".into(), "field".into()), |(field, _)| split_name(&field.name)),
+        };
+        self.note(kind, &layer, &reason);
+    }
+
+    #[cold]
+    pub(super) fn note(&mut self, kind: Kind, layer: &str, reason: &str) {
+        let plan = kind.name();
+        match self.misses.iter_mut().find(|m| m.plan == plan && m.layer == layer && m.reason == reason) {
+            Some(miss) => miss.count += 1,
+            None => self.misses.push(MissCount {
+                plan,
+                layer: layer.to_string(),
+                reason: reason.to_string(),
+                count: 1,
+            }),
+        }
+    }
+}
+
+/// `LAYER.field` as layer and reason.
+fn split_name(name: &str) -> (String, String) {
+    let (layer, field) = name.split_once('.').unwrap_or(("stack", name));
+    (layer.to_string(), format!("{field} differs"))
+}

@@ -1,0 +1,239 @@
+//! Frames come in: by plan, early, or through the layers (design D4).
+
+use super::{Early, Stack};
+use crate::accel::execute::{self, Miss, Outcome};
+use crate::accel::shadow::{Handled, ShadowRun};
+use crate::config::Shadow;
+use crate::group::Application;
+use crate::id::Rank;
+use crate::stack::core::Ordered;
+use crate::stack::event::{List, Message, Up};
+use crate::stack::layer::Kind;
+use crate::time::Time;
+use crate::transport::Received;
+use crate::wire::layout::Header;
+use crate::wire::{PACK_FLAG, Traffic, word};
+
+impl Stack {
+    /// A frame whose cookie says it is `traffic` of `origin`.
+    #[inline]
+    pub(crate) fn fast_frame(
+        &mut self,
+        origin: Rank,
+        traffic: Traffic,
+        received: Received,
+        app: &mut dyn Application,
+    ) {
+        let kind = if traffic == Traffic::Cast { Kind::CastDeliver } else { Kind::SendDeliver };
+        if self.try_fast(kind, origin, &received, app, false) && !self.early.is_empty() {
+            self.retry_early(origin, traffic, app);
+        }
+    }
+
+    /// Tries the plan; returns whether it ran. What does not run is parked or takes the layers.
+    #[inline]
+    fn try_fast(
+        &mut self,
+        kind: Kind,
+        origin: Rank,
+        received: &Received,
+        app: &mut dyn Application,
+        parked: bool,
+    ) -> bool {
+        if self.engine.core.order.len() >= self.order_max && kind == Kind::CastDeliver {
+            self.engine.core.count_stack("cast dropped: order queue full");
+            return false;
+        }
+        let before = match self.shadow {
+            Shadow::Off => None,
+            _ => Some(ShadowRun::before(&self.engine)),
+        };
+        let Stack { engine, plans, fast, .. } = self;
+        let Ok(plan) = &plans[kind as usize] else {
+            self.expand(kind, origin, received, Miss::Guard(0), app);
+            return false;
+        };
+        let Received { frame, from, to, .. } = received;
+        match execute::accept(&mut engine.core, plan, origin, frame, *from, *to) {
+            Outcome::Hit { list, number } => {
+                if parked {
+                    fast.deliver_early += 1;
+                } else {
+                    fast.deliver_hit += 1;
+                }
+                if plan.deliver.is_none() && before.is_none() {
+                    self.upcall(kind, origin, number, &list, app);
+                } else {
+                    self.accepted(kind, origin, number, list, before, received.from, app);
+                }
+                true
+            }
+            Outcome::Early(ahead) if !parked => {
+                self.park(kind, origin, received.clone(), ahead, app);
+                false
+            }
+            Outcome::Early(_) => false,
+            Outcome::Miss(miss) => {
+                self.expand(kind, origin, received, miss, app);
+                false
+            }
+        }
+    }
+
+    /// The rest of a hit that is not delivered at once or is compared with the layers.
+    pub(super) fn accepted(
+        &mut self,
+        kind: Kind,
+        origin: Rank,
+        number: u64,
+        list: List,
+        before: Option<ShadowRun>,
+        header_from: usize,
+        app: &mut dyn Application,
+    ) {
+        let Ok(plan) = &self.plans[kind as usize] else { return };
+        let core = &mut self.engine.core;
+        let delivered = match &plan.deliver {
+            None => true,
+            Some(step) => {
+                let first = !core.order.iter().any(|held| held.origin == origin);
+                first && execute::released(core, step, origin, number, &list)
+            }
+        };
+        if !delivered {
+            core.order.push_back(Ordered { origin, number, list: list.clone(), slow: None });
+        }
+        if let Some(before) = before {
+            let layout = &core.layouts[kind.traffic() as usize];
+            let bytes = list.frame().slice(header_from, list.to());
+            let header = layout.words_of(bytes).map(|words| layout.expand(&words)).unwrap_or(Header::ZERO);
+            let from_layer = match (kind, core.loop_layer) {
+                (Kind::SelfDeliver, Some(layer)) => layer,
+                _ => self.engine.layers.len(),
+            };
+            let handled =
+                Handled::Accepted { kind, origin, header, list: &list, number, delivered, from_layer };
+            let differs = before.compare(&mut self.engine, handled);
+            self.diverged(kind, differs);
+        }
+        if delivered {
+            self.upcall(kind, origin, number, &list, app);
+        }
+        self.drain(app);
+    }
+
+    #[cold]
+    fn park(&mut self, kind: Kind, origin: Rank, received: Received, ahead: u64, app: &mut dyn Application) {
+        if self.early.len() >= self.early_max || ahead > self.early_max as u64 {
+            self.expand_early(Some((origin, kind.traffic())), Time::NEVER, app);
+            self.expand(kind, origin, &received, Miss::Field(0, 0), app);
+            return;
+        }
+        let since = self.engine.core.now;
+        self.early.push(Early { origin, traffic: kind.traffic(), since, received });
+    }
+
+    /// Tries the parked frames of an origin again, until none of them runs.
+    #[cold]
+    fn retry_early(&mut self, origin: Rank, traffic: Traffic, app: &mut dyn Application) {
+        let kind = if traffic == Traffic::Cast { Kind::CastDeliver } else { Kind::SendDeliver };
+        let mut at = 0;
+        while at < self.early.len() {
+            let parked = &self.early[at];
+            if parked.origin != origin || parked.traffic != traffic {
+                at += 1;
+                continue;
+            }
+            let received = parked.received.clone();
+            let misses = self.fast.deliver_miss;
+            let ran = self.try_fast(kind, origin, &received, app, true);
+            if ran || self.fast.deliver_miss != misses {
+                // It ran, or took the layers (a duplicate, say): either way it is not parked any more.
+                self.early.swap_remove(at);
+                at = 0;
+            } else {
+                at += 1;
+            }
+        }
+    }
+
+    /// Hands parked frames to the layers: all that wait since before `until`, or those of one origin.
+    #[cold]
+    pub(super) fn expand_early(
+        &mut self,
+        of: Option<(Rank, Traffic)>,
+        until: Time,
+        app: &mut dyn Application,
+    ) {
+        loop {
+            let wanted = |early: &Early| match of {
+                Some((origin, traffic)) => early.origin == origin && early.traffic == traffic,
+                None => early.since <= until,
+            };
+            let Some(at) = self.early.iter().position(wanted) else { return };
+            let Early { origin, traffic, received, .. } = self.early.swap_remove(at);
+            let kind = if traffic == Traffic::Cast { Kind::CastDeliver } else { Kind::SendDeliver };
+            self.expand(kind, origin, &received, Miss::Field(0, 0), app);
+        }
+    }
+
+    /// A fast frame that the plan cannot take: its full form goes through the layers.
+    #[cold]
+    fn expand(
+        &mut self,
+        kind: Kind,
+        origin: Rank,
+        received: &Received,
+        miss: Miss,
+        app: &mut dyn Application,
+    ) {
+        self.fast.deliver_miss += 1;
+        self.note_miss(kind, miss);
+        let layout = &self.engine.core.layouts[kind.traffic() as usize];
+        let bytes = received.bytes();
+        let header_bytes = layout.compressed_bytes();
+        let packed = word(bytes, 0).is_some_and(|first| first & PACK_FLAG != 0);
+        let words = if bytes.len() < header_bytes { None } else { layout.words_of(bytes) };
+        let Some(words) = words else {
+            self.engine.core.count_stack("frame shorter than its header");
+            return;
+        };
+        let header = layout.expand(&words);
+        let Ok(list) = List::parse(received.frame.clone(), received.from + header_bytes, received.to, packed)
+        else {
+            self.engine.core.count_stack("pack that is none");
+            return;
+        };
+        let message = Message { header, ..Message::data(kind.traffic(), list) };
+        self.arrive(origin, message, app);
+    }
+
+    /// A frame with a full header.
+    pub(crate) fn full_frame(&mut self, origin: Rank, message: Message, app: &mut dyn Application) {
+        if message.traffic != Traffic::Raw && !message.is_control() {
+            self.fast.deliver_miss += 1;
+            let kind = if message.traffic == Traffic::Cast { Kind::CastDeliver } else { Kind::SendDeliver };
+            self.note(kind, "stack", "full header");
+            if !self.early.is_empty() {
+                self.arrive(origin, message, app);
+                self.retry_early(origin, kind.traffic(), app);
+                return;
+            }
+        }
+        self.arrive(origin, message, app);
+    }
+
+    fn arrive(&mut self, origin: Rank, message: Message, app: &mut dyn Application) {
+        if self.engine.core.order.len() >= self.order_max && message.traffic == Traffic::Cast {
+            self.engine.core.count_stack("cast dropped: order queue full");
+            return;
+        }
+        self.engine.core.work += 1;
+        self.engine.arrive(match message.traffic {
+            Traffic::Cast => Up::Cast(origin, message),
+            Traffic::Send => Up::Send(origin, message),
+            Traffic::Raw => Up::Raw(origin, message),
+        });
+        self.drain(app);
+    }
+}

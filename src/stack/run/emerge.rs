@@ -1,0 +1,97 @@
+//! Deliveries and events go to the application.
+
+use super::Stack;
+use crate::accel::execute;
+use crate::accel::pack::OpenPack;
+use crate::group::{Application, Delivery, Event, Group};
+use crate::id::Rank;
+use crate::stack::core::Emerged;
+use crate::stack::event::{Down, ExitReason, List, Up};
+use crate::stack::layer::Kind;
+
+impl Stack {
+    /// Hands everything that emerged at the top to the application, and what was released since.
+    pub(super) fn drain(&mut self, app: &mut dyn Application) {
+        loop {
+            while let Some(emerged) = self.engine.core.emerged.pop_front() {
+                match emerged {
+                    Emerged::Cast(origin, message) => {
+                        self.upcall(Kind::CastDeliver, origin, message.number, &message.list, app);
+                    }
+                    Emerged::Send(origin, message) => {
+                        self.upcall(Kind::SendDeliver, origin, message.number, &message.list, app);
+                    }
+                    Emerged::Event(event) => self.event(event, app),
+                }
+            }
+            if self.engine.core.order.is_empty() {
+                return;
+            }
+            let Some(held) = self.engine.next_released(&self.releases) else { return };
+            match held.slow {
+                Some((layer, _, message)) => {
+                    self.engine.core.emit_up(layer, Up::Cast(held.origin, *message));
+                    self.engine.run();
+                }
+                None => {
+                    let own = held.origin == self.engine.core.view.rank();
+                    let kind = if own { Kind::SelfDeliver } else { Kind::CastDeliver };
+                    if let Ok(plan) = &self.plans[kind as usize]
+                        && let Some(step) = &plan.deliver
+                    {
+                        execute::released(&mut self.engine.core, step, held.origin, held.number, &held.list);
+                    }
+                    self.upcall(kind, held.origin, held.number, &held.list, app);
+                }
+            }
+        }
+    }
+
+    #[inline]
+    pub(super) fn upcall(
+        &mut self,
+        kind: Kind,
+        origin: Rank,
+        number: u64,
+        list: &List,
+        app: &mut dyn Application,
+    ) {
+        let delivery = Delivery::new(origin, number, list);
+        if kind == Kind::SendDeliver {
+            self.sends_delivered += 1;
+            app.send(&delivery, &mut Group::new(self));
+        } else {
+            self.delivered += list.len() as u64;
+            app.cast(&delivery, &mut Group::new(self));
+        }
+    }
+
+    fn event(&mut self, event: Up, app: &mut dyn Application) {
+        let event = match event {
+            Up::View(view) => Event::View(view),
+            Up::Stable => Event::Stable,
+            Up::Problem(problem) => Event::Problem(problem),
+            Up::LostMessage { origin, reason } => Event::LostMessage { origin, reason },
+            Up::Exit(reason) => {
+                if self.exited.replace(reason).is_some() {
+                    return;
+                }
+                self.open = OpenPack::default();
+                self.waiting.clear();
+                Event::Exit(reason)
+            }
+            Up::Flush => Event::Block,
+            Up::Leave(rank) => Event::Left(rank),
+            Up::Suspect(ranks) => Event::Suspect(ranks),
+            Up::FlushOk | Up::Cast(..) | Up::Send(..) | Up::Raw(..) => return,
+        };
+        app.event(&event, &mut Group::new(self));
+    }
+
+    /// Leaves the group: nothing is sent any more.
+    pub(crate) fn leave(&mut self) {
+        self.close_open();
+        self.engine.enter(Down::Leave);
+        self.engine.core.emit_application(Up::Exit(ExitReason::Left));
+    }
+}

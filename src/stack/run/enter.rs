@@ -1,0 +1,232 @@
+//! The application's casts and sends go in (design D8, section 4).
+
+use super::Stack;
+use crate::accel::execute::{self, Miss};
+use crate::accel::pack::{Closed, PACK_ROOM_BYTES};
+use crate::accel::shadow::{Handled, ShadowRun};
+use crate::buf::{Frame, FrameMut};
+use crate::config::Shadow;
+use crate::group::{CastError, SendError, Ticket};
+use crate::id::{Rank, RankSet};
+use crate::stack::build::GuardKind;
+use crate::stack::event::{Down, List, Message};
+use crate::stack::layer::Kind;
+use crate::stack::slots::fixed;
+use crate::wire::Traffic;
+
+impl Stack {
+    /// Casts `message`, copied once. A lone message on a free way goes straight down.
+    #[inline]
+    pub(crate) fn cast(&mut self, message: &[u8]) -> Result<Ticket, CastError> {
+        if self.way_is_free() && !self.open.is_open() {
+            if self.exited.is_some() || message.len() > self.payload_max {
+                return Err(self.impossible(message.len()));
+            }
+            let mut frame = self.take_frame()?;
+            frame.extend(message).expect("its length was checked");
+            self.tickets += 1;
+            self.enter(Closed { frame, messages: 1, packed: false });
+            return Ok(Ticket(self.tickets));
+        }
+        self.reserve(message.len())?.copy_from_slice(message);
+        Ok(self.commit())
+    }
+
+    /// Room for a cast of `length` bytes, to be written and committed.
+    #[inline]
+    pub(crate) fn reserve(&mut self, length: usize) -> Result<&mut [u8], CastError> {
+        if self.exited.is_some() || length > self.payload_max {
+            return Err(self.impossible(length));
+        }
+        if !self.open.fits(length, self.payload_max) {
+            self.close_open();
+            let frame = self.take_frame()?;
+            self.open.begin(frame);
+        }
+        Ok(self.open.lend(length))
+    }
+
+    /// The reserved bytes are a message.
+    #[inline]
+    pub(crate) fn commit(&mut self) -> Ticket {
+        self.open.commit();
+        self.tickets += 1;
+        if self.way_is_free() || !self.pack {
+            self.close_open();
+        }
+        Ticket(self.tickets)
+    }
+
+    /// The reserved bytes, to write.
+    #[inline]
+    pub(crate) fn reserved(&mut self) -> &mut [u8] {
+        self.open.lent()
+    }
+
+    /// The reserved bytes as written so far.
+    pub(crate) fn reserved_bytes(&self) -> &[u8] {
+        self.open.lent_bytes()
+    }
+
+    /// The reserved bytes are given up.
+    pub(crate) fn abandon(&mut self) {
+        self.open.take_back();
+    }
+
+    /// Whether a cast would leave at once: nothing has left in this iteration, the transport is idle, nothing waits.
+    #[inline]
+    fn way_is_free(&self) -> bool {
+        !(self.sent && self.pack) && !self.busy && self.waiting.is_empty() && self.entry_open()
+    }
+
+    #[cold]
+    fn impossible(&self, length: usize) -> CastError {
+        match self.exited {
+            Some(reason) => CastError::Exited(reason),
+            None => CastError::TooLong { length, max: self.payload_max },
+        }
+    }
+
+    #[inline]
+    fn take_frame(&mut self) -> Result<FrameMut, CastError> {
+        if self.waiting.len() >= self.waiting_max {
+            self.refused = true;
+            if self.engine.core.next_frame_number() >= self.number_limit {
+                return Err(CastError::NumberLimit);
+            }
+            return Err(CastError::Full { slowest: self.slowest() });
+        }
+        self.casts.take(self.cast_header_room + PACK_ROOM_BYTES).map_err(|exhausted| {
+            self.refused = true;
+            CastError::NoFrame(exhausted)
+        })
+    }
+
+    #[inline]
+    pub(super) fn entry_open(&self) -> bool {
+        self.engine.core.slots.word(fixed::CAST_SEND_GUARD) & self.entry[0] == 0
+    }
+
+    /// Closes the open pack: it enters the stack, or waits for the entry to open.
+    #[inline]
+    pub(super) fn close_open(&mut self) {
+        let Some(closed) = self.open.close() else { return };
+        if self.waiting.is_empty() && self.entry_open() {
+            self.enter(closed);
+        } else {
+            self.waiting.push_back(closed);
+        }
+    }
+
+    /// Takes a filled frame down to its frame number: by the plan, or by the layers.
+    #[inline]
+    pub(super) fn enter(&mut self, closed: Closed) {
+        self.sent = true;
+        self.cast_frames += 1;
+        let guard = self.engine.core.slots.word(fixed::CAST_SEND_GUARD);
+        let Closed { frame, messages, packed } = closed;
+        match &self.plans[Kind::CastSend as usize] {
+            Ok(plan) if guard == 0 => {
+                self.fast.send_hit += 1;
+                let own = self.engine.core.view.rank();
+                if self.shadow == Shadow::Off {
+                    execute::send(&mut self.engine.core, plan, own, frame, messages, packed);
+                } else {
+                    self.send_shadowed(Kind::CastSend, own, frame, messages, packed);
+                }
+            }
+            _ => self.enter_slow(guard, frame, messages, packed),
+        }
+    }
+
+    #[cold]
+    fn enter_slow(&mut self, guard: u64, frame: FrameMut, messages: u32, packed: bool) {
+        self.fast.send_miss += 1;
+        self.note_miss(Kind::CastSend, Miss::Guard(guard));
+        let list = whole(frame.freeze(), 0, messages, packed);
+        self.engine.core.work += 1;
+        self.engine.enter(Down::Cast(Message::data(Traffic::Cast, list)));
+    }
+
+    /// Runs a send plan, then repeats it by the layers.
+    #[cold]
+    fn send_shadowed(&mut self, kind: Kind, peer: Rank, frame: FrameMut, messages: u32, packed: bool) {
+        let Ok(plan) = &self.plans[kind as usize] else { return };
+        let before = ShadowRun::before(&self.engine);
+        let core = &mut self.engine.core;
+        execute::send(core, plan, peer, frame, messages, packed);
+        let Some(sent) = core.outbox.back().map(|transmit| transmit.head.clone()) else { return };
+        let list = whole(sent, plan.header_bytes, messages, packed);
+        let differs = before.compare(&mut self.engine, Handled::Sent(kind, peer, &list));
+        self.diverged(kind, differs);
+    }
+
+    #[cold]
+    pub(super) fn diverged(&mut self, kind: Kind, differs: Option<String>) {
+        let Some(differs) = differs else { return };
+        let spec = &self.core().view.view().spec;
+        let text = format!("{} plan and layers of {spec} disagree: {differs}", kind.name());
+        assert!(self.shadow != Shadow::Panic, "{text}");
+        self.divergences.push(text);
+    }
+
+    /// Sends `message` to the members in `to`, reliably and in order.
+    pub(crate) fn send(&mut self, to: &RankSet, message: &[u8]) -> Result<(), SendError> {
+        let core = &self.engine.core;
+        if let Some(reason) = self.exited {
+            return Err(SendError::Exited(reason));
+        }
+        if message.len() > self.send_payload_max {
+            return Err(SendError::TooLong { length: message.len(), max: self.send_payload_max });
+        }
+        if core.layouts[Traffic::Send as usize].frame_number().is_none() {
+            return Err(SendError::NoLayer);
+        }
+        if let Some(rank) = to.iter().find(|rank| rank.index() >= core.view.size()) {
+            return Err(SendError::NotAMember(rank));
+        }
+        let guard = |rank: Rank| core.slots.word(GuardKind::SendSend.word(&core.slots, rank));
+        if let Some(slowest) = to.iter().find(|rank| guard(*rank) & self.entry[1] != 0) {
+            self.refused = true;
+            return Err(SendError::Full { slowest });
+        }
+        let only = to.iter().next().filter(|peer| to.len() == 1 && *peer != core.view.rank());
+        let guards = only.map_or(0, guard);
+        let mut frame = core.control.take(self.send_header_room + PACK_ROOM_BYTES).map_err(|exhausted| {
+            self.refused = true;
+            SendError::NoFrame(exhausted)
+        })?;
+        frame.extend(message).expect("its length was checked");
+        self.sends += to.len() as u64;
+        match (&self.plans[Kind::SendSend as usize], only) {
+            (Ok(plan), Some(peer)) if guards == 0 => {
+                self.fast.send_hit += 1;
+                if self.shadow == Shadow::Off {
+                    execute::send(&mut self.engine.core, plan, peer, frame, 1, false);
+                } else {
+                    self.send_shadowed(Kind::SendSend, peer, frame, 1, false);
+                }
+            }
+            _ => {
+                self.fast.send_miss += 1;
+                self.note_miss(Kind::SendSend, Miss::Guard(guards));
+                let list = whole(frame.freeze(), 0, 1, false);
+                self.engine.core.work += 1;
+                self.engine.enter(Down::Send(*to, Message::data(Traffic::Send, list)));
+            }
+        }
+        Ok(())
+    }
+
+    /// The application has seen everything of `origin` below `seen`.
+    pub(crate) fn ack(&mut self, origin: Rank, seen: u64) {
+        self.engine.enter(Down::Ack { origin, seen });
+        self.engine.core.work += 1;
+    }
+}
+
+/// The payload of a whole frame behind `header_bytes` of header.
+fn whole(frame: Frame, header_bytes: usize, messages: u32, packed: bool) -> List {
+    let (from, to) = (frame.start() + header_bytes, frame.end());
+    if packed { List::packed(frame, from, to, messages) } else { List::single(frame, from, to) }
+}

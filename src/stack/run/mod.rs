@@ -1,0 +1,324 @@
+//! One group's stack at work.
+//!
+//! - `enter`: the application's casts and sends go in;
+//! - `arrive`: frames come in, by plan or by layers;
+//! - `emerge`: deliveries and events go to the application;
+//! - `cycle`: what one iteration of the driver loop does;
+//! - `account`: what can be asked.
+
+mod account;
+mod arrive;
+mod cycle;
+mod emerge;
+mod enter;
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::time::Duration;
+
+use crate::accel::cookie::cookie;
+use crate::accel::pack::{Closed, OpenPack, PACK_ROOM_BYTES};
+use crate::accel::plan::{Compiler, NoPlan, Plans};
+use crate::buf::Region;
+use crate::config::{Config, Shadow};
+use crate::id::{Hasher64, Rank};
+use crate::stack::build::{Blueprint, Build, Closes, Field, GuardKind};
+use crate::stack::core::Core;
+use crate::stack::engine::Engine;
+use crate::stack::event::{ExitReason, Up};
+use crate::stack::gossip::GossipState;
+use crate::stack::layer::{Context, Kind};
+use crate::stack::property::{Properties, Property};
+use crate::stack::registry::{ParameterError, Registry};
+use crate::stack::retention::Retention;
+use crate::stack::spec::{Spec, SpecError};
+use crate::stack::timers::Timers;
+use crate::stats::{FastPath, MissCount};
+use crate::time::Time;
+use crate::transport::{Caps, Channel, Received};
+use crate::view::LocalView;
+use crate::wire::full::{Identification, PREFIX_BYTES};
+use crate::wire::layout::{Layout, LayoutError};
+use crate::wire::{Traffic, WIRE_VERSION};
+
+/// A stack cannot be installed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InstallError {
+    /// The specification is refused.
+    #[error("{0}")]
+    Spec(#[from] SpecError),
+    /// A parameter of a layer does not fit the endpoint's configuration.
+    #[error("{0}")]
+    Parameter(#[from] ParameterError),
+    /// The fields do not fit.
+    #[error("{0}")]
+    Layout(#[from] LayoutError),
+    /// The view has another wire version.
+    #[error("the view has wire version {0}; this is version {WIRE_VERSION}")]
+    WireVersion(u8),
+    /// The frames are too small for the headers.
+    #[error("frames of {frame_bytes} bytes have no room for headers of {header_bytes} bytes and a payload")]
+    FrameTooSmall {
+        /// Frame size.
+        frame_bytes: usize,
+        /// Header size.
+        header_bytes: usize,
+    },
+}
+
+/// A group's stack in one view.
+pub(crate) struct Stack {
+    pub(crate) engine: Engine,
+    pub(crate) plans: Plans,
+    casts: Region,
+    /// Room that frames for casts and for sends keep for the header.
+    cast_header_room: usize,
+    send_header_room: usize,
+    payload_max: usize,
+    send_payload_max: usize,
+    open: OpenPack,
+    waiting: VecDeque<Closed>,
+    waiting_max: usize,
+    /// Bits of the cast-send and send-send guards that close the entry.
+    entry: [u64; 2],
+    pack: bool,
+    shadow: Shadow,
+    pub(crate) divergences: Vec<String>,
+    early: Vec<Early>,
+    early_max: usize,
+    early_delay: Duration,
+    order_max: usize,
+    releases: Vec<u32>,
+    /// A frame has left in this iteration: further messages are packed until its end.
+    sent: bool,
+    pub(crate) busy: bool,
+    post_batch: u32,
+    post_delay: Duration,
+    post_due: Time,
+    number_limit: u64,
+    /// The application was refused and waits for room.
+    refused: bool,
+    exited: Option<ExitReason>,
+    tickets: u64,
+    fast: FastPath,
+    misses: Vec<MissCount>,
+    delivered: u64,
+    sends: u64,
+    sends_delivered: u64,
+    cast_frames: u64,
+}
+
+/// A frame that came ahead of its turn.
+struct Early {
+    origin: Rank,
+    traffic: Traffic,
+    since: Time,
+    received: Received,
+}
+
+/// A compiled stack before it is bound to a channel: what [`explain`](crate::stack::explain) shows.
+pub(crate) struct Compiled {
+    pub(crate) layers: Vec<Box<dyn crate::stack::layer::Layer>>,
+    pub(crate) blueprint: Blueprint,
+    pub(crate) layouts: [Layout; 3],
+    pub(crate) plans: Plans,
+    pub(crate) counted: Vec<Option<u32>>,
+    pub(crate) properties: Vec<Properties>,
+    pub(crate) spec: Spec,
+}
+
+/// What a transport's frames can be relied on for, before any layer.
+pub(crate) fn network_properties(caps: &Caps) -> Properties {
+    if caps.integrity { Properties::of(&[Property::Integrity]) } else { Properties::NONE }
+}
+
+/// Parses, checks, installs and compiles a stack.
+pub(crate) fn compile(
+    registry: &Registry,
+    view: &LocalView,
+    network: Properties,
+    window_max: u64,
+) -> Result<Compiled, InstallError> {
+    let spec = Spec::parse(&view.view().spec)?;
+    let checked = spec.check(registry, network)?;
+    let properties: Vec<Properties> = checked.iter().map(|(_, above)| *above).collect();
+    let top = properties.first().copied().unwrap_or_default();
+    let mut layers = Vec::new();
+    for ((entry, _), named) in checked.iter().zip(&spec.layers) {
+        layers.push((entry.make)(&named.parameters).map_err(|error| SpecError {
+            text: spec.to_string(),
+            at: named.at,
+            problem: error.into(),
+        })?);
+    }
+    let mut blueprint = Blueprint::new();
+    for (layer, handler) in layers.iter_mut().enumerate().rev() {
+        let name = handler.name();
+        handler.install(&mut Build {
+            blueprint: &mut blueprint,
+            view,
+            layer,
+            name,
+            properties: top,
+            window_max,
+        });
+    }
+    let layouts = blueprint.layouts()?;
+    let (plans, counted) = Compiler { blueprint: &blueprint, layouts: &layouts, layers: &layers }.compile();
+    Ok(Compiled { layers, blueprint, layouts, plans, counted, properties, spec })
+}
+
+/// The hash of a stack and its layouts: both sides must agree on it.
+pub(crate) fn stack_hash(spec: &Spec, layouts: &[Layout; 3]) -> u64 {
+    let mut hasher = Hasher64::new(0x7374_6163_6b00_0001);
+    hasher.bytes(spec.to_string().as_bytes());
+    for layout in layouts {
+        layout.hash(&mut hasher);
+    }
+    hasher.finish()
+}
+
+impl Stack {
+    pub(crate) fn new(
+        config: &Config,
+        registry: &Registry,
+        view: LocalView,
+        channel: Channel,
+        caps: &Caps,
+        now: Time,
+    ) -> Result<Stack, InstallError> {
+        if view.view().wire_version != WIRE_VERSION {
+            return Err(InstallError::WireVersion(view.view().wire_version));
+        }
+        let compiled = compile(registry, &view, network_properties(caps), config.window_frames)?;
+        let Compiled { layers, blueprint, layouts, mut plans, counted, spec, .. } = compiled;
+        let full = |traffic: Traffic| PREFIX_BYTES + layouts[traffic as usize].full_bytes();
+        let frame_bytes = channel.casts.frame_bytes().min(channel.control.frame_bytes());
+        let headers = full(Traffic::Cast).max(full(Traffic::Send)).max(full(Traffic::Raw)) + PACK_ROOM_BYTES;
+        if frame_bytes < headers + 64 {
+            return Err(InstallError::FrameTooSmall { frame_bytes, header_bytes: headers });
+        }
+        if !config.accelerate {
+            for plan in &mut plans {
+                *plan = Err(NoPlan { layer: "configuration", reason: "acceleration is off" });
+            }
+        }
+        let room = |kind: Kind| match &plans[kind as usize] {
+            Ok(plan) => plan.header_bytes,
+            Err(_) => full(kind.traffic()),
+        };
+        let members = view.size();
+        let stack = stack_hash(&spec, &layouts);
+        let identification = |rank: Rank| Identification {
+            group: view.view().group,
+            view: view.view().id,
+            origin: view.member(rank).incarnation,
+            stack,
+        };
+        let salt = view.view().salt;
+        let cookies = (0..members)
+            .map(|rank| {
+                Traffic::ALL
+                    .map(|traffic| cookie(&identification(Rank::at(rank)), WIRE_VERSION, traffic, 0, salt))
+            })
+            .collect();
+        let entry = [GuardKind::CastSend, GuardKind::SendSend].map(|kind| {
+            let owners = blueprint.guards.iter();
+            owners
+                .filter(|owner| owner.kind == kind && owner.closes == Closes::Entry)
+                .fold(0, |mask, owner| mask | owner.mask)
+        });
+        let loop_layer = plans[Kind::CastSend as usize].as_ref().ok().and_then(|plan| plan.loop_layer);
+        let releases = [Kind::CastDeliver, Kind::SelfDeliver]
+            .iter()
+            .find_map(|kind| plans[*kind as usize].as_ref().ok()?.deliver.as_ref())
+            .map_or_else(Vec::new, |step| step.releases.clone());
+        let window = config.window_frames;
+        let queue_max = 64 + 8 * window as usize + 4 * members + 4 * layers.len();
+        let core = Core {
+            names: layers.iter().map(|layer| layer.name()).collect(),
+            now,
+            slots: Core::slots_of(&blueprint, members),
+            homes: Blueprint::homes(&layouts),
+            frame_number: blueprint.frame_number.map(|index| Field { traffic: Traffic::Cast, index }),
+            guards: blueprint.guards.clone(),
+            tallies: blueprint.tallies.clone(),
+            counted: if config.accelerate { counted } else { vec![None; blueprint.tallies.len()] },
+            loop_layer,
+            timers: Timers::new(blueprint.timers.len()),
+            timer_layers: blueprint.timers.iter().map(|(layer, _)| *layer).collect(),
+            casts: (0..members).map(|_| Retention::new(window)).collect(),
+            sends: (0..members).map(|_| Retention::new(window)).collect(),
+            queue: VecDeque::with_capacity(queue_max),
+            queue_max,
+            loopback: VecDeque::with_capacity(2 * window as usize),
+            looped_headers: VecDeque::new(),
+            order: VecDeque::with_capacity(config.order_frames_max.min(4096)),
+            emerged: VecDeque::with_capacity(2 * window as usize),
+            outbox: VecDeque::with_capacity(4 * window as usize + 64),
+            gossip: GossipState::new(blueprint.gossips.clone(), members, config.gossip_delay),
+            channel: channel.id,
+            control: channel.control,
+            identification: identification(view.rank()),
+            cookies,
+            work: 0,
+            fast_casts: plans[Kind::CastSend as usize].is_ok(),
+            counts: Vec::with_capacity(64),
+            copies: 0,
+            traced: VecDeque::with_capacity(config.trace_lines_max),
+            traced_max: config.trace_lines_max,
+            shared_matrices: blueprint.shared_matrices(),
+            number_limit: config.frame_number_limit,
+            layouts: layouts.clone(),
+            view: Rc::new(view),
+        };
+        let mut stack = Stack {
+            engine: Engine { core, layers },
+            cast_header_room: room(Kind::CastSend),
+            send_header_room: room(Kind::SendSend),
+            payload_max: frame_bytes - full(Traffic::Cast) - PACK_ROOM_BYTES,
+            send_payload_max: frame_bytes - full(Traffic::Send) - PACK_ROOM_BYTES,
+            plans,
+            casts: channel.casts,
+            open: OpenPack::default(),
+            waiting: VecDeque::with_capacity(config.waiting_frames_max),
+            waiting_max: config.waiting_frames_max,
+            entry,
+            pack: config.pack,
+            shadow: config.shadow,
+            divergences: Vec::new(),
+            early: Vec::with_capacity(config.early_frames_max),
+            early_max: config.early_frames_max,
+            early_delay: config.early_delay,
+            order_max: config.order_frames_max,
+            releases,
+            sent: false,
+            busy: false,
+            post_batch: config.post_batch_messages,
+            post_delay: config.post_delay,
+            post_due: Time::NEVER,
+            number_limit: config.frame_number_limit,
+            refused: false,
+            exited: None,
+            tickets: 0,
+            fast: FastPath::default(),
+            misses: Vec::new(),
+            delivered: 0,
+            sends: 0,
+            sends_delivered: 0,
+            cast_frames: 0,
+        };
+        for layer in (0..stack.engine.layers.len()).rev() {
+            let Engine { core, layers } = &mut stack.engine;
+            layers[layer].start(&mut Context { core, layer });
+            stack.engine.run();
+        }
+        let view = Rc::clone(&stack.engine.core.view);
+        stack.engine.arrive(Up::View(view));
+        Ok(stack)
+    }
+
+    pub(crate) fn core(&self) -> &Core {
+        &self.engine.core
+    }
+}
