@@ -68,7 +68,7 @@ impl Default for Config {
             early_frames_max: 64,
             early_delay: Duration::from_micros(200),
             order_frames_max: 4096,
-            post_batch_messages: 32,
+            post_batch_messages: 64,
             post_delay: Duration::from_micros(20),
             gossip_delay: Duration::from_micros(500),
             frame_number_limit: 1 << 40,

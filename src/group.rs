@@ -364,7 +364,7 @@ impl Polled {
     }
 
     /// The oldest thing that happened and was not taken yet.
-    pub fn next(&mut self) -> Option<Happened> {
+    pub fn take(&mut self) -> Option<Happened> {
         self.happened.pop_front()
     }
 }

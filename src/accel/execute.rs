@@ -58,6 +58,22 @@ pub(crate) fn accept(
     from: usize,
     to: usize,
 ) -> Outcome {
+    // Headers of two words (the default stack) have a copy of their own, in which the loops over words unroll.
+    match plan.words {
+        2 => accept_words::<2>(core, plan, origin, frame, from, to),
+        _ => accept_words::<WORDS_MAX>(core, plan, origin, frame, from, to),
+    }
+}
+
+#[inline]
+fn accept_words<const WORDS: usize>(
+    core: &mut Core,
+    plan: &Plan,
+    origin: Rank,
+    frame: &Frame,
+    from: usize,
+    to: usize,
+) -> Outcome {
     let section = core.slots.section(origin);
     let guard = section[plan.guard as usize];
     if guard != 0 {
@@ -67,7 +83,7 @@ pub(crate) fn accept(
     let Some((header, payload)) = bytes.split_at_checked(plan.header_bytes) else {
         return Outcome::Miss(Miss::Short);
     };
-    let mut words = [0; WORDS_MAX];
+    let mut words = [0; WORDS];
     let (first, rest) = header.as_chunks::<8>().0.split_first().expect("a header begins with a cookie");
     for (word, chunk) in words.iter_mut().zip(rest) {
         *word = u64::from_le_bytes(*chunk);
@@ -121,7 +137,7 @@ fn filtered(
     plan: &Plan,
     origin: Rank,
     packed: bool,
-    words: &[u64; WORDS_MAX],
+    words: &[u64],
     payload: &[u8],
 ) -> Option<Miss> {
     let traffic = plan.kind.traffic() as usize;
@@ -137,9 +153,9 @@ fn filtered(
 
 /// Merges the gossip of a hit, unless its origin has reported since.
 #[inline]
-fn merge(core: &mut Core, plan: &Plan, origin: Rank, number: u64, words: &[u64; WORDS_MAX]) {
+fn merge(core: &mut Core, plan: &Plan, origin: Rank, number: u64, words: &[u64]) {
     let members = core.slots.members();
-    let own = core.view.rank();
+    let own = core.own;
     let section = core.slots.section(origin);
     let about = if plan.kind.traffic() == Traffic::Cast {
         if number < section[fixed::NEWEST_REPORT as usize] {
@@ -158,7 +174,7 @@ fn merge(core: &mut Core, plan: &Plan, origin: Rank, number: u64, words: &[u64; 
 
 /// A frame that is not the predicted one: early if every word is a whole number of frames ahead, else a miss.
 #[cold]
-fn unpredicted(plan: &Plan, section: &[u64], words: &[u64; WORDS_MAX]) -> Outcome {
+fn unpredicted(plan: &Plan, section: &[u64], words: &[u64]) -> Outcome {
     let template = &plan.template[..plan.template_words];
     let slot = |at: u32| section[at as usize];
     let first = template
@@ -199,7 +215,15 @@ pub(crate) fn released(core: &mut Core, step: &DeliverStep, origin: Rank, number
 /// Runs a send plan on a payload whose guard is known to be open: writes the header, applies the effects and puts the
 /// frame into the outbox.
 #[inline]
-pub(crate) fn send(
+pub(crate) fn send(core: &mut Core, plan: &Plan, peer: Rank, frame: FrameMut, messages: u32, packed: bool) {
+    match plan.words {
+        2 => send_words::<2>(core, plan, peer, frame, messages, packed),
+        _ => send_words::<WORDS_MAX>(core, plan, peer, frame, messages, packed),
+    }
+}
+
+#[inline]
+fn send_words<const WORDS: usize>(
     core: &mut Core,
     plan: &Plan,
     peer: Rank,
@@ -207,13 +231,13 @@ pub(crate) fn send(
     messages: u32,
     packed: bool,
 ) {
-    let own = core.view.rank();
+    let own = core.own;
     let cast = plan.kind == Kind::CastSend;
     let traffic = plan.kind.traffic() as usize;
-    let cookie = core.cookies[own.index()][traffic];
+    let cookie = plan.cookie;
     let members = core.slots.members();
     let template = &plan.template[..plan.template_words];
-    let mut words = [0; WORDS_MAX];
+    let mut words = [0; WORDS];
     let section = if cast { core.slots.own() } else { core.slots.section(peer) };
     for step in template {
         let slot = &mut section[step.slot as usize];

@@ -78,7 +78,11 @@ pub(crate) type Effects = Vec<Effect>;
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
     pub(crate) kind: Kind,
+    /// This member's cookie, for sends.
+    pub(crate) cookie: u64,
     pub(crate) header_bytes: usize,
+    /// Words of the header after the cookie.
+    pub(crate) words: usize,
     /// Offset of the guard word.
     pub(crate) guard: u32,
     pub(crate) template: [TemplateStep; TEMPLATE_WORDS_MAX],
@@ -210,7 +214,9 @@ impl Compiler<'_> {
         }
         Plan {
             kind,
+            cookie: 0,
             header_bytes: layout.compressed_bytes(),
+            words: layout.words(),
             guard: kind.guard().offset(),
             template,
             template_words: layout.template_words(),

@@ -70,6 +70,7 @@ pub struct Count {
 #[derive(Clone)]
 pub(crate) struct Core {
     pub(crate) view: Rc<LocalView>,
+    pub(crate) own: Rank,
     pub(crate) names: Vec<&'static str>,
     pub(crate) now: Time,
     pub(crate) slots: SlotFile,

@@ -3,6 +3,8 @@
 //! A retained frame stays where it is: keeping is a reference count. The store is written by layers and plans alike,
 //! so it is part of the stack, not of a layer.
 
+use std::collections::VecDeque;
+
 use super::event::{List, Message};
 use crate::id::Hasher64;
 use crate::wire::layout::Header;
@@ -19,22 +21,25 @@ pub struct Retained {
 /// The retained frames of one origin: consecutive numbers, at most as many as the window.
 #[derive(Clone, Debug)]
 pub struct Retention {
-    entries: Vec<Option<List>>,
-    slow: Vec<Option<(Header, u8)>>,
+    window: usize,
+    /// Number of the first retained frame.
     low: u64,
-    high: u64,
+    lists: VecDeque<List>,
+    /// Number, fields and control code of those that took the slow path, ascending.
+    slow: VecDeque<(u64, Header, u8)>,
 }
 
 impl Retention {
-    /// A store for `window` frames, rounded up to a power of two. Takes memory for their handles only once used.
+    /// A store for `window` frames.
     pub(crate) fn new(window: u64) -> Retention {
-        let entries = window.next_power_of_two() as usize;
-        Retention { entries: vec![None; entries], slow: Vec::new(), low: 0, high: 0 }
+        let window = window as usize;
+        Retention { window, low: 0, lists: VecDeque::with_capacity(window), slow: VecDeque::new() }
     }
 
     /// The numbers retained.
+    #[inline]
     pub fn numbers(&self) -> std::ops::Range<u64> {
-        self.low..self.high
+        self.low..self.low + self.lists.len() as u64
     }
 
     /// Keeps the next frame. Its number must be the one after the last kept. A full store lets go of its oldest frame:
@@ -44,14 +49,11 @@ impl Retention {
     /// If numbers are not kept in order.
     #[inline]
     pub(crate) fn keep(&mut self, number: u64, list: List) {
-        assert!(number == self.high, "frames are retained in order");
-        if number - self.low >= self.entries.len() as u64 {
+        assert!(number == self.low + self.lists.len() as u64, "frames are retained in order");
+        if self.lists.len() >= self.window {
             self.trim(self.low + 1);
         }
-        let at = number as usize & (self.entries.len() - 1);
-        // The entry is free: nothing is dropped here.
-        self.entries[at] = Some(list);
-        self.high = number + 1;
+        self.lists.push_back(list);
     }
 
     /// Keeps the next frame, which took the slow path, with its fields.
@@ -59,45 +61,35 @@ impl Retention {
     /// # Panics
     /// As [`Retention::keep`].
     pub(crate) fn keep_slow(&mut self, message: &Message) {
-        if self.slow.is_empty() {
-            self.slow = vec![None; self.entries.len()];
-        }
         self.keep(message.number, message.list.clone());
-        let at = message.number as usize & (self.entries.len() - 1);
-        self.slow[at] = Some((message.header, message.control));
+        self.slow.push_back((message.number, message.header, message.control));
     }
 
     /// A retained frame.
     pub fn get(&self, number: u64) -> Option<Retained> {
-        if !self.numbers().contains(&number) {
-            return None;
-        }
-        let at = number as usize & (self.entries.len() - 1);
-        let list = self.entries[at].clone()?;
-        Some(Retained { list, slow: self.slow.get(at).copied().flatten() })
+        let at = usize::try_from(number.checked_sub(self.low)?).ok()?;
+        let list = self.lists.get(at)?.clone();
+        let slow = self.slow.binary_search_by_key(&number, |(number, ..)| *number).ok();
+        let slow = slow.map(|at| (self.slow[at].1, self.slow[at].2));
+        Some(Retained { list, slow })
     }
 
     /// Lets go of all frames below `number`.
     pub(crate) fn trim(&mut self, number: u64) {
-        while self.low < number.min(self.high) {
-            let at = self.low as usize & (self.entries.len() - 1);
-            self.entries[at] = None;
-            if let Some(slow) = self.slow.get_mut(at) {
-                *slow = None;
-            }
-            self.low += 1;
+        let count = number.saturating_sub(self.low).min(self.lists.len() as u64);
+        self.lists.drain(..count as usize);
+        self.low += count;
+        while self.slow.front().is_some_and(|(first, ..)| *first < self.low) {
+            self.slow.pop_front();
         }
     }
 
     /// Takes in numbers and payloads.
     pub(crate) fn digest(&self, hasher: &mut Hasher64) {
         hasher.word(self.low);
-        hasher.word(self.high);
-        for number in self.numbers() {
-            if let Some(list) = &self.entries[number as usize & (self.entries.len() - 1)] {
-                hasher.word(list.payload().as_ptr() as u64);
-                hasher.word(list.payload().len() as u64 | u64::from(list.is_packed()) << 63);
-            }
+        for list in &self.lists {
+            hasher.word(list.payload().as_ptr() as u64);
+            hasher.word(list.payload().len() as u64 | u64::from(list.is_packed()) << 63);
         }
     }
 }

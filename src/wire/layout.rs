@@ -310,7 +310,7 @@ impl Layout {
         cookie: u64,
         pack: bool,
         control: u8,
-        words: &[u64; WORDS_MAX],
+        words: &[u64],
         payload: &[u8],
     ) -> u64 {
         let (definition, place) = &self.fields[field];
@@ -318,7 +318,8 @@ impl Layout {
             None => 0,
             Some(Filter::Length) => payload.len() as u64 & low_bits(definition.bits),
             Some(Filter::Crc32c) => {
-                let mut cleared = *words;
+                let mut cleared = [0; WORDS_MAX];
+                cleared[..self.words].copy_from_slice(&words[..self.words]);
                 if let Place::Word { word, shift } = place {
                     cleared[usize::from(*word)] &= !(low_bits(definition.bits) << shift);
                 }
@@ -329,7 +330,7 @@ impl Layout {
     }
 
     /// A hash of everything that both sides must agree on.
-    pub fn hash(&self, hasher: &mut Hasher64) {
+    pub fn digest(&self, hasher: &mut Hasher64) {
         for (field, place) in &self.fields {
             hasher.bytes(field.name.as_bytes());
             hasher.word(u64::from(field.bits) | (field.class as u64) << 8 | u64::from(field.bound) << 16);

@@ -76,7 +76,7 @@ impl Stack {
     /// Whether a cast would leave at once: nothing has left in this iteration, the transport is idle, nothing waits.
     #[inline]
     fn way_is_free(&self) -> bool {
-        !(self.sent && self.pack) && !self.busy && self.waiting.is_empty() && self.entry_open()
+        !(self.busy || self.sent && self.pack) && self.waiting.is_empty() && self.entry_open()
     }
 
     #[cold]
@@ -128,7 +128,7 @@ impl Stack {
         match &self.plans[Kind::CastSend as usize] {
             Ok(plan) if guard == 0 => {
                 self.fast.send_hit += 1;
-                let own = self.engine.core.view.rank();
+                let own = self.engine.core.own;
                 if self.shadow == Shadow::Off {
                     execute::send(&mut self.engine.core, plan, own, frame, messages, packed);
                 } else {

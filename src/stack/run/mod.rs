@@ -173,7 +173,7 @@ pub(crate) fn stack_hash(spec: &Spec, layouts: &[Layout; 3]) -> u64 {
     let mut hasher = Hasher64::new(0x7374_6163_6b00_0001);
     hasher.bytes(spec.to_string().as_bytes());
     for layout in layouts {
-        layout.hash(&mut hasher);
+        layout.digest(&mut hasher);
     }
     hasher.finish()
 }
@@ -199,11 +199,9 @@ impl Stack {
             return Err(InstallError::FrameTooSmall { frame_bytes, header_bytes: headers });
         }
         if !config.accelerate {
-            for plan in &mut plans {
-                *plan = Err(NoPlan { layer: "configuration", reason: "acceleration is off" });
-            }
+            plans.fill(Err(NoPlan { layer: "configuration", reason: "acceleration is off" }));
         }
-        let room = |kind: Kind| match &plans[kind as usize] {
+        let room = |plans: &Plans, kind: Kind| match &plans[kind as usize] {
             Ok(plan) => plan.header_bytes,
             Err(_) => full(kind.traffic()),
         };
@@ -216,12 +214,15 @@ impl Stack {
             stack,
         };
         let salt = view.view().salt;
-        let cookies = (0..members)
+        let cookies: Vec<[u64; 3]> = (0..members)
             .map(|rank| {
                 Traffic::ALL
                     .map(|traffic| cookie(&identification(Rank::at(rank)), WIRE_VERSION, traffic, 0, salt))
             })
             .collect();
+        for plan in plans.iter_mut().flatten() {
+            plan.cookie = cookies[view.rank().index()][plan.kind.traffic() as usize];
+        }
         let entry = [GuardKind::CastSend, GuardKind::SendSend].map(|kind| {
             let owners = blueprint.guards.iter();
             owners
@@ -236,6 +237,7 @@ impl Stack {
         let window = config.window_frames;
         let queue_max = 64 + 8 * window as usize + 4 * members + 4 * layers.len();
         let core = Core {
+            own: view.rank(),
             names: layers.iter().map(|layer| layer.name()).collect(),
             now,
             slots: Core::slots_of(&blueprint, members),
@@ -274,8 +276,8 @@ impl Stack {
         };
         let mut stack = Stack {
             engine: Engine { core, layers },
-            cast_header_room: room(Kind::CastSend),
-            send_header_room: room(Kind::SendSend),
+            cast_header_room: room(&plans, Kind::CastSend),
+            send_header_room: room(&plans, Kind::SendSend),
             payload_max: frame_bytes - full(Traffic::Cast) - PACK_ROOM_BYTES,
             send_payload_max: frame_bytes - full(Traffic::Send) - PACK_ROOM_BYTES,
             plans,
