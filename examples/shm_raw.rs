@@ -16,91 +16,94 @@ use wadjet::view::{Address, LocalView, Member, View};
 
 const HEADER: [u8; 24] = [7; 24];
 const PAYLOAD: usize = 64;
-const BLOCKS: usize = 40;
-const ROUNDS: usize = 5_000;
-const STREAM: u64 = 4_000_000;
+/// Blocks are short and take turns, so that what else the machine does falls on both alike and some blocks are free
+/// of it: hence the first decile beside the median.
+const BLOCKS: usize = 500;
+const ROUNDS: u64 = 500;
+const STREAM: u64 = 20_000;
 
 fn main() {
-    let cast_frames = std::env::args().nth(1).and_then(|n| n.parse().ok()).unwrap_or(1024);
-    let bare_sent = slots();
-    let bare_back = slots();
+    let (there, back) = (slots(), slots());
     let barrier = std::sync::Barrier::new(2);
-    let (mut raw, mut bare, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
     thread::scope(|scope| {
         scope.spawn(|| {
             pin(1);
-            let mut end = End::open(2, cast_frames);
+            let mut end = End::open(2);
             barrier.wait();
             end.find();
             for _ in 0..BLOCKS {
+                barrier.wait();
                 for _ in 0..ROUNDS {
                     end.await_one();
                     end.cast();
                 }
                 barrier.wait();
-                for position in 0..ROUNDS as u64 {
-                    bare_sent.take(position);
-                    bare_back.put(position);
+                for position in 0..ROUNDS {
+                    there.take(position);
+                    back.put(position);
                 }
-                bare_sent.reset();
+                there.reset();
+                barrier.wait();
+                end.count(STREAM);
+                barrier.wait();
+                for position in 0..STREAM {
+                    there.take(position);
+                }
+                there.reset();
                 barrier.wait();
             }
-            barrier.wait();
-            end.count(STREAM);
-            barrier.wait();
-            for position in 0..STREAM {
-                bare_sent.take(position);
-            }
-            barrier.wait();
         });
         pin(0);
-        let mut end = End::open(1, cast_frames);
+        let mut end = End::open(1);
         barrier.wait();
         end.find();
+        let mut times: [Vec<f64>; 4] = Default::default();
         for _ in 0..BLOCKS {
-            let start = Instant::now();
-            for _ in 0..ROUNDS {
-                end.cast();
-                end.await_one();
-            }
-            let shm = start.elapsed().as_nanos() as f64 / ROUNDS as f64;
             barrier.wait();
-            let start = Instant::now();
-            for position in 0..ROUNDS as u64 {
-                bare_sent.put(position);
-                bare_back.take(position);
-            }
-            let slot = start.elapsed().as_nanos() as f64 / ROUNDS as f64;
-            bare_back.reset();
+            let round = timed(ROUNDS, || {
+                for _ in 0..ROUNDS {
+                    end.cast();
+                    end.await_one();
+                }
+            });
             barrier.wait();
-            raw.push(shm);
-            bare.push(slot);
-            ratios.push(shm / slot);
+            let bare_round = timed(ROUNDS, || {
+                for position in 0..ROUNDS {
+                    there.put(position);
+                    back.take(position);
+                }
+            });
+            back.reset();
+            barrier.wait();
+            let frame = timed(STREAM, || {
+                (0..STREAM).for_each(|_| end.cast_waiting());
+                barrier.wait();
+            });
+            let slot = timed(STREAM, || {
+                (0..STREAM).for_each(|position| there.put(position));
+                barrier.wait();
+            });
+            for (all, one) in times.iter_mut().zip([round, bare_round, frame, slot]) {
+                all.push(one);
+            }
         }
-        println!(
-            "round trip, median of {BLOCKS} blocks: shm {:.0} ns, bare slots {:.0} ns, ratio {:.2}",
-            median(&mut raw),
-            median(&mut bare),
-            median(&mut ratios)
-        );
-        barrier.wait();
-        let start = Instant::now();
-        for _ in 0..STREAM {
-            end.cast_waiting();
+        let ratios = times[0].iter().zip(&times[1]).map(|(shm, bare)| shm / bare).collect::<Vec<_>>();
+        println!("{BLOCKS} blocks, nanoseconds (median, first decile; median of ratios by block)");
+        let names =
+            ["round trip, shm", "round trip, bare slots", "one frame of a stream, shm", "one bare slot"];
+        for (name, times) in names.iter().zip(times) {
+            println!("{name:28} {:6.1} {:6.1}", quantile(&times, 0.5), quantile(&times, 0.1));
         }
-        barrier.wait();
-        let rate = STREAM as f64 / start.elapsed().as_secs_f64() / 1e6;
-        let start = Instant::now();
-        for position in 0..STREAM {
-            bare_sent.put(position);
-        }
-        barrier.wait();
-        let bare = STREAM as f64 / start.elapsed().as_secs_f64() / 1e6;
-        println!(
-            "stream: shm {rate:.1} M frames/s, bare slots {bare:.1} M/s, {:?}",
-            end.transport.counters()
-        );
+        println!("round trip, shm over bare    {:6.2}", quantile(&ratios, 0.5));
+        println!("{:?}", end.transport.counters());
     });
+}
+
+/// Nanoseconds for one of `count`.
+fn timed(count: u64, work: impl FnOnce()) -> f64 {
+    let start = Instant::now();
+    work();
+    start.elapsed().as_nanos() as f64 / count as f64
 }
 
 /// A member of the view {1, 2}.
@@ -112,7 +115,7 @@ struct End {
 }
 
 impl End {
-    fn open(incarnation: u64, cast_frames: usize) -> End {
+    fn open(incarnation: u64) -> End {
         let member = |n| Member { incarnation: Incarnation(n), address: Address(String::new()) };
         let view = View {
             group: GroupId::named(&format!("shm_raw {}", std::process::id())),
@@ -125,7 +128,7 @@ impl End {
         let view = LocalView::new(view, Incarnation(incarnation)).expect("a member");
         let mut transport = Shm::new(ShmOptions::default());
         let options = ChannelOptions {
-            cast_frames,
+            cast_frames: 1024,
             control_frames: 16,
             receive_frames: 16,
             frame_bytes: 2048,
@@ -246,7 +249,8 @@ fn pin(core: usize) {
     }
 }
 
-fn median(values: &mut [f64]) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
+fn quantile(values: &[f64], at: f64) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted[(sorted.len() as f64 * at) as usize]
 }

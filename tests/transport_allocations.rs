@@ -8,6 +8,7 @@ use std::cell::Cell;
 
 use wadjet::id::{GroupId, Incarnation, Rank, ViewId};
 use wadjet::transport::memory::{Hub, HubOptions};
+use wadjet::transport::shm::{Shm, ShmOptions};
 use wadjet::transport::udp::{UdpOptions, UdpTransport};
 use wadjet::transport::{Channel, ChannelOptions, Destination, Slice, Transmit, Transport};
 use wadjet::view::{Address, LocalView, Member, View};
@@ -47,7 +48,7 @@ fn carry<T: Transport>(address: impl Fn(usize) -> String, mut make: impl FnMut()
     let members =
         (0..3).map(|at| Member { incarnation: Incarnation(at), address: Address(address(at as usize)) });
     let view = View {
-        group: GroupId::named("allocations"),
+        group: GroupId::named(&format!("allocations {}", std::process::id())),
         id: ViewId { counter: 1, coordinator: Incarnation(0) },
         members: members.collect(),
         spec: String::new(),
@@ -62,6 +63,8 @@ fn carry<T: Transport>(address: impl Fn(usize) -> String, mut make: impl FnMut()
             (transport, channel)
         })
         .collect();
+    // Where members map each other's memory, they do it now.
+    members.iter_mut().for_each(|(transport, _)| transport.reap());
     let before = ALLOCATIONS.with(Cell::get);
     let mut got = 0;
     for round in 0..500_usize {
@@ -105,4 +108,9 @@ fn udp_allocates_nothing() {
     let process = std::process::id();
     let address = |at| format!("127.{}.{}.{}:7600", 1 + process % 250, process / 250 % 256, at + 1);
     carry(address, || UdpTransport::new(UdpOptions::default()).unwrap());
+}
+
+#[test]
+fn shm_allocates_nothing() {
+    carry(|at| at.to_string(), || Shm::new(ShmOptions::default()));
 }

@@ -3,11 +3,13 @@
 mod conformance;
 
 use std::net::{Ipv4Addr, SocketAddrV4};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use conformance::Bed;
 use wadjet::transport::fault::{FaultOptions, Faulty};
 use wadjet::transport::memory::{Hub, HubOptions, MemoryTransport};
+use wadjet::transport::shm::{Shm, ShmOptions};
 use wadjet::transport::udp::{MulticastOptions, UdpOptions, UdpTransport};
 use wadjet::view::Address;
 
@@ -85,6 +87,43 @@ impl Bed for UdpBed {
     }
 }
 
+/// Members with a directory of their own for their segments.
+struct ShmBed {
+    directory: PathBuf,
+}
+
+impl ShmBed {
+    fn new() -> ShmBed {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("conformance-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let directory = PathBuf::from("/dev/shm").join(name);
+        std::fs::create_dir(&directory).unwrap();
+        ShmBed { directory }
+    }
+}
+
+impl Bed for ShmBed {
+    type Transport = Shm;
+
+    fn transport(&mut self, _rank: usize) -> Shm {
+        Shm::new(ShmOptions { directory: self.directory.clone() })
+    }
+
+    fn address(&self, rank: usize) -> Address {
+        Address(format!("member {rank}"))
+    }
+
+    fn lent(transport: &Shm) -> usize {
+        transport.frames_held()
+    }
+}
+
+impl Drop for ShmBed {
+    fn drop(&mut self) {
+        std::fs::remove_dir_all(&self.directory).unwrap();
+    }
+}
+
 /// Another bed's transports behind the wrapper that injects faults, without any: it must keep every promise itself.
 struct FaultyBed<B>(B);
 
@@ -110,3 +149,22 @@ conformance!(memory, MemoryBed::new());
 conformance!(udp_fan_out, UdpBed::fan_out());
 conformance!(udp_one_by_one, UdpBed::one_by_one());
 conformance!(udp_multicast, UdpBed::multicast());
+
+// All but one: on shared memory the oldest frame that anybody holds keeps the sender's ring from going round, so frames
+// may be held, as many as were asked for, but not for ever while others come and go. `tests/shm.rs` shows that the
+// sender then waits and loses nothing.
+conformance!(shm, ShmBed::new();
+    everything_arrives_once_in_order_and_unchanged,
+    frames_of_every_size_arrive_unchanged,
+    a_frame_that_is_too_long_is_dropped_and_counted_and_the_next_one_goes,
+    everybody_named_gets_the_frame_and_nobody_else,
+    a_head_and_a_retained_body_arrive_as_one_frame,
+    a_batch_may_be_as_long_as_the_region,
+    back_pressure_refuses_whole_frames_and_loses_none,
+    a_closed_channel_gives_everything_back_and_the_next_view_opens,
+    a_dead_member_disturbs_nobody_and_its_frames_stay_readable,
+    the_receive_budget_is_kept_and_nothing_is_skipped,
+    waiting_ends_when_a_frame_comes_or_the_time_is_over,
+    another_thread_ends_the_wait_and_an_early_wake_is_not_forgotten,
+    a_place_that_is_taken_is_refused_in_words_and_its_holder_is_not_disturbed,
+);

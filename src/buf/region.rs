@@ -175,6 +175,7 @@ impl Region {
         Region { home }
     }
 
+    #[inline]
     fn home(&self) -> &Home {
         // SAFETY: a home lives while any handle does (`Home::let_go`), and is never borrowed mutably.
         unsafe { self.home.as_ref() }
@@ -324,6 +325,18 @@ impl Region {
     /// What pages the memory is on.
     pub fn pages(&self) -> &Pages {
         self.home().memory.pages()
+    }
+
+    /// How often no frame was free.
+    #[inline]
+    pub fn exhausted(&self) -> u64 {
+        self.home().exhausted.get()
+    }
+
+    /// Whether nobody holds a frame.
+    #[inline]
+    pub fn all_returned(&self) -> bool {
+        self.home().lent.get() == 0
     }
 
     /// How full the region is.

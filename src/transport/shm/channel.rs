@@ -11,7 +11,7 @@ use crate::transport::{
 };
 use crate::view::LocalView;
 
-use super::ring::{CONTROL_HEAD_BYTES, ControlRing, Publisher, RingReader};
+use super::ring::{CONTROL_HEAD_BYTES, ControlRing, Publisher, RingReader, Taken};
 use super::segment::{Attach, Cursor, FRAMES_MAX, PeerSegment, Segment, Sizes, Word};
 use super::stamp::{STAMP_BYTES, START_MAX};
 use super::{FRAME_BYTES_MAX, ShmOptions};
@@ -27,9 +27,14 @@ pub(super) struct Open {
     peers: Vec<Peer>,
     missing: Vec<Rank>,
     search: Search,
-    /// Below so many free bytes of a ring, readers' release cursors are looked at.
-    casts_low: usize,
-    control_low: u64,
+    /// With so much of a ring published and not known to be released, readers' release cursors are looked at.
+    casts_much: u64,
+    control_much: u64,
+    /// What all readers have released of the casts, when last looked at.
+    casts_released: u64,
+    /// How often the region had no frame, when last looked at; and whether that may still be so.
+    exhausted: u64,
+    wanting: bool,
     /// What the slowest reader has read, when last looked at, and which of the peers it was.
     read_by_all: u64,
     slowest: usize,
@@ -37,6 +42,8 @@ pub(super) struct Open {
     first: usize,
     /// The last look brought nothing.
     idle: bool,
+    /// Something was read since all peers were told everything and nothing of theirs was held.
+    active: bool,
     reaps: u32,
 }
 
@@ -61,7 +68,7 @@ struct Told {
 /// When to look for missing peers again.
 #[derive(Debug)]
 struct Search {
-    reaps: u32,
+    calls: u32,
     next: Instant,
     pause: Duration,
 }
@@ -70,8 +77,8 @@ struct Search {
 const TELL_BYTES: u64 = 4096;
 /// After so many reaps everything is told.
 const TELL_REAPS: u32 = 32;
-/// The clock is looked at for missing peers every so many reaps.
-const SEARCH_REAPS: u32 = 256;
+/// The clock is looked at for missing peers every so many calls.
+const SEARCH_CALLS: u32 = 256;
 const SEARCH_PAUSE_MIN: Duration = Duration::from_micros(50);
 const SEARCH_PAUSE_MAX: Duration = Duration::from_millis(2);
 /// A reader may hold this many times the frames that the writer can have out: the writer's own holders let go first.
@@ -117,13 +124,17 @@ impl Open {
             control_out: ControlRing::new(segment.memory(), segment.control()),
             peers: Vec::with_capacity(missing.len()),
             missing,
-            search: Search { reaps: 0, next: Instant::now(), pause: SEARCH_PAUSE_MIN },
-            casts_low: sizes.cast_bytes / 2,
-            control_low: sizes.control_bytes as u64 / 2,
+            search: Search { calls: 0, next: Instant::now(), pause: SEARCH_PAUSE_MIN },
+            casts_much: sizes.cast_bytes as u64 / 2,
+            control_much: sizes.control_bytes as u64 / 2,
+            casts_released: 0,
+            exhausted: 0,
+            wanting: false,
             read_by_all: EVERYTHING,
             slowest: 0,
             first: 0,
             idle: true,
+            active: false,
             reaps: 0,
             segment,
         });
@@ -139,6 +150,11 @@ impl Open {
 
     pub(super) fn peers(&self) -> usize {
         self.peers.len()
+    }
+
+    /// Received frames that somebody holds.
+    pub(super) fn frames_held(&self) -> usize {
+        self.peers.iter().map(|peer| peer.casts.held() + peer.control.held()).sum()
     }
 
     /// Publishes a frame where it lies, if it is a cast to all, alone, and next in its ring.
@@ -158,10 +174,13 @@ impl Open {
         in_place
     }
 
+    /// Whether header and body together are longer than a frame of this channel.
+    #[inline]
+    pub(super) fn too_long(&self, transmit: &Transmit) -> bool {
+        transmit.len() > self.casts.frame_bytes()
+    }
+
     /// Copies a frame into the control ring. Whether that made a second copy of a payload.
-    ///
-    /// # Panics
-    /// If header and body are longer than two of the channel's frames.
     pub(super) fn push(&mut self, transmit: Transmit) -> Result<bool, Full> {
         let head = &transmit.head;
         let body = transmit.body.as_ref().map_or(&[][..], |body| body.bytes());
@@ -180,23 +199,30 @@ impl Open {
         Ok(of_casts || transmit.body.is_some())
     }
 
-    /// Tells peers what was read and released, and learns what they did. Whether peers are missing.
+    /// Tells peers what was read and released, and learns what they did.
     #[inline]
-    pub(super) fn reap(&mut self) -> bool {
-        self.reaps = self.reaps.wrapping_add(1);
-        let all = self.idle || self.reaps.is_multiple_of(TELL_REAPS);
-        for peer in &mut self.peers {
-            peer.tell(&self.segment, all);
+    pub(super) fn reap(&mut self) {
+        if self.active {
+            self.tell();
         }
         if self.read_by_all < self.out.newest() {
             self.look_who_read();
         }
-        if self.casts.free_bytes() < self.casts_low {
-            self.reclaim_casts();
+        let exhausted = self.casts.exhausted();
+        if self.out.published() - self.casts_released >= self.casts_much
+            || exhausted != self.exhausted
+            || self.wanting
+        {
+            self.reclaim_casts(exhausted);
         }
-        if self.control_out.free_bytes() < self.control_low {
+        if self.control_out.pending() >= self.control_much {
             self.control_released(self.released_by_all(Cursor::ControlReleased));
         }
+    }
+
+    /// Whether peers are missing.
+    #[inline]
+    pub(super) fn incomplete(&self) -> bool {
         !self.missing.is_empty()
     }
 
@@ -205,6 +231,19 @@ impl Open {
     #[inline]
     pub(super) fn busy(&self) -> bool {
         self.read_by_all < self.out.newest()
+    }
+
+    /// Tells peers what was read and released of theirs. Without frames held nothing can be released: then there is
+    /// nothing to tell until something is read.
+    #[inline]
+    fn tell(&mut self) {
+        self.reaps = self.reaps.wrapping_add(1);
+        let all = self.idle || self.reaps.is_multiple_of(TELL_REAPS);
+        let mut active = false;
+        for peer in &mut self.peers {
+            active |= !peer.tell(&self.segment, all);
+        }
+        self.active = active;
     }
 
     /// Looks at the peer known to be slowest, and only when it has caught up at the others.
@@ -228,13 +267,17 @@ impl Open {
     }
 
     #[cold]
-    fn reclaim_casts(&mut self) {
+    fn reclaim_casts(&mut self, exhausted: u64) {
         // Frames that came back without having been submitted: nobody will publish behind them before there is room.
         let given_up = self.casts.released_bytes();
         if given_up > self.out.published() {
             self.out.void(given_up);
         }
         self.casts_released(self.released_by_all(Cursor::CastsReleased));
+        self.exhausted = exhausted;
+        // What own holders keep is theirs to give back: only what readers keep is worth another look.
+        self.wanting = self.casts_released < self.out.published()
+            && self.casts.free_bytes() < self.segment.casts().bytes / 2;
     }
 
     /// What every member of the view has released; nothing, while one is missing.
@@ -252,6 +295,7 @@ impl Open {
     fn casts_released(&mut self, position: u64) {
         let position = position.min(self.out.published());
         self.casts.set_foreign_released_bytes(position);
+        self.casts_released = self.casts_released.max(position);
         self.set_limit(Word::CastLimit, position + self.segment.casts().bytes as u64);
     }
 
@@ -274,48 +318,52 @@ impl Open {
         counters: &mut TransportCounters,
         sink: &mut impl FnMut(Received),
     ) -> usize {
-        let mut count = 0;
+        let (mut count, mut read) = (0, false);
         let peers = self.peers.len();
         let mut at = self.first;
         for _ in 0..peers {
             let peer = &mut self.peers[at];
             at = if at + 1 == peers { 0 } else { at + 1 };
-            let control = peer.control.receive(self.id, (budget - count).div_ceil(2), sink);
-            count += control.frames;
-            let casts = peer.casts.receive(self.id, budget - count, sink);
-            count += casts.frames;
-            counters.dropped += u64::from(control.rubbish) + u64::from(casts.rubbish);
+            if !peer.ready() {
+                continue;
+            }
+            read = true;
+            let taken = peer.receive(self.id, budget - count, sink);
+            count += taken.frames;
+            counters.dropped += taken.rubbish;
             if count == budget {
                 self.first = at;
                 break;
             }
         }
         self.idle = count == 0;
+        self.active |= read;
         count
     }
 
     /// Whether anything is there to be received.
     pub(super) fn ready(&self) -> bool {
-        self.peers.iter().any(|peer| peer.casts.ready() || peer.control.ready())
+        self.peers.iter().any(Peer::ready)
     }
 
-    /// Makes the next reap look at the clock for missing peers.
+    /// Makes the next call of `look_for_peers` look at the clock for missing peers.
     pub(super) fn look_soon(&mut self) {
-        self.search.reaps = 0;
+        self.search.calls = 0;
     }
 
     /// Maps the segments of members that have opened meanwhile.
+    #[cold]
     pub(super) fn look_for_peers(
         &mut self,
         shm: &ShmOptions,
         counters: &mut TransportCounters,
         notes: &mut Vec<String>,
     ) {
-        if self.search.reaps > 0 {
-            self.search.reaps -= 1;
+        if self.search.calls > 0 {
+            self.search.calls -= 1;
             return;
         }
-        self.search.reaps = SEARCH_REAPS;
+        self.search.calls = SEARCH_CALLS;
         let now = Instant::now();
         if now < self.search.next {
             return;
@@ -396,18 +444,41 @@ impl Peer {
         self.segment.cursor(self.own_rank, cursor)
     }
 
-    /// Writes what was read and released of the peer's rings to its line, if it is news; unless `all`, only if it is
-    /// much: the peer looks at that line, and each write takes it away from it.
+    /// Hands at most `budget` frames to `sink`.
     #[inline]
-    fn tell(&mut self, own: &Segment, all: bool) {
+    fn receive(&mut self, channel: ChannelId, budget: usize, sink: &mut impl FnMut(Received)) -> Taken {
+        let mut taken = Taken::default();
+        if self.control.ready() {
+            // Half of it, so that a flood of control frames leaves room for casts.
+            taken = self.control.receive(channel, budget.div_ceil(2), sink);
+        }
+        if self.casts.ready() {
+            let casts = self.casts.receive(channel, budget - taken.frames, sink);
+            taken.frames += casts.frames;
+            taken.rubbish += casts.rubbish;
+        }
+        taken
+    }
+
+    /// Whether anything is there to be received.
+    #[inline]
+    fn ready(&self) -> bool {
+        self.casts.ready() | self.control.ready()
+    }
+
+    /// Writes what was read and released of the peer's rings to its line, if it is news; unless `all`, only if it is
+    /// much: the peer looks at that line, and each write takes it away from it. Whether there is nothing more to tell.
+    #[inline]
+    fn tell(&mut self, own: &Segment, all: bool) -> bool {
         // Skipped bytes are released with the frame before them, and are not a frame's any more once another is held.
         let now = Told {
             read: self.casts.position(),
             released: self.casts.released().max(self.told.released),
             control: self.control.released().max(self.told.control),
         };
+        let quiet = self.casts.idle() && self.control.idle();
         if now == self.told {
-            return;
+            return quiet;
         }
         let news = (now.read - self.told.read)
             .max(now.released - self.told.released)
@@ -418,7 +489,9 @@ impl Peer {
             own.cursor(self.rank, Cursor::CastsReleased).store(now.released, Ordering::Release);
             own.cursor(self.rank, Cursor::ControlReleased).store(now.control, Ordering::Release);
             self.told = now;
+            return quiet;
         }
+        false
     }
 }
 
@@ -433,9 +506,9 @@ fn sizes(options: &ChannelOptions, frame_bytes: usize) -> Sizes {
     // Own casts at their largest, one that does not fit before the ring's end, and the line behind the newest.
     let cast = whole_lines(STAMP_BYTES + frame_bytes + TAILROOM_BYTES);
     let cast_bytes = (options.cast_frames.max(4) + 2) * cast;
-    // As many entries as there are control frames, of which a few may be retransmissions of two frames' length.
+    // As many entries as there are control frames, one that does not fit before the ring's end, and the line behind.
     let entry = whole_lines(CONTROL_HEAD_BYTES + frame_bytes + TAILROOM_BYTES);
-    let control_bytes = (options.control_frames + 8) * entry;
+    let control_bytes = (options.control_frames.max(4) + 2) * entry;
     Sizes {
         cast_bytes: cast_bytes.next_power_of_two().max(RING_BYTES_MIN),
         control_bytes: control_bytes.next_power_of_two().max(RING_BYTES_MIN),

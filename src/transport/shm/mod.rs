@@ -14,7 +14,7 @@
 //! ```
 //!
 //! - A frame is published by one store: its stamp. Readers poll the word where the next stamp will be.
-//! - A frame of the cast ring that is submitted to [`Destination::All`] without a body goes out in place. Everything
+//! - A frame of the cast ring that is submitted to [`Destination::All`](super::Destination::All) without a body goes out in place. Everything
 //!   else (control messages, sends, retransmissions, casts to a subset) is copied into the control ring together with
 //!   the members it is for; the cast ring then says void where its frame was.
 //! - No byte is reused before every member of the view has released it, so nothing is lost, and a member that opens
@@ -36,8 +36,10 @@ mod segment;
 mod stamp;
 
 use std::path::PathBuf;
-use std::sync::atomic::{Ordering, fence};
-use std::thread;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::task::{Wake, Waker};
+use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use crate::transport::{
@@ -74,6 +76,24 @@ pub struct Shm {
     opened: u32,
     counters: TransportCounters,
     notes: Vec<String>,
+    sleeper: Arc<Sleeper>,
+}
+
+/// The transport's one thread, to be woken by others. A wake that comes early ends the next sleep.
+struct Sleeper {
+    thread: Thread,
+    woken: AtomicBool,
+}
+
+impl Wake for Sleeper {
+    fn wake(self: Arc<Sleeper>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Sleeper>) {
+        self.woken.store(true, Ordering::SeqCst);
+        self.thread.unpark();
+    }
 }
 
 /// Channels are told apart by index and by how many were opened before.
@@ -83,7 +103,7 @@ const PARK_MIN: Duration = Duration::from_micros(20);
 const PARK_MAX: Duration = Duration::from_micros(500);
 
 impl Shm {
-    /// A transport without channels.
+    /// A transport without channels, of the calling thread.
     pub fn new(options: ShmOptions) -> Shm {
         Shm {
             options,
@@ -92,12 +112,19 @@ impl Shm {
             opened: 0,
             counters: TransportCounters::default(),
             notes: Vec::new(),
+            sleeper: Arc::new(Sleeper { thread: thread::current(), woken: AtomicBool::new(false) }),
         }
     }
 
     /// How many other members of the channel's view have been found.
     pub fn peers(&self, channel: ChannelId) -> usize {
         self.get(channel).map_or(0, Open::peers)
+    }
+
+    /// Received frames that somebody holds, of closed channels too.
+    pub fn frames_held(&self) -> usize {
+        let open = self.channels.iter().flatten().map(|open| open.frames_held());
+        open.chain(self.closing.iter().map(Open::frames_held)).sum()
     }
 
     /// Whether the bytes of a received frame, *copied before this call*, are what the sender published: whether its
@@ -121,6 +148,17 @@ impl Shm {
     fn get_mut(&mut self, channel: ChannelId) -> Option<&mut Open> {
         let index = channel.0 as usize & ((1 << INDEX_BITS) - 1);
         self.channels.get_mut(index)?.as_deref_mut().filter(|open| open.id() == channel)
+    }
+
+    /// Whether anything is there to be received, also from members that have opened only now.
+    fn look_around(&mut self) -> bool {
+        self.channels.iter_mut().flatten().any(|open| {
+            if open.incomplete() {
+                open.look_soon();
+                open.look_for_peers(&self.options, &mut self.counters, &mut self.notes);
+            }
+            open.ready()
+        })
     }
 
     #[cold]
@@ -180,6 +218,10 @@ impl Transport for Shm {
             self.counters.dropped += 1;
             return Ok(());
         };
+        if open.too_long(&transmit) {
+            self.counters.dropped += 1;
+            return Ok(());
+        }
         if open.publish_in_place(&transmit) {
             self.counters.frames_sent += 1;
             return Ok(());
@@ -196,7 +238,8 @@ impl Transport for Shm {
     #[inline]
     fn reap(&mut self) {
         for open in self.channels.iter_mut().flatten() {
-            if open.reap() {
+            open.reap();
+            if open.incomplete() {
                 open.look_for_peers(&self.options, &mut self.counters, &mut self.notes);
             }
         }
@@ -209,6 +252,9 @@ impl Transport for Shm {
     fn receive(&mut self, budget: usize, sink: &mut impl FnMut(Received)) -> usize {
         let mut count = 0;
         for open in self.channels.iter_mut().flatten() {
+            if open.incomplete() {
+                open.look_for_peers(&self.options, &mut self.counters, &mut self.notes);
+            }
             count += open.receive(budget - count, &mut self.counters, sink);
         }
         self.counters.frames_received += count as u64;
@@ -224,18 +270,19 @@ impl Transport for Shm {
         let start = Instant::now();
         let mut pause = PARK_MIN;
         // The first look comes before any sleep; each further one after a longer sleep, up to `PARK_MAX`.
-        while !self.channels.iter().flatten().any(|open| open.ready()) {
+        while !self.look_around() {
             let left = timeout.saturating_sub(start.elapsed());
-            if left.is_zero() {
+            if left.is_zero() || self.sleeper.woken.swap(false, Ordering::SeqCst) {
                 break;
             }
-            thread::sleep(pause.min(left));
+            thread::park_timeout(pause.min(left));
             self.counters.system_calls += 1;
             pause = (pause * 2).min(PARK_MAX);
         }
-        for open in self.channels.iter_mut().flatten() {
-            open.look_soon();
-        }
+    }
+
+    fn waker(&self) -> Waker {
+        Waker::from(Arc::clone(&self.sleeper))
     }
 
     fn counters(&self) -> TransportCounters {

@@ -46,6 +46,20 @@ impl Stamps {
         (position & self.mask) as usize
     }
 
+    /// Asks for the line at `position`, to be written soon.
+    #[inline]
+    fn prefetch_to_write(&self, position: u64) {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: a prefetch changes nothing that a program can see, whatever the address; this one is in the ring.
+        // Processors without the instruction take it for a long no-operation.
+        unsafe {
+            let at = self.base.as_ptr().add(self.at(position));
+            std::arch::asm!("prefetchw [{}]", in(reg) at, options(nostack, preserves_flags, readonly));
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = position;
+    }
+
     /// The stamp word at `position`, a multiple of the cache line.
     #[inline]
     fn word(&self, position: u64) -> &AtomicU64 {
@@ -93,6 +107,10 @@ impl Publisher {
         self.stamps.word(position).store(stamp, Ordering::Release);
         self.published = next;
         self.newest = position;
+        // The frame that follows needs its second line and the stamp behind it: had early, they do not hold up its
+        // publication, which waits for all stores before it.
+        self.stamps.prefetch_to_write(next + LINE_BYTES as u64);
+        self.stamps.prefetch_to_write(next + 2 * LINE_BYTES as u64);
     }
 
     /// Makes readers skip everything up to `position`.
@@ -134,9 +152,10 @@ impl ControlRing {
         ControlRing { publisher, released: 0, bytes: geometry.bytes as u64 }
     }
 
+    /// Bytes published and not known to be released.
     #[inline]
-    pub(super) fn free_bytes(&self) -> u64 {
-        self.bytes - (self.publisher.published - self.released)
+    pub(super) fn pending(&self) -> u64 {
+        self.publisher.published - self.released
     }
 
     pub(super) fn released(&self) -> u64 {
@@ -209,8 +228,8 @@ pub(super) struct RingReader {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Taken {
     pub(super) frames: usize,
-    /// The ring turned out to be rubbish just now.
-    pub(super) rubbish: bool,
+    /// Rings that turned out to be rubbish just now.
+    pub(super) rubbish: u64,
 }
 
 /// So much may be skipped without being counted against the budget.
@@ -340,9 +359,9 @@ impl RingReader {
 
     /// Reads no further: what stands here was not written by a writer that keeps the rules.
     #[cold]
-    fn give_up(&mut self) -> bool {
+    fn give_up(&mut self) -> u64 {
         self.next = NonNull::from(&NOTHING);
-        true
+        1
     }
 
     /// Everything before this position has been handed out or skipped.
@@ -360,7 +379,12 @@ impl RingReader {
     /// Whether no frame is held.
     #[inline]
     pub(super) fn idle(&self) -> bool {
-        self.region.usage().lent == 0
+        self.region.all_returned()
+    }
+
+    /// How many frames are held.
+    pub(super) fn held(&self) -> usize {
+        self.region.usage().lent
     }
 
     pub(super) fn owns(&self, frame: &Frame) -> bool {
