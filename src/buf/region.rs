@@ -103,7 +103,7 @@ impl Region {
         let stride = Region::stride(&options);
         let memory = Memory::anonymous(stride * options.frames, options.huge_pages)?;
         let base = memory.base();
-        let capacity = (stride - TAILROOM_BYTES) as u32;
+        let capacity = (options.link_headroom_bytes + options.frame_bytes) as u32;
         let states: Box<[FrameState]> = (0..options.frames)
             .map(|index| {
                 // SAFETY: `index * stride` is inside the memory, which holds `frames * stride` bytes.

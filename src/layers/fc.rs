@@ -8,18 +8,24 @@
 //! | costs | 16 bits of gossip per cast |
 //!
 //! Each receiver grants each origin a cumulative limit: what it has let go of, plus its window. The least limit closes
-//! the sender's entry, and casts wait above the stack.
+//! the sender's entry, and casts wait above the stack. Credit is gossip, and gossip may be lost: a sender that is held
+//! asks for it, at growing intervals, until it comes.
 //!
 //! ```text
 //! B ── credit: A may cast up to 1024 ──▶ A      A casts 0 to 1023, then waits
 //! B lets go of 0 to 511 (stable)
+//! B ── credit: A may cast up to 1536 ──x        (lost)
+//! A ── (please report) ──▶ B
 //! B ── credit: A may cast up to 1536 ──▶ A      A casts 1024 ...
 //! ```
 //!
 //! After Ensemble's `mflow` (Hayden, 1998), with credit that advertises retention, in frames.
 
+use std::time::Duration;
+
 use crate::accel::case::{CommonCase, Target};
-use crate::stack::build::{Build, Closes, Field, Gossip, GossipSource, Guard, GuardKind, shared};
+use crate::id::Hasher64;
+use crate::stack::build::{Build, Closes, Field, Gossip, GossipSource, Guard, GuardKind, TimerId, shared};
 use crate::stack::event::Down;
 use crate::stack::layer::{Context, Fast, Kind, Layer};
 use crate::stack::property::{Properties, Property};
@@ -35,10 +41,14 @@ pub(super) fn entry() -> LayerEntry {
         provides: Properties::of(&[Property::BoundedMemory]),
         destroys: Properties::NONE,
         cost: 2,
-        parameters: &[(
-            "window",
-            "casts of one origin that a receiver retains, in frames (default: the endpoint's window_frames)",
-        )],
+        parameters: &[
+            (
+                "window",
+                "casts of one origin that a receiver retains, in frames (default: the endpoint's window_frames)",
+            ),
+            ("ask_us", "how long a sender is held before it asks for credit, in microseconds (default 1000)"),
+            ("backoff_us", "the longest interval between repetitions, in microseconds (default 50000)"),
+        ],
         make: |parameters| Ok(Box::new(Fc::new(parameters)?)),
     }
 }
@@ -46,6 +56,10 @@ pub(super) fn entry() -> LayerEntry {
 #[derive(Clone)]
 struct Fc {
     window: u64,
+    ask: Duration,
+    backoff: Duration,
+    /// How long to wait before asking again.
+    ask_wait: Duration,
     handles: Option<Handles>,
 }
 
@@ -58,6 +72,7 @@ struct Handles {
     gossip: Gossip,
     limit: Slot,
     no_credit: Guard,
+    ask: TimerId,
     /// Per origin: frames let go of, if some layer keeps them until stable.
     released: Option<MemberSlot>,
 }
@@ -66,7 +81,10 @@ impl Fc {
     fn new(parameters: &Parameters) -> Result<Fc, ParameterError> {
         // Zero stands for the endpoint's.
         let window = parameters.number("window", 0, 1..=crate::config::WINDOW_FRAMES_MAX)?;
-        Ok(Fc { window, handles: None })
+        let micros =
+            |name, default| parameters.number(name, default, 1..=10_000_000).map(Duration::from_micros);
+        let ask = micros("ask_us", 1000)?;
+        Ok(Fc { window, ask, backoff: micros("backoff_us", 50_000)?, ask_wait: ask, handles: None })
     }
 
     fn handles(&self) -> Handles {
@@ -94,6 +112,7 @@ impl Layer for Fc {
             gossip: build.gossip("credit", source, credit, Some(Traffic::Cast), (self.window / 4).max(1)),
             limit: build.slot(),
             no_credit: build.guard(GuardKind::CastSend, "no credit", Closes::Entry),
+            ask: build.timer("ask"),
             released: retains.then(|| build.shared_member_slot(shared::RELEASED)),
         });
     }
@@ -119,8 +138,14 @@ impl Layer for Fc {
         context.down(event);
     }
 
+    fn timer(&mut self, context: &mut Context<'_>, timer: TimerId) {
+        context.gossip_now(true);
+        self.ask_wait = (self.ask_wait * 2).min(self.backoff);
+        context.arm(timer, context.now() + self.ask_wait);
+    }
+
     fn post(&mut self, context: &mut Context<'_>) {
-        let Handles { granted, credit, limit, no_credit, released, .. } = self.handles();
+        let Handles { granted, credit, limit, no_credit, ask, released, .. } = self.handles();
         let own = context.rank();
         for origin in context.view().others() {
             let released = released.map_or_else(|| context.accepted(origin), |slot| context.of(slot, origin));
@@ -131,6 +156,10 @@ impl Layer for Fc {
         context.set(limit, least);
         if next < least {
             context.open(no_credit, own);
+            self.ask_wait = self.ask;
+            context.disarm(ask);
+        } else {
+            context.arm_if_idle(ask, context.now() + self.ask_wait);
         }
     }
 
@@ -153,6 +182,10 @@ impl Layer for Fc {
 
     fn fork(&self) -> Box<dyn Layer> {
         Box::new(self.clone())
+    }
+
+    fn digest(&self, digest: &mut Hasher64) {
+        digest.word(self.ask_wait.as_nanos() as u64);
     }
 
     fn dump(&self, context: &Context<'_>) -> Option<String> {

@@ -157,11 +157,14 @@ impl Nak {
             let wait = self.repair_wait[origin.index()];
             context.arm_if_idle(repair, context.now() + wait);
         } else {
+            // What a plan does must not differ: without a gap, waits are reset by post-processing.
+            if !self.parked[origin.index()].is_empty() {
+                self.repair_wait[origin.index()] = self.repair;
+            }
             self.accept(context, origin, message);
             while let Some(next) = self.parked[origin.index()].remove(&context.expected(number, origin)) {
                 self.accept(context, origin, next);
             }
-            self.repair_wait[origin.index()] = self.repair;
             if self.parked[origin.index()].is_empty() {
                 context.open(gap, origin);
             }
@@ -354,6 +357,8 @@ impl Layer for Nak {
         for origin in context.view().others() {
             if self.lacks(context, origin) {
                 context.arm_if_idle(repair, context.now() + self.repair_wait[origin.index()]);
+            } else {
+                self.repair_wait[origin.index()] = self.repair;
             }
         }
     }

@@ -162,6 +162,8 @@ impl Layer for Stable {
             }
         }
         if progress {
+            // Credit follows from what was let go of, and a layer below computes it.
+            context.post_again();
             context.arm_if_idle(report_timer, context.now() + self.report);
             self.ask_wait = self.ask;
             context.disarm(ask_timer);

@@ -1,6 +1,6 @@
 //! The state of one stack in one view that is not a layer's own: slots, retained frames, timers, queues.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::fmt::Write as _;
 use std::rc::Rc;
 
@@ -390,25 +390,32 @@ impl Core {
         self.guards.iter().filter(move |owner| owner.kind == kind && owner.mask & bits != 0)
     }
 
-    /// Takes in everything that plan and layers must agree on, layers apart.
-    pub(crate) fn digest(&self, hasher: &mut Hasher64) {
-        let mut skipped = std::collections::HashSet::new();
+    /// Words in which plan and layers differ by design: hits, and the words that tallies are sums of.
+    pub(crate) fn uncompared(&self) -> HashSet<u32> {
+        let mut uncompared = HashSet::from([fixed::CAST_SEND_HITS]);
         let members = self.view.size();
         for rank in (0..members).map(Rank::at) {
             let section = self.slots.member(rank);
-            skipped.extend([fixed::CAST_ACCEPT_HITS, fixed::CAST_DELIVER_HITS].map(|at| section + at));
-            skipped.extend([fixed::SEND_SEND_HITS, fixed::SEND_DELIVER_HITS].map(|at| section + at));
+            uncompared.extend([fixed::CAST_ACCEPT_HITS, fixed::CAST_DELIVER_HITS].map(|at| section + at));
+            uncompared.extend([fixed::SEND_SEND_HITS, fixed::SEND_DELIVER_HITS].map(|at| section + at));
         }
-        skipped.insert(fixed::CAST_SEND_HITS);
         for (at, definition) in self.tallies.iter().enumerate() {
             let ranks = if definition.kind == GuardKind::CastSend { 1 } else { members };
+            uncompared.extend((0..ranks).map(|rank| self.tally_words(Tally(at as u32), Rank::at(rank)).0));
+        }
+        uncompared
+    }
+
+    /// Takes in everything that plan and layers must agree on, layers apart.
+    pub(crate) fn digest(&self, hasher: &mut Hasher64) {
+        for (at, definition) in self.tallies.iter().enumerate() {
+            let ranks = if definition.kind == GuardKind::CastSend { 1 } else { self.view.size() };
             for rank in (0..ranks).map(Rank::at) {
-                let tally = Tally(at as u32);
-                skipped.insert(self.tally_words(tally, rank).0);
-                hasher.word(self.tally(tally, rank));
+                hasher.word(self.tally(Tally(at as u32), rank));
             }
         }
-        self.slots.hash(hasher, |at| skipped.contains(&at));
+        let uncompared = self.uncompared();
+        self.slots.hash(hasher, |at| uncompared.contains(&at));
         for retention in self.casts.iter().chain(&self.sends) {
             retention.digest(hasher);
         }

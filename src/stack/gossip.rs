@@ -80,6 +80,11 @@ impl GossipState {
         self.ask |= ask;
     }
 
+    /// One cast more has carried gossip than was counted: what a plan does and layers cannot, for the shadow's fork.
+    pub(crate) fn ridden(&mut self) {
+        self.previous_casts = self.previous_casts.wrapping_sub(1);
+    }
+
     pub(crate) fn requested(&self) -> bool {
         self.requested
     }
@@ -126,7 +131,7 @@ impl Core {
         let own = self.view.rank();
         let count = self.gossip.definitions.len();
         let casts = u64::from(self.has_fast_casts()) * self.slots.word(fixed::CAST_SEND_HITS);
-        let all_ridden = members > 1 && casts - self.gossip.previous_casts >= members as u64 - 1;
+        let all_ridden = members > 1 && casts.wrapping_sub(self.gossip.previous_casts) >= members as u64 - 1;
         self.gossip.previous_casts = casts;
         let (mut changed, mut far) = (false, false);
         for gossip in 0..count {
@@ -169,10 +174,11 @@ impl Core {
         let mut first = 0;
         while first < members {
             let Ok(mut body) = self.control_frame() else {
-                // Nothing is lost: the values are still there. Try again when frames have come back.
+                // Nothing is lost: the values are still there. Try again a little later, when frames have come back.
                 self.count_stack("gossip without a frame");
-                self.gossip.requested = true;
+                self.gossip.asked = true;
                 self.gossip.ask |= ask;
+                self.gossip.due = self.now + self.gossip.delay;
                 return;
             };
             let room = body.room().saturating_sub(GOSSIP_HEADER_BYTES) / (8 * count);

@@ -437,6 +437,11 @@ impl Context<'_> {
         self.core.gossip.request(ask);
     }
 
+    /// Asks for another post-processing soon: what this one changed matters to layers that have had their turn.
+    pub fn post_again(&mut self) {
+        self.core.work += 1;
+    }
+
     /// Writes a line to the stack's trace.
     pub fn trace(&mut self, line: std::fmt::Arguments<'_>) {
         self.core.trace(self.layer, line);

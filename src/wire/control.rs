@@ -81,6 +81,9 @@ pub struct GossipRow<'b> {
     values: &'b [u8],
 }
 
+/// The largest value of a gossip: far above what numbers (2^40) and windows can make it, and far below what would wrap.
+pub const GOSSIP_VALUE_MAX: u64 = 1 << 48;
+
 /// Bytes of a gossip row before its values.
 pub const GOSSIP_HEADER_BYTES: usize = 14;
 
@@ -88,7 +91,7 @@ impl<'b> GossipRow<'b> {
     /// Decodes a body.
     ///
     /// # Errors
-    /// If it is cut off, over-long or empty.
+    /// If it is cut off, over-long or empty, or a value is above [`GOSSIP_VALUE_MAX`].
     pub fn decode(bytes: &'b [u8]) -> Result<GossipRow<'b>, ControlError> {
         let mut reader = BodyReader::new(bytes);
         let flags = reader.byte()?;
@@ -100,7 +103,12 @@ impl<'b> GossipRow<'b> {
         if flags > 1 || wanted == 0 || reader.rest.len() != wanted {
             return Err(ControlError);
         }
-        Ok(GossipRow { ask: flags == 1, gossips, first, subjects, after, values: reader.rest })
+        let row = GossipRow { ask: flags == 1, gossips, first, subjects, after, values: reader.rest };
+        let high = |at: usize| super::word(row.values, at).is_none_or(|value| value > GOSSIP_VALUE_MAX);
+        if after > GOSSIP_VALUE_MAX || (0..wanted).step_by(8).any(high) {
+            return Err(ControlError);
+        }
+        Ok(row)
     }
 
     /// Appends the part before the values to a frame's bytes.

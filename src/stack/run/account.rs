@@ -18,7 +18,7 @@ impl Stack {
     pub(crate) fn writable(&self) -> bool {
         let room = self.waiting.len() < self.waiting_max;
         let frames = self.open.is_open() || self.casts.take(self.cast_header_room + PACK_ROOM_BYTES).is_ok();
-        self.exited.is_none() && room && frames && self.engine.core.next_frame_number() < self.number_limit
+        self.exited.is_none() && room && frames && (self.open.is_open() || self.numbers_left())
     }
 
     /// The member that has acknowledged least of this member's casts; `None` in a view of one.

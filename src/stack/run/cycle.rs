@@ -5,6 +5,7 @@ use crate::accel::execute::{self, Miss, Outcome};
 use crate::accel::shadow::ShadowRun;
 use crate::config::Shadow;
 use crate::group::{Application, Event, Group};
+use crate::id::RankSet;
 use crate::stack::event::{Message, Up};
 use crate::stack::layer::Kind;
 use crate::time::Time;
@@ -15,6 +16,9 @@ impl Stack {
     pub(crate) fn poll(&mut self, now: Time, app: &mut dyn Application) {
         self.engine.core.now = now;
         self.sent = false;
+        if self.exited.is_some() {
+            return;
+        }
         if self.engine.core.timers.earliest() <= now {
             self.engine.timers();
             self.drain(app);
@@ -41,8 +45,13 @@ impl Stack {
         if !self.engine.core.emerged.is_empty() || !self.engine.core.order.is_empty() {
             self.drain(app);
         }
-        if self.refused && self.writable() {
-            self.refused = false;
+        let casts = self.refused && self.writable();
+        let sends = (self.refused_frame || !self.refused_by.is_empty()) && self.sendable();
+        if casts || sends {
+            self.refused &= !casts;
+            if sends {
+                (self.refused_frame, self.refused_by) = (false, RankSet::EMPTY);
+            }
             app.event(&Event::Writable, &mut Group::new(self));
         }
     }
@@ -100,7 +109,8 @@ impl Stack {
         if self.post_due == Time::NEVER {
             self.post_due = now + self.post_delay;
         }
-        let blocked = !self.waiting.is_empty() || self.refused;
+        let blocked =
+            !self.waiting.is_empty() || self.refused || self.refused_frame || !self.refused_by.is_empty();
         if work >= self.post_batch
             || now >= self.post_due
             || blocked
@@ -115,9 +125,12 @@ impl Stack {
 
     /// When `poll` must be called next.
     pub(crate) fn deadline(&self) -> Time {
+        if self.exited.is_some() {
+            return Time::NEVER;
+        }
         let core = &self.engine.core;
         let can_enter = self.entry_open() && (self.open.is_open() || !self.waiting.is_empty());
-        if can_enter || !core.loopback.is_empty() || core.gossip.requested() {
+        if can_enter || !core.loopback.is_empty() || !core.emerged.is_empty() || core.gossip.requested() {
             return Time::ZERO;
         }
         let mut deadline = core.timers.earliest().min(core.gossip.due()).min(self.post_due);

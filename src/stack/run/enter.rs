@@ -4,7 +4,7 @@ use super::Stack;
 use crate::accel::execute::{self, Miss};
 use crate::accel::pack::{Closed, PACK_ROOM_BYTES};
 use crate::accel::shadow::{Handled, ShadowRun};
-use crate::buf::{Frame, FrameMut};
+use crate::buf::{Exhausted, Frame, FrameMut};
 use crate::config::Shadow;
 use crate::group::{CastError, SendError, Ticket};
 use crate::id::{Rank, RankSet};
@@ -89,17 +89,23 @@ impl Stack {
 
     #[inline]
     fn take_frame(&mut self) -> Result<FrameMut, CastError> {
+        if !self.numbers_left() {
+            return Err(CastError::NumberLimit);
+        }
         if self.waiting.len() >= self.waiting_max {
             self.refused = true;
-            if self.engine.core.next_frame_number() >= self.number_limit {
-                return Err(CastError::NumberLimit);
-            }
             return Err(CastError::Full { slowest: self.slowest() });
         }
         self.casts.take(self.cast_header_room + PACK_ROOM_BYTES).map_err(|exhausted| {
             self.refused = true;
             CastError::NoFrame(exhausted)
         })
+    }
+
+    /// Whether a frame that is begun now will get a number of this view, after those that wait.
+    #[inline]
+    pub(super) fn numbers_left(&self) -> bool {
+        self.engine.core.next_frame_number() + (self.waiting.len() as u64) < self.number_limit
     }
 
     #[inline]
@@ -187,13 +193,17 @@ impl Stack {
         }
         let guard = |rank: Rank| core.slots.word(GuardKind::SendSend.word(&core.slots, rank));
         if let Some(slowest) = to.iter().find(|rank| guard(*rank) & self.entry[1] != 0) {
-            self.refused = true;
+            self.refused_by.insert(slowest);
             return Err(SendError::Full { slowest });
         }
         let only = to.iter().next().filter(|peer| to.len() == 1 && *peer != core.view.rank());
         let guards = only.map_or(0, guard);
-        let mut frame = core.control.take(self.send_header_room + PACK_ROOM_BYTES).map_err(|exhausted| {
-            self.refused = true;
+        let frame = match self.control_frame_to_spare() {
+            true => core.control.take(self.send_header_room + PACK_ROOM_BYTES),
+            false => Err(Exhausted),
+        };
+        let mut frame = frame.map_err(|exhausted| {
+            self.refused_frame = true;
             SendError::NoFrame(exhausted)
         })?;
         frame.extend(message).expect("its length was checked");
@@ -216,6 +226,21 @@ impl Stack {
             }
         }
         Ok(())
+    }
+
+    /// Sends are retained until acknowledged, and acknowledgements need frames of the same region: were sends to take the
+    /// last ones at two members, neither could ever let the other go on.
+    fn control_frame_to_spare(&self) -> bool {
+        self.engine.core.control.free_frames() > self.control_reserve
+    }
+
+    /// Whether a send that was refused would be taken now.
+    pub(super) fn sendable(&self) -> bool {
+        let core = &self.engine.core;
+        let guard = |rank: Rank| core.slots.word(GuardKind::SendSend.word(&core.slots, rank));
+        let open = |rank: Rank| guard(rank) & self.entry[1] == 0;
+        let room = self.refused_frame || self.refused_by.iter().any(open);
+        self.exited.is_none() && room && self.control_frame_to_spare()
     }
 
     /// The application has seen everything of `origin` below `seen`.

@@ -21,7 +21,7 @@ use crate::accel::pack::{Closed, OpenPack, PACK_ROOM_BYTES};
 use crate::accel::plan::{Compiler, NoPlan, Plans};
 use crate::buf::Region;
 use crate::config::{Config, Shadow};
-use crate::id::{Hasher64, Rank};
+use crate::id::{Hasher64, Rank, RankSet};
 use crate::stack::build::{Blueprint, Build, Closes, Field, GuardKind};
 use crate::stack::core::Core;
 use crate::stack::engine::Engine;
@@ -79,6 +79,8 @@ pub(crate) struct Stack {
     open: OpenPack,
     waiting: VecDeque<Closed>,
     waiting_max: usize,
+    /// Frames of the control region that sends leave to acknowledgements, gossip and repair.
+    control_reserve: usize,
     /// Bits of the cast-send and send-send guards that close the entry.
     entry: [u64; 2],
     pack: bool,
@@ -96,8 +98,11 @@ pub(crate) struct Stack {
     post_delay: Duration,
     post_due: Time,
     number_limit: u64,
-    /// The application was refused and waits for room.
+    /// A cast was refused and waits for room.
     refused: bool,
+    /// Peers whose windows refused a send, and whether one was refused for want of a frame.
+    refused_by: RankSet,
+    refused_frame: bool,
     exited: Option<ExitReason>,
     tickets: u64,
     fast: FastPath,
@@ -250,7 +255,8 @@ impl Stack {
             timers: Timers::new(blueprint.timers.len()),
             timer_layers: blueprint.timers.iter().map(|(layer, _)| *layer).collect(),
             casts: (0..members).map(|_| Retention::new(window)).collect(),
-            sends: (0..members).map(|_| Retention::new(window)).collect(),
+            // The application's sends and as many control messages, both at least one.
+            sends: (0..members).map(|_| Retention::new(window.max(2))).collect(),
             queue: VecDeque::with_capacity(queue_max),
             queue_max,
             loopback: VecDeque::with_capacity(2 * window as usize),
@@ -285,6 +291,7 @@ impl Stack {
             open: OpenPack::default(),
             waiting: VecDeque::with_capacity(config.waiting_frames_max),
             waiting_max: config.waiting_frames_max,
+            control_reserve: config.control_frames / 4,
             entry,
             pack: config.pack,
             shadow: config.shadow,
@@ -301,6 +308,8 @@ impl Stack {
             post_due: Time::NEVER,
             number_limit: config.frame_number_limit,
             refused: false,
+            refused_by: RankSet::EMPTY,
+            refused_frame: false,
             exited: None,
             tickets: 0,
             fast: FastPath::default(),

@@ -36,6 +36,11 @@ impl Papers {
         self.waiting.is_empty()
     }
 
+    /// How many items wait.
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
     /// The last cast of `origin` in its frames below `number`, 0 if there is none.
     fn last_cast_below(&self, origin: usize, number: u64) -> u64 {
         let frames = &self.frames[origin];

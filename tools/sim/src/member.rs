@@ -231,6 +231,28 @@ impl Member {
         }
     }
 
+    /// Where it stands, for a person who wonders why nothing happens.
+    pub(crate) fn describe(&mut self) -> String {
+        let stats = self.endpoint.stats(self.key);
+        let mut text = format!(
+            "  m{}: {} planned, {} refused; in the stack {} waiting, {} unacknowledged, {} retained; \
+             {} in its inbox, {} at the transport; deadline {}\n",
+            self.rank + 1,
+            self.plan.len(),
+            self.papers.waiting(),
+            stats.waiting,
+            stats.unacknowledged,
+            stats.retained,
+            self.inbox.len(),
+            self.submitted.len(),
+            self.endpoint.deadline()
+        );
+        for line in self.endpoint.group(self.key).dump() {
+            text.push_str(&format!("      {line}\n"));
+        }
+        text
+    }
+
     /// Whether its application has nothing left to issue.
     pub(crate) fn is_done(&self) -> bool {
         self.plan.is_empty() && self.papers.is_done()

@@ -414,7 +414,8 @@ fn slow_down(random: &mut Random, setup: &mut Setup) {
     let driver = &mut setup.drivers[random.below(setup.members as u64) as usize];
     driver.iteration_ns = random.scaled(20 * MICROSECOND, 2 * MILLISECOND);
     driver.budget = random.scaled(1, 8) as usize;
-    driver.inbox_frames_max = random.scaled(2, 64) as usize;
+    // Two frames of every member fit; with less room, answers that come together would always lose the same ones.
+    driver.inbox_frames_max = random.scaled(2, 64).max(2 * setup.members as u64) as usize;
 }
 
 fn make_scarce(random: &mut Random, setup: &mut Setup) {

@@ -42,7 +42,10 @@ pub fn run_setup(seed: u64, scenario: &'static str, setup: Setup) -> Outcome {
     let mut violations = Vec::new();
     match caught(|| world.live()) {
         Ok(End::Quiet) => {}
-        Ok(End::Never(what)) => violations.push(Violation::of("liveness", what)),
+        Ok(End::Never(what)) => {
+            let excerpt = world.members.iter_mut().map(Member::describe).collect();
+            violations.push(Violation { property: "liveness".into(), what, excerpt });
+        }
         Err(message) => violations.push(Violation::of("panic", message)),
     }
     let panicked = violations.iter().any(|violation| violation.property == "panic");
