@@ -20,7 +20,7 @@ use crate::wire::{COOKIE_MASK, FULL_FLAG, Traffic};
 
 /// A group of an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct GroupKey(u32);
+pub struct GroupKey(pub(crate) u32);
 
 /// Frames dropped before any stack saw them, by reason.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

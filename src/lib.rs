@@ -10,6 +10,7 @@ pub mod endpoint;
 pub mod group;
 pub mod id;
 pub mod layers;
+pub mod runtime;
 pub mod stack;
 pub mod stats;
 pub mod time;

@@ -161,6 +161,30 @@ fn runs_of_changing_size_and_single_frames_between_them_arrive_whole() {
 }
 
 #[test]
+fn runs_of_several_sizes_that_are_taken_in_one_call_arrive_whole() {
+    let addresses = addresses(2);
+    let (mut sender, channel) = open(&addresses, 0, &UdpOptions::default());
+    let (mut receiver, _) = open(&addresses, 1, &UdpOptions::default());
+    for round in 0..30_usize {
+        let mut expected = Vec::new();
+        for run in 0..12 {
+            // Each size puts another number of whole parts into the receiver's small frames.
+            let length = [80, 500, 16, 1000, 48][(round + run) % 5];
+            for at in 0..8 {
+                cast(&mut sender, &channel, frame(&channel, run + at, length));
+                expected.push((run + at, length));
+            }
+        }
+        sender.flush();
+        let mut got = Vec::new();
+        receive(&mut receiver, &mut got, expected.len());
+        for (received, (seed, length)) in got.into_iter().zip(expected) {
+            assert_eq!(received.bytes(), pattern(seed, length), "round {round}");
+        }
+    }
+}
+
+#[test]
 fn parts_that_are_held_for_long_do_not_let_the_receiver_run_dry() {
     let addresses = addresses(2);
     let (mut sender, channel) = open(&addresses, 0, &UdpOptions::default());

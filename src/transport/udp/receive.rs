@@ -115,6 +115,8 @@ pub(super) struct Intake {
 struct Slot {
     small: FrameMut,
     large: Option<FrameMut>,
+    /// Bytes of a run that go to the small frame, as the system was told: `Intake::border` may have moved on since.
+    border: usize,
     run: Option<Run>,
 }
 
@@ -144,7 +146,7 @@ impl Intake {
         let slots = (0..SLOTS)
             .map(|_| {
                 let large = if pools.large.is_some() { Some(pools.take_large()?) } else { None };
-                Ok(Slot { small: pools.take_small()?, large, run: None })
+                Ok(Slot { small: pools.take_small()?, large, border: 0, run: None })
             })
             .collect::<Result<Box<[Slot]>, Exhausted>>()?;
         let empty = libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 };
@@ -290,7 +292,8 @@ impl Intake {
         let header = &mut self.messages[at].msg_hdr;
         header.msg_iov = pieces.as_mut_ptr();
         if let Some(large) = &mut slot.large {
-            pieces[0] = piece(&mut slot.small, self.border);
+            slot.border = self.border;
+            pieces[0] = piece(&mut slot.small, slot.border);
             pieces[1] = piece(large, LARGE_BYTES);
             header.msg_iovlen = 2;
             header.msg_control = self.controls[at].0.as_mut_ptr().cast();
@@ -324,7 +327,7 @@ impl Intake {
         let mut segment = length;
         let mut border = self.pools.frame_bytes;
         if slot.large.is_some() {
-            border = self.border;
+            border = slot.border;
             if header.msg_controllen > 0 {
                 segment = self.controls[at].segment().unwrap_or(length).clamp(1, length.max(1));
             }

@@ -1,2 +1,104 @@
 //! The `wadjet` command line.
-fn main() {}
+#![allow(clippy::print_stderr)]
+
+mod explain;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use wadjet_bench::BenchOptions;
+use wadjet_bench::allocations::Counting;
+use wadjet_sim::SimArgs;
+
+use explain::ExplainOptions;
+
+/// The benchmarks say how many allocations a message costs, so this program counts them.
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Microsecond group communication: process groups composed from layers, on a compiled fast path.
+#[derive(Parser)]
+#[command(version, after_help = AFTER_HELP)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Measure this machine: each transport, raw and through the stack, side by side
+    #[command(after_help = BENCH_HELP)]
+    Bench(BenchOptions),
+    /// Say what a stack is: properties, fields, header sizes, compiled plans
+    #[command(after_help = EXPLAIN_HELP)]
+    Explain(ExplainOptions),
+    /// Run endpoints on a simulated clock and a faulty network, judged by the oracle
+    #[command(after_help = SIM_HELP)]
+    Sim(SimArgs),
+    /// A member of a benchmark in a process of its own; started by `bench`
+    #[command(name = wadjet_bench::processes::MEMBER_COMMAND, hide = true)]
+    BenchMember,
+}
+
+fn main() -> ExitCode {
+    let outcome = match Arguments::parse().command {
+        Command::Bench(options) => wadjet_bench::bench(&options),
+        Command::Explain(options) => explain::run(&options),
+        Command::Sim(arguments) => return wadjet_sim::command(&arguments),
+        Command::BenchMember => return ExitCode::from(wadjet_bench::processes::be_member() as u8),
+    };
+    match outcome {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(FAILED),
+        Err(error) => {
+            eprintln!("wadjet: {error}");
+            ExitCode::from(MISUSED)
+        }
+    }
+}
+
+/// A run lost, duplicated or misordered something, or did not come to its end.
+const FAILED: u8 = 1;
+/// The arguments make no sense, or a file cannot be written.
+const MISUSED: u8 = 2;
+
+const AFTER_HELP: &str = "\
+Examples:
+  wadjet bench                                    everything this machine can run, within two minutes
+  wadjet bench --transport shm --vs-raw           one transport, against its own baseline
+  wadjet explain STABLE:FC:UNICAST:LOCAL:NAK:CHKSUM:COM
+  wadjet sim --seeds 0..1000                      a thousand faulty worlds, each judged by the oracle
+
+Exit codes: 0 all is well; 1 a check failed (something lost, duplicated, misordered, or a run did not end);
+2 the arguments make no sense or something cannot be read or written.";
+
+const BENCH_HELP: &str = "\
+Examples:
+  wadjet bench
+      memory, shm and udp, raw and stack side by side, pinned, one table
+  wadjet bench --transport shm --pattern pingpong --vs-raw
+      interleaves 60 pairs of raw and stack blocks: the way to compare on a shared machine
+  wadjet bench --transport udp --pattern stream --rate 500000 --duration 5
+      open loop: latency from the time each message was meant to be sent
+  wadjet bench --transport udp --messages 10000000
+      soak: every member casts ten million; nothing may be lost, duplicated or misordered
+  wadjet bench --transport shm --pattern stream --no-accel --json -
+      the layers without their compiled plans, as JSON on standard output
+
+Exit codes: 0 all is well; 1 something was lost, duplicated, misordered, or a run did not end; 2 misuse.";
+
+const SIM_HELP: &str = "\
+Examples:
+  wadjet sim --seeds 0..10000                     ten thousand worlds, whatever each seed draws
+  wadjet sim --seeds 42 --trace                   one world again, bit for bit, with every event
+  wadjet sim --scenario loss --members 5 --json   one kind of world, the figures as JSON
+
+Exit codes: 0 no violation; 1 a violation, with the seed that shows it; 2 misuse.";
+
+const EXPLAIN_HELP: &str = "\
+Examples:
+  wadjet explain                                              the default stack
+  wadjet explain STABLE:FC:UNICAST:LOCAL:NAK:COM --transport shm   without CHKSUM, where bytes are kept whole
+  wadjet explain COUNT:LOCAL:NAK:COM --json                   for programs; a refused stack says what is missing
+
+Exit codes: 0; 2 the stack is refused, with a mark under the layer and what would help.";

@@ -1,0 +1,125 @@
+//! Instructions per message, counted by callgrind: the figure that does not depend on who else uses the machine.
+//!
+//! ```text
+//! cargo run --release -p wadjet-bench --example instructions              compares with bench/instructions.json
+//! cargo run --release -p wadjet-bench --example instructions -- --record  writes it
+//! ```
+//!
+//! Needs `valgrind`. Each scenario runs in a process of its own under `valgrind --tool=callgrind`, which counts only
+//! inside [`measured_operations`]. Exit code 1 if a count grew by more than the tolerance.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use serde::{Deserialize, Serialize};
+use wadjet_bench::memory_cost::{Operation, scenarios};
+
+/// The recorded counts.
+#[derive(Default, Serialize, Deserialize)]
+struct Baseline {
+    /// What a count may grow by, in percent.
+    tolerance_percent: f64,
+    /// Instructions per message, by scenario.
+    instructions: BTreeMap<String, f64>,
+}
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let outcome = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["run", name] => run(name).map(|()| true),
+        ["--record"] => record(),
+        [] => compare(),
+        _ => Err("arguments: none to compare, --record to write the baseline".into()),
+    };
+    match outcome {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
+        Err(error) => {
+            eprintln!("instructions: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Under valgrind: one scenario, warmed up outside of what is counted.
+fn run(name: &str) -> Result<(), Box<dyn Error>> {
+    let all = scenarios();
+    let scenario = all.iter().find(|scenario| scenario.name == name).ok_or("no such scenario")?;
+    let mut operation = scenario.make()?;
+    (0..WARM_UP / operation.messages()).for_each(|_| operation.once());
+    measured_operations(&mut *operation);
+    Ok(())
+}
+
+/// Callgrind counts while this function runs.
+#[inline(never)]
+fn measured_operations(operation: &mut dyn Operation) {
+    (0..MESSAGES / operation.messages()).for_each(|_| operation.once());
+}
+
+fn record() -> Result<bool, Box<dyn Error>> {
+    let mut baseline = Baseline { tolerance_percent: TOLERANCE_PERCENT, ..Baseline::default() };
+    for scenario in scenarios() {
+        let count = count(&scenario.name)?;
+        println!("{:<14} {count:>9.1}", scenario.name);
+        baseline.instructions.insert(scenario.name, count);
+    }
+    std::fs::write(baseline_file(), serde_json::to_string_pretty(&baseline)? + "\n")?;
+    Ok(true)
+}
+
+fn compare() -> Result<bool, Box<dyn Error>> {
+    let baseline: Baseline = serde_json::from_str(&std::fs::read_to_string(baseline_file())?)?;
+    let mut good = true;
+    println!("{:<14} {:>9} {:>9} {:>8}", "scenario", "recorded", "now", "change");
+    for scenario in scenarios() {
+        let now = count(&scenario.name)?;
+        let Some(before) = baseline.instructions.get(&scenario.name) else {
+            println!("{:<14} {:>9} {now:>9.1}          not recorded; run with --record", scenario.name, "");
+            good = false;
+            continue;
+        };
+        let change = (now / before - 1.0) * 100.0;
+        let verdict = if change > baseline.tolerance_percent { "  MORE" } else { "" };
+        good &= verdict.is_empty();
+        println!("{:<14} {before:>9.1} {now:>9.1} {change:>+7.1}%{verdict}", scenario.name);
+    }
+    if !good {
+        println!(
+            "more than {} % above the record: find out why, or record it with a reason in the commit message",
+            baseline.tolerance_percent
+        );
+    }
+    Ok(good)
+}
+
+/// Instructions per message of a scenario.
+fn count(name: &str) -> Result<f64, Box<dyn Error>> {
+    let output = Command::new("valgrind")
+        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null", "--collect-atstart=no"])
+        .arg("--toggle-collect=*measured_operations*")
+        .arg(std::env::current_exe()?)
+        .args(["run", name])
+        .output()
+        .map_err(|error| format!("cannot run valgrind ({error}); install it: apt-get install valgrind"))?;
+    let text = String::from_utf8_lossy(&output.stderr);
+    let collected = text
+        .lines()
+        .find_map(|line| line.split("Collected :").nth(1))
+        .and_then(|number| number.trim().parse::<f64>().ok())
+        .filter(|_| output.status.success())
+        .ok_or_else(|| format!("valgrind failed on {name}:\n{text}"))?;
+    Ok(collected / f64::from(MESSAGES))
+}
+
+fn baseline_file() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("instructions.json")
+}
+
+/// Messages; packs of 256 go into both.
+const WARM_UP: u32 = 4096;
+const MESSAGES: u32 = 2048;
+const TOLERANCE_PERCENT: f64 = 3.0;

@@ -1,0 +1,274 @@
+//! What a run came to: the JSON contract of `wadjet bench`.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::floor::Floor;
+use crate::histogram::{LatencySummary, median};
+use crate::machine::Machine;
+use crate::memory_cost::MemoryCost;
+use crate::party::{Account, FastPath};
+use crate::payload::Faults;
+use crate::plan::{MemberReport, Plan, Side};
+use crate::workload::BlockResult;
+
+/// Everything of one invocation.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Report {
+    /// Where and when.
+    pub machine: Machine,
+    /// The runs, in the order they were made.
+    pub runs: Vec<RunReport>,
+    /// The bare ring, if it was measured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub floor: Option<Floor>,
+    /// What the stack costs in memory, if it was measured.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub memory_cost: Vec<MemoryCost>,
+}
+
+impl Report {
+    /// Whether every run delivered everything once and in order, and came to its end.
+    pub fn good(&self) -> bool {
+        self.runs.iter().all(RunReport::good)
+    }
+}
+
+/// One run, raw or through a stack.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct RunReport {
+    /// Over what.
+    pub transport: String,
+    /// The stack, top to bottom; empty if raw.
+    pub stack: String,
+    /// Its layers.
+    pub layers: usize,
+    /// Members of the view.
+    pub members: usize,
+    /// Who talked to whom.
+    pub pattern: String,
+    /// Bytes of a message.
+    pub size: usize,
+    /// The transport alone.
+    pub raw: bool,
+    /// Whether plans were used.
+    pub accel: bool,
+    /// Whether messages were packed while the way was busy.
+    pub pack: bool,
+    /// Messages per second each sender was to send, if that was given.
+    pub rate: Option<f64>,
+    /// Messages from others delivered at the member that stands for the run; in a ping-pong, rounds.
+    pub messages: u64,
+    /// In what time.
+    pub seconds: f64,
+    /// At one receiver.
+    pub messages_per_second: f64,
+    /// In a ping-pong the round trip, else one way from the intended time of sending.
+    pub latency_ns: LatencySummary,
+    /// Of all members.
+    pub fast_path: FastPath,
+    /// Bytes of the fast header; without a stack, of the raw header.
+    pub header_bytes: usize,
+    /// Frames sent by all members, once per destination addressed.
+    pub frames: u64,
+    /// System calls of all members' transports.
+    pub system_calls: u64,
+    /// Allocations of all members while measuring; null if not counted.
+    pub allocations: Option<u64>,
+    /// Payload copies by all members.
+    pub copies: u64,
+    /// Messages that never arrived, at all members.
+    pub lost: u64,
+    /// Messages that arrived again.
+    pub duplicated: u64,
+    /// Messages that arrived after later ones.
+    pub misordered: u64,
+    /// Messages that arrived with other bytes than were sent.
+    pub corrupted: u64,
+    /// Why plans were missed, in words, and how often, at all members.
+    pub misses: BTreeMap<String, u64>,
+    /// Messages cast by all members, warm-up included.
+    pub sent: u64,
+    /// The largest resident memory of a member before and after measuring.
+    pub resident_bytes: (u64, u64),
+    /// Whether members had to share cores.
+    pub shared_cores: bool,
+    /// Whether members found other threads on their cores, and yielded to them.
+    pub crowded: bool,
+    /// Times a member's process was not running for longer than 10 ms.
+    pub pauses: u64,
+    /// Against the transport alone, in interleaved blocks.
+    pub vs_raw: Option<VersusRaw>,
+    /// What one should know when reading the figures.
+    pub notes: Vec<String>,
+    /// Why the run did not end well.
+    pub failure: Option<String>,
+}
+
+/// Medians over pairs of blocks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct VersusRaw {
+    /// Pairs of blocks.
+    pub blocks: usize,
+    /// Of the ratios of the blocks' medians.
+    pub p50_ratio: f64,
+    /// Of the raw blocks' medians.
+    pub p50_raw_ns: f64,
+    /// Of the stack blocks' medians.
+    pub p50_stack_ns: f64,
+    /// Of the ratios of the blocks' rates.
+    pub rate_ratio: f64,
+}
+
+impl RunReport {
+    /// Whether everything was delivered once and in order, and the run came to its end.
+    pub fn good(&self) -> bool {
+        self.failure.is_none() && self.faults() == Faults::default()
+    }
+
+    /// What went wrong with messages.
+    pub fn faults(&self) -> Faults {
+        let RunReport { lost, duplicated, misordered, corrupted, .. } = *self;
+        Faults { lost, duplicated, misordered, corrupted }
+    }
+}
+
+/// The runs of a plan: the raw one first, if there is one.
+pub fn of_plan(plan: &Plan, members: &[MemberReport]) -> Vec<RunReport> {
+    let mut runs = Vec::new();
+    if let Some(raw) = of_side(plan, members, true) {
+        runs.push(raw);
+    }
+    if let Some(mut stack) = of_side(plan, members, false) {
+        let measured = members.get(plan.pattern.measured_at(plan.members));
+        stack.vs_raw = measured.and_then(|member| Some(versus(member.raw.as_ref()?, member.stack.as_ref()?)));
+        runs.push(stack);
+    }
+    if runs.is_empty() {
+        runs.push(RunReport { failure: Some("no member reported".into()), ..bare(plan, false) });
+    }
+    runs
+}
+
+/// A run that could not be made.
+pub fn failed(plan: &Plan, why: String) -> RunReport {
+    RunReport { failure: Some(why), ..bare(plan, plan.subject == crate::plan::Subject::Raw) }
+}
+
+fn bare(plan: &Plan, raw: bool) -> RunReport {
+    RunReport {
+        transport: plan.transport.name().into(),
+        stack: if raw { String::new() } else { plan.stack.clone() },
+        layers: if raw { 0 } else { plan.layers() },
+        members: plan.members,
+        pattern: plan.pattern.name().into(),
+        size: plan.size,
+        raw,
+        accel: plan.accel && !raw,
+        pack: plan.pack && !raw,
+        rate: plan.rate,
+        shared_cores: plan.shares_cores(),
+        ..RunReport::default()
+    }
+}
+
+fn of_side(plan: &Plan, members: &[MemberReport], raw: bool) -> Option<RunReport> {
+    let side = |member: &'_ MemberReport| -> Option<Side> {
+        if raw { member.raw.clone() } else { member.stack.clone() }
+    };
+    let sides: Vec<Side> = members.iter().filter_map(side).collect();
+    let measured = sides.get(plan.pattern.measured_at(plan.members)).or(sides.first())?;
+    let account = sides.iter().fold(Account::default(), |sum, side| sum.plus(&side.account));
+    let faults = sides.iter().fold(Faults::default(), |sum, side| sum.plus(&side.faults));
+    let allocations = sides.iter().map(|side| side.allocations).sum::<Option<u64>>();
+    let largest = |of: fn(&MemberReport) -> u64| members.iter().map(of).max().unwrap_or(0);
+    let failures: Vec<String> = members.iter().filter_map(|member| member.failure.clone()).collect();
+    Some(RunReport {
+        messages: measured.total.delivered,
+        seconds: measured.total.seconds,
+        messages_per_second: measured.total.rate(),
+        latency_ns: measured.total.latency,
+        fast_path: account.fast_path,
+        header_bytes: account.header_bytes,
+        frames: account.frames,
+        system_calls: account.system_calls,
+        // In memory all members share one process, each of whose counts is the whole.
+        allocations: if plan.transport == crate::plan::TransportKind::Memory {
+            measured.allocations
+        } else {
+            allocations
+        },
+        copies: account.copies,
+        lost: faults.lost,
+        duplicated: faults.duplicated,
+        misordered: faults.misordered,
+        corrupted: faults.corrupted,
+        misses: account.misses,
+        sent: sides.iter().map(|side| side.sent).sum(),
+        resident_bytes: (
+            largest(|member| member.resident_bytes.0),
+            largest(|member| member.resident_bytes.1),
+        ),
+        pauses: account.pauses,
+        notes: measured.notes.clone(),
+        crowded: members.iter().any(|member| member.crowded),
+        failure: (!failures.is_empty()).then(|| failures.join("; ")),
+        ..bare(plan, raw)
+    })
+}
+
+fn versus(raw: &Side, stack: &Side) -> VersusRaw {
+    let ratios = |of: fn(&BlockResult) -> f64| {
+        let pairs = raw.blocks.iter().zip(&stack.blocks);
+        median(
+            pairs
+                .map(|(raw, stack)| (of(raw), of(stack)))
+                .filter(|(raw, _)| *raw > 0.0)
+                .map(|(r, s)| s / r)
+                .collect(),
+        )
+    };
+    let p50 = |block: &BlockResult| block.latency.p50 as f64;
+    VersusRaw {
+        blocks: raw.blocks.len().min(stack.blocks.len()),
+        p50_ratio: ratios(p50),
+        p50_raw_ns: median(raw.blocks.iter().map(p50).collect()),
+        p50_stack_ns: median(stack.blocks.iter().map(p50).collect()),
+        rate_ratio: ratios(BlockResult::rate),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn side(blocks: &[(u64, f64)]) -> Side {
+        let block = |(p50, seconds): &(u64, f64)| BlockResult {
+            delivered: 1000,
+            seconds: *seconds,
+            latency: LatencySummary { p50: *p50, ..LatencySummary::default() },
+        };
+        Side { blocks: blocks.iter().map(block).collect(), ..Side::default() }
+    }
+
+    #[test]
+    fn ratios_are_taken_pair_by_pair() {
+        // The machine was three times slower in the second pair; the ratio is 1.5 in each.
+        let raw = side(&[(100, 1.0), (300, 3.0), (100, 1.0)]);
+        let stack = side(&[(150, 2.0), (450, 6.0), (150, 2.0)]);
+        let versus = versus(&raw, &stack);
+        assert_eq!((versus.p50_ratio, versus.rate_ratio, versus.blocks), (1.5, 0.5, 3));
+        assert_eq!((versus.p50_raw_ns, versus.p50_stack_ns), (100.0, 150.0));
+    }
+
+    #[test]
+    fn a_fault_anywhere_makes_the_run_bad() {
+        let good = RunReport::default();
+        assert!(good.good());
+        assert!(!RunReport { lost: 1, ..good.clone() }.good());
+        assert!(!RunReport { duplicated: 1, ..good.clone() }.good());
+        assert!(!RunReport { misordered: 1, ..good.clone() }.good());
+        assert!(!RunReport { failure: Some("stalled".into()), ..good }.good());
+    }
+}

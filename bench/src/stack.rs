@@ -1,0 +1,100 @@
+//! The workload as the application of an endpoint.
+
+use wadjet::endpoint::GroupKey;
+use wadjet::group::{Application, Delivery, Group};
+use wadjet::runtime::Driver;
+use wadjet::transport::Transport;
+
+use crate::party::{Account, FastPath, Party};
+use crate::workload::{Goal, Outlet, Workload};
+
+/// The workload, upcalled.
+#[derive(Debug)]
+pub struct BenchApplication {
+    /// The traffic.
+    pub workload: Workload,
+}
+
+impl Application for BenchApplication {
+    #[inline]
+    fn cast(&mut self, delivery: &Delivery<'_>, group: &mut Group<'_>) {
+        let mut door = Door { group };
+        let origin = delivery.origin();
+        for message in delivery.messages() {
+            self.workload.message(origin, message, &mut door);
+        }
+    }
+}
+
+/// A group to cast into: straight into a frame, without a copy.
+struct Door<'a, 'g> {
+    group: &'a mut Group<'g>,
+}
+
+impl Outlet for Door<'_, '_> {
+    #[inline]
+    fn cast(&mut self, length: usize, fill: impl FnOnce(&mut [u8])) -> bool {
+        match self.group.reserve(length) {
+            Ok(mut reservation) => {
+                fill(&mut reservation);
+                reservation.commit();
+                true
+            }
+            Err(_) => false,
+        }
+    }
+}
+
+/// A member with a stack.
+pub struct StackParty<T: Transport> {
+    /// Its driver.
+    pub driver: Driver<T, BenchApplication>,
+    /// Its group.
+    pub key: GroupKey,
+}
+
+impl<T: Transport> Party for StackParty<T> {
+    #[inline]
+    fn step(&mut self) {
+        let (mut group, application) = self.driver.member_mut().split(self.key);
+        application.workload.produce(&mut Door { group: &mut group });
+        self.driver.run_once();
+    }
+
+    fn workload(&self) -> &Workload {
+        &self.driver.application().workload
+    }
+
+    fn begin(&mut self, goal: Goal) {
+        self.driver.resume();
+        self.driver.application_mut().workload.begin(goal);
+    }
+
+    fn account(&self) -> Account {
+        let stats = self.driver.stats(self.key);
+        let fast = stats.fast_path;
+        let transport = Account::of_transport(self.driver.transport_counters());
+        Account {
+            fast_path: FastPath {
+                send_hit: fast.send_hit,
+                send_miss: fast.send_miss,
+                deliver_hit: fast.deliver_hit,
+                deliver_early: fast.deliver_early,
+                deliver_miss: fast.deliver_miss,
+            },
+            misses: stats
+                .misses
+                .iter()
+                .map(|miss| (format!("{} missed at {}: {}", miss.plan, miss.layer, miss.reason), miss.count))
+                .collect(),
+            header_bytes: stats.header_bytes,
+            copies: transport.copies + stats.copies,
+            pauses: self.driver.loop_stats().pauses,
+            ..transport
+        }
+    }
+
+    fn crowded(&self) -> bool {
+        self.driver.inner().crowded()
+    }
+}

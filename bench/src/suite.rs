@@ -1,0 +1,116 @@
+//! `wadjet bench`: makes the runs, then the report.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
+use std::error::Error;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use crate::floor;
+use crate::machine::Machine;
+use crate::memory_cost;
+use crate::options::BenchOptions;
+use crate::plan::{Length, Plan, Subject, TransportKind};
+use crate::processes;
+use crate::report::{self, Report};
+use crate::table;
+use crate::workload::Pattern;
+
+/// Runs what `options` describe and prints the report. Whether every run was good.
+///
+/// # Errors
+/// If the options make no sense together, or the report cannot be written.
+pub fn bench(options: &BenchOptions) -> Result<bool, Box<dyn Error>> {
+    let whole = options.everything();
+    let plans = if whole { standard(options)? } else { options.plans()? };
+    let mut report =
+        Report { machine: Machine::read(), runs: Vec::new(), floor: None, memory_cost: Vec::new() };
+    let mut progress = Progress::new(plans.len() + 2 * usize::from(whole));
+    if whole {
+        progress.step("the bare ring between two cores");
+        report.floor = floor::measure(&options.cores(), FLOOR_TIME);
+        progress.step("the stack alone, in memory");
+        report.memory_cost = memory_cost::measure_all()?;
+    }
+    for plan in &plans {
+        progress.step(&describe(plan));
+        match processes::run(plan) {
+            Ok(members) => report.runs.extend(report::of_plan(plan, &members)),
+            Err(error) => report.runs.push(report::failed(plan, error.to_string())),
+        }
+    }
+    progress.end();
+    write(&report, options.json.as_deref())?;
+    Ok(report.good())
+}
+
+/// What `wadjet bench` runs when it is told nothing.
+fn standard(options: &BenchOptions) -> Result<Vec<Plan>, Box<dyn Error>> {
+    let described = BenchOptions { vs_raw: true, ..options.clone() };
+    let seconds = options.duration.unwrap_or(STANDARD_SECONDS);
+    let mut plans = Vec::new();
+    for pattern in [Pattern::Pingpong, Pattern::Stream] {
+        let options = BenchOptions { pattern: Some(pattern), duration: Some(seconds), ..described.clone() };
+        plans.extend(options.plans()?);
+    }
+    let unpacked =
+        BenchOptions { pattern: Some(Pattern::Stream), no_pack: true, duration: Some(seconds), ..described };
+    plans.extend(unpacked.plans()?.into_iter().filter(|plan| plan.transport != TransportKind::Memory));
+    Ok(plans)
+}
+
+fn describe(plan: &Plan) -> String {
+    let subject = match plan.subject {
+        Subject::Raw => "raw",
+        Subject::Stack => "stack",
+        Subject::Versus { .. } => "raw and stack",
+    };
+    let length = match plan.length {
+        Length::Time(time) => format!("{:.1} s", time.as_secs_f64()),
+        Length::Messages(count) => format!("{count} messages"),
+    };
+    let pack = if plan.pack { "" } else { ", no packing" };
+    let (transport, pattern) = (plan.transport.name(), plan.pattern.name());
+    format!("{transport} {pattern}, {subject}, {} members, {} B, {length}{pack}", plan.members, plan.size)
+}
+
+/// One line on standard error that says how far it is.
+struct Progress {
+    steps: usize,
+    step: usize,
+    begun: Instant,
+}
+
+impl Progress {
+    fn new(steps: usize) -> Progress {
+        Progress { steps, step: 0, begun: Instant::now() }
+    }
+
+    fn step(&mut self, what: &str) {
+        self.step += 1;
+        eprintln!("[{}/{} {:>3.0} s] {what}", self.step, self.steps, self.begun.elapsed().as_secs_f64());
+    }
+
+    fn end(&self) {
+        eprintln!("[done {:.0} s]", self.begun.elapsed().as_secs_f64());
+    }
+}
+
+fn write(report: &Report, json: Option<&Path>) -> Result<(), Box<dyn Error>> {
+    let Some(path) = json else {
+        print!("{}", table::text(report));
+        return Ok(());
+    };
+    let text = serde_json::to_string_pretty(report)?;
+    if path == Path::new("-") {
+        println!("{text}");
+    } else {
+        print!("{}", table::text(report));
+        std::fs::write(path, text + "\n").map_err(|error| {
+            format!("cannot write {}: {error}; name a file in a directory of yours", path.display())
+        })?;
+    }
+    Ok(())
+}
+
+const FLOOR_TIME: Duration = Duration::from_secs(2);
+const STANDARD_SECONDS: f64 = 4.0;

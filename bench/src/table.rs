@@ -1,0 +1,294 @@
+//! The report for people.
+
+use std::fmt::Write;
+
+use crate::memory_cost::MemoryCost;
+use crate::report::{Report, RunReport};
+use crate::workload::Pattern;
+
+/// The whole report, aligned, with units, ending in a newline.
+pub fn text(report: &Report) -> String {
+    let mut out = String::new();
+    writeln!(out, "{}", report.machine).expect("a string takes what it is given");
+    for pattern in [Pattern::Pingpong, Pattern::Stream, Pattern::AllToAll] {
+        let runs: Vec<&RunReport> = report.runs.iter().filter(|run| run.pattern == pattern.name()).collect();
+        if !runs.is_empty() {
+            out.push('\n');
+            out.push_str(&section(pattern, &runs, report));
+        }
+    }
+    out.push_str(&memory(report));
+    out.push_str(&notes(report));
+    out
+}
+
+fn section(pattern: Pattern, runs: &[&RunReport], report: &Report) -> String {
+    let mut table = Table::default();
+    let latency = pattern == Pattern::Pingpong || runs.iter().any(|run| run.rate.is_some());
+    table.row([
+        pattern.name(),
+        "",
+        "members",
+        "size B",
+        "p50",
+        "p99",
+        "p99.9",
+        "p50 vs raw",
+        "M msg/s",
+        "rate vs raw",
+        "hit %",
+        "header B",
+        "frames",
+        "calls",
+        "allocs",
+        "copies",
+        "faults",
+    ]);
+    if pattern != Pattern::AllToAll
+        && let Some(floor) = &report.floor
+    {
+        let (round, rate) = (floor.round_trip_ns, floor.messages_per_second);
+        let is_pingpong = pattern == Pattern::Pingpong;
+        let time = |nanoseconds: u64| if is_pingpong { duration(nanoseconds) } else { String::new() };
+        table.row([
+            "64 B ring",
+            "floor",
+            "2",
+            "64",
+            &time(round.p50),
+            &time(round.p99),
+            &time(round.p99_9),
+            "",
+            &if is_pingpong { String::new() } else { millions(rate) },
+            "",
+            "",
+            "",
+            "",
+            "",
+            "",
+            "",
+            "",
+        ]);
+    }
+    for run in runs {
+        let shown = latency && (pattern == Pattern::Pingpong || run.rate.is_some()) && run.messages > 0;
+        let time = |nanoseconds: u64| if shown { duration(nanoseconds) } else { "-".into() };
+        let per_message = |count: u64| {
+            if run.messages == 0 { "-".into() } else { ratio(count as f64 / run.messages as f64) }
+        };
+        let versus = |of: fn(&crate::report::VersusRaw) -> f64| {
+            run.vs_raw.as_ref().map_or(String::new(), |versus| format!("{:.2} x", of(versus)))
+        };
+        let faults = run.faults();
+        table.row([
+            &run.transport,
+            what(run),
+            &run.members.to_string(),
+            &run.size.to_string(),
+            &time(run.latency_ns.p50),
+            &time(run.latency_ns.p99),
+            &time(run.latency_ns.p99_9),
+            &if shown { versus(|versus| versus.p50_ratio) } else { String::new() },
+            &millions(run.messages_per_second),
+            &versus(|versus| versus.rate_ratio),
+            &run.fast_path.hit_rate().map_or(String::new(), |rate| format!("{:.3}", rate * 100.0)),
+            &run.header_bytes.to_string(),
+            &per_message(run.frames),
+            &per_message(run.system_calls),
+            &run.allocations.map_or("?".into(), |count| count.to_string()),
+            &run.copies.to_string(),
+            &if run.failure.is_some() {
+                "FAILED".into()
+            } else if faults.any() {
+                format!(
+                    "LOST {} DUP {} ORDER {} BYTES {}",
+                    faults.lost, faults.duplicated, faults.misordered, faults.corrupted
+                )
+            } else {
+                "0".to_owned()
+            },
+        ]);
+    }
+    table.text()
+}
+
+fn what(run: &RunReport) -> &'static str {
+    match (run.raw, run.accel, run.pack) {
+        (true, ..) => "raw",
+        (false, true, true) => "stack",
+        (false, true, false) => "stack, no packing",
+        (false, false, true) => "stack, layers only",
+        (false, false, false) => "stack, layers only, no packing",
+    }
+}
+
+fn memory(report: &Report) -> String {
+    if report.memory_cost.is_empty() {
+        return String::new();
+    }
+    let mut table = Table::default();
+    table.row(["one 64 B cast", "checksum", "layers", "warm ns", "cold ns", "warm vs fused"]);
+    for cost in &report.memory_cost {
+        let is_reference = |other: &&MemoryCost| other.path == "fused" && other.checksum == cost.checksum;
+        let fused =
+            report.memory_cost.iter().find(is_reference).filter(|_| ["fast", "slow"].contains(&&*cost.path));
+        table.row([
+            match cost.path.as_str() {
+                "fused" => "hand-fused reference",
+                "fast" => "stack, compiled plan",
+                "packed" => "stack, 1 B casts packed",
+                _ => "stack, layers only",
+            },
+            if cost.checksum { "CRC32C" } else { "none" },
+            &if cost.layers == 0 { String::new() } else { cost.layers.to_string() },
+            &format!("{:.1}", cost.warm_ns),
+            &format!("{:.0}", cost.cold_ns),
+            &fused.map_or(String::new(), |fused| format!("{:.2} x", cost.warm_ns / fused.warm_ns)),
+        ]);
+    }
+    format!("\n{}", table.text())
+}
+
+/// What one must know to read the figures, and what went wrong.
+fn notes(report: &Report) -> String {
+    let mut out = String::from("\n");
+    let mut say = |line: &str| {
+        out.push_str("  ");
+        out.push_str(line);
+        out.push('\n');
+    };
+    if report.runs.iter().any(|run| run.vs_raw.is_some()) {
+        let blocks =
+            report.runs.iter().filter_map(|run| run.vs_raw).map(|versus| versus.blocks).min().unwrap_or(0);
+        say(&format!(
+            "\"vs raw\": the median over at least {blocks} pairs of interleaved blocks; rows of different runs compare badly."
+        ));
+    }
+    say(
+        "raw: the same transport, frames and loop without a stack, one message per frame behind a 16-byte header.",
+    );
+    say(
+        "stack: packs messages while the way is busy; every delivery is checked for loss, repetition, order and bytes.",
+    );
+    say("p50..p99.9: ping-pong the round trip; otherwise one way from the intended time of sending.");
+    say("M msg/s: messages of others delivered at one receiver (own copies not counted); ping-pong: rounds.");
+    say(
+        "frames, calls: all members' frames and system calls per such message. allocs, copies: all members', whole run.",
+    );
+    if report.runs.iter().any(|run| run.shared_cores) {
+        say("members shared cores: they yield to each other, and latencies are those of the scheduler.");
+    }
+    if report.machine.virtual_machine {
+        say("virtual machine: the hypervisor takes time away; p99.9 shows it, whatever the code does.");
+    }
+    let disturbed = report.runs.iter().filter(|run| run.crowded || run.pauses > 0).count();
+    if disturbed > 0 {
+        let pauses: u64 = report.runs.iter().map(|run| run.pauses).sum();
+        say(&format!(
+            "{disturbed} of {} rows were disturbed by other processes: members yielded to them, or did not run for more than 10 ms ({pauses} times).",
+            report.runs.len()
+        ));
+    }
+    for run in &report.runs {
+        let name = format!("{} {} {}", run.transport, run.pattern, what(run));
+        if let Some(failure) = &run.failure {
+            say(&format!("FAILED {name}: {failure}"));
+        } else if !run.good() {
+            say(&format!("FAULTY {name}: see its row; this is a bug, or the raw transport loses"));
+        }
+        let missed: u64 = run.misses.values().sum();
+        if run.accel && run.fast_path.hit_rate().is_some_and(|rate| rate < HIT_RATE_EXPECTED) {
+            for (why, count) in &run.misses {
+                if count * 20 >= missed {
+                    say(&format!("{name}: {count} x {why}"));
+                }
+            }
+        }
+        for note in &run.notes {
+            say(&format!("{name}: {note}"));
+        }
+    }
+    out
+}
+
+/// Below this a run says why plans were missed.
+const HIT_RATE_EXPECTED: f64 = 0.999;
+
+/// Columns as wide as their widest cell; the first two flush left, the others right.
+#[derive(Default)]
+struct Table {
+    rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    fn row<const N: usize>(&mut self, cells: [&str; N]) {
+        self.rows.push(cells.iter().map(|cell| (*cell).to_owned()).collect());
+    }
+
+    fn text(&self) -> String {
+        let columns = self.rows.first().map_or(0, Vec::len);
+        let width =
+            |column: usize| self.rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+        let widths: Vec<usize> = (0..columns).map(width).collect();
+        let mut out = String::new();
+        for row in &self.rows {
+            let mut line = String::new();
+            for (at, (cell, width)) in row.iter().zip(&widths).enumerate() {
+                let gap = if at == 0 || *width == 0 { "" } else { "  " };
+                let cell = if at < 2 { format!("{cell:<width$}") } else { format!("{cell:>width$}") };
+                line.push_str(gap);
+                line.push_str(&cell);
+            }
+            out.push_str(line.trim_end());
+            out.push('\n');
+        }
+        out
+    }
+}
+
+fn duration(nanoseconds: u64) -> String {
+    match nanoseconds {
+        0..10_000 => format!("{nanoseconds} ns"),
+        10_000..1_000_000 => format!("{:.1} us", nanoseconds as f64 / 1e3),
+        _ => format!("{:.1} ms", nanoseconds as f64 / 1e6),
+    }
+}
+
+fn millions(per_second: f64) -> String {
+    format!("{:.3}", per_second / 1e6)
+}
+
+fn ratio(value: f64) -> String {
+    if value >= 10.0 { format!("{value:.1}") } else { format!("{value:.3}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::machine::Machine;
+
+    fn report(runs: Vec<RunReport>) -> Report {
+        Report { machine: Machine::read(), runs, floor: None, memory_cost: Vec::new() }
+    }
+
+    #[test]
+    fn columns_line_up_and_faults_stand_out() {
+        let run = |transport: &str, lost| RunReport {
+            transport: transport.into(),
+            pattern: "pingpong".into(),
+            lost,
+            ..RunReport::default()
+        };
+        let text = text(&report(vec![run("memory", 0), run("udp", 3)]));
+        let lines: Vec<&str> = text.lines().skip(2).take(3).collect();
+        assert!(lines[2].ends_with("LOST 3 DUP 0 ORDER 0 BYTES 0"), "{text}");
+        let column = lines[0].find("members").unwrap() + "members".len();
+        assert!(lines[1..].iter().all(|line| line[..column].ends_with('0')), "{text}");
+        assert!(text.contains("FAULTY udp pingpong"), "{text}");
+    }
+
+    #[test]
+    fn times_keep_three_digits() {
+        assert_eq!([duration(190), duration(27_130), duration(1_230_000)], ["190 ns", "27.1 us", "1.2 ms"]);
+    }
+}

@@ -1,0 +1,358 @@
+//! Casts and sends from other threads, through a bounded lock-free ring.
+//!
+//! A [`Handle`] copies the message into a recycled buffer and puts it into the ring; the driver takes it out at its
+//! next iteration and hands it to the group. Nothing is allocated in the steady state, and the endpoint's own path
+//! knows nothing of it. The order of one handle's calls is kept; calls on several handles come in the order in which
+//! they reached the ring.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+use std::task::Waker;
+
+use crossbeam_queue::ArrayQueue;
+
+use crate::endpoint::GroupKey;
+use crate::id::RankSet;
+
+/// Limits of the ring between other threads and a driver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CommandOptions {
+    /// Messages that may wait for the driver at once.
+    pub commands_max: usize,
+    /// The largest message, in bytes.
+    pub message_bytes_max: usize,
+}
+
+impl Default for CommandOptions {
+    fn default() -> CommandOptions {
+        CommandOptions { commands_max: 1024, message_bytes_max: 1400 }
+    }
+}
+
+/// Names one call on a handle. Later calls have greater numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Request(pub u64);
+
+/// The ring did not take the message. Nothing of it was kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum HandleError {
+    /// As many messages as the ring holds are waiting for the driver.
+    #[error("{0} messages are waiting for the driver; try again when it has taken some")]
+    Full(usize),
+    /// The message is larger than the ring's buffers.
+    #[error("a message of {bytes} bytes is over the handle's limit of {limit}; raise message_bytes_max")]
+    TooLong {
+        /// How long it is.
+        bytes: usize,
+        /// How long it may be.
+        limit: usize,
+    },
+    /// The driver is gone.
+    #[error("the driver has ended; nothing takes messages from this handle any more")]
+    Ended,
+}
+
+/// The group refused a message that the ring had taken, for good.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// Which call it was.
+    pub request: Request,
+    /// Why, in words.
+    pub why: String,
+}
+
+/// A driver's ear in other threads.
+///
+/// A call that returns `Ok` means: the message is in the ring, and the driver will hand it to the group, in order.
+/// What the group cannot take yet (no credit, no frame) waits at the head of the ring, so that back-pressure reaches
+/// the callers as [`HandleError::Full`]. What the group will never take (no such group, too long for a frame) comes
+/// back through [`Handle::refusal`]. Messages in the ring when the driver ends are dropped with it.
+#[derive(Clone)]
+pub struct Handle {
+    shared: Arc<Shared>,
+}
+
+/// What a driver finds in its ring.
+#[derive(Debug)]
+pub(super) struct Command {
+    pub(super) request: Request,
+    pub(super) group: GroupKey,
+    /// `None`: to the whole view.
+    pub(super) to: Option<RankSet>,
+    pub(super) bytes: Vec<u8>,
+}
+
+/// The driver's end. Dropping it ends the handles.
+pub(super) struct Commands {
+    shared: Arc<Shared>,
+    taken: u64,
+}
+
+struct Shared {
+    waiting: ArrayQueue<Command>,
+    buffers: ArrayQueue<Vec<u8>>,
+    refusals: ArrayQueue<Refusal>,
+    requests: AtomicU64,
+    /// Commands put into the ring; lets the driver see an empty ring with one load and no fence.
+    put: AtomicU64,
+    parked: AtomicBool,
+    stop: AtomicBool,
+    ended: AtomicBool,
+    waker: Option<Waker>,
+    message_bytes_max: usize,
+}
+
+impl Handle {
+    /// Casts `message` to the view of `group`.
+    ///
+    /// # Errors
+    /// [`HandleError`]; the message was not taken then.
+    pub fn cast(&self, group: GroupKey, message: &[u8]) -> Result<Request, HandleError> {
+        self.put(group, None, message)
+    }
+
+    /// Sends `message` to some members of the view of `group`.
+    ///
+    /// # Errors
+    /// [`HandleError`]; the message was not taken then.
+    pub fn send(&self, group: GroupKey, to: &RankSet, message: &[u8]) -> Result<Request, HandleError> {
+        self.put(group, Some(*to), message)
+    }
+
+    /// The oldest refusal not yet fetched. As many as the ring holds are kept; older ones give way.
+    pub fn refusal(&self) -> Option<Refusal> {
+        self.shared.refusals.pop()
+    }
+
+    /// Ends [`Driver::run`](super::Driver::run) at its next iteration.
+    pub fn stop(&self) {
+        self.shared.stop.store(true, Ordering::Release);
+        self.shared.wake();
+    }
+
+    fn put(&self, group: GroupKey, to: Option<RankSet>, message: &[u8]) -> Result<Request, HandleError> {
+        let shared = &*self.shared;
+        if shared.ended.load(Ordering::Acquire) {
+            return Err(HandleError::Ended);
+        }
+        let limit = shared.message_bytes_max;
+        if message.len() > limit {
+            return Err(HandleError::TooLong { bytes: message.len(), limit });
+        }
+        let full = HandleError::Full(shared.waiting.capacity());
+        let mut bytes = shared.buffers.pop().ok_or(full)?;
+        bytes.clear();
+        bytes.extend_from_slice(message);
+        let request = Request(shared.requests.fetch_add(1, Ordering::Relaxed));
+        let put = shared.waiting.push(Command { request, group, to, bytes });
+        assert!(put.is_ok(), "there is a place in the ring for every buffer");
+        shared.put.fetch_add(1, Ordering::Release);
+        shared.wake();
+        Ok(request)
+    }
+}
+
+impl std::fmt::Debug for Handle {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Handle").field("waiting", &self.shared.waiting.len()).finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    /// Wakes the driver if it is parked, or about to be.
+    #[inline]
+    fn wake(&self) {
+        // Pairs with the fence in `Commands::before_wait`: either this thread sees the driver parked, or the driver
+        // sees what this thread did before.
+        fence(Ordering::SeqCst);
+        if self.parked.load(Ordering::Relaxed)
+            && let Some(waker) = &self.waker
+        {
+            waker.wake_by_ref();
+        }
+    }
+}
+
+impl Commands {
+    pub(super) fn new(options: CommandOptions, waker: Option<Waker>) -> Commands {
+        let buffers = ArrayQueue::new(options.commands_max);
+        for _ in 0..options.commands_max {
+            let put = buffers.push(Vec::with_capacity(options.message_bytes_max));
+            assert!(put.is_ok(), "made for as many");
+        }
+        Commands {
+            shared: Arc::new(Shared {
+                waiting: ArrayQueue::new(options.commands_max),
+                buffers,
+                refusals: ArrayQueue::new(options.commands_max),
+                requests: AtomicU64::new(0),
+                put: AtomicU64::new(0),
+                parked: AtomicBool::new(false),
+                stop: AtomicBool::new(false),
+                ended: AtomicBool::new(false),
+                waker,
+                message_bytes_max: options.message_bytes_max,
+            }),
+            taken: 0,
+        }
+    }
+
+    pub(super) fn handle(&self) -> Handle {
+        Handle { shared: Arc::clone(&self.shared) }
+    }
+
+    #[inline]
+    pub(super) fn is_empty(&self) -> bool {
+        self.shared.put.load(Ordering::Acquire) == self.taken
+    }
+
+    /// The next command.
+    #[inline]
+    pub(super) fn take(&mut self) -> Option<Command> {
+        if self.is_empty() {
+            return None;
+        }
+        let command = self.shared.waiting.pop()?;
+        self.taken += 1;
+        Some(command)
+    }
+
+    /// Gives a command's buffer back to the callers.
+    pub(super) fn recycle(&self, command: Command) {
+        let kept = self.shared.buffers.push(command.bytes);
+        debug_assert!(kept.is_ok(), "every buffer came from there");
+    }
+
+    #[cold]
+    pub(super) fn refuse(&self, request: Request, why: String) {
+        self.shared.refusals.force_push(Refusal { request, why });
+    }
+
+    #[inline]
+    pub(super) fn stopped(&self) -> bool {
+        self.shared.stop.load(Ordering::Acquire)
+    }
+
+    /// Says that the driver is about to block. `false` if something came in meanwhile.
+    pub(super) fn before_wait(&self) -> bool {
+        self.shared.parked.store(true, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+        self.is_empty() && !self.stopped()
+    }
+
+    pub(super) fn after_wait(&self) {
+        self.shared.parked.store(false, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Commands {
+    fn drop(&mut self) {
+        self.shared.ended.store(true, Ordering::Release);
+    }
+}
+
+impl std::fmt::Debug for Commands {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Commands").field("taken", &self.taken).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicU32;
+    use std::task::Wake;
+
+    use super::*;
+
+    const GROUP: GroupKey = GroupKey(0);
+
+    fn commands(commands_max: usize, waker: Option<Waker>) -> Commands {
+        Commands::new(CommandOptions { commands_max, message_bytes_max: 8 }, waker)
+    }
+
+    #[test]
+    fn the_ring_is_bounded_and_nothing_refused_is_kept() {
+        let mut driver = commands(2, None);
+        let handle = driver.handle();
+        assert_eq!(handle.cast(GROUP, &[0; 9]), Err(HandleError::TooLong { bytes: 9, limit: 8 }));
+        handle.cast(GROUP, b"one").unwrap();
+        handle.send(GROUP, &RankSet::EMPTY, b"two").unwrap();
+        assert_eq!(handle.cast(GROUP, b"three"), Err(HandleError::Full(2)));
+        let first = driver.take().unwrap();
+        assert_eq!((&first.bytes[..], first.to), (&b"one"[..], None));
+        driver.recycle(first);
+        handle.cast(GROUP, b"four").unwrap();
+        let rest: Vec<Vec<u8>> = std::iter::from_fn(|| driver.take()).map(|command| command.bytes).collect();
+        assert_eq!(rest, [b"two".to_vec(), b"four".to_vec()]);
+    }
+
+    #[test]
+    fn messages_of_one_thread_stay_in_order_among_those_of_others() {
+        const EACH: u32 = 5_000;
+        let mut driver = commands(16, None);
+        let handles = [driver.handle(), driver.handle(), driver.handle()];
+        std::thread::scope(|scope| {
+            for (who, handle) in handles.iter().enumerate() {
+                scope.spawn(move || {
+                    for number in 0..EACH {
+                        let mut message = [who as u8; 5];
+                        message[1..].copy_from_slice(&number.to_le_bytes());
+                        while handle.cast(GROUP, &message) == Err(HandleError::Full(16)) {
+                            std::thread::yield_now();
+                        }
+                    }
+                });
+            }
+            let mut next = [0; 3];
+            while next.iter().sum::<u32>() < 3 * EACH {
+                let Some(command) = driver.take() else {
+                    std::thread::yield_now();
+                    continue;
+                };
+                let who = usize::from(command.bytes[0]);
+                assert_eq!(command.bytes[1..], next[who].to_le_bytes());
+                next[who] += 1;
+                driver.recycle(command);
+            }
+        });
+        assert!(driver.is_empty());
+    }
+
+    #[test]
+    fn a_parked_driver_is_woken_and_an_awake_one_is_left_alone() {
+        #[derive(Default)]
+        struct Bell(AtomicU32);
+        impl Wake for Bell {
+            fn wake(self: Arc<Self>) {
+                self.0.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        let bell = Arc::new(Bell::default());
+        let mut driver = commands(4, Some(Waker::from(Arc::clone(&bell))));
+        let handle = driver.handle();
+        handle.cast(GROUP, b"awake").unwrap();
+        assert_eq!(bell.0.load(Ordering::Relaxed), 0);
+        assert!(!driver.before_wait(), "there is work");
+        driver.after_wait();
+        driver.take().unwrap();
+        assert!(driver.before_wait());
+        handle.cast(GROUP, b"parked").unwrap();
+        assert_eq!(bell.0.load(Ordering::Relaxed), 1);
+        driver.take().unwrap();
+        handle.stop();
+        assert!(bell.0.load(Ordering::Relaxed) == 2 && driver.stopped() && !driver.before_wait());
+    }
+
+    #[test]
+    fn refusals_come_back_by_request_and_the_end_is_told() {
+        let mut driver = commands(4, None);
+        let handle = driver.handle();
+        let request = handle.cast(GROUP, b"x").unwrap();
+        let command = driver.take().unwrap();
+        driver.refuse(command.request, "no such group".into());
+        assert_eq!(handle.refusal(), Some(Refusal { request, why: "no such group".into() }));
+        assert_eq!(handle.refusal(), None);
+        drop(driver);
+        assert_eq!(handle.cast(GROUP, b"y"), Err(HandleError::Ended));
+    }
+}

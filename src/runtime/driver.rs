@@ -1,0 +1,282 @@
+//! A member: an endpoint and its application in a loop.
+
+use std::task::Waker;
+use std::time::Duration;
+
+use super::commands::{Command, CommandOptions, Commands, Handle};
+use super::looper::{Engine, Loop, LoopOptions, LoopStats};
+use super::pin;
+use crate::endpoint::{Endpoint, GroupKey};
+use crate::group::{Application, CastError, Group, SendError};
+use crate::stack::run::InstallError;
+use crate::stats::Stats;
+use crate::time::Time;
+use crate::transport::{ChannelId, Received, Transmit, Transport, TransportCounters, TransportError};
+use crate::view::LocalView;
+
+/// How a [`Driver`] runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DriverOptions {
+    /// The loop.
+    pub looping: LoopOptions,
+    /// The ring for other threads.
+    pub commands: CommandOptions,
+    /// The core [`Driver::run`] pins its thread to, if any.
+    pub core: Option<usize>,
+}
+
+/// A view could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// By the transport.
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    /// By the endpoint.
+    #[error(transparent)]
+    Install(#[from] InstallError),
+}
+
+/// An endpoint and its application, driven by one thread over one transport.
+pub struct Driver<T: Transport, A: Application> {
+    inner: Loop<T, Member<A>>,
+    core: Option<usize>,
+}
+
+/// What the loop drives: the endpoint, its application, and what other threads ask for.
+pub struct Member<A: Application> {
+    endpoint: Endpoint,
+    application: A,
+    commands: Commands,
+    /// A command its group could not take yet; everything behind it waits.
+    held: Option<Command>,
+}
+
+impl<T: Transport, A: Application> Driver<T, A> {
+    /// A driver that has not run yet. `waker` ends a wait of `transport`; without one a parked driver notices other
+    /// threads when its park time-out is over.
+    pub fn new(
+        endpoint: Endpoint,
+        application: A,
+        transport: T,
+        waker: Option<Waker>,
+        options: DriverOptions,
+    ) -> Driver<T, A> {
+        let commands = Commands::new(options.commands, waker);
+        let member = Member { endpoint, application, commands, held: None };
+        Driver { inner: Loop::new(transport, member, options.looping), core: options.core }
+    }
+
+    /// Opens the view's channel at the transport and installs the view at the endpoint.
+    ///
+    /// # Errors
+    /// [`OpenError`]; nothing stays open then.
+    pub fn open(&mut self, view: LocalView) -> Result<GroupKey, OpenError> {
+        let options = self.inner.engine().endpoint.channel_options(view.size());
+        let channel = self.inner.open(&view, &options)?;
+        let (id, caps, now) = (channel.id, self.inner.transport().caps(), self.inner.now());
+        match self.inner.engine_mut().endpoint.install(view, channel, &caps, now) {
+            Ok(group) => Ok(group),
+            Err(error) => {
+                self.inner.close(id);
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Another thread's way to this driver's groups. Clones are cheap.
+    pub fn handle(&self) -> Handle {
+        self.inner.engine().commands.handle()
+    }
+
+    /// Pins the thread if asked, and runs until a handle says stop.
+    ///
+    /// # Errors
+    /// If the thread cannot be pinned; nothing was run then.
+    pub fn run(&mut self) -> Result<(), super::PinError> {
+        if let Some(core) = self.core {
+            pin(core)?;
+        }
+        while !self.inner.engine().commands.stopped() {
+            self.inner.run_once();
+        }
+        Ok(())
+    }
+
+    /// One iteration. Whether anything was received or sent.
+    #[inline]
+    pub fn run_once(&mut self) -> bool {
+        self.inner.run_once()
+    }
+
+    /// Runs until `done` says so, which is asked after every iteration, or until `limit` has passed. Whether it was
+    /// `done`.
+    pub fn run_until(&mut self, limit: Duration, done: impl FnMut(&mut Member<A>) -> bool) -> bool {
+        self.inner.run_until(limit, done)
+    }
+
+    /// The driver was not run on purpose: what passed since the last iteration is no pause.
+    pub fn resume(&mut self) {
+        self.inner.resume();
+    }
+
+    /// A group, to act on between iterations.
+    #[inline]
+    pub fn group(&mut self, key: GroupKey) -> Group<'_> {
+        self.inner.engine_mut().endpoint.group(key)
+    }
+
+    /// The application.
+    pub fn application(&self) -> &A {
+        &self.inner.engine().application
+    }
+
+    /// The application, to act on between iterations.
+    #[inline]
+    pub fn application_mut(&mut self) -> &mut A {
+        &mut self.inner.engine_mut().application
+    }
+
+    /// The endpoint, the application and the ring together.
+    #[inline]
+    pub fn member_mut(&mut self) -> &mut Member<A> {
+        self.inner.engine_mut()
+    }
+
+    /// What a group did so far.
+    pub fn stats(&self, key: GroupKey) -> Stats {
+        self.inner.engine().endpoint.stats(key)
+    }
+
+    /// What the loop did so far, own pauses included.
+    pub fn loop_stats(&self) -> LoopStats {
+        self.inner.stats()
+    }
+
+    /// What the transport did so far.
+    pub fn transport_counters(&self) -> TransportCounters {
+        self.inner.transport_counters()
+    }
+
+    /// The time of the present or last iteration.
+    pub fn now(&self) -> Time {
+        self.inner.now()
+    }
+
+    /// The loop, for what is not offered here.
+    pub fn inner(&self) -> &Loop<T, Member<A>> {
+        &self.inner
+    }
+}
+
+impl<A: Application> Member<A> {
+    /// The application.
+    pub fn application(&self) -> &A {
+        &self.application
+    }
+
+    /// A group and the application, to act on both.
+    #[inline]
+    pub fn split(&mut self, key: GroupKey) -> (Group<'_>, &mut A) {
+        (self.endpoint.group(key), &mut self.application)
+    }
+
+    /// Hands waiting commands to their groups, until one must wait.
+    fn obey(&mut self) {
+        // Bounded: no more than were there when it began can be in the ring at once.
+        for _ in 0..COMMANDS_PER_ITERATION {
+            let Some(command) = self.held.take().or_else(|| self.commands.take()) else { return };
+            let mut group = self.endpoint.group(command.group);
+            let outcome = match &command.to {
+                None => group.cast(&command.bytes).map(drop).map_err(Refused::from),
+                Some(ranks) => group.send(ranks, &command.bytes).map_err(Refused::from),
+            };
+            match outcome {
+                Ok(()) => {}
+                Err(Refused::ForNow) => {
+                    self.held = Some(command);
+                    return;
+                }
+                Err(Refused::ForGood(why)) => self.commands.refuse(command.request, why),
+            }
+            self.commands.recycle(command);
+        }
+    }
+}
+
+/// How a group refused a command.
+enum Refused {
+    /// For want of credit or frames: it is tried again.
+    ForNow,
+    /// It would never be taken.
+    ForGood(String),
+}
+
+impl From<CastError> for Refused {
+    fn from(error: CastError) -> Refused {
+        match error {
+            CastError::Full { .. } | CastError::NoFrame(_) => Refused::ForNow,
+            CastError::TooLong { .. } | CastError::NumberLimit | CastError::Exited(_) => {
+                Refused::ForGood(error.to_string())
+            }
+        }
+    }
+}
+
+impl From<SendError> for Refused {
+    fn from(error: SendError) -> Refused {
+        match error {
+            SendError::Full { .. } | SendError::NoFrame(_) => Refused::ForNow,
+            SendError::TooLong { .. }
+            | SendError::NoLayer
+            | SendError::NotAMember(_)
+            | SendError::Exited(_) => Refused::ForGood(error.to_string()),
+        }
+    }
+}
+
+impl<A: Application> Engine for Member<A> {
+    #[inline]
+    fn receive(&mut self, received: Received, now: Time) {
+        self.endpoint.receive(received, now, &mut self.application);
+    }
+
+    #[inline]
+    fn poll(&mut self, now: Time) {
+        if self.held.is_some() || !self.commands.is_empty() {
+            self.obey();
+        }
+        self.endpoint.poll(now, &mut self.application);
+    }
+
+    #[inline]
+    fn transmit(&mut self) -> Option<Transmit> {
+        self.endpoint.transmit()
+    }
+
+    #[inline]
+    fn give_back(&mut self, transmit: Transmit) {
+        self.endpoint.give_back(transmit);
+    }
+
+    #[inline]
+    fn deadline(&self) -> Time {
+        self.endpoint.deadline()
+    }
+
+    #[inline]
+    fn set_busy(&mut self, channel: ChannelId, busy: bool) {
+        self.endpoint.set_busy(channel, busy);
+    }
+
+    fn before_wait(&mut self) -> bool {
+        // A held command waits for frames or time, both of which end the wait.
+        self.commands.before_wait()
+    }
+
+    fn after_wait(&mut self) {
+        self.commands.after_wait();
+    }
+}
+
+/// Commands taken from the ring in one iteration: enough to fill packs, few enough not to starve reception.
+const COMMANDS_PER_ITERATION: usize = 256;

@@ -1,0 +1,398 @@
+//! The loop itself: one transport, one engine, one thread.
+
+use std::time::Duration;
+
+use super::clock::Clock;
+use super::idle::{Idle, IdleStrategy, Idler};
+use crate::time::Time;
+use crate::transport::{
+    Channel, ChannelId, ChannelOptions, Full, Received, Transmit, Transport, TransportCounters,
+    TransportError,
+};
+use crate::view::LocalView;
+
+/// What a [`Loop`] drives: frames and time in; frames and a deadline out. An endpoint with its application is one;
+/// benchmarks drive a transport without a stack by another, through the same loop.
+pub trait Engine {
+    /// A frame came in.
+    fn receive(&mut self, received: Received, now: Time);
+    /// Called once per iteration, after frames were received and before frames are taken.
+    fn poll(&mut self, now: Time);
+    /// The next frame to submit, until there is none.
+    fn transmit(&mut self) -> Option<Transmit>;
+    /// The transport could not take the frame; it comes first when asked again.
+    fn give_back(&mut self, transmit: Transmit);
+    /// When [`Engine::poll`] must be called at the latest.
+    fn deadline(&self) -> Time;
+    /// Whether a frame sent now would only wait; told for every channel before each poll.
+    fn set_busy(&mut self, channel: ChannelId, busy: bool);
+    /// The loop is about to block. `false` if there is work after all.
+    fn before_wait(&mut self) -> bool {
+        true
+    }
+    /// The loop has blocked, or has not after all.
+    fn after_wait(&mut self) {}
+}
+
+/// How a loop runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LoopOptions {
+    /// What it does when there is nothing to do.
+    pub idle: IdleStrategy,
+    /// The most frames received per iteration.
+    pub receive_frames_max: usize,
+    /// An iteration that comes later than this after the one before counts as a pause of this process.
+    pub pause_limit: Duration,
+}
+
+impl Default for LoopOptions {
+    fn default() -> LoopOptions {
+        LoopOptions {
+            idle: IdleStrategy::default(),
+            receive_frames_max: 64,
+            pause_limit: Duration::from_millis(10),
+        }
+    }
+}
+
+/// What a loop did so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LoopStats {
+    /// Iterations.
+    pub iterations: u64,
+    /// Iterations in which nothing was received or sent.
+    pub idle: u64,
+    /// Idle iterations that let other threads run.
+    pub yields: u64,
+    /// Idle iterations that blocked in the transport.
+    pub parks: u64,
+    /// Submissions the transport refused for lack of room.
+    pub full: u64,
+    /// Gaps between iterations above [`LoopOptions::pause_limit`]: this process was not running.
+    pub pauses: u64,
+    /// The longest such gap.
+    pub pause_longest: Duration,
+    /// When the last such gap ended; nobody should be suspected for silence before it.
+    pub pause_ended: Time,
+}
+
+/// A transport and an engine, driven by the calling thread.
+#[derive(Debug)]
+pub struct Loop<T: Transport, E: Engine> {
+    transport: T,
+    engine: E,
+    clock: Clock,
+    idler: Idler,
+    options: LoopOptions,
+    channels: Vec<ChannelId>,
+    /// The time of the present or last iteration.
+    now: Time,
+    stats: LoopStats,
+}
+
+impl<T: Transport, E: Engine> Loop<T, E> {
+    /// A loop that has not run yet.
+    pub fn new(transport: T, engine: E, options: LoopOptions) -> Loop<T, E> {
+        let mut clock = Clock::new();
+        let now = clock.now();
+        let idler = Idler::new(options.idle);
+        Loop {
+            transport,
+            engine,
+            clock,
+            idler,
+            options,
+            channels: Vec::new(),
+            now,
+            stats: LoopStats::default(),
+        }
+    }
+
+    /// Opens the channel of a view at the transport; the engine is told from now on when it is busy.
+    ///
+    /// # Errors
+    /// As [`Transport::open`].
+    pub fn open(&mut self, view: &LocalView, options: &ChannelOptions) -> Result<Channel, TransportError> {
+        let channel = self.transport.open(view, options)?;
+        self.channels.push(channel.id);
+        Ok(channel)
+    }
+
+    /// Closes a channel.
+    pub fn close(&mut self, channel: ChannelId) {
+        self.channels.retain(|open| *open != channel);
+        self.transport.close(channel);
+    }
+
+    /// One iteration. Whether anything was received or sent.
+    #[inline]
+    pub fn run_once(&mut self) -> bool {
+        self.read_clock();
+        let (now, engine) = (self.now, &mut self.engine);
+        self.transport.reap();
+        let received =
+            self.transport.receive(self.options.receive_frames_max, &mut |frame| engine.receive(frame, now));
+        for channel in &self.channels {
+            engine.set_busy(*channel, self.transport.busy(*channel));
+        }
+        engine.poll(now);
+        let submitted = self.submit();
+        self.stats.iterations += 1;
+        if received > 0 || submitted {
+            self.idler.worked();
+            return true;
+        }
+        self.stats.idle += 1;
+        self.rest();
+        false
+    }
+
+    /// Runs until `done` says so, which is asked after every iteration, or until `limit` has passed. Whether it was
+    /// `done`.
+    pub fn run_until(&mut self, limit: Duration, mut done: impl FnMut(&mut E) -> bool) -> bool {
+        let end = self.clock.now() + limit;
+        loop {
+            self.run_once();
+            if done(&mut self.engine) {
+                return true;
+            }
+            if self.now >= end {
+                return false;
+            }
+        }
+    }
+
+    /// The loop was not run on purpose: what passed since the last iteration is no pause.
+    pub fn resume(&mut self) {
+        self.now = self.clock.now();
+    }
+
+    /// The time of the present or last iteration; read from the clock if there was none yet.
+    #[inline]
+    pub fn now(&self) -> Time {
+        self.now
+    }
+
+    /// What is driven.
+    #[inline]
+    pub fn engine(&self) -> &E {
+        &self.engine
+    }
+
+    /// What is driven, to act on between iterations.
+    #[inline]
+    pub fn engine_mut(&mut self) -> &mut E {
+        &mut self.engine
+    }
+
+    /// The transport.
+    pub fn transport(&self) -> &T {
+        &self.transport
+    }
+
+    /// What the transport did so far.
+    pub fn transport_counters(&self) -> TransportCounters {
+        self.transport.counters()
+    }
+
+    /// What the loop did so far.
+    pub fn stats(&self) -> LoopStats {
+        self.stats
+    }
+
+    /// Whether an adaptive loop shares its core with others at the moment.
+    pub fn crowded(&self) -> bool {
+        self.idler.crowded()
+    }
+
+    #[inline]
+    fn read_clock(&mut self) {
+        let now = self.clock.now();
+        let gap = now.since(self.now);
+        if gap > self.options.pause_limit && self.stats.iterations > 0 {
+            self.note_pause(gap, now);
+        }
+        self.now = now;
+    }
+
+    #[cold]
+    fn note_pause(&mut self, gap: Duration, now: Time) {
+        self.stats.pauses += 1;
+        self.stats.pause_longest = self.stats.pause_longest.max(gap);
+        self.stats.pause_ended = now;
+    }
+
+    /// Submits what the engine has. Whether anything was taken.
+    #[inline]
+    fn submit(&mut self) -> bool {
+        let (mut submitted, mut refused) = (false, false);
+        while let Some(transmit) = self.engine.transmit() {
+            if let Err(Full(transmit)) = self.transport.submit(transmit) {
+                self.stats.full += 1;
+                self.engine.give_back(transmit);
+                refused = true;
+                break;
+            }
+            submitted = true;
+        }
+        // Also after a refusal: what is staged may be what fills the transport.
+        if submitted || refused {
+            self.transport.flush();
+        }
+        submitted
+    }
+
+    #[inline]
+    fn rest(&mut self) {
+        match self.idler.idle(self.now) {
+            Idle::Spin => std::hint::spin_loop(),
+            Idle::Yield => {
+                self.stats.yields += 1;
+                std::thread::yield_now();
+            }
+            Idle::Park(timeout) => self.park(timeout),
+        }
+    }
+
+    #[cold]
+    fn park(&mut self, timeout: Duration) {
+        let timeout = timeout.min(self.engine.deadline().since(self.now));
+        if !timeout.is_zero() && self.engine.before_wait() {
+            self.stats.parks += 1;
+            self.transport.wait(timeout);
+        }
+        self.engine.after_wait();
+        // Blocking on purpose is no pause.
+        self.now = self.clock.now();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::time::Instant;
+
+    use super::*;
+    use crate::transport::memory::{Hub, HubOptions};
+    use crate::transport::{Caps, Destination};
+
+    /// Sends what it is given and keeps what it gets.
+    #[derive(Default)]
+    struct Post {
+        out: VecDeque<Transmit>,
+        got: Vec<Vec<u8>>,
+        polls: u32,
+        wants_to_wait: bool,
+    }
+
+    impl Engine for Post {
+        fn receive(&mut self, received: Received, _now: Time) {
+            self.got.push(received.bytes().to_vec());
+        }
+        fn poll(&mut self, _now: Time) {
+            self.polls += 1;
+        }
+        fn transmit(&mut self) -> Option<Transmit> {
+            self.out.pop_front()
+        }
+        fn give_back(&mut self, transmit: Transmit) {
+            self.out.push_front(transmit);
+        }
+        fn deadline(&self) -> Time {
+            Time::NEVER
+        }
+        fn set_busy(&mut self, _channel: ChannelId, _busy: bool) {}
+        fn before_wait(&mut self) -> bool {
+            self.wants_to_wait
+        }
+    }
+
+    fn view(rank: u64) -> LocalView {
+        use crate::id::{GroupId, Incarnation, ViewId};
+        use crate::view::{Address, Member, View};
+        let member = |n| Member { incarnation: Incarnation(n), address: Address(format!("m{n}")) };
+        let view = View {
+            group: GroupId::named("loop"),
+            id: ViewId { counter: 1, coordinator: Incarnation(0) },
+            members: vec![member(0), member(1)],
+            spec: String::new(),
+            wire_version: 1,
+            salt: 0,
+        };
+        LocalView::new(view, Incarnation(rank)).unwrap()
+    }
+
+    const CHANNEL: ChannelOptions = ChannelOptions {
+        cast_frames: 8,
+        control_frames: 8,
+        receive_frames: 8,
+        frame_bytes: 256,
+        huge_pages: false,
+    };
+
+    #[test]
+    fn frames_the_transport_refuses_are_sent_later_and_in_order() {
+        let hub = Hub::new(HubOptions { queue_frames_max: 2, ..HubOptions::default() });
+        let options = LoopOptions { idle: IdleStrategy::Spin, ..LoopOptions::default() };
+        let mut sender = Loop::new(hub.transport(), Post::default(), options);
+        let mut receiver = Loop::new(hub.transport(), Post::default(), options);
+        let channel = sender.open(&view(0), &CHANNEL).unwrap();
+        receiver.open(&view(1), &CHANNEL).unwrap();
+        for number in 0..5 {
+            let mut frame = channel.casts.take(0).unwrap();
+            frame.extend(&[number]).unwrap();
+            let head = frame.freeze();
+            let transmit = Transmit { channel: channel.id, to: Destination::All, head, body: None };
+            sender.engine_mut().out.push_back(transmit);
+        }
+        assert!(sender.run_once());
+        assert_eq!((sender.engine().out.len(), sender.stats().full), (3, 1));
+        for _ in 0..3 {
+            receiver.run_once();
+            sender.run_once();
+        }
+        assert_eq!(receiver.engine().got, [[0], [1], [2], [3], [4]]);
+    }
+
+    #[test]
+    fn a_gap_between_iterations_is_noticed_as_a_pause_of_our_own() {
+        let options = LoopOptions { pause_limit: Duration::from_millis(5), ..LoopOptions::default() };
+        let mut looping = Loop::new(Hub::new(HubOptions::default()).transport(), Post::default(), options);
+        looping.run_once();
+        looping.run_once();
+        let before = looping.stats().pauses;
+        // Not synchronisation: the pause is what is tested.
+        let paused = Instant::now();
+        while paused.elapsed() < Duration::from_millis(6) {
+            std::hint::spin_loop();
+        }
+        looping.run_once();
+        assert_eq!(looping.stats().pauses, before + 1);
+        assert!(looping.stats().pause_longest >= Duration::from_millis(6));
+        assert!(looping.stats().pause_ended > Time::ZERO);
+    }
+
+    #[test]
+    fn a_parked_loop_blocks_in_the_transport_and_that_is_no_pause() {
+        let idle = IdleStrategy::Park { spins: 0, timeout: Duration::from_millis(120) };
+        let options = LoopOptions { idle, pause_limit: Duration::from_millis(100), ..LoopOptions::default() };
+        let post = Post { wants_to_wait: true, ..Post::default() };
+        let mut looping = Loop::new(Hub::new(HubOptions::default()).transport(), post, options);
+        looping.run_once();
+        looping.run_once();
+        assert_eq!((looping.stats().parks, looping.stats().pauses), (2, 0));
+        looping.engine_mut().wants_to_wait = false;
+        looping.run_once();
+        assert_eq!(looping.stats().parks, 2, "there was work after all");
+    }
+
+    #[test]
+    fn a_run_ends_when_it_is_done_or_its_limit_has_passed() {
+        let hub = Hub::new(HubOptions::default());
+        assert!(matches!(hub.transport().caps(), Caps { name: "memory", .. }));
+        let mut looping = Loop::new(hub.transport(), Post::default(), LoopOptions::default());
+        assert!(looping.run_until(Duration::from_secs(60), |post| post.polls == 10));
+        assert_eq!(looping.stats().iterations, 10);
+        assert!(!looping.run_until(Duration::from_millis(5), |_| false));
+    }
+}

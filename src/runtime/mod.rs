@@ -1,0 +1,26 @@
+//! The runtime: what turns a sans-IO endpoint into a running member.
+//!
+//! One thread owns one [`Loop`]: a transport, and the [`Engine`] it drives. The loop reads the clock once per
+//! iteration, never blocks unless its [`IdleStrategy`] parks, and notices when this process itself was not running.
+//! [`Driver`] is the loop around an [`Endpoint`](crate::endpoint::Endpoint) and an application, with a [`Handle`] for
+//! other threads.
+//!
+//! One iteration:
+//!
+//! ```text
+//! clock ─> reap ─> receive (≤ budget frames) ─> busy? ─> poll ─> transmit .. submit ─> flush ─> idle
+//! ```
+
+mod clock;
+mod commands;
+mod driver;
+mod idle;
+mod looper;
+mod pin;
+
+pub use clock::Clock;
+pub use commands::{CommandOptions, Handle, HandleError, Refusal, Request};
+pub use driver::{Driver, DriverOptions, Member, OpenError};
+pub use idle::IdleStrategy;
+pub use looper::{Engine, Loop, LoopOptions, LoopStats};
+pub use pin::{PinError, cores, pin};

@@ -1,0 +1,78 @@
+//! `wadjet bench` as scripts use it.
+
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+fn wadjet(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_wadjet")).args(arguments).output().unwrap()
+}
+
+fn runs(arguments: &[&str]) -> Vec<Value> {
+    let output = wadjet(&[&["bench", "--json", "-"], arguments].concat());
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
+    let report: Value = serde_json::from_str(&text).expect("nothing but JSON on standard output");
+    assert!(report["machine"]["cores"].as_u64().unwrap() > 0);
+    report["runs"].as_array().unwrap().clone()
+}
+
+#[test]
+fn each_transport_delivers_everything_raw_and_through_the_stack() {
+    for transport in ["memory", "shm", "udp"] {
+        for pattern in ["pingpong", "stream", "all-to-all"] {
+            let arguments =
+                ["--transport", transport, "--pattern", pattern, "--vs-raw", "--messages", "3000"];
+            let runs = runs(&arguments);
+            let [raw, stack] = &runs[..] else { panic!("{transport} {pattern}: {} runs", runs.len()) };
+            assert_eq!((&raw["raw"], &stack["raw"]), (&Value::Bool(true), &Value::Bool(false)));
+            for run in [raw, stack] {
+                for fault in ["lost", "duplicated", "misordered", "corrupted"] {
+                    assert_eq!(run[fault], 0, "{transport} {pattern} {fault}");
+                }
+                assert_eq!(run["messages"], 3000, "{run}");
+                assert!(run["latency_ns"]["p50"].as_u64().unwrap() > 0, "{run}");
+            }
+            assert_eq!(stack["vs_raw"]["blocks"], 60);
+            assert!(stack["vs_raw"]["rate_ratio"].as_f64().unwrap() > 0.0);
+            assert!(stack["fast_path"]["deliver_hit"].as_u64().unwrap() > 0);
+        }
+    }
+}
+
+#[test]
+fn an_open_loop_measures_from_the_intended_time_and_a_soak_counts_what_everybody_cast() {
+    let open = ["--transport", "shm", "--pattern", "stream", "--rate", "20000", "--duration", "0.2"];
+    let run = runs(&open).remove(0);
+    assert_eq!(run["messages"], 4000);
+    assert!(run["latency_ns"]["p99"].as_u64().unwrap() > 0);
+    let soak = ["--transport", "udp", "--members", "3", "--messages", "5000"];
+    let run = runs(&soak).remove(0);
+    assert_eq!((&run["pattern"], &run["messages"]), (&Value::from("all-to-all"), &Value::from(10_000)));
+}
+
+#[test]
+fn layers_alone_do_the_same_work() {
+    let run =
+        runs(&["--transport", "memory", "--pattern", "stream", "--no-accel", "--messages", "3000"]).remove(0);
+    assert_eq!((&run["accel"], &run["fast_path"]["send_hit"]), (&Value::Bool(false), &Value::from(0)));
+    assert_eq!(run["messages"], 3000);
+}
+
+#[test]
+fn senseless_arguments_are_refused_in_words_and_with_exit_code_2() {
+    for (arguments, words) in [
+        (&["--rate", "1000"][..], "ping-pong"),
+        (&["--members", "1"], "--members must be between"),
+        (&["--transport", "pigeon"], "memory, shm, udp"),
+        (&["--raw", "--no-accel"], "cannot be used with"),
+        (&["--transport", "udp", "--raw", "--size", "2000"], "choose --size"),
+        (&["--transport", "memory", "--stack", "FC:COM"], "FC"),
+    ] {
+        let output = wadjet(&[&["bench"], arguments].concat());
+        let said = [output.stdout, output.stderr].concat();
+        let said = String::from_utf8_lossy(&said);
+        assert!(matches!(output.status.code(), Some(1 | 2)), "{arguments:?}: {said}");
+        assert!(said.contains(words), "{arguments:?}: {said}");
+    }
+}
