@@ -116,6 +116,9 @@ impl OpenPack {
     /// Ends filling; `None` if there is no message.
     #[inline]
     pub(crate) fn close(&mut self) -> Option<Closed> {
+        if !self.is_open() {
+            return None;
+        }
         self.take_back();
         if self.packed {
             self.end_run();
@@ -167,6 +170,18 @@ mod tests {
         let mut pack = OpenPack::default();
         pack.begin(region.take(64).unwrap());
         pack
+    }
+
+    #[test]
+    fn what_is_closed_stays_closed() {
+        let mut pack = open();
+        for message in [b"one".as_slice(), b"three"] {
+            pack.lend(message.len()).copy_from_slice(message);
+            pack.commit();
+        }
+        assert!(pack.close().is_some_and(|closed| closed.packed));
+        assert!(pack.close().is_none());
+        assert!(!pack.is_open() && !pack.fits(1, 100));
     }
 
     proptest! {

@@ -1,0 +1,23 @@
+//! The targets, one file per place that reads foreign bytes.
+
+mod control;
+mod endpoint;
+mod group;
+mod header;
+mod node;
+mod pack;
+mod spec;
+
+use crate::Target;
+
+/// Every target.
+pub const ALL: &[Target] = &[
+    header::FULL,
+    header::COMPRESSED,
+    pack::PACK,
+    control::GOSSIP,
+    control::MISSING,
+    spec::SPEC,
+    endpoint::ENDPOINT,
+    group::GROUP,
+];
