@@ -20,6 +20,9 @@ pub struct Config {
     pub accelerate: bool,
     /// Whether small messages share a frame while the way is busy.
     pub pack: bool,
+    /// How long a pack may stay open while the way is busy. A member that reads nothing makes the way look busy for ever;
+    /// the others must not wait for it.
+    pub pack_delay: Duration,
     /// Whether every plan is repeated by the layers and compared. On in debug builds.
     pub shadow: Shadow,
     /// Largest frame, header and payload together, in bytes; a transport may carry less.
@@ -60,6 +63,7 @@ impl Default for Config {
         Config {
             accelerate: true,
             pack: true,
+            pack_delay: Duration::from_micros(20),
             shadow: if cfg!(debug_assertions) { Shadow::Panic } else { Shadow::Off },
             frame_bytes_max: 2048,
             window_frames: 1024,

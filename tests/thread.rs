@@ -123,3 +123,18 @@ fn messages_of_one_iteration_share_a_frame_and_come_as_a_list() {
     assert_eq!(world.delivered(1, 0), messages);
     assert_eq!(world.nodes[1].log.lists, 2, "the first went alone, the rest were packed");
 }
+
+#[test]
+fn a_pack_does_not_wait_for_ever_on_a_way_that_stays_busy() {
+    let config = Config { pack_delay: std::time::Duration::from_micros(25), ..Config::default() };
+    let mut world = World::new(2, DEFAULT_STACK, &config);
+    world.step();
+    let channel = world.nodes[0].channel;
+    world.nodes[0].endpoint.set_busy(channel, true);
+    world.cast(0, b"packed");
+    assert!(world.nodes[0].endpoint.deadline() > world.now, "there is nothing to do yet");
+    world.steps(2);
+    assert!(world.delivered(1, 0).is_empty(), "the way is busy: the pack stays open");
+    world.steps(3);
+    assert_eq!(world.delivered(1, 0), [b"packed"]);
+}

@@ -7,7 +7,7 @@ use wadjet::endpoint::{Endpoint, GroupKey};
 use wadjet::group::{Application, Delivery, Event, Group};
 use wadjet::stack::registry::Registry;
 use wadjet::transport::memory::{Hub, HubOptions, MemoryTransport};
-use wadjet::transport::{Received, Transmit, Transport};
+use wadjet::transport::{ChannelId, Received, Transmit, Transport};
 use wadjet::{Address, Config, GroupId, Incarnation, LocalView, Member, Time, View, ViewId};
 
 /// What one member's application saw.
@@ -51,6 +51,7 @@ pub struct Node {
     pub endpoint: Endpoint,
     pub transport: MemoryTransport,
     pub key: GroupKey,
+    pub channel: ChannelId,
     pub log: Log,
 }
 
@@ -89,8 +90,9 @@ impl World {
                 let local = LocalView::new(view(members, spec), incarnation).unwrap();
                 let mut transport = hub.transport();
                 let channel = transport.open(&local, &endpoint.channel_options(members)).unwrap();
+                let id = channel.id;
                 let key = endpoint.install(local, channel, &transport.caps(), Time::ZERO).unwrap();
-                Node { endpoint, transport, key, log: Log::default() }
+                Node { endpoint, transport, key, channel: id, log: Log::default() }
             })
             .collect();
         World { nodes, now: Time::ZERO, lose: Box::new(|_, _| false) }

@@ -37,7 +37,8 @@ impl Stack {
                     break;
                 }
             }
-            if self.open.is_open() && !self.busy && self.waiting.is_empty() {
+            let waited = now >= self.open_since + self.pack_delay;
+            if self.open.is_open() && (!self.busy || waited) && self.waiting.is_empty() {
                 self.close_open();
             }
         }
@@ -130,12 +131,20 @@ impl Stack {
         }
         let core = &self.engine.core;
         let can_enter = self.entry_open() && (self.open.is_open() || !self.waiting.is_empty());
-        if can_enter || !core.loopback.is_empty() || !core.emerged.is_empty() || core.gossip.requested() {
+        let packing = self.open.is_open() && self.busy && self.waiting.is_empty();
+        if can_enter && !packing
+            || !core.loopback.is_empty()
+            || !core.emerged.is_empty()
+            || core.gossip.requested()
+        {
             return Time::ZERO;
         }
         let mut deadline = core.timers.earliest().min(core.gossip.due()).min(self.post_due);
         if core.work > 0 && self.post_due == Time::NEVER {
             return Time::ZERO;
+        }
+        if can_enter && packing {
+            deadline = deadline.min(self.open_since + self.pack_delay);
         }
         for early in &self.early {
             deadline = deadline.min(early.since + self.early_delay);

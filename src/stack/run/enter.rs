@@ -42,6 +42,7 @@ impl Stack {
             self.close_open();
             let frame = self.take_frame()?;
             self.open.begin(frame);
+            self.open_since = self.engine.core.now;
         }
         Ok(self.open.lend(length))
     }

@@ -84,6 +84,9 @@ pub(crate) struct Stack {
     /// Bits of the cast-send and send-send guards that close the entry.
     entry: [u64; 2],
     pack: bool,
+    pack_delay: Duration,
+    /// When the open pack was begun.
+    open_since: Time,
     shadow: Shadow,
     pub(crate) divergences: Vec<String>,
     early: Vec<Early>,
@@ -294,6 +297,8 @@ impl Stack {
             control_reserve: config.control_frames / 4,
             entry,
             pack: config.pack,
+            pack_delay: config.pack_delay,
+            open_since: now,
             shadow: config.shadow,
             divergences: Vec::new(),
             early: Vec::with_capacity(config.early_frames_max),
