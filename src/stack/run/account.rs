@@ -42,17 +42,26 @@ impl Stack {
     /// Who holds and has seen what.
     pub(crate) fn stability(&self) -> Stability {
         let core = &self.engine.core;
+        let (members, own) = (core.view.size(), core.view.rank().index());
         let rows = |name: &str| {
             let matrix = core.shared_matrices.iter().find(|(shared, _)| *shared == name);
             let row = |reporter: usize| {
                 let entry = |origin: usize| {
                     matrix.map_or(0, |(_, slot)| core.slots.pair(*slot, Rank::at(reporter), Rank::at(origin)))
                 };
-                (0..core.view.size()).map(entry).collect()
+                (0..members).map(entry).collect::<Vec<u64>>()
             };
-            (0..core.view.size()).map(row).collect()
+            (0..members).map(row).collect::<Vec<Vec<u64>>>()
         };
-        Stability { held: rows(shared::HELD), seen: rows(shared::SEEN) }
+        let mut held = rows(shared::HELD);
+        for origin in 0..members {
+            // What has come from its origin both hold; neither needs to report it.
+            let accepted = core.accepted(Rank::at(origin));
+            for reporter in [own, origin] {
+                held[reporter][origin] = held[reporter][origin].max(accepted);
+            }
+        }
+        Stability { held, seen: rows(shared::SEEN) }
     }
 
     /// A line per layer that has something to say.

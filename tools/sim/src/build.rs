@@ -43,7 +43,8 @@ pub(crate) fn view(seed: u64, setup: &Setup) -> View {
 pub(crate) fn member(seed: u64, setup: &Setup, view: &View, rank: usize) -> Member {
     let config = config(setup);
     let incarnation = view.members[rank].incarnation;
-    let mut endpoint = Endpoint::new(config, incarnation).expect("a sound configuration");
+    let mut endpoint =
+        Endpoint::with_registry(config, incarnation, (setup.registry)()).expect("a sound configuration");
     let asked = endpoint.channel_options(setup.members);
     let pool = |frames: usize, reserve_frames: usize| {
         let options = RegionOptions {
@@ -118,6 +119,7 @@ fn config(setup: &Setup) -> Config {
         waiting_frames_max: (WAITING_FRAMES / scarce).max(1),
         control_frames: (CONTROL_FRAMES / scarce).max(16),
         early_frames_max: (default.early_frames_max / scarce).max(1),
+        frame_number_limit: setup.number_limit,
         trace_lines_max: 16,
         ..default
     }

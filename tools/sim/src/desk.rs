@@ -14,8 +14,8 @@ use crate::workload::{Item, Workload};
 /// What an application keeps from one upcall to the next.
 #[derive(Default)]
 pub(crate) struct Papers {
-    /// Items refused for the time being, in order.
-    waiting: VecDeque<Item>,
+    /// Items refused for the time being, in order, by stream. Streams do not wait for each other.
+    waiting: Vec<VecDeque<Item>>,
     /// By origin: for each frame, its number and its last cast.
     frames: Vec<Vec<(u64, u64)>>,
     /// What was last reported stable, by origin, number of members, and measure.
@@ -33,12 +33,22 @@ impl Papers {
 
     /// Whether everything was issued that was to be.
     pub(crate) fn is_done(&self) -> bool {
-        self.waiting.is_empty()
+        self.waiting.iter().all(VecDeque::is_empty)
     }
 
     /// How many items wait.
     pub(crate) fn waiting(&self) -> usize {
-        self.waiting.len()
+        self.waiting.iter().map(VecDeque::len).sum()
+    }
+
+    /// The place of the queue of the stream that `name` belongs to.
+    fn stream(&mut self, name: Name) -> usize {
+        let streams = 1 + self.frames.len();
+        let at = usize::from(name.traffic == Traffic::Send) * streams + usize::from(name.stream);
+        if self.waiting.is_empty() {
+            self.waiting.resize_with(2 * streams, VecDeque::new);
+        }
+        at
     }
 
     /// The last cast of `origin` in its frames below `number`, 0 if there is none.
@@ -55,62 +65,63 @@ pub(crate) struct Desk<'d> {
     pub(crate) now: u64,
     pub(crate) rank: usize,
     pub(crate) workload: &'d Workload,
+    /// The limit of frame numbers was lowered: casts may be refused for good.
+    pub(crate) numbers_run_out: bool,
     pub(crate) ledger: &'d mut Ledger,
     pub(crate) work: &'d mut WorkCounters,
     pub(crate) papers: &'d mut Papers,
 }
 
 impl Desk<'_> {
-    /// Issues `item`, or puts it behind those of its stream that wait.
+    /// Issues `item`, or puts it behind those of its stream that wait. What must be refused is tried first.
     pub(crate) fn issue(&mut self, item: Item, group: &mut Group<'_>) {
-        let same =
-            |other: &Item| (other.name.traffic, other.name.stream) == (item.name.traffic, item.name.stream);
-        if self.papers.waiting.iter().any(same) || !self.try_to_issue(item, group) {
-            self.papers.waiting.push_back(item);
+        let name = item.name;
+        if self.happens(name, self.workload.oversize, "oversize") {
+            self.try_oversize(name.traffic, group);
+        }
+        if name.traffic == Traffic::Cast && self.happens(name, self.workload.abandon, "abandon") {
+            let length = self.workload.length(self.seed, name, group.message_bytes_max());
+            self.work.abandoned += u64::from(group.reserve(length).is_ok());
+        }
+        let at = self.papers.stream(name);
+        if !self.papers.waiting[at].is_empty() || !self.try_to_issue(item, group) {
+            self.papers.waiting[at].push_back(item);
         }
     }
 
-    /// Tries again what was refused. Streams do not wait for each other.
-    pub(crate) fn retry(&mut self, group: &mut Group<'_>) {
-        let mut refused: Vec<(Traffic, u16)> = Vec::new();
-        for _ in 0..self.papers.waiting.len() {
-            let item = self.papers.waiting.pop_front().expect("as many as counted");
-            let stream = (item.name.traffic, item.name.stream);
-            if refused.contains(&stream) || !self.try_to_issue(item, group) {
-                refused.push(stream);
-                self.papers.waiting.push_back(item);
+    fn happens(&self, name: Name, chance: u32, what: &str) -> bool {
+        self.workload.happens(self.seed, name, self.rank, chance, what)
+    }
+
+    /// Tries again what was refused.
+    fn retry(&mut self, group: &mut Group<'_>) {
+        for at in 0..self.papers.waiting.len() {
+            while let Some(item) = self.papers.waiting[at].pop_front() {
+                if !self.try_to_issue(item, group) {
+                    self.papers.waiting[at].push_front(item);
+                    break;
+                }
             }
         }
     }
 }
 
 impl Desk<'_> {
-    /// Issues `item`; returns false if it was refused for the time being.
+    /// Issues `item`, or gives it up; returns false if it was refused for the time being.
     fn try_to_issue(&mut self, item: Item, group: &mut Group<'_>) -> bool {
         let (name, limit) = (item.name, group.message_bytes_max());
-        let happens = |chance, what| self.workload.happens(self.seed, name, self.rank, chance, what);
         let length = self.workload.length(self.seed, name, limit);
-        let (oversize, abandon) =
-            (happens(self.workload.oversize, "oversize"), happens(self.workload.abandon, "abandon"));
-        let reserve = happens(self.workload.reserve, "reserve");
-        if oversize {
-            self.try_oversize(name.traffic, limit, group);
-        }
+        let reserve = self.happens(name, self.workload.reserve, "reserve");
         let mut payload = std::mem::take(&mut self.papers.buffer);
         payload.resize(length, 0);
         name.fill(self.seed, &mut payload);
         let refusal = match name.traffic {
             Traffic::Send => refusal_of_send(group.send(&ranks(item.to), &payload)),
-            Traffic::Cast if reserve => {
-                if abandon && group.reserve(length).is_ok() {
-                    self.work.abandoned += 1;
-                }
-                refusal_of_cast(group.reserve(length).map(|mut reservation| {
-                    reservation.copy_from_slice(&payload);
-                    self.work.reserved += 1;
-                    reservation.commit();
-                }))
-            }
+            Traffic::Cast if reserve => refusal_of_cast(group.reserve(length).map(|mut reservation| {
+                reservation.copy_from_slice(&payload);
+                self.work.reserved += 1;
+                reservation.commit();
+            })),
             Traffic::Cast => refusal_of_cast(group.cast(&payload).map(drop)),
         };
         match (&refusal, name.traffic) {
@@ -123,14 +134,20 @@ impl Desk<'_> {
                 self.work.sends += 1;
             }
             (Some(Refusal::ForNow), _) => self.work.postponed += 1,
+            (Some(Refusal::UsedUp), _) if self.numbers_run_out => {
+                self.ledger.refused(self.now, self.rank, name.traffic, "numbers used up".into());
+                self.work.used_up += 1;
+            }
+            (Some(Refusal::UsedUp), _) => panic!("numbers are used up, and nobody lowered the limit"),
             (Some(Refusal::TooLong), _) => panic!("{length} bytes are refused, {limit} are allowed"),
             (Some(Refusal::ForEver(why)), _) => panic!("{name:?} is refused for ever: {why}"),
         }
         self.papers.buffer = payload;
-        refusal.is_none()
+        !matches!(refusal, Some(Refusal::ForNow))
     }
 
-    fn try_oversize(&mut self, traffic: Traffic, limit: usize, group: &mut Group<'_>) {
+    fn try_oversize(&mut self, traffic: Traffic, group: &mut Group<'_>) {
+        let limit = group.message_bytes_max();
         let payload = vec![0; limit + 1];
         let refusal = match traffic {
             Traffic::Send => refusal_of_send(group.send(&RankSet::one(Rank(0)), &payload)),
@@ -195,6 +212,7 @@ impl Application for Desk<'_> {
 
     fn event(&mut self, event: &Event, group: &mut Group<'_>) {
         match event {
+            Event::Writable => self.retry(group),
             Event::Stable => self.report_stability(&group.stability()),
             Event::Exit(reason) => {
                 self.ledger.exited(self.now, self.rank, reason.to_string());
@@ -236,6 +254,7 @@ impl Desk<'_> {
 enum Refusal {
     ForNow,
     TooLong,
+    UsedUp,
     ForEver(String),
 }
 
@@ -244,7 +263,8 @@ fn refusal_of_cast(result: Result<(), CastError>) -> Option<Refusal> {
         Ok(()) => return None,
         Err(CastError::TooLong { .. }) => Refusal::TooLong,
         Err(CastError::Full { .. } | CastError::NoFrame(_)) => Refusal::ForNow,
-        Err(error @ (CastError::NumberLimit | CastError::Exited(_))) => Refusal::ForEver(error.to_string()),
+        Err(CastError::NumberLimit) => Refusal::UsedUp,
+        Err(error @ CastError::Exited(_)) => Refusal::ForEver(error.to_string()),
     })
 }
 

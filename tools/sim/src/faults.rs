@@ -9,7 +9,7 @@ use crate::random::Random;
 pub struct LinkFaults {
     /// Lost.
     pub loss: u32,
-    /// A spell of losing everything begins; it lasts `burst_frames` on average.
+    /// A spell of losing everything begins; it lasts `burst_frames` on average, and 5 ms at most.
     pub burst: u32,
     /// Mean length of such a spell.
     pub burst_frames: u32,
@@ -46,6 +46,9 @@ pub struct Faults {
     pub cuts: Vec<(usize, usize, u64, u64)>,
     /// Frames that belong to others, or to nobody, injected during the workload: when, and at whom.
     pub intruders: Vec<(u64, usize)>,
+    /// Members one word of whose slot file is scrambled, and when: no scenario draws this. It shows that slots are what
+    /// layers and plans use, and that the oracle notices.
+    pub poisons: Vec<(usize, u64)>,
     /// The network heals when the workload is over. Else losses, duplicates and the like go on for ever.
     pub heals: bool,
 }

@@ -33,7 +33,7 @@ pub use command::{SimArgs, Switch, command};
 pub use faults::{FaultCounters, Faults, LinkFaults};
 pub use outcome::{Counters, Outcome, Streams, Violation, WorkCounters};
 pub use random::Random;
-pub use scenario::{Driver, MEMBERS_MAX, Medium, Overrides, SCENARIOS, Scenario, Setup};
+pub use scenario::{Driver, MEMBERS_MAX, Medium, NUMBERS, Overrides, SCENARIOS, Scenario, Setup};
 pub use swarm::{Check, Failure, SwarmOptions, SwarmReport, replay_command, run_checked, swarm};
 pub use workload::{Lengths, Workload};
 pub use world::{run, run_setup};

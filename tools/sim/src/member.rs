@@ -13,8 +13,8 @@ use crate::desk::{Desk, Papers};
 use crate::faults::FaultCounters;
 use crate::ledger::Ledger;
 use crate::outcome::WorkCounters;
-use crate::scenario::{Driver, Medium};
-use crate::workload::{Planned, Workload};
+use crate::scenario::{Driver, Medium, NUMBERS, Setup};
+use crate::workload::Planned;
 
 /// A frame on its way, shared by its arrivals.
 #[derive(Clone)]
@@ -60,7 +60,7 @@ pub(crate) struct Member {
 /// What an iteration needs of the world around it.
 pub(crate) struct Around<'a> {
     pub(crate) seed: u64,
-    pub(crate) workload: &'a Workload,
+    pub(crate) setup: &'a Setup,
     pub(crate) ledger: &'a mut Ledger,
     pub(crate) work: &'a mut WorkCounters,
     pub(crate) faults: &'a mut FaultCounters,
@@ -128,7 +128,6 @@ impl Member {
     fn act(&mut self, at: u64, around: &mut Around<'_>) {
         let mut group = self.endpoint.group(self.key);
         let mut desk = desk(self.rank, at, &mut self.papers, around);
-        desk.retry(&mut group);
         while let Some(planned) = self.plan.pop_front_if(|planned| planned.at <= at) {
             desk.issue(planned.item, &mut group);
         }
@@ -178,16 +177,14 @@ impl Member {
         if let Some(planned) = self.plan.front() {
             due = due.min(planned.at);
         }
-        if !self.papers.is_done() {
-            due = due.min(at + RETRY_NS);
-        }
         if !self.inbox.is_empty() {
             due = at;
         }
-        if let Some(first) = self.submitted.front().filter(|_| self.backlog) {
-            due = due.min(first.until);
-        } else if self.backlog {
-            due = due.min(at + RETRY_NS);
+        // Whoever waits for room is woken when the transport has done with a frame; what else makes room is news.
+        match self.submitted.front() {
+            Some(first) if self.backlog || !self.papers.is_done() => due = due.min(first.until),
+            None if self.backlog => due = at,
+            _ => {}
         }
         (due != Time::NEVER.as_nanos()).then(|| due.max(self.busy_until).max(self.paused_until))
     }
@@ -259,9 +256,6 @@ impl Member {
     }
 }
 
-/// How soon an application tries again what was refused, if nothing else wakes it.
-const RETRY_NS: u64 = 20_000;
-
 /// The application at `rank`, at work.
 pub(crate) fn desk<'d>(
     rank: usize,
@@ -269,8 +263,9 @@ pub(crate) fn desk<'d>(
     papers: &'d mut Papers,
     around: &'d mut Around<'_>,
 ) -> Desk<'d> {
-    let Around { seed, workload, ledger, work, .. } = around;
-    Desk { seed: *seed, now, rank, workload, ledger, work, papers }
+    let Around { seed, setup, ledger, work, .. } = around;
+    let (workload, numbers_run_out) = (&setup.workload, setup.number_limit != NUMBERS);
+    Desk { seed: *seed, now, rank, workload, numbers_run_out, ledger, work, papers }
 }
 
 /// The frame as it is on the wire.

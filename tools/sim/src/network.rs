@@ -10,6 +10,9 @@ pub(crate) struct Arrival {
     pub(crate) damage: Option<Damage>,
 }
 
+/// A burst of losses ends after this time, however few frames there were.
+const BURST_NS_MAX: u64 = 5_000_000;
+
 /// The links between members, and the state they are in.
 pub(crate) struct Network {
     members: usize,
@@ -23,6 +26,7 @@ pub(crate) struct Network {
 struct LinkState {
     /// Frames of the present burst that are still to be lost.
     burst_left: u32,
+    burst_until: u64,
     /// The latest arrival so far of a frame that kept its place, and of any frame.
     in_order_at: u64,
     latest_at: u64,
@@ -67,14 +71,14 @@ impl Network {
         }
         if state.burst_left == 0 && random.chance(link.burst) {
             state.burst_left = random.between(1, u64::from(link.burst_frames) * 2) as u32;
+            state.burst_until = now + BURST_NS_MAX;
         }
-        if state.burst_left > 0 {
+        if state.burst_left > 0 && now < state.burst_until && link.burst > 0 {
             state.burst_left -= 1;
-            if link.burst > 0 {
-                counters.lost_in_burst += 1;
-                return;
-            }
+            counters.lost_in_burst += 1;
+            return;
         }
+        state.burst_left = 0;
         if random.chance(link.loss) {
             counters.lost += 1;
             return;

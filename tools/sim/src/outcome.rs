@@ -60,6 +60,8 @@ counters! {
         oversized,
         /// Messages refused for the time being.
         postponed,
+        /// Casts refused because the numbers of the view were used up.
+        used_up,
         /// Acknowledgements.
         acknowledged,
         /// Reports that something is held.

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use serde::Serialize;
+use wadjet::stack::registry::Registry;
 
 use crate::faults::{Faults, LinkFaults};
 use crate::random::Random;
@@ -40,6 +41,10 @@ pub struct Setup {
     pub scarcity: usize,
     /// Casts of one member that may be unacknowledged at once, in frames.
     pub window: u32,
+    /// Frame numbers of the view: [`NUMBERS`], or a few.
+    pub number_limit: u64,
+    /// The layers there are.
+    pub registry: fn() -> Registry,
     /// What each member's driver loop is like.
     pub drivers: Vec<Driver>,
     /// What goes wrong.
@@ -70,12 +75,13 @@ impl fmt::Display for Setup {
         writeln!(
             formatter,
             "{members} members of {stack}, {medium:?}, frames of {frame_bytes} B, acceleration {}, packing {}, \
-             shadow {}, window {}, scarcity {}",
+             shadow {}, window {}, scarcity {}, numbers {}",
             on(*accelerated),
             on(*packing),
             on(*shadow),
             self.window,
-            self.scarcity
+            self.scarcity,
+            self.number_limit
         )?;
         writeln!(formatter, "  {:?}", self.workload)?;
         for (member, driver) in self.drivers.iter().enumerate() {
@@ -115,6 +121,9 @@ pub struct Overrides {
     pub shadow: Option<bool>,
 }
 
+/// More frame numbers than any run uses.
+pub const NUMBERS: u64 = 1 << 40;
+
 /// The most members a simulated view can have.
 pub const MEMBERS_MAX: usize = 32;
 
@@ -134,6 +143,11 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario { name: "corruption", about: "damaged, foreign, stale and rubbish frames", draw: corruption },
     Scenario { name: "pause", about: "members stand still for longer than any timer", draw: pause },
     Scenario { name: "slow", about: "one member reads slowly and its queue overflows", draw: slow },
+    Scenario {
+        name: "wrap",
+        about: "so many frames that the 16-bit gossip counters wrap, with the widest windows",
+        draw: wrap,
+    },
     Scenario { name: "exhaustion", about: "regions, queues and windows are far too small", draw: exhaustion },
 ];
 
@@ -210,6 +224,8 @@ fn quiet_world(random: &mut Random, fixed: Option<usize>) -> Setup {
         frame_bytes: *random.pick(&[512, 1472, 1472, 2048]),
         scarcity: 1,
         window: *random.pick(&[8, 16, 16, 32, 32, 64, 64, 128, 256]),
+        number_limit: NUMBERS,
+        registry: Registry::standard,
         drivers: vec![driver; members],
         faults: Faults { links: vec![link; members * members], heals: true, ..Faults::default() },
         workload: draw_workload(random, members),
@@ -316,6 +332,31 @@ fn exhaustion(random: &mut Random, members: Option<usize>) -> Setup {
     setup
 }
 
+fn wrap(random: &mut Random, members: Option<usize>) -> Setup {
+    let few_members = random.between(2, 3) as usize;
+    let mut setup = quiet_world(random, members.or(Some(few_members)));
+    let frames = 1 << 16;
+    let few = random.scaled(1, 2000) as u32;
+    for (member, casts) in setup.workload.casts.iter_mut().enumerate() {
+        *casts = if member == 0 { frames + few } else { random.scaled(1, 2000) as u32 };
+    }
+    setup.packing = false;
+    setup.frame_bytes = 512;
+    setup.window = *random.pick(&[64, 1024, 16_384]);
+    setup.workload.gap_ns = 2 * MICROSECOND;
+    setup.workload.burst = 16;
+    setup.workload.lengths = Lengths::Small;
+    (setup.workload.reply, setup.workload.acknowledge) = (0, 5 * PERCENT);
+    let (loss, duplicate, stale) =
+        (random.below(5_000) as u32, random.below(5_000) as u32, random.below(1_000) as u32);
+    on_links(random, &mut setup, |link| {
+        (link.loss, link.duplicate, link.stale) = (loss, duplicate, stale);
+        (link.stale_ns, link.reorder) = (200 * MILLISECOND, duplicate);
+        link.reorder_ns = 4 * (link.delay_ns + link.jitter_ns);
+    });
+    setup
+}
+
 fn swarm(random: &mut Random, members: Option<usize>) -> Setup {
     let mut setup = quiet_world(random, members);
     setup.accelerated = random.below(4) > 0;
@@ -371,6 +412,9 @@ fn swarm(random: &mut Random, members: Option<usize>) -> Setup {
     }
     if scarce {
         make_scarce(random, &mut setup);
+    }
+    if random.below(16) == 0 {
+        setup.number_limit = random.scaled(1, 64);
     }
     setup.faults.heals = random.below(3) > 0;
     setup

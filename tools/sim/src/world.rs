@@ -27,6 +27,8 @@ enum Next {
     Pause { member: usize, until: u64 },
     /// A frame arrives that no member sent.
     Intrude { to: usize, frame: usize },
+    /// A word of a member's slot file is scrambled.
+    Poison { member: usize },
     /// The workload is over: the network heals, if it ever does.
     Heal,
 }
@@ -49,7 +51,11 @@ pub fn run_setup(seed: u64, scenario: &'static str, setup: Setup) -> Outcome {
         Err(message) => violations.push(Violation::of("panic", message)),
     }
     let panicked = violations.iter().any(|violation| violation.property == "panic");
-    let promises = Promises { quiescent: !panicked, ..Promises::reliable_fifo() };
+    let promises = Promises {
+        quiescent: !panicked,
+        stability_is_reported: setup.stack.contains("STABLE"),
+        ..Promises::reliable_fifo()
+    };
     violations.extend(check(&world.ledger.history, &promises).into_iter().map(Violation::from));
     let (outcome, mut more) = world.finish(scenario, panicked);
     violations.append(&mut more);
@@ -102,6 +108,9 @@ impl<'w> World<'w> {
         }
         let intruders =
             if setup.faults.intruders.is_empty() { Vec::new() } else { intruders(seed, setup, &view) };
+        for (member, at) in &setup.faults.poisons {
+            agenda.enter(*at, Next::Poison { member: *member });
+        }
         for (which, (at, to)) in setup.faults.intruders.iter().enumerate() {
             agenda.enter(*at, Next::Intrude { to: *to, frame: which % intruders.len() });
         }
@@ -144,14 +153,17 @@ impl<'w> World<'w> {
                     let packet = Packet::Copy(self.intruders[frame].clone());
                     self.arrive(now, to, packet, None);
                 }
+                Next::Poison { member } => {
+                    let member = &mut self.members[member];
+                    member.endpoint.scramble_slot(member.key, splitmix(self.seed ^ now));
+                }
                 Next::Heal if self.setup.faults.heals => self.network.heal(),
                 Next::Heal => {}
             }
             if !self.is_done() {
                 quiet_at = None;
-            } else if now > *quiet_at.get_or_insert(now) + SETTLE_NS {
-                self.ask_for_stability(now);
-                return End::Quiet;
+            } else if now > *quiet_at.get_or_insert(now) + SETTLE_NS && self.retains_nothing() {
+                break;
             }
             if now > self.gives_up_at {
                 return End::Never(format!("{} deliveries are still missing", self.ledger.outstanding));
@@ -160,7 +172,19 @@ impl<'w> World<'w> {
                 return End::Never(format!("{ITERATIONS_MAX} iterations, and no end"));
             }
         }
-        if self.is_done() { End::Quiet } else { End::Never("nobody has anything left to do".into()) }
+        self.ask_for_stability(self.agenda.now());
+        if !self.is_done() {
+            End::Never("nobody has anything left to do".into())
+        } else if !self.retains_nothing() {
+            End::Never("frames are retained, and nobody has anything left to do".into())
+        } else {
+            End::Quiet
+        }
+    }
+
+    /// Whether everything was acknowledged, and became stable, everywhere.
+    fn retains_nothing(&self) -> bool {
+        self.members.iter().all(|member| member.endpoint.stats(member.key).retained == 0)
     }
 
     /// Enters what every endpoint says of stability in the end.
@@ -169,7 +193,7 @@ impl<'w> World<'w> {
             let stability = member.endpoint.group(member.key).stability();
             let mut around = Around {
                 seed: self.seed,
-                workload: &self.setup.workload,
+                setup: self.setup,
                 ledger: &mut self.ledger,
                 work: &mut self.counters.work,
                 faults: &mut self.counters.faults,
@@ -208,7 +232,7 @@ impl<'w> World<'w> {
         if self.members[member].paused_until <= now {
             let mut around = Around {
                 seed: self.seed,
-                workload: &self.setup.workload,
+                setup: self.setup,
                 ledger: &mut self.ledger,
                 work: &mut self.counters.work,
                 faults: &mut self.counters.faults,
