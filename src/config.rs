@@ -40,7 +40,8 @@ pub struct Config {
     pub early_frames_max: usize,
     /// How long they may wait.
     pub early_delay: Duration,
-    /// Accepted casts that may wait for their order. At the limit further casts are dropped and repaired later.
+    /// Accepted casts that may wait for their order. Each origin has an equal share of it, at least one; beyond it
+    /// further casts of that origin are dropped and repaired later. A repaired gap may bring in a window more.
     pub order_frames_max: usize,
     /// Ordinary messages after which post-processing runs.
     pub post_batch_messages: u32,

@@ -220,13 +220,16 @@ impl Endpoint {
         }
         let layers = core.names.len();
         let control = prefix.control;
-        let known = control == NO_CONTROL || control == STACK_CONTROL || usize::from(control) < layers;
-        let data = prefix.traffic != Traffic::Raw;
+        let known = match prefix.traffic {
+            Traffic::Cast => control == NO_CONTROL,
+            Traffic::Send => control == NO_CONTROL || usize::from(control) < layers,
+            Traffic::Raw => control == STACK_CONTROL || usize::from(control) < layers,
+        };
         let to = received.to;
         let from = to - payload.len();
         let header = core.layouts[prefix.traffic as usize].read_full(fields);
         let list = List::parse(received.frame.clone(), from, to, prefix.pack);
-        let (Some(header), Ok(list), true) = (header, list, known && (data || control != NO_CONTROL)) else {
+        let (Some(header), Ok(list), true) = (header, list, known) else {
             self.dropped.malformed += 1;
             return;
         };

@@ -138,3 +138,42 @@ fn a_pack_does_not_wait_for_ever_on_a_way_that_stays_busy() {
     world.steps(3);
     assert_eq!(world.delivered(1, 0), [b"packed"]);
 }
+
+/// Message fields (checksums, lengths) depend on each other: every stack computes them from the top down, and own copies
+/// carry those of the layers above the one that loops them.
+#[test]
+fn checksums_may_stand_anywhere_and_more_than_once() {
+    for spec in [
+        "CHKSUM:STABLE:FC:UNICAST:LOCAL:NAK:CHKSUM:COM",
+        "CHKSUM:LOCAL:CHKSUM:NAK:CHKSUM:COM",
+        "CHKSUM:CHKSUM:NAK:COM",
+    ] {
+        for accelerate in [true, false] {
+            let config = Config { accelerate, ..Config::default() };
+            let mut world = World::new(3, spec, &config);
+            let mut count = 0;
+            world.lose = Box::new(move |_, _| {
+                count += 1;
+                count % 5 == 0
+            });
+            let messages = numbered(50);
+            for message in &messages {
+                for node in 0..3 {
+                    world.cast(node, message);
+                }
+                world.step();
+            }
+            world.steps(20_000);
+            for node in 0..3 {
+                for origin in (0..3).filter(|origin| spec.contains("LOCAL") || node != usize::from(*origin)) {
+                    assert_eq!(
+                        world.delivered(node, origin),
+                        messages,
+                        "{spec} {accelerate} {node} {origin}"
+                    );
+                }
+                assert_eq!(world.nodes[node].counted("CHKSUM", "damaged message"), 0, "{spec} {accelerate}");
+            }
+        }
+    }
+}

@@ -209,6 +209,9 @@ pub(crate) fn released(core: &mut Core, step: &DeliverStep, origin: Rank, number
         let value = value_of(effect.source, number, list.payload().len(), list.len(), core.now.as_nanos());
         apply(effect.operation, core.slots.word_mut(target(effect.target, section)), value);
     }
+    if step.retain {
+        core.casts[origin.index()].keep(number, list.clone());
+    }
     true
 }
 

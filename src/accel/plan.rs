@@ -107,6 +107,7 @@ pub(crate) struct DeliverStep {
     /// Offsets in the origin's section of words that must exceed the frame number.
     pub(crate) releases: Vec<u32>,
     pub(crate) effects: Effects,
+    pub(crate) retain: bool,
     pub(crate) hits: u32,
     /// The lowest layer that belongs to it.
     pub(crate) layer: usize,
@@ -190,7 +191,8 @@ impl Compiler<'_> {
             statements.iter().find(|(_, s)| matches!(s, Statement::Release(_))).map(|(layer, _)| *layer);
         if let Some(layer) = release {
             let hits = fixed::CAST_DELIVER_HITS;
-            plan.deliver = Some(DeliverStep { releases: Vec::new(), effects: Vec::new(), hits, layer });
+            plan.deliver =
+                Some(DeliverStep { releases: Vec::new(), effects: Vec::new(), retain: false, hits, layer });
         }
         for (layer, statement) in statements {
             let late = release.is_some_and(|lowest| layer <= lowest);
@@ -299,12 +301,28 @@ impl Compiler<'_> {
                 // Self-delivery and delivery share the words of the origin's section.
                 counted[tally.0 as usize] = Some(hits);
             }
-            Statement::Retain => plan.retain = true,
-            Statement::LoopBack => plan.loop_layer = Some(layer),
+            Statement::Retain => {
+                if !matches!(plan.kind, Kind::CastSend | Kind::CastDeliver | Kind::SendSend) {
+                    return refuse("it retains what is retained already, or what no store is for");
+                }
+                match &mut plan.deliver {
+                    Some(step) if late => step.retain = true,
+                    _ => plan.retain = true,
+                }
+            }
+            Statement::LoopBack => {
+                if plan.kind != Kind::CastSend {
+                    return refuse("only own casts are looped back");
+                }
+                plan.loop_layer = Some(layer);
+            }
             Statement::Limit(Limit { field, limit, guard }) => {
                 let Some(spot) = spot(layout, usize::from(field.index)).filter(|_| here(field)) else {
                     return refuse("it limits a field that is not in the header");
                 };
+                if plan.kind.delivers() {
+                    return refuse("limits on deliveries are not compiled yet");
+                }
                 if guard.kind != plan.kind.guard() {
                     return refuse("it closes another plan's guard");
                 }
@@ -454,6 +472,9 @@ impl Plan {
         }
         if let Some(step) = &self.deliver {
             lines.push(format!("queue    until {} releases it", names[step.layer]));
+            if step.retain {
+                lines.push("retain   the frame under its number".to_string());
+            }
             for effect in &step.effects {
                 lines
                     .push(format!("effect   {:?} {:?} {:?}", effect.operation, effect.target, effect.source));

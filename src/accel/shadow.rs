@@ -5,7 +5,7 @@
 //! be equal.
 
 use crate::id::{Rank, RankSet};
-use crate::stack::core::{Core, Count, Emerged};
+use crate::stack::core::{Core, Emerged};
 use crate::stack::engine::Engine;
 use crate::stack::event::{Down, List, Message, Up};
 use crate::stack::layer::Kind;
@@ -18,21 +18,30 @@ use crate::wire::{FULL_FLAG, PACK_FLAG, Traffic};
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Edges {
     emissions: Vec<Emission>,
-    deliveries: Vec<(bool, Rank, u64, usize, usize)>,
+    deliveries: Vec<Delivered>,
     loops: Vec<(usize, u64, usize, usize)>,
     held: usize,
     other: usize,
 }
 
+/// A list delivered: whether it was a send, whose, its number, where it lies and how many messages it has.
+type Delivered = (bool, Rank, u64, std::ops::Range<usize>, usize);
+
+fn delivered_list(sent: bool, origin: Rank, number: u64, list: &List) -> Delivered {
+    (sent, origin, number, list.from()..list.to(), list.len())
+}
+
 /// One frame to the transport, in canonical form.
 #[derive(Debug, PartialEq, Eq)]
 struct Emission {
-    /// Everybody it goes to: in a view of two, "all others" and "the other" are the same.
+    /// Who gets it; which of several equal destinations names them is not compared.
     to: RankSet,
     traffic: Traffic,
     control: u8,
     packed: bool,
     fields: Vec<u64>,
+    /// Names of message fields that a receiver would find wrong.
+    wrong: Vec<String>,
     payload: Vec<u8>,
 }
 
@@ -41,7 +50,8 @@ pub(crate) struct ShadowRun {
     fork: Engine,
     emitted_before: usize,
     looped_before: usize,
-    frameless_before: u64,
+    /// How often the control region had no frame.
+    starved_before: u64,
 }
 
 /// The message a plan handled.
@@ -59,6 +69,8 @@ pub(crate) enum Handled<'l> {
         delivered: bool,
         from_layer: usize,
     },
+    /// A cast that was accepted before has been released: it goes on up from a layer.
+    Released { origin: Rank, number: u64, list: &'l List, from_layer: usize },
 }
 
 impl ShadowRun {
@@ -67,7 +79,7 @@ impl ShadowRun {
             fork: engine.fork(),
             emitted_before: engine.core.outbox.len(),
             looped_before: engine.core.loopback.len(),
-            frameless_before: frameless(&engine.core),
+            starved_before: engine.core.control.usage().exhausted,
         }
     }
 
@@ -82,13 +94,21 @@ impl ShadowRun {
                     _ => Down::Cast(message),
                 });
                 if kind == Kind::CastSend {
-                    self.fork.core.gossip.ridden();
+                    // Only the plan's casts carry gossip; the fork must take its own for one of them.
+                    self.fork.core.gossip.ridden(1);
                 }
+            }
+            Handled::Released { origin, number, list, from_layer } => {
+                plan_delivered.push(delivered_list(false, origin, number, list));
+                let header = self.fork.core.header_before(Traffic::Cast, list).unwrap_or(Header::ZERO);
+                let message = Message { header, number, ..Message::data(Traffic::Cast, list.clone()) };
+                self.fork.core.emit_up(from_layer, Up::Cast(origin, message));
+                self.fork.run();
             }
             Handled::Accepted { kind, origin, header, list, number, delivered, from_layer } => {
                 let sent = kind == Kind::SendDeliver;
                 if delivered {
-                    plan_delivered.push((sent, origin, number, list.from(), list.len()));
+                    plan_delivered.push(delivered_list(sent, origin, number, list));
                 }
                 let looped = kind == Kind::SelfDeliver;
                 let known = if looped { number } else { 0 };
@@ -105,12 +125,10 @@ impl ShadowRun {
         let mut by_plan = edges(&engine.core, self.emitted_before, self.looped_before);
         by_plan.deliveries = plan_delivered;
         let mut by_layers = edges(&self.fork.core, 0, 0);
-        by_layers.deliveries.sort_unstable();
+        by_layers.deliveries.sort_unstable_by_key(|(sent, origin, number, ..)| (*sent, *origin, *number));
         by_plan.other = by_layers.other.min(by_plan.other);
-        if frameless(&self.fork.core) > self.frameless_before
-            || frameless(&engine.core) > self.frameless_before
-        {
-            // One of them had no frame left to say it with: nothing can be compared.
+        if engine.core.control.usage().exhausted != self.starved_before {
+            // Plan and fork share the region, and one of them had no frame left: nothing can be compared.
             return None;
         }
         if by_plan != by_layers {
@@ -121,13 +139,6 @@ impl ShadowRun {
         }
         None
     }
-}
-
-/// How often there was no frame for something that was to be said.
-fn frameless(core: &Core) -> u64 {
-    let lacked =
-        |count: &&Count| count.what.starts_with("no frame") || count.what.ends_with("without a frame");
-    core.counts.iter().filter(lacked).map(|count| count.count).sum()
 }
 
 fn edges(core: &Core, emitted_before: usize, looped_before: usize) -> Edges {
@@ -141,22 +152,10 @@ fn edges(core: &Core, emitted_before: usize, looped_before: usize) -> Edges {
     for emerged in &core.emerged {
         match emerged {
             Emerged::Cast(origin, message) => {
-                edges.deliveries.push((
-                    false,
-                    *origin,
-                    message.number,
-                    message.list.from(),
-                    message.list.len(),
-                ));
+                edges.deliveries.push(delivered_list(false, *origin, message.number, &message.list));
             }
             Emerged::Send(origin, message) => {
-                edges.deliveries.push((
-                    true,
-                    *origin,
-                    message.number,
-                    message.list.from(),
-                    message.list.len(),
-                ));
+                edges.deliveries.push(delivered_list(true, *origin, message.number, &message.list));
             }
             Emerged::Event(_) => edges.other += 1,
         }
@@ -182,16 +181,24 @@ fn canonical(core: &Core, transmit: &Transmit) -> Option<Emission> {
         let header = layout.expand(&layout.words_of(&bytes)?);
         (traffic, NO_CONTROL, first & PACK_FLAG != 0, header, bytes[layout.compressed_bytes()..].to_vec())
     };
-    // Filters cover the short gossip, which a full header does not carry: receivers verify both.
-    let fields = layouts[traffic as usize].fields().iter().zip(header.values);
-    let fields =
-        fields.filter(|((field, _), _)| field.class != Class::Message).map(|(_, value)| value).collect();
+    // Filters cover the short gossip, which a full header does not carry: their values differ, and both must be right.
+    let layout = &layouts[traffic as usize];
+    let cookie = core.cookies[core.view.rank().index()][traffic as usize];
+    let words = layout.compress(&header);
+    let (mut fields, mut wrong) = (Vec::new(), Vec::new());
+    for (at, (field, _)) in layout.fields().iter().enumerate() {
+        if field.class != Class::Message {
+            fields.push(header.values[at]);
+        } else if layout.filter(at, cookie, packed, control, &words, &payload) != header.values[at] {
+            wrong.push(field.name.clone());
+        }
+    }
     let to = match transmit.to {
         Destination::All => core.view.others().collect(),
         Destination::One(rank) => RankSet::one(rank),
         Destination::Some(ranks) => ranks,
     };
-    Some(Emission { to, traffic, control, packed, fields, payload })
+    Some(Emission { to, traffic, control, packed, fields, wrong, payload })
 }
 
 /// Says in which parts two stacks differ.

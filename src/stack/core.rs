@@ -79,6 +79,8 @@ pub(crate) struct Core {
     pub(crate) frame_number: Option<Field>,
     pub(crate) guards: Vec<GuardOwner>,
     pub(crate) tallies: Vec<TallyDefinition>,
+    /// By traffic and field: the layer that registered it.
+    pub(crate) field_layers: [Vec<usize>; 3],
     /// By tally: the hits word it follows, once a plan counts it.
     pub(crate) counted: Vec<Option<u32>>,
     pub(crate) loop_layer: Option<usize>,
@@ -97,6 +99,8 @@ pub(crate) struct Core {
     pub(crate) looped_headers: VecDeque<Header>,
     /// Accepted casts that their ordering layer has not released yet.
     pub(crate) order: VecDeque<Ordered>,
+    /// By origin: how many of them there are.
+    pub(crate) held_of: Vec<u32>,
     pub(crate) emerged: VecDeque<Emerged>,
     pub(crate) outbox: VecDeque<Transmit>,
     pub(crate) gossip: GossipState,
@@ -321,23 +325,65 @@ impl Core {
         Some(layout.expand(&words))
     }
 
-    /// Hands a message to the transport behind a full header: in place if there is room before the payload, else in a
-    /// frame of its own.
-    pub(crate) fn transmit(&mut self, to: RankSet, mut message: Message) {
-        let traffic = message.traffic;
-        message.header.gossip = Header::ZERO.gossip;
-        let layout = &self.layouts[traffic as usize];
-        let cookie = self.cookies[self.view.rank().index()][traffic as usize];
-        for (at, (field, _)) in layout.fields().iter().enumerate() {
-            if field.class == Class::ConnectionId {
-                message.header.values[at] = field.constant;
-            } else if field.class == Class::Message {
+    /// How many accepted casts of `origin` wait for their release.
+    #[inline]
+    pub(crate) fn holding(&self, origin: Rank) -> usize {
+        self.held_of[origin.index()] as usize
+    }
+
+    /// Holds a cast with the highest number of its origin.
+    pub(crate) fn hold_last(&mut self, held: Ordered) {
+        self.held_of[held.origin.index()] += 1;
+        self.order.push_back(held);
+    }
+
+    /// Holds a cast before those of its origin with higher numbers: one that an ordering layer released may wait for
+    /// another layer, with later casts already behind it.
+    pub(crate) fn hold(&mut self, held: Ordered) {
+        let later = |other: &Ordered| other.origin == held.origin && other.number > held.number;
+        let at = match self.holding(held.origin) {
+            0 => self.order.len(),
+            _ => self.order.iter().position(later).unwrap_or(self.order.len()),
+        };
+        self.held_of[held.origin.index()] += 1;
+        self.order.insert(at, held);
+    }
+
+    /// Takes a held cast out.
+    pub(crate) fn unhold(&mut self, at: usize) -> Option<Ordered> {
+        let held = self.order.remove(at)?;
+        self.held_of[held.origin.index()] -= 1;
+        Some(held)
+    }
+
+    /// Fills in the message fields from `first` on, the last one first: they were registered from the bottom up, and a
+    /// filter covers those of the layers above.
+    pub(crate) fn compute_filters(&self, message: &mut Message, first: usize) {
+        let layout = &self.layouts[message.traffic as usize];
+        let cookie = self.cookies[self.view.rank().index()][message.traffic as usize];
+        for at in (first..layout.fields().len()).rev() {
+            if layout.fields()[at].0.class == Class::Message {
                 let words = layout.compress(&message.header);
                 let (packed, payload) = (message.list.is_packed(), message.list.payload());
                 message.header.values[at] =
                     layout.filter(at, cookie, packed, message.control, &words, payload);
             }
         }
+    }
+
+    /// Hands a message to the transport behind a full header: in place if there is room before the payload, else in a
+    /// frame of its own.
+    pub(crate) fn transmit(&mut self, to: RankSet, mut message: Message) {
+        let traffic = message.traffic;
+        message.header.gossip = Header::ZERO.gossip;
+        let layout = &self.layouts[traffic as usize];
+        for (at, (field, _)) in layout.fields().iter().enumerate() {
+            if field.class == Class::ConnectionId {
+                message.header.values[at] = field.constant;
+            }
+        }
+        self.compute_filters(&mut message, 0);
+        let layout = &self.layouts[traffic as usize];
         let full = PREFIX_BYTES + layout.full_bytes();
         let mut bytes = [0; PREFIX_BYTES + FIELDS_MAX * 8];
         let prefix = Prefix {

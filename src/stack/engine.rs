@@ -86,7 +86,7 @@ impl Engine {
                 None => plan_releases.iter().all(|word| reached(*word)),
             };
             if free {
-                return self.core.order.remove(at);
+                return self.core.unhold(at);
             }
             blocked.insert(held.origin);
         }

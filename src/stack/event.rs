@@ -7,6 +7,7 @@ use std::rc::Rc;
 
 use crate::buf::Frame;
 use crate::id::{Rank, RankSet};
+use crate::stack::build::Field;
 use crate::view::LocalView;
 use crate::wire::Traffic;
 use crate::wire::full::NO_CONTROL;
@@ -113,6 +114,20 @@ impl Message {
     /// A message of the application.
     pub fn data(traffic: Traffic, list: List) -> Message {
         Message { traffic, control: NO_CONTROL, number: 0, header: Header::ZERO, list }
+    }
+
+    /// The value of a field.
+    #[inline]
+    pub fn field(&self, field: Field) -> u64 {
+        debug_assert_eq!(field.traffic, self.traffic, "a field of another kind of traffic");
+        self.header.values[usize::from(field.index)]
+    }
+
+    /// Sets a field, on the way down.
+    #[inline]
+    pub fn set_field(&mut self, field: Field, value: u64) {
+        debug_assert_eq!(field.traffic, self.traffic, "a field of another kind of traffic");
+        self.header.values[usize::from(field.index)] = value;
     }
 
     /// Whether it is a control message.

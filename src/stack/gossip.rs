@@ -80,9 +80,9 @@ impl GossipState {
         self.ask |= ask;
     }
 
-    /// One cast more has carried gossip than was counted: what a plan does and layers cannot, for the shadow's fork.
-    pub(crate) fn ridden(&mut self) {
-        self.previous_casts = self.previous_casts.wrapping_sub(1);
+    /// So many more casts than are counted have carried gossip since the last post-processing: for the shadow's fork.
+    pub(crate) fn ridden(&mut self, casts: u64) {
+        self.previous_casts = self.previous_casts.wrapping_sub(casts);
     }
 
     pub(crate) fn requested(&self) -> bool {
@@ -131,7 +131,8 @@ impl Core {
         let own = self.view.rank();
         let count = self.gossip.definitions.len();
         let casts = u64::from(self.has_fast_casts()) * self.slots.word(fixed::CAST_SEND_HITS);
-        let all_ridden = members > 1 && casts.wrapping_sub(self.gossip.previous_casts) >= members as u64 - 1;
+        let ridden = casts.wrapping_sub(self.gossip.previous_casts);
+        let all_ridden = members > 1 && ridden >= members as u64 - 1;
         self.gossip.previous_casts = casts;
         let (mut changed, mut far) = (false, false);
         for gossip in 0..count {

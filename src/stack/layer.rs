@@ -303,9 +303,10 @@ impl Context<'_> {
         self.core.number_limit
     }
 
-    /// Whether a held cast of `origin` waits for its release.
-    pub fn holds(&self, origin: Rank) -> bool {
-        self.core.order.iter().any(|held| held.origin == origin)
+    /// Whether a cast of `origin` with a lower number is held: then this one must be too.
+    pub fn holds_before(&self, origin: Rank, number: u64) -> bool {
+        let before = |held: &Ordered| held.origin == origin && held.number < number;
+        self.core.holding(origin) > 0 && self.core.order.iter().any(before)
     }
 
     /// The number of frames accepted from `origin`; for this member, of frames cast.
@@ -381,9 +382,15 @@ impl Context<'_> {
     /// frame number that the cast is about to get.
     pub fn loop_back(&mut self, message: &Message) {
         let number = self.core.next_frame_number();
-        let looped = Looped { layer: self.layer, number, list: message.list.clone(), slow: true };
-        self.core.loopback.push_back(looped);
-        self.core.looped_headers.push_back(message.header);
+        let mut message = Message { number, ..message.clone() };
+        // The layers above will want to verify their message fields; those beneath never see the copy.
+        let above = |layer: &usize| *layer < self.layer;
+        let layers = &self.core.field_layers[message.traffic as usize];
+        let first = layers.iter().position(above).unwrap_or(layers.len());
+        self.core.compute_filters(&mut message, first);
+        let Message { header, list, .. } = message;
+        self.core.loopback.push_back(Looped { layer: self.layer, number, list, slow: true });
+        self.core.looped_headers.push_back(header);
     }
 
     /// Holds a cast of `origin` until its word in `slot` exceeds the cast's frame number; then it goes on up from this
@@ -391,7 +398,7 @@ impl Context<'_> {
     pub fn hold(&mut self, origin: Rank, slot: MemberSlot, message: Message) {
         let (number, list) = (message.number, message.list.clone());
         let slow = Some((self.layer, slot, Box::new(message)));
-        self.core.order.push_back(Ordered { origin, number, list, slow });
+        self.core.hold(Ordered { origin, number, list, slow });
     }
 
     /// A frame for a control message's body.

@@ -41,7 +41,8 @@ pub enum Class {
 /// How a message field's value comes about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Filter {
-    /// CRC32C over cookie, words (with this field zero), control code and payload.
+    /// CRC32C over cookie, words (but for this field and those of the same class that layers beneath registered),
+    /// control code and payload.
     Crc32c,
     /// Bytes of payload.
     Length,
@@ -98,6 +99,8 @@ pub struct Layout {
     fields: Vec<(FieldDefinition, Place)>,
     /// Places of the gossips' short forms.
     gossips: Vec<(String, Place)>,
+    /// By field: the bits of the words that its filter covers.
+    covered: Vec<[u64; WORDS_MAX]>,
     frame_number: Option<usize>,
     template_words: usize,
     words: usize,
@@ -169,7 +172,17 @@ impl Layout {
             placed_gossips.push((name, place));
         }
         let bits: usize = fields.iter().map(|field| field.bits as usize).sum();
+        // A filter is computed when those of the layers above have been, and those beneath have not.
+        let mut uncovered = [0; WORDS_MAX];
+        let mut covered = Vec::with_capacity(fields.len());
+        for (field, place) in fields.iter().zip(&places) {
+            if let (Class::Message, Place::Word { word, shift }) = (field.class, place) {
+                uncovered[usize::from(*word)] |= low_bits(field.bits) << shift;
+            }
+            covered.push(uncovered.map(|bits: u64| !bits));
+        }
         Ok(Layout {
+            covered,
             fields: fields.into_iter().zip(places).collect(),
             gossips: placed_gossips,
             frame_number,
@@ -303,7 +316,8 @@ impl Layout {
         Some(header)
     }
 
-    /// The value of a message field for a message with these words and payload.
+    /// The value of a message field for a message with these words and payload. Those of higher layers (registered
+    /// later) must be in the words.
     pub fn filter(
         &self,
         field: usize,
@@ -313,15 +327,14 @@ impl Layout {
         words: &[u64],
         payload: &[u8],
     ) -> u64 {
-        let (definition, place) = &self.fields[field];
+        let (definition, _) = &self.fields[field];
         match definition.filter {
             None => 0,
             Some(Filter::Length) => payload.len() as u64 & low_bits(definition.bits),
             Some(Filter::Crc32c) => {
                 let mut cleared = [0; WORDS_MAX];
-                cleared[..self.words].copy_from_slice(&words[..self.words]);
-                if let Place::Word { word, shift } = place {
-                    cleared[usize::from(*word)] &= !(low_bits(definition.bits) << shift);
+                for ((word, said), covered) in cleared.iter_mut().zip(words).zip(&self.covered[field]) {
+                    *word = said & covered;
                 }
                 let first = cookie | if pack { PACK_FLAG } else { 0 };
                 u64::from(crc32c(first, control, &cleared[..self.words], payload))

@@ -40,8 +40,10 @@ impl Stack {
         app: &mut dyn Application,
         parked: bool,
     ) -> bool {
-        if self.engine.core.order.len() >= self.order_max && kind == Kind::CastDeliver {
-            self.engine.core.count_stack("cast dropped: order queue full");
+        if kind == Kind::CastDeliver && self.engine.core.holding(origin) >= self.order_share {
+            if !parked {
+                self.engine.core.count_stack("cast dropped: order queue full");
+            }
             return false;
         }
         let before = match self.shadow {
@@ -95,13 +97,10 @@ impl Stack {
         let core = &mut self.engine.core;
         let delivered = match &plan.deliver {
             None => true,
-            Some(step) => {
-                let first = !core.order.iter().any(|held| held.origin == origin);
-                first && execute::released(core, step, origin, number, &list)
-            }
+            Some(step) => core.holding(origin) == 0 && execute::released(core, step, origin, number, &list),
         };
         if !delivered {
-            core.order.push_back(Ordered { origin, number, list: list.clone(), slow: None });
+            core.hold_last(Ordered { origin, number, list: list.clone(), slow: None });
         }
         if let Some(before) = before {
             let layout = &core.layouts[kind.traffic() as usize];
@@ -224,7 +223,7 @@ impl Stack {
     }
 
     fn arrive(&mut self, origin: Rank, message: Message, app: &mut dyn Application) {
-        if self.engine.core.order.len() >= self.order_max && message.traffic == Traffic::Cast {
+        if message.traffic == Traffic::Cast && self.engine.core.holding(origin) >= self.order_share {
             self.engine.core.count_stack("cast dropped: order queue full");
             return;
         }

@@ -61,7 +61,7 @@ impl Stack {
     fn own_copies(&mut self, app: &mut dyn Application) {
         let own = self.engine.core.view.rank();
         for _ in 0..self.engine.core.loopback.len() {
-            if self.engine.core.order.len() >= self.order_max {
+            if self.engine.core.holding(own) >= self.order_share {
                 return;
             }
             let Some(looped) = self.engine.core.loopback.pop_front() else { return };
@@ -132,11 +132,8 @@ impl Stack {
         let core = &self.engine.core;
         let can_enter = self.entry_open() && (self.open.is_open() || !self.waiting.is_empty());
         let packing = self.open.is_open() && self.busy && self.waiting.is_empty();
-        if can_enter && !packing
-            || !core.loopback.is_empty()
-            || !core.emerged.is_empty()
-            || core.gossip.requested()
-        {
+        let own_copies = !core.loopback.is_empty() && core.holding(core.own) < self.order_share;
+        if can_enter && !packing || own_copies || !core.emerged.is_empty() || core.gossip.requested() {
             return Time::ZERO;
         }
         let mut deadline = core.timers.earliest().min(core.gossip.due()).min(self.post_due);

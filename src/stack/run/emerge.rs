@@ -3,6 +3,8 @@
 use super::Stack;
 use crate::accel::execute;
 use crate::accel::pack::OpenPack;
+use crate::accel::shadow::{Handled, ShadowRun};
+use crate::config::Shadow;
 use crate::group::{Application, Delivery, Event, Group};
 use crate::id::Rank;
 use crate::stack::core::Emerged;
@@ -36,10 +38,15 @@ impl Stack {
                 None => {
                     let own = held.origin == self.engine.core.view.rank();
                     let kind = if own { Kind::SelfDeliver } else { Kind::CastDeliver };
-                    if let Ok(plan) = &self.plans[kind as usize]
-                        && let Some(step) = &plan.deliver
-                    {
-                        execute::released(&mut self.engine.core, step, held.origin, held.number, &held.list);
+                    let Ok(plan) = &self.plans[kind as usize] else { continue };
+                    let Some(step) = &plan.deliver else { continue };
+                    let before = (self.shadow != Shadow::Off).then(|| ShadowRun::before(&self.engine));
+                    execute::released(&mut self.engine.core, step, held.origin, held.number, &held.list);
+                    if let Some(before) = before {
+                        let (origin, number, list) = (held.origin, held.number, &held.list);
+                        let handled = Handled::Released { origin, number, list, from_layer: step.layer };
+                        let differs = before.compare(&mut self.engine, handled);
+                        self.diverged(kind, differs);
                     }
                     self.upcall(kind, held.origin, held.number, &held.list, app);
                 }

@@ -1,0 +1,439 @@
+//! Every limit is a typed error or a wait, and nothing is lost at it.
+
+mod common;
+
+use std::time::Duration;
+
+use common::{Dice, World, view};
+use wadjet::endpoint::Endpoint;
+use wadjet::layers::DEFAULT_STACK;
+use wadjet::stack::event::ExitReason;
+use wadjet::stack::registry::Registry;
+use wadjet::transport::Transport;
+use wadjet::transport::memory::{Hub, HubOptions};
+use wadjet::{CastError, Config, Event, Incarnation, LocalView, Rank, RankSet, SendError, Shadow, Time};
+
+fn unpacked() -> Config {
+    Config { pack: false, ..Config::default() }
+}
+
+/// Casts `count` numbered messages from `node`, waiting for room whenever there is none.
+fn cast_all(world: &mut World, node: usize, count: usize) -> Vec<Vec<u8>> {
+    let messages: Vec<Vec<u8>> = (0..count).map(|n| format!("{node}/{n}").into_bytes()).collect();
+    for message in &messages {
+        let mut steps = 0;
+        while world.try_cast(node, message).is_err() {
+            world.step();
+            steps += 1;
+            assert!(steps < 100_000, "there is room again some time");
+        }
+    }
+    messages
+}
+
+fn writables(world: &World, node: usize) -> usize {
+    world.nodes[node].log.events.iter().filter(|event| matches!(event, Event::Writable)).count()
+}
+
+#[test]
+fn a_message_over_the_limit_is_refused_and_the_largest_arrives() {
+    for accelerate in [true, false] {
+        let mut world = World::new(3, DEFAULT_STACK, &Config { accelerate, ..Config::default() });
+        let node = &mut world.nodes[0];
+        let max = node.endpoint.group(node.key).message_bytes_max();
+        assert_eq!(world.try_cast(0, &vec![1; max + 1]), Err(CastError::TooLong { length: max + 1, max }));
+        let large = vec![7; max];
+        world.cast(0, &large);
+        world.cast(0, &large);
+        let node = &mut world.nodes[0];
+        let mut group = node.endpoint.group(node.key);
+        let Err(SendError::TooLong { max, .. }) = group.send(&RankSet::one(Rank(1)), &[0; 65_000]) else {
+            panic!("65000 bytes do not fit a frame of 2048");
+        };
+        group.send(&RankSet::all(3), &vec![9; max]).unwrap();
+        // Repairs need a frame of their own for the header: the largest message must survive that too.
+        let mut first = true;
+        world.lose = Box::new(move |to, _| to == 2 && std::mem::take(&mut first));
+        world.steps(3000);
+        for node in 0..3 {
+            assert_eq!(world.delivered(node, 0), [&large[..], &large[..]], "{node}");
+            assert_eq!(world.nodes[node].log.sends.len(), 1);
+        }
+    }
+}
+
+#[test]
+fn a_stopped_receiver_holds_the_senders_is_named_and_bounds_memory() {
+    let window = 16;
+    for (accelerate, shadow) in [(true, Shadow::Panic), (true, Shadow::Off), (false, Shadow::Off)] {
+        let config =
+            Config { accelerate, shadow, window_frames: window, waiting_frames_max: 8, ..unpacked() };
+        let mut world = World::new(3, DEFAULT_STACK, &config);
+        world.cast(0, b"warm");
+        world.steps(500);
+        world.nodes[2].stopped = true;
+        let mut taken = vec![b"warm".to_vec()];
+        let error = loop {
+            let message = format!("{}", taken.len()).into_bytes();
+            match world.try_cast(0, &message) {
+                Ok(_) => taken.push(message),
+                Err(error) => break error,
+            }
+            world.step();
+            assert!(taken.len() < 200, "the window and the queue are bounded");
+        };
+        assert_eq!(error, CastError::Full { slowest: Some(Rank(2)) });
+        assert_eq!(taken.len() as u64, 1 + window + 8, "a window of frames and the queue above it");
+        world.steps(20_000);
+        for node in 0..2 {
+            let stats = world.nodes[node].stats();
+            assert!(stats.retained <= window, "{stats:?}");
+        }
+        let node = &mut world.nodes[0];
+        let group = node.endpoint.group(node.key);
+        assert_eq!(group.slowest(), Some(Rank(2)));
+        assert!(!group.writable());
+        assert_eq!(writables(&world, 0), 0);
+        world.nodes[2].stopped = false;
+        assert!(world.until(20_000, |world| writables(world, 0) == 1), "told when there is room");
+        taken.push(b"after".to_vec());
+        world.cast(0, b"after");
+        assert!(world.until(20_000, |world| world.delivered(2, 0).len() == taken.len()));
+        for node in 0..3 {
+            assert_eq!(world.delivered(node, 0), taken);
+        }
+        world.steps(20_000);
+        assert_eq!(writables(&world, 0), 1, "told once");
+        assert_eq!(world.nodes[0].stats().retained, 0);
+    }
+}
+
+#[test]
+fn at_the_number_limit_casts_are_refused_and_every_one_taken_before_arrives() {
+    for (accelerate, shadow) in [(true, Shadow::Panic), (true, Shadow::Off), (false, Shadow::Off)] {
+        let config = Config { accelerate, shadow, frame_number_limit: 100, window_frames: 8, ..unpacked() };
+        let mut world = World::new(2, DEFAULT_STACK, &config);
+        let mut taken = Vec::new();
+        let mut refused = 0;
+        while refused < 50 {
+            let message = format!("{}", taken.len()).into_bytes();
+            match world.try_cast(0, &message) {
+                Ok(_) => taken.push(message),
+                Err(CastError::NumberLimit) => refused += 1,
+                Err(CastError::Full { .. }) => {}
+                Err(error) => panic!("{error}"),
+            }
+            world.step();
+        }
+        assert_eq!(taken.len(), 100);
+        world.steps(5000);
+        assert_eq!(world.delivered(1, 0), taken, "what was taken arrives");
+        assert_eq!(world.delivered(0, 0), taken);
+        let node = &mut world.nodes[0];
+        assert!(!node.endpoint.group(node.key).writable());
+        assert_eq!(node.stats().waiting, 0);
+        world.cast(1, b"others go on");
+        let node = &mut world.nodes[0];
+        node.endpoint.group(node.key).send(&RankSet::one(Rank(1)), b"sends too").unwrap();
+        world.steps(500);
+        assert_eq!(world.delivered(0, 1), [b"others go on"]);
+        assert_eq!(world.nodes[1].log.sends.len(), 1);
+    }
+}
+
+#[test]
+fn a_full_window_of_sends_is_refused_and_told_when_it_opens() {
+    for (accelerate, shadow) in [(true, Shadow::Panic), (true, Shadow::Off), (false, Shadow::Off)] {
+        for number_limit in [1 << 40, 1] {
+            let config = Config {
+                accelerate,
+                shadow,
+                window_frames: 16,
+                frame_number_limit: number_limit,
+                ..unpacked()
+            };
+            let mut world = World::new(3, DEFAULT_STACK, &config);
+            // With a limit of one, casts are never writable again: that must not keep sends waiting.
+            world.cast(0, b"first and last");
+            world.steps(500);
+            world.nodes[2].stopped = true;
+            let to = RankSet::one(Rank(2));
+            let mut taken = Vec::new();
+            let node = &mut world.nodes[0];
+            let error = loop {
+                let message = format!("{}", taken.len()).into_bytes();
+                match node.endpoint.group(node.key).send(&to, &message) {
+                    Ok(()) => taken.push(message),
+                    Err(error) => break error,
+                }
+                assert!(taken.len() < 200);
+            };
+            assert_eq!(error, SendError::Full { slowest: Rank(2) });
+            assert_eq!(taken.len(), 8, "half of the window");
+            node.endpoint.group(node.key).send(&RankSet::one(Rank(1)), b"to another").unwrap();
+            world.steps(3000);
+            assert_eq!(writables(&world, 0), 0, "nothing has changed");
+            world.nodes[2].stopped = false;
+            assert!(world.until(20_000, |world| writables(world, 0) == 1));
+            taken.push(b"after".to_vec());
+            let node = &mut world.nodes[0];
+            node.endpoint.group(node.key).send(&to, b"after").unwrap();
+            world.steps(3000);
+            let sends: Vec<&[u8]> =
+                world.nodes[2].log.sends.iter().map(|(_, message)| &message[..]).collect();
+            assert_eq!(sends, taken);
+        }
+    }
+}
+
+#[test]
+fn without_a_free_frame_sends_are_refused_and_later_taken() {
+    for shadow in [Shadow::Panic, Shadow::Off] {
+        let config = Config { control_frames: 16, window_frames: 1024, shadow, ..unpacked() };
+        let mut world = World::new(2, DEFAULT_STACK, &config);
+        let to = RankSet::one(Rank(1));
+        let mut taken = Vec::new();
+        let mut refused = 0;
+        while taken.len() < 300 {
+            let message = format!("{}", taken.len()).into_bytes();
+            let node = &mut world.nodes[0];
+            match node.endpoint.group(node.key).send(&to, &message) {
+                Ok(()) => taken.push(message),
+                Err(SendError::NoFrame(_)) => {
+                    refused += 1;
+                    let before = writables(&world, 0);
+                    assert!(world.until(30_000, |world| writables(world, 0) > before), "{}", taken.len());
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+        assert!(refused > 0 && refused < 200, "told when there is a frame, not before: {refused}");
+        world.steps(10_000);
+        let sends: Vec<&[u8]> = world.nodes[1].log.sends.iter().map(|(_, message)| &message[..]).collect();
+        assert_eq!(sends, taken);
+    }
+}
+
+#[test]
+fn a_transport_that_is_full_gets_its_frames_later_and_loses_none() {
+    let hub = Hub::new(HubOptions { queue_frames_max: 2, ..HubOptions::default() });
+    let config = Config { window_frames: 32, ..unpacked() };
+    let mut world = World::over(&hub, 3, DEFAULT_STACK, &config, &Registry::standard());
+    let messages = cast_all(&mut world, 0, 300);
+    world.steps(5000);
+    for node in 0..3 {
+        assert_eq!(world.delivered(node, 0), messages);
+    }
+}
+
+#[test]
+fn windows_of_a_few_frames_lose_nothing_and_never_stall() {
+    for window in [1, 2, 3, 4, 7] {
+        for members in [1, 2, 3, 7] {
+            for (accelerate, shadow) in [(true, Shadow::Panic), (true, Shadow::Off), (false, Shadow::Off)] {
+                for lost in [0, 3] {
+                    let config = Config { accelerate, shadow, window_frames: window, ..unpacked() };
+                    let mut world = World::new(members, DEFAULT_STACK, &config);
+                    let mut dice = Dice(window * 100 + members as u64);
+                    world.lose = Box::new(move |_, _| lost > 0 && dice.below(10) < lost);
+                    let messages: Vec<Vec<u8>> = (0..40).map(|n: u32| n.to_le_bytes().to_vec()).collect();
+                    for message in &messages {
+                        for node in 0..members {
+                            world.cast(node, message);
+                        }
+                    }
+                    let all = |world: &mut World| {
+                        (0..members).all(|n| world.nodes[n].log.casts.len() == members * messages.len())
+                    };
+                    let done = world.until(200_000, all);
+                    let stats: Vec<_> = world.nodes.iter().map(|node| node.stats()).collect();
+                    assert!(done, "{window} {members} {accelerate} {shadow:?} {lost}: {stats:?}");
+                    for node in 0..members {
+                        for origin in 0..members as u16 {
+                            assert_eq!(world.delivered(node, origin), messages);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Credit rides on the receiver's own casts; the last of them is lost on the way, and then the receiver falls silent.
+#[test]
+fn lost_credit_does_not_stall_a_sender() {
+    for seed in 0..50 {
+        for shadow in [Shadow::Panic, Shadow::Off] {
+            let config = Config { window_frames: 4, shadow, waiting_frames_max: 1024, ..unpacked() };
+            let mut world = World::new(3, DEFAULT_STACK, &config);
+            let mut dice = Dice(seed);
+            world.lose = Box::new(move |_, _| dice.below(10) < 4);
+            let mut other = Dice(seed + 1000);
+            for message in 0..60u32 {
+                world.cast(0, &message.to_le_bytes());
+                if other.below(3) == 0 {
+                    world.cast(1, &message.to_le_bytes());
+                }
+                world.steps(other.below(20) as usize);
+            }
+            let done = world.until(1_000_000, |world| world.delivered(2, 0).len() == 60);
+            let node = &mut world.nodes[0];
+            let dump = node.endpoint.group(node.key).dump();
+            assert!(done, "seed {seed} {shadow:?}: {dump:?} {:?}", node.stats());
+        }
+    }
+}
+
+#[test]
+fn a_lone_message_that_is_lost_is_repaired_without_further_traffic() {
+    for spec in ["NAK:CHKSUM:COM", "UNICAST:NAK:CHKSUM:COM", DEFAULT_STACK] {
+        for (accelerate, shadow) in [(true, Shadow::Panic), (true, Shadow::Off), (false, Shadow::Off)] {
+            let mut world = World::new(3, spec, &Config { accelerate, shadow, ..Config::default() });
+            world.steps(100);
+            let mut lost = 0;
+            world.lose = Box::new(move |_, _| {
+                lost += 1;
+                lost <= 2
+            });
+            world.cast(0, b"alone");
+            world.steps(3000);
+            for node in 1..3 {
+                assert_eq!(world.delivered(node, 0), [b"alone"], "{spec} {accelerate}");
+            }
+            if spec.contains("UNICAST") {
+                let mut lost = 0;
+                world.lose = Box::new(move |_, _| {
+                    lost += 1;
+                    lost <= 2
+                });
+                let node = &mut world.nodes[0];
+                let to = [Rank(1), Rank(2)].into_iter().collect();
+                node.endpoint.group(node.key).send(&to, b"alone").unwrap();
+                world.steps(3000);
+                for node in 1..3 {
+                    assert_eq!(world.nodes[node].log.sends.len(), 1, "{spec} {accelerate}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn sends_reach_only_whom_they_name_in_views_of_every_size() {
+    for members in [1, 2, 3, 5] {
+        for (accelerate, shadow) in [(true, Shadow::Panic), (true, Shadow::Off), (false, Shadow::Off)] {
+            let mut world =
+                World::new(members, DEFAULT_STACK, &Config { accelerate, shadow, ..Config::default() });
+            for set in 1u64..1 << members {
+                let to: RankSet = (0..members).filter(|n| set >> n & 1 == 1).map(Rank::at).collect();
+                let node = &mut world.nodes[0];
+                node.endpoint.group(node.key).send(&to, &set.to_le_bytes()).unwrap();
+                if to.contains(Rank(0)) {
+                    assert_eq!(node.endpoint.deadline(), Time::ZERO, "an own copy waits for the next poll");
+                }
+                world.steps(2);
+            }
+            world.steps(3000);
+            for n in 0..members {
+                let sends: Vec<u64> = world.nodes[n]
+                    .log
+                    .sends
+                    .iter()
+                    .map(|(_, message)| u64::from_le_bytes(message[..].try_into().unwrap()))
+                    .collect();
+                let expected: Vec<u64> = (1u64..1 << members).filter(|set| set >> n & 1 == 1).collect();
+                assert_eq!(sends, expected, "member {n} of {members}");
+                assert_eq!(world.nodes[n].stats().retained, 0);
+            }
+            let node = &mut world.nodes[0];
+            let outside = RankSet::one(Rank::at(members));
+            let error = node.endpoint.group(node.key).send(&outside, b"x");
+            assert_eq!(error, Err(SendError::NotAMember(Rank::at(members))));
+        }
+    }
+    let mut world = World::new(2, "NAK:COM", &Config::default());
+    let node = &mut world.nodes[0];
+    let error = node.endpoint.group(node.key).send(&RankSet::one(Rank(1)), b"x");
+    assert_eq!(error, Err(SendError::NoLayer));
+}
+
+#[test]
+fn a_process_restarted_with_its_old_incarnation_is_told_to_go_and_falls_silent() {
+    for accelerate in [true, false] {
+        let hub = Hub::new(HubOptions::default());
+        let config = Config { accelerate, ..Config::default() };
+        let mut world = World::over(&hub, 3, DEFAULT_STACK, &config, &Registry::standard());
+        for n in 0..20u8 {
+            world.cast(0, &[n]);
+            world.cast(1, &[n]);
+            world.step();
+        }
+        world.steps(500);
+        // Member 1 dies and comes back as if nothing had been.
+        let incarnation = Incarnation(101);
+        let mut endpoint = Endpoint::new(config.clone(), incarnation).unwrap();
+        let local = LocalView::new(view(3, DEFAULT_STACK), incarnation).unwrap();
+        let node = &mut world.nodes[1];
+        node.transport = hub.transport();
+        let channel = node.transport.open(&local, &endpoint.channel_options(3));
+        let channel = match channel {
+            Ok(channel) => channel,
+            Err(_) => {
+                let (old, fresh) = (hub.transport(), hub.transport());
+                drop(old);
+                node.transport = fresh;
+                node.transport.open(&local, &endpoint.channel_options(3)).unwrap()
+            }
+        };
+        node.key = endpoint.install(local, channel, &node.transport.caps(), world.now).unwrap();
+        node.endpoint = endpoint;
+        node.log = Default::default();
+        world.cast(1, b"again from zero");
+        let exited = |world: &mut World| {
+            world.nodes[1].log.events.iter().any(|event| {
+                matches!(event, Event::Exit(ExitReason::Reincarnated { reported, .. }) if *reported >= 10)
+            })
+        };
+        assert!(world.until(10_000, exited), "{:?}", world.nodes[1].log.events);
+        assert!(matches!(world.try_cast(1, b"x"), Err(CastError::Exited(_))));
+        world.record = true;
+        world.nodes[1].sent.clear();
+        world.steps(10_000);
+        assert!(world.nodes[1].sent.is_empty(), "nothing is sent after Exit");
+        assert_eq!(world.nodes[1].endpoint.deadline(), Time::NEVER);
+        for node in [0, 2] {
+            assert_eq!(world.delivered(node, 1).len(), 20, "nobody delivers from the impostor");
+        }
+    }
+}
+
+#[test]
+fn a_member_that_left_sends_and_delivers_nothing() {
+    let mut world = World::new(3, DEFAULT_STACK, &Config::default());
+    world.cast(0, b"one");
+    world.steps(200);
+    let node = &mut world.nodes[1];
+    node.endpoint.group(node.key).leave();
+    world.steps(2);
+    assert!(matches!(world.nodes[1].log.events.last(), Some(Event::Exit(ExitReason::Left))));
+    assert!(matches!(world.try_cast(1, b"x"), Err(CastError::Exited(ExitReason::Left))));
+    world.cast(0, b"two");
+    world.record = true;
+    world.nodes[1].sent.clear();
+    world.steps(1000);
+    assert_eq!(world.delivered(1, 0), [b"one"]);
+    assert_eq!(world.delivered(2, 0), [&b"one"[..], b"two"]);
+    assert!(world.nodes[1].sent.is_empty());
+    assert!(world.nodes[1].endpoint.dropped().exited > 0);
+    assert_eq!(world.nodes[1].endpoint.deadline(), Time::NEVER);
+}
+
+#[test]
+fn early_delay_and_friends_are_durations_and_limits_that_config_checks() {
+    let error = |config: Config| config.check().unwrap_err().to_string();
+    assert!(error(Config { window_frames: 0, ..Config::default() }).contains("window_frames is 0"));
+    assert!(error(Config { frame_number_limit: 0, ..Config::default() }).contains("frame_number_limit"));
+    assert!(error(Config { order_frames_max: 0, ..Config::default() }).contains("order_frames_max"));
+    let config = Config { early_delay: Duration::ZERO, early_frames_max: 0, ..Config::default() };
+    assert_eq!(config.check(), Ok(()));
+}
