@@ -275,7 +275,7 @@ impl Layer for Exhibit {
         for origin in (0..context.view().size()).map(Rank::at) {
             let ones = context.of(h.ones, origin);
             let marked = context.of(h.special, origin);
-            if ones / MARK > marked && ones % MARK == 0 && !self.is("guard") {
+            if ones / MARK > marked && ones.is_multiple_of(MARK) && !self.is("guard") {
                 context.close(h.marks, origin);
             }
             if origin != context.rank() {

@@ -60,7 +60,7 @@ fn a_third_of_all_frames_lost_and_yet_everything_arrives() {
         let mut state = 12345u64;
         world.lose = Box::new(move |_, _| {
             state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-            (state >> 33) % 3 == 0
+            (state >> 33).is_multiple_of(3)
         });
         let messages = numbered(200);
         for message in &messages {

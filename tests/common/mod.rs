@@ -81,13 +81,16 @@ impl Node {
     }
 }
 
+/// Says whether a frame is lost on its way to a member.
+pub type Lose = Box<dyn FnMut(usize, &Received) -> bool>;
+
 pub struct World {
     pub nodes: Vec<Node>,
     pub now: Time,
     /// Whether frames submitted are kept in `Node::sent`.
     pub record: bool,
     /// Decides whether a frame that arrives is lost: by receiver and count.
-    pub lose: Box<dyn FnMut(usize, &Received) -> bool>,
+    pub lose: Lose,
 }
 
 pub fn view(members: usize, spec: &str) -> View {

@@ -54,11 +54,12 @@ impl Stack {
             (0..members).map(row).collect::<Vec<Vec<u64>>>()
         };
         let mut held = rows(shared::HELD);
-        for origin in 0..members {
-            // What has come from its origin both hold; neither needs to report it.
-            let accepted = core.accepted(Rank::at(origin));
-            for reporter in [own, origin] {
-                held[reporter][origin] = held[reporter][origin].max(accepted);
+        for (reporter, row) in held.iter_mut().enumerate() {
+            for (origin, held) in row.iter_mut().enumerate() {
+                // What has come from its origin both hold; neither needs to report it.
+                if reporter == own || reporter == origin {
+                    *held = core.accepted(Rank::at(origin)).max(*held);
+                }
             }
         }
         Stability { held, seen: rows(shared::SEEN) }

@@ -66,7 +66,7 @@ impl Stack {
                 if plan.deliver.is_none() && before.is_none() {
                     self.upcall(kind, origin, number, &list, app);
                 } else {
-                    self.accepted(kind, origin, number, list, before, received.from, app);
+                    self.accepted(kind, origin, number, list, before, app);
                 }
                 true
             }
@@ -90,7 +90,6 @@ impl Stack {
         number: u64,
         list: List,
         before: Option<ShadowRun>,
-        header_from: usize,
         app: &mut dyn Application,
     ) {
         let Ok(plan) = &self.plans[kind as usize] else { return };
@@ -103,9 +102,7 @@ impl Stack {
             core.hold_last(Ordered { origin, number, list: list.clone(), slow: None });
         }
         if let Some(before) = before {
-            let layout = &core.layouts[kind.traffic() as usize];
-            let bytes = list.frame().slice(header_from, list.to());
-            let header = layout.words_of(bytes).map(|words| layout.expand(&words)).unwrap_or(Header::ZERO);
+            let header = core.header_before(kind.traffic(), &list).unwrap_or(Header::ZERO);
             let from_layer = match (kind, core.loop_layer) {
                 (Kind::SelfDeliver, Some(layer)) => layer,
                 _ => self.engine.layers.len(),

@@ -77,7 +77,7 @@ impl Stack {
                         if plan.deliver.is_none() && before.is_none() {
                             self.upcall(Kind::SelfDeliver, own, number, &list, app);
                         } else {
-                            self.accepted(Kind::SelfDeliver, own, number, list, before, header_from, app);
+                            self.accepted(Kind::SelfDeliver, own, number, list, before, app);
                         }
                         continue;
                     }

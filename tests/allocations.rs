@@ -1,0 +1,130 @@
+//! In the steady state nothing is allocated and nothing is copied: casts, deliveries, polls, post-processing, packs.
+
+mod common;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::time::Duration;
+
+use common::World;
+use wadjet::group::{Application, Delivery, Group};
+use wadjet::layers::{DEFAULT_STACK, DEFAULT_STACK_WITH_INTEGRITY};
+use wadjet::transport::Transport;
+use wadjet::{Config, RankSet, Shadow};
+
+/// Counts the allocations of a thread while it is asked to.
+struct Counting;
+
+thread_local! {
+    static ALLOCATIONS: Cell<Option<u64>> = const { Cell::new(None) };
+}
+
+fn note() {
+    ALLOCATIONS.with(|count| count.set(count.get().map(|n| n + 1)));
+}
+
+#[allow(unsafe_code)]
+// SAFETY: every call goes on to the system's allocator unchanged.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        note();
+        // SAFETY: the caller's promises are passed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promises are passed on.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        note();
+        // SAFETY: the caller's promises are passed on.
+        unsafe { System.realloc(pointer, layout, new_size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Counts messages and bytes; keeps nothing.
+#[derive(Default)]
+struct Tally {
+    casts: u64,
+    sends: u64,
+    bytes: u64,
+}
+
+impl Application for Tally {
+    fn cast(&mut self, delivery: &Delivery<'_>, group: &mut Group<'_>) {
+        for message in delivery.messages() {
+            self.casts += 1;
+            self.bytes += message.len() as u64;
+        }
+        group.ack(delivery.id());
+    }
+
+    fn send(&mut self, delivery: &Delivery<'_>, _group: &mut Group<'_>) {
+        self.sends += delivery.len() as u64;
+    }
+}
+
+/// `rounds` rounds in which every member casts `batch` messages, and sends one to its neighbour.
+fn run(world: &mut World, tallies: &mut [Tally], rounds: usize, batch: usize) {
+    let members = world.nodes.len();
+    for round in 0..rounds {
+        world.now = world.now + Duration::from_micros(10);
+        let now = world.now;
+        for (n, tally) in tallies.iter_mut().enumerate() {
+            let node = &mut world.nodes[n];
+            for _ in 0..batch {
+                let mut group = node.endpoint.group(node.key);
+                let mut reservation = group.reserve(64).unwrap();
+                reservation.fill(n as u8);
+                reservation.commit();
+            }
+            let peer = RankSet::one(wadjet::Rank::at((n + 1) % members));
+            if round % 4 == 0 && members > 1 {
+                node.endpoint.group(node.key).send(&peer, &[1; 32]).unwrap();
+            }
+            let endpoint = &mut node.endpoint;
+            node.transport.receive(1024, &mut |received| endpoint.receive(received, now, tally));
+            endpoint.poll(now, tally);
+            while let Some(transmit) = endpoint.transmit() {
+                node.transport.submit(transmit).expect("queues are large");
+            }
+            node.transport.flush();
+            node.transport.reap();
+        }
+    }
+}
+
+#[test]
+fn the_steady_state_allocates_and_copies_nothing() {
+    for spec in [DEFAULT_STACK, DEFAULT_STACK_WITH_INTEGRITY] {
+        for members in [1, 2, 3] {
+            for batch in [1, 7] {
+                let config = Config { shadow: Shadow::Off, ..Config::default() };
+                let mut world = World::new(members, spec, &config);
+                let mut tallies: Vec<Tally> = (0..members).map(|_| Tally::default()).collect();
+                run(&mut world, &mut tallies, 3000, batch);
+                let before: Vec<u64> = tallies.iter().map(|tally| tally.casts).collect();
+                ALLOCATIONS.set(Some(0));
+                run(&mut world, &mut tallies, 3000, batch);
+                let allocations = ALLOCATIONS.take();
+                assert_eq!(allocations, Some(0), "{spec} {members} members, {batch} casts at once");
+                for (n, tally) in tallies.iter().enumerate() {
+                    let delivered = tally.casts - before[n];
+                    let expected = (3000 * batch * members) as u64;
+                    assert!(delivered.abs_diff(expected) <= 20 * (batch * members) as u64, "{delivered}");
+                    assert_eq!(tally.bytes, tally.casts * 64);
+                    let stats = world.nodes[n].stats();
+                    assert_eq!(stats.copies, 0);
+                    assert_eq!(world.nodes[n].transport.counters().copies, 0);
+                    assert!(stats.fast_path.hit_rate() > 0.999, "{:?}", stats.misses);
+                    assert!(tally.sends > 700 || members == 1);
+                }
+            }
+        }
+    }
+}
