@@ -266,8 +266,7 @@ fn task(seat: &Seat, raw: bool, loses: bool) -> Task {
 }
 
 fn loop_options(plan: &Plan) -> LoopOptions {
-    let idle =
-        if plan.transport == TransportKind::Memory { IdleStrategy::Spin } else { IdleStrategy::Adaptive };
+    let idle = if plan.shares_cores() { IdleStrategy::Adaptive } else { IdleStrategy::Spin };
     LoopOptions { idle, ..LoopOptions::default() }
 }
 
@@ -297,7 +296,7 @@ fn stack_party<T: Transport>(seat: &Seat, transport: T) -> Result<StackParty<T>,
     let endpoint = Endpoint::new(config, incarnation)?;
     let application = BenchApplication { workload: Workload::new(task(seat, false, false)) };
     let options = DriverOptions { looping: loop_options(plan), ..DriverOptions::default() };
-    let mut driver = Driver::new(endpoint, application, transport, None, options);
+    let mut driver = Driver::new(endpoint, application, transport, options);
     let key = driver.open(view(seat, false)?)?;
     Ok(StackParty { driver, key })
 }

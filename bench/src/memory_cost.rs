@@ -15,6 +15,36 @@ use crate::histogram::median;
 use crate::memory_stack::StackPair;
 use crate::ticks::Ticks;
 
+/// How a message is cast and delivered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Path {
+    /// By two functions written by hand.
+    #[default]
+    Fused,
+    /// By the compiled plans, each message in an iteration of its own: with its share of polls and post-processing.
+    Fast,
+    /// By the compiled plans, many messages to an iteration, one to a frame.
+    Burst,
+    /// By the compiled plans, many messages to a frame.
+    Packed,
+    /// By the layers, each message in an iteration of its own.
+    Slow,
+}
+
+impl Path {
+    /// The name in JSON and in names of scenarios.
+    pub fn name(self) -> &'static str {
+        match self {
+            Path::Fused => "fused",
+            Path::Fast => "fast",
+            Path::Burst => "burst",
+            Path::Packed => "packed",
+            Path::Slow => "slow",
+        }
+    }
+}
+
 /// One row.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct MemoryCost {
@@ -24,8 +54,8 @@ pub struct MemoryCost {
     pub layers: usize,
     /// Whether there is a checksum.
     pub checksum: bool,
-    /// `fused`, `fast`, `slow` or `packed`.
-    pub path: String,
+    /// How.
+    pub path: Path,
     /// Bytes of a message.
     pub size: usize,
     /// Messages cast at once.
@@ -96,8 +126,8 @@ pub struct Scenario {
     pub stack: String,
     /// Whether there is a checksum.
     pub checksum: bool,
-    /// `fused`, `fast`, `slow` or `packed` (the fast path, many small messages to a frame).
-    pub path: &'static str,
+    /// How.
+    pub path: Path,
     /// Bytes of a message.
     pub size: usize,
     /// Messages cast at once.
@@ -116,8 +146,8 @@ impl Scenario {
     /// If there is no memory for the frames, or the stack cannot be built.
     pub fn make(&self) -> Result<Box<dyn Operation>, Box<dyn Error>> {
         Ok(match self.path {
-            "fused" => Box::new(Fused::new(self.checksum)?),
-            path => Box::new(StackPair::new(&self.stack, path != "slow", self.size, self.messages)?),
+            Path::Fused => Box::new(Fused::new(self.checksum)?),
+            _ => Box::new(StackPair::new(self)?),
         })
     }
 }
@@ -125,20 +155,24 @@ impl Scenario {
 /// All that is measured: the reference, and stacks by number of layers, fast and slow.
 pub fn scenarios() -> Vec<Scenario> {
     let mut scenarios = Vec::new();
-    let mut add = |path: &'static str, layers: usize, checksum: bool| {
-        let stack = if path == "fused" { String::new() } else { stack_of(layers, checksum) };
+    let mut add = |path: Path, layers: usize, checksum: bool| {
+        let stack = if path == Path::Fused { String::new() } else { stack_of(layers, checksum) };
         let number = if layers > 0 { format!("-{layers}") } else { String::new() };
-        let name = format!("{path}{number}{}", if checksum { "-crc" } else { "" });
-        let (size, messages) = if path == "packed" { (1, 256) } else { (64, 1) };
+        let name = format!("{}{number}{}", path.name(), if checksum { "-crc" } else { "" });
+        let (size, messages) = match path {
+            Path::Fused | Path::Fast | Path::Slow => (64, 1),
+            Path::Burst => (64, 16),
+            Path::Packed => (1, 256),
+        };
         scenarios.push(Scenario { name, stack, checksum, path, size, messages });
     };
     for checksum in [false, true] {
-        add("fused", 0, checksum);
-        for path in ["fast", "slow"] {
-            let counts: &[usize] = if checksum { &[8] } else { &[5, 8, 12, 20] };
+        let counts: &[usize] = if checksum { &[8] } else { &[5, 8, 12, 20] };
+        add(Path::Fused, 0, checksum);
+        for path in [Path::Burst, Path::Fast, Path::Slow] {
             counts.iter().for_each(|layers| add(path, *layers, checksum));
         }
-        add("packed", 8, checksum);
+        add(Path::Packed, 8, checksum);
     }
     scenarios
 }
@@ -165,7 +199,7 @@ fn stack_of(layers: usize, checksum: bool) -> String {
 pub fn measure_all() -> Result<Vec<MemoryCost>, Box<dyn Error>> {
     let row = |scenario: Scenario| {
         let (warm_ns, cold_ns) = measure(&mut *scenario.make()?);
-        let (layers, path) = (scenario.layers(), scenario.path.to_owned());
+        let (layers, path) = (scenario.layers(), scenario.path);
         let Scenario { stack, checksum, size, messages, .. } = scenario;
         Ok(MemoryCost { stack, layers, checksum, path, size, messages, warm_ns, cold_ns })
     };

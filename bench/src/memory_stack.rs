@@ -12,7 +12,7 @@ use wadjet::time::Time;
 use wadjet::transport::{Caps, Channel, ChannelId, Received};
 use wadjet::view::{Address, LocalView, Member, View};
 
-use crate::memory_cost::Operation;
+use crate::memory_cost::{Operation, Path, Scenario};
 use crate::party::FastPath;
 
 /// Two members, of whom the first casts.
@@ -48,23 +48,17 @@ impl Application for Count {
 }
 
 impl StackPair {
-    /// A pair over `stack`, that casts `messages` messages of `size` bytes per operation: one, as it comes, or many,
-    /// packed as on a way that is busy.
+    /// A pair over a scenario's stack.
     ///
     /// # Errors
     /// If there is no memory for the frames, or the stack cannot be built.
-    pub fn new(
-        stack: &str,
-        accelerate: bool,
-        size: usize,
-        messages: u32,
-    ) -> Result<StackPair, Box<dyn Error>> {
+    pub fn new(scenario: &Scenario) -> Result<StackPair, Box<dyn Error>> {
         Ok(StackPair {
-            sender: Side::new(stack, accelerate, 0, messages > 1)?,
-            receiver: Side::new(stack, accelerate, 1, false)?,
+            sender: Side::new(scenario, 0)?,
+            receiver: Side::new(scenario, 1)?,
             now: Time::ZERO,
-            size,
-            messages,
+            size: scenario.size,
+            messages: scenario.messages,
         })
     }
 
@@ -124,18 +118,19 @@ impl Operation for StackPair {
 }
 
 impl Side {
-    fn new(stack: &str, accelerate: bool, rank: u64, busy: bool) -> Result<Side, Box<dyn Error>> {
+    fn new(scenario: &Scenario, rank: u64) -> Result<Side, Box<dyn Error>> {
         let member = |n| Member { incarnation: Incarnation(n), address: Address(format!("member {n}")) };
         let view = View {
             group: GroupId::named("the stack in memory"),
             id: ViewId { counter: 1, coordinator: Incarnation(0) },
             members: vec![member(0), member(1)],
-            spec: stack.to_owned(),
+            spec: scenario.stack.clone(),
             wire_version: wadjet::wire::WIRE_VERSION,
             salt: 0,
         };
         let view = LocalView::new(view, Incarnation(rank))?;
-        let config = Config { accelerate, shadow: Shadow::Off, ..Config::default() };
+        let (accelerate, pack) = (scenario.path != Path::Slow, scenario.path == Path::Packed);
+        let config = Config { accelerate, pack, shadow: Shadow::Off, ..Config::default() };
         let mut endpoint = Endpoint::new(config, Incarnation(rank))?;
         let options = endpoint.channel_options(2);
         let pool = |frames| {
@@ -165,7 +160,7 @@ impl Side {
             notes: Vec::new(),
         };
         let key = endpoint.install(view, channel, &caps, Time::ZERO)?;
-        endpoint.set_busy(ChannelId(0), busy);
+        endpoint.set_busy(ChannelId(0), pack && rank == 0);
         Ok(Side { endpoint, key, count: Count::default() })
     }
 
@@ -192,10 +187,9 @@ mod tests {
 
     #[test]
     fn every_measured_stack_delivers_everything_on_the_path_it_is_measured_on() {
-        for scenario in scenarios().iter().filter(|scenario| scenario.path != "fused") {
-            let accelerate = scenario.path != "slow";
-            let mut pair =
-                StackPair::new(&scenario.stack, accelerate, scenario.size, scenario.messages).unwrap();
+        for scenario in scenarios().iter().filter(|scenario| scenario.path != Path::Fused) {
+            let accelerate = scenario.path != Path::Slow;
+            let mut pair = StackPair::new(scenario).unwrap();
             (0..2000).for_each(|_| pair.once());
             pair.settle();
             let all = 2000 * u64::from(scenario.messages);

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::memory_cost::MemoryCost;
+use crate::memory_cost::{MemoryCost, Path};
 use crate::report::{Report, RunReport};
 use crate::workload::Pattern;
 
@@ -129,15 +129,16 @@ fn memory(report: &Report) -> String {
     let mut table = Table::default();
     table.row(["one 64 B cast", "checksum", "layers", "warm ns", "cold ns", "warm vs fused"]);
     for cost in &report.memory_cost {
-        let is_reference = |other: &&MemoryCost| other.path == "fused" && other.checksum == cost.checksum;
-        let fused =
-            report.memory_cost.iter().find(is_reference).filter(|_| ["fast", "slow"].contains(&&*cost.path));
+        let is_reference = |other: &&MemoryCost| other.path == Path::Fused && other.checksum == cost.checksum;
+        let comparable = matches!(cost.path, Path::Burst | Path::Fast | Path::Slow);
+        let fused = report.memory_cost.iter().find(is_reference).filter(|_| comparable);
         table.row([
-            match cost.path.as_str() {
-                "fused" => "hand-fused reference",
-                "fast" => "stack, compiled plan",
-                "packed" => "stack, 1 B casts packed",
-                _ => "stack, layers only",
+            match cost.path {
+                Path::Fused => "hand-fused reference",
+                Path::Burst => "compiled plan, 16 to an iteration",
+                Path::Fast => "compiled plan, 1 to an iteration",
+                Path::Packed => "compiled plan, 1 B casts packed",
+                Path::Slow => "layers only, 1 to an iteration",
             },
             if cost.checksum { "CRC32C" } else { "none" },
             &if cost.layers == 0 { String::new() } else { cost.layers.to_string() },
@@ -177,6 +178,11 @@ fn notes(report: &Report) -> String {
     );
     if report.runs.iter().any(|run| run.shared_cores) {
         say("members shared cores: they yield to each other, and latencies are those of the scheduler.");
+    }
+    if !report.memory_cost.is_empty() {
+        say(
+            "one 64 B cast: both upcalls and all that follows included (own copy, gossip, trimming), no transport.",
+        );
     }
     if report.machine.virtual_machine {
         say("virtual machine: the hypervisor takes time away; p99.9 shows it, whatever the code does.");

@@ -98,7 +98,7 @@ struct Shared {
     parked: AtomicBool,
     stop: AtomicBool,
     ended: AtomicBool,
-    waker: Option<Waker>,
+    waker: Waker,
     message_bytes_max: usize,
 }
 
@@ -165,16 +165,14 @@ impl Shared {
         // Pairs with the fence in `Commands::before_wait`: either this thread sees the driver parked, or the driver
         // sees what this thread did before.
         fence(Ordering::SeqCst);
-        if self.parked.load(Ordering::Relaxed)
-            && let Some(waker) = &self.waker
-        {
-            waker.wake_by_ref();
+        if self.parked.load(Ordering::Relaxed) {
+            self.waker.wake_by_ref();
         }
     }
 }
 
 impl Commands {
-    pub(super) fn new(options: CommandOptions, waker: Option<Waker>) -> Commands {
+    pub(super) fn new(options: CommandOptions, waker: Waker) -> Commands {
         let buffers = ArrayQueue::new(options.commands_max);
         for _ in 0..options.commands_max {
             let put = buffers.push(Vec::with_capacity(options.message_bytes_max));
@@ -266,13 +264,13 @@ mod tests {
 
     const GROUP: GroupKey = GroupKey(0);
 
-    fn commands(commands_max: usize, waker: Option<Waker>) -> Commands {
+    fn commands(commands_max: usize, waker: Waker) -> Commands {
         Commands::new(CommandOptions { commands_max, message_bytes_max: 8 }, waker)
     }
 
     #[test]
     fn the_ring_is_bounded_and_nothing_refused_is_kept() {
-        let mut driver = commands(2, None);
+        let mut driver = commands(2, Waker::noop().clone());
         let handle = driver.handle();
         assert_eq!(handle.cast(GROUP, &[0; 9]), Err(HandleError::TooLong { bytes: 9, limit: 8 }));
         handle.cast(GROUP, b"one").unwrap();
@@ -289,7 +287,7 @@ mod tests {
     #[test]
     fn messages_of_one_thread_stay_in_order_among_those_of_others() {
         const EACH: u32 = 5_000;
-        let mut driver = commands(16, None);
+        let mut driver = commands(16, Waker::noop().clone());
         let handles = [driver.handle(), driver.handle(), driver.handle()];
         std::thread::scope(|scope| {
             for (who, handle) in handles.iter().enumerate() {
@@ -328,7 +326,7 @@ mod tests {
             }
         }
         let bell = Arc::new(Bell::default());
-        let mut driver = commands(4, Some(Waker::from(Arc::clone(&bell))));
+        let mut driver = commands(4, Waker::from(Arc::clone(&bell)));
         let handle = driver.handle();
         handle.cast(GROUP, b"awake").unwrap();
         assert_eq!(bell.0.load(Ordering::Relaxed), 0);
@@ -345,7 +343,7 @@ mod tests {
 
     #[test]
     fn refusals_come_back_by_request_and_the_end_is_told() {
-        let mut driver = commands(4, None);
+        let mut driver = commands(4, Waker::noop().clone());
         let handle = driver.handle();
         let request = handle.cast(GROUP, b"x").unwrap();
         let command = driver.take().unwrap();

@@ -1,6 +1,5 @@
 //! A member: an endpoint and its application in a loop.
 
-use std::task::Waker;
 use std::time::Duration;
 
 use super::commands::{Command, CommandOptions, Commands, Handle};
@@ -52,16 +51,9 @@ pub struct Member<A: Application> {
 }
 
 impl<T: Transport, A: Application> Driver<T, A> {
-    /// A driver that has not run yet. `waker` ends a wait of `transport`; without one a parked driver notices other
-    /// threads when its park time-out is over.
-    pub fn new(
-        endpoint: Endpoint,
-        application: A,
-        transport: T,
-        waker: Option<Waker>,
-        options: DriverOptions,
-    ) -> Driver<T, A> {
-        let commands = Commands::new(options.commands, waker);
+    /// A driver that has not run yet.
+    pub fn new(endpoint: Endpoint, application: A, transport: T, options: DriverOptions) -> Driver<T, A> {
+        let commands = Commands::new(options.commands, transport.waker());
         let member = Member { endpoint, application, commands, held: None };
         Driver { inner: Loop::new(transport, member, options.looping), core: options.core }
     }

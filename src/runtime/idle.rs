@@ -146,7 +146,8 @@ fn waited_nanoseconds(schedule: &File) -> Option<u64> {
 const ASK_INTERVAL: Duration = Duration::from_millis(4);
 /// A core is crowded if this thread waited for it for more than one part in so many.
 const CROWDED_SHARE: u64 = 10;
-/// Idle iterations before an adaptive loop on a crowded core yields.
+/// Idle iterations before an adaptive loop on a crowded core yields. Two members on one core, ping-pong, p50: with 4 it
+/// takes 4.6 us over shared memory and 16 us over UDP, with 32 it takes 7.9 and 35.
 const CROWDED_SPINS: u32 = 4;
 
 #[cfg(test)]

@@ -132,11 +132,14 @@ impl<T: Transport, E: Engine> Loop<T, E> {
         self.transport.reap();
         let received =
             self.transport.receive(self.options.receive_frames_max, &mut |frame| engine.receive(frame, now));
+        // What upcalls cast goes out before the work that can wait.
+        let answered = received > 0 && self.submit();
+        let engine = &mut self.engine;
         for channel in &self.channels {
             engine.set_busy(*channel, self.transport.busy(*channel));
         }
         engine.poll(now);
-        let submitted = self.submit();
+        let submitted = self.submit() || answered;
         self.stats.iterations += 1;
         if received > 0 || submitted {
             self.idler.worked();

@@ -8,7 +8,7 @@
 //! One iteration:
 //!
 //! ```text
-//! clock ─> reap ─> receive (≤ budget frames) ─> busy? ─> poll ─> transmit .. submit ─> flush ─> idle
+//! clock ─> reap ─> receive (≤ budget frames) ─> submit, flush ─> busy? ─> poll ─> submit, flush ─> idle
 //! ```
 
 mod clock;

@@ -1,0 +1,136 @@
+//! Members in threads of their own, driven by the runtime, and cast into from other threads.
+
+use std::collections::VecDeque;
+use std::net::UdpSocket;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread;
+use std::time::Duration;
+
+use wadjet::runtime::{
+    CommandOptions, Driver, DriverOptions, Handle, HandleError, IdleStrategy, LoopOptions,
+};
+use wadjet::transport::udp::{UdpOptions, UdpTransport};
+use wadjet::{
+    Address, Application, Config, Delivery, Endpoint, Group, GroupId, GroupKey, Incarnation, LocalView,
+    Member, RankSet, View, ViewId,
+};
+
+/// Tells another thread what is delivered.
+struct Teller(Sender<(char, Vec<u8>)>);
+
+impl Application for Teller {
+    fn cast(&mut self, delivery: &Delivery<'_>, _group: &mut Group<'_>) {
+        for message in delivery.messages() {
+            self.0.send(('c', message.to_vec())).unwrap();
+        }
+    }
+
+    fn send(&mut self, delivery: &Delivery<'_>, _group: &mut Group<'_>) {
+        for message in delivery.messages() {
+            self.0.send(('s', message.to_vec())).unwrap();
+        }
+    }
+}
+
+fn views() -> Vec<LocalView> {
+    let sockets: Vec<UdpSocket> = (0..2).map(|_| UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
+    let member = |(n, socket): (usize, &UdpSocket)| Member {
+        incarnation: Incarnation(n as u64),
+        address: Address(socket.local_addr().unwrap().to_string()),
+    };
+    let view = View {
+        group: GroupId::named("runtime"),
+        id: ViewId { counter: 1, coordinator: Incarnation(0) },
+        members: sockets.iter().enumerate().map(member).collect(),
+        spec: wadjet::layers::DEFAULT_STACK.to_owned(),
+        wire_version: wadjet::wire::WIRE_VERSION,
+        salt: 0,
+    };
+    (0..2).map(|n| LocalView::new(view.clone(), Incarnation(n)).unwrap()).collect()
+}
+
+type Told = Receiver<(char, Vec<u8>)>;
+
+/// A member that runs until its handle says stop.
+fn start(view: LocalView, idle: IdleStrategy) -> (Handle, GroupKey, Told, thread::JoinHandle<u64>) {
+    let (tell, told) = channel();
+    let (hand, handed) = channel();
+    let thread = thread::spawn(move || {
+        let transport = UdpTransport::new(UdpOptions::default()).unwrap();
+        let endpoint = Endpoint::new(Config::default(), Incarnation(view.rank().0.into())).unwrap();
+        let options = DriverOptions {
+            looping: LoopOptions { idle, ..LoopOptions::default() },
+            commands: CommandOptions { commands_max: 64, message_bytes_max: 4000 },
+            core: None,
+        };
+        let mut driver = Driver::new(endpoint, Teller(tell), transport, options);
+        let key = driver.open(view).unwrap();
+        hand.send((driver.handle(), key)).unwrap();
+        driver.run().unwrap();
+        driver.loop_stats().parks
+    });
+    let (handle, key) = handed.recv().unwrap();
+    (handle, key, told, thread)
+}
+
+fn put(handle: &Handle, key: GroupKey, message: &[u8]) {
+    while let Err(error) = handle.cast(key, message) {
+        assert_eq!(error, HandleError::Full(64));
+        thread::yield_now();
+    }
+}
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+#[test]
+fn what_other_threads_cast_and_send_is_delivered_in_order_by_parked_members() {
+    const MESSAGES: u32 = 3000;
+    // Longer than the test may take: only the waker and arriving frames can end a wait in time.
+    let idle = IdleStrategy::Park { spins: 10, timeout: PATIENCE * 10 };
+    let members: Vec<_> = views().into_iter().map(|view| start(view, idle)).collect();
+    thread::scope(|scope| {
+        for (handle, key, ..) in &members {
+            scope.spawn(move || (0..MESSAGES).for_each(|n| put(handle, *key, &n.to_le_bytes())));
+        }
+    });
+    members[0].0.send(members[0].1, &RankSet::one(wadjet::Rank(1)), b"to one").unwrap();
+    for (rank, (_, _, told, _)) in members.iter().enumerate() {
+        let mut streams = [VecDeque::new(), VecDeque::new()];
+        let mut sent = 0;
+        for _ in 0..2 * MESSAGES as usize + rank {
+            match told.recv_timeout(PATIENCE).unwrap() {
+                ('s', message) => {
+                    assert_eq!(message, b"to one");
+                    sent += 1;
+                }
+                (_, message) => {
+                    let number = u32::from_le_bytes(message.try_into().unwrap());
+                    // Two senders, each in order: a number goes to the stream that expects it.
+                    let stream = streams.iter_mut().find(|stream| stream.len() == number as usize);
+                    stream.expect("in order and once").push_back(number);
+                }
+            }
+        }
+        assert_eq!((streams.map(|stream| stream.len()), sent), ([MESSAGES as usize; 2], rank));
+    }
+    for (handle, key, _, thread) in members {
+        handle.stop();
+        assert!(thread.join().unwrap() > 0, "the member parked");
+        assert_eq!(handle.cast(key, b"late"), Err(HandleError::Ended));
+    }
+}
+
+#[test]
+fn what_the_group_never_takes_comes_back_by_its_request() {
+    let mut views = views();
+    views.truncate(1);
+    let (handle, key, told, thread) = start(views.remove(0), IdleStrategy::Adaptive);
+    let long = handle.cast(key, &[1; 3000]).unwrap();
+    handle.cast(key, b"short").unwrap();
+    assert_eq!(told.recv_timeout(PATIENCE).unwrap().1, b"short", "a refused message holds nobody up");
+    let refusal = handle.refusal().unwrap();
+    assert_eq!(refusal.request, long);
+    assert!(refusal.why.contains("3000 bytes"), "{}", refusal.why);
+    handle.stop();
+    thread.join().unwrap();
+}
