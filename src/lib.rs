@@ -22,5 +22,15 @@ pub use config::{Config, Shadow};
 pub use endpoint::{Endpoint, GroupKey};
 pub use group::{Application, CastError, Delivery, Event, Group, SendError, Ticket};
 pub use id::{GroupId, Incarnation, Rank, RankSet, ViewId};
+pub use stack::run::InstallError;
 pub use time::Time;
 pub use view::{Address, LocalView, Member, View};
+
+/// The examples in the documents, compiled and run like all others.
+#[cfg(doctest)]
+mod documents {
+    #[doc = include_str!("../docs/guide.md")]
+    struct Guide;
+    #[doc = include_str!("../docs/layers.md")]
+    struct Layers;
+}

@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use crate::id::{GroupId, Incarnation, MEMBERS_MAX, Rank, ViewId};
+use crate::id::{GroupId, Hasher64, Incarnation, MEMBERS_MAX, Rank, ViewId};
+use crate::wire::WIRE_VERSION;
 
 /// Where a member can be reached. What the text means is the transport's affair: `ip:port` for udp, a name for shm.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -38,6 +39,34 @@ pub struct View {
     pub wire_version: u8,
     /// Chosen by the coordinator; enters every cookie.
     pub salt: u64,
+}
+
+impl View {
+    /// The view of a group whose members are all named at the start, in rank order; `spec` names the stack. Members
+    /// that are given the same three have the same view: the first member counts as its coordinator.
+    ///
+    /// ```
+    /// use wadjet::{Address, GroupId, Incarnation, Member, View};
+    ///
+    /// let member = |own: u64| Member { incarnation: Incarnation(own), address: Address(format!("127.0.0.1:{own}")) };
+    /// let view = View::fixed(GroupId::named("orders"), vec![member(7001), member(7002)], "LOCAL:NAK:CHKSUM:COM");
+    /// assert_eq!(view.id.coordinator, Incarnation(7001));
+    /// ```
+    pub fn fixed(group: GroupId, members: Vec<Member>, spec: &str) -> View {
+        let mut salt = Hasher64::new(0x7361_6c74_0000_0001);
+        members.iter().for_each(|member| salt.word(member.incarnation.0));
+        View {
+            group,
+            id: ViewId {
+                counter: 1,
+                coordinator: members.first().map_or(Incarnation(0), |first| first.incarnation),
+            },
+            members,
+            spec: spec.to_owned(),
+            wire_version: WIRE_VERSION,
+            salt: salt.finish(),
+        }
+    }
 }
 
 /// Why a view cannot be used.
