@@ -309,6 +309,33 @@ impl Endpoint {
         *slots.word_mut(at) ^= seed.rotate_left(17) | 1;
     }
 
+    /// How many words the slot file has.
+    ///
+    /// # Panics
+    /// If the key is another endpoint's.
+    #[cfg(feature = "laboratory")]
+    pub fn slot_words(&self, key: GroupKey) -> u32 {
+        self.stacks[key.0 as usize].core().slots.words() as u32
+    }
+
+    /// What a word of the slot file is, as far as it can be told: `of 1: cast-deliver word 0`, say.
+    ///
+    /// # Panics
+    /// If the key is another endpoint's.
+    #[cfg(feature = "laboratory")]
+    pub fn slot_name(&self, key: GroupKey, at: u32) -> String {
+        self.stacks[key.0 as usize].core().slot_name(at)
+    }
+
+    /// Changes the bits of `mask` in one word of the slot file.
+    ///
+    /// # Panics
+    /// If the key is another endpoint's, or there is no such word.
+    #[cfg(feature = "laboratory")]
+    pub fn scramble_word(&mut self, key: GroupKey, at: u32, mask: u64) {
+        *self.stacks[key.0 as usize].engine.core.slots.word_mut(at) ^= mask;
+    }
+
     /// This member's rank in a group.
     ///
     /// # Panics

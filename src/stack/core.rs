@@ -494,6 +494,58 @@ impl Core {
     }
 }
 
+#[cfg(feature = "laboratory")]
+impl Core {
+    /// What a word of the slot file is: fixed words, matrices and tallies by name, other slots of layers by place.
+    pub(crate) fn slot_name(&self, at: u32) -> String {
+        let first = self.slots.member(Rank(0));
+        if at < first {
+            let tally = self.tallies.iter().find(|t| t.kind == GuardKind::CastSend && t.base == at);
+            return match (at, tally) {
+                (fixed::CAST_SEND_GUARD, _) => "cast-send guard".to_string(),
+                (fixed::CAST_SEND_HITS, _) => "cast-send hits".to_string(),
+                (fixed::CAST_SEND_WORDS..fixed::OWN_FREE, _) => {
+                    format!("cast-send word {}", at - fixed::CAST_SEND_WORDS)
+                }
+                (_, Some(tally)) => format!("{} {}", self.names[tally.layer], tally.name),
+                _ => format!("slot {}", at - fixed::OWN_FREE),
+            };
+        }
+        let stride = if self.view.size() > 1 { self.slots.member(Rank(1)) - first } else { u32::MAX };
+        let (rank, at) = ((at - first) / stride, (at - first) % stride);
+        let members = self.view.size() as u32;
+        let matrix = |slot: &MatrixSlot| (slot.0..slot.0 + members).contains(&at).then(|| at - slot.0);
+        let gossip = self.gossip.definitions.iter().find_map(|g| Some((&g.name, matrix(&g.matrix)?)));
+        let tally = self.tallies.iter().find(|t| t.kind != GuardKind::CastSend && t.base == at);
+        let what = match at {
+            fixed::CAST_DELIVER_GUARD => "cast-deliver guard".to_string(),
+            fixed::CAST_ACCEPT_HITS => "cast-accept hits".to_string(),
+            fixed::CAST_DELIVER_HITS => "cast-deliver hits".to_string(),
+            fixed::NEWEST_REPORT => "newest report".to_string(),
+            fixed::SEND_SEND_GUARD => "send-send guard".to_string(),
+            fixed::SEND_SEND_HITS => "send-send hits".to_string(),
+            fixed::SEND_DELIVER_GUARD => "send-deliver guard".to_string(),
+            fixed::SEND_DELIVER_HITS => "send-deliver hits".to_string(),
+            fixed::CAST_DELIVER_WORDS..fixed::CAST_DELIVER_HITS => {
+                format!("cast-deliver word {}", at - fixed::CAST_DELIVER_WORDS)
+            }
+            fixed::SEND_SEND_WORDS..fixed::SEND_DELIVER_GUARD => {
+                format!("send-send word {}", at - fixed::SEND_SEND_WORDS)
+            }
+            fixed::SEND_DELIVER_WORDS..fixed::MEMBER_FREE => {
+                format!("send-deliver word {}", at - fixed::SEND_DELIVER_WORDS)
+            }
+            fixed::MEMBER_FREE.. => match (gossip, tally) {
+                (Some((name, subject)), _) => format!("{name} about {subject}"),
+                (_, Some(tally)) => format!("{} {}", self.names[tally.layer], tally.name),
+                _ => format!("member slot {}", at - fixed::MEMBER_FREE),
+            },
+            _ => "spare".to_string(),
+        };
+        format!("of {rank}: {what}")
+    }
+}
+
 fn put(word: &mut u64, home: FieldHome, value: u64) {
     let mask = home.mask << home.shift;
     *word = (*word & !mask) | ((value & home.mask) << home.shift);
