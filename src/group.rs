@@ -257,6 +257,11 @@ impl<'g> Group<'g> {
         self.stack.payload_max()
     }
 
+    /// The longest message that can be sent, in bytes: headers of sends and casts differ.
+    pub fn send_bytes_max(&self) -> usize {
+        self.stack.send_payload_max()
+    }
+
     /// The view.
     pub fn view(&self) -> &LocalView {
         &self.stack.core().view

@@ -35,6 +35,10 @@ impl Stack {
         self.payload_max
     }
 
+    pub(crate) fn send_payload_max(&self) -> usize {
+        self.send_payload_max
+    }
+
     pub(crate) fn exited(&self) -> Option<ExitReason> {
         self.exited
     }

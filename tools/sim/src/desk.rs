@@ -109,7 +109,7 @@ impl Desk<'_> {
 impl Desk<'_> {
     /// Issues `item`, or gives it up; returns false if it was refused for the time being.
     fn try_to_issue(&mut self, item: Item, group: &mut Group<'_>) -> bool {
-        let (name, limit) = (item.name, group.message_bytes_max());
+        let (name, limit) = (item.name, limit(item.name.traffic, group));
         let length = self.workload.length(self.seed, name, limit);
         let reserve = self.happens(name, self.workload.reserve, "reserve");
         let mut payload = std::mem::take(&mut self.papers.buffer);
@@ -147,7 +147,7 @@ impl Desk<'_> {
     }
 
     fn try_oversize(&mut self, traffic: Traffic, group: &mut Group<'_>) {
-        let limit = group.message_bytes_max();
+        let limit = limit(traffic, group);
         let payload = vec![0; limit + 1];
         let refusal = match traffic {
             Traffic::Send => refusal_of_send(group.send(&RankSet::one(Rank(0)), &payload)),
@@ -246,6 +246,14 @@ impl Desk<'_> {
                 }
             }
         }
+    }
+}
+
+/// The longest message of its kind.
+fn limit(traffic: Traffic, group: &Group<'_>) -> usize {
+    match traffic {
+        Traffic::Cast => group.message_bytes_max(),
+        Traffic::Send => group.send_bytes_max(),
     }
 }
 

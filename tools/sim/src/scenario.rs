@@ -181,9 +181,12 @@ const STACKS: &[&str] = &[
     "STABLE:FC:UNICAST:LOCAL:NAK:CHKSUM:COM",
     "STABLE:FC:UNICAST:LOCAL:NAK:CHKSUM:COM",
     "CHK_FIFO:STABLE:FC:UNICAST:LOCAL:NAK:CHKSUM:COM",
+    "CHK_FIFO(wire=yes):STABLE:CHK_FIFO:FC:CHK_FIFO(wire=yes):UNICAST:CHK_FIFO:LOCAL:NAK:CHKSUM:COM",
     "COUNT:STABLE:FC:COUNT:UNICAST:TRACE:LOCAL:NAK:COUNT:CHKSUM:COM",
     "FC:STABLE:UNICAST:LOCAL:NAK:CHKSUM:COM",
     "STABLE:FC:LOCAL:NAK:UNICAST:CHKSUM:COM",
+    "STABLE(ask_us=300,report_us=100):FC(window=5):UNICAST(window=3,repeat_us=200):LOCAL:NAK(window=7,repair_us=20,status_us=100):CHKSUM:COM",
+    "STABLE:UNICAST:LOCAL:NAK(repair_us=5000,status_us=20000,backoff_us=100000):CHKSUM:COM",
 ];
 
 const MICROSECOND: u64 = 1_000;
@@ -281,9 +284,17 @@ fn on_links(random: &mut Random, setup: &mut Setup, mut change: impl FnMut(&mut 
 fn calm(random: &mut Random, members: Option<usize>) -> Setup {
     let mut setup = quiet_world(random, members);
     if random.below(3) == 0 {
-        setup.medium = Medium::InPlace;
+        go_in_place(random, &mut setup);
     }
     setup
+}
+
+/// A medium that keeps bytes whole needs no checksum, but may have one.
+fn go_in_place(random: &mut Random, setup: &mut Setup) {
+    setup.medium = Medium::InPlace;
+    if random.below(2) == 0 {
+        setup.stack = setup.stack.replace("CHKSUM:", "");
+    }
 }
 
 fn loss(random: &mut Random, members: Option<usize>) -> Setup {
@@ -362,7 +373,7 @@ fn swarm(random: &mut Random, members: Option<usize>) -> Setup {
     setup.accelerated = random.below(4) > 0;
     setup.shadow = random.below(4) == 0;
     if random.below(8) == 0 {
-        setup.medium = Medium::InPlace;
+        go_in_place(random, &mut setup);
     }
     let mut some = |of: u64| random.below(of) == 0;
     let (loses, bursts, duplicates, reorders) = (some(2), some(4), some(3), some(3));

@@ -278,6 +278,10 @@ impl<'w> World<'w> {
         counters.work.microseconds = self.agenda.now() / 1000;
         for member in &self.members {
             member.count(&mut counters.endpoint);
+            // Checking layers complain of what lower ones should have prevented.
+            for problem in &member.papers.problems {
+                violations.push(Violation::of("problem", format!("at m{}: {problem}", member.rank + 1)));
+            }
             for divergence in member.endpoint.divergences(member.key) {
                 violations.push(Violation::of("shadow", format!("at m{}: {divergence}", member.rank + 1)));
             }

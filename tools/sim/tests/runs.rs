@@ -1,0 +1,141 @@
+//! What the simulator itself promises: the scenarios pass, a seed replays, and what is wrong is found.
+
+use wadjet_oracle::{Content, Event, History, Incarnation, Promises, What, check};
+use wadjet_sim::{Check, Overrides, SCENARIOS, Scenario, SwarmOptions, run, run_checked, run_setup, swarm};
+
+fn options(check: Check) -> SwarmOptions {
+    SwarmOptions { overrides: Overrides::default(), check, threads: 2, failures_max: 1, progress: false }
+}
+
+#[test]
+fn every_scenario_passes_replays_and_delivers_the_same_without_acceleration() {
+    for scenario in SCENARIOS.iter().filter(|scenario| scenario.name != "wrap") {
+        let report = swarm(0..24, scenario, &options(Check::All));
+        assert!(report.passed(), "{} {:#?}", scenario.name, report.failures);
+        assert_eq!(report.seeds_run, 24);
+    }
+}
+
+#[test]
+fn gossip_counters_wrap() {
+    let outcome = run(1, Scenario::named("wrap").unwrap(), &Overrides::default());
+    assert_eq!(outcome.violations, []);
+    assert!(outcome.counters.work.casts > 1 << 16);
+}
+
+#[test]
+fn two_seeds_are_two_worlds() {
+    let scenario = Scenario::named("swarm").unwrap();
+    let digests: Vec<u64> = (0..8).map(|seed| run(seed, scenario, &Overrides::default()).digest).collect();
+    assert!(digests.iter().enumerate().all(|(at, digest)| !digests[..at].contains(digest)), "{digests:?}");
+}
+
+#[test]
+fn worlds_of_every_size_run() {
+    let scenario = Scenario::named("loss").unwrap();
+    for members in [1, 2, 7, 16] {
+        let overrides = Overrides { members: Some(members), ..Overrides::default() };
+        let outcome = run(3, scenario, &overrides);
+        assert_eq!(outcome.violations, [], "{members} members");
+    }
+}
+
+/// A run's history after `tamper` changed it, given the places of its deliveries.
+fn tampered(tamper: impl FnOnce(&mut Vec<Event>, &[usize])) -> Vec<&'static str> {
+    let scenario = Scenario::named("calm").unwrap();
+    let (mut events, deliveries) = (0..)
+        .map(|seed| run(seed, scenario, &Overrides::default()).history.events)
+        .map(|events| {
+            let foreign = |at: &usize| {
+                let Event { member, what, .. } = &events[*at];
+                matches!(what, What::CastDelivered { origin, .. } if origin != member)
+            };
+            let deliveries: Vec<usize> = (0..events.len()).filter(foreign).collect();
+            (events, deliveries)
+        })
+        .find(|(_, deliveries)| deliveries.len() > 20)
+        .expect("an endless supply");
+    tamper(&mut events, &deliveries);
+    let verdict = check(&History { events }, &Promises::reliable_fifo().quiescent());
+    verdict.into_iter().map(|violation| violation.property).collect()
+}
+
+#[test]
+fn the_oracle_accepts_a_real_run_and_notices_each_change_to_it() {
+    assert_eq!(tampered(|_, _| {}), [""; 0]);
+    let lost = tampered(|events, at| {
+        events.remove(at[7]);
+    });
+    assert!(lost.contains(&"completeness"), "{lost:?}");
+    let doubled = tampered(|events, at| {
+        let event = events[at[7]].clone();
+        events.insert(at[9], event);
+    });
+    assert!(doubled.contains(&"no-duplicates"), "{doubled:?}");
+    let changed = tampered(|events, at| {
+        if let What::CastDelivered { content, .. } = &mut events[at[7]].what {
+            *content = Content { hash: content.hash ^ 1, ..*content };
+        }
+    });
+    assert_eq!(changed, ["no-creation"]);
+    let foreign = tampered(|events, at| events[at[7]].member = Incarnation(99));
+    assert!(foreign.contains(&"lifetime") && foreign.contains(&"completeness"), "{foreign:?}");
+    let swapped = tampered(|events, at| {
+        let same = |one: &usize, other: &usize| {
+            let (one, other) = (&events[*one], &events[*other]);
+            matches!((&one.what, &other.what), (
+                What::CastDelivered { origin: a, sequence: m, .. },
+                What::CastDelivered { origin: b, sequence: n, .. },
+            ) if one.member == other.member && a == b && m != n)
+        };
+        let (one, other) = at
+            .iter()
+            .flat_map(|one| at.iter().map(move |other| (*one, *other)))
+            .find(|(one, other)| same(one, other))
+            .expect("somebody delivers two casts of somebody");
+        let what = events[one].what.clone();
+        events[one].what = events[other].what.clone();
+        events[other].what = what;
+    });
+    assert!(swapped.contains(&"fifo"), "{swapped:?}");
+}
+
+#[test]
+fn scrambled_slots_are_noticed() {
+    let scenario = Scenario::named("calm").unwrap();
+    let mut noticed = 0;
+    for seed in 0..40 {
+        let mut setup = scenario.setup(seed, &Overrides::default());
+        let members = setup.members;
+        setup.faults.poisons = (1..40).map(|at| (at as usize % members, at * 5_000)).collect();
+        noticed += usize::from(!run_setup(seed, "calm", setup).violations.is_empty());
+    }
+    // A word may be unused, or not used any more.
+    assert!(
+        noticed >= 30,
+        "slots are what layers and plans use: {noticed} of 40 runs with scrambled slots failed"
+    );
+}
+
+#[test]
+fn a_run_that_cannot_end_is_a_violation_with_every_member_s_state() {
+    let scenario = Scenario::named("calm").unwrap();
+    let mut setup = scenario.setup(1, &Overrides::default());
+    setup.faults.heals = false;
+    setup.medium = wadjet_sim::Medium::Datagrams;
+    for link in &mut setup.faults.links {
+        link.loss = 1_000_000;
+    }
+    let outcome = run_setup(1, "calm", setup);
+    let liveness = outcome.violations.iter().find(|violation| violation.property == "liveness").unwrap();
+    assert!(liveness.excerpt.contains("m1: ") && liveness.excerpt.contains("NAK: "), "{liveness}");
+    assert!(outcome.violations.iter().any(|violation| violation.property == "completeness"));
+}
+
+#[test]
+fn a_checked_run_compares() {
+    let scenario = Scenario::named("loss").unwrap();
+    let outcome = run_checked(5, scenario, &options(Check::All));
+    assert_eq!(outcome.violations, []);
+    assert!(!outcome.streams.is_empty());
+}
