@@ -172,7 +172,9 @@ fn notes(report: &Report) -> String {
         "stack: packs messages while the way is busy; every delivery is checked for loss, repetition, order and bytes.",
     );
     say("p50..p99.9: ping-pong the round trip; otherwise one way from the intended time of sending.");
-    say("M msg/s: messages of others delivered at one receiver (own copies not counted); ping-pong: rounds.");
+    say(
+        "M msg/s: messages of others delivered at one receiver (own copies not counted), the median block; ping-pong: rounds.",
+    );
     say(
         "frames, calls: all members' frames and system calls per such message. allocs, copies: all members', whole run.",
     );

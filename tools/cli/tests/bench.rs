@@ -21,8 +21,17 @@ fn runs(arguments: &[&str]) -> Vec<Value> {
 fn each_transport_delivers_everything_raw_and_through_the_stack() {
     for transport in ["memory", "shm", "udp"] {
         for pattern in ["pingpong", "stream", "all-to-all"] {
-            let arguments =
-                ["--transport", transport, "--pattern", pattern, "--vs-raw", "--messages", "3000"];
+            let arguments = [
+                "--transport",
+                transport,
+                "--pattern",
+                pattern,
+                "--vs-raw",
+                "--blocks",
+                "60",
+                "--messages",
+                "3000",
+            ];
             let runs = runs(&arguments);
             let [raw, stack] = &runs[..] else { panic!("{transport} {pattern}: {} runs", runs.len()) };
             assert_eq!((&raw["raw"], &stack["raw"]), (&Value::Bool(true), &Value::Bool(false)));
