@@ -35,6 +35,12 @@ impl Spot {
         (words[usize::from(self.word)] >> self.shift) & self.mask
     }
 
+    /// The gossip that rides here.
+    fn gossip(self, layout: &Layout) -> &str {
+        let place = Place::Word { word: self.word, shift: self.shift };
+        layout.gossips().iter().find(|(_, at)| *at == place).map_or("nothing", |(name, _)| name)
+    }
+
     #[inline]
     pub(crate) fn write(self, words: &mut [u64], value: u64) {
         words[usize::from(self.word)] |= (value & self.mask) << self.shift;
@@ -426,7 +432,8 @@ impl Plan {
             let verb = verb("write    word", "check    word");
             lines.push(format!("{verb} {word} & {mask:#018x} = its slot ({})", fields(word)));
         }
-        for (gossip, (name, _)) in self.gossips.iter().zip(layout.gossips()) {
+        let gossips = self.gossips.iter().map(|gossip| (gossip, gossip.spot.gossip(layout)));
+        for (gossip, name) in gossips.clone() {
             if !delivers {
                 lines.push(format!("write    {name} at word {} bit {}", gossip.spot.word, gossip.spot.shift));
             }
@@ -443,7 +450,7 @@ impl Plan {
             counting.map(|tally| format!("{}: {}", names[tally.layer], tally.name)).collect();
         let counted = if counting.is_empty() { String::new() } else { format!(" ({})", counting.join("; ")) };
         lines.push(format!("advance  hits by 1{counted}"));
-        for (gossip, (name, _)) in self.gossips.iter().zip(layout.gossips()) {
+        for (gossip, name) in gossips {
             if delivers {
                 lines.push(format!(
                     "merge    {name} from word {} bit {}",

@@ -21,7 +21,7 @@ use crate::scenario::{Medium, Setup};
 /// The view of a run.
 pub(crate) fn view(seed: u64, setup: &Setup) -> View {
     let mut random = Random::new(seed, "view");
-    let incarnations: Vec<u64> = (0..setup.members).map(|_| random.next()).collect();
+    let incarnations: Vec<u64> = (0..setup.members).map(|_| random.word()).collect();
     let member = |number: &u64| ViewMember {
         incarnation: Incarnation(*number),
         address: Address(format!("simulated:{number:x}")),
@@ -32,7 +32,7 @@ pub(crate) fn view(seed: u64, setup: &Setup) -> View {
         members: incarnations.iter().map(member).collect(),
         spec: setup.stack.clone(),
         wire_version: WIRE_VERSION,
-        salt: random.next(),
+        salt: random.word(),
     }
 }
 
@@ -136,7 +136,7 @@ pub(crate) fn intruders(seed: u64, setup: &Setup, view: &View) -> Vec<Rc<[u8]>> 
     let mut random = Random::new(seed, "intruders");
     for _ in 0..8 {
         let length = random.below(setup.frame_bytes as u64 + 1);
-        frames.push((0..length).map(|_| random.next() as u8).collect());
+        frames.push((0..length).map(|_| random.word() as u8).collect());
     }
     // In no particular order.
     for at in (1..frames.len()).rev() {

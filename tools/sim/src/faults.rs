@@ -80,7 +80,7 @@ impl Damage {
     pub(crate) fn draw(random: &mut Random) -> Damage {
         use DamageKind::*;
         let kind = *random.pick(&[Flip, Flip, FlipHeader, FlipHeader, Truncate, Extend, Zero, Rubbish]);
-        Damage { kind, seed: random.next() }
+        Damage { kind, seed: random.word() }
     }
 
     /// Damages `bytes`; the result differs from what was there.
@@ -94,7 +94,7 @@ impl Damage {
             DamageKind::Truncate => bytes.truncate(random.below(length.max(1) as u64) as usize),
             DamageKind::Extend => {
                 let more = random.between(1, 64).min(limit.saturating_sub(length) as u64);
-                bytes.extend((0..more).map(|_| random.next() as u8));
+                bytes.extend((0..more).map(|_| random.word() as u8));
             }
             DamageKind::Zero if length > 0 => {
                 let from = random.below(length as u64) as usize;
@@ -104,7 +104,7 @@ impl Damage {
             DamageKind::Zero | DamageKind::Rubbish => {
                 let length = random.below(limit as u64 + 1);
                 bytes.clear();
-                bytes.extend((0..length).map(|_| random.next() as u8));
+                bytes.extend((0..length).map(|_| random.word() as u8));
             }
         }
         if *bytes == before {
@@ -192,7 +192,7 @@ mod tests {
         let mut random = Random::new(3, "damage");
         for round in 0..20_000 {
             let length = random.below(200) as usize;
-            let frame: Vec<u8> = (0..length).map(|_| (random.next() & round) as u8).collect();
+            let frame: Vec<u8> = (0..length).map(|_| (random.word() & round) as u8).collect();
             let mut damaged = frame.clone();
             Damage::draw(&mut random).apply(&mut damaged, 200);
             assert_ne!(damaged, frame);

@@ -16,7 +16,7 @@ impl Random {
 
     /// 64 random bits.
     #[inline]
-    pub fn next(&mut self) -> u64 {
+    pub fn word(&mut self) -> u64 {
         let s = &mut self.0;
         let result = s[0].wrapping_add(s[3]).rotate_left(23).wrapping_add(s[0]);
         let t = s[1] << 17;
@@ -36,7 +36,7 @@ impl Random {
     #[inline]
     pub fn below(&mut self, bound: u64) -> u64 {
         assert!(bound > 0, "nothing is below zero");
-        ((u128::from(self.next()) * u128::from(bound)) >> 64) as u64
+        ((u128::from(self.word()) * u128::from(bound)) >> 64) as u64
     }
 
     /// A number from `low` to `high`, both included.
@@ -47,7 +47,7 @@ impl Random {
         assert!(low <= high, "{low} is above {high}");
         match (high - low).checked_add(1) {
             Some(width) => low + self.below(width),
-            None => self.next(),
+            None => self.word(),
         }
     }
 
@@ -94,12 +94,12 @@ mod tests {
     #[test]
     fn a_seed_means_the_same_for_ever() {
         let mut random = Random::new(7, "network");
-        let first: Vec<u64> = (0..3).map(|_| random.next()).collect();
+        let first: Vec<u64> = (0..3).map(|_| random.word()).collect();
         assert_eq!(first, [7_189_548_806_214_266_712, 9_637_443_769_396_625_194, 7_814_867_040_648_478_919]);
         let mut again = Random::new(7, "network");
-        assert_eq!(again.next(), first[0]);
-        assert_ne!(Random::new(7, "workload").next(), first[0]);
-        assert_ne!(Random::new(8, "network").next(), first[0]);
+        assert_eq!(again.word(), first[0]);
+        assert_ne!(Random::new(7, "workload").word(), first[0]);
+        assert_ne!(Random::new(8, "network").word(), first[0]);
     }
 
     #[test]

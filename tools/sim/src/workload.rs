@@ -146,7 +146,7 @@ fn addressees(random: &mut Random, rank: usize, members: usize) -> u64 {
     }
     match random.below(10) {
         0 => others,
-        1..=3 => others & random.next(),
+        1..=3 => others & random.word(),
         _ => {
             let mut to = random.below(members as u64 - 1);
             to += u64::from(to >= rank as u64);
