@@ -6,10 +6,12 @@ use common::{Dice, World, view};
 use wadjet::accel::cookie::cookie;
 use wadjet::endpoint::Dropped;
 use wadjet::layers::{DEFAULT_STACK, DEFAULT_STACK_WITH_INTEGRITY};
+use wadjet::transport::Transport;
+use wadjet::transport::memory::{Hub, HubOptions};
 use wadjet::wire::control::{GossipRow, Missing};
 use wadjet::wire::full::{Identification, NO_CONTROL, PREFIX_BYTES, Prefix, STACK_CONTROL};
 use wadjet::wire::{COOKIE_MASK, FULL_FLAG, PACK_FLAG, Traffic, WIRE_VERSION};
-use wadjet::{Config, Event, GroupId, Incarnation, Rank, RankSet, Shadow, ViewId};
+use wadjet::{Config, Event, GroupId, Incarnation, LocalView, Rank, RankSet, Shadow, ViewId};
 
 /// Frames as they really are: fast and full casts, packs, sends, gossip, repair requests.
 fn samples(spec: &str) -> Vec<Vec<u8>> {
@@ -446,4 +448,34 @@ fn frames_far_ahead_are_not_kept() {
         assert!(world.nodes[0].counted("UNICAST", "beyond the window") >= 5000);
         works(&mut world, "far ahead");
     }
+}
+
+/// An endpoint for which every cookie stands for two things (the same view installed twice, once without a network): it
+/// drops frames that it cannot tell apart, and gets them all the same, repaired with full identification.
+#[test]
+fn frames_whose_cookies_collide_are_repaired_with_full_identification() {
+    let mut world = World::new(3, DEFAULT_STACK, &Config::default());
+    let nowhere = Hub::new(HubOptions::default());
+    let node = &mut world.nodes[0];
+    let local = LocalView::new(view(3, DEFAULT_STACK), Incarnation(100)).unwrap();
+    let mut elsewhere = nowhere.transport();
+    let channel = elsewhere.open(&local, &node.endpoint.channel_options(3)).unwrap();
+    node.endpoint.install(local, channel, &elsewhere.caps(), world.now).unwrap();
+    let expected: Vec<Vec<u8>> = (0..20u8).map(|n| vec![n]).collect();
+    for message in &expected {
+        for node in 0..3 {
+            world.cast(node, message);
+        }
+        world.steps(5);
+    }
+    world.steps(20_000);
+    for node in 0..3 {
+        for origin in 0..3 {
+            assert_eq!(world.delivered(node, origin), expected, "{node} {origin}");
+        }
+    }
+    assert!(world.nodes[0].endpoint.dropped().collided_cookie > 0);
+    assert_eq!(world.nodes[1].endpoint.dropped(), Dropped::default());
+    let stats = world.nodes[0].stats();
+    assert_eq!(stats.fast_path.deliver_hit, 20, "own copies need no cookie; nothing else goes by a plan");
 }
