@@ -238,8 +238,7 @@ impl<'g> Group<'g> {
     /// The application has seen this message and all before it of the same origin (displayed it, say, or written it to
     /// disk). A frame counts as seen when its last message is.
     pub fn ack(&mut self, id: MessageId) {
-        let whole = id.number + 1;
-        self.stack.ack(id.origin, whole);
+        self.stack.ack(id.origin, id.number.saturating_add(1));
     }
 
     /// Leaves the group.

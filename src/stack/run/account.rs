@@ -108,60 +108,92 @@ impl Stack {
         }
     }
 
+    /// Counts a miss under the layer and reason that caused it.
     #[cold]
     pub(super) fn note_miss(&mut self, kind: Kind, miss: Miss) {
-        let core = &self.engine.core;
-        let plan = match &self.plans[kind as usize] {
+        let Stack { engine, plans, misses, .. } = self;
+        let core = &engine.core;
+        let plan = match &plans[kind as usize] {
             Ok(plan) => plan,
             Err(none) => {
-                let (layer, reason) = (none.layer, none.reason);
-                self.note(kind, layer, reason);
+                note(misses, kind, none.layer, Reason::Is(none.reason));
                 return;
             }
         };
         let layout = &core.layouts[kind.traffic() as usize];
         let (layer, reason) = match miss {
-            Miss::Guard(0) => ("stack".to_string(), "several destinations or this member".to_string()),
+            Miss::Guard(0) => ("stack", Reason::Is("several destinations or this member")),
             Miss::Guard(bits) => match core.closers(kind.guard(), bits).next() {
-                Some(owner) => (core.names[owner.layer].to_string(), format!("guard {}", owner.name)),
-                None => ("stack".to_string(), "guard of no layer".to_string()),
+                Some(owner) => (core.names[owner.layer], Reason::Guard(owner.name)),
+                None => ("stack", Reason::Is("guard of no layer")),
             },
-            Miss::Short => ("stack".to_string(), "short frame".to_string()),
-            Miss::Pack => ("stack".to_string(), "malformed pack".to_string()),
+            Miss::Short => ("stack", Reason::Is("short frame")),
+            Miss::Pack => ("stack", Reason::Is("malformed pack")),
             Miss::Filter(at) => {
                 let field = plan.filters[usize::from(at)].field;
-                split_name(&layout.fields()[usize::from(field)].0.name)
+                differs(&layout.fields()[usize::from(field)].0.name)
             }
-            Miss::Field(_, 0) => ("stack".to_string(), "early frame that waited too long".to_string()),
-            Miss::Field(word, bits) => layout
-                .fields()
-                .iter()
-                .find(|(field, place)| {
+            Miss::Field(_, 0) => ("stack", Reason::Is("early frame that waited too long")),
+            Miss::Field(word, bits) => {
+                let inside = |place: &Place, width: u32| {
                     matches!(place, Place::Word { word: at, shift }
-                        if *at == word && (low_bits(field.bits) << shift) & bits != 0)
-                })
-                .map_or_else(|| ("stack".into(), "field".into()), |(field, _)| split_name(&field.name)),
+                        if *at == word && (low_bits(width) << shift) & bits != 0)
+                };
+                let field = layout.fields().iter().find(|(field, place)| inside(place, field.bits));
+                field.map_or(("stack", Reason::Is("field")), |(field, _)| differs(&field.name))
+            }
         };
-        self.note(kind, &layer, &reason);
+        note(misses, kind, layer, reason);
     }
 
+    /// Counts a frame that has no plan by its form.
     #[cold]
-    pub(super) fn note(&mut self, kind: Kind, layer: &str, reason: &str) {
-        let plan = kind.name();
-        match self.misses.iter_mut().find(|m| m.plan == plan && m.layer == layer && m.reason == reason) {
-            Some(miss) => miss.count += 1,
-            None => self.misses.push(MissCount {
-                plan,
-                layer: layer.to_string(),
-                reason: reason.to_string(),
-                count: 1,
-            }),
+    pub(super) fn note_full_header(&mut self, kind: Kind) {
+        note(&mut self.misses, kind, "stack", Reason::Is("full header"));
+    }
+}
+
+/// Why a plan was missed.
+#[derive(Clone, Copy)]
+enum Reason<'r> {
+    Is(&'r str),
+    Guard(&'r str),
+    Differs(&'r str),
+}
+
+impl Reason<'_> {
+    fn matches(self, text: &str) -> bool {
+        match self {
+            Reason::Is(reason) => text == reason,
+            Reason::Guard(name) => text.strip_prefix("guard ") == Some(name),
+            Reason::Differs(field) => text.strip_suffix(" differs") == Some(field),
+        }
+    }
+
+    fn text(self) -> String {
+        match self {
+            Reason::Is(reason) => reason.to_string(),
+            Reason::Guard(name) => format!("guard {name}"),
+            Reason::Differs(field) => format!("{field} differs"),
+        }
+    }
+}
+
+/// Counts a miss; allocates only for the first of its kind.
+fn note(misses: &mut Vec<MissCount>, kind: Kind, layer: &str, reason: Reason<'_>) {
+    let plan = kind.name();
+    let known = misses.iter_mut().find(|m| m.plan == plan && m.layer == layer && reason.matches(&m.reason));
+    match known {
+        Some(miss) => miss.count += 1,
+        None => {
+            let (layer, reason) = (layer.to_string(), reason.text());
+            misses.push(MissCount { plan, layer, reason, count: 1 });
         }
     }
 }
 
 /// `LAYER.field` as layer and reason.
-fn split_name(name: &str) -> (String, String) {
+fn differs(name: &str) -> (&str, Reason<'_>) {
     let (layer, field) = name.split_once('.').unwrap_or(("stack", name));
-    (layer.to_string(), format!("{field} differs"))
+    (layer, Reason::Differs(field))
 }

@@ -209,7 +209,7 @@ impl Stack {
         if message.traffic != Traffic::Raw && !message.is_control() {
             self.fast.deliver_miss += 1;
             let kind = if message.traffic == Traffic::Cast { Kind::CastDeliver } else { Kind::SendDeliver };
-            self.note(kind, "stack", "full header");
+            self.note_full_header(kind);
             if !self.early.is_empty() {
                 self.arrive(origin, message, app);
                 self.retry_early(origin, kind.traffic(), app);

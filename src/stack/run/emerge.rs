@@ -16,6 +16,10 @@ impl Stack {
     pub(super) fn drain(&mut self, app: &mut dyn Application) {
         loop {
             while let Some(emerged) = self.engine.core.emerged.pop_front() {
+                if self.exited.is_some() {
+                    // Nothing is delivered after the exit was told.
+                    continue;
+                }
                 match emerged {
                     Emerged::Cast(origin, message) => {
                         self.upcall(Kind::CastDeliver, origin, message.number, &message.list, app);
