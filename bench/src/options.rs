@@ -51,7 +51,7 @@ pub struct BenchOptions {
     #[arg(long)]
     pub no_pack: bool,
     /// Pairs of blocks of --vs-raw
-    #[arg(long, value_name = "N", requires = "vs_raw", default_value_if("vs_raw", "true", "200"))]
+    #[arg(long, value_name = "N", requires = "vs_raw", default_value_if("vs_raw", "true", "100"))]
     pub blocks: Option<usize>,
     /// Also write the figures as JSON; `-` for standard output, nothing else then printed there
     #[arg(long, value_name = "FILE")]
@@ -172,7 +172,7 @@ impl BenchOptions {
 }
 
 const DEFAULT_TIME: Duration = Duration::from_secs(3);
-const BLOCKS_DEFAULT: usize = 200;
+const BLOCKS_DEFAULT: usize = 100;
 /// Fewer pairs say nothing on a shared machine.
 const BLOCKS_MIN: usize = 50;
 const BLOCKS_MAX: usize = 4000;
@@ -205,7 +205,7 @@ mod tests {
         assert!(!options.everything() && BenchOptions::default().everything());
         let plans = options.plans().unwrap();
         assert_eq!(plans.len(), 3);
-        assert!(plans.iter().all(|plan| plan.subject == Subject::Versus { blocks: 200 }));
+        assert!(plans.iter().all(|plan| plan.subject == Subject::Versus { blocks: 100 }));
         assert!(plans[2].has_layer("CHKSUM") && !plans[1].has_layer("CHKSUM"));
     }
 }

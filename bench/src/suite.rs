@@ -113,4 +113,4 @@ fn write(report: &Report, json: Option<&Path>) -> Result<(), Box<dyn Error>> {
 }
 
 const FLOOR_TIME: Duration = Duration::from_secs(2);
-const STANDARD_SECONDS: f64 = 4.0;
+const STANDARD_SECONDS: f64 = 3.0;

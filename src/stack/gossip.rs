@@ -89,6 +89,11 @@ impl GossipState {
         self.requested
     }
 
+    /// How long a change may go unreported.
+    pub(crate) fn delay(&self) -> Duration {
+        self.delay
+    }
+
     /// When a row is due.
     pub(crate) fn due(&self) -> Time {
         self.due

@@ -313,6 +313,13 @@ impl Layout {
                 return None;
             }
         }
+        // Elided from the words that a checksum covers, bound fields are covered by what they are bound to.
+        let number = self.frame_number.map_or(0, |at| header.values[at]);
+        let contradicts =
+            |(field, value): (&FieldDefinition, u64)| field.bound && value != number & low_bits(field.bits);
+        if self.fields.iter().map(|(field, _)| field).zip(header.values).any(contradicts) {
+            return None;
+        }
         Some(header)
     }
 
@@ -443,6 +450,23 @@ mod tests {
         header.values[0] = 77;
         header.values[1] = 77;
         assert_eq!(layout.expand(&layout.compress(&header)), header);
+    }
+
+    #[test]
+    fn a_full_header_that_contradicts_itself_is_refused() {
+        let mut bound = field(Class::Protocol, 40);
+        bound.bound = true;
+        let layout =
+            Layout::place(Traffic::Cast, vec![field(Class::Protocol, 40), bound], vec![], Some(0)).unwrap();
+        let mut header = Header::ZERO;
+        (header.values[0], header.values[1]) = (77, 77);
+        let mut bytes = vec![0; layout.full_bytes()];
+        layout.write_full(&header, &mut bytes);
+        assert_eq!(layout.read_full(&bytes).map(|header| header.values[1]), Some(77));
+        header.values[1] = 78;
+        bytes.fill(0);
+        layout.write_full(&header, &mut bytes);
+        assert!(layout.read_full(&bytes).is_none(), "no checksum covers a field that is elided");
     }
 
     #[test]

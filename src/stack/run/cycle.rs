@@ -146,6 +146,10 @@ impl Stack {
         for early in &self.early {
             deadline = deadline.min(early.since + self.early_delay);
         }
+        if self.refused {
+            // Room may come without a word: where members read in place, frames return when the last one lets go.
+            deadline = deadline.min(core.now + core.gossip.delay());
+        }
         deadline
     }
 }

@@ -77,7 +77,7 @@ Examples:
   wadjet bench
       memory, shm and udp, raw and stack side by side, pinned, one table
   wadjet bench --transport shm --pattern pingpong --vs-raw
-      interleaves 200 pairs of raw and stack blocks: the way to compare on a shared machine
+      interleaves 100 pairs of raw and stack blocks: the way to compare on a shared machine
   wadjet bench --transport udp --pattern stream --rate 500000 --duration 5
       open loop: latency from the time each message was meant to be sent
   wadjet bench --transport udp --messages 10000000

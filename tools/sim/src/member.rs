@@ -78,7 +78,7 @@ impl Member {
         let now = Time::from_nanos(at);
         self.reap(at);
         // Whether the application acts before or after it listens must make no difference.
-        let acts_first = (self.iterations + around.seed).is_multiple_of(2);
+        let acts_first = (self.iterations ^ around.seed).is_multiple_of(2);
         if acts_first {
             self.act(at, around);
         }

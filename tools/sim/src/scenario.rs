@@ -428,6 +428,13 @@ fn swarm(random: &mut Random, members: Option<usize>) -> Setup {
         setup.number_limit = random.scaled(1, 64);
     }
     setup.faults.heals = random.below(3) > 0;
+    if setup.medium == Medium::InPlace {
+        for link in &mut setup.faults.links {
+            let LinkFaults { delay_ns, jitter_ns, spike, spike_ns, .. } = *link;
+            *link = LinkFaults { delay_ns, jitter_ns, spike, spike_ns, ..LinkFaults::default() };
+        }
+        setup.faults.cuts.clear();
+    }
     setup
 }
 

@@ -101,7 +101,7 @@ impl Layer for Broken {
                 context.advance_expected(field, origin);
                 let delivered = context.of(count, origin) + 1;
                 context.set_of(count, origin, delivered);
-                let eighth = delivered % 8 == 0 && origin != context.rank();
+                let eighth = delivered.is_multiple_of(8) && origin != context.rank();
                 match self.fault {
                     Fault::WrongSlowPath | Fault::ForgottenGuard if eighth => return,
                     Fault::Doubles if eighth => context.up(event.clone()),
@@ -118,7 +118,7 @@ impl Layer for Broken {
             }
             Up::Send(..) if self.fault == Fault::LosesSends => {
                 self.sends += 1;
-                if self.sends % 8 != 0 {
+                if !self.sends.is_multiple_of(8) {
                     context.up(event);
                 }
             }
