@@ -81,6 +81,8 @@ struct Nak {
     parked: Vec<BTreeMap<u64, Message>>,
     /// By origin: how long to wait before asking again.
     repair_wait: Vec<Duration>,
+    /// By origin: what was expected when its gap was last looked at.
+    repair_at: Vec<u64>,
     /// How long to wait before asking for reports again, and the acknowledged number it was set at.
     status_wait: Duration,
     status_at: u64,
@@ -116,6 +118,7 @@ impl Nak {
             handles: None,
             parked: Vec::new(),
             repair_wait: Vec::new(),
+            repair_at: Vec::new(),
             status_wait: status,
             status_at: 0,
         })
@@ -257,6 +260,7 @@ impl Layer for Nak {
         let members = build.view().size();
         self.parked = vec![BTreeMap::new(); members];
         self.repair_wait = vec![self.repair; members];
+        self.repair_at = vec![0; members];
         let number = build.number_field(Traffic::Cast, "number", NUMBER_BITS);
         let held = build.shared_matrix_slot(shared::HELD);
         let source = GossipSource::Accepted(number);
@@ -319,14 +323,23 @@ impl Layer for Nak {
             context.arm(handles.status, context.now() + self.status_wait);
             return;
         }
+        let number = handles.number;
         let mut again = None;
         for origin in context.view().others() {
             if !self.lacks(context, origin) {
                 continue;
             }
-            self.ask(context, origin);
+            let expected = context.expected(number, origin);
+            let moved = std::mem::replace(&mut self.repair_at[origin.index()], expected) != expected;
+            let told = self.parked[origin.index()].is_empty();
+            // A gap that only a report tells of may be none: the report may have overtaken the casts it counts. While
+            // numbers still come, nothing is asked for.
+            let hopeful = told && moved;
+            if !hopeful {
+                self.ask(context, origin);
+            }
             let wait = &mut self.repair_wait[origin.index()];
-            *wait = (*wait * 2).min(self.backoff);
+            *wait = if hopeful { self.repair } else { (*wait * 2).min(self.backoff) };
             again = Some(again.map_or(*wait, |soonest: Duration| soonest.min(*wait)));
         }
         if let Some(wait) = again {
@@ -394,8 +407,9 @@ impl Layer for Nak {
                 digest.word(*number);
             }
         }
-        for wait in &self.repair_wait {
+        for (wait, at) in self.repair_wait.iter().zip(&self.repair_at) {
             digest.word(wait.as_nanos() as u64);
+            digest.word(*at);
         }
         digest.word(self.status_wait.as_nanos() as u64);
         digest.word(self.status_at);
