@@ -130,6 +130,24 @@ fn accept_words<const WORDS: usize>(
     Outcome::Hit { list, number }
 }
 
+/// Runs the self-deliver plan on an own cast that comes back up.
+#[inline]
+pub(crate) fn own_copy(core: &mut Core, plan: &Plan, list: &List, number: u64) -> Outcome {
+    let own = core.own;
+    if !plan.bare {
+        let from = list.from() - plan.header_bytes;
+        return accept(core, plan, own, list.frame(), from, list.to());
+    }
+    let section = core.slots.section(own);
+    let guard = section[plan.guard as usize];
+    if guard != 0 {
+        return Outcome::Miss(Miss::Guard(guard));
+    }
+    section[plan.hits as usize] += 1;
+    core.work += 1;
+    Outcome::Hit { list: list.clone(), number }
+}
+
 /// Verifies the message fields.
 #[inline]
 fn filtered(

@@ -103,6 +103,8 @@ pub(crate) struct Plan {
     pub(crate) loop_layer: Option<usize>,
     /// Offset of the word that counts hits.
     pub(crate) hits: u32,
+    /// Nothing but the guard is checked and nothing but hits counted: so it is for own copies below which all fields lie.
+    pub(crate) bare: bool,
     /// The second step, if there is an ordering layer.
     pub(crate) deliver: Option<DeliverStep>,
 }
@@ -204,6 +206,11 @@ impl Compiler<'_> {
             let late = release.is_some_and(|lowest| layer <= lowest);
             self.add(&mut plan, layer, statement, late, counted)?;
         }
+        plan.bare = plan.template.iter().all(|step| step.mask == 0)
+            && plan.filters.is_empty()
+            && plan.gossips.is_empty()
+            && plan.effects.is_empty()
+            && !plan.retain;
         Ok(plan)
     }
 
@@ -236,6 +243,7 @@ impl Compiler<'_> {
             retain: false,
             loop_layer: None,
             hits: hits_word(kind.guard()),
+            bare: false,
             deliver: None,
         }
     }

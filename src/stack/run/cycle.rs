@@ -69,9 +69,7 @@ impl Stack {
                 && let Ok(plan) = &self.plans[Kind::SelfDeliver as usize]
             {
                 let before = (self.shadow != Shadow::Off).then(|| ShadowRun::before(&self.engine));
-                let header_from = looped.list.from() - plan.header_bytes;
-                let (frame, to) = (looped.list.frame().clone(), looped.list.to());
-                match execute::accept(&mut self.engine.core, plan, own, &frame, header_from, to) {
+                match execute::own_copy(&mut self.engine.core, plan, &looped.list, looped.number) {
                     Outcome::Hit { list, number } => {
                         self.fast.deliver_hit += 1;
                         if plan.deliver.is_none() && before.is_none() {
