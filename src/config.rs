@@ -53,6 +53,10 @@ pub struct Config {
     ///
     /// [`CastError::NumberLimit`]: crate::group::CastError::NumberLimit
     pub frame_number_limit: u64,
+    /// Numbers of sends to one member in one view. At the limit sends are refused ([`SendError::NumberLimit`]).
+    ///
+    /// [`SendError::NumberLimit`]: crate::group::SendError::NumberLimit
+    pub send_number_limit: u64,
     /// Lines kept by tracing layers. The oldest goes first.
     pub trace_lines_max: usize,
     /// Whether regions try for huge pages.
@@ -77,6 +81,7 @@ impl Default for Config {
             post_delay: Duration::from_micros(20),
             gossip_delay: Duration::from_micros(500),
             frame_number_limit: 1 << 40,
+            send_number_limit: 1 << 40,
             trace_lines_max: 1024,
             huge_pages: false,
         }
@@ -122,6 +127,9 @@ impl Config {
         }
         if !(1..=1 << 40).contains(&self.frame_number_limit) {
             return error("frame_number_limit", self.frame_number_limit, "1 to 2^40");
+        }
+        if !(1..=1 << 40).contains(&self.send_number_limit) {
+            return error("send_number_limit", self.send_number_limit, "1 to 2^40");
         }
         if self.post_batch_messages == 0 {
             return error("post_batch_messages", 0, "at least 1");

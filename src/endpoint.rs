@@ -125,6 +125,10 @@ impl Endpoint {
         now: Time,
     ) -> Result<GroupKey, InstallError> {
         self.now = now;
+        let own = view.member(view.rank()).incarnation;
+        if own != self.incarnation {
+            return Err(InstallError::OtherIncarnation { view: own, endpoint: self.incarnation });
+        }
         let stack = Stack::new(&self.config, &self.registry, view, channel, caps, now)?;
         let index = self.stacks.len() as u32;
         let core = stack.core();

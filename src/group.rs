@@ -83,11 +83,11 @@ pub enum Event {
     Stable,
     /// A cast or send that was refused for want of room would be taken now.
     Writable,
-    /// Stop casting until the next view.
+    /// Stop casting until the next view. Nothing blocks yet: views are fixed.
     Block,
-    /// Members are suspected.
+    /// Members are suspected. Nobody suspects yet: views are fixed.
     Suspect(RankSet),
-    /// A member left.
+    /// A member left. Nobody is told yet: views are fixed.
     Left(Rank),
     /// A message is known to be lost.
     LostMessage {
@@ -160,6 +160,9 @@ pub enum SendError {
     /// No frame is free. Wait for [`Event::Writable`].
     #[error(transparent)]
     NoFrame(Exhausted),
+    /// The numbers of this view are used up.
+    #[error("all numbers of sends to member {0} in this view are used; a new view must be installed")]
+    NumberLimit(Rank),
     /// No layer of the stack makes sends reliable.
     #[error("no layer of this stack carries sends; put UNICAST into it")]
     NoLayer,
@@ -236,12 +239,13 @@ impl<'g> Group<'g> {
     }
 
     /// The application has seen this message and all before it of the same origin (displayed it, say, or written it to
-    /// disk). A frame counts as seen when its last message is.
+    /// disk). A frame counts as seen when its last message is: give the id of a whole delivery ([`Delivery::id`]).
     pub fn ack(&mut self, id: MessageId) {
         self.stack.ack(id.origin, id.number.saturating_add(1));
     }
 
-    /// Leaves the group.
+    /// Leaves the group: casts that still wait for flow control are given up, nothing is sent or delivered any more, and
+    /// [`Event::Exit`] follows at the next poll.
     pub fn leave(&mut self) {
         self.stack.leave();
     }

@@ -60,8 +60,6 @@ pub struct Stats {
     pub sends_delivered: u64,
     /// Bytes of the compressed header of casts.
     pub header_bytes: usize,
-    /// Payloads copied by the stack, the copy into the first frame apart.
-    pub copies: u64,
     /// Own cast frames not yet acknowledged by all.
     pub unacknowledged: u64,
     /// Frames retained of all members.

@@ -119,7 +119,6 @@ fn the_steady_state_allocates_and_copies_nothing() {
                     assert!(delivered.abs_diff(expected) <= 20 * (batch * members) as u64, "{delivered}");
                     assert_eq!(tally.bytes, tally.casts * 64);
                     let stats = world.nodes[n].stats();
-                    assert_eq!(stats.copies, 0);
                     assert_eq!(world.nodes[n].transport.counters().copies, 0);
                     assert!(stats.fast_path.hit_rate() > 0.999, "{:?}", stats.misses);
                     assert!(tally.sends > 700 || members == 1);

@@ -80,7 +80,6 @@ fn gated_casts_arrive_in_order_on_the_fast_path() {
                 check(&mut world, &messages, &what);
                 for node in &world.nodes {
                     let stats = node.stats();
-                    assert_eq!(stats.copies, 0);
                     if accelerate {
                         assert_eq!(stats.fast_path.deliver_miss, 0, "{what} {:?}", stats.misses);
                         assert_eq!(stats.fast_path.send_miss, 0, "{what} {:?}", stats.misses);

@@ -33,6 +33,7 @@ use crate::stack::layer::{Context, Fast, Kind, Layer};
 use crate::stack::property::{Properties, Property};
 use crate::stack::registry::{LayerEntry, ParameterError, Parameters};
 use crate::stack::slots::{MatrixSlot, Slot};
+use crate::time::Time;
 use crate::wire::Traffic;
 use crate::wire::control::{MISSING_RANGES_MAX, Missing};
 
@@ -81,7 +82,8 @@ struct Nak {
     parked: Vec<BTreeMap<u64, Message>>,
     /// By origin: how long to wait before asking again.
     repair_wait: Vec<Duration>,
-    /// By origin: what was expected when its gap was last looked at.
+    /// By origin: when its gap is looked at next, and what was expected when it was last.
+    repair_due: Vec<Time>,
     repair_at: Vec<u64>,
     /// How long to wait before asking for reports again, and the acknowledged number it was set at.
     status_wait: Duration,
@@ -118,6 +120,7 @@ impl Nak {
             handles: None,
             parked: Vec::new(),
             repair_wait: Vec::new(),
+            repair_due: Vec::new(),
             repair_at: Vec::new(),
             status_wait: status,
             status_at: 0,
@@ -142,7 +145,7 @@ impl Nak {
     }
 
     fn cast_arrived(&mut self, context: &mut Context<'_>, origin: Rank, message: Message) {
-        let Handles { number, gap, repair, .. } = self.handles();
+        let Handles { number, gap, .. } = self.handles();
         let arrived = message.header.values[usize::from(number.index)];
         let expected = context.expected(number, origin);
         if arrived < expected {
@@ -157,8 +160,7 @@ impl Nak {
                 context.count("duplicate");
             }
             context.close(gap, origin);
-            let wait = self.repair_wait[origin.index()];
-            context.arm_if_idle(repair, context.now() + wait);
+            self.look_later(context, origin);
         } else {
             // What a plan does must not differ: without a gap, waits are reset by post-processing.
             if !self.parked[origin.index()].is_empty() {
@@ -171,6 +173,25 @@ impl Nak {
             if self.parked[origin.index()].is_empty() {
                 context.open(gap, origin);
             }
+        }
+    }
+
+    /// Looks at the gap of `origin` after its wait, unless that is settled already.
+    fn look_later(&mut self, context: &mut Context<'_>, origin: Rank) {
+        let due = &mut self.repair_due[origin.index()];
+        if *due == Time::NEVER {
+            *due = context.now() + self.repair_wait[origin.index()];
+            self.arm_repair(context);
+        }
+    }
+
+    /// Sets the timer to the first gap that is due. Each origin has a due time of its own: one that never answers must
+    /// not put off the others.
+    fn arm_repair(&self, context: &mut Context<'_>) {
+        let repair = self.handles().repair;
+        match self.repair_due.iter().min() {
+            Some(due) if *due != Time::NEVER => context.arm(repair, *due),
+            _ => context.disarm(repair),
         }
     }
 
@@ -260,6 +281,7 @@ impl Layer for Nak {
         let members = build.view().size();
         self.parked = vec![BTreeMap::new(); members];
         self.repair_wait = vec![self.repair; members];
+        self.repair_due = vec![Time::NEVER; members];
         self.repair_at = vec![0; members];
         let number = build.number_field(Traffic::Cast, "number", NUMBER_BITS);
         let held = build.shared_matrix_slot(shared::HELD);
@@ -324,8 +346,11 @@ impl Layer for Nak {
             return;
         }
         let number = handles.number;
-        let mut again = None;
         for origin in context.view().others() {
+            if self.repair_due[origin.index()] > context.now() {
+                continue;
+            }
+            self.repair_due[origin.index()] = Time::NEVER;
             if !self.lacks(context, origin) {
                 continue;
             }
@@ -340,15 +365,13 @@ impl Layer for Nak {
             }
             let wait = &mut self.repair_wait[origin.index()];
             *wait = if hopeful { self.repair } else { (*wait * 2).min(self.backoff) };
-            again = Some(again.map_or(*wait, |soonest: Duration| soonest.min(*wait)));
+            self.look_later(context, origin);
         }
-        if let Some(wait) = again {
-            context.arm(handles.repair, context.now() + wait);
-        }
+        self.arm_repair(context);
     }
 
     fn post(&mut self, context: &mut Context<'_>) {
-        let Handles { number, held, window_limit, window_closed, repair, status, .. } = self.handles();
+        let Handles { number, held, window_limit, window_closed, status, .. } = self.handles();
         let own = context.rank();
         let sent = context.sending(number, own);
         let acknowledged = context.least_of_others(held, own).unwrap_or(sent).min(sent);
@@ -369,9 +392,10 @@ impl Layer for Nak {
         }
         for origin in context.view().others() {
             if self.lacks(context, origin) {
-                context.arm_if_idle(repair, context.now() + self.repair_wait[origin.index()]);
+                self.look_later(context, origin);
             } else {
                 self.repair_wait[origin.index()] = self.repair;
+                self.repair_due[origin.index()] = Time::NEVER;
             }
         }
     }
@@ -407,8 +431,9 @@ impl Layer for Nak {
                 digest.word(*number);
             }
         }
-        for (wait, at) in self.repair_wait.iter().zip(&self.repair_at) {
+        for ((wait, due), at) in self.repair_wait.iter().zip(&self.repair_due).zip(&self.repair_at) {
             digest.word(wait.as_nanos() as u64);
+            digest.word(due.as_nanos());
             digest.word(*at);
         }
         digest.word(self.status_wait.as_nanos() as u64);

@@ -30,6 +30,7 @@ use crate::stack::layer::{Context, Fast, Kind, Layer};
 use crate::stack::property::{Properties, Property};
 use crate::stack::registry::{LayerEntry, ParameterError, Parameters};
 use crate::stack::slots::{MatrixSlot, MemberSlot};
+use crate::time::Time;
 use crate::wire::Traffic;
 
 const NUMBER_BITS: u32 = 40;
@@ -74,6 +75,8 @@ struct Unicast {
     parked: Vec<BTreeMap<u64, Message>>,
     /// By peer: how long to wait before repeating, and the acknowledged number it was set at.
     waits: Vec<(Duration, u64)>,
+    /// By peer: when what is not acknowledged is repeated.
+    due: Vec<Time>,
     /// By peer: control messages that found the reserve full.
     put_off: Vec<Vec<Message>>,
 }
@@ -102,6 +105,7 @@ impl Unicast {
             handles: None,
             parked: Vec::new(),
             waits: Vec::new(),
+            due: Vec::new(),
             put_off: Vec::new(),
         })
     }
@@ -169,6 +173,15 @@ impl Unicast {
         context.up(Up::Send(origin, message));
     }
 
+    /// Sets the timer to the first repetition that is due. Each peer has a due time of its own: acknowledgements of one
+    /// must not put off what another lacks.
+    fn arm(&self, context: &mut Context<'_>, repeat: TimerId) {
+        match self.due.iter().min() {
+            Some(due) if *due != Time::NEVER => context.arm(repeat, *due),
+            _ => context.disarm(repeat),
+        }
+    }
+
     fn acknowledged(&self, context: &Context<'_>, peer: Rank) -> u64 {
         let Handles { number, acked, .. } = self.handles();
         context.pair(acked, peer, context.rank()).min(context.sending(number, peer))
@@ -189,6 +202,7 @@ impl Layer for Unicast {
         let members = build.view().size();
         self.parked = vec![BTreeMap::new(); members];
         self.waits = vec![(self.repeat, 0); members];
+        self.due = vec![Time::NEVER; members];
         self.put_off = vec![Vec::new(); members];
         let number = build.number_field(Traffic::Send, "number", NUMBER_BITS);
         let acked = build.matrix_slot();
@@ -233,8 +247,11 @@ impl Layer for Unicast {
 
     fn timer(&mut self, context: &mut Context<'_>, timer: TimerId) {
         let number = self.handles().number;
-        let mut again = None;
         for peer in context.view().others() {
+            if self.due[peer.index()] > context.now() {
+                continue;
+            }
+            self.due[peer.index()] = Time::NEVER;
             let acknowledged = self.acknowledged(context, peer);
             let sent = context.sending(number, peer);
             if acknowledged == sent {
@@ -248,16 +265,13 @@ impl Layer for Unicast {
             }
             let (wait, _) = &mut self.waits[peer.index()];
             *wait = (*wait * 2).min(self.backoff);
-            again = Some(again.map_or(*wait, |soonest: Duration| soonest.min(*wait)));
+            self.due[peer.index()] = context.now() + *wait;
         }
-        if let Some(wait) = again {
-            context.arm(timer, context.now() + wait);
-        }
+        self.arm(context, timer);
     }
 
     fn post(&mut self, context: &mut Context<'_>) {
         let Handles { number, limit, window_closed, repeat, .. } = self.handles();
-        let mut unacknowledged = None;
         for peer in context.view().others() {
             let acknowledged = self.acknowledged(context, peer);
             let sent = context.sending(number, peer);
@@ -267,12 +281,14 @@ impl Layer for Unicast {
                 context.open(window_closed, peer);
             }
             let (wait, at) = &mut self.waits[peer.index()];
+            let due = &mut self.due[peer.index()];
             if acknowledged > *at {
-                (*wait, *at) = (self.repeat, acknowledged);
-                context.disarm(repeat);
+                (*wait, *at, *due) = (self.repeat, acknowledged, Time::NEVER);
             }
-            if acknowledged < sent {
-                unacknowledged = Some(unacknowledged.map_or(*wait, |least: Duration| least.min(*wait)));
+            if acknowledged == sent {
+                *due = Time::NEVER;
+            } else if *due == Time::NEVER {
+                *due = context.now() + *wait;
             }
             if !self.put_off[peer.index()].is_empty() {
                 for message in std::mem::take(&mut self.put_off[peer.index()]) {
@@ -280,10 +296,7 @@ impl Layer for Unicast {
                 }
             }
         }
-        match unacknowledged {
-            Some(wait) => context.arm_if_idle(repeat, context.now() + wait),
-            None => context.disarm(repeat),
-        }
+        self.arm(context, repeat);
     }
 
     fn common_case(&self, kind: Kind, case: &mut CommonCase<'_>) -> Fast {
@@ -316,9 +329,13 @@ impl Layer for Unicast {
                 digest.word(*number);
             }
         }
-        for (wait, at) in &self.waits {
+        for ((wait, at), due) in self.waits.iter().zip(&self.due) {
             digest.word(wait.as_nanos() as u64);
             digest.word(*at);
+            digest.word(due.as_nanos());
+        }
+        for message in self.put_off.iter().flatten() {
+            digest.bytes(message.list.payload());
         }
     }
 

@@ -219,6 +219,7 @@ impl From<SendError> for Refused {
         match error {
             SendError::Full { .. } | SendError::NoFrame(_) => Refused::ForNow,
             SendError::TooLong { .. }
+            | SendError::NumberLimit(_)
             | SendError::NoLayer
             | SendError::NotAMember(_)
             | SendError::Exited(_) => Refused::ForGood(error.to_string()),

@@ -300,7 +300,7 @@ impl Build<'_> {
     /// The protocol field that numbers the frames of `traffic`; a stack has one per kind of traffic.
     ///
     /// # Panics
-    /// If there is one already: a stack with two numbering layers is refused by its properties before.
+    /// If there is one already: the specification refuses a second layer that provides reliable FIFO traffic.
     pub fn number_field(&mut self, traffic: Traffic, name: &'static str, bits: u32) -> Field {
         let field = self.protocol_field(traffic, name, bits);
         let number = match traffic {

@@ -77,6 +77,7 @@ pub(crate) struct Core {
     pub(crate) layouts: [Layout; 3],
     pub(crate) homes: [Vec<FieldHome>; 3],
     pub(crate) frame_number: Option<Field>,
+    pub(crate) send_number: Option<Field>,
     pub(crate) guards: Vec<GuardOwner>,
     pub(crate) tallies: Vec<TallyDefinition>,
     /// By traffic and field: the layer that registered it.
@@ -114,7 +115,6 @@ pub(crate) struct Core {
     /// Whether casts are counted by hits (there is a cast-send plan).
     pub(crate) fast_casts: bool,
     pub(crate) counts: Vec<Count>,
-    pub(crate) copies: u64,
     pub(crate) traced: VecDeque<String>,
     pub(crate) traced_max: usize,
 }
@@ -476,6 +476,17 @@ impl Core {
 
 /// A fresh set of counts and queues for a fork.
 impl Core {
+    /// Lets go of every frame that waits or is retained: the group is over for this process.
+    pub(crate) fn let_go(&mut self) {
+        self.loopback.clear();
+        self.looped_headers.clear();
+        self.order.clear();
+        self.held_of.fill(0);
+        for retention in self.casts.iter_mut().chain(&mut self.sends) {
+            retention.trim(u64::MAX);
+        }
+    }
+
     /// A copy with empty queues.
     pub(crate) fn fork(&self) -> Core {
         let mut fork = self.clone();

@@ -14,6 +14,11 @@ pub const LAYERS_MAX: usize = 64;
 /// The longest specification, in bytes.
 pub const SPEC_BYTES_MAX: usize = 4096;
 
+/// Properties that one layer of a stack provides: two that number the same messages, retain them or give them back
+/// would do so twice.
+const ONCE: [Property; 4] =
+    [Property::FifoUnicast, Property::FifoMulticast, Property::Stability, Property::SelfDelivery];
+
 /// A parsed specification.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Spec {
@@ -82,6 +87,14 @@ pub enum SpecProblem {
     /// COM above the bottom.
     #[error("COM can only be the lowest layer")]
     BottomAbove,
+    /// A second layer for what can be provided only once.
+    #[error("{layer} provides {property}, which a layer beneath it provides already; leave one of them out")]
+    Twice {
+        /// The layer.
+        layer: String,
+        /// The property.
+        property: Property,
+    },
     /// A requirement does not hold.
     #[error("{layer} requires {missing} beneath it{remedy}")]
     Missing {
@@ -140,12 +153,14 @@ impl Spec {
     ) -> Result<Vec<(&'r LayerEntry, Properties)>, SpecError> {
         let mut checked = Vec::with_capacity(self.layers.len());
         let mut properties = network;
+        if let Some(layer) = self.layers.iter().find(|layer| registry.get(&layer.name).is_none()) {
+            let known = registry.iter().map(|entry| entry.name).collect::<Vec<_>>().join(", ");
+            let problem = SpecProblem::UnknownLayer { name: layer.name.clone(), known };
+            return Err(SpecError { text: self.to_string(), at: layer.at, problem });
+        }
         for (height, layer) in self.layers.iter().rev().enumerate() {
             let error = |problem| SpecError { text: self.to_string(), at: layer.at, problem };
-            let entry = registry.get(&layer.name).ok_or_else(|| {
-                let known = registry.iter().map(|entry| entry.name).collect::<Vec<_>>().join(", ");
-                error(SpecProblem::UnknownLayer { name: layer.name.clone(), known })
-            })?;
+            let Some(entry) = registry.get(&layer.name) else { continue };
             check_parameters(layer, entry).map_err(error)?;
             if (height == 0) != (entry.name == "COM") {
                 let problem = if height == 0 { SpecProblem::NoBottom } else { SpecProblem::BottomAbove };
@@ -154,6 +169,11 @@ impl Spec {
             if let Some(missing) = entry.requires.without(properties).iter().next() {
                 let remedy = remedy(registry, missing, entry.name);
                 return Err(error(SpecProblem::Missing { layer: layer.name.clone(), missing, remedy }));
+            }
+            if let Some(twice) =
+                ONCE.iter().find(|p| properties.contains(**p) && entry.provides.contains(**p))
+            {
+                return Err(error(SpecProblem::Twice { layer: layer.name.clone(), property: *twice }));
             }
             properties = properties.without(entry.destroys).with(entry.provides);
             checked.push((entry, properties));
@@ -319,6 +339,10 @@ mod tests {
         assert_eq!(place("NAK(window=1,window=2):CHKSUM:COM"), 0);
         assert_eq!(place("NAK:NOPE:COM"), 4);
         assert_eq!(place("COM:COM"), 0);
+        assert_eq!(place("NAK:UNICAST:NAK:CHKSUM:COM"), 0);
+        assert_eq!(place("LOCAL:LOCAL:NAK:CHKSUM:COM"), 0);
+        assert!(check("UNICAST:UNICAST:CHKSUM:COM").unwrap_err().to_string().contains("P3"));
+        assert!(check("NOPE:NAK:COM").unwrap_err().to_string().contains("no layer NOPE"));
         assert!(check("CHKSUM:NAK").unwrap_err().to_string().contains("lowest layer must be COM"));
         assert!(check("CHKSUM(a=1):COM").unwrap_err().to_string().contains("it has none"));
         assert!(check(&"COUNT:".repeat(2000)).is_err());

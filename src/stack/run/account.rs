@@ -101,7 +101,6 @@ impl Stack {
             delivered: self.delivered,
             sends_delivered: self.sends_delivered,
             header_bytes: core.layouts[0].compressed_bytes(),
-            copies: core.copies,
             unacknowledged: own.end - own.start,
             retained: retained.sum(),
             waiting: self.waiting.len() as u64,

@@ -17,6 +17,7 @@ impl Stack {
         self.engine.core.now = now;
         self.sent = false;
         if self.exited.is_some() {
+            self.drain(app);
             return;
         }
         if self.engine.core.timers.earliest() <= now {
@@ -124,10 +125,10 @@ impl Stack {
 
     /// When `poll` must be called next.
     pub(crate) fn deadline(&self) -> Time {
-        if self.exited.is_some() {
-            return Time::NEVER;
-        }
         let core = &self.engine.core;
+        if self.exited.is_some() {
+            return if core.emerged.is_empty() { Time::NEVER } else { Time::ZERO };
+        }
         let can_enter = self.entry_open() && (self.open.is_open() || !self.waiting.is_empty());
         let packing = self.open.is_open() && self.busy && self.waiting.is_empty();
         let own_copies = !core.loopback.is_empty() && core.holding(core.own) < self.order_share;

@@ -16,8 +16,8 @@ impl Stack {
     pub(super) fn drain(&mut self, app: &mut dyn Application) {
         loop {
             while let Some(emerged) = self.engine.core.emerged.pop_front() {
-                if self.exited.is_some() {
-                    // Nothing is delivered after the exit was told.
+                // Nothing is delivered after an exit but the exit itself.
+                if self.exited.is_some() && !matches!(emerged, Emerged::Event(Up::Exit(_))) {
                     continue;
                 }
                 match emerged {
@@ -84,11 +84,12 @@ impl Stack {
             Up::Problem(problem) => Event::Problem(problem),
             Up::LostMessage { origin, reason } => Event::LostMessage { origin, reason },
             Up::Exit(reason) => {
-                if self.exited.replace(reason).is_some() {
+                if std::mem::replace(&mut self.exit_told, true) {
                     return;
                 }
-                self.open = OpenPack::default();
-                self.waiting.clear();
+                if self.exited.is_none() {
+                    self.exit(reason);
+                }
                 Event::Exit(reason)
             }
             Up::Flush => Event::Block,
@@ -99,10 +100,23 @@ impl Stack {
         app.event(&event, &mut Group::new(self));
     }
 
-    /// Leaves the group: nothing is sent any more.
+    /// Leaves the group: what is waiting or retained is let go of, nothing is delivered any more, and the exit is told
+    /// at the next poll.
     pub(crate) fn leave(&mut self) {
+        if self.exited.is_some() {
+            return;
+        }
         self.close_open();
         self.engine.enter(Down::Leave);
+        self.exit(ExitReason::Left);
         self.engine.core.emit_application(Up::Exit(ExitReason::Left));
+    }
+
+    fn exit(&mut self, reason: ExitReason) {
+        self.exited = Some(reason);
+        self.open = OpenPack::default();
+        self.waiting.clear();
+        self.early.clear();
+        self.engine.core.let_go();
     }
 }

@@ -197,6 +197,10 @@ impl Stack {
             self.refused_by.insert(slowest);
             return Err(SendError::Full { slowest });
         }
+        let number_of = |peer: Rank| core.send_number.map_or(0, |field| core.sending(field, peer));
+        if let Some(peer) = to.iter().find(|peer| number_of(*peer) >= self.send_number_limit) {
+            return Err(SendError::NumberLimit(peer));
+        }
         let only = to.iter().next().filter(|peer| to.len() == 1 && *peer != core.view.rank());
         let guards = only.map_or(0, guard);
         let frame = match self.control_frame_to_spare() {

@@ -21,7 +21,7 @@ use crate::accel::pack::{Closed, OpenPack, PACK_ROOM_BYTES};
 use crate::accel::plan::{Compiler, NoPlan, Plans};
 use crate::buf::Region;
 use crate::config::{Config, Shadow};
-use crate::id::{Hasher64, Rank, RankSet};
+use crate::id::{Hasher64, Incarnation, Rank, RankSet};
 use crate::stack::build::{Blueprint, Build, Closes, Field, GuardKind};
 use crate::stack::core::Core;
 use crate::stack::engine::Engine;
@@ -37,6 +37,7 @@ use crate::stats::{FastPath, MissCount};
 use crate::time::Time;
 use crate::transport::{Caps, Channel, Received};
 use crate::view::LocalView;
+use crate::wire::control::GOSSIP_HEADER_BYTES;
 use crate::wire::full::{Identification, PREFIX_BYTES};
 use crate::wire::layout::{Layout, LayoutError};
 use crate::wire::{Traffic, WIRE_VERSION};
@@ -56,6 +57,14 @@ pub enum InstallError {
     /// The view has another wire version.
     #[error("the view has wire version {0}; this is version {WIRE_VERSION}")]
     WireVersion(u8),
+    /// The view was taken for another process.
+    #[error("the view is that of incarnation {view}; this endpoint is {endpoint}")]
+    OtherIncarnation {
+        /// The view's own member.
+        view: Incarnation,
+        /// The endpoint.
+        endpoint: Incarnation,
+    },
     /// The frames are too small for the headers.
     #[error("frames of {frame_bytes} bytes have no room for headers of {header_bytes} bytes and a payload")]
     FrameTooSmall {
@@ -103,12 +112,14 @@ pub(crate) struct Stack {
     post_delay: Duration,
     post_due: Time,
     number_limit: u64,
+    send_number_limit: u64,
     /// A cast was refused and waits for room.
     refused: bool,
     /// Peers whose windows refused a send, and whether one was refused for want of a frame.
     refused_by: RankSet,
     refused_frame: bool,
     exited: Option<ExitReason>,
+    exit_told: bool,
     tickets: u64,
     fast: FastPath,
     misses: Vec<MissCount>,
@@ -205,7 +216,8 @@ impl Stack {
         let full = |traffic: Traffic| PREFIX_BYTES + layouts[traffic as usize].full_bytes();
         let frame_bytes = channel.casts.frame_bytes().min(channel.control.frame_bytes());
         let headers = full(Traffic::Cast).max(full(Traffic::Send)).max(full(Traffic::Raw)) + PACK_ROOM_BYTES;
-        if frame_bytes < headers + 64 {
+        let row = GOSSIP_HEADER_BYTES + 8 * blueprint.gossips.len();
+        if frame_bytes < headers + row.max(64) {
             return Err(InstallError::FrameTooSmall { frame_bytes, header_bytes: headers });
         }
         if !config.accelerate {
@@ -245,7 +257,9 @@ impl Stack {
             .find_map(|kind| plans[*kind as usize].as_ref().ok()?.deliver.as_ref())
             .map_or_else(Vec::new, |step| step.releases.clone());
         let window = config.window_frames;
-        let queue_max = 64 + 8 * window as usize + 4 * members + 4 * layers.len();
+        // What one event can set off: everything parked of one origin, as much resent to one asker, sends repeated to
+        // every peer, own casts looped; and something for every layer and member.
+        let queue_max = 2 * window as usize + 64 * members + 4 * layers.len() + 256;
         let core = Core {
             own: view.rank(),
             names: layers.iter().map(|layer| layer.name()).collect(),
@@ -253,6 +267,7 @@ impl Stack {
             slots: Core::slots_of(&blueprint, members),
             homes: Blueprint::homes(&layouts),
             frame_number: blueprint.frame_number.map(|index| Field { traffic: Traffic::Cast, index }),
+            send_number: blueprint.send_number.map(|index| Field { traffic: Traffic::Send, index }),
             guards: blueprint.guards.clone(),
             tallies: blueprint.tallies.clone(),
             field_layers: blueprint.field_layers.clone(),
@@ -279,7 +294,6 @@ impl Stack {
             work: 0,
             fast_casts: plans[Kind::CastSend as usize].is_ok(),
             counts: Vec::with_capacity(64),
-            copies: 0,
             traced: VecDeque::with_capacity(config.trace_lines_max),
             traced_max: config.trace_lines_max,
             shared_matrices: blueprint.shared_matrices(),
@@ -316,10 +330,12 @@ impl Stack {
             post_delay: config.post_delay,
             post_due: Time::NEVER,
             number_limit: config.frame_number_limit,
+            send_number_limit: config.send_number_limit,
             refused: false,
             refused_by: RankSet::EMPTY,
             refused_frame: false,
             exited: None,
+            exit_told: false,
             tickets: 0,
             fast: FastPath::default(),
             misses: Vec::new(),

@@ -209,7 +209,6 @@ impl Member {
         for count in &stats.counts {
             add(format!("{}: {}", count.layer, count.what), count.count);
         }
-        add("copies".into(), stats.copies);
         add("frames retained in the end".into(), stats.retained);
         let dropped = self.endpoint.dropped();
         add("dropped: short".into(), dropped.short);

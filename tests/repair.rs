@@ -1,0 +1,114 @@
+//! Repair while somebody else is slow, stopped or busy: what one member lacks must not wait for another.
+
+mod common;
+
+use common::World;
+use wadjet::config::Shadow;
+use wadjet::layers::DEFAULT_STACK;
+use wadjet::{CastError, Config, Rank, RankSet, SendError};
+
+/// Steps of ten microseconds until `done`, at most `limit`.
+fn steps_until(world: &mut World, limit: usize, mut done: impl FnMut(&mut World, usize) -> bool) -> usize {
+    (0..limit).find(|at| done(world, *at)).unwrap_or(limit)
+}
+
+#[test]
+fn a_lost_send_is_repeated_although_another_member_goes_on_acknowledging() {
+    for every in [1, 100] {
+        let mut world = World::new(3, DEFAULT_STACK, &Config::default());
+        world.steps(100);
+        let mut first = true;
+        world.lose = Box::new(move |to, _| to == 2 && std::mem::take(&mut first));
+        let node = &mut world.nodes[0];
+        node.endpoint.group(node.key).send(&RankSet::one(Rank(2)), b"lost").unwrap();
+        let steps = steps_until(&mut world, 5_000, |world, at| {
+            if at.is_multiple_of(every) {
+                let node = &mut world.nodes[0];
+                // Refused now and then for want of frames: it is only there to be acknowledged.
+                let _ = node.endpoint.group(node.key).send(&RankSet::one(Rank(1)), b"busy");
+            }
+            world.step();
+            !world.nodes[2].log.sends.is_empty()
+        });
+        assert!(steps < 1_000, "repeated after {steps} steps of 10 us; one send to another every {every}");
+    }
+}
+
+#[test]
+fn the_gap_of_a_member_that_stopped_does_not_put_off_the_repair_of_others() {
+    let mut world = World::new(3, DEFAULT_STACK, &Config::default());
+    world.steps(100);
+    world.lose = Box::new(|to, received| to == 1 && received.bytes().windows(4).any(|word| word == b"gone"));
+    world.cast(2, b"gone");
+    world.step();
+    world.cast(2, b"next");
+    world.steps(2);
+    world.nodes[2].stopped = true;
+    // Long enough for the stopped member's gap to be asked for at the longest interval.
+    world.steps(30_000);
+    for round in 0..10 {
+        let lost = format!("lose{round:02}").into_bytes();
+        let (pattern, mut once) = (lost.clone(), true);
+        world.lose = Box::new(move |to, received| {
+            to == 1
+                && received.bytes().windows(pattern.len()).any(|word| word == pattern)
+                && std::mem::take(&mut once)
+        });
+        let before = world.nodes[1].log.casts.len();
+        world.cast(0, &lost);
+        world.step();
+        world.cast(0, b"after");
+        let steps = steps_until(&mut world, 5_000, |world, _| {
+            world.step();
+            world.nodes[1].log.casts.len() >= before + 2
+        });
+        assert!(steps < 200, "repaired after {steps} steps of 10 us");
+        world.steps(137);
+    }
+}
+
+#[test]
+fn the_event_queue_holds_what_repetition_to_many_members_sets_off() {
+    let config = Config { window_frames: 64, control_frames: 4096, shadow: Shadow::Off, ..Config::default() };
+    let mut world = World::new(64, DEFAULT_STACK, &config);
+    world.steps(10);
+    world.lose = Box::new(|_, _| true);
+    for _ in 0..20 {
+        let node = &mut world.nodes[0];
+        node.endpoint.group(node.key).send(&RankSet::all(64), b"to all").unwrap();
+    }
+    world.steps(600);
+    assert!(world.nodes[0].counted("UNICAST", "repetition") >= 63 * 16);
+}
+
+#[test]
+fn nothing_is_taken_after_leaving() {
+    let mut world = World::new(2, DEFAULT_STACK, &Config::default());
+    world.steps(100);
+    world.cast(0, b"before");
+    let node = &mut world.nodes[0];
+    let mut group = node.endpoint.group(node.key);
+    group.leave();
+    assert!(matches!(group.cast(b"after"), Err(CastError::Exited(_))));
+    assert!(matches!(group.send(&RankSet::one(Rank(1)), b"after"), Err(SendError::Exited(_))));
+    world.steps(500);
+    assert_eq!(world.delivered(1, 0), [b"before"]);
+    assert!(world.delivered(0, 0).is_empty(), "nothing is delivered after the exit");
+    assert_eq!(world.nodes[0].stats().retained, 0);
+}
+
+#[test]
+fn numbers_of_sends_run_out_by_member_with_a_typed_error() {
+    let config = Config { send_number_limit: 3, ..Config::default() };
+    let mut world = World::new(3, DEFAULT_STACK, &config);
+    let node = &mut world.nodes[0];
+    let mut group = node.endpoint.group(node.key);
+    for _ in 0..3 {
+        group.send(&RankSet::one(Rank(1)), b"numbered").unwrap();
+    }
+    assert_eq!(group.send(&RankSet::one(Rank(1)), b"one more"), Err(SendError::NumberLimit(Rank(1))));
+    group.send(&RankSet::one(Rank(2)), b"to another").unwrap();
+    world.steps(500);
+    assert_eq!(world.nodes[1].log.sends.len(), 3);
+    assert_eq!(world.nodes[2].log.sends.len(), 1);
+}
