@@ -142,10 +142,16 @@ impl Endpoint {
         Ok(GroupKey(index))
     }
 
+    /// Whether this endpoint has a group by that key. A key tells endpoints apart only by how many groups they have.
+    #[inline]
+    pub fn has_group(&self, key: GroupKey) -> bool {
+        (key.0 as usize) < self.stacks.len()
+    }
+
     /// A group, to act on.
     ///
     /// # Panics
-    /// If the key is another endpoint's.
+    /// If there is no such group ([`Endpoint::has_group`]).
     #[inline]
     pub fn group(&mut self, key: GroupKey) -> Group<'_> {
         Group::new(&mut self.stacks[key.0 as usize])

@@ -9,6 +9,7 @@ use std::time::Duration;
 use wadjet::runtime::{
     CommandOptions, Driver, DriverOptions, Handle, HandleError, IdleStrategy, LoopOptions,
 };
+use wadjet::transport::memory::{Hub, HubOptions};
 use wadjet::transport::udp::{UdpOptions, UdpTransport};
 use wadjet::{
     Address, Application, Config, Delivery, Endpoint, Group, GroupId, GroupKey, Incarnation, LocalView,
@@ -133,4 +134,38 @@ fn what_the_group_never_takes_comes_back_by_its_request() {
     assert!(refusal.why.contains("3000 bytes"), "{}", refusal.why);
     handle.stop();
     thread.join().unwrap();
+}
+
+#[test]
+fn a_command_for_a_group_that_is_not_there_is_refused_and_the_driver_lives() {
+    let hub = Hub::new(HubOptions::default());
+    let driver = |own| {
+        let (tell, told) = channel();
+        let endpoint = Endpoint::new(Config::default(), Incarnation(own)).unwrap();
+        (Driver::new(endpoint, Teller(tell), hub.transport(), DriverOptions::default()), told)
+    };
+    let view = |group: &str, own: u64| {
+        let member = |own| Member { incarnation: Incarnation(own), address: Address(format!("{own}")) };
+        let members = vec![member(0), member(1)];
+        let view = View::fixed(GroupId::named(group), members, "STABLE:FC:UNICAST:LOCAL:NAK:COM");
+        LocalView::new(view, Incarnation(own)).unwrap()
+    };
+    let ((mut poor, told), (mut rich, _)) = (driver(0), driver(1));
+    let key = poor.open(view("first", 0)).unwrap();
+    rich.open(view("first", 1)).unwrap();
+    let foreign = rich.open(view("second", 1)).unwrap();
+    let handle = poor.handle();
+    let requests = [
+        handle.cast(foreign, b"to nobody").unwrap(),
+        handle.send(foreign, &RankSet::one(wadjet::Rank(1)), b"to nobody").unwrap(),
+    ];
+    handle.cast(key, b"to all").unwrap();
+    let arrived =
+        poor.run_until(PATIENCE, |_| told.try_recv().is_ok_and(|(_, message)| message == b"to all"));
+    assert!(arrived, "what is refused holds nobody up");
+    for request in requests {
+        let refusal = handle.refusal().unwrap();
+        assert_eq!(refusal.request, request);
+        assert!(refusal.why.contains("no such group"), "{}", refusal.why);
+    }
 }

@@ -4,7 +4,7 @@
 //! a pack, with the first run's header in the room before it.
 
 use crate::buf::FrameMut;
-use crate::wire::pack::{RUN_HEADER_BYTES, RUN_MESSAGES_MAX, run_header};
+use crate::wire::pack::{PACK_MESSAGES_MAX, RUN_HEADER_BYTES, run_header};
 
 /// Room that a frame taken for casts keeps before the payload, beside the header: a run's header, aligned.
 pub(crate) const PACK_ROOM_BYTES: usize = 8;
@@ -58,8 +58,8 @@ impl OpenPack {
         let packable =
             length <= usize::from(u16::MAX) && (self.packed || self.run_size <= usize::from(u16::MAX));
         let opening = if self.packed { 0 } else { RUN_HEADER_BYTES };
-        let joins = length == self.run_size && self.run_count < RUN_MESSAGES_MAX;
-        let run = if joins { 0 } else { RUN_HEADER_BYTES };
+        let packable = packable && (self.messages as usize) < PACK_MESSAGES_MAX;
+        let run = if length == self.run_size { 0 } else { RUN_HEADER_BYTES };
         packable && frame.len() + opening + run + length <= payload_max
     }
 
@@ -71,7 +71,7 @@ impl OpenPack {
             if !self.packed {
                 self.become_pack();
             }
-            if length != self.run_size || self.run_count >= RUN_MESSAGES_MAX {
+            if length != self.run_size {
                 self.begin_run(length);
             }
         } else {
@@ -182,6 +182,18 @@ mod tests {
         assert!(pack.close().is_some_and(|closed| closed.packed));
         assert!(pack.close().is_none());
         assert!(!pack.is_open() && !pack.fits(1, 100));
+    }
+
+    #[test]
+    fn a_pack_of_empty_messages_ends_at_what_receivers_take() {
+        let mut pack = open();
+        while pack.fits(0, 300) {
+            pack.lend(0);
+            pack.commit();
+        }
+        let closed = pack.close().unwrap();
+        assert_eq!(closed.messages as usize, PACK_MESSAGES_MAX);
+        assert_eq!(check(closed.frame.bytes()), Ok(PACK_MESSAGES_MAX));
     }
 
     proptest! {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::commands::{Command, CommandOptions, Commands, Handle};
 use super::looper::{Engine, Loop, LoopOptions, LoopStats};
 use super::pin;
-use crate::endpoint::{Endpoint, GroupKey};
+use crate::endpoint::{Dropped, Endpoint, GroupKey};
 use crate::group::{Application, CastError, Group, SendError};
 use crate::stack::run::InstallError;
 use crate::stats::Stats;
@@ -139,6 +139,11 @@ impl<T: Transport, A: Application> Driver<T, A> {
         self.inner.engine().endpoint.stats(key)
     }
 
+    /// Frames dropped before any group saw them, by reason.
+    pub fn dropped(&self) -> Dropped {
+        self.inner.engine().endpoint.dropped()
+    }
+
     /// What the loop did so far, own pauses included.
     pub fn loop_stats(&self) -> LoopStats {
         self.inner.stats()
@@ -177,6 +182,11 @@ impl<A: Application> Member<A> {
         // Bounded: no more than were there when it began can be in the ring at once.
         for _ in 0..COMMANDS_PER_ITERATION {
             let Some(command) = self.held.take().or_else(|| self.commands.take()) else { return };
+            if !self.endpoint.has_group(command.group) {
+                self.commands.refuse(command.request, "this endpoint has no such group".to_owned());
+                self.commands.recycle(command);
+                continue;
+            }
             let mut group = self.endpoint.group(command.group);
             let outcome = match &command.to {
                 None => group.cast(&command.bytes).map(drop).map_err(Refused::from),

@@ -6,8 +6,9 @@
 
 /// Bytes of a run's header.
 pub const RUN_HEADER_BYTES: usize = 4;
-/// The most messages in one run.
-pub const RUN_MESSAGES_MAX: usize = u16::MAX as usize;
+/// The most messages in one pack, and so in one run. Without it a few bytes of runs of empty messages would be as many
+/// deliveries as the forger likes.
+pub const PACK_MESSAGES_MAX: usize = u16::MAX as usize;
 
 /// The bytes are not a pack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -21,6 +22,9 @@ pub enum PackError {
     /// A run is longer than what is left.
     #[error("a run overruns the payload")]
     Overrun,
+    /// More messages than [`PACK_MESSAGES_MAX`].
+    #[error("a pack of more than {PACK_MESSAGES_MAX} messages")]
+    TooMany,
     /// No runs.
     #[error("a pack without messages")]
     Empty,
@@ -46,6 +50,9 @@ pub fn check(bytes: &[u8]) -> Result<usize, PackError> {
         let (count, size, after) = split(rest)?;
         rest = after.get(count * size..).ok_or(PackError::Overrun)?;
         messages += count;
+        if messages > PACK_MESSAGES_MAX {
+            return Err(PackError::TooMany);
+        }
     }
     if messages == 0 { Err(PackError::Empty) } else { Ok(messages) }
 }
@@ -125,6 +132,14 @@ mod tests {
         assert_eq!(check(&[0, 0, 1, 0, 9]), Err(PackError::EmptyRun));
         assert_eq!(check(&[2, 0, 1, 0, 9]), Err(PackError::Overrun));
         assert_eq!(check(&[0xff, 0xff, 0xff, 0xff]), Err(PackError::Overrun));
+    }
+
+    #[test]
+    fn a_few_bytes_are_not_many_empty_messages() {
+        let most = run_header(u16::MAX, 0).to_vec();
+        assert_eq!(check(&most), Ok(PACK_MESSAGES_MAX));
+        let more = [run_header(u16::MAX, 0), run_header(1, 0)].concat();
+        assert_eq!(check(&more), Err(PackError::TooMany));
     }
 
     proptest! {
