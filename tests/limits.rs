@@ -5,12 +5,17 @@ mod common;
 use std::time::Duration;
 
 use common::{Dice, World, view};
+use wadjet::accel::case::CommonCase;
 use wadjet::endpoint::Endpoint;
 use wadjet::layers::DEFAULT_STACK;
-use wadjet::stack::event::ExitReason;
-use wadjet::stack::registry::Registry;
+use wadjet::stack::build::{Build, Field};
+use wadjet::stack::event::{Down, ExitReason, Up};
+use wadjet::stack::layer::{Context, Fast, Kind, Layer};
+use wadjet::stack::property::Properties;
+use wadjet::stack::registry::{LayerEntry, Registry};
 use wadjet::transport::Transport;
 use wadjet::transport::memory::{Hub, HubOptions};
+use wadjet::wire::Traffic;
 use wadjet::{CastError, Config, Event, Incarnation, LocalView, Rank, RankSet, SendError, Shadow, Time};
 
 fn unpacked() -> Config {
@@ -436,4 +441,70 @@ fn early_delay_and_friends_are_durations_and_limits_that_config_checks() {
     assert!(error(Config { order_frames_max: 0, ..Config::default() }).contains("order_frames_max"));
     let config = Config { early_delay: Duration::ZERO, early_frames_max: 0, ..Config::default() };
     assert_eq!(config.check(), Ok(()));
+}
+
+/// Sends and checks a number of four bits with every cast.
+#[derive(Clone, Default)]
+struct Narrow(Option<Field>);
+
+impl Layer for Narrow {
+    fn name(&self) -> &'static str {
+        "NARROW"
+    }
+
+    fn install(&mut self, build: &mut Build<'_>) {
+        self.0 = Some(build.protocol_field(Traffic::Cast, "number", 4));
+    }
+
+    fn down(&mut self, context: &mut Context<'_>, mut event: Down) {
+        if let (Down::Cast(message), Some(field)) = (&mut event, self.0) {
+            message.set_field(field, context.sending(field, context.rank()));
+            context.advance_sending(field, context.rank());
+        }
+        context.down(event);
+    }
+
+    fn up(&mut self, context: &mut Context<'_>, event: Up) {
+        if let (Up::Cast(origin, _), Some(field)) = (&event, self.0) {
+            context.advance_expected(field, *origin);
+        }
+        context.up(event);
+    }
+
+    fn common_case(&self, kind: Kind, case: &mut CommonCase<'_>) -> Fast {
+        if matches!(kind, Kind::CastSend | Kind::CastDeliver | Kind::SelfDeliver) {
+            case.advance(self.0.expect("installed"));
+        }
+        Fast::Declared
+    }
+
+    fn fork(&self) -> Box<dyn Layer> {
+        Box::new(self.clone())
+    }
+}
+
+#[test]
+fn the_narrowest_field_ends_the_numbers_of_a_view_before_it_wraps() {
+    let registry = Registry::standard().with(LayerEntry {
+        name: "NARROW",
+        about: "a number of four bits",
+        requires: Properties::NONE,
+        provides: Properties::NONE,
+        destroys: Properties::NONE,
+        cost: 0,
+        parameters: &[],
+        make: |_| Ok(Box::<Narrow>::default()),
+    });
+    for accelerate in [true, false] {
+        let config = Config { accelerate, ..unpacked() };
+        let mut world = World::with_registry(2, &format!("NARROW:{DEFAULT_STACK}"), &config, &registry);
+        let taken = (0..40).filter(|_| {
+            world.steps(20);
+            world.try_cast(0, b"numbered").is_ok()
+        });
+        assert_eq!(taken.count(), 15);
+        assert_eq!(world.try_cast(0, b"one more"), Err(CastError::NumberLimit));
+        world.steps(100);
+        assert_eq!(world.delivered(1, 0).len(), 15);
+    }
 }

@@ -292,7 +292,8 @@ impl Build<'_> {
     }
 
     /// A field predicted from protocol state. Its two words (what this member sends next; what each origin is expected
-    /// to send next) are slots that begin at zero and must not wrap in a view.
+    /// to send next) are slots that begin at zero and do not wrap in a view: the narrowest field of a stack says how many
+    /// frames a view can have.
     pub fn protocol_field(&mut self, traffic: Traffic, name: &'static str, bits: u32) -> Field {
         self.field(traffic, Build::definition(name, bits, Class::Protocol))
     }

@@ -37,9 +37,10 @@ use crate::stats::{FastPath, MissCount};
 use crate::time::Time;
 use crate::transport::{Caps, Channel, Received};
 use crate::view::LocalView;
+use crate::wire::bits::low_bits;
 use crate::wire::control::GOSSIP_HEADER_BYTES;
 use crate::wire::full::{Identification, PREFIX_BYTES};
-use crate::wire::layout::{Layout, LayoutError};
+use crate::wire::layout::{Class, Layout, LayoutError};
 use crate::wire::{Traffic, WIRE_VERSION};
 
 /// A stack cannot be installed.
@@ -223,6 +224,14 @@ impl Stack {
         if !config.accelerate {
             plans.fill(Err(NoPlan { layer: "configuration", reason: "acceleration is off" }));
         }
+        // No field wraps within a view: the narrowest protocol field ends the numbers.
+        let numbers = |traffic: Traffic| {
+            let fields = layouts[traffic as usize].fields().iter();
+            let protocol = fields.filter(|(field, _)| field.class == Class::Protocol);
+            protocol.map(|(field, _)| low_bits(field.bits)).min().unwrap_or(u64::MAX)
+        };
+        let number_limit = config.frame_number_limit.min(numbers(Traffic::Cast));
+        let send_number_limit = config.send_number_limit.min(numbers(Traffic::Send));
         let room = |plans: &Plans, kind: Kind| match &plans[kind as usize] {
             Ok(plan) => plan.header_bytes,
             Err(_) => full(kind.traffic()),
@@ -297,7 +306,7 @@ impl Stack {
             traced: VecDeque::with_capacity(config.trace_lines_max),
             traced_max: config.trace_lines_max,
             shared_matrices: blueprint.shared_matrices(),
-            number_limit: config.frame_number_limit,
+            number_limit,
             layouts: layouts.clone(),
             view: Rc::new(view),
         };
@@ -329,8 +338,8 @@ impl Stack {
             post_batch: config.post_batch_messages,
             post_delay: config.post_delay,
             post_due: Time::NEVER,
-            number_limit: config.frame_number_limit,
-            send_number_limit: config.send_number_limit,
+            number_limit,
+            send_number_limit,
             refused: false,
             refused_by: RankSet::EMPTY,
             refused_frame: false,
