@@ -9,12 +9,12 @@ use std::task::Waker;
 use std::time::Duration;
 
 use super::{
-    Caps, Channel, ChannelId, ChannelOptions, Destination, Full, Received, Transmit, Transport,
+    Caps, Channel, ChannelId, ChannelOptions, Destination, Full, Outside, Received, Transmit, Transport,
     TransportCounters, TransportError,
 };
 use crate::buf::{Frame, Region};
-use crate::id::RankSet;
-use crate::view::LocalView;
+use crate::id::{GroupId, Rank, RankSet};
+use crate::view::{Address, LocalView};
 
 /// How often what goes wrong. Rates are per million frames; loss is decided for every destination apart.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -162,6 +162,48 @@ impl<T: Transport> Transport for Faulty<T> {
         self.late.retain(|late| late.copy.channel != channel);
         self.ways.retain(|way| way.channel != channel);
         self.inner.close(channel);
+    }
+
+    fn bind(&mut self, group: GroupId, address: &Address) -> Result<Address, TransportError> {
+        self.inner.bind(group, address)
+    }
+
+    /// Lost, duplicated and damaged as often as frames are; never late.
+    fn send_outside(&mut self, group: GroupId, to: &Outside, bytes: &[u8]) {
+        if self.happens(self.options.lost_per_million) {
+            self.faults.lost += 1;
+            return;
+        }
+        if self.happens(self.options.corrupted_per_million) {
+            let mut changed = bytes.to_vec();
+            let place = self.draw() as usize;
+            if let Some(byte) = changed.get_mut((place >> 3) % bytes.len().max(1)) {
+                *byte ^= 1 << (place & 7);
+            }
+            self.faults.corrupted += 1;
+            self.inner.send_outside(group, to, &changed);
+            return;
+        }
+        if self.happens(self.options.duplicated_per_million) {
+            self.faults.duplicated += 1;
+            self.inner.send_outside(group, to, bytes);
+        }
+        self.inner.send_outside(group, to, bytes);
+    }
+
+    fn exclude(&mut self, channel: ChannelId, rank: Rank) {
+        if let Some(way) = self.ways.iter_mut().find(|way| way.channel == channel) {
+            way.others.remove(rank);
+        }
+        self.inner.exclude(channel, rank);
+    }
+
+    fn intact(&self, channel: ChannelId, frame: &Frame) -> bool {
+        self.inner.intact(channel, frame)
+    }
+
+    fn prepare(&mut self, options: &ChannelOptions) {
+        self.inner.prepare(options);
     }
 
     fn submit(&mut self, transmit: Transmit) -> Result<(), Full> {

@@ -6,6 +6,7 @@
 //! yet, or have closed it, get nothing and hold nobody up.
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -14,12 +15,12 @@ use std::thread;
 use std::time::Duration;
 
 use super::{
-    Caps, Channel, ChannelId, ChannelOptions, Destination, Full, Received, Transmit, Transport,
-    TransportCounters, TransportError,
+    Caps, Channel, ChannelId, ChannelOptions, Destination, Full, OUTSIDE_BYTES_MAX, Outside, Received,
+    Transmit, Transport, TransportCounters, TransportError,
 };
 use crate::buf::{Frame, Region, RegionOptions};
-use crate::id::{GroupId, Rank, ViewId};
-use crate::view::LocalView;
+use crate::id::{GroupId, Rank, RankSet, ViewId};
+use crate::view::{Address, LocalView};
 
 /// Limits of a [`Hub`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,12 +42,26 @@ impl Default for HubOptions {
 pub struct Hub {
     options: HubOptions,
     wires: Rc<RefCell<Vec<Rc<Wire>>>>,
+    mailboxes: Rc<RefCell<Vec<Mailbox>>>,
 }
+
+/// Where messages outside any view wait for the process bound there.
+#[derive(Clone, Debug)]
+struct Mailbox {
+    group: GroupId,
+    address: Address,
+    letters: Letters,
+}
+
+type Letters = Rc<RefCell<VecDeque<Vec<u8>>>>;
+
+/// Letters that may wait for one process; further ones are lost.
+const LETTERS_MAX: usize = 256;
 
 impl Hub {
     /// A hub without members.
     pub fn new(options: HubOptions) -> Hub {
-        Hub { options, wires: Rc::default() }
+        Hub { options, wires: Rc::default(), mailboxes: Rc::default() }
     }
 
     /// A transport whose channels reach all others opened for the same view at this hub.
@@ -55,6 +70,8 @@ impl Hub {
             hub: self.clone(),
             links: Vec::new(),
             turn: 0,
+            bound: Vec::new(),
+            letters: None,
             counters: TransportCounters::default(),
         }
     }
@@ -80,6 +97,10 @@ pub struct MemoryTransport {
     links: Vec<Option<Link>>,
     /// The channel whose turn it is to be received from first.
     turn: usize,
+    /// Mailboxes of this process, at most one per group.
+    bound: Vec<Mailbox>,
+    /// Where letters are read, made with the first mailbox.
+    letters: Option<Region>,
     counters: TransportCounters,
 }
 
@@ -87,6 +108,25 @@ impl MemoryTransport {
     /// Frames made of a head and a body that somebody still holds.
     pub fn joined_frames_lent(&self) -> usize {
         self.links.iter().flatten().map(|link| link.joined.usage().lent).sum()
+    }
+
+    #[cold]
+    fn receive_letters(&mut self, budget: usize, sink: &mut impl FnMut(Received)) -> usize {
+        let Some(region) = &self.letters else { return 0 };
+        let mut received = 0;
+        for bound in &self.bound {
+            while received < budget {
+                let Ok(mut frame) = region.take(0) else { return received };
+                let Some(letter) = bound.letters.borrow_mut().pop_front() else { break };
+                frame.extend(&letter).expect("the length was checked when it was sent");
+                let frame = frame.freeze();
+                frame.submit();
+                let (from, to) = (frame.start(), frame.end());
+                sink(Received { channel: ChannelId::OUTSIDE, frame, from, to });
+                received += 1;
+            }
+        }
+        received
     }
 }
 
@@ -157,6 +197,8 @@ struct Link {
     joined: Region,
     /// The longest frame, head and body together.
     frame_bytes: usize,
+    /// Members that get nothing more and are not waited for.
+    excluded: RankSet,
 }
 
 impl Transport for MemoryTransport {
@@ -196,7 +238,7 @@ impl Transport for MemoryTransport {
             let member = view.member(view.rank());
             return Err(TransportError::IncarnationInUse(format!("incarnation {}", member.incarnation)));
         }
-        let link = Link { wire, own: view.rank(), joined, frame_bytes };
+        let link = Link { wire, own: view.rank(), joined, frame_bytes, excluded: RankSet::EMPTY };
         let id = ChannelId(self.links.len() as u32);
         self.links.push(Some(link));
         Ok(Channel { id, casts, control })
@@ -205,6 +247,56 @@ impl Transport for MemoryTransport {
     fn close(&mut self, channel: ChannelId) {
         if let Some(link) = self.links.get_mut(channel.0 as usize) {
             *link = None;
+        }
+    }
+
+    fn bind(&mut self, group: GroupId, address: &Address) -> Result<Address, TransportError> {
+        let mut mailboxes = self.hub.mailboxes.borrow_mut();
+        let own = |letters: &Letters| self.bound.iter().any(|bound| Rc::ptr_eq(&bound.letters, letters));
+        let taken = |mailbox: &Mailbox| {
+            mailbox.group == group && mailbox.address == *address && !own(&mailbox.letters)
+        };
+        if mailboxes.iter().any(taken) {
+            return Err(TransportError::AddressInUse(address.clone()));
+        }
+        if self.letters.is_none() {
+            self.letters = Some(Region::pool(RegionOptions {
+                frames: LETTERS_MAX,
+                link_headroom_bytes: 0,
+                frame_bytes: OUTSIDE_BYTES_MAX,
+                reserve_frames: 0,
+                huge_pages: false,
+            })?);
+        }
+        mailboxes.retain(|mailbox| mailbox.group != group || !own(&mailbox.letters));
+        self.bound.retain(|bound| bound.group != group);
+        let mailbox = Mailbox { group, address: address.clone(), letters: Rc::default() };
+        mailboxes.push(mailbox.clone());
+        self.bound.push(mailbox);
+        Ok(address.clone())
+    }
+
+    fn send_outside(&mut self, group: GroupId, to: &Outside, bytes: &[u8]) {
+        if bytes.len() > OUTSIDE_BYTES_MAX {
+            self.counters.dropped += 1;
+            return;
+        }
+        let own = |letters: &Letters| self.bound.iter().any(|bound| Rc::ptr_eq(&bound.letters, letters));
+        for mailbox in self.hub.mailboxes.borrow().iter().filter(|mailbox| mailbox.group == group) {
+            let named = match to {
+                Outside::To(address) => mailbox.address == *address,
+                Outside::Discover => !own(&mailbox.letters),
+            };
+            let mut letters = mailbox.letters.borrow_mut();
+            if named && letters.len() < LETTERS_MAX {
+                letters.push_back(bytes.to_vec());
+            }
+        }
+    }
+
+    fn exclude(&mut self, channel: ChannelId, rank: Rank) {
+        if let Some(Some(link)) = self.links.get_mut(channel.0 as usize) {
+            link.excluded.insert(rank);
         }
     }
 
@@ -266,6 +358,9 @@ impl Transport for MemoryTransport {
             }
         }
         self.turn = if channels > 1 { (self.turn + 1) % channels } else { 0 };
+        if !self.bound.is_empty() {
+            received += self.receive_letters(budget - received, sink);
+        }
         self.counters.frames_received += received as u64;
         received
     }
@@ -284,7 +379,7 @@ impl Transport for MemoryTransport {
     fn wait(&mut self, timeout: Duration) {
         let mut links = self.links.iter().flatten();
         let waiting = links.any(|link| link.wire.inboxes[link.own.index()].len() > 0);
-        if !waiting {
+        if !waiting && self.bound.iter().all(|bound| bound.letters.borrow().is_empty()) {
             self.counters.system_calls += 1;
             thread::park_timeout(timeout);
         }
@@ -356,7 +451,7 @@ impl Link {
     #[inline]
     fn inbox(&self, rank: Rank) -> Option<&Inbox> {
         let inbox = self.wire.inboxes.get(rank.index())?;
-        (inbox.open.get() && rank != self.own).then_some(inbox)
+        (inbox.open.get() && rank != self.own && !self.excluded.contains(rank)).then_some(inbox)
     }
 
     #[cold]
@@ -369,6 +464,13 @@ impl Link {
         let frame = frame.freeze();
         frame.submit();
         Some(frame)
+    }
+}
+
+impl Drop for MemoryTransport {
+    fn drop(&mut self) {
+        let own = |letters: &Letters| self.bound.iter().any(|bound| Rc::ptr_eq(&bound.letters, letters));
+        self.hub.mailboxes.borrow_mut().retain(|mailbox| !own(&mailbox.letters));
     }
 }
 

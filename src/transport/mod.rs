@@ -12,6 +12,11 @@
 //! - A submitted frame is held by the transport until the medium no longer reads it, and then released: every frame
 //!   comes back.
 //! - `receive` hands over at most `budget` frames per call and never blocks; `wait` is the only call that does.
+//!
+//! A *channel* carries the frames of one view among its members, by rank. What passes between processes that share no
+//! view (probes, merge requests, the view itself on its way to those it lets in) goes *outside* any view, to an
+//! [`Address`], best effort: [`Transport::bind`] makes a process reachable there, [`Transport::send_outside`] sends,
+//! and what arrives comes out of [`Transport::receive`] like any frame; its header says what it is.
 
 pub mod fault;
 pub mod memory;
@@ -24,12 +29,17 @@ use std::task::Waker;
 use std::time::Duration;
 
 use crate::buf::{Frame, MemoryError, Region};
-use crate::id::{Rank, RankSet};
+use crate::id::{GroupId, Rank, RankSet};
 use crate::view::{Address, LocalView};
 
 /// A channel of one transport: the frames of one view.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ChannelId(pub u32);
+
+impl ChannelId {
+    /// Stands for no channel: where messages that came outside any view are said to have come by.
+    pub const OUTSIDE: ChannelId = ChannelId(u32::MAX);
+}
 
 /// What an endpoint asks of a channel. Each region's size is the sum of its holders.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,6 +142,19 @@ impl Received {
         self.frame.slice(self.from, self.to)
     }
 }
+
+/// Who is to get a message outside any view.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Outside {
+    /// The process reached at an address.
+    To(Address),
+    /// Every process of the group that can be found: those that listen to the discovery address (udp), or whose sockets
+    /// are in the directory (shm).
+    Discover,
+}
+
+/// The longest message outside any view, in bytes: it fits a datagram on any network.
+pub const OUTSIDE_BYTES_MAX: usize = 1200;
 
 /// The transport cannot take the frame now; here it is. Try again after the next [`Transport::reap`].
 #[derive(Debug)]
@@ -237,6 +260,37 @@ pub trait Transport {
 
     /// Closes a channel and gives up what it held.
     fn close(&mut self, channel: ChannelId);
+
+    /// Makes this process reachable at `address` outside any view, for the processes of `group`, until it is bound
+    /// again or the transport is dropped. Returns the address as others must name it: a port 0, say, is filled in, and
+    /// channels of views that name this address share what was bound.
+    ///
+    /// # Errors
+    /// [`TransportError`]: the address does not parse, or another process has it.
+    fn bind(&mut self, group: GroupId, address: &Address) -> Result<Address, TransportError>;
+
+    /// Sends `bytes` outside any view, best effort. What is longer than [`OUTSIDE_BYTES_MAX`], or goes to an address
+    /// that does not parse, is dropped and counted.
+    fn send_outside(&mut self, group: GroupId, to: &Outside, bytes: &[u8]);
+
+    /// A member of the channel's view has failed, as far as this process is concerned: no frame goes to it, nothing
+    /// waits for it, and what it holds back is taken as released. What it still sends may be handed over or not. Frames of
+    /// it that were handed over before stay where they are; [`Transport::intact`] says whether they still can be
+    /// believed.
+    fn exclude(&mut self, channel: ChannelId, rank: Rank);
+
+    /// Whether the bytes of a received frame, *copied before this call*, are what its sender published: a sender that
+    /// was stopped and continued may write again where it no longer may.
+    fn intact(&self, channel: ChannelId, frame: &Frame) -> bool {
+        let _ = (channel, frame);
+        true
+    }
+
+    /// Makes ready what the next [`Transport::open`] with such options will need, as far as that takes long. Called
+    /// while there is nothing else to do; a transport whose channels open quickly does nothing.
+    fn prepare(&mut self, options: &ChannelOptions) {
+        let _ = options;
+    }
 
     /// Takes a frame to send. It may stay staged until [`Transport::flush`]. A frame longer than the channel's frames,
     /// or of a closed channel, is dropped and counted.

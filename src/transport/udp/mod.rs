@@ -28,10 +28,11 @@ use self::send::{LaneId, SocketOutlet, Stage};
 use self::socket::{Abilities, Name};
 use super::wake::Alarm;
 use super::{
-    Caps, Channel, ChannelId, ChannelOptions, Destination, Full, Received, Transmit, Transport,
+    Caps, Channel, ChannelId, ChannelOptions, Destination, Full, Outside, Received, Transmit, Transport,
     TransportCounters, TransportError,
 };
 use crate::buf::{Pages, Region, RegionOptions};
+use crate::id::{GroupId, Rank};
 use crate::view::{Address, LocalView};
 
 /// How to use UDP.
@@ -334,6 +335,16 @@ impl Transport for UdpTransport {
         }
         self.list_polled();
     }
+
+    fn bind(&mut self, _group: GroupId, address: &Address) -> Result<Address, TransportError> {
+        Ok(address.clone())
+    }
+
+    fn send_outside(&mut self, _group: GroupId, _to: &Outside, _bytes: &[u8]) {
+        self.counters.dropped += 1;
+    }
+
+    fn exclude(&mut self, _channel: ChannelId, _rank: Rank) {}
 
     #[inline]
     fn submit(&mut self, transmit: Transmit) -> Result<(), Full> {
