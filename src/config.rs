@@ -45,6 +45,9 @@ pub struct Config {
     pub order_frames_max: usize,
     /// Ordinary messages after which post-processing runs.
     pub post_batch_messages: u32,
+    /// How long the channel of a past view stays open: what was last said in it gets out, and members that missed the
+    /// end of the view are heard and told.
+    pub linger_delay: Duration,
     /// How long post-processing may be put off.
     pub post_delay: Duration,
     /// How long a change of gossip may go unreported.
@@ -78,6 +81,7 @@ impl Default for Config {
             early_delay: Duration::from_micros(200),
             order_frames_max: 4096,
             post_batch_messages: 64,
+            linger_delay: Duration::from_millis(500),
             post_delay: Duration::from_micros(20),
             gossip_delay: Duration::from_micros(500),
             frame_number_limit: 1 << 40,

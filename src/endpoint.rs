@@ -4,18 +4,23 @@
 //! clock, moves frames between it and a transport, and calls [`Endpoint::poll`] once per iteration and not later than
 //! [`Endpoint::deadline`].
 
+use std::collections::VecDeque;
+use std::rc::Rc;
+
 use crate::accel::cookie::{CookieTable, Meaning, NoMeaning};
+use crate::buf::Frame;
 use crate::config::{Config, ConfigError};
 use crate::group::{Application, Group};
-use crate::id::{Incarnation, Rank};
-use crate::stack::event::{List, Message};
+use crate::id::{GroupId, Incarnation, Rank, RankSet};
+use crate::stack::event::{Letter, List, Message};
 use crate::stack::registry::Registry;
 use crate::stack::run::{InstallError, Stack};
 use crate::stats::Stats;
 use crate::time::Time;
-use crate::transport::{Caps, Channel, ChannelId, ChannelOptions, Received, Transmit};
-use crate::view::LocalView;
-use crate::wire::full::{FullError, NO_CONTROL, Prefix, STACK_CONTROL};
+use crate::transport::{Caps, Channel, ChannelId, ChannelOptions, Outside, Received, Transmit};
+use crate::view::{LocalView, Neighbours, View};
+use crate::wire::full::{FullError, Identification, NO_CONTROL, PREFIX_BYTES, Prefix, STACK_CONTROL};
+use crate::wire::outside::{self, Assembler, ChunkError, OUTSIDE_CONTROL};
 use crate::wire::{COOKIE_MASK, FULL_FLAG, Traffic};
 
 /// A group of an endpoint.
@@ -49,6 +54,54 @@ pub struct Dropped {
     pub exited: u64,
 }
 
+/// What an endpoint wants of its transport, beside frames to be moved. Whoever drives it does as asked, in order.
+#[derive(Debug)]
+pub enum Request {
+    /// Open the channel of the next view, and tell [`Endpoint::opened`].
+    Open {
+        /// The group.
+        group: GroupKey,
+        /// Its next view.
+        view: LocalView,
+        /// What to ask for.
+        options: ChannelOptions,
+    },
+    /// Close a channel: its view is past, or the group is over.
+    Close(ChannelId),
+    /// Exclude a member from a channel, and tell [`Endpoint::excluded`].
+    Exclude {
+        /// The group.
+        group: GroupKey,
+        /// The channel.
+        channel: ChannelId,
+        /// Who.
+        rank: Rank,
+    },
+    /// Tell [`Endpoint::gone`] which members' processes are known to be gone.
+    Hint {
+        /// The group.
+        group: GroupKey,
+        /// The channel.
+        channel: ChannelId,
+    },
+    /// Send bytes outside any view.
+    Outside {
+        /// The group.
+        group: GroupId,
+        /// To whom.
+        to: Outside,
+        /// What.
+        bytes: Vec<u8>,
+    },
+}
+
+/// A channel of a past view: what was still to be sent in it goes out, and who is still in it is heard.
+struct Retired {
+    channel: ChannelId,
+    outbox: VecDeque<Transmit>,
+    until: Time,
+}
+
 /// A process's place in its groups.
 pub struct Endpoint {
     config: Config,
@@ -58,7 +111,14 @@ pub struct Endpoint {
     cookies: CookieTable,
     dropped: Dropped,
     now: Time,
-    given_back: Option<Transmit>,
+    /// Stacks whose channel could not take a frame in this iteration.
+    full: Vec<bool>,
+    /// The stack whose turn it is to transmit.
+    turn: usize,
+    retired: Vec<Retired>,
+    requests: VecDeque<Request>,
+    letters: Assembler,
+    letters_written: u32,
 }
 
 impl Endpoint {
@@ -88,7 +148,12 @@ impl Endpoint {
             cookies: CookieTable::new(),
             dropped: Dropped::default(),
             now: Time::ZERO,
-            given_back: None,
+            full: Vec::new(),
+            turn: 0,
+            retired: Vec::new(),
+            requests: VecDeque::new(),
+            letters: Assembler::default(),
+            letters_written: 0,
         })
     }
 
@@ -124,22 +189,178 @@ impl Endpoint {
         caps: &Caps,
         now: Time,
     ) -> Result<GroupKey, InstallError> {
+        self.install_among(view, Neighbours::default(), channel, caps, now)
+    }
+
+    /// As [`Endpoint::install`]; a stack that agrees on views looks for others at the neighbours.
+    ///
+    /// # Errors
+    /// [`InstallError`]; nothing was installed then.
+    pub fn install_among(
+        &mut self,
+        view: LocalView,
+        neighbours: Neighbours,
+        channel: Channel,
+        caps: &Caps,
+        now: Time,
+    ) -> Result<GroupKey, InstallError> {
         self.now = now;
         let own = view.member(view.rank()).incarnation;
         if own != self.incarnation {
             return Err(InstallError::OtherIncarnation { view: own, endpoint: self.incarnation });
         }
-        let stack = Stack::new(&self.config, &self.registry, view, channel, caps, now)?;
+        let neighbours = Rc::new(neighbours);
+        let (config, registry) = (&self.config, &self.registry);
+        let stack = Stack::new(config, registry, view, neighbours, channel, caps, Vec::new(), now)?;
         let index = self.stacks.len() as u32;
-        let core = stack.core();
-        for origin in core.view.others() {
-            for traffic in [Traffic::Cast, Traffic::Send] {
-                let meaning = Meaning { stack: index, origin, traffic };
-                self.cookies.insert(core.cookies[origin.index()][traffic as usize], meaning);
+        self.stacks.push(stack);
+        self.full.push(false);
+        self.learn_cookies();
+        Ok(GroupKey(index))
+    }
+
+    /// Enters the cookies of all views that are in force.
+    fn learn_cookies(&mut self) {
+        self.cookies = CookieTable::new();
+        for (index, stack) in self.stacks.iter().enumerate() {
+            let core = stack.core();
+            for origin in core.view.others() {
+                for traffic in [Traffic::Cast, Traffic::Send] {
+                    let meaning = Meaning { stack: index as u32, origin, traffic };
+                    self.cookies.insert(core.cookies[origin.index()][traffic as usize], meaning);
+                }
             }
         }
-        self.stacks.push(stack);
-        Ok(GroupKey(index))
+    }
+
+    /// What the endpoint wants of its transport next: asked after every [`Endpoint::poll`], until there is nothing.
+    #[inline]
+    pub fn request(&mut self) -> Option<Request> {
+        self.requests.pop_front()
+    }
+
+    /// The channel of the next view is open, or it could not be opened: answers [`Request::Open`].
+    ///
+    /// # Panics
+    /// If the group has no next view.
+    pub fn opened(
+        &mut self,
+        group: GroupKey,
+        opened: Result<(Channel, Caps), String>,
+        now: Time,
+        app: &mut dyn Application,
+    ) {
+        self.now = now;
+        let stack = &mut self.stacks[group.0 as usize];
+        let next = stack.next_view().expect("a channel is opened for the next view").clone();
+        let view = LocalView::new(next, self.incarnation);
+        let old = &stack.core().view;
+        let view = match view {
+            Ok(view) => view,
+            Err(error) => {
+                let old = LocalView::clone(old);
+                stack.not_opened(&old, error.to_string(), app);
+                return;
+            }
+        };
+        let neighbours = Rc::clone(&stack.core().neighbours);
+        let made = opened.and_then(|(channel, caps)| {
+            let id = channel.id;
+            let legacies = stack.bequeath();
+            let (config, registry) = (&self.config, &self.registry);
+            Stack::new(config, registry, view.clone(), neighbours, channel, &caps, legacies, now).map_err(
+                |error| {
+                    self.requests.push_back(Request::Close(id));
+                    error.to_string()
+                },
+            )
+        });
+        let mut new = match made {
+            Ok(new) => new,
+            Err(why) => {
+                stack.not_opened(&view, why, app);
+                return;
+            }
+        };
+        new.succeed(stack);
+        let (channel, outbox) = stack.take_outbox();
+        self.retired.push(Retired { channel, outbox, until: now + self.config.linger_delay });
+        *stack = new;
+        self.full[group.0 as usize] = false;
+        self.learn_cookies();
+        // The view is told before anything is delivered in it.
+        self.stacks[group.0 as usize].poll(now, app);
+        self.collect(group.0 as usize);
+    }
+
+    /// A member was excluded from its channel; what is kept of its casts is copied to memory of this process's own, and
+    /// believed if `intact` says so afterwards. Answers [`Request::Exclude`].
+    pub fn excluded(
+        &mut self,
+        group: GroupKey,
+        channel: ChannelId,
+        rank: Rank,
+        intact: &dyn Fn(&Frame) -> bool,
+    ) {
+        let stack = &mut self.stacks[group.0 as usize];
+        if stack.core().channel == channel {
+            stack.rescue(rank, intact);
+        }
+    }
+
+    /// The processes of these members are known to be gone: a hint. Answers [`Request::Hint`].
+    pub fn gone(&mut self, group: GroupKey, channel: ChannelId, ranks: RankSet, app: &mut dyn Application) {
+        let stack = &mut self.stacks[group.0 as usize];
+        if stack.core().channel == channel && !ranks.is_empty() {
+            stack.gone(ranks, app);
+        }
+    }
+
+    /// Makes requests of what a stack wants.
+    fn collect(&mut self, index: usize) {
+        let stack = &mut self.stacks[index];
+        let group = GroupKey(index as u32);
+        let channel = stack.core().channel;
+        if let Some(wants) = stack.take_wants() {
+            for rank in wants.excluded {
+                self.requests.push_back(Request::Exclude { group, channel, rank });
+            }
+            if wants.hint {
+                self.requests.push_back(Request::Hint { group, channel });
+            }
+            for (to, body) in wants.outside {
+                let identification: Identification = self.stacks[index].core().identification;
+                self.letters_written = self.letters_written.wrapping_add(1);
+                for bytes in outside::split(identification, self.letters_written, &body) {
+                    let group = identification.group;
+                    self.requests.push_back(Request::Outside { group, to: to.clone(), bytes });
+                }
+            }
+        }
+        let stack = &mut self.stacks[index];
+        if stack.exited().is_some() {
+            if stack.core().outbox.is_empty() && !stack.closed {
+                stack.closed = true;
+                self.requests.push_back(Request::Close(channel));
+            }
+        } else if let Some(next) = stack.next_view().filter(|_| !stack.opening) {
+            let next: View = next.clone();
+            stack.opening = true;
+            let options = self.channel_options(next.members.len());
+            match LocalView::new(next, self.incarnation) {
+                Ok(view) => self.requests.push_back(Request::Open { group, view, options }),
+                Err(error) => unreachable!("a layer hands up views that this process is in: {error}"),
+            }
+        }
+    }
+
+    fn retire(&mut self) {
+        let now = self.now;
+        let over = |retired: &Retired| now >= retired.until;
+        for retired in self.retired.iter().filter(|retired| over(retired)) {
+            self.requests.push_back(Request::Close(retired.channel));
+        }
+        self.retired.retain(|retired| !over(retired));
     }
 
     /// Whether this endpoint has a group by that key. A key tells endpoints apart only by how many groups they have.
@@ -203,12 +424,25 @@ impl Endpoint {
             }
         };
         let identification = prefix.identification;
+        if prefix.control == OUTSIDE_CONTROL {
+            self.letter(&received, identification, app);
+            return;
+        }
         let belongs = |stack: &Stack| {
             let view = stack.core().view.view();
             view.group == identification.group && view.id == identification.view
         };
         let Some(stack) = self.stacks.iter_mut().find(|stack| belongs(stack)) else {
             self.dropped.other_view += 1;
+            let of_group = |stack: &&mut Stack| {
+                stack.is_live() && stack.core().view.view().group == identification.group
+            };
+            if let Some(stack) = self.stacks.iter_mut().find(of_group)
+                && stack.exited().is_none()
+            {
+                stack.engine.core.now = self.now;
+                stack.stranger(identification.origin, identification.view, app);
+            }
             return;
         };
         if stack.exited().is_some() {
@@ -248,35 +482,91 @@ impl Endpoint {
         stack.full_frame(origin, message, app);
     }
 
+    /// A chunk of a message from outside the view.
+    fn letter(&mut self, received: &Received, from: Identification, app: &mut dyn Application) {
+        if from.origin == self.incarnation {
+            self.dropped.own += 1;
+            return;
+        }
+        let of_group = |stack: &&mut Stack| stack.is_live() && stack.core().view.view().group == from.group;
+        let Some(stack) = self.stacks.iter_mut().find(of_group) else {
+            self.dropped.other_view += 1;
+            return;
+        };
+        if stack.exited().is_some() {
+            self.dropped.exited += 1;
+            return;
+        }
+        let (prefix, chunk) = received.bytes().split_at(PREFIX_BYTES);
+        match self.letters.take(from.origin, prefix, chunk) {
+            Ok(Some(body)) => {
+                stack.engine.core.now = self.now;
+                stack.letter(Letter { origin: from.origin, view: from.view, body }, app);
+            }
+            Ok(None) => {}
+            Err(ChunkError::Malformed | ChunkError::Damaged) => self.dropped.malformed += 1,
+        }
+    }
+
     /// One iteration: timers, own copies of casts, packs, post-processing.
     #[inline]
     pub fn poll(&mut self, now: Time, app: &mut dyn Application) {
         self.now = now;
-        for stack in &mut self.stacks {
+        for index in 0..self.stacks.len() {
+            self.full[index] = false;
+            let stack = &mut self.stacks[index];
             stack.poll(now, app);
+            if stack.wants_something() {
+                self.collect(index);
+            }
+        }
+        if !self.retired.is_empty() {
+            self.retire();
         }
     }
 
-    /// The next frame to submit.
+    /// The next frame to submit. Groups take turns.
     #[inline]
     pub fn transmit(&mut self) -> Option<Transmit> {
-        if let Some(transmit) = self.given_back.take() {
+        if let [stack] = &mut self.stacks[..]
+            && !self.full[0]
+            && let Some(transmit) = stack.engine.core.outbox.pop_front()
+        {
             return Some(transmit);
         }
-        self.stacks.iter_mut().find_map(|stack| stack.engine.core.outbox.pop_front())
+        self.transmit_in_turn()
     }
 
-    /// The transport was full: the frame is the next that [`Endpoint::transmit`] gives.
-    ///
-    /// # Panics
-    /// If a frame was given back already and not taken again.
+    fn transmit_in_turn(&mut self) -> Option<Transmit> {
+        let stacks = self.stacks.len();
+        for step in 0..stacks {
+            let at = (self.turn + step) % stacks;
+            if self.full[at] {
+                continue;
+            }
+            if let Some(transmit) = self.stacks[at].engine.core.outbox.pop_front() {
+                self.turn = at + 1;
+                return Some(transmit);
+            }
+        }
+        self.retired.iter_mut().find_map(|retired| retired.outbox.pop_front())
+    }
+
+    /// The transport was full: the frame is offered again, before others of its channel, after the next
+    /// [`Endpoint::poll`]. Those of other channels go on.
     pub fn give_back(&mut self, transmit: Transmit) {
-        assert!(self.given_back.replace(transmit).is_none(), "one frame is given back at a time");
+        let of_channel = |stack: &Stack| stack.core().channel == transmit.channel;
+        if let Some(at) = self.stacks.iter().position(of_channel) {
+            self.full[at] = true;
+            self.stacks[at].engine.core.outbox.push_front(transmit);
+        }
+        // What was left of a past view, and does not get out, has been said already or will be asked for.
     }
 
     /// When [`Endpoint::poll`] must be called at the latest.
     pub fn deadline(&self) -> Time {
-        self.stacks.iter().map(Stack::deadline).min().unwrap_or(Time::NEVER)
+        let retired = self.retired.iter().map(|retired| retired.until);
+        self.stacks.iter().map(Stack::deadline).chain(retired).min().unwrap_or(Time::NEVER)
     }
 
     /// Whether a frame sent on the channel now would only wait: then small messages are packed.

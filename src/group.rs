@@ -83,11 +83,15 @@ pub enum Event {
     Stable,
     /// A cast or send that was refused for want of room would be taken now.
     Writable,
-    /// Stop casting until the next view. Nothing blocks yet: views are fixed.
+    /// A view change has begun. Casts wait from now on and go out in the next view; if the stack says `block`, it waits
+    /// for [`Group::block_ok`].
     Block,
-    /// Members are suspected. Nobody suspects yet: views are fixed.
+    /// Members are suspected: they will not be in the next view.
     Suspect(RankSet),
-    /// A member left. Nobody is told yet: views are fixed.
+    /// The members of this view that go on together to the next: what was delivered in it is promised to be the same at
+    /// these, and at nobody else. It precedes the view that follows, and belongs to the one before.
+    Transitional(RankSet),
+    /// A member has asked to leave.
     Left(Rank),
     /// A message is known to be lost.
     LostMessage {
@@ -244,10 +248,26 @@ impl<'g> Group<'g> {
         self.stack.ack(id.origin, id.number.saturating_add(1));
     }
 
-    /// Leaves the group: casts that still wait for flow control are given up, nothing is sent or delivered any more, and
-    /// [`Event::Exit`] follows at the next poll.
+    /// Leaves the group. In a fixed view that is at once: casts that still wait for flow control are given up, nothing is
+    /// sent or delivered any more, and [`Event::Exit`] follows at the next poll. Where views are agreed on, the others are
+    /// told and go on to a view without this member; until then it takes part, and [`Event::Exit`] follows that.
     pub fn leave(&mut self) {
         self.stack.leave();
+    }
+
+    /// The application has stopped casting, as [`Event::Block`] asked it to; casts from now on go out in the next view.
+    pub fn block_ok(&mut self) {
+        self.stack.block_ok();
+    }
+
+    /// These members have failed, says the application: they are treated like members that are silent for too long.
+    pub fn suspect(&mut self, ranks: &RankSet) {
+        self.stack.suspect(*ranks);
+    }
+
+    /// The ticket of the first cast that was issued in this view: those before it went out in earlier ones.
+    pub fn first_ticket(&self) -> Ticket {
+        self.stack.first_ticket()
     }
 
     /// Whether a cast would be taken now. After a refusal, [`Event::Writable`] says when to try again.

@@ -125,6 +125,34 @@ impl RankSet {
         self.0.iter().all(|word| *word == 0)
     }
 
+    /// What is in this set or the other.
+    #[must_use]
+    pub fn with(self, other: RankSet) -> RankSet {
+        RankSet(std::array::from_fn(|at| self.0[at] | other.0[at]))
+    }
+
+    /// What is in this set and not in the other.
+    #[must_use]
+    pub fn without(self, other: RankSet) -> RankSet {
+        RankSet(std::array::from_fn(|at| self.0[at] & !other.0[at]))
+    }
+
+    /// What is in both sets.
+    #[must_use]
+    pub fn and(self, other: RankSet) -> RankSet {
+        RankSet(std::array::from_fn(|at| self.0[at] & other.0[at]))
+    }
+
+    /// The set as words, rank 0 the lowest bit of the first.
+    pub fn words(self) -> [u64; MEMBERS_MAX / 64] {
+        self.0
+    }
+
+    /// The set of the given words.
+    pub fn from_words(words: [u64; MEMBERS_MAX / 64]) -> RankSet {
+        RankSet(words)
+    }
+
     /// The ranks in ascending order.
     pub fn iter(&self) -> impl Iterator<Item = Rank> + '_ {
         self.0.iter().enumerate().flat_map(|(at, word)| {

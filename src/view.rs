@@ -42,6 +42,13 @@ pub struct View {
 }
 
 impl View {
+    /// The view of a process that has found nobody yet.
+    pub fn alone(group: GroupId, member: Member, spec: &str) -> View {
+        let mut view = View::fixed(group, vec![member], spec);
+        view.id.counter = 0;
+        view
+    }
+
     /// The view of a group whose members are all named at the start, in rank order; `spec` names the stack. Members
     /// that are given the same three have the same view: the first member counts as its coordinator.
     ///
@@ -67,6 +74,15 @@ impl View {
             salt: salt.finish(),
         }
     }
+}
+
+/// Who can be found outside the view: how a process joins a group, and how the parts of a divided one find each other.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Neighbours {
+    /// Addresses at which members of the group may be reached; any one of them will do.
+    pub contacts: Vec<Address>,
+    /// Whether to ask for the group wherever the transport can ask everybody.
+    pub discover: bool,
 }
 
 /// Why a view cannot be used.

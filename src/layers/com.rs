@@ -57,7 +57,14 @@ impl Layer for Com {
             Down::Send(to, message) | Down::Raw(to, message) | Down::Resend(to, message) => {
                 context.transmit(to, message);
             }
-            Down::Ack { .. } | Down::Suspect(_) | Down::Flush(_) | Down::FlushOk | Down::Leave => {}
+            Down::Forward(to, origin, message) => context.transmit_of(origin, to, message),
+            Down::Ack { .. }
+            | Down::Suspect(_)
+            | Down::Flush(_)
+            | Down::Cut(_)
+            | Down::FlushOk
+            | Down::Leave
+            | Down::Over => {}
         }
     }
 

@@ -6,8 +6,10 @@ mod com;
 mod count;
 mod fc;
 mod local;
+mod mbrship;
 mod nak;
 mod stable;
+mod suspect;
 mod trace;
 mod unicast;
 
@@ -22,8 +24,10 @@ pub(crate) fn entries() -> Vec<LayerEntry> {
         count::entry(),
         fc::entry(),
         local::entry(),
+        mbrship::entry(),
         nak::entry(),
         stable::entry(),
+        suspect::entry(),
         trace::entry(),
         unicast::entry(),
     ]

@@ -28,7 +28,7 @@ use std::time::Duration;
 use crate::accel::case::{CommonCase, Target};
 use crate::id::{Hasher64, Rank, RankSet};
 use crate::stack::build::{Build, Closes, Field, Gossip, GossipSource, Guard, GuardKind, TimerId, shared};
-use crate::stack::event::{Down, Message, Up};
+use crate::stack::event::{Cut, Down, Message, Up};
 use crate::stack::layer::{Context, Fast, Kind, Layer};
 use crate::stack::property::{Properties, Property};
 use crate::stack::registry::{LayerEntry, ParameterError, Parameters};
@@ -85,6 +85,9 @@ struct Nak {
     /// By origin: when its gap is looked at next, and what was expected when it was last.
     repair_due: Vec<Time>,
     repair_at: Vec<u64>,
+    /// By origin: no frame of this number or above is accepted; and who is asked for what is missing.
+    ceiling: Vec<u64>,
+    holder: Vec<Rank>,
     /// How long to wait before asking for reports again, and the acknowledged number it was set at.
     status_wait: Duration,
     status_at: u64,
@@ -102,6 +105,8 @@ struct Handles {
     window_closed: Guard,
     numbers_used: Guard,
     gap: Guard,
+    /// The origin has failed: the layers look at every frame of it.
+    failed: Guard,
     repair: TimerId,
     status: TimerId,
 }
@@ -122,6 +127,8 @@ impl Nak {
             repair_wait: Vec::new(),
             repair_due: Vec::new(),
             repair_at: Vec::new(),
+            ceiling: Vec::new(),
+            holder: Vec::new(),
             status_wait: status,
             status_at: 0,
         })
@@ -150,6 +157,9 @@ impl Nak {
         let expected = context.expected(number, origin);
         if arrived < expected {
             context.count("duplicate");
+        } else if arrived >= self.ceiling[origin.index()] && arrived == expected {
+            // It may belong to the view yet: the cut will tell.
+            self.parked[origin.index()].insert(arrived, message);
         } else if arrived > expected {
             if arrived - expected >= self.window {
                 context.count("beyond the window");
@@ -167,11 +177,46 @@ impl Nak {
                 self.repair_wait[origin.index()] = self.repair;
             }
             self.accept(context, origin, message);
-            while let Some(next) = self.parked[origin.index()].remove(&context.expected(number, origin)) {
-                self.accept(context, origin, next);
-            }
-            if self.parked[origin.index()].is_empty() {
-                context.open(gap, origin);
+            self.accept_parked(context, origin);
+        }
+    }
+
+    /// Accepts what was parked and is in order now.
+    fn accept_parked(&mut self, context: &mut Context<'_>, origin: Rank) {
+        let Handles { number, gap, .. } = self.handles();
+        while context.expected(number, origin) < self.ceiling[origin.index()] {
+            let expected = context.expected(number, origin);
+            let Some(next) = self.parked[origin.index()].remove(&expected) else { break };
+            self.accept(context, origin, next);
+        }
+        if self.parked[origin.index()].is_empty() {
+            context.open(gap, origin);
+        }
+    }
+
+    /// These members have failed: nothing more of them is accepted until the cut.
+    fn freeze(&mut self, context: &mut Context<'_>, failed: RankSet) {
+        let Handles { number, failed: guard, .. } = self.handles();
+        let own = context.rank();
+        for origin in failed.iter().filter(|origin| *origin != own) {
+            self.ceiling[origin.index()] = context.expected(number, origin);
+            context.close(guard, origin);
+        }
+    }
+
+    /// The frames of this view are known: what is missing is asked for where it is held.
+    fn cut(&mut self, context: &mut Context<'_>, cut: &Cut) {
+        let Handles { held, .. } = self.handles();
+        for origin in context.view().others() {
+            let frames = cut.frames[origin.index()];
+            self.ceiling[origin.index()] = frames;
+            self.holder[origin.index()] = cut.holders[origin.index()];
+            context.raise_pair(held, origin, origin, frames);
+            self.accept_parked(context, origin);
+            if self.lacks(context, origin) {
+                self.repair_wait[origin.index()] = self.repair;
+                self.ask(context, origin);
+                self.look_later(context, origin);
             }
         }
     }
@@ -205,8 +250,9 @@ impl Nak {
     /// Whether casts of `origin` are known to be missing.
     fn lacks(&self, context: &Context<'_>, origin: Rank) -> bool {
         let Handles { number, held, .. } = self.handles();
-        !self.parked[origin.index()].is_empty()
-            || context.pair(held, origin, origin) > context.expected(number, origin)
+        let known = context.pair(held, origin, origin).min(self.ceiling[origin.index()]);
+        let expected = context.expected(number, origin);
+        known > expected || !self.parked[origin.index()].is_empty() && self.ceiling[origin.index()] > expected
     }
 
     /// The ranges to ask `origin` for, at most [`REPAIR_FRAMES_MAX`] frames.
@@ -215,18 +261,20 @@ impl Nak {
         let expected = context.expected(number, origin);
         let parked = &self.parked[origin.index()];
         let highest = parked.last_key_value().map_or(expected, |(last, _)| *last);
-        let told = context.pair(held, origin, origin).min(expected + self.window);
+        let ceiling = self.ceiling[origin.index()];
+        let (highest, told) = (highest.min(ceiling), context.pair(held, origin, origin).min(ceiling));
+        let told = told.min(expected + self.window);
         let mut missing = Missing { origin: origin.0, ranges: Vec::with_capacity(MISSING_RANGES_MAX) };
         let mut at = expected;
         let mut left = REPAIR_FRAMES_MAX;
         let ends = parked.keys().copied().chain(std::iter::once(told.max(highest)));
-        for end in ends {
+        for end in ends.map(|end| end.min(ceiling)) {
             let count = end.saturating_sub(at).min(left);
             if count > 0 && missing.ranges.len() < MISSING_RANGES_MAX {
                 missing.ranges.push((at, count as u16));
                 left -= count;
             }
-            at = end + 1;
+            at = at.max(end + 1);
         }
         missing
     }
@@ -244,12 +292,12 @@ impl Nak {
         missing.encode(&mut bytes);
         body.extend(&bytes).expect("a request fits a frame");
         context.count("repair request");
-        context.send_raw(RankSet::one(origin), body);
+        context.send_raw(RankSet::one(self.holder[origin.index()]), body);
     }
 
-    /// Sends the asked-for casts again, to the one who asked.
+    /// Sends the asked-for casts again, or those of a member that cannot, to the one who asked.
     fn resend(&mut self, context: &mut Context<'_>, asker: Rank, missing: &Missing) {
-        let own = context.rank();
+        let (own, origin) = (context.rank(), Rank(missing.origin));
         let mut left = REPAIR_FRAMES_MAX;
         for (from, count) in &missing.ranges {
             for number in *from..from + u64::from(*count) {
@@ -257,10 +305,14 @@ impl Nak {
                     return;
                 }
                 left -= 1;
-                match context.recall_cast(own, number) {
-                    Some(message) => {
+                match context.recall_cast(origin, number) {
+                    Some(message) if origin == own => {
                         context.count("retransmission");
                         context.down(Down::Resend(RankSet::one(asker), message));
+                    }
+                    Some(message) => {
+                        context.count("forwarding");
+                        context.down(Down::Forward(RankSet::one(asker), origin, message));
                     }
                     None => context.count("repair request for what is not retained"),
                 }
@@ -283,6 +335,8 @@ impl Layer for Nak {
         self.repair_wait = vec![self.repair; members];
         self.repair_due = vec![Time::NEVER; members];
         self.repair_at = vec![0; members];
+        self.ceiling = vec![u64::MAX; members];
+        self.holder = (0..members).map(Rank::at).collect();
         let number = build.number_field(Traffic::Cast, "number", NUMBER_BITS);
         let held = build.shared_matrix_slot(shared::HELD);
         let source = GossipSource::Accepted(number);
@@ -295,6 +349,7 @@ impl Layer for Nak {
             window_closed: build.guard(GuardKind::CastSend, "window full", Closes::Entry),
             numbers_used: build.guard(GuardKind::CastSend, "frame numbers used up", Closes::Entry),
             gap: build.guard(GuardKind::CastDeliver, "gap", Closes::FastPath),
+            failed: build.guard(GuardKind::CastDeliver, "origin failed", Closes::FastPath),
             repair: build.timer("repair"),
             status: build.timer("status"),
         });
@@ -318,6 +373,14 @@ impl Layer for Nak {
                 self.check_limits(context);
                 context.down(Down::Cast(message));
             }
+            Down::Flush(failed) => {
+                self.freeze(context, failed);
+                context.down(Down::Flush(failed));
+            }
+            Down::Cut(cut) => {
+                self.cut(context, &cut);
+                context.down(Down::Cut(cut));
+            }
             event => context.down(event),
         }
     }
@@ -331,8 +394,10 @@ impl Layer for Nak {
 
     fn control(&mut self, context: &mut Context<'_>, origin: Rank, message: &Message) {
         match Missing::decode(message.list.payload()) {
-            Ok(missing) if missing.origin == context.rank().0 => self.resend(context, origin, &missing),
-            Ok(_) => context.count("repair request for another member's casts"),
+            Ok(missing) if usize::from(missing.origin) < context.view().size() => {
+                self.resend(context, origin, &missing);
+            }
+            Ok(_) => context.count("repair request for no member's casts"),
             Err(_) => context.count("repair request that does not decode"),
         }
     }
@@ -430,6 +495,10 @@ impl Layer for Nak {
             for number in parked.keys() {
                 digest.word(*number);
             }
+        }
+        for (ceiling, holder) in self.ceiling.iter().zip(&self.holder) {
+            digest.word(*ceiling);
+            digest.word(u64::from(holder.0));
         }
         for ((wait, due), at) in self.repair_wait.iter().zip(&self.repair_due).zip(&self.repair_at) {
             digest.word(wait.as_nanos() as u64);

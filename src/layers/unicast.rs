@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use crate::accel::case::{CommonCase, Target};
 use crate::id::{Hasher64, Rank, RankSet};
-use crate::stack::build::{Build, Closes, Field, Gossip, GossipSource, Guard, GuardKind, TimerId};
+use crate::stack::build::{Build, Closes, Field, Gossip, GossipSource, Guard, GuardKind, TimerId, shared};
 use crate::stack::event::{Down, Message, Up};
 use crate::stack::layer::{Context, Fast, Kind, Layer};
 use crate::stack::property::{Properties, Property};
@@ -205,7 +205,7 @@ impl Layer for Unicast {
         self.due = vec![Time::NEVER; members];
         self.put_off = vec![Vec::new(); members];
         let number = build.number_field(Traffic::Send, "number", NUMBER_BITS);
-        let acked = build.matrix_slot();
+        let acked = build.shared_matrix_slot(shared::ACKED);
         let source = GossipSource::Accepted(number);
         self.handles = Some(Handles {
             number,

@@ -5,13 +5,17 @@ use std::time::Duration;
 use super::commands::{Command, CommandOptions, Commands, Handle};
 use super::looper::{Engine, Loop, LoopOptions, LoopStats};
 use super::pin;
-use crate::endpoint::{Dropped, Endpoint, GroupKey};
+use crate::buf::Frame;
+use crate::endpoint::{Dropped, Endpoint, GroupKey, Request};
 use crate::group::{Application, CastError, Group, SendError};
+use crate::id::{GroupId, Rank, RankSet};
 use crate::stack::run::InstallError;
 use crate::stats::Stats;
 use crate::time::Time;
-use crate::transport::{ChannelId, Received, Transmit, Transport, TransportCounters, TransportError};
-use crate::view::LocalView;
+use crate::transport::{
+    Caps, Channel, ChannelId, Received, Transmit, Transport, TransportCounters, TransportError,
+};
+use crate::view::{Address, LocalView, Neighbours, View};
 
 /// How a [`Driver`] runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -22,6 +26,19 @@ pub struct DriverOptions {
     pub commands: CommandOptions,
     /// The core [`Driver::run`] pins its thread to, if any.
     pub core: Option<usize>,
+}
+
+/// How a process takes part in a group whose views are agreed on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JoinOptions {
+    /// The group.
+    pub group: GroupId,
+    /// The stack, top to bottom; one of its layers agrees on views (`MBRSHIP`).
+    pub spec: String,
+    /// Where this process is to be reached.
+    pub address: Address,
+    /// Where others may be found.
+    pub neighbours: Neighbours,
 }
 
 /// A view could not be opened.
@@ -63,16 +80,48 @@ impl<T: Transport, A: Application> Driver<T, A> {
     /// # Errors
     /// [`OpenError`]; nothing stays open then.
     pub fn open(&mut self, view: LocalView) -> Result<GroupKey, OpenError> {
+        self.open_among(view, Neighbours::default())
+    }
+
+    /// Takes part in a group: begins in a view of its own, and looks for others at the neighbours. Every view is told as
+    /// [`Event::View`](crate::Event::View), this first one too.
+    ///
+    /// # Errors
+    /// [`OpenError`]; nothing stays open then.
+    pub fn join(&mut self, options: JoinOptions) -> Result<GroupKey, OpenError> {
+        let JoinOptions { group, spec, address, neighbours } = options;
+        let address = self.inner.bind(group, &address)?;
+        let incarnation = self.inner.engine().endpoint.incarnation();
+        let view = View::alone(group, crate::view::Member { incarnation, address }, &spec);
+        let view = LocalView::new(view, incarnation).expect("this process is in the view made of it");
+        self.open_among(view, neighbours)
+    }
+
+    /// As [`Driver::open`], and looks for others at the neighbours. The address of a view that is agreed on must be bound
+    /// for that ([`Driver::bind`]).
+    ///
+    /// # Errors
+    /// [`OpenError`]; nothing stays open then.
+    pub fn open_among(&mut self, view: LocalView, neighbours: Neighbours) -> Result<GroupKey, OpenError> {
         let options = self.inner.engine().endpoint.channel_options(view.size());
         let channel = self.inner.open(&view, &options)?;
         let (id, caps, now) = (channel.id, self.inner.transport().caps(), self.inner.now());
-        match self.inner.engine_mut().endpoint.install(view, channel, &caps, now) {
+        let endpoint = &mut self.inner.engine_mut().endpoint;
+        match endpoint.install_among(view, neighbours, channel, &caps, now) {
             Ok(group) => Ok(group),
             Err(error) => {
                 self.inner.close(id);
                 Err(error.into())
             }
         }
+    }
+
+    /// Makes this process reachable outside any view, for the members of other views of the group.
+    ///
+    /// # Errors
+    /// As [`Transport::bind`].
+    pub fn bind(&mut self, group: GroupId, address: &Address) -> Result<Address, OpenError> {
+        Ok(self.inner.bind(group, address)?)
     }
 
     /// Another thread's way to this driver's groups. Clones are cheap.
@@ -269,6 +318,22 @@ impl<A: Application> Engine for Member<A> {
     #[inline]
     fn set_busy(&mut self, channel: ChannelId, busy: bool) {
         self.endpoint.set_busy(channel, busy);
+    }
+
+    fn request(&mut self) -> Option<Request> {
+        self.endpoint.request()
+    }
+
+    fn opened(&mut self, group: GroupKey, opened: Result<(Channel, Caps), String>, now: Time) {
+        self.endpoint.opened(group, opened, now, &mut self.application);
+    }
+
+    fn excluded(&mut self, group: GroupKey, channel: ChannelId, rank: Rank, intact: &dyn Fn(&Frame) -> bool) {
+        self.endpoint.excluded(group, channel, rank, intact);
+    }
+
+    fn gone(&mut self, group: GroupKey, channel: ChannelId, ranks: RankSet) {
+        self.endpoint.gone(group, channel, ranks, &mut self.application);
     }
 
     fn before_wait(&mut self) -> bool {

@@ -4,12 +4,15 @@ use std::time::Duration;
 
 use super::clock::Clock;
 use super::idle::{Idle, IdleStrategy, Idler};
+use crate::buf::Frame;
+use crate::endpoint::{GroupKey, Request};
+use crate::id::{GroupId, Rank, RankSet};
 use crate::time::Time;
 use crate::transport::{
-    Channel, ChannelId, ChannelOptions, Full, Received, Transmit, Transport, TransportCounters,
+    Caps, Channel, ChannelId, ChannelOptions, Full, Received, Transmit, Transport, TransportCounters,
     TransportError,
 };
-use crate::view::LocalView;
+use crate::view::{Address, LocalView};
 
 /// What a [`Loop`] drives: frames and time in; frames and a deadline out. An endpoint with its application is one;
 /// benchmarks drive a transport without a stack by another, through the same loop.
@@ -26,6 +29,22 @@ pub trait Engine {
     fn deadline(&self) -> Time;
     /// Whether a frame sent now would only wait; told for every channel before each poll.
     fn set_busy(&mut self, channel: ChannelId, busy: bool);
+    /// What is wanted of the transport next, beside frames to be moved; asked after each poll until there is nothing.
+    fn request(&mut self) -> Option<Request> {
+        None
+    }
+    /// Answers [`Request::Open`].
+    fn opened(&mut self, group: GroupKey, opened: Result<(Channel, Caps), String>, now: Time) {
+        let _ = (group, opened, now);
+    }
+    /// Answers [`Request::Exclude`].
+    fn excluded(&mut self, group: GroupKey, channel: ChannelId, rank: Rank, intact: &dyn Fn(&Frame) -> bool) {
+        let _ = (group, channel, rank, intact);
+    }
+    /// Answers [`Request::Hint`].
+    fn gone(&mut self, group: GroupKey, channel: ChannelId, ranks: RankSet) {
+        let _ = (group, channel, ranks);
+    }
     /// The loop is about to block. `false` if there is work after all.
     fn before_wait(&mut self) -> bool {
         true
@@ -139,6 +158,9 @@ impl<T: Transport, E: Engine> Loop<T, E> {
             engine.set_busy(*channel, self.transport.busy(*channel));
         }
         engine.poll(now);
+        while let Some(request) = self.engine.request() {
+            self.obey(request);
+        }
         let submitted = self.submit() || answered;
         self.stats.iterations += 1;
         if received > 0 || submitted {
@@ -208,6 +230,36 @@ impl<T: Transport, E: Engine> Loop<T, E> {
         self.idler.crowded()
     }
 
+    #[cold]
+    fn obey(&mut self, request: Request) {
+        match request {
+            Request::Open { group, view, options } => {
+                let opened = self.open(&view, &options);
+                let opened = opened.map(|channel| (channel, self.transport.caps()));
+                self.engine.opened(group, opened.map_err(|error| error.to_string()), self.now);
+            }
+            Request::Close(channel) => self.close(channel),
+            Request::Exclude { group, channel, rank } => {
+                self.transport.exclude(channel, rank);
+                let transport = &self.transport;
+                self.engine.excluded(group, channel, rank, &|frame| transport.intact(channel, frame));
+            }
+            Request::Hint { group, channel } => {
+                let gone = self.transport.gone(channel);
+                self.engine.gone(group, channel, gone);
+            }
+            Request::Outside { group, to, bytes } => self.transport.send_outside(group, &to, &bytes),
+        }
+    }
+
+    /// Makes this process reachable outside any view.
+    ///
+    /// # Errors
+    /// As [`Transport::bind`].
+    pub fn bind(&mut self, group: GroupId, address: &Address) -> Result<Address, TransportError> {
+        self.transport.bind(group, address)
+    }
+
     #[inline]
     fn read_clock(&mut self) {
         let now = self.clock.now();
@@ -228,18 +280,24 @@ impl<T: Transport, E: Engine> Loop<T, E> {
     /// Submits what the engine has. Whether anything was taken.
     #[inline]
     fn submit(&mut self) -> bool {
-        let (mut submitted, mut refused) = (false, false);
+        let (mut submitted, mut refused) = (false, None);
         while let Some(transmit) = self.engine.transmit() {
+            if refused == Some(transmit.channel) {
+                self.engine.give_back(transmit);
+                break;
+            }
+            let channel = transmit.channel;
             if let Err(Full(transmit)) = self.transport.submit(transmit) {
                 self.stats.full += 1;
                 self.engine.give_back(transmit);
-                refused = true;
-                break;
+                // Other channels may have room.
+                refused = Some(channel);
+                continue;
             }
             submitted = true;
         }
         // Also after a refusal: what is staged may be what fills the transport.
-        if submitted || refused {
+        if submitted || refused.is_some() {
             self.transport.flush();
         }
         submitted

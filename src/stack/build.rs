@@ -126,6 +126,8 @@ pub mod shared {
     pub const HELD: &str = "held";
     /// Matrix: frames of each origin that each member's application has seen.
     pub const SEEN: &str = "seen";
+    /// Matrix: sends of each origin that each member has.
+    pub const ACKED: &str = "acked";
     /// Per origin: frames that all members hold and this one has let go of.
     pub const RELEASED: &str = "released";
 }

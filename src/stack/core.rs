@@ -13,8 +13,8 @@ use super::timers::Timers;
 use crate::buf::{Exhausted, FrameMut, Region};
 use crate::id::{Hasher64, Rank, RankSet};
 use crate::time::Time;
-use crate::transport::{ChannelId, Destination, Slice, Transmit};
-use crate::view::LocalView;
+use crate::transport::{ChannelId, Destination, Outside, Slice, Transmit};
+use crate::view::{LocalView, Neighbours};
 use crate::wire::Traffic;
 use crate::wire::full::{Identification, PREFIX_BYTES, Prefix, STACK_CONTROL};
 use crate::wire::layout::{Class, FIELDS_MAX, Header, Layout};
@@ -104,6 +104,16 @@ pub(crate) struct Core {
     pub(crate) held_of: Vec<u32>,
     pub(crate) emerged: VecDeque<Emerged>,
     pub(crate) outbox: VecDeque<Transmit>,
+    /// Messages to processes outside the view.
+    pub(crate) outside: Vec<(Outside, Vec<u8>)>,
+    /// Members to be excluded from the channel.
+    pub(crate) excluded: Vec<Rank>,
+    /// Frames that came ahead of their turn are to go to the layers.
+    pub(crate) expand_early: bool,
+    /// Whether somebody wants to know whose process is gone.
+    pub(crate) hint_wanted: bool,
+    /// Who else can be found, besides the members of the view.
+    pub(crate) neighbours: Rc<Neighbours>,
     pub(crate) gossip: GossipState,
     pub(crate) channel: ChannelId,
     pub(crate) control: Region,
@@ -359,8 +369,12 @@ impl Core {
     /// Fills in the message fields from `first` on, the last one first: they were registered from the bottom up, and a
     /// filter covers those of the layers above.
     pub(crate) fn compute_filters(&self, message: &mut Message, first: usize) {
+        self.compute_filters_of(self.own, message, first);
+    }
+
+    fn compute_filters_of(&self, origin: Rank, message: &mut Message, first: usize) {
         let layout = &self.layouts[message.traffic as usize];
-        let cookie = self.cookies[self.view.rank().index()][message.traffic as usize];
+        let cookie = self.cookies[origin.index()][message.traffic as usize];
         for at in (first..layout.fields().len()).rev() {
             if layout.fields()[at].0.class == Class::Message {
                 let words = layout.compress(&message.header);
@@ -373,7 +387,13 @@ impl Core {
 
     /// Hands a message to the transport behind a full header: in place if there is room before the payload, else in a
     /// frame of its own.
-    pub(crate) fn transmit(&mut self, to: RankSet, mut message: Message) {
+    pub(crate) fn transmit(&mut self, to: RankSet, message: Message) {
+        let own = self.own;
+        self.transmit_of(own, to, message);
+    }
+
+    /// As [`Core::transmit`], for a message that `origin` has sent first.
+    pub(crate) fn transmit_of(&mut self, origin: Rank, to: RankSet, mut message: Message) {
         let traffic = message.traffic;
         message.header.gossip = Header::ZERO.gossip;
         let layout = &self.layouts[traffic as usize];
@@ -382,7 +402,7 @@ impl Core {
                 message.header.values[at] = field.constant;
             }
         }
-        self.compute_filters(&mut message, 0);
+        self.compute_filters_of(origin, &mut message, 0);
         let layout = &self.layouts[traffic as usize];
         let full = PREFIX_BYTES + layout.full_bytes();
         let mut bytes = [0; PREFIX_BYTES + FIELDS_MAX * 8];
@@ -391,7 +411,10 @@ impl Core {
             control: message.control,
             pack: message.list.is_packed(),
             words: (layout.full_bytes() / 8) as u8,
-            identification: self.identification,
+            identification: Identification {
+                origin: self.view.member(origin).incarnation,
+                ..self.identification
+            },
         };
         prefix.encode(&mut bytes);
         layout.write_full(&message.header, &mut bytes[PREFIX_BYTES..full]);
@@ -495,6 +518,8 @@ impl Core {
         fork.looped_headers.clear();
         fork.emerged.clear();
         fork.outbox.clear();
+        fork.outside.clear();
+        fork.excluded.clear();
         fork.traced.clear();
         fork
     }

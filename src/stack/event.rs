@@ -3,12 +3,13 @@
 //! Layers emit events, they never call each other; the stack takes them one at a time from one bounded queue. What a
 //! layer does not care about it passes on unchanged.
 
+use std::borrow::Cow;
 use std::rc::Rc;
 
 use crate::buf::Frame;
-use crate::id::{Rank, RankSet};
+use crate::id::{Incarnation, Rank, RankSet, ViewId};
 use crate::stack::build::Field;
-use crate::view::LocalView;
+use crate::view::{LocalView, View};
 use crate::wire::Traffic;
 use crate::wire::full::NO_CONTROL;
 use crate::wire::layout::Header;
@@ -158,6 +159,8 @@ pub enum Down {
     Raw(RankSet, Message),
     /// A numbered message once more, to some members.
     Resend(RankSet, Message),
+    /// A cast of another member, which cannot send it again itself, to some members.
+    Forward(RankSet, Rank, Message),
     /// The application has seen a frame of `origin` whole: all numbers below `seen`.
     Ack {
         /// Whose frame.
@@ -165,14 +168,48 @@ pub enum Down {
         /// Frames seen.
         seen: u64,
     },
-    /// A member is suspected.
+    /// The application says that members have failed.
     Suspect(RankSet),
-    /// Begin a flush.
+    /// These members have failed as far as this view is concerned: nothing more of them is accepted until [`Down::Cut`]
+    /// says how much the survivors hold.
     Flush(RankSet),
+    /// What everybody delivers before the next view.
+    Cut(Rc<Cut>),
     /// The application has stopped casting.
     FlushOk,
     /// Leave the group.
     Leave,
+    /// This view is over: the next one is decided.
+    Over,
+}
+
+/// How much of each member's casts belongs to a view, and who can forward what its origin cannot send any more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cut {
+    /// By origin: frames of this view.
+    pub frames: Vec<u64>,
+    /// By origin: a live member that holds them; the origin itself if it lives.
+    pub holders: Vec<Rank>,
+}
+
+/// The view that follows this one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NextView {
+    /// The view; it may lack this member, which then is out.
+    pub view: View,
+    /// Members of this view that go on together to the next: to them the promises of virtual synchrony apply.
+    pub together: RankSet,
+}
+
+/// A message from outside the view, from another view of the group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Letter {
+    /// Who wrote it.
+    pub origin: Incarnation,
+    /// The view it is in.
+    pub view: ViewId,
+    /// What it says.
+    pub body: Vec<u8>,
 }
 
 /// Events that go up.
@@ -186,6 +223,23 @@ pub enum Up {
     Send(Rank, Message),
     /// A best-effort message of `origin`.
     Raw(Rank, Message),
+    /// A message from outside the view.
+    Outside(Rc<Letter>),
+    /// Somebody sent a message of another view of this group.
+    Stranger {
+        /// Who.
+        origin: Incarnation,
+        /// Of which view.
+        view: ViewId,
+    },
+    /// Members whose process is known to be gone: a hint.
+    Gone(RankSet),
+    /// This process did not run for a while.
+    Paused,
+    /// The members of this view that go on together: what is delivered until the next view is promised to them alone.
+    Transitional(RankSet),
+    /// The next view is decided, and all of this one has been delivered.
+    NextView(Rc<NextView>),
     /// What is stable has changed.
     Stable,
     /// Members are suspected.
@@ -217,7 +271,7 @@ pub struct Problem {
     /// Whose doing it is, if it can be said.
     pub origin: Option<Rank>,
     /// What is wrong.
-    pub what: &'static str,
+    pub what: Cow<'static, str>,
 }
 
 /// Why the group is over for this process.
@@ -226,6 +280,20 @@ pub enum ExitReason {
     /// It left.
     #[error("left the group")]
     Left,
+    /// The others have gone on without it.
+    #[error(
+        "excluded: member {by} has gone on to {view} without this process, which was taken for failed; \
+         join again with a new incarnation"
+    )]
+    Excluded {
+        /// Who says so.
+        by: Rank,
+        /// The view it is in now.
+        view: ViewId,
+    },
+    /// The next view could not be opened here.
+    #[error("the next view could not be opened at this process; the event before says why")]
+    NotOpened,
     /// Others have heard this incarnation before: the process was restarted into a view that it was in already.
     #[error(
         "member {reporter} holds {reported} casts of this incarnation, which has cast {own}: \

@@ -1,5 +1,8 @@
 //! The layer interface: the only place where a protocol's semantics are written (design D1).
 
+use std::any::Any;
+use std::borrow::Cow;
+
 use super::build::{Build, Field, Guard, GuardKind, TimerId};
 use super::core::{Core, Looped, Ordered};
 use super::event::{Down, ExitReason, Message, Problem, Up};
@@ -10,7 +13,8 @@ use crate::buf::{Exhausted, FrameMut};
 use crate::id::{Hasher64, Rank, RankSet};
 use crate::stack::event::List;
 use crate::time::Time;
-use crate::view::LocalView;
+use crate::transport::Outside;
+use crate::view::{LocalView, Neighbours};
 use crate::wire::Traffic;
 use crate::wire::full::NO_CONTROL;
 
@@ -130,6 +134,16 @@ pub trait Layer {
     /// A copy, for the shadow and the explorer.
     fn fork(&self) -> Box<dyn Layer>;
 
+    /// What it leaves to its successor of the same name in the next view's stack.
+    fn bequeath(&mut self) -> Option<Box<dyn Any>> {
+        None
+    }
+
+    /// Takes what its predecessor in the last view left; called before [`Layer::start`].
+    fn inherit(&mut self, legacy: Box<dyn Any>) {
+        let _ = legacy;
+    }
+
     /// Takes in all state outside slots.
     fn digest(&self, digest: &mut Hasher64) {
         let _ = digest;
@@ -180,9 +194,9 @@ impl Context<'_> {
     }
 
     /// Tells the application of something wrong.
-    pub fn problem(&mut self, origin: Option<Rank>, what: &'static str) {
+    pub fn problem(&mut self, origin: Option<Rank>, what: impl Into<Cow<'static, str>>) {
         let layer = self.core.names[self.layer];
-        self.up(Up::Problem(Problem { layer, origin, what }));
+        self.up(Up::Problem(Problem { layer, origin, what: what.into() }));
     }
 
     /// Ends the group for this process.
@@ -432,6 +446,48 @@ impl Context<'_> {
     /// Hands a message to the transport. For the lowest layer.
     pub fn transmit(&mut self, to: RankSet, message: Message) {
         self.core.transmit(to, message);
+    }
+
+    /// Hands a cast of `origin`, which cannot send it again itself, to the transport. For the lowest layer.
+    pub fn transmit_of(&mut self, origin: Rank, to: RankSet, message: Message) {
+        self.core.transmit_of(origin, to, message);
+    }
+
+    /// Sends a message of this layer, best effort, to a process outside the view: the layer of the same name in its
+    /// stack gets it as [`Up::Outside`].
+    pub fn send_outside(&mut self, to: Outside, body: Vec<u8>) {
+        self.core.outside.push((to, body));
+    }
+
+    /// Who can be found outside the view.
+    pub fn neighbours(&self) -> &Neighbours {
+        &self.core.neighbours
+    }
+
+    /// The channel waits for `rank` no more, and what is kept of its casts is brought to safety.
+    pub fn exclude(&mut self, rank: Rank) {
+        self.core.excluded.push(rank);
+    }
+
+    /// Frames that came ahead of their turn go to the layers before the next post-processing.
+    pub fn expand_early(&mut self) {
+        self.core.expand_early = true;
+        self.core.work += 1;
+    }
+
+    /// Asks the transport whose process is gone: [`Up::Gone`] tells, if it knows.
+    pub fn want_hint(&mut self) {
+        self.core.hint_wanted = true;
+    }
+
+    /// Whether own casts, or casts waiting for their order, are still on their way to the application.
+    pub fn deliveries_pending(&self) -> bool {
+        !self.core.loopback.is_empty() || !self.core.order.is_empty()
+    }
+
+    /// The number that this member's next send to `peer` gets. Zero without a layer that numbers sends.
+    pub fn next_send_number(&self, peer: Rank) -> u64 {
+        self.core.send_number.map_or(0, |field| self.core.sending(field, peer))
     }
 
     /// The value a message field should have.

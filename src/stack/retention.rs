@@ -74,6 +74,11 @@ impl Retention {
         Some(Retained { list, slow })
     }
 
+    /// What is retained, to be moved elsewhere.
+    pub(crate) fn lists_mut(&mut self) -> &mut VecDeque<List> {
+        &mut self.lists
+    }
+
     /// Lets go of all frames below `number`.
     pub(crate) fn trim(&mut self, number: u64) {
         let count = number.saturating_sub(self.low).min(self.lists.len() as u64);

@@ -9,6 +9,7 @@ pub mod bits;
 pub mod control;
 pub mod full;
 pub mod layout;
+pub mod outside;
 pub mod pack;
 
 /// The version of everything in this module.

@@ -27,6 +27,10 @@ impl Stack {
         if !self.engine.core.loopback.is_empty() {
             self.own_copies(app);
         }
+        if self.engine.core.expand_early {
+            self.engine.core.expand_early = false;
+            self.expand_early(None, Time::NEVER, app);
+        }
         if !self.early.is_empty() {
             let until = Time::from_nanos(now.as_nanos().saturating_sub(self.early_delay.as_nanos() as u64));
             self.expand_early(None, until, app);

@@ -95,7 +95,19 @@ impl Stack {
             Up::Flush => Event::Block,
             Up::Leave(rank) => Event::Left(rank),
             Up::Suspect(ranks) => Event::Suspect(ranks),
-            Up::FlushOk | Up::Cast(..) | Up::Send(..) | Up::Raw(..) => return,
+            Up::NextView(next) => {
+                self.next = Some(next);
+                return;
+            }
+            Up::Transitional(together) => Event::Transitional(together),
+            Up::FlushOk
+            | Up::Cast(..)
+            | Up::Send(..)
+            | Up::Raw(..)
+            | Up::Outside(_)
+            | Up::Stranger { .. }
+            | Up::Gone(_)
+            | Up::Paused => return,
         };
         app.event(&event, &mut Group::new(self));
     }
@@ -103,11 +115,17 @@ impl Stack {
     /// Leaves the group: what is waiting or retained is let go of, nothing is delivered any more, and the exit is told
     /// at the next poll.
     pub(crate) fn leave(&mut self) {
-        if self.exited.is_some() {
+        if self.exited.is_some() || self.leaving {
             return;
         }
         self.close_open();
         self.engine.enter(Down::Leave);
+        if self.live {
+            // The others are to hear of it: the exit follows when they have gone on.
+            self.leaving = true;
+            self.engine.core.work += 1;
+            return;
+        }
         self.exit(ExitReason::Left);
         self.engine.core.emit_application(Up::Exit(ExitReason::Left));
     }

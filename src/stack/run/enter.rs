@@ -248,6 +248,23 @@ impl Stack {
         self.exited.is_none() && room && self.control_frame_to_spare()
     }
 
+    /// The application has stopped casting, as it was asked to.
+    pub(crate) fn block_ok(&mut self) {
+        self.engine.enter(Down::FlushOk);
+        self.engine.core.work += 1;
+    }
+
+    /// The application says that members have failed.
+    pub(crate) fn suspect(&mut self, ranks: RankSet) {
+        self.engine.enter(Down::Suspect(ranks));
+        self.engine.core.work += 1;
+    }
+
+    /// The ticket of the first cast that belongs to this view or a later one.
+    pub(crate) fn first_ticket(&self) -> Ticket {
+        self.first_ticket
+    }
+
     /// The application has seen everything of `origin` below `seen`.
     pub(crate) fn ack(&mut self, origin: Rank, seen: u64) {
         self.engine.enter(Down::Ack { origin, seen });

@@ -4,6 +4,7 @@
 //! - `arrive`: frames come in, by plan or by layers;
 //! - `emerge`: deliveries and events go to the application;
 //! - `cycle`: what one iteration of the driver loop does;
+//! - `succeed`: what the stack of one view hands over to that of the next;
 //! - `account`: what can be asked.
 
 mod account;
@@ -11,6 +12,9 @@ mod arrive;
 mod cycle;
 mod emerge;
 mod enter;
+mod succeed;
+
+pub(crate) use succeed::Legacies;
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -21,11 +25,12 @@ use crate::accel::pack::{Closed, OpenPack, PACK_ROOM_BYTES};
 use crate::accel::plan::{Compiler, NoPlan, Plans};
 use crate::buf::Region;
 use crate::config::{Config, Shadow};
+use crate::group::Ticket;
 use crate::id::{Hasher64, Incarnation, Rank, RankSet};
 use crate::stack::build::{Blueprint, Build, Closes, Field, GuardKind};
 use crate::stack::core::Core;
 use crate::stack::engine::Engine;
-use crate::stack::event::{ExitReason, Up};
+use crate::stack::event::{ExitReason, NextView, Up};
 use crate::stack::gossip::GossipState;
 use crate::stack::layer::{Context, Kind};
 use crate::stack::property::{Properties, Property};
@@ -36,7 +41,7 @@ use crate::stack::timers::Timers;
 use crate::stats::{FastPath, MissCount};
 use crate::time::Time;
 use crate::transport::{Caps, Channel, Received};
-use crate::view::LocalView;
+use crate::view::{LocalView, Neighbours};
 use crate::wire::bits::low_bits;
 use crate::wire::control::GOSSIP_HEADER_BYTES;
 use crate::wire::full::{Identification, PREFIX_BYTES};
@@ -121,7 +126,22 @@ pub(crate) struct Stack {
     refused_frame: bool,
     exited: Option<ExitReason>,
     exit_told: bool,
+    /// The channel of an exited group has been given up.
+    pub(crate) closed: bool,
+    /// The channel of the next view has been asked for.
+    pub(crate) opening: bool,
+    /// The application wants out; the layers see to it.
+    leaving: bool,
+    /// Some layer agrees on views.
+    live: bool,
+    /// The view that follows.
+    next: Option<Rc<NextView>>,
+    /// Views of this group so far.
+    views: u64,
+    /// Payloads copied.
+    copies: u64,
     tickets: u64,
+    first_ticket: Ticket,
     fast: FastPath,
     misses: Vec<MissCount>,
     delivered: u64,
@@ -201,19 +221,28 @@ pub(crate) fn stack_hash(spec: &Spec, layouts: &[Layout; 3]) -> u64 {
 }
 
 impl Stack {
+    #[expect(clippy::too_many_arguments, reason = "everything a stack is made of, given once")]
     pub(crate) fn new(
         config: &Config,
         registry: &Registry,
         view: LocalView,
+        neighbours: Rc<Neighbours>,
         channel: Channel,
         caps: &Caps,
+        legacies: Legacies,
         now: Time,
     ) -> Result<Stack, InstallError> {
         if view.view().wire_version != WIRE_VERSION {
             return Err(InstallError::WireVersion(view.view().wire_version));
         }
         let compiled = compile(registry, &view, network_properties(caps), config.window_frames)?;
-        let Compiled { layers, blueprint, layouts, mut plans, counted, spec, .. } = compiled;
+        let Compiled { mut layers, blueprint, layouts, mut plans, counted, properties, spec } = compiled;
+        let live = properties.first().is_some_and(|top| top.contains(Property::ConsistentViews));
+        for (name, legacy) in legacies {
+            if let Some(heir) = layers.iter_mut().find(|layer| layer.name() == name) {
+                heir.inherit(legacy);
+            }
+        }
         let full = |traffic: Traffic| PREFIX_BYTES + layouts[traffic as usize].full_bytes();
         let frame_bytes = channel.casts.frame_bytes().min(channel.control.frame_bytes());
         let headers = full(Traffic::Cast).max(full(Traffic::Send)).max(full(Traffic::Raw)) + PACK_ROOM_BYTES;
@@ -295,6 +324,11 @@ impl Stack {
             held_of: vec![0; members],
             emerged: VecDeque::with_capacity(2 * window as usize),
             outbox: VecDeque::with_capacity(4 * window as usize + 64),
+            outside: Vec::new(),
+            excluded: Vec::new(),
+            expand_early: false,
+            hint_wanted: false,
+            neighbours,
             gossip: GossipState::new(blueprint.gossips.clone(), members, config.gossip_delay),
             channel: channel.id,
             control: channel.control,
@@ -345,7 +379,15 @@ impl Stack {
             refused_frame: false,
             exited: None,
             exit_told: false,
+            closed: false,
+            opening: false,
+            leaving: false,
+            live,
+            next: None,
+            views: 1,
+            copies: 0,
             tickets: 0,
+            first_ticket: Ticket(1),
             fast: FastPath::default(),
             misses: Vec::new(),
             delivered: 0,

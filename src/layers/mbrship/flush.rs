@@ -1,0 +1,361 @@
+//! The end of a view: who takes part in it, what belongs to it, and which view follows.
+
+use std::rc::Rc;
+
+use super::message::{Beyond, Inside};
+use super::{Mbrship, Promise, Proposal};
+use crate::id::{Hasher64, MEMBERS_MAX, Rank, RankSet, ViewId};
+use crate::stack::event::{Cut, Down, Up};
+use crate::stack::layer::Context;
+use crate::transport::Outside;
+use crate::view::View;
+
+impl Mbrship {
+    /// Begins a flush if this member coordinates and there is a reason, or one that was not known when the present one
+    /// began.
+    pub(super) fn reconsider(&mut self, context: &mut Context<'_>) {
+        if self.over || !self.coordinates(context) {
+            self.proposal = None;
+            return;
+        }
+        let guests = !self.guests.is_empty() && context.now() >= self.guests_due;
+        let wanted = guests
+            || self.renew
+            || self.host.is_some()
+            || !self.failed.is_empty()
+            || !self.leaving.is_empty()
+            || self.promise.is_some();
+        let known = self.proposal.as_ref().is_some_and(|proposal| proposal.failed == self.failed);
+        if wanted && !known {
+            self.propose(context);
+        }
+    }
+
+    fn propose(&mut self, context: &mut Context<'_>) {
+        self.counter += 1;
+        let own = context.rank();
+        let id = ViewId { counter: self.counter, coordinator: context.view().member(own).incarnation };
+        let held = vec![None; context.view().size()];
+        let failed = self.failed;
+        self.proposal = Some(Proposal { id, failed, held, cut: None, done: RankSet::EMPTY });
+        context.count("flush begun");
+        let others = self.live_others(context);
+        self.say(context, others, &Inside::Flush { proposal: id, failed });
+        self.take_part(context, own, id, failed);
+        self.progress(context);
+    }
+
+    /// A coordinator begins a flush.
+    pub(super) fn flush(&mut self, context: &mut Context<'_>, by: Rank, proposal: ViewId, failed: RankSet) {
+        if failed.contains(context.rank()) {
+            // It goes on without this member, which will be told when that is settled.
+            context.count("given up by another member");
+            return;
+        }
+        let promised = self.promise.as_ref().map(|promise| promise.proposal);
+        if promised.is_some_and(|promised| promised >= proposal) {
+            let promised = self.counter_id(context);
+            self.say(context, RankSet::one(by), &Inside::Behind { promised });
+            return;
+        }
+        self.take_part(context, by, proposal, failed);
+        // Members of lower rank than the proposer that are still believed in will hear of it from the proposer's report.
+        self.reconsider_if_led(context, by);
+    }
+
+    /// A proposal of one's own ends where another, later one is taken part in.
+    fn reconsider_if_led(&mut self, context: &Context<'_>, by: Rank) {
+        if by != context.rank() {
+            self.proposal = None;
+        }
+    }
+
+    fn counter_id(&self, context: &Context<'_>) -> ViewId {
+        ViewId { counter: self.counter, coordinator: context.view().member(context.rank()).incarnation }
+    }
+
+    fn take_part(&mut self, context: &mut Context<'_>, by: Rank, proposal: ViewId, failed: RankSet) {
+        self.counter = self.counter.max(proposal.counter);
+        self.give_up(context, failed);
+        self.promise = Some(Promise { proposal, by, settled: false, reported: false, cut: None });
+        if !self.blocked {
+            self.blocked = true;
+            let super::Handles { casts_wait, sends_wait, .. } = self.handles();
+            context.close(casts_wait, context.rank());
+            for peer in (0..context.view().size()).map(Rank::at) {
+                context.close(sends_wait, peer);
+                self.sent[peer.index()] = context.next_send_number(peer);
+            }
+            self.block_ok = !self.options.block;
+            context.up(Up::Flush);
+        }
+        context.expand_early();
+        self.watch(context);
+    }
+
+    fn watch(&self, context: &mut Context<'_>) {
+        let patience = match self.proposal {
+            Some(_) => self.options.flush,
+            // The coordinator looks for who is slow before anybody looks at the coordinator.
+            None => self.options.flush * 3 + self.options.merge,
+        };
+        context.arm(self.handles().watch, context.now() + patience);
+    }
+
+    /// The flush takes too long: whoever holds it up is taken for failed.
+    pub(super) fn too_slow(&mut self, context: &mut Context<'_>) {
+        let Some(promise) = &self.promise else { return };
+        let slow = match &self.proposal {
+            Some(proposal) if self.host.is_some() && self.all_done(context, proposal) => {
+                self.watch(context);
+                return;
+            }
+            Some(proposal) => {
+                let silent = |rank: &Rank| match proposal.cut {
+                    None => proposal.held[rank.index()].is_none(),
+                    Some(_) => !proposal.done.contains(*rank),
+                };
+                self.live_others(context).iter().filter(silent).collect()
+            }
+            None => RankSet::one(promise.by),
+        };
+        context.count("flush held up");
+        self.watch(context);
+        self.give_up(context, slow);
+        self.reconsider(context);
+    }
+
+    /// Whether this member's report can be made.
+    fn ready(&self, context: &Context<'_>, promise: &Promise) -> bool {
+        let own = context.rank();
+        let super::Handles { acked, .. } = self.handles();
+        let acknowledged = |peer: Rank| context.pair(acked, peer, own) >= self.sent[peer.index()];
+        promise.settled && self.block_ok && self.live_others(context).iter().all(acknowledged)
+    }
+
+    /// Whether this member has delivered what the cut says.
+    fn complete(&self, context: &Context<'_>, cut: &Cut) -> bool {
+        let delivered = |(origin, frames): (usize, &u64)| context.accepted(Rank::at(origin)) >= *frames;
+        cut.frames.iter().enumerate().all(delivered) && !context.deliveries_pending()
+    }
+
+    fn all_done(&self, context: &Context<'_>, proposal: &Proposal) -> bool {
+        let others_done = self.live_others(context).without(proposal.done).is_empty();
+        others_done && proposal.cut.as_ref().is_some_and(|cut| self.complete(context, cut))
+    }
+
+    /// Does what can be done now.
+    pub(super) fn progress(&mut self, context: &mut Context<'_>) {
+        self.report(context);
+        self.decide_cut(context);
+        self.confirm(context);
+        self.decide(context);
+    }
+
+    /// Reports what this member holds, once.
+    fn report(&mut self, context: &mut Context<'_>) {
+        let own = context.rank();
+        let Some(promise) = &self.promise else { return };
+        if promise.reported || !self.ready(context, promise) {
+            return;
+        }
+        let (proposal, by) = (promise.proposal, promise.by);
+        if let Some(promise) = &mut self.promise {
+            promise.reported = true;
+        }
+        let held: Vec<u64> =
+            (0..context.view().size()).map(|rank| context.accepted(Rank::at(rank))).collect();
+        if by == own {
+            if let Some(proposal) = &mut self.proposal {
+                proposal.held[own.index()] = Some(held);
+            }
+        } else {
+            self.say(context, RankSet::one(by), &Inside::FlushOk { proposal, failed: self.failed, held });
+        }
+    }
+
+    /// A member's report.
+    pub(super) fn flush_ok(
+        &mut self,
+        context: &mut Context<'_>,
+        origin: Rank,
+        id: ViewId,
+        failed: RankSet,
+        held: Vec<u64>,
+    ) {
+        let Some(proposal) = self.proposal.as_mut().filter(|proposal| proposal.id == id) else {
+            context.count("report for another proposal");
+            return;
+        };
+        // Vectors count only if they are about the same survivors (pitfall 5).
+        if failed == proposal.failed {
+            proposal.held[origin.index()] = Some(held);
+            return;
+        }
+        if failed.contains(context.rank()) {
+            context.count("given up by another member");
+            return;
+        }
+        self.give_up(context, failed);
+        self.reconsider(context);
+    }
+
+    /// Somebody has promised a later proposal.
+    pub(super) fn behind(&mut self, context: &mut Context<'_>, promised: ViewId) {
+        self.counter = self.counter.max(promised.counter);
+        if self.proposal.as_ref().is_some_and(|proposal| proposal.id <= promised) {
+            self.proposal = None;
+            self.reconsider(context);
+        }
+    }
+
+    /// Says what belongs to the view, when all survivors have reported.
+    fn decide_cut(&mut self, context: &mut Context<'_>) {
+        let live = self.live(context);
+        let Some(proposal) = &mut self.proposal else { return };
+        if proposal.cut.is_some() || live.iter().any(|rank| proposal.held[rank.index()].is_none()) {
+            return;
+        }
+        let held = |rank: Rank, origin: Rank| {
+            proposal.held[rank.index()].as_ref().map_or(0, |held| held[origin.index()])
+        };
+        let most = |origin: Rank| {
+            if live.contains(origin) {
+                return (held(origin, origin), origin);
+            }
+            // Of a failed member: as much as any survivor holds, from the first that does.
+            let first = |best: (u64, Rank), rank: Rank| {
+                let frames = held(rank, origin);
+                if frames > best.0 { (frames, rank) } else { best }
+            };
+            let lowest = live.iter().next().unwrap_or(origin);
+            live.iter().fold((held(lowest, origin), lowest), first)
+        };
+        let (frames, holders) = (0..context.view().size()).map(|origin| most(Rank::at(origin))).unzip();
+        let cut = Cut { frames, holders };
+        let id = proposal.id;
+        proposal.cut = Some(Rc::new(cut.clone()));
+        let message = Inside::Cut { proposal: id, frames: cut.frames.clone(), holders: cut.holders.clone() };
+        let others = self.live_others(context);
+        self.say(context, others, &message);
+        self.cut(context, context.rank(), id, cut);
+    }
+
+    /// The coordinator says what belongs to the view.
+    pub(super) fn cut(&mut self, context: &mut Context<'_>, by: Rank, proposal: ViewId, cut: Cut) {
+        let live = self.live(context);
+        let Some(promise) = &mut self.promise else {
+            context.count("cut of no flush");
+            return;
+        };
+        if promise.proposal != proposal || promise.by != by || !promise.reported || promise.cut.is_some() {
+            context.count("cut of another proposal");
+            return;
+        }
+        if cut.holders.iter().any(|holder| !live.contains(*holder)) {
+            // A holder has failed meanwhile: the coordinator will hear of it and begin again.
+            context.count("cut with a failed holder");
+        }
+        let cut = Rc::new(cut);
+        promise.cut = Some(Rc::clone(&cut));
+        self.watch(context);
+        context.down(Down::Cut(cut));
+    }
+
+    /// Confirms that this member has delivered what the cut says. The coordinator does so by deciding.
+    fn confirm(&mut self, context: &mut Context<'_>) {
+        let Some(promise) = &self.promise else { return };
+        let (proposal, by) = (promise.proposal, promise.by);
+        let complete = promise.cut.as_ref().is_some_and(|cut| self.complete(context, cut));
+        if !complete || by == context.rank() || self.confirmed.last() == Some(&proposal) {
+            return;
+        }
+        self.confirmed.push(proposal);
+        self.say(context, RankSet::one(by), &Inside::CutOk { proposal });
+    }
+
+    /// A member has delivered what the cut says.
+    pub(super) fn cut_ok(&mut self, context: &mut Context<'_>, origin: Rank, id: ViewId) {
+        match self.proposal.as_mut().filter(|proposal| proposal.id == id && proposal.cut.is_some()) {
+            Some(proposal) => proposal.done.insert(origin),
+            None => context.count("confirmation of another proposal"),
+        }
+    }
+
+    /// Decides the next view, when all survivors have confirmed the cut; or asks to be let into another one.
+    fn decide(&mut self, context: &mut Context<'_>) {
+        let Some(proposal) = &self.proposal else { return };
+        if !self.all_done(context, proposal) {
+            return;
+        }
+        let id = proposal.id;
+        if self.host.is_some() && !self.leaving.contains(context.rank()) {
+            if self.confirmed.last() != Some(&id) {
+                self.confirmed.push(id);
+                self.ask_host(context);
+            }
+            return;
+        }
+        self.confirmed.push(id);
+        let view = self.next_view(context, id);
+        let others = self.live_others(context);
+        self.say(context, others, &Inside::View { proposal: id, view: view.clone() });
+        for guest in std::mem::take(&mut self.guests) {
+            if view.members.iter().any(|member| member.incarnation == guest.members[0].incarnation) {
+                let message = Beyond::View { proposal: guest.proposal, view: view.clone() };
+                let to = Outside::To(guest.members[0].address.clone());
+                context.send_outside(to, message.encode());
+            }
+        }
+        context.count("view decided");
+        self.install(context, id, view);
+    }
+
+    /// The view that follows by the proposal `id`: the survivors that stay, then who wants in.
+    fn next_view(&mut self, context: &Context<'_>, id: ViewId) -> View {
+        let current = context.view().view();
+        let staying = self.live(context).without(self.leaving);
+        let mut members: Vec<_> = staying.iter().map(|rank| current.members[rank.index()].clone()).collect();
+        for guest in &self.guests {
+            let known = |incarnation| members.iter().any(|member| member.incarnation == incarnation);
+            let fits = members.len() + guest.members.len() <= MEMBERS_MAX;
+            if fits && !guest.members.iter().any(|member| known(member.incarnation)) {
+                members.extend(guest.members.iter().cloned());
+                self.counter = self.counter.max(guest.counter + 1);
+            }
+        }
+        // Ids grow at the guests, too; an id above the proposed one is consumed by this very decision.
+        let id = ViewId { counter: self.counter.max(id.counter), ..id };
+        let mut salt = Hasher64::new(0x7361_6c74_0000_0002);
+        salt.word(id.counter);
+        salt.word(id.coordinator.0);
+        View { id, members, salt: salt.finish(), ..current.clone() }
+    }
+
+    /// Somebody says which view follows: the coordinator, or one that has installed it already. `from` is nobody if it
+    /// was said from outside the view.
+    pub(super) fn view(
+        &mut self,
+        context: &mut Context<'_>,
+        from: Option<Rank>,
+        proposal: ViewId,
+        view: View,
+    ) {
+        if !self.may_follow(context, &view) {
+            context.count("view that cannot follow");
+            return;
+        }
+        // Whoever has confirmed the cut of a later proposal waits for that one, unless its coordinator itself has given
+        // it up for this view.
+        let latest = self.confirmed.last() == Some(&proposal);
+        let given_up = self.confirmed.contains(&proposal)
+            && from.is_some_and(|from| self.promise.as_ref().is_some_and(|promise| promise.by == from));
+        let undecided = self.confirmed.contains(&proposal)
+            && self.promise.as_ref().is_some_and(|promise| !self.confirmed.contains(&promise.proposal));
+        if latest || given_up || undecided {
+            self.install(context, proposal, view);
+        } else {
+            context.count("view of a proposal that was not confirmed");
+        }
+    }
+}

@@ -1,0 +1,312 @@
+//! How views of one group meet: probes, merging, and answers to those who were left behind.
+
+use super::message::{Beyond, Inside};
+use super::{ANSWER_PAUSE, Guest, Host, MERGE_REPEAT, Mbrship};
+use crate::id::{Incarnation, MEMBERS_MAX, ViewId};
+use crate::stack::event::ExitReason;
+use crate::stack::layer::Context;
+use crate::transport::Outside;
+use crate::view::{Member, View};
+
+/// Views of one group in the order in which they go to each other: the lesser asks to be let into the greater.
+type Weight = (u16, u64, Incarnation);
+
+fn weight(size: u16, view: ViewId) -> Weight {
+    (size, view.counter, view.coordinator)
+}
+
+impl Mbrship {
+    /// What is said of this view to others.
+    fn presence(&self, context: &Context<'_>, reply: bool) -> Beyond {
+        let view = context.view().view();
+        Beyond::Presence {
+            reply,
+            busy: self.host.is_some(),
+            view: view.id,
+            size: view.members.len() as u16,
+            coordinator: context.view().member(self.coordinator(context)).clone(),
+            spec: view.spec.clone(),
+            wire_version: view.wire_version,
+        }
+    }
+
+    fn write(&self, context: &mut Context<'_>, to: &Member, message: &Beyond) {
+        context.send_outside(Outside::To(to.address.clone()), message.encode());
+    }
+
+    /// Looks for other views of the group: at the contacts, where former members were, and wherever everybody can be
+    /// asked.
+    pub(super) fn probe(&mut self, context: &mut Context<'_>) {
+        context.arm(self.handles().probe, context.now() + self.probe_wait);
+        self.probe_wait = (self.probe_wait * 2).min(self.options.probe_most);
+        if !self.coordinates(context) || self.promise.is_some() {
+            return;
+        }
+        let members = &context.view().view().members;
+        let strange = |address: &&_| !members.iter().any(|member| member.address == **address);
+        let former = self.legacy.former.iter().map(|member| &member.address);
+        let contacts = context.neighbours().contacts.iter();
+        let mut addresses: Vec<_> = contacts.chain(former).filter(strange).cloned().collect();
+        addresses.sort();
+        addresses.dedup();
+        let discover = context.neighbours().discover;
+        let bytes = self.presence(context, true).encode();
+        for address in addresses {
+            context.send_outside(Outside::To(address), bytes.clone());
+        }
+        if discover {
+            context.send_outside(Outside::Discover, bytes);
+        }
+    }
+
+    /// A message from outside the view.
+    pub(super) fn heard(
+        &mut self,
+        context: &mut Context<'_>,
+        origin: Incarnation,
+        view: ViewId,
+        message: Beyond,
+    ) {
+        let member = context.view().rank_of(origin);
+        if origin == context.view().member(context.rank()).incarnation {
+            return;
+        }
+        match message {
+            Beyond::Presence { reply, busy, view, size, coordinator, spec, wire_version } => {
+                if context.view().rank_of(coordinator.incarnation).is_some() {
+                    return;
+                }
+                if let Some(reason) = self.unlike(context, &coordinator, &spec, wire_version) {
+                    self.complain(context, coordinator.incarnation, &reason);
+                    if reply {
+                        self.write(context, &coordinator, &Beyond::Deny { proposal: view, reason });
+                    }
+                    return;
+                }
+                self.met(context, reply, busy, weight(size, view), coordinator);
+            }
+            Beyond::Merge { proposal, spec, wire_version, members } => {
+                self.asked_in(context, origin, view, proposal, (&spec, wire_version), members);
+            }
+            Beyond::Deny { proposal, reason } => self.denied(context, origin, proposal, &reason),
+            Beyond::View { proposal, view } => self.told_view(context, origin, proposal, view),
+            Beyond::Inquire => self.stranger(context, origin, view),
+            Beyond::Excluded { past } => {
+                if let Some(by) = member
+                    && past == context.view().view().id
+                {
+                    self.over = true;
+                    context.exit(ExitReason::Excluded { by, view });
+                }
+            }
+        }
+        if !self.over {
+            self.progress(context);
+        }
+    }
+
+    /// Why two views cannot become one, in words that name both sides.
+    fn unlike(&self, context: &Context<'_>, other: &Member, spec: &str, wire_version: u8) -> Option<String> {
+        let view = context.view().view();
+        let own = &context.view().member(context.rank()).address;
+        if spec != view.spec {
+            return Some(format!(
+                "{} has the stack {spec}, {own} has {}: they cannot be in one view",
+                other.address, view.spec
+            ));
+        }
+        if wire_version != view.wire_version {
+            return Some(format!(
+                "{} speaks wire version {wire_version}, {own} speaks {}: they cannot be in one view",
+                other.address, view.wire_version
+            ));
+        }
+        None
+    }
+
+    /// Tells the application, once per process it is about.
+    fn complain(&mut self, context: &mut Context<'_>, about: Incarnation, reason: &str) {
+        if !self.complained.contains(&about) && self.complained.len() < MEMBERS_MAX {
+            self.complained.push(about);
+            context.problem(None, reason.to_owned());
+        }
+    }
+
+    /// Another view is there.
+    fn met(
+        &mut self,
+        context: &mut Context<'_>,
+        reply: bool,
+        busy: bool,
+        theirs: Weight,
+        coordinator: Member,
+    ) {
+        let view = context.view().view();
+        let ours = weight(view.members.len() as u16, view.id);
+        let id = ViewId { counter: theirs.1, coordinator: theirs.2 };
+        if reply && (theirs < ours || !self.coordinates(context)) {
+            let answer = self.presence(context, false);
+            self.write(context, &coordinator, &answer);
+        }
+        let just_tried =
+            self.tried.is_some_and(|(tried, at)| tried == id && context.now() < at + self.options.merge);
+        let free = self.coordinates(context) && self.promise.is_none() && self.host.is_none();
+        if theirs > ours && free && !busy && !just_tried && self.guests.is_empty() {
+            self.tried = Some((id, context.now()));
+            self.host = Some(Host { coordinator, until: context.now() + self.options.merge });
+            context.count("merge begun");
+            self.reconsider(context);
+        }
+    }
+
+    /// This view is flushed and waits: asks the host, until it answers or the time is over.
+    pub(super) fn ask_host(&mut self, context: &mut Context<'_>) {
+        let (Some(host), Some(proposal)) = (&self.host, &self.proposal) else { return };
+        if context.now() >= host.until {
+            context.count("merge given up");
+            self.host = None;
+            return;
+        }
+        let view = context.view().view();
+        let staying = self.live(context).without(self.leaving);
+        let message = Beyond::Merge {
+            proposal: proposal.id,
+            spec: view.spec.clone(),
+            wire_version: view.wire_version,
+            members: std::iter::once(context.rank())
+                .chain(staying.iter().filter(|rank| *rank != context.rank()))
+                .map(|rank| view.members[rank.index()].clone())
+                .collect(),
+        };
+        self.write(context, &host.coordinator, &message);
+        context.arm(self.handles().merge, context.now() + MERGE_REPEAT);
+    }
+
+    /// Another view wants in.
+    fn asked_in(
+        &mut self,
+        context: &mut Context<'_>,
+        origin: Incarnation,
+        view: ViewId,
+        proposal: ViewId,
+        (spec, wire_version): (&str, u8),
+        members: Vec<Member>,
+    ) {
+        let coordinator = members[0].clone();
+        if coordinator.incarnation != origin {
+            context.count("merge request of another");
+            return;
+        }
+        if context.view().rank_of(origin).is_some() {
+            // It has been let in and does not know yet.
+            let message = Beyond::View { proposal, view: context.view().view().clone() };
+            self.write(context, &coordinator, &message);
+            return;
+        }
+        let own = context.view().member(context.rank()).address.clone();
+        let present = |member: &Member| {
+            let all = context.view().view().members.iter().enumerate();
+            let mut live = all.filter(|(rank, _)| !self.failed.contains(crate::id::Rank::at(*rank)));
+            live.any(|(_, known)| known.incarnation == member.incarnation || known.address == member.address)
+        };
+        let reason = if let Some(reason) = self.unlike(context, &coordinator, spec, wire_version) {
+            self.complain(context, origin, &reason);
+            Some(reason)
+        } else if !self.coordinates(context) {
+            let chief = &context.view().member(self.coordinator(context)).address;
+            Some(format!("{own} does not coordinate its view, {chief} does"))
+        } else if self.host.is_some() {
+            Some(format!("{own} is merging with another view"))
+        } else if let Some(member) = members.iter().find(|member| present(member)) {
+            Some(format!("{} or incarnation {} is in the view already", member.address, member.incarnation))
+        } else if context.view().size() + members.len() > MEMBERS_MAX {
+            Some(format!("the view would have more than {MEMBERS_MAX} members"))
+        } else {
+            None
+        };
+        if let Some(reason) = reason {
+            self.write(context, &coordinator, &Beyond::Deny { proposal, reason });
+            return;
+        }
+        let guest = Guest { proposal, counter: view.counter.max(proposal.counter), members };
+        match self.guests.iter_mut().find(|known| known.members[0].incarnation == origin) {
+            Some(known) => *known = guest,
+            None => {
+                if self.guests.is_empty() {
+                    self.guests_due = context.now() + self.options.gather;
+                    context.arm(self.handles().gather, self.guests_due);
+                }
+                self.guests.push(guest);
+            }
+        }
+    }
+
+    fn denied(&mut self, context: &mut Context<'_>, origin: Incarnation, proposal: ViewId, reason: &str) {
+        let asked = self.host.as_ref().is_some_and(|host| host.coordinator.incarnation == origin)
+            && self.proposal.as_ref().is_some_and(|own| own.id == proposal);
+        if asked {
+            context.count("merge denied");
+            self.host = None;
+        } else if proposal == context.view().view().id {
+            // It was asked where it is, and says why it is not for us.
+            self.complain(context, origin, reason);
+        }
+    }
+
+    /// Somebody outside says which view follows this one.
+    fn told_view(&mut self, context: &mut Context<'_>, origin: Incarnation, proposal: ViewId, view: View) {
+        let host = self.host.as_ref().is_some_and(|host| host.coordinator.incarnation == origin);
+        let waits = self.proposal.as_ref().is_some_and(|own| own.id == proposal)
+            && self.confirmed.last() == Some(&proposal);
+        if host && waits {
+            let own = context.view().member(context.rank()).incarnation;
+            if !self.may_follow(context, &view)
+                || !view.members.iter().any(|member| member.incarnation == own)
+            {
+                context.count("view that cannot follow");
+                return;
+            }
+            let others = self.live_others(context);
+            self.say(context, others, &Inside::View { proposal, view: view.clone() });
+            self.install(context, proposal, view);
+        } else if let Some(from) = context.view().rank_of(origin) {
+            self.view(context, Some(from), proposal, view);
+        }
+    }
+
+    /// Somebody is in a view that this process has left.
+    pub(super) fn stranger(&mut self, context: &mut Context<'_>, origin: Incarnation, view: ViewId) {
+        if self.over || !self.legacy.past.contains(&view) {
+            return;
+        }
+        let now = context.now();
+        self.answered.retain(|(_, at)| now < *at + ANSWER_PAUSE);
+        if self.answered.iter().any(|(answered, _)| *answered == origin) {
+            return;
+        }
+        self.answered.push((origin, now));
+        if let Some(rank) = context.view().rank_of(origin) {
+            let (Some(proposal), true) = (self.legacy.proposal, self.legacy.past.last() == Some(&view))
+            else {
+                return;
+            };
+            let member = context.view().member(rank).clone();
+            let message = Beyond::View { proposal, view: context.view().view().clone() };
+            context.count("answered with the view");
+            self.write(context, &member, &message);
+        } else if let Some(former) = self.legacy.former.iter().find(|former| former.incarnation == origin) {
+            let former = former.clone();
+            context.count("told of its exclusion");
+            self.write(context, &former, &Beyond::Excluded { past: view });
+        }
+    }
+
+    /// This process was away: have the others gone on without it?
+    pub(super) fn inquire(&mut self, context: &mut Context<'_>) {
+        let others: Vec<Member> =
+            context.view().others().map(|rank| context.view().member(rank).clone()).collect();
+        for member in others {
+            self.write(context, &member, &Beyond::Inquire);
+        }
+    }
+}

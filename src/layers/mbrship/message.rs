@@ -1,0 +1,383 @@
+//! What membership layers say to each other, inside a view and from view to view.
+//!
+//! Numbers are little-endian; a rank set is two words; a view id is two words; a text is its length (`u16`) and its
+//! bytes; a list is its length (`u16`) and its items.
+
+use crate::id::{GroupId, Incarnation, MEMBERS_MAX, Rank, RankSet, ViewId};
+use crate::view::{Address, Member, View};
+use crate::wire::control::{BodyReader, ControlError};
+
+/// Between members of one view, by reliable sends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Inside {
+    /// The coordinator begins a flush: these have failed.
+    Flush { proposal: ViewId, failed: RankSet },
+    /// Has stopped casting; holds so many frames of each member.
+    FlushOk { proposal: ViewId, failed: RankSet, held: Vec<u64> },
+    /// The proposal is older than one that was answered already.
+    Behind { promised: ViewId },
+    /// So many frames of each member belong to this view; who can forward them.
+    Cut { proposal: ViewId, frames: Vec<u64>, holders: Vec<Rank> },
+    /// Has delivered all of them.
+    CutOk { proposal: ViewId },
+    /// The next view.
+    View { proposal: ViewId, view: View },
+    /// Wants to leave.
+    Leave,
+    /// The numbers of this view are running out: wants another with the same members.
+    Renew,
+}
+
+/// Between processes of different views, outside any.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Beyond {
+    /// Here is a view of the group.
+    Presence {
+        /// Please answer.
+        reply: bool,
+        /// No time to merge.
+        busy: bool,
+        view: ViewId,
+        size: u16,
+        coordinator: Member,
+        spec: String,
+        wire_version: u8,
+    },
+    /// Let us into your view: we have stopped casting and wait.
+    Merge { proposal: ViewId, spec: String, wire_version: u8, members: Vec<Member> },
+    /// No.
+    Deny { proposal: ViewId, reason: String },
+    /// The next view: to those let in, and to those who were about to install it.
+    View { proposal: ViewId, view: View },
+    /// I was away: is the view I am in still the one you are in?
+    Inquire,
+    /// No: that view is past, and you are not in its successors.
+    Excluded { past: ViewId },
+}
+
+/// Writes a body from front to back.
+#[derive(Default)]
+struct BodyWriter {
+    bytes: Vec<u8>,
+}
+
+impl BodyWriter {
+    fn byte(&mut self, value: u8) -> &mut BodyWriter {
+        self.bytes.push(value);
+        self
+    }
+
+    fn half(&mut self, value: u16) -> &mut BodyWriter {
+        self.bytes.extend_from_slice(&value.to_le_bytes());
+        self
+    }
+
+    fn word(&mut self, value: u64) -> &mut BodyWriter {
+        self.bytes.extend_from_slice(&value.to_le_bytes());
+        self
+    }
+
+    fn id(&mut self, id: ViewId) -> &mut BodyWriter {
+        self.word(id.counter).word(id.coordinator.0)
+    }
+
+    fn ranks(&mut self, ranks: RankSet) -> &mut BodyWriter {
+        ranks.words().into_iter().for_each(|word| {
+            self.word(word);
+        });
+        self
+    }
+
+    fn text(&mut self, text: &str) -> &mut BodyWriter {
+        self.half(text.len() as u16);
+        self.bytes.extend_from_slice(text.as_bytes());
+        self
+    }
+
+    fn words(&mut self, words: &[u64]) -> &mut BodyWriter {
+        self.half(words.len() as u16);
+        words.iter().for_each(|word| {
+            self.word(*word);
+        });
+        self
+    }
+
+    fn member(&mut self, member: &Member) -> &mut BodyWriter {
+        self.word(member.incarnation.0).text(&member.address.0)
+    }
+
+    fn members(&mut self, members: &[Member]) -> &mut BodyWriter {
+        self.half(members.len() as u16);
+        members.iter().for_each(|member| {
+            self.member(member);
+        });
+        self
+    }
+
+    fn view(&mut self, view: &View) -> &mut BodyWriter {
+        self.word(view.group.0).id(view.id).word(view.salt).byte(view.wire_version).text(&view.spec);
+        self.members(&view.members)
+    }
+}
+
+/// The longest text in a message, in bytes.
+const TEXT_BYTES_MAX: usize = 2048;
+
+/// What is read beside plain numbers.
+trait Reads {
+    fn id(&mut self) -> Result<ViewId, ControlError>;
+    fn ranks(&mut self) -> Result<RankSet, ControlError>;
+    fn text(&mut self) -> Result<String, ControlError>;
+    fn flag(&mut self) -> Result<bool, ControlError>;
+    fn count(&mut self) -> Result<usize, ControlError>;
+    fn member(&mut self) -> Result<Member, ControlError>;
+    fn members(&mut self) -> Result<Vec<Member>, ControlError>;
+    fn view(&mut self) -> Result<View, ControlError>;
+}
+
+impl Reads for BodyReader<'_> {
+    fn id(&mut self) -> Result<ViewId, ControlError> {
+        Ok(ViewId { counter: self.word()?, coordinator: Incarnation(self.word()?) })
+    }
+
+    fn ranks(&mut self) -> Result<RankSet, ControlError> {
+        Ok(RankSet::from_words([self.word()?, self.word()?]))
+    }
+
+    fn text(&mut self) -> Result<String, ControlError> {
+        let length = usize::from(self.half()?);
+        if length > TEXT_BYTES_MAX {
+            return Err(ControlError);
+        }
+        let mut bytes = vec![0; length];
+        for byte in &mut bytes {
+            *byte = self.byte()?;
+        }
+        String::from_utf8(bytes).map_err(|_| ControlError)
+    }
+
+    fn flag(&mut self) -> Result<bool, ControlError> {
+        match self.byte()? {
+            0 => Ok(false),
+            1 => Ok(true),
+            _ => Err(ControlError),
+        }
+    }
+
+    fn count(&mut self) -> Result<usize, ControlError> {
+        let count = usize::from(self.half()?);
+        if count == 0 || count > MEMBERS_MAX { Err(ControlError) } else { Ok(count) }
+    }
+
+    fn member(&mut self) -> Result<Member, ControlError> {
+        Ok(Member { incarnation: Incarnation(self.word()?), address: Address(self.text()?) })
+    }
+
+    fn members(&mut self) -> Result<Vec<Member>, ControlError> {
+        (0..self.count()?).map(|_| self.member()).collect()
+    }
+
+    fn view(&mut self) -> Result<View, ControlError> {
+        Ok(View {
+            group: GroupId(self.word()?),
+            id: self.id()?,
+            salt: self.word()?,
+            wire_version: self.byte()?,
+            spec: self.text()?,
+            members: self.members()?,
+        })
+    }
+}
+
+impl Inside {
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let mut body = BodyWriter::default();
+        match self {
+            Inside::Flush { proposal, failed } => body.byte(0).id(*proposal).ranks(*failed),
+            Inside::FlushOk { proposal, failed, held } => {
+                body.byte(1).id(*proposal).ranks(*failed).words(held)
+            }
+            Inside::Behind { promised } => body.byte(2).id(*promised),
+            Inside::Cut { proposal, frames, holders } => {
+                body.byte(3).id(*proposal).words(frames);
+                holders.iter().for_each(|holder| {
+                    body.half(holder.0);
+                });
+                &mut body
+            }
+            Inside::CutOk { proposal } => body.byte(4).id(*proposal),
+            Inside::View { proposal, view } => body.byte(5).id(*proposal).view(view),
+            Inside::Leave => body.byte(6),
+            Inside::Renew => body.byte(7),
+        };
+        body.bytes
+    }
+
+    /// Reads what a member of a view of `members` members said.
+    pub(super) fn decode(bytes: &[u8], members: usize) -> Result<Inside, ControlError> {
+        let mut reader = BodyReader::new(bytes);
+        let code = reader.byte()?;
+        let words = |reader: &mut BodyReader<'_>| -> Result<Vec<u64>, ControlError> {
+            if reader.count()? != members {
+                return Err(ControlError);
+            }
+            (0..members).map(|_| reader.word()).collect()
+        };
+        let ranks = |reader: &mut BodyReader<'_>| -> Result<RankSet, ControlError> {
+            let ranks = reader.ranks()?;
+            if ranks.without(RankSet::all(members)).is_empty() { Ok(ranks) } else { Err(ControlError) }
+        };
+        let message = match code {
+            0 => Inside::Flush { proposal: reader.id()?, failed: ranks(&mut reader)? },
+            1 => {
+                let (proposal, failed) = (reader.id()?, ranks(&mut reader)?);
+                Inside::FlushOk { proposal, failed, held: words(&mut reader)? }
+            }
+            2 => Inside::Behind { promised: reader.id()? },
+            3 => {
+                let (proposal, frames) = (reader.id()?, words(&mut reader)?);
+                let holder = |_| match reader.half()? {
+                    rank if usize::from(rank) < members => Ok(Rank(rank)),
+                    _ => Err(ControlError),
+                };
+                Inside::Cut { proposal, frames, holders: (0..members).map(holder).collect::<Result<_, _>>()? }
+            }
+            4 => Inside::CutOk { proposal: reader.id()? },
+            5 => Inside::View { proposal: reader.id()?, view: reader.view()? },
+            6 => Inside::Leave,
+            7 => Inside::Renew,
+            _ => return Err(ControlError),
+        };
+        reader.end()?;
+        Ok(message)
+    }
+}
+
+impl Beyond {
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let mut body = BodyWriter::default();
+        match self {
+            Beyond::Presence { reply, busy, view, size, coordinator, spec, wire_version } => body
+                .byte(0)
+                .byte(u8::from(*reply))
+                .byte(u8::from(*busy))
+                .id(*view)
+                .half(*size)
+                .member(coordinator)
+                .text(spec)
+                .byte(*wire_version),
+            Beyond::Merge { proposal, spec, wire_version, members } => {
+                body.byte(1).id(*proposal).text(spec).byte(*wire_version).members(members)
+            }
+            Beyond::Deny { proposal, reason } => body.byte(2).id(*proposal).text(reason),
+            Beyond::View { proposal, view } => body.byte(3).id(*proposal).view(view),
+            Beyond::Inquire => body.byte(4),
+            Beyond::Excluded { past } => body.byte(5).id(*past),
+        };
+        body.bytes
+    }
+
+    pub(super) fn decode(bytes: &[u8]) -> Result<Beyond, ControlError> {
+        let mut reader = BodyReader::new(bytes);
+        let message = match reader.byte()? {
+            0 => Beyond::Presence {
+                reply: reader.flag()?,
+                busy: reader.flag()?,
+                view: reader.id()?,
+                size: reader.half()?,
+                coordinator: reader.member()?,
+                spec: reader.text()?,
+                wire_version: reader.byte()?,
+            },
+            1 => Beyond::Merge {
+                proposal: reader.id()?,
+                spec: reader.text()?,
+                wire_version: reader.byte()?,
+                members: reader.members()?,
+            },
+            2 => Beyond::Deny { proposal: reader.id()?, reason: reader.text()? },
+            3 => Beyond::View { proposal: reader.id()?, view: reader.view()? },
+            4 => Beyond::Inquire,
+            5 => Beyond::Excluded { past: reader.id()? },
+            _ => return Err(ControlError),
+        };
+        reader.end()?;
+        Ok(message)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(counter: u64) -> ViewId {
+        ViewId { counter, coordinator: Incarnation(77) }
+    }
+
+    fn view() -> View {
+        let member =
+            |n: u64| Member { incarnation: Incarnation(n), address: Address(format!("10.0.0.{n}:7000")) };
+        View { id: id(9), ..View::fixed(GroupId(5), (1..=100).map(member).collect(), "NAK:COM") }
+    }
+
+    #[test]
+    fn every_message_comes_out_as_it_went_in_and_no_part_of_it_decodes() {
+        let failed = RankSet::one(Rank(1));
+        let view = view();
+        let coordinator = view.members[0].clone();
+        let (spec, wire_version) = (view.spec.clone(), 1);
+        let inside = [
+            Inside::Flush { proposal: id(2), failed },
+            Inside::FlushOk { proposal: id(2), failed, held: vec![7, 8, 9] },
+            Inside::Behind { promised: id(3) },
+            Inside::Cut { proposal: id(2), frames: vec![7, 8, 9], holders: vec![Rank(0), Rank(2), Rank(2)] },
+            Inside::CutOk { proposal: id(2) },
+            Inside::View { proposal: id(2), view: view.clone() },
+            Inside::Leave,
+            Inside::Renew,
+        ];
+        for message in inside {
+            let bytes = message.encode();
+            assert_eq!(Inside::decode(&bytes, 3), Ok(message));
+            for length in 0..bytes.len() {
+                assert_eq!(Inside::decode(&bytes[..length], 3), Err(ControlError));
+            }
+        }
+        let beyond = [
+            Beyond::Presence {
+                reply: true,
+                busy: false,
+                view: id(2),
+                size: 3,
+                coordinator,
+                spec: spec.clone(),
+                wire_version,
+            },
+            Beyond::Merge { proposal: id(2), spec, wire_version, members: view.members.clone() },
+            Beyond::Deny { proposal: id(2), reason: "no".into() },
+            Beyond::View { proposal: id(2), view },
+            Beyond::Inquire,
+            Beyond::Excluded { past: id(1) },
+        ];
+        for message in beyond {
+            let bytes = message.encode();
+            assert_eq!(Beyond::decode(&bytes), Ok(message));
+            for length in 0..bytes.len() {
+                assert_eq!(Beyond::decode(&bytes[..length]), Err(ControlError));
+            }
+        }
+    }
+
+    #[test]
+    fn ranks_and_vectors_of_another_size_are_refused() {
+        let outside = RankSet::one(Rank(3));
+        let bytes = Inside::Flush { proposal: id(2), failed: outside }.encode();
+        assert_eq!(Inside::decode(&bytes, 3), Err(ControlError));
+        let bytes =
+            Inside::FlushOk { proposal: id(2), failed: RankSet::EMPTY, held: vec![1, 2, 3, 4] }.encode();
+        assert_eq!(Inside::decode(&bytes, 3), Err(ControlError));
+        let holders = vec![Rank(0), Rank(1), Rank(3)];
+        let bytes = Inside::Cut { proposal: id(2), frames: vec![1, 2, 3], holders }.encode();
+        assert_eq!(Inside::decode(&bytes, 3), Err(ControlError));
+    }
+}

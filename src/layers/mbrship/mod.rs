@@ -1,0 +1,580 @@
+//! MBRSHIP: who is in the group, and what belongs to which view.
+//!
+//! | | |
+//! |---|---|
+//! | requires | P3, P4 reliable FIFO sends and casts, P14 stability, P21 suspicion |
+//! | provides | P8, P9 virtual synchrony, P15 consistent views, P16 merging |
+//! | promises | members that go together from one view to the next have delivered the same casts in the first; every survivor of a component installs the same next view; a view id is never used twice |
+//! | costs | nothing on ordinary messages; a view change takes three rounds of reliable sends |
+//!
+//! A process begins in a view of its own and looks for others (`meeting`). The member of lowest rank that nobody
+//! suspects is the coordinator. Whatever changes the membership (a failure, a leave, another view that wants in) makes
+//! it propose a view id, which is thereby consumed, and flush the old view (`flush`): everybody stops casting and
+//! reports what it holds; the cut says how many frames of each member belong to the view (of a live member all, of a
+//! failed one as many as any survivor holds) and who can forward them; when everybody has delivered them the next view
+//! is decided. A further failure begins it anew with a higher id.
+//!
+//! ```text
+//! 0 (coordinator)          1                    2 x (has failed)
+//! ── flush 8, {2} ───────▶ stops casting
+//! ◀─ flush ok, holds ───── (7 of 0, 5 of 1, 9 of 2)
+//! ── cut: 7, 5, 9 of 2 held by 1 ─▶
+//! ◀─ cut ok ──────────────
+//! ── view 8 {0, 1} ──────▶ installs it
+//! ```
+//!
+//! A member that may have missed the view keeps talking in the old one, and is answered with it; one that was excluded
+//! while it was away is told so. Safety does not lean on any of these answers: a member installs a view only if it has
+//! confirmed the cut of its proposal and no later one.
+//!
+//! After Horus's MBRSHIP (van Renesse, Birman, Maffeis, 1996), Ensemble's `intra`, `elect`, `sync` and `merge`
+//! (Hayden, 1998), and Derecho's rule that a successor continues what its predecessor may have finished.
+
+mod flush;
+mod meeting;
+mod message;
+
+use std::any::Any;
+use std::rc::Rc;
+use std::time::Duration;
+
+use self::message::{Beyond, Inside};
+use crate::accel::case::CommonCase;
+use crate::id::{Hasher64, Incarnation, Rank, RankSet, ViewId};
+use crate::stack::build::{Build, Closes, Guard, GuardKind, TimerId, shared};
+use crate::stack::event::{Cut, Down, ExitReason, Message, NextView, Up};
+use crate::stack::layer::{Context, Fast, Kind, Layer};
+use crate::stack::property::{Properties, Property};
+use crate::stack::registry::{LayerEntry, ParameterError, Parameters};
+use crate::stack::slots::MatrixSlot;
+use crate::time::Time;
+use crate::view::{Member, View};
+use crate::wire::outside::LETTER_BYTES_MAX;
+
+pub(super) fn entry() -> LayerEntry {
+    LayerEntry {
+        name: "MBRSHIP",
+        about: "views and virtual synchrony",
+        requires: Properties::of(&[
+            Property::FifoUnicast,
+            Property::FifoMulticast,
+            Property::Stability,
+            Property::Suspicion,
+        ]),
+        provides: Properties::of(&[
+            Property::SemiSynchronous,
+            Property::VirtuallySynchronous,
+            Property::ConsistentViews,
+            Property::AutomaticMerging,
+        ]),
+        destroys: Properties::NONE,
+        cost: 9,
+        parameters: &[
+            ("block", "yes: a flush waits until the application says block_ok (default no: casts queue)"),
+            (
+                "flush_ms",
+                "a member that holds up a flush for so long is taken for failed, in milliseconds (default 200)",
+            ),
+            (
+                "merge_ms",
+                "how long to wait for another view to let this one in, in milliseconds (default 100)",
+            ),
+            ("gather_us", "how long to wait for more that want in, in microseconds (default 2000)"),
+            (
+                "probe_ms",
+                "how long after the start others are looked for, in milliseconds; then at doubling intervals (default 4)",
+            ),
+            ("probe_most_ms", "the longest interval between such looks, in milliseconds (default 1000)"),
+        ],
+        make: |parameters| Ok(Box::new(Mbrship::new(parameters)?)),
+    }
+}
+
+/// Views that are remembered, to answer those who are still in them.
+const PAST_MAX: usize = 64;
+/// Former members that are remembered, to be found again after a partition.
+const FORMER_MAX: usize = 256;
+/// A request to be let in is repeated so often.
+const MERGE_REPEAT: Duration = Duration::from_millis(5);
+/// Who asks from a past view is answered at most so often.
+const ANSWER_PAUSE: Duration = Duration::from_millis(1);
+
+#[derive(Clone)]
+struct Mbrship {
+    options: Options,
+    handles: Option<Handles>,
+    /// The highest view counter heard of.
+    counter: u64,
+    /// Out of this view for good.
+    failed: RankSet,
+    /// Want to be out of the next.
+    leaving: RankSet,
+    /// Somebody's numbers run out.
+    renew: bool,
+    renew_asked: bool,
+    /// The flush this member takes part in.
+    promise: Option<Promise>,
+    /// Proposals whose cut this member has confirmed, the latest last.
+    confirmed: Vec<ViewId>,
+    /// The flush this member leads.
+    proposal: Option<Proposal>,
+    blocked: bool,
+    block_ok: bool,
+    /// By peer: number of sends when casting stopped.
+    sent: Vec<u64>,
+    /// The next view is decided, or this member is out.
+    over: bool,
+    /// By origin: parts of a long message.
+    parts: Vec<Vec<u8>>,
+    /// Views that want to be let into the next one, and when that begins.
+    guests: Vec<Guest>,
+    guests_due: Time,
+    /// The view that this one wants to be let into.
+    host: Option<Host>,
+    tried: Option<(ViewId, Time)>,
+    probe_wait: Duration,
+    complained: Vec<Incarnation>,
+    answered: Vec<(Incarnation, Time)>,
+    legacy: Legacy,
+}
+
+#[derive(Clone, Copy)]
+struct Options {
+    block: bool,
+    flush: Duration,
+    merge: Duration,
+    gather: Duration,
+    probe: Duration,
+    probe_most: Duration,
+}
+
+#[derive(Clone, Copy)]
+struct Handles {
+    casts_wait: Guard,
+    sends_wait: Guard,
+    acked: MatrixSlot,
+    watch: TimerId,
+    merge: TimerId,
+    gather: TimerId,
+    probe: TimerId,
+}
+
+/// What a member has agreed to.
+#[derive(Clone)]
+struct Promise {
+    proposal: ViewId,
+    by: Rank,
+    /// What came early has gone to the layers since.
+    settled: bool,
+    reported: bool,
+    cut: Option<Rc<Cut>>,
+}
+
+/// What a coordinator has proposed.
+#[derive(Clone)]
+struct Proposal {
+    id: ViewId,
+    failed: RankSet,
+    /// By rank: what it holds, once reported.
+    held: Vec<Option<Vec<u64>>>,
+    cut: Option<Rc<Cut>>,
+    /// Who has confirmed the cut.
+    done: RankSet,
+}
+
+/// A view that wants in.
+#[derive(Clone)]
+struct Guest {
+    proposal: ViewId,
+    /// The highest counter its members have seen.
+    counter: u64,
+    members: Vec<Member>,
+}
+
+/// A view to be let into.
+#[derive(Clone)]
+struct Host {
+    coordinator: Member,
+    until: Time,
+}
+
+/// What the next view's layer must know.
+#[derive(Clone, Default)]
+struct Legacy {
+    /// Views this process was in, the latest last.
+    past: Vec<ViewId>,
+    /// The proposal that ended the last of them.
+    proposal: Option<ViewId>,
+    /// Members of past views that are not in this one.
+    former: Vec<Member>,
+    counter: u64,
+    leave: bool,
+}
+
+impl Mbrship {
+    fn new(parameters: &Parameters) -> Result<Mbrship, ParameterError> {
+        let millis =
+            |name, default| parameters.number(name, default, 1..=3_600_000).map(Duration::from_millis);
+        let probe = millis("probe_ms", 4)?;
+        let options = Options {
+            block: parameters.choice("block", &["no", "yes"])? == "yes",
+            flush: millis("flush_ms", 200)?,
+            merge: millis("merge_ms", 100)?,
+            gather: Duration::from_micros(parameters.number("gather_us", 2000, 0..=10_000_000)?),
+            probe,
+            probe_most: millis("probe_most_ms", 1000)?.max(probe),
+        };
+        Ok(Mbrship {
+            options,
+            handles: None,
+            counter: 0,
+            failed: RankSet::EMPTY,
+            leaving: RankSet::EMPTY,
+            renew: false,
+            renew_asked: false,
+            promise: None,
+            confirmed: Vec::new(),
+            proposal: None,
+            blocked: false,
+            block_ok: false,
+            sent: Vec::new(),
+            over: false,
+            parts: Vec::new(),
+            guests: Vec::new(),
+            guests_due: Time::NEVER,
+            host: None,
+            tried: None,
+            probe_wait: probe,
+            complained: Vec::new(),
+            answered: Vec::new(),
+            legacy: Legacy::default(),
+        })
+    }
+
+    fn handles(&self) -> Handles {
+        self.handles.expect("installed before use")
+    }
+
+    /// Members that are not out of this view.
+    fn live(&self, context: &Context<'_>) -> RankSet {
+        RankSet::all(context.view().size()).without(self.failed)
+    }
+
+    fn live_others(&self, context: &Context<'_>) -> RankSet {
+        let mut live = self.live(context);
+        live.remove(context.rank());
+        live
+    }
+
+    /// The lowest of the live.
+    fn coordinator(&self, context: &Context<'_>) -> Rank {
+        self.live(context).iter().next().unwrap_or(context.rank())
+    }
+
+    fn coordinates(&self, context: &Context<'_>) -> bool {
+        self.coordinator(context) == context.rank()
+    }
+
+    /// Sends a message to members, in as many parts as it takes; each begins with whether more follow.
+    fn say(&self, context: &mut Context<'_>, to: RankSet, message: &Inside) {
+        if to.is_empty() {
+            return;
+        }
+        let bytes = message.encode();
+        let mut rest = &bytes[..];
+        loop {
+            let Ok(mut body) = context.control_frame() else {
+                // What was begun cannot be finished: the flush is done again when its time is over.
+                context.count("membership message without a frame");
+                return;
+            };
+            let part = rest.len().min(body.room() - 1);
+            let more = part < rest.len();
+            body.extend(&[u8::from(more)]).expect("a frame holds a byte");
+            body.extend(&rest[..part]).expect("the room was counted");
+            context.send_reliable(to, body);
+            rest = &rest[part..];
+            if !more {
+                return;
+            }
+        }
+    }
+
+    /// Puts the parts of a message together; `None` until it is whole.
+    fn whole(&mut self, context: &mut Context<'_>, origin: Rank, payload: &[u8]) -> Option<Inside> {
+        let parts = &mut self.parts[origin.index()];
+        let (more, bytes) = match payload.split_first() {
+            Some((0, bytes)) => (false, bytes),
+            Some((1, bytes)) if parts.len() + bytes.len() <= LETTER_BYTES_MAX => (true, bytes),
+            _ => {
+                parts.clear();
+                context.count("membership message that does not decode");
+                return None;
+            }
+        };
+        parts.extend_from_slice(bytes);
+        if more {
+            return None;
+        }
+        let message = Inside::decode(&std::mem::take(parts), context.view().size());
+        if message.is_err() {
+            context.count("membership message that does not decode");
+        }
+        message.ok()
+    }
+
+    /// These are out of this view: nothing more of them counts, and nobody waits for them.
+    fn give_up(&mut self, context: &mut Context<'_>, members: RankSet) {
+        let mut new = members.without(self.failed);
+        new.remove(context.rank());
+        if new.is_empty() || self.over {
+            return;
+        }
+        self.failed = self.failed.with(new);
+        new.iter().for_each(|rank| context.exclude(rank));
+        context.down(Down::Flush(self.failed));
+    }
+
+    /// Whether a view of `id` may follow this one.
+    fn may_follow(&self, context: &Context<'_>, view: &View) -> bool {
+        let current = context.view().view();
+        view.group == current.group && view.id > current.id && view.members.len() <= crate::id::MEMBERS_MAX
+    }
+
+    /// The next view is decided.
+    fn install(&mut self, context: &mut Context<'_>, proposal: ViewId, view: View) {
+        let current = context.view().view().clone();
+        self.over = true;
+        self.proposal = None;
+        let Handles { watch, merge, gather, probe, .. } = self.handles();
+        [watch, merge, gather, probe].into_iter().for_each(|timer| context.disarm(timer));
+        context.down(Down::Over);
+        let goes_on =
+            |member: &Member| view.members.iter().any(|next| next.incarnation == member.incarnation);
+        if !goes_on(context.view().member(context.rank())) {
+            let by = self.promise.as_ref().map_or(context.rank(), |promise| promise.by);
+            context.exit(match self.legacy.leave {
+                true => ExitReason::Left,
+                false => ExitReason::Excluded { by, view: view.id },
+            });
+            return;
+        }
+        let together =
+            self.live(context).iter().filter(|rank| goes_on(context.view().member(*rank))).collect();
+        let gone = current.members.iter().filter(|member| !goes_on(member));
+        self.legacy.former.retain(|former| !goes_on(former));
+        self.legacy.former.extend(gone.cloned());
+        let excess = self.legacy.former.len().saturating_sub(FORMER_MAX);
+        self.legacy.former.drain(..excess);
+        self.legacy.past.push(current.id);
+        let excess = self.legacy.past.len().saturating_sub(PAST_MAX);
+        self.legacy.past.drain(..excess);
+        self.legacy.proposal = Some(proposal);
+        self.legacy.counter = self.counter.max(view.id.counter);
+        context.up(Up::NextView(Rc::new(NextView { view, together })));
+    }
+
+    /// This process wants out.
+    fn leave(&mut self, context: &mut Context<'_>) {
+        self.legacy.leave = true;
+        if self.over {
+            return;
+        }
+        self.leaving.insert(context.rank());
+        let others = self.live_others(context);
+        self.say(context, others, &Inside::Leave);
+        self.reconsider(context);
+    }
+}
+
+impl Layer for Mbrship {
+    fn name(&self) -> &'static str {
+        "MBRSHIP"
+    }
+
+    fn install(&mut self, build: &mut Build<'_>) {
+        let members = build.view().size();
+        self.counter = build.view().view().id.counter;
+        self.sent = vec![0; members];
+        self.parts = vec![Vec::new(); members];
+        self.handles = Some(Handles {
+            casts_wait: build.guard(GuardKind::CastSend, "view change", Closes::Entry),
+            sends_wait: build.guard(GuardKind::SendSend, "view change", Closes::Entry),
+            acked: build.shared_matrix_slot(shared::ACKED),
+            watch: build.timer("watch"),
+            merge: build.timer("merge"),
+            gather: build.timer("gather"),
+            probe: build.timer("probe"),
+        });
+    }
+
+    fn start(&mut self, context: &mut Context<'_>) {
+        self.counter = self.counter.max(self.legacy.counter);
+        if !self.legacy.past.is_empty() {
+            self.probe_wait = self.options.probe * 4;
+        }
+        let neighbours = context.neighbours();
+        if neighbours.discover || !neighbours.contacts.is_empty() || !self.legacy.former.is_empty() {
+            context.arm(self.handles().probe, context.now() + self.probe_wait);
+        }
+        if self.legacy.leave {
+            self.leave(context);
+        }
+    }
+
+    fn bequeath(&mut self) -> Option<Box<dyn Any>> {
+        Some(Box::new(self.legacy.clone()))
+    }
+
+    fn inherit(&mut self, legacy: Box<dyn Any>) {
+        if let Ok(legacy) = legacy.downcast::<Legacy>() {
+            self.legacy = *legacy;
+        }
+    }
+
+    fn down(&mut self, context: &mut Context<'_>, event: Down) {
+        match event {
+            Down::Leave => self.leave(context),
+            Down::FlushOk => {
+                self.block_ok = self.blocked;
+                self.progress(context);
+            }
+            event => context.down(event),
+        }
+    }
+
+    fn up(&mut self, context: &mut Context<'_>, event: Up) {
+        match event {
+            Up::Suspect(suspected) => {
+                self.give_up(context, suspected);
+                context.up(Up::Suspect(suspected));
+                self.reconsider(context);
+                self.progress(context);
+            }
+            Up::Outside(letter) => match Beyond::decode(&letter.body) {
+                Ok(message) if !self.over => self.heard(context, letter.origin, letter.view, message),
+                Ok(_) => {}
+                Err(_) => context.count("letter that does not decode"),
+            },
+            Up::Stranger { origin, view } => self.stranger(context, origin, view),
+            Up::Paused => self.inquire(context),
+            event => context.up(event),
+        }
+    }
+
+    fn control(&mut self, context: &mut Context<'_>, origin: Rank, message: &Message) {
+        let Some(message) = self.whole(context, origin, message.list.payload()) else { return };
+        if self.over || self.failed.contains(origin) {
+            context.count("membership message out of time");
+            return;
+        }
+        match message {
+            Inside::Flush { proposal, failed } => self.flush(context, origin, proposal, failed),
+            Inside::FlushOk { proposal, failed, held } => {
+                self.flush_ok(context, origin, proposal, failed, held);
+            }
+            Inside::Behind { promised } => self.behind(context, promised),
+            Inside::Cut { proposal, frames, holders } => {
+                self.cut(context, origin, proposal, Cut { frames, holders });
+            }
+            Inside::CutOk { proposal } => self.cut_ok(context, origin, proposal),
+            Inside::View { proposal, view } => self.view(context, Some(origin), proposal, view),
+            Inside::Leave => {
+                self.leaving.insert(origin);
+                self.reconsider(context);
+            }
+            Inside::Renew => {
+                self.renew = true;
+                self.reconsider(context);
+            }
+        }
+        if !self.over {
+            self.progress(context);
+        }
+    }
+
+    fn timer(&mut self, context: &mut Context<'_>, timer: TimerId) {
+        let Handles { watch, merge, gather, .. } = self.handles();
+        if self.over {
+            return;
+        }
+        if timer == watch {
+            self.too_slow(context);
+        } else if timer == merge {
+            self.ask_host(context);
+        } else if timer == gather {
+            self.reconsider(context);
+        } else {
+            self.probe(context);
+        }
+        self.progress(context);
+    }
+
+    fn post(&mut self, context: &mut Context<'_>) {
+        if self.over {
+            return;
+        }
+        if let Some(promise) = &mut self.promise {
+            promise.settled = true;
+            self.progress(context);
+        }
+        let limit = context.frame_number_limit();
+        if !self.renew_asked && context.next_frame_number() >= limit - limit / 8 {
+            self.renew_asked = true;
+            let others = self.live_others(context);
+            self.say(context, others, &Inside::Renew);
+            self.renew = true;
+            self.reconsider(context);
+        }
+    }
+
+    fn common_case(&self, _kind: Kind, _case: &mut CommonCase<'_>) -> Fast {
+        Fast::Transparent
+    }
+
+    fn fork(&self) -> Box<dyn Layer> {
+        Box::new(self.clone())
+    }
+
+    fn digest(&self, digest: &mut Hasher64) {
+        for ranks in [self.failed, self.leaving] {
+            ranks.words().into_iter().for_each(|word| digest.word(word));
+        }
+        digest.word(self.counter);
+        digest.word(u64::from(self.blocked) | u64::from(self.over) << 1);
+        digest.word(self.promise.as_ref().map_or(0, |promise| promise.proposal.counter));
+    }
+
+    fn dump(&self, context: &Context<'_>) -> Option<String> {
+        let view = context.view().view();
+        let state = match (&self.promise, &self.host) {
+            _ if self.over => "over".to_owned(),
+            (None, _) => "steady".to_owned(),
+            (Some(promise), Some(host)) => {
+                format!("flushing for {}, to merge with {}", promise.proposal, host.coordinator.address)
+            }
+            (Some(promise), None) => {
+                let step = match &promise.cut {
+                    Some(_) => "the cut is known",
+                    None if promise.reported => "has reported",
+                    None => "has not reported yet",
+                };
+                format!("flushing for {} of member {} ({step})", promise.proposal, promise.by)
+            }
+        };
+        let Options { flush, merge, probe, probe_most, .. } = self.options;
+        Some(format!(
+            "view {} of {}, coordinator {}, failed {:?}, leaving {:?}; {state}; flush at most {} ms, merge at most {} ms, \
+             probes every {} to {} ms",
+            view.id,
+            view.members.len(),
+            self.coordinator(context),
+            self.failed,
+            self.leaving,
+            flush.as_millis(),
+            merge.as_millis(),
+            probe.as_millis(),
+            probe_most.as_millis()
+        ))
+    }
+}

@@ -1,0 +1,389 @@
+//! SUSPECT: who has failed, as far as silence can tell.
+//!
+//! | | |
+//! |---|---|
+//! | requires | P1 best effort, P11 source address |
+//! | provides | P21 suspicion of failed members |
+//! | promises | a member that is silent for longer than its time-out is suspected by all that can talk to each other; one that is heard is not |
+//! | costs | no bits; a raw heartbeat when nothing was cast for a beat |
+//!
+//! Whatever comes from a member is a sign of life; who has cast nothing for a *beat* sends a heartbeat. Silence is
+//! counted on the own clock of *running time*: a process that did not run for a while has heard nobody, and must not
+//! blame them (pitfall 7). The time-out follows the longest silence that was seen to end lately, within two bounds. At
+//! half of it the silent one is asked directly (the second check); when it is over the member is suspected, for good in
+//! this view, and heartbeats tell the others: so a link that works one way only does not leave two opinions (pitfall 8).
+//! A hint that a process is gone shortens the time-out, it does not replace it.
+//!
+//! ```text
+//! A ◀── heartbeat ── C        A ◀── heartbeat ──x        (silence grows: 2, 3, 4 ms ...)
+//!                             A ── are you there? ──▶ C      (at half of the time-out)
+//! A ── heartbeat, suspects {C} ──▶ B                      B suspects C too
+//! ```
+//!
+//! After Ensemble's `suspect` and `slander` (Hayden, 1998).
+
+use std::time::Duration;
+
+use crate::accel::case::CommonCase;
+use crate::id::{Hasher64, Rank, RankSet};
+use crate::stack::build::{Build, GuardKind, TimerId};
+use crate::stack::event::{Down, Message, Up};
+use crate::stack::layer::{Context, Fast, Kind, Layer};
+use crate::stack::property::{Properties, Property};
+use crate::stack::registry::{LayerEntry, ParameterError, Parameters};
+use crate::stack::slots::Tally;
+use crate::time::Time;
+use crate::wire::control::{BodyReader, ControlError};
+
+pub(super) fn entry() -> LayerEntry {
+    LayerEntry {
+        name: "SUSPECT",
+        about: "suspects members that are silent",
+        requires: Properties::of(&[Property::BestEffort, Property::SourceAddress]),
+        provides: Properties::of(&[Property::Suspicion]),
+        destroys: Properties::NONE,
+        cost: 1,
+        parameters: &[
+            (
+                "beat_us",
+                "a member that has cast nothing for so long sends a heartbeat, in microseconds (default 1000)",
+            ),
+            ("least_ms", "the shortest silence that is suspected, in milliseconds (default 10)"),
+            ("most_ms", "the longest silence that is not, in milliseconds (default 30)"),
+            (
+                "first_ms",
+                "how long a member may take to be heard first in a view, in milliseconds (default 250)",
+            ),
+            ("pause_ms", "not having run for so long is a pause, in milliseconds (default 20)"),
+        ],
+        make: |parameters| Ok(Box::new(Suspect::new(parameters)?)),
+    }
+}
+
+/// A silence that ended counts this much in the next time-out.
+const SILENCE_FACTOR: u32 = 3;
+/// One sweep counts for so many beats at most: what is beyond, this process has slept.
+const BEATS_MAX: u32 = 2;
+/// With a hint that its process is gone, so many beats of silence are enough.
+const GONE_BEATS: u32 = 3;
+/// The memory of the longest silence fades by this part every beat.
+const FADE: u32 = 512;
+
+#[derive(Clone)]
+struct Suspect {
+    beat: Duration,
+    least: Duration,
+    most: Duration,
+    first: Duration,
+    pause: Duration,
+    handles: Option<Handles>,
+    /// By rank.
+    watched: Vec<Watched>,
+    suspected: RankSet,
+    /// Members whose processes are said to be gone.
+    gone: RankSet,
+    /// Members that are out of this view already: not watched.
+    failed: RankSet,
+    last_sweep: Time,
+    /// Own casts when last looked at.
+    casts: u64,
+    /// Beats since something was sent to all.
+    quiet_beats: u32,
+    over: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Watched {
+    /// Signs of life that no tally counts.
+    signs: u64,
+    /// All signs of life when last looked at.
+    known: u64,
+    silence: Duration,
+    longest: Duration,
+    asked: bool,
+}
+
+#[derive(Clone, Copy)]
+struct Handles {
+    casts: Tally,
+    sends: Tally,
+    sweep: TimerId,
+}
+
+impl Suspect {
+    fn new(parameters: &Parameters) -> Result<Suspect, ParameterError> {
+        let millis =
+            |name, default| parameters.number(name, default, 1..=3_600_000).map(Duration::from_millis);
+        let (least, most) = (millis("least_ms", 10)?, millis("most_ms", 30)?);
+        Ok(Suspect {
+            beat: Duration::from_micros(parameters.number("beat_us", 1000, 50..=10_000_000)?),
+            least,
+            most: most.max(least),
+            first: millis("first_ms", 250)?,
+            pause: millis("pause_ms", 20)?,
+            handles: None,
+            watched: Vec::new(),
+            suspected: RankSet::EMPTY,
+            gone: RankSet::EMPTY,
+            failed: RankSet::EMPTY,
+            last_sweep: Time::ZERO,
+            casts: 0,
+            quiet_beats: 0,
+            over: false,
+        })
+    }
+
+    fn handles(&self) -> Handles {
+        self.handles.expect("installed before use")
+    }
+
+    /// How long `rank` may be silent.
+    fn limit(&self, rank: Rank) -> Duration {
+        let watched = &self.watched[rank.index()];
+        let usual = (watched.longest * SILENCE_FACTOR).clamp(self.least, self.most);
+        if watched.known == 0 {
+            return usual.max(self.first);
+        }
+        if self.gone.contains(rank) { usual.min(self.beat * GONE_BEATS) } else { usual }
+    }
+
+    /// Looks at everybody; what has to be said is said.
+    fn sweep(&mut self, context: &mut Context<'_>) {
+        let since = context.now().since(self.last_sweep);
+        self.last_sweep = context.now();
+        if since > self.pause {
+            context.count("own pause");
+            context.up(Up::Paused);
+        }
+        let passed = since.min(self.beat * BEATS_MAX);
+        let (mut ask, mut hint, before) = (RankSet::EMPTY, false, self.suspected);
+        for rank in context.view().others() {
+            if self.suspected.contains(rank) || self.failed.contains(rank) {
+                continue;
+            }
+            let Handles { casts, sends, .. } = self.handles();
+            let signs = context.tally(casts, rank) + context.tally(sends, rank);
+            let watched = &mut self.watched[rank.index()];
+            let known = signs + watched.signs;
+            if known != watched.known {
+                watched.longest = (watched.longest - watched.longest / FADE).max(watched.silence);
+                (watched.known, watched.silence, watched.asked) = (known, Duration::ZERO, false);
+                continue;
+            }
+            watched.silence += passed;
+            let silence = watched.silence;
+            let limit = self.limit(rank);
+            hint |= silence >= self.beat * BEATS_MAX;
+            if silence >= limit {
+                self.suspected.insert(rank);
+                context.count("suspicion");
+            } else if silence >= limit / 2 && !self.watched[rank.index()].asked {
+                self.watched[rank.index()].asked = true;
+                ask.insert(rank);
+            }
+        }
+        if hint {
+            context.want_hint();
+        }
+        let casts = context.next_frame_number();
+        self.quiet_beats = if casts == self.casts { self.quiet_beats + 1 } else { 0 };
+        self.casts = casts;
+        if self.quiet_beats > 0 || self.suspected != before || !self.suspected.is_empty() {
+            let all = self.audience(context);
+            self.say(context, all, false);
+        }
+        if !ask.is_empty() {
+            self.say(context, ask, true);
+        }
+        if self.suspected != before {
+            context.up(Up::Suspect(self.suspected));
+        }
+    }
+
+    /// Who is still talked to.
+    fn audience(&self, context: &Context<'_>) -> RankSet {
+        context.view().others().filter(|rank| !self.failed.contains(*rank)).collect()
+    }
+
+    /// Sends a heartbeat.
+    fn say(&self, context: &mut Context<'_>, to: RankSet, ask: bool) {
+        if to.is_empty() {
+            return;
+        }
+        let Ok(mut body) = context.control_frame() else {
+            context.count("heartbeat without a frame");
+            return;
+        };
+        let bytes = Heartbeat { ask, suspected: self.suspected }.encode();
+        body.extend(&bytes).expect("a heartbeat fits a frame");
+        context.send_raw(to, body);
+    }
+}
+
+/// ```text
+/// heartbeat = flags:u8 suspected:u64 suspected:u64        (flags bit 0: please answer)
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Heartbeat {
+    ask: bool,
+    suspected: RankSet,
+}
+
+impl Heartbeat {
+    fn encode(self) -> [u8; 17] {
+        let mut bytes = [0; 17];
+        bytes[0] = u8::from(self.ask);
+        for (chunk, word) in bytes[1..].chunks_exact_mut(8).zip(self.suspected.words()) {
+            chunk.copy_from_slice(&word.to_le_bytes());
+        }
+        bytes
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Heartbeat, ControlError> {
+        let mut reader = BodyReader::new(bytes);
+        let flags = reader.byte()?;
+        let suspected = RankSet::from_words([reader.word()?, reader.word()?]);
+        reader.end()?;
+        if flags > 1 {
+            return Err(ControlError);
+        }
+        Ok(Heartbeat { ask: flags == 1, suspected })
+    }
+}
+
+impl Layer for Suspect {
+    fn name(&self) -> &'static str {
+        "SUSPECT"
+    }
+
+    fn install(&mut self, build: &mut Build<'_>) {
+        self.watched = vec![Watched::default(); build.view().size()];
+        self.handles = Some(Handles {
+            casts: build.tally(GuardKind::CastDeliver, "casts heard"),
+            sends: build.tally(GuardKind::SendDeliver, "sends heard"),
+            sweep: build.timer("sweep"),
+        });
+    }
+
+    fn start(&mut self, context: &mut Context<'_>) {
+        self.last_sweep = context.now();
+        if context.view().size() > 1 {
+            context.arm(self.handles().sweep, context.now() + self.beat);
+        }
+    }
+
+    fn down(&mut self, context: &mut Context<'_>, event: Down) {
+        match &event {
+            Down::Flush(failed) => self.failed = *failed,
+            Down::Suspect(ranks) => {
+                let others: RankSet = context.view().others().collect();
+                self.suspected = self.suspected.with(ranks.and(others));
+                context.up(Up::Suspect(self.suspected));
+            }
+            Down::Over => {
+                self.over = true;
+                context.disarm(self.handles().sweep);
+            }
+            _ => {}
+        }
+        context.down(event);
+    }
+
+    fn up(&mut self, context: &mut Context<'_>, event: Up) {
+        match &event {
+            Up::Cast(origin, _) => context.bump(self.handles().casts, *origin),
+            Up::Send(origin, message) if !message.is_control() => {
+                context.bump(self.handles().sends, *origin);
+            }
+            Up::Send(origin, _) | Up::Raw(origin, _) => self.watched[origin.index()].signs += 1,
+            Up::Gone(ranks) => {
+                self.gone = self.gone.with(*ranks);
+                return;
+            }
+            _ => {}
+        }
+        context.up(event);
+    }
+
+    fn control(&mut self, context: &mut Context<'_>, origin: Rank, message: &Message) {
+        self.watched[origin.index()].signs += 1;
+        let Ok(Heartbeat { ask, suspected }) = Heartbeat::decode(message.list.payload()) else {
+            context.count("heartbeat that does not decode");
+            return;
+        };
+        if self.over || self.failed.contains(origin) || self.suspected.contains(origin) {
+            return;
+        }
+        if ask {
+            self.say(context, RankSet::one(origin), false);
+        }
+        let mut told: RankSet = suspected.and(context.view().others().collect());
+        told.remove(origin);
+        if suspected.contains(context.rank()) {
+            context.count("suspected by another");
+        }
+        let with = self.suspected.with(told);
+        if with != self.suspected {
+            self.suspected = with;
+            context.count("suspicion taken over");
+            context.up(Up::Suspect(with));
+        }
+    }
+
+    fn timer(&mut self, context: &mut Context<'_>, timer: TimerId) {
+        if !self.over {
+            self.sweep(context);
+            context.arm(timer, context.now() + self.beat);
+        }
+    }
+
+    fn common_case(&self, kind: Kind, case: &mut CommonCase<'_>) -> Fast {
+        match kind {
+            Kind::CastDeliver | Kind::SelfDeliver => case.count(self.handles().casts),
+            Kind::SendDeliver => case.count(self.handles().sends),
+            _ => return Fast::Transparent,
+        }
+        Fast::Declared
+    }
+
+    fn fork(&self) -> Box<dyn Layer> {
+        Box::new(self.clone())
+    }
+
+    fn digest(&self, digest: &mut Hasher64) {
+        for watched in &self.watched {
+            digest.word(watched.signs);
+            digest.word(watched.known);
+            digest.word(watched.silence.as_nanos() as u64);
+            digest.word(watched.longest.as_nanos() as u64);
+        }
+        self.suspected.words().into_iter().for_each(|word| digest.word(word));
+        digest.word(self.casts);
+    }
+
+    fn dump(&self, context: &Context<'_>) -> Option<String> {
+        let millis = |duration: Duration| format!("{:.1} ms", duration.as_secs_f64() * 1e3);
+        let line = |rank: Rank| {
+            let watched = &self.watched[rank.index()];
+            format!("{rank}: silent {} of {}", millis(watched.silence), millis(self.limit(rank)))
+        };
+        let lines: Vec<String> = context.view().others().map(line).collect();
+        Some(format!("beat {}; {}; suspected {:?}", millis(self.beat), lines.join("; "), self.suspected))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_heartbeat_comes_out_as_it_went_in_and_nothing_else_decodes() {
+        let suspected: RankSet = [1, 64, 127].into_iter().map(Rank::at).collect();
+        let heartbeat = Heartbeat { ask: true, suspected };
+        let bytes = heartbeat.encode();
+        assert_eq!(Heartbeat::decode(&bytes), Ok(heartbeat));
+        assert_eq!(Heartbeat::decode(&bytes[..16]), Err(ControlError));
+        assert_eq!(Heartbeat::decode(&[&bytes[..], &[0]].concat()), Err(ControlError));
+        assert_eq!(Heartbeat::decode(&[&[2], &bytes[1..]].concat()), Err(ControlError));
+    }
+}

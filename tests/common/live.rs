@@ -1,0 +1,265 @@
+//! Processes whose views are agreed on, over the in-memory transport, driven by hand with a clock of their own.
+
+use std::time::Duration;
+
+use wadjet::endpoint::{Endpoint, GroupKey, Request};
+use wadjet::group::{Application, Delivery, Event, Group};
+use wadjet::transport::memory::{Hub, HubOptions, MemoryTransport};
+use wadjet::transport::{ChannelId, Full, Received, Transport};
+use wadjet::view::Neighbours;
+use wadjet::{Address, Config, GroupId, Incarnation, LocalView, Member, Time, View, ViewId};
+
+/// What an application sees, in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Seen {
+    View(ViewId, Vec<u64>),
+    Transitional(Vec<u16>),
+    /// Origin's incarnation and message.
+    Cast(u64, Vec<u8>),
+    Send(u64, Vec<u8>),
+    Block,
+    Suspect(Vec<u16>),
+    Lost,
+    Problem(String),
+    Exit(String),
+}
+
+#[derive(Default)]
+pub struct Diary {
+    pub seen: Vec<Seen>,
+    members: Vec<u64>,
+}
+
+impl Application for Diary {
+    fn cast(&mut self, delivery: &Delivery<'_>, _group: &mut Group<'_>) {
+        let origin = self.members[delivery.origin().index()];
+        self.seen.extend(delivery.messages().map(|message| Seen::Cast(origin, message.to_vec())));
+    }
+
+    fn send(&mut self, delivery: &Delivery<'_>, _group: &mut Group<'_>) {
+        let origin = self.members[delivery.origin().index()];
+        self.seen.extend(delivery.messages().map(|message| Seen::Send(origin, message.to_vec())));
+    }
+
+    fn event(&mut self, event: &Event, _group: &mut Group<'_>) {
+        let ranks = |ranks: &wadjet::RankSet| ranks.iter().map(|rank| rank.0).collect::<Vec<_>>();
+        let seen = match event {
+            Event::View(view) => {
+                self.members = view.view().members.iter().map(|member| member.incarnation.0).collect();
+                Seen::View(view.view().id, self.members.clone())
+            }
+            Event::Transitional(together) => Seen::Transitional(ranks(together)),
+            Event::Suspect(suspected) => Seen::Suspect(ranks(suspected)),
+            Event::Block => Seen::Block,
+            Event::LostMessage { .. } => Seen::Lost,
+            Event::Problem(problem) => Seen::Problem(problem.what.to_string()),
+            Event::Exit(reason) => Seen::Exit(reason.to_string()),
+            _ => return,
+        };
+        self.seen.push(seen);
+    }
+}
+
+pub struct Process {
+    pub endpoint: Endpoint,
+    pub transport: MemoryTransport,
+    pub key: GroupKey,
+    pub channels: Vec<ChannelId>,
+    pub diary: Diary,
+    /// Does nothing, as a stopped process.
+    pub stopped: bool,
+}
+
+impl Process {
+    /// The members of the view it is in.
+    pub fn view(&mut self) -> (ViewId, Vec<u64>) {
+        let group = self.endpoint.group(self.key);
+        let view = group.view().view();
+        (view.id, view.members.iter().map(|member| member.incarnation.0).collect())
+    }
+
+    /// The casts it delivered in each of its views.
+    pub fn casts_by_view(&self) -> Vec<(ViewId, Vec<(u64, Vec<u8>)>)> {
+        let mut views: Vec<(ViewId, Vec<(u64, Vec<u8>)>)> = Vec::new();
+        for seen in &self.diary.seen {
+            match seen {
+                Seen::View(id, _) => views.push((*id, Vec::new())),
+                Seen::Cast(origin, message) => {
+                    views.last_mut().expect("a view comes first").1.push((*origin, message.clone()));
+                }
+                _ => {}
+            }
+        }
+        views
+    }
+}
+
+/// Says whether a frame is lost on its way to a process.
+pub type Lose = Box<dyn FnMut(usize, &Received) -> bool>;
+
+pub struct Town {
+    pub hub: Hub,
+    pub config: Config,
+    pub spec: String,
+    pub processes: Vec<Process>,
+    pub now: Time,
+    pub lose: Lose,
+    next: u64,
+}
+
+pub const STEP: Duration = Duration::from_micros(20);
+
+impl Town {
+    pub fn new(spec: &str, config: &Config) -> Town {
+        let hub = Hub::new(HubOptions { queue_frames_max: 1 << 14, ..HubOptions::default() });
+        let (config, spec) = (config.clone(), spec.to_owned());
+        let lose: Lose = Box::new(|_, _| false);
+        Town { hub, config, spec, processes: Vec::new(), now: Time::from_nanos(1000), lose, next: 1 }
+    }
+
+    /// A group of `members` that starts in one view.
+    pub fn of(members: u64, spec: &str, config: &Config) -> Town {
+        let mut town = Town::new(spec, config);
+        let all: Vec<Member> = (1..=members).map(member).collect();
+        for own in 1..=members {
+            let view = View::fixed(group(), all.clone(), spec);
+            town.start(view, own, Neighbours::default());
+        }
+        town.next = members + 1;
+        town
+    }
+
+    /// A new process that looks for the group at the process `contact`.
+    pub fn join(&mut self, contacts: &[u64]) -> usize {
+        let own = self.next;
+        self.next += 1;
+        let spec = self.spec.clone();
+        let contacts = contacts.iter().map(|contact| member(*contact).address).collect();
+        self.start(View::alone(group(), member(own), &spec), own, Neighbours { contacts, discover: false })
+    }
+
+    pub fn start(&mut self, view: View, own: u64, neighbours: Neighbours) -> usize {
+        let mut endpoint = Endpoint::new(self.config.clone(), Incarnation(own)).unwrap();
+        let mut transport = self.hub.transport();
+        transport.bind(group(), &member(own).address).unwrap();
+        let view = LocalView::new(view, Incarnation(own)).unwrap();
+        let channel = transport.open(&view, &endpoint.channel_options(view.size())).unwrap();
+        let (id, caps) = (channel.id, transport.caps());
+        let key = endpoint.install_among(view, neighbours, channel, &caps, self.now).unwrap();
+        let channels = vec![id];
+        let diary = Diary::default();
+        self.processes.push(Process { endpoint, transport, key, channels, diary, stopped: false });
+        self.processes.len() - 1
+    }
+
+    pub fn cast(&mut self, at: usize, message: &[u8]) {
+        let process = &mut self.processes[at];
+        process.endpoint.group(process.key).cast(message).unwrap();
+    }
+
+    /// One iteration of every process.
+    pub fn step(&mut self) {
+        self.now = self.now + STEP;
+        let now = self.now;
+        for at in 0..self.processes.len() {
+            let Process { endpoint, transport, channels, diary, stopped, .. } = &mut self.processes[at];
+            if *stopped {
+                continue;
+            }
+            transport.reap();
+            let lose = &mut self.lose;
+            transport.receive(64, &mut |received| {
+                if !lose(at, &received) {
+                    endpoint.receive(received, now, diary);
+                }
+            });
+            for channel in channels.iter() {
+                endpoint.set_busy(*channel, transport.busy(*channel));
+            }
+            endpoint.poll(now, diary);
+            while let Some(request) = endpoint.request() {
+                match request {
+                    Request::Open { group, view, options } => {
+                        let channel = transport.open(&view, &options).unwrap();
+                        channels.push(channel.id);
+                        endpoint.opened(group, Ok((channel, transport.caps())), now, diary);
+                    }
+                    Request::Close(channel) => {
+                        channels.retain(|open| *open != channel);
+                        transport.close(channel);
+                    }
+                    Request::Exclude { group, channel, rank } => {
+                        transport.exclude(channel, rank);
+                        endpoint.excluded(group, channel, rank, &|frame| transport.intact(channel, frame));
+                    }
+                    Request::Hint { group, channel } => {
+                        endpoint.gone(group, channel, transport.gone(channel), diary);
+                    }
+                    Request::Outside { group, to, bytes } => transport.send_outside(group, &to, &bytes),
+                }
+            }
+            while let Some(transmit) = endpoint.transmit() {
+                if let Err(Full(transmit)) = transport.submit(transmit) {
+                    endpoint.give_back(transmit);
+                    break;
+                }
+            }
+            transport.flush();
+        }
+    }
+
+    /// Runs for a time, or until `done`; whether it was.
+    pub fn until(&mut self, limit: Duration, mut done: impl FnMut(&mut Town) -> bool) -> bool {
+        let end = self.now + limit;
+        while self.now < end {
+            self.step();
+            if done(self) {
+                return true;
+            }
+        }
+        false
+    }
+
+    pub fn run(&mut self, time: Duration) {
+        self.until(time, |_| false);
+    }
+
+    /// Whether all processes named are in one view of exactly them.
+    pub fn together(&mut self, whom: &[usize]) -> bool {
+        let views: Vec<_> = whom.iter().map(|at| self.processes[*at].view()).collect();
+        let mut members = views[0].1.clone();
+        members.sort_unstable();
+        let mut wanted: Vec<u64> =
+            whom.iter().map(|at| self.processes[*at].endpoint.incarnation().0).collect();
+        wanted.sort_unstable();
+        views.iter().all(|view| *view == views[0]) && members == wanted
+    }
+
+    /// Panics with what everybody is at, if they are not together within `limit`.
+    pub fn meet(&mut self, whom: &[usize], limit: Duration) -> Duration {
+        let begun = self.now;
+        if !self.until(limit, |town| town.together(whom)) {
+            let mut text = String::new();
+            for at in whom {
+                let process = &mut self.processes[*at];
+                text += &format!(
+                    "{at}: {:?} {:#?}\n",
+                    process.view(),
+                    process.endpoint.group(process.key).dump()
+                );
+                text +=
+                    &format!("{:?}\n{:?}\n", process.endpoint.stats(process.key).counts, process.diary.seen);
+            }
+            panic!("{whom:?} are not in one view after {limit:?}\n{text}");
+        }
+        self.now.since(begun)
+    }
+}
+
+pub fn group() -> GroupId {
+    GroupId::named("town")
+}
+
+pub fn member(own: u64) -> Member {
+    Member { incarnation: Incarnation(own), address: Address(format!("p{own}")) }
+}
