@@ -79,8 +79,8 @@ impl Process {
     }
 
     /// The casts it delivered in each of its views.
-    pub fn casts_by_view(&self) -> Vec<(ViewId, Vec<(u64, Vec<u8>)>)> {
-        let mut views: Vec<(ViewId, Vec<(u64, Vec<u8>)>)> = Vec::new();
+    pub fn casts_by_view(&self) -> Vec<(ViewId, Casts)> {
+        let mut views: Vec<(ViewId, Casts)> = Vec::new();
         for seen in &self.diary.seen {
             match seen {
                 Seen::View(id, _) => views.push((*id, Vec::new())),
@@ -93,6 +93,9 @@ impl Process {
         views
     }
 }
+
+/// Origins' incarnations and messages.
+pub type Casts = Vec<(u64, Vec<u8>)>;
 
 /// Says whether a frame is lost on its way to a process.
 pub type Lose = Box<dyn FnMut(usize, &Received) -> bool>;
