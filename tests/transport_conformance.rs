@@ -150,6 +150,24 @@ conformance!(udp_fan_out, UdpBed::fan_out());
 conformance!(udp_one_by_one, UdpBed::one_by_one());
 conformance!(udp_multicast, UdpBed::multicast());
 
+macro_rules! live_groups {
+    ($($name:ident, $bed:expr;)+) => {
+        $(conformance!($name, $bed;
+            a_view_of_one_member_opens_and_takes_casts,
+            views_may_follow_each_other_for_long,
+            nothing_more_goes_to_a_member_that_is_excluded_nor_waits_for_it,
+            messages_outside_any_view_reach_an_address_before_and_after_a_view,
+        );)+
+    };
+}
+
+live_groups!(
+    udp_fan_out_live, UdpBed::fan_out();
+    udp_one_by_one_live, UdpBed::one_by_one();
+    udp_multicast_live, UdpBed::multicast();
+    faulty_udp_live, FaultyBed(UdpBed::fan_out());
+);
+
 // All but one: on shared memory the oldest frame that anybody holds keeps the sender's ring from going round, so frames
 // may be held, as many as were asked for, but not for ever while others come and go. `tests/shm.rs` shows that the
 // sender then waits and loses nothing.

@@ -5,10 +5,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use wadjet::buf::Frame;
-use wadjet::id::{GroupId, Incarnation, ViewId};
+use wadjet::config::Config;
+use wadjet::endpoint::Endpoint;
+use wadjet::id::{GroupId, Incarnation, Rank, RankSet, ViewId};
 use wadjet::transport::udp::{MulticastOptions, UdpOptions, UdpTransport};
 use wadjet::transport::{
-    Channel, ChannelOptions, Destination, Received, Transmit, Transport, TransportError,
+    Channel, ChannelId, ChannelOptions, Destination, Outside, Received, Transmit, Transport, TransportError,
 };
 use wadjet::view::{Address, LocalView, Member, View};
 
@@ -359,4 +361,204 @@ fn a_group_that_cannot_be_joined_is_served_by_fan_out_and_the_caps_say_so() {
     for (transport, _) in &mut members[1..] {
         receive(transport, &mut Vec::new(), 1);
     }
+}
+
+/// Receives until something of `bytes` has come; what else comes is returned too.
+fn hear(transport: &mut UdpTransport, bytes: &[u8]) -> Vec<Received> {
+    let deadline = Instant::now() + PATIENCE;
+    let mut got: Vec<Received> = Vec::new();
+    while !got.iter().any(|received| received.bytes() == bytes) {
+        assert!(Instant::now() < deadline, "not heard");
+        transport.receive(100, &mut |received| got.push(received));
+    }
+    got
+}
+
+#[test]
+fn port_0_is_filled_in_and_several_groups_share_an_address() {
+    let ip = addresses(1)[0].parse::<SocketAddrV4>().unwrap().ip().to_string();
+    let mut transport = UdpTransport::new(UdpOptions::default()).unwrap();
+    let (one, two) = (GroupId::named("one"), GroupId::named("two"));
+    let address = transport.bind(one, &Address(format!("{ip}:0"))).unwrap();
+    assert_ne!(address.0.parse::<SocketAddrV4>().unwrap().port(), 0);
+    assert_eq!(transport.bind(two, &address).unwrap(), address);
+    assert_eq!(transport.bind(one, &address).unwrap(), address, "bound again where it is");
+    let stranger = UdpSocket::bind(format!("{ip}:0")).unwrap();
+    stranger.send_to(b"hello", &address.0).unwrap();
+    assert_eq!(hear(&mut transport, b"hello")[0].channel, ChannelId::OUTSIDE);
+    // One of the two moves; the address stays for the other, and goes with it.
+    let other = transport.bind(one, &Address(format!("{ip}:0"))).unwrap();
+    assert_ne!(other, address);
+    stranger.send_to(b"still", &address.0).unwrap();
+    hear(&mut transport, b"still");
+    for (group, from) in [(one, &other), (two, &address)] {
+        transport.send_outside(
+            group,
+            &Outside::To(Address(stranger.local_addr().unwrap().to_string())),
+            b"?",
+        );
+        let (_, sender) = stranger.recv_from(&mut [0; 9]).unwrap();
+        assert_eq!(sender.to_string(), from.0, "each group speaks from its own address");
+    }
+    assert!(UdpSocket::bind(&address.0).is_err());
+    transport.bind(two, &other).unwrap();
+    let _free_again = UdpSocket::bind(&address.0).unwrap();
+    for wrong in ["nonsense", "0.0.0.0:7400", "239.1.1.1:7400"] {
+        assert!(transport.bind(two, &Address(wrong.into())).is_err());
+    }
+    stranger.send_to(b"undisturbed", &other.0).unwrap();
+    hear(&mut transport, b"undisturbed");
+    let dropped = transport.counters().dropped;
+    for wrong in ["nonsense", "127.0.0.1:0", "239.1.1.1:7400", "[::1]:7400"] {
+        transport.send_outside(two, &Outside::To(Address(wrong.into())), b"x");
+    }
+    transport.send_outside(GroupId::named("never bound"), &Outside::To(other), b"x");
+    assert_eq!(transport.counters().dropped, dropped + 5);
+}
+
+#[test]
+fn discovery_reaches_every_process_that_listens_there_and_not_oneself() {
+    let addresses = addresses(3);
+    let discovery = Some(group(&addresses, 7503));
+    let options = UdpOptions { discovery, ..UdpOptions::default() };
+    let named = GroupId::named("udp");
+    let mut ends: Vec<_> = addresses
+        .iter()
+        .map(|address| {
+            let mut transport = UdpTransport::new(options.clone()).unwrap();
+            transport.bind(named, &Address(address.clone())).unwrap();
+            transport
+        })
+        .collect();
+    if ends[0].caps().notes.iter().any(|note| note.contains("no discovery")) {
+        return;
+    }
+    for (at, channel) in [(0, false), (1, true)] {
+        let channel = channel.then(|| ends[at].open(&view(&addresses, at), &OPTIONS).unwrap());
+        ends[at].send_outside(named, &Outside::Discover, b"who is there?");
+        for other in (0..3).filter(|other| *other != at) {
+            assert_eq!(hear(&mut ends[other], b"who is there?")[0].channel, ChannelId::OUTSIDE);
+        }
+        let (me, other) = (Outside::To(Address(addresses[at].clone())), (at + 1) % 3);
+        ends[other].send_outside(named, &me, b"I am");
+        let got = hear(&mut ends[at], b"I am");
+        assert_eq!(got.len(), 1, "nobody hears himself");
+        assert_eq!(got[0].channel, channel.map_or(ChannelId::OUTSIDE, |channel| channel.id));
+    }
+    // Whoever waits is woken by it.
+    ends[0].send_outside(named, &Outside::Discover, b"again");
+    let start = Instant::now();
+    let mut heard = false;
+    while !heard {
+        ends[2].wait(PATIENCE);
+        ends[2].receive(10, &mut |received| heard |= received.bytes() == b"again");
+    }
+    assert!(start.elapsed() < PATIENCE);
+    // Without a discovery address it reaches nobody, and is no error.
+    let mut lonely = UdpTransport::new(UdpOptions::default()).unwrap();
+    lonely.bind(named, &Address(addresses[0].replace(":7500", ":7504"))).unwrap();
+    lonely.send_outside(named, &Outside::Discover, b"anybody?");
+    assert_eq!((lonely.counters().frames_sent, lonely.counters().dropped), (0, 0));
+}
+
+#[test]
+fn a_discovery_address_that_cannot_be_used_is_refused_in_words() {
+    let discovery = Some("10.0.0.1:7400".parse().unwrap());
+    let error = refusal("127.0.0.1:7400", UdpOptions { discovery, ..UdpOptions::default() });
+    assert!(error.to_string().contains("224.0.0.0/4"), "{error}");
+    let group: SocketAddrV4 = "239.1.2.3:7400".parse().unwrap();
+    let multicast = Some(MulticastOptions::to(group));
+    let error =
+        refusal("127.0.0.1:7400", UdpOptions { discovery: Some(group), multicast, ..UdpOptions::default() });
+    assert!(error.to_string().contains("a port of its own"), "{error}");
+}
+
+#[test]
+fn a_dead_member_is_named_and_nothing_is_lost_to_the_others_nor_is_the_hint_for_ever() {
+    for version in [4, 6] {
+        let addresses = if version == 4 { addresses(4) } else { ipv6_addresses(4) };
+        if addresses.is_empty() {
+            continue;
+        }
+        let mut members: Vec<_> =
+            (0..4).map(|own| Some(open(&addresses, own, &UdpOptions::default()))).collect();
+        let gone = |members: &[Option<(UdpTransport, Channel)>]| {
+            let (transport, channel) = members[0].as_ref().unwrap();
+            transport.gone(channel.id)
+        };
+        let mut sent = 0;
+        // The first and the last in the order of sending, so that errors fall on calls for the others and for nobody.
+        for dead in [1, 3] {
+            members[dead] = None;
+            let deadline = Instant::now() + PATIENCE;
+            let mut rounds = 0;
+            while rounds < 3000 || !gone(&members).contains(Rank::at(dead)) {
+                assert!(Instant::now() < deadline, "member {dead} of version {version} is not missed");
+                let (transport, channel) = members[0].as_mut().unwrap();
+                for _ in 0..1 + rounds % 3 {
+                    cast(transport, channel, frame(channel, sent, 200 + rounds % 2 * 100));
+                    sent += 1;
+                }
+                transport.flush();
+                assert!(!transport.busy(channel.id), "nothing stays staged");
+                transport.receive(10, &mut |_| panic!("nobody sends to it"));
+                let (living, _) = members[2].as_mut().unwrap();
+                let mut got = Vec::new();
+                receive(living, &mut got, 1 + rounds % 3);
+                rounds += 1;
+            }
+            assert!(!gone(&members).contains(Rank(2)), "the living are not named");
+        }
+        assert_eq!(members[0].as_ref().unwrap().0.counters().dropped, 0);
+        let calls = members[0].as_ref().unwrap().0.counters().system_calls;
+        assert!(calls < 6 * sent as u64, "{calls} calls for {sent} casts and as many looks");
+        // One comes back, and is heard.
+        let (mut back, channel) = open(&addresses, 3, &UdpOptions::default());
+        cast(&mut back, &channel, frame(&channel, 5, 50));
+        back.flush();
+        let (transport, _) = members[0].as_mut().unwrap();
+        receive(transport, &mut Vec::new(), 1);
+        assert_eq!(gone(&members), RankSet::one(Rank(1)));
+        // And whoever waits is not woken by what the network says for ever.
+        let (transport, channel) = members[0].as_mut().unwrap();
+        cast(transport, channel, frame(channel, 5, 50));
+        transport.flush();
+        let short = Duration::from_millis(5);
+        let slept = (0..200).filter(|_| {
+            let start = Instant::now();
+            transport.wait(short);
+            transport.receive(10, &mut |_| ());
+            start.elapsed() >= short
+        });
+        assert!(slept.count() >= 150);
+    }
+}
+
+fn ipv6_addresses(count: usize) -> Vec<String> {
+    let probes: Result<Vec<_>, _> = (0..count).map(|_| UdpSocket::bind("[::1]:0")).collect();
+    let Ok(probes) = probes else { return Vec::new() };
+    probes.iter().map(|probe| probe.local_addr().unwrap().to_string()).collect()
+}
+
+#[test]
+fn a_channel_opens_at_an_address_in_use_in_far_less_than_a_millisecond() {
+    let addresses = addresses(2);
+    let endpoint = Endpoint::new(Config::default(), Incarnation(0)).unwrap();
+    let options = endpoint.channel_options(2);
+    let mut transport = UdpTransport::new(UdpOptions::default()).unwrap();
+    transport.bind(GroupId::named("udp"), &Address(addresses[0].clone())).unwrap();
+    let local = view(&addresses, 0);
+    let mut open = transport.open(&local, &options).unwrap();
+    transport.prepare(&options);
+    let mut times: Vec<Duration> = (0..300)
+        .map(|_| {
+            let start = Instant::now();
+            let next = transport.open(&local, &options).unwrap();
+            transport.close(open.id);
+            open = next;
+            start.elapsed()
+        })
+        .collect();
+    times.sort();
+    assert!(times[150] < Duration::from_micros(300), "median {:?}, longest {:?}", times[150], times[299]);
 }

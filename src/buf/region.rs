@@ -339,6 +339,11 @@ impl Region {
         self.home().lent.get() == 0
     }
 
+    /// Whether this is the only handle and nobody holds a frame: then the region can serve somebody else, as good as new.
+    pub fn is_idle(&self) -> bool {
+        self.home().handles.get() == 1 && self.all_returned()
+    }
+
     /// How full the region is.
     #[inline]
     pub fn usage(&self) -> RegionUse {

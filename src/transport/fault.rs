@@ -198,6 +198,10 @@ impl<T: Transport> Transport for Faulty<T> {
         self.inner.exclude(channel, rank);
     }
 
+    fn gone(&self, channel: ChannelId) -> RankSet {
+        self.inner.gone(channel)
+    }
+
     fn intact(&self, channel: ChannelId, frame: &Frame) -> bool {
         self.inner.intact(channel, frame)
     }

@@ -279,6 +279,12 @@ pub trait Transport {
     /// believed.
     fn exclude(&mut self, channel: ChannelId, rank: Rank);
 
+    /// Members whose process is known to have ended; a hint that may speed detection up, never replace it.
+    fn gone(&self, channel: ChannelId) -> RankSet {
+        let _ = channel;
+        RankSet::EMPTY
+    }
+
     /// Whether the bytes of a received frame, *copied before this call*, are what its sender published: a sender that
     /// was stopped and continued may write again where it no longer may.
     fn intact(&self, channel: ChannelId, frame: &Frame) -> bool {

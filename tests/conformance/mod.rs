@@ -4,7 +4,11 @@
 //! members live in one thread, for no call of a transport but `wait` blocks. Every wait in here ends at
 //! [`PATIENCE`]: a frame that has not come by then is lost.
 
+mod views;
+
 use std::time::{Duration, Instant};
+
+pub(crate) use views::*;
 
 use wadjet::buf::{Frame, Region};
 use wadjet::id::{GroupId, Incarnation, Rank, RankSet, ViewId};

@@ -10,7 +10,9 @@
 //! large frame can take the place, the parts are copied into small ones (counted); when there is no small one either,
 //! the datagrams stay where they are, and the system's buffer fills.
 
+use std::cell::Cell;
 use std::mem::{size_of, zeroed};
+use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 use super::socket::{self, Name};
@@ -23,65 +25,184 @@ pub(super) const SLOTS: usize = 32;
 const CROWD: usize = 8;
 /// Datagrams that come one by one, after which it is not.
 const LONELY_MAX: usize = 64;
+/// Frames that may be held of what came when no channel was open.
+const OUTSIDE_FRAMES: usize = 64;
 /// Bytes of a large frame: the longest run.
 const LARGE_BYTES: usize = 65_535;
 
-/// The memory that frames are received in. A handle: clones name the same pools.
-#[derive(Clone)]
+/// The memory that the frames of one port are received in. It grows when a channel is opened, if need be, and what
+/// stands idle for long is given back when one is closed.
+///
+/// ```text
+/// small frames = sockets * SLOTS             what the next datagrams land in (the fill reserve)
+///              + SLOTS                       being replaced, or joined, while a batch is handed over
+///              + OUTSIDE_FRAMES              what comes when no channel is open
+///              + sum of receive_frames       what the users of the open channels hold
+///              + what is out when a channel is opened: it may be held for channels closed since, however long
+/// large frames = sockets that coalesce * SLOTS + 8                          the same two
+///              + 2 * sum of receive_frames * frame_bytes / LARGE_BYTES      what users hold in runs that are half full
+///              + what is out when a channel is opened
+/// ```
+/// The last share of large frames is not the most that can be held: that is a frame of 64 KiB for every two frames
+/// received. Where runs are shorter and held long enough, parts are copied to small frames (counted), and the sum
+/// above bounds memory all the same.
 pub(super) struct Pools {
-    small: Region,
-    large: Option<Region>,
+    small: Pool,
+    large: Option<Pool>,
     frame_bytes: usize,
+    sockets: usize,
+}
+
+/// Frames of one size, in regions that are added as more are needed.
+struct Pool {
+    frame_bytes: usize,
+    regions: Vec<Region>,
+    /// Where a frame was last found.
+    at: Cell<usize>,
 }
 
 impl Pools {
-    /// Pools for `sockets` sockets whose users hold at most `receive_frames` frames at once.
+    /// Pools for `sockets` sockets and no channels yet.
     pub(super) fn new(
-        receive_frames: usize,
         sockets: usize,
         frame_bytes: usize,
         coalescing: bool,
         huge_pages: bool,
     ) -> Result<Pools, MemoryError> {
-        let pool = |frames, frame_bytes| {
-            Region::pool(RegionOptions {
-                frames,
-                link_headroom_bytes: 0,
-                frame_bytes,
-                reserve_frames: 0,
-                huge_pages,
-            })
+        let mut pools = Pools {
+            small: Pool::new(frame_bytes),
+            large: coalescing.then(|| Pool::new(LARGE_BYTES)),
+            frame_bytes,
+            sockets,
         };
-        // Held by users + slots (the fill reserve) + frames being replaced or joined while a batch is handed over.
-        let small = pool(receive_frames + sockets * SLOTS + SLOTS, frame_bytes)?;
-        // Slots (the fill reserve) + twice what users may hold, for runs are seldom held whole + as many more.
-        let lent = (2 * receive_frames * frame_bytes).div_ceil(LARGE_BYTES);
-        let large = if coalescing { Some(pool(sockets * SLOTS + lent + 8, LARGE_BYTES)?) } else { None };
-        Ok(Pools { small, large, frame_bytes })
+        let (small, large) = pools.wanted(0);
+        let reserve = sockets * SLOTS;
+        pools.small.grow(small + reserve, huge_pages)?;
+        if let Some(pool) = &mut pools.large {
+            pool.grow(large + reserve, huge_pages)?;
+        }
+        Ok(pools)
+    }
+
+    /// Makes room for users that hold at most `receive_frames` frames in all.
+    pub(super) fn grow(&mut self, receive_frames: usize, huge_pages: bool) -> Result<(), MemoryError> {
+        let (small, large) = self.wanted(receive_frames);
+        self.small.grow(small, huge_pages)?;
+        if let Some(pool) = &mut self.large {
+            pool.grow(large, huge_pages)?;
+        }
+        Ok(())
+    }
+
+    /// Gives back idle memory beyond what changing views of users that hold `receive_frames` frames in all take.
+    pub(super) fn shrink(&mut self, receive_frames: usize) {
+        let (small, large) = self.wanted(3 * receive_frames);
+        self.small.shrink(small);
+        if let Some(pool) = &mut self.large {
+            pool.shrink(large);
+        }
+    }
+
+    /// Small and large frames that must be free, beside those of the slots.
+    fn wanted(&self, receive_frames: usize) -> (usize, usize) {
+        let held_in_runs = (2 * receive_frames * self.frame_bytes).div_ceil(LARGE_BYTES);
+        (SLOTS + OUTSIDE_FRAMES + receive_frames, 8 + held_in_runs)
+    }
+
+    /// Another socket will be served.
+    pub(super) fn add_socket(&mut self, huge_pages: bool) -> Result<(), MemoryError> {
+        self.sockets += 1;
+        let (small, _) = self.wanted(0);
+        self.small.grow(small + SLOTS, huge_pages)
     }
 
     pub(super) fn pages(&self) -> &Pages {
-        self.large.as_ref().unwrap_or(&self.small).pages()
+        let pool = self.large.as_ref().unwrap_or(&self.small);
+        pool.regions.last().expect("a pool has a region").pages()
     }
 
     /// Frames out of the pools, small and large, those of the slots included.
     pub(super) fn lent(&self) -> usize {
-        self.small.usage().lent + self.large.as_ref().map_or(0, |large| large.usage().lent)
+        self.small.lent() + self.large.as_ref().map_or(0, Pool::lent)
+    }
+
+    /// Bytes of memory, in use or not.
+    pub(super) fn bytes(&self) -> usize {
+        let pools = [Some(&self.small), self.large.as_ref()];
+        pools.into_iter().flatten().flat_map(|pool| &pool.regions).map(|region| region.memory().bytes()).sum()
     }
 
     /// A small frame open over its whole length, for the system to write.
     #[inline]
     fn take_small(&self) -> Result<FrameMut, Exhausted> {
-        let mut frame = self.small.take(0)?;
+        let mut frame = self.small.take()?;
         frame.grow(self.frame_bytes).expect("a frame has room for its own size");
         Ok(frame)
     }
 
     #[inline]
     fn take_large(&self) -> Result<FrameMut, Exhausted> {
-        let mut frame = self.large.as_ref().ok_or(Exhausted)?.take(0)?;
+        let mut frame = self.large.as_ref().ok_or(Exhausted)?.take()?;
         frame.grow(LARGE_BYTES).expect("a frame has room for its own size");
         Ok(frame)
+    }
+}
+
+impl Pool {
+    fn new(frame_bytes: usize) -> Pool {
+        Pool { frame_bytes, regions: Vec::new(), at: Cell::new(0) }
+    }
+
+    #[inline]
+    fn take(&self) -> Result<FrameMut, Exhausted> {
+        match self.regions[self.at.get()].take(0) {
+            Ok(frame) => Ok(frame),
+            Err(Exhausted) => self.take_elsewhere(),
+        }
+    }
+
+    #[cold]
+    fn take_elsewhere(&self) -> Result<FrameMut, Exhausted> {
+        let at = self.regions.iter().position(|region| region.free_frames() > 0).ok_or(Exhausted)?;
+        self.at.set(at);
+        self.regions[at].take(0)
+    }
+
+    fn free(&self) -> usize {
+        self.regions.iter().map(Region::free_frames).sum()
+    }
+
+    fn lent(&self) -> usize {
+        self.regions.iter().map(|region| region.usage().lent).sum()
+    }
+
+    /// Sees to it that `free` frames are free.
+    fn grow(&mut self, free: usize, huge_pages: bool) -> Result<(), MemoryError> {
+        let lacking = free.saturating_sub(self.free());
+        if lacking > 0 {
+            // Not one by one, if users keep one more at every change of views.
+            let least = if self.regions.is_empty() { 0 } else { free / 4 };
+            self.regions.push(Region::pool(RegionOptions {
+                frames: lacking.max(least),
+                link_headroom_bytes: 0,
+                frame_bytes: self.frame_bytes,
+                reserve_frames: 0,
+                huge_pages,
+            })?);
+        }
+        Ok(())
+    }
+
+    /// Gives back regions that nobody holds a frame of, as long as `free` frames stay free.
+    fn shrink(&mut self, free: usize) {
+        let mut spare = self.free().saturating_sub(free);
+        self.regions.retain(|region| {
+            let frames = region.usage().frames;
+            let goes = region.all_returned() && frames <= spare;
+            spare -= if goes { frames } else { 0 };
+            !goes
+        });
+        self.at.set(0);
     }
 }
 
@@ -90,7 +211,10 @@ pub(super) struct Intake {
     socket: OwnedFd,
     /// Whose datagrams are not wanted: this member's own, which multicast brings back.
     own: Option<Name>,
-    pools: Pools,
+    /// Bytes of the longest single frame.
+    frame_bytes: usize,
+    /// Whether it can have runs coalesced.
+    runs: bool,
     slots: Box<[Slot]>,
     messages: Box<[libc::mmsghdr]>,
     pieces: Box<[[libc::iovec; 2]]>,
@@ -109,6 +233,12 @@ pub(super) struct Intake {
     coalescing: bool,
     /// Datagrams that came alone since the last run.
     lonely: usize,
+    /// Addresses from which nothing is expected any more ...
+    watched: Vec<SocketAddr>,
+    /// ... and those of them from which something came all the same.
+    heard: Vec<SocketAddr>,
+    /// Whether the system reported an error instead of a datagram.
+    troubled: bool,
 }
 
 /// Where one datagram or run lands.
@@ -142,10 +272,18 @@ struct Run {
 struct Control([u8; 24]);
 
 impl Intake {
-    pub(super) fn new(socket: OwnedFd, own: Option<Name>, pools: Pools) -> Result<Intake, Exhausted> {
+    /// For `socket`, of which no datagrams are wanted that come from `own`; with `runs`, what follows upon itself may be
+    /// coalesced.
+    pub(super) fn new(
+        socket: OwnedFd,
+        own: Option<Name>,
+        runs: bool,
+        pools: &Pools,
+    ) -> Result<Intake, Exhausted> {
+        let runs = runs && pools.large.is_some();
         let slots = (0..SLOTS)
             .map(|_| {
-                let large = if pools.large.is_some() { Some(pools.take_large()?) } else { None };
+                let large = if runs { Some(pools.take_large()?) } else { None };
                 Ok(Slot { small: pools.take_small()?, large, border: 0, run: None })
             })
             .collect::<Result<Box<[Slot]>, Exhausted>>()?;
@@ -154,7 +292,8 @@ impl Intake {
             socket,
             own,
             border: pools.frame_bytes,
-            pools,
+            frame_bytes: pools.frame_bytes,
+            runs,
             slots,
             // SAFETY: all zeros is a valid value of this plain structure.
             messages: (0..SLOTS).map(|_| unsafe { zeroed() }).collect(),
@@ -167,12 +306,34 @@ impl Intake {
             unarmed: SLOTS,
             coalescing: false,
             lonely: 0,
+            watched: Vec::new(),
+            heard: Vec::new(),
+            troubled: false,
         })
     }
 
-    /// From here on frames that are lent are replaced from other pools; the old ones live until all has come back.
-    pub(super) fn replace_pools(&mut self, pools: Pools) {
-        self.pools = pools;
+    /// From here on datagrams from these addresses are noticed.
+    pub(super) fn watch(&mut self, addresses: &[SocketAddr]) {
+        self.watched.clear();
+        self.watched.extend_from_slice(addresses);
+        self.heard.clear();
+        self.unarmed = SLOTS;
+    }
+
+    /// Watched addresses from which something came.
+    #[inline]
+    pub(super) fn heard(&self) -> &[SocketAddr] {
+        &self.heard
+    }
+
+    /// Whether the system reported an error since the last call.
+    #[inline]
+    pub(super) fn troubled(&mut self) -> bool {
+        std::mem::take(&mut self.troubled)
+    }
+
+    pub(super) fn socket(&self) -> &OwnedFd {
+        &self.socket
     }
 
     pub(super) fn descriptor(&self) -> RawFd {
@@ -182,11 +343,6 @@ impl Intake {
     /// Whether datagrams wait here that the system no longer knows of.
     pub(super) fn pending(&self) -> bool {
         self.next < self.filled
-    }
-
-    /// Frames out of this intake's pools.
-    pub(super) fn lent(&self) -> usize {
-        self.pools.lent()
     }
 
     pub(super) fn kernel_drops(&self) -> u64 {
@@ -199,19 +355,20 @@ impl Intake {
         &mut self,
         channel: ChannelId,
         budget: usize,
+        pools: &Pools,
         counters: &mut TransportCounters,
         sink: &mut impl FnMut(Received),
     ) -> usize {
         if self.pending() {
-            let handed = self.hand_over(channel, budget, counters, sink);
+            let handed = self.hand_over(channel, budget, pools, counters, sink);
             if self.pending() || handed == budget {
                 return handed;
             }
             self.fetch(budget - handed, counters);
-            return handed + self.hand_over(channel, budget - handed, counters, sink);
+            return handed + self.hand_over(channel, budget - handed, pools, counters, sink);
         }
         self.fetch(budget, counters);
-        self.hand_over(channel, budget, counters, sink)
+        self.hand_over(channel, budget, pools, counters, sink)
     }
 
     /// Takes what has arrived into the slots.
@@ -229,7 +386,7 @@ impl Intake {
         // SAFETY: `arm` has pointed the headers at live memory of this intake: names and control data in
         // its boxed arrays, pieces in frames that only its slots hold.
         let count = unsafe {
-            if wanted == 1 && !self.coalescing && self.own.is_none() {
+            if wanted == 1 && !self.coalescing && self.own.is_none() && self.watched.is_empty() {
                 // The cheapest call for the commonest case: the bare bytes. It says by the length what is too long.
                 let piece = &self.pieces[0][0];
                 let bytes =
@@ -250,6 +407,10 @@ impl Intake {
             }
         };
         // Whatever the error is, it is no datagram: nothing there, a signal, an ICMP message about a dead peer.
+        if count < 0 {
+            let error = std::io::Error::last_os_error().raw_os_error();
+            self.troubled |= !matches!(error, Some(libc::EAGAIN | libc::EINTR));
+        }
         self.flowing = count > 0;
         self.next = 0;
         self.filled = count.max(0) as usize;
@@ -270,12 +431,15 @@ impl Intake {
         // A run that is queued when coalescing ends would come without its segment size; the last fetch found but one
         // datagram, so at most a run that arrived since is dropped as too long.
         let coalescing = self.filled >= CROWD;
-        if coalescing != self.coalescing && self.pools.large.is_some() {
+        if coalescing != self.coalescing && self.runs {
             counters.system_calls += 1;
             socket::coalesce(&self.socket, coalescing);
             self.coalescing = coalescing;
-            // A datagram that comes alone belongs into the small frame as a whole.
-            self.border = self.pools.frame_bytes;
+            // A datagram that comes alone belongs into the small frame as a whole; of what will come in runs, the longest
+            // that came just now tells the size.
+            let longest = self.messages[..self.filled].iter().map(|message| message.msg_len as usize).max();
+            let longest = longest.filter(|longest| coalescing && (1..=self.frame_bytes).contains(longest));
+            self.border = longest.map_or(self.frame_bytes, |bytes| self.frame_bytes / bytes * bytes);
             self.unarmed = SLOTS;
         }
     }
@@ -299,10 +463,10 @@ impl Intake {
             header.msg_control = self.controls[at].0.as_mut_ptr().cast();
             header.msg_controllen = self.controls[at].0.len();
         } else {
-            pieces[0] = piece(&mut slot.small, self.pools.frame_bytes);
+            pieces[0] = piece(&mut slot.small, self.frame_bytes);
             header.msg_iovlen = 1;
         }
-        if self.own.is_some() {
+        if self.own.is_some() || !self.watched.is_empty() {
             header.msg_name = (&raw mut self.names[at].storage).cast();
             header.msg_namelen = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
         }
@@ -319,27 +483,34 @@ impl Intake {
         if self.own.as_ref().is_some_and(|own| own.same_v4(&self.names[at])) {
             return;
         }
+        if !self.watched.is_empty()
+            && let Some(from) = self.names[at].address()
+            && let Some(place) = self.watched.iter().position(|watched| socket::same(*watched, from))
+        {
+            self.heard.push(self.watched.swap_remove(place));
+        }
         if header.msg_flags & libc::MSG_TRUNC != 0 {
             counters.dropped += 1;
             return;
         }
         let length = message.msg_len as usize;
         let mut segment = length;
-        let mut border = self.pools.frame_bytes;
+        let mut border = self.frame_bytes;
         if slot.large.is_some() {
             border = slot.border;
             if header.msg_controllen > 0 {
                 segment = self.controls[at].segment().unwrap_or(length).clamp(1, length.max(1));
             }
         }
-        if segment > self.pools.frame_bytes {
+        if segment > self.frame_bytes {
             counters.dropped += length.div_ceil(segment) as u64;
             return;
         }
         if segment < length {
             self.lonely = 0;
-            let border = self.pools.frame_bytes / segment * segment;
-            if border != self.border {
+            let border = self.frame_bytes / segment * segment;
+            // A run that fits the small frame needs no border, and the next long one is of the size of the last.
+            if border != self.border && length > self.frame_bytes {
                 self.border = border;
                 self.unarmed = SLOTS;
             }
@@ -361,6 +532,7 @@ impl Intake {
         &mut self,
         channel: ChannelId,
         budget: usize,
+        pools: &Pools,
         counters: &mut TransportCounters,
         sink: &mut impl FnMut(Received),
     ) -> usize {
@@ -368,12 +540,12 @@ impl Intake {
         while self.next < self.filled {
             let slot = &mut self.slots[self.next];
             if slot.run.is_some() {
-                if slot.lend(&self.pools, counters).is_err() {
+                if slot.lend(pools, counters).is_err() {
                     break;
                 }
                 let run = slot.run.as_mut().expect("seen above");
                 while !run.is_over() && handed < budget {
-                    let Ok(received) = run.part(channel, slot.large.as_ref(), &self.pools, counters) else {
+                    let Ok(received) = run.part(channel, slot.large.as_ref(), pools, counters) else {
                         counters.frames_received += handed as u64;
                         return handed;
                     };
@@ -454,7 +626,7 @@ impl Run {
                 (Some(large), _) => large.bytes(),
                 (None, kept) => kept.map_or(&[][..], FrameMut::bytes),
             };
-            let mut copy = pools.small.take(0)?;
+            let mut copy = pools.small.take()?;
             let before = &small.bytes()[from.min(self.small_bytes)..self.small_bytes];
             let behind = &large[from.saturating_sub(self.border)..to - self.border];
             copy.extend(before).and_then(|()| copy.extend(behind)).expect("no part is longer than a frame");

@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use std::mem::{size_of, zeroed};
 use std::os::fd::RawFd;
 
+use super::refusals::Refusals;
 use super::socket::Name;
 use crate::buf::Frame;
 use crate::transport::{ChannelId, Slice, Transmit, TransportCounters};
@@ -28,12 +29,20 @@ const RETRIES_MAX: usize = 16;
 pub(super) trait Outlet {
     /// Sends messages in order; returns how many were taken, or why not even the first was.
     fn send(&mut self, messages: &mut [libc::mmsghdr]) -> Result<usize, i32>;
+
+    /// Takes in what the network has said about earlier datagrams; whether it has said anything. The system reports it
+    /// to whichever call comes next, which then does nothing.
+    fn errors(&mut self) -> bool;
 }
 
-/// A non-blocking datagram socket.
-pub(super) struct SocketOutlet(pub(super) RawFd);
+/// A non-blocking datagram socket, and what the network says about what is sent by it.
+pub(super) struct SocketOutlet<'p>(pub(super) RawFd, pub(super) &'p mut Refusals);
 
-impl Outlet for SocketOutlet {
+impl Outlet for SocketOutlet<'_> {
+    fn errors(&mut self) -> bool {
+        self.1.take_in(self.0)
+    }
+
     #[inline]
     fn send(&mut self, messages: &mut [libc::mmsghdr]) -> Result<usize, i32> {
         // SAFETY: the stage filled these headers in this flush: names, pieces and control data lie in its own boxed
@@ -127,15 +136,19 @@ impl Stage {
 
     /// A lane to `name`, for a channel.
     pub(super) fn add_lane(&mut self, channel: ChannelId, name: Name) -> LaneId {
-        let queue = VecDeque::with_capacity(self.entries.len());
-        let lane = Lane { channel: Some(channel), name, queue, segmentation: self.segmentation };
-        let vacant = self.lanes.iter().position(|lane| lane.channel.is_none());
-        let at = vacant.unwrap_or(self.lanes.len());
-        if vacant.is_some() {
-            self.lanes[at] = lane;
-        } else {
-            self.lanes.push(lane);
-        }
+        let segmentation = self.segmentation;
+        let at = match self.lanes.iter().position(|lane| lane.channel.is_none()) {
+            Some(at) => {
+                let lane = &mut self.lanes[at];
+                (lane.channel, lane.name, lane.segmentation) = (Some(channel), name, segmentation);
+                at
+            }
+            None => {
+                let queue = VecDeque::with_capacity(self.entries.len());
+                self.lanes.push(Lane { channel: Some(channel), name, queue, segmentation });
+                self.lanes.len() - 1
+            }
+        };
         self.active.reserve(self.lanes.len());
         LaneId(at as u32)
     }
@@ -145,13 +158,25 @@ impl Stage {
         let mut given_up = 0;
         for at in 0..self.lanes.len() {
             if self.lanes[at].channel == Some(channel) {
-                self.lanes[at].channel = None;
-                let standing = self.lanes[at].queue.len();
-                given_up += standing as u64;
-                self.leave(at, standing);
+                given_up += self.remove_lane(LaneId(at as u32));
             }
         }
         given_up
+    }
+
+    /// Gives up a lane and what stands in it; returns how many frames that were.
+    pub(super) fn remove_lane(&mut self, LaneId(at): LaneId) -> u64 {
+        let lane = &mut self.lanes[at as usize];
+        lane.channel = None;
+        let standing = lane.queue.len();
+        self.leave(at as usize, standing);
+        standing as u64
+    }
+
+    /// Lanes, in use or not.
+    #[cfg(test)]
+    pub(super) fn lanes(&self) -> usize {
+        self.lanes.len()
     }
 
     #[inline]
@@ -203,24 +228,35 @@ impl Stage {
             self.active.push_back(first);
         }
         let mut retries = 0;
-        // Every turn sends or drops a frame, takes segmentation from a lane, or counts as a retry.
+        // Every turn sends or drops a frame, takes segmentation from a lane, or counts as a retry; what the network says of
+        // one destination must not use up the turns of the others, so a frame that was sent forgives what was before.
         while !self.active.is_empty() && retries < RETRIES_MAX {
             let count = self.compose();
             counters.system_calls += 1;
             match outlet.send(&mut self.messages[..count]) {
                 Ok(taken) => {
                     debug_assert!(taken <= count);
-                    retries += usize::from(taken == 0);
+                    retries = if taken == 0 { retries + 1 } else { 0 };
                     for at in 0..taken {
                         let Run { lane, frames } = self.runs[at];
                         counters.frames_sent += u64::from(frames);
                         self.leave(lane as usize, frames as usize);
                     }
+                    if taken < count {
+                        // It may have been an error about a frame just sent, which the system then forgets.
+                        outlet.errors();
+                    }
                 }
                 Err(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM) => return,
-                // Somebody else's ICMP error may be reported to an innocent call: this one sent nothing.
-                Err(libc::EINTR | libc::ECONNREFUSED) => retries += 1,
-                Err(error) => self.refused(error, counters),
+                Err(libc::EINTR) => retries += 1,
+                // What the network says of another frame may be reported to an innocent call: this one sent nothing.
+                Err(error) => {
+                    if outlet.errors() || error == libc::ECONNREFUSED {
+                        retries += 1;
+                    } else {
+                        self.refused(error, counters);
+                    }
+                }
             }
         }
     }
@@ -371,6 +407,10 @@ mod tests {
     }
 
     impl Outlet for Script {
+        fn errors(&mut self) -> bool {
+            false
+        }
+
         fn send(&mut self, messages: &mut [libc::mmsghdr]) -> Result<usize, i32> {
             self.turn += 1;
             let answer = self.answers[self.turn % self.answers.len()];

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::mem::{size_of, zeroed};
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use super::MulticastOptions;
@@ -54,6 +54,25 @@ impl Name {
         Name { storage: unsafe { zeroed() }, length: size_of::<libc::sockaddr_storage>() as libc::socklen_t }
     }
 
+    /// The address, if it is one.
+    pub(super) fn address(&self) -> Option<SocketAddr> {
+        match i32::from(self.storage.ss_family) {
+            libc::AF_INET => {
+                // SAFETY: a `sockaddr_storage` is larger than a `sockaddr_in` and fully initialised.
+                let name = unsafe { &*(&raw const self.storage).cast::<libc::sockaddr_in>() };
+                let ip = Ipv4Addr::from(u32::from_be(name.sin_addr.s_addr));
+                Some(SocketAddr::new(IpAddr::V4(ip), u16::from_be(name.sin_port)))
+            }
+            libc::AF_INET6 => {
+                // SAFETY: as above, of a `sockaddr_in6`.
+                let name = unsafe { &*(&raw const self.storage).cast::<libc::sockaddr_in6>() };
+                let ip = Ipv6Addr::from(name.sin6_addr.s6_addr);
+                Some(SocketAddr::new(IpAddr::V6(ip), u16::from_be(name.sin6_port)))
+            }
+            _ => None,
+        }
+    }
+
     /// Whether `other` is the same IPv4 address and port.
     #[inline]
     pub(super) fn same_v4(&self, other: &Name) -> bool {
@@ -67,20 +86,33 @@ impl Name {
     }
 }
 
+/// Whether two addresses are of the same IP address and port.
+#[inline]
+pub(super) fn same(one: SocketAddr, other: SocketAddr) -> bool {
+    one.port() == other.port() && one.ip() == other.ip()
+}
+
+/// An address that others can send to; only one that is to be bound may have port 0.
+pub(super) fn address(address: &Address, to_bind: bool) -> Result<SocketAddr, TransportError> {
+    let wrong = |why| Err(TransportError::BadAddress(address.clone(), why));
+    let Ok(parsed) = address.0.parse::<SocketAddr>() else {
+        return wrong("write it as ip:port, such as 10.0.0.1:7400 or [fd00::1]:7400");
+    };
+    if parsed.port() == 0 && !to_bind {
+        return wrong("port 0 means no port; choose one from 1024 to 65535");
+    }
+    if parsed.ip().is_unspecified() || parsed.ip().is_multicast() {
+        return wrong("others cannot send to it; give the address of one interface");
+    }
+    Ok(parsed)
+}
+
 /// The addresses of a view's members in rank order, all of one family.
 pub(super) fn addresses(view: &LocalView) -> Result<Vec<SocketAddr>, TransportError> {
     let mut parsed: Vec<SocketAddr> = Vec::with_capacity(view.size());
     for member in &view.view().members {
         let wrong = |why| Err(TransportError::BadAddress(member.address.clone(), why));
-        let Ok(address) = member.address.0.parse::<SocketAddr>() else {
-            return wrong("write it as ip:port, such as 10.0.0.1:7400 or [fd00::1]:7400");
-        };
-        if address.port() == 0 {
-            return wrong("port 0 means no port; choose one from 1024 to 65535");
-        }
-        if address.ip().is_unspecified() || address.ip().is_multicast() {
-            return wrong("others cannot send to it; give the address of one interface");
-        }
+        let address = self::address(&member.address, false)?;
         if parsed.first().is_some_and(|first| first.is_ipv4() != address.is_ipv4()) {
             return wrong("the first member's is of the other IP version; give all members one version");
         }
@@ -126,6 +158,77 @@ pub(super) fn bound(own: SocketAddr) -> Result<OwnedFd, TransportError> {
         _ => TransportError::Io { what: format!("cannot bind to `{own}`"), source: error },
     })
 }
+
+/// The address a socket is bound to, its port filled in by the system.
+pub(super) fn local_address(socket: &OwnedFd) -> io::Result<SocketAddr> {
+    let mut name = Name::blank();
+    // SAFETY: at most `length` bytes of a live local are written.
+    check(unsafe {
+        libc::getsockname(socket.as_raw_fd(), (&raw mut name.storage).cast(), &raw mut name.length)
+    })?;
+    name.address().ok_or_else(|| io::Error::from(io::ErrorKind::AddrNotAvailable))
+}
+
+/// Sends one datagram, or none: it never blocks.
+pub(super) fn send(socket: RawFd, to: SocketAddr, bytes: &[u8]) -> io::Result<()> {
+    let name = Name::of(to);
+    // SAFETY: the name and the bytes are live for the call and of the lengths given.
+    let sent = unsafe {
+        let to = (&raw const name.storage).cast();
+        libc::sendto(socket, bytes.as_ptr().cast(), bytes.len(), libc::MSG_DONTWAIT, to, name.length)
+    };
+    check(sent.min(0) as i32)
+}
+
+/// Has the system report what the network says about datagrams that were sent (ICMP), or not.
+pub(super) fn report_errors(socket: &OwnedFd, v4: bool, on: bool) -> io::Result<()> {
+    let (level, option) =
+        if v4 { (libc::IPPROTO_IP, libc::IP_RECVERR) } else { (libc::IPPROTO_IPV6, libc::IPV6_RECVERR) };
+    set_option(socket, level, option, &i32::from(on))?;
+    if !on {
+        // The queue is emptied; an error that was about to be reported would be taken for that of the next call.
+        get_option(socket, libc::SOL_SOCKET, libc::SO_ERROR)?;
+    }
+    Ok(())
+}
+
+/// The next thing the network said: where the datagram was sent to, if nobody listened there, or nothing of interest.
+pub(super) fn next_error(socket: RawFd) -> Option<Option<SocketAddr>> {
+    let mut name = Name::blank();
+    let mut control = ErrorControl([0; 128]);
+    // SAFETY: all zeros is a valid value of this plain structure.
+    let mut header: libc::msghdr = unsafe { zeroed() };
+    header.msg_name = (&raw mut name.storage).cast();
+    header.msg_namelen = name.length;
+    header.msg_control = control.0.as_mut_ptr().cast();
+    header.msg_controllen = control.0.len();
+    // SAFETY: the header points at live locals of the lengths it gives; no bytes of the datagram are asked for.
+    let result = unsafe { libc::recvmsg(socket, &raw mut header, libc::MSG_ERRQUEUE | libc::MSG_DONTWAIT) };
+    if result < 0 {
+        return None;
+    }
+    // SAFETY: the system has filled the control data and its length; the walk stays inside.
+    let mut at = unsafe { libc::CMSG_FIRSTHDR(&raw const header) };
+    while !at.is_null() {
+        // SAFETY: `CMSG_FIRSTHDR` and `CMSG_NXTHDR` give headers that lie inside the control data as a whole.
+        let (level, kind, length) = unsafe { ((*at).cmsg_level, (*at).cmsg_type, (*at).cmsg_len) };
+        let about_errors = (level, kind) == (libc::IPPROTO_IP, libc::IP_RECVERR)
+            || (level, kind) == (libc::IPPROTO_IPV6, libc::IPV6_RECVERR);
+        if about_errors && length >= size_of::<libc::cmsghdr>() + size_of::<libc::sock_extended_err>() {
+            // SAFETY: the message's data is as long as was just checked; it need not be aligned.
+            let error = unsafe { libc::CMSG_DATA(at).cast::<libc::sock_extended_err>().read_unaligned() };
+            let refused = error.ee_errno == libc::ECONNREFUSED as u32;
+            return Some(name.address().filter(|_| refused));
+        }
+        // SAFETY: as for the first.
+        at = unsafe { libc::CMSG_NXTHDR(&raw const header, at) };
+    }
+    Some(None)
+}
+
+/// Room for what the system says about an error.
+#[repr(C, align(8))]
+struct ErrorControl([u8; 128]);
 
 /// The interface by which multicast goes, if one is named.
 pub(super) fn interface_index(options: &MulticastOptions) -> Result<i32, TransportError> {
