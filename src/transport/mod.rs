@@ -171,7 +171,8 @@ pub struct Caps {
     pub multicast: bool,
     /// The medium keeps bytes whole: no checksum is needed above it.
     pub integrity: bool,
-    /// Frames may be lost between submission and reception.
+    /// Frames may be lost between submission and reception. If not, frames are missed only by members that have stopped
+    /// receiving, or are excluded.
     pub loses: bool,
     /// Frames may arrive twice.
     pub duplicates: bool,

@@ -4,14 +4,15 @@ use std::sync::atomic::{AtomicU64, Ordering, fence};
 use std::time::{Duration, Instant};
 
 use crate::buf::{Frame, LINE_BYTES, Region, RegionOptions, RingOptions, TAILROOM_BYTES, whole_lines};
-use crate::id::Rank;
+use crate::id::{Rank, RankSet};
 use crate::transport::{
     Channel, ChannelId, ChannelOptions, Destination, Full, Received, Transmit, TransportCounters,
     TransportError,
 };
 use crate::view::LocalView;
 
-use super::ring::{CONTROL_HEAD_BYTES, ControlRing, Publisher, RingReader, Taken};
+use super::lanes::{Lanes, Room};
+use super::ring::{Publisher, RingReader, Taken};
 use super::segment::{Attach, Cursor, FRAMES_MAX, PeerSegment, Segment, Sizes, Word};
 use super::stamp::{STAMP_BYTES, START_MAX};
 use super::{FRAME_BYTES_MAX, ShmOptions};
@@ -23,13 +24,16 @@ pub(super) struct Open {
     segment: Segment,
     casts: Region,
     out: Publisher,
-    control_out: ControlRing,
+    lanes: Lanes,
     peers: Vec<Peer>,
     missing: Vec<Rank>,
+    /// Members that are not waited for, not read from and not written to; and those of them that had been found: what
+    /// was read of theirs may be held.
+    excluded: RankSet,
+    parted: Vec<Peer>,
     search: Search,
-    /// With so much of a ring published and not known to be released, readers' release cursors are looked at.
+    /// With so much of the casts published and not known to be released, readers' release cursors are looked at.
     casts_much: u64,
-    control_much: u64,
     /// What all readers have released of the casts, when last looked at.
     casts_released: u64,
     /// How often the region had no frame, when last looked at; and whether that may still be so.
@@ -50,7 +54,7 @@ pub(super) struct Open {
 /// A member whose segment is mapped.
 struct Peer {
     casts: RingReader,
-    control: RingReader,
+    lane: RingReader,
     told: Told,
     rank: Rank,
     own_rank: Rank,
@@ -62,7 +66,7 @@ struct Peer {
 struct Told {
     read: u64,
     released: u64,
-    control: u64,
+    lane: u64,
 }
 
 /// When to look for missing peers again.
@@ -83,8 +87,8 @@ const SEARCH_PAUSE_MIN: Duration = Duration::from_micros(50);
 const SEARCH_PAUSE_MAX: Duration = Duration::from_millis(2);
 /// A reader may hold this many times the frames that the writer can have out: the writer's own holders let go first.
 const HELD_FACTOR: usize = 2;
-/// Control entries of one sender that a reader may hold; a power of two.
-const CONTROL_HELD_MAX: usize = 4096;
+/// Entries of one lane that its reader may hold; a power of two.
+const LANE_HELD_MAX: usize = 4096;
 /// What a closed member has read and released: everything there will ever be.
 const EVERYTHING: u64 = u64::MAX;
 
@@ -96,7 +100,7 @@ impl Open {
         options: &ChannelOptions,
     ) -> Result<(Box<Open>, Channel), TransportError> {
         let frame_bytes = options.frame_bytes.clamp(1, FRAME_BYTES_MAX);
-        let sizes = sizes(options, frame_bytes);
+        let sizes = sizes(options, frame_bytes, view.size());
         let control = Region::pool(RegionOptions {
             frames: options.control_frames.max(1),
             link_headroom_bytes: 0,
@@ -121,12 +125,13 @@ impl Open {
             view: view.clone(),
             casts: casts.clone(),
             out: Publisher::new(segment.memory(), segment.casts()),
-            control_out: ControlRing::new(segment.memory(), segment.control()),
+            lanes: Lanes::new(&segment, view.rank(), view.size()),
             peers: Vec::with_capacity(missing.len()),
             missing,
+            excluded: RankSet::EMPTY,
+            parted: Vec::new(),
             search: Search { calls: 0, next: Instant::now(), pause: SEARCH_PAUSE_MIN },
             casts_much: sizes.cast_bytes as u64 / 2,
-            control_much: sizes.control_bytes as u64 / 2,
             casts_released: 0,
             exhausted: 0,
             wanting: false,
@@ -139,7 +144,6 @@ impl Open {
             segment,
         });
         open.casts_released(0);
-        open.control_released(0);
         Ok((open, Channel { id, casts, control }))
     }
 
@@ -154,7 +158,7 @@ impl Open {
 
     /// Received frames that somebody holds.
     pub(super) fn frames_held(&self) -> usize {
-        self.peers.iter().map(|peer| peer.casts.held() + peer.control.held()).sum()
+        self.all_peers().map(|peer| peer.casts.held() + peer.lane.held()).sum()
     }
 
     /// Publishes a frame where it lies, if it is a cast to all, alone, and next in its ring.
@@ -180,23 +184,30 @@ impl Open {
         transmit.len() > self.casts.frame_bytes()
     }
 
-    /// Copies a frame into the control ring. Whether that made a second copy of a payload.
-    pub(super) fn push(&mut self, transmit: Transmit) -> Result<bool, Full> {
+    /// Copies a frame into the lanes of those it is for.
+    pub(super) fn push(&mut self, transmit: Transmit) -> Result<Pushed, Full> {
         let head = &transmit.head;
         let body = transmit.body.as_ref().map_or(&[][..], |body| body.bytes());
-        assert!(
-            transmit.len() <= 2 * self.casts.frame_bytes(),
-            "a frame longer than what was asked for at open"
-        );
-        if !self.control_out.push(&transmit.to, head.bytes(), body) {
-            return Err(Full(transmit));
+        let length = transmit.len();
+        let lanes = self.lanes.towards(&transmit.to);
+        let mut lost = 0;
+        for lane in lanes.iter_mut().filter(|lane| lane.is_for(&transmit.to) && !lane.has_room(length)) {
+            let released = lane_released(&self.peers, lane.rank());
+            match lane.make_room(length, released, &self.segment) {
+                Room::Free => {}
+                Room::Soon => return Err(Full(transmit)),
+                Room::Never { lost: is_lost } => lost += u64::from(is_lost),
+            }
         }
+        let lanes = lanes.iter_mut().filter(|lane| lane.is_for(&transmit.to));
+        let written = lanes.filter_map(|lane| lane.push(head.bytes(), body).then_some(())).count() as u64;
         head.submit();
         let of_casts = self.casts.owns(head);
         if of_casts && head.position() >= self.out.published() {
             self.out.void(head.position() + head.extent() as u64);
         }
-        Ok(of_casts || transmit.body.is_some())
+        let copies = if of_casts || transmit.body.is_some() { written } else { 0 };
+        Ok(Pushed { written, copies, lost })
     }
 
     /// Tells peers what was read and released, and learns what they did.
@@ -214,9 +225,6 @@ impl Open {
             || self.wanting
         {
             self.reclaim_casts(exhausted);
-        }
-        if self.control_out.pending() >= self.control_much {
-            self.control_released(self.released_by_all(Cursor::ControlReleased));
         }
     }
 
@@ -273,19 +281,20 @@ impl Open {
         if given_up > self.out.published() {
             self.out.void(given_up);
         }
-        self.casts_released(self.released_by_all(Cursor::CastsReleased));
+        self.casts_released(self.casts_released_by_all());
         self.exhausted = exhausted;
         // What own holders keep is theirs to give back: only what readers keep is worth another look.
         self.wanting = self.casts_released < self.out.published()
             && self.casts.free_bytes() < self.segment.casts().bytes / 2;
     }
 
-    /// What every member of the view has released; nothing, while one is missing.
-    fn released_by_all(&self, cursor: Cursor) -> u64 {
+    /// What every member of the view that is not excluded has released of the casts; nothing, while one is missing.
+    fn casts_released_by_all(&self) -> u64 {
         if !self.missing.is_empty() {
             return 0;
         }
-        let released = self.peers.iter().map(|peer| peer.cursor(cursor).load(Ordering::Relaxed));
+        let released =
+            self.peers.iter().map(|peer| peer.cursor(Cursor::CastsReleased).load(Ordering::Relaxed));
         let released = released.min().unwrap_or(EVERYTHING);
         // With the release stores of the readers: their last reads come before what is written now.
         fence(Ordering::Acquire);
@@ -296,18 +305,31 @@ impl Open {
         let position = position.min(self.out.published());
         self.casts.set_foreign_released_bytes(position);
         self.casts_released = self.casts_released.max(position);
-        self.set_limit(Word::CastLimit, position + self.segment.casts().bytes as u64);
+        let limit = position + self.segment.casts().bytes as u64;
+        self.segment.set_limit(self.segment.word(Word::CastLimit), limit);
     }
 
-    fn control_released(&mut self, position: u64) {
-        self.control_out.set_released(position);
-        self.set_limit(Word::ControlLimit, self.control_out.released() + self.segment.control().bytes as u64);
-    }
-
-    /// Says, before anything is written there, below which position this member may write.
-    fn set_limit(&self, word: Word, limit: u64) {
-        self.segment.word(word).store(limit, Ordering::Relaxed);
-        fence(Ordering::Release);
+    /// From now on the member is not waited for, not read from, and nothing goes to it. What it has not read of the
+    /// casts may be overwritten: it is told so, and reads no further once it looks.
+    pub(super) fn exclude(&mut self, rank: Rank) {
+        if rank == self.view.rank() || rank.index() >= self.view.size() || self.excluded.contains(rank) {
+            return;
+        }
+        self.excluded.insert(rank);
+        // The limit that is raised before its bytes are overwritten has a fence behind it: this is seen before.
+        self.segment.cursor(rank, Cursor::Excluded).store(1, Ordering::Release);
+        self.missing.retain(|missing| *missing != rank);
+        self.lanes.exclude(rank);
+        if let Some(index) = self.peers.iter().position(|peer| peer.rank == rank) {
+            let peer = self.peers.remove(index);
+            if peer.idle() {
+                release_everything(&self.segment, rank);
+            }
+            self.parted.push(peer);
+        }
+        (self.first, self.slowest) = (0, 0);
+        self.look_who_read();
+        self.wanting = true;
     }
 
     /// Hands at most `budget` frames to `sink`.
@@ -391,11 +413,10 @@ impl Open {
     fn add(&mut self, rank: Rank, segment: PeerSegment) {
         let own_rank = self.view.rank();
         let held_max = segment.frames_max() * HELD_FACTOR;
-        let casts = RingReader::new(segment.memory(), segment.casts(), held_max, None);
-        let lines = segment.control().bytes / LINE_BYTES;
-        let held_max = lines.min(CONTROL_HELD_MAX);
-        let control = RingReader::new(segment.memory(), segment.control(), held_max, Some(own_rank));
-        self.peers.push(Peer { casts, control, told: Told::default(), rank, own_rank, segment });
+        let casts = RingReader::new(segment.memory(), segment.casts(), held_max);
+        let lane = segment.lane(own_rank);
+        let lane = RingReader::new(segment.memory(), lane, (lane.bytes / LINE_BYTES).min(LANE_HELD_MAX));
+        self.peers.push(Peer { casts, lane, told: Told::default(), rank, own_rank, segment });
         // It has read nothing yet.
         self.read_by_all = 0;
         self.slowest = self.peers.len() - 1;
@@ -403,14 +424,11 @@ impl Open {
 
     /// Whether the memory of a received frame has not begun to be reused.
     pub(super) fn intact(&self, frame: &Frame) -> bool {
-        self.peers.iter().any(|peer| {
-            let limit = |word: Word| peer.segment.word(word).load(Ordering::Relaxed);
-            if peer.casts.owns(frame) {
-                peer.casts.intact(frame, limit(Word::CastLimit))
-            } else {
-                peer.control.owns(frame) && peer.control.intact(frame, limit(Word::ControlLimit))
-            }
-        })
+        self.all_peers().any(|peer| peer.intact(frame))
+    }
+
+    fn all_peers(&self) -> impl Iterator<Item = &Peer> {
+        self.peers.iter().chain(&self.parted)
     }
 
     /// Takes the segment's name away and says that nothing more will come.
@@ -424,21 +442,35 @@ impl Open {
             release_everything(&self.segment, *rank);
         }
         self.missing.clear();
-        self.peers.retain_mut(|peer| {
-            let done = peer.casts.idle() && peer.control.idle();
-            if done {
-                release_everything(&self.segment, peer.rank);
+        let own = &self.segment;
+        let mut held = |peer: &mut Peer| {
+            let idle = peer.idle();
+            if idle {
+                release_everything(own, peer.rank);
             } else {
-                peer.tell(&self.segment, true);
+                peer.tell(own, true);
             }
-            !done
-        });
-        self.peers.is_empty()
+            !idle
+        };
+        self.peers.retain_mut(&mut held);
+        self.parted.retain_mut(&mut held);
+        self.peers.is_empty() && self.parted.is_empty()
     }
 }
 
+/// What came of copying a frame into lanes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Pushed {
+    /// Lanes it was written into.
+    pub(super) written: u64,
+    /// Copies of a payload that is also elsewhere.
+    pub(super) copies: u64,
+    /// Members that will miss it, because they have stopped reading.
+    pub(super) lost: u64,
+}
+
 impl Peer {
-    /// A word of the line on which the peer tells what it has read and released of ours.
+    /// A word of the lines on which the peer tells what it has read and released of ours, and more.
     #[inline]
     fn cursor(&self, cursor: Cursor) -> &AtomicU64 {
         self.segment.cursor(self.own_rank, cursor)
@@ -448,9 +480,13 @@ impl Peer {
     #[inline]
     fn receive(&mut self, channel: ChannelId, budget: usize, sink: &mut impl FnMut(Received)) -> Taken {
         let mut taken = Taken::default();
-        if self.control.ready() {
+        // Looked at once per batch: who is excluded in the middle of one meets stamps of a later lap, and stops there.
+        if self.cursor(Cursor::Excluded).load(Ordering::Acquire) != 0 {
+            return self.give_up();
+        }
+        if self.lane.ready() {
             // Half of it, so that a flood of control frames leaves room for casts.
-            taken = self.control.receive(channel, budget.div_ceil(2), sink);
+            taken = self.lane.receive(channel, budget.div_ceil(2), sink);
         }
         if self.casts.ready() {
             let casts = self.casts.receive(channel, budget - taken.frames, sink);
@@ -460,10 +496,32 @@ impl Peer {
         taken
     }
 
+    /// The peer does not write for us any more: what follows in its rings may be torn.
+    #[cold]
+    fn give_up(&mut self) -> Taken {
+        self.casts.give_up();
+        self.lane.give_up();
+        Taken::default()
+    }
+
     /// Whether anything is there to be received.
     #[inline]
     fn ready(&self) -> bool {
-        self.casts.ready() | self.control.ready()
+        self.casts.ready() | self.lane.ready()
+    }
+
+    /// Whether nothing of the peer's is held.
+    #[inline]
+    fn idle(&self) -> bool {
+        self.casts.idle() && self.lane.idle()
+    }
+
+    fn intact(&self, frame: &Frame) -> bool {
+        if self.casts.owns(frame) {
+            return self.casts.intact(frame, self.segment.word(Word::CastLimit).load(Ordering::Relaxed));
+        }
+        self.lane.owns(frame)
+            && self.lane.intact(frame, self.cursor(Cursor::LaneLimit).load(Ordering::Relaxed))
     }
 
     /// Writes what was read and released of the peer's rings to its line, if it is news; unless `all`, only if it is
@@ -474,20 +532,19 @@ impl Peer {
         let now = Told {
             read: self.casts.position(),
             released: self.casts.released().max(self.told.released),
-            control: self.control.released().max(self.told.control),
+            lane: self.lane.released().max(self.told.lane),
         };
-        let quiet = self.casts.idle() && self.control.idle();
+        let quiet = self.idle();
         if now == self.told {
             return quiet;
         }
-        let news = (now.read - self.told.read)
-            .max(now.released - self.told.released)
-            .max(now.control - self.told.control);
+        let news =
+            (now.read - self.told.read).max(now.released - self.told.released).max(now.lane - self.told.lane);
         if all || news >= TELL_BYTES {
             // Release: all reads of what is released come before.
             own.cursor(self.rank, Cursor::CastsRead).store(now.read, Ordering::Relaxed);
             own.cursor(self.rank, Cursor::CastsReleased).store(now.released, Ordering::Release);
-            own.cursor(self.rank, Cursor::ControlReleased).store(now.control, Ordering::Release);
+            own.cursor(self.rank, Cursor::LaneReleased).store(now.lane, Ordering::Release);
             self.told = now;
             return quiet;
         }
@@ -496,24 +553,35 @@ impl Peer {
 }
 
 fn release_everything(own: &Segment, rank: Rank) {
-    for cursor in [Cursor::CastsRead, Cursor::CastsReleased, Cursor::ControlReleased] {
+    for cursor in [Cursor::CastsRead, Cursor::CastsReleased, Cursor::LaneReleased] {
         own.cursor(rank, cursor).store(EVERYTHING, Ordering::Release);
     }
 }
 
+/// What the member at `rank` has released of its lane; nothing, if it has not been found.
+fn lane_released(peers: &[Peer], rank: Rank) -> u64 {
+    let peer = peers.iter().find(|peer| peer.rank == rank);
+    let released = peer.map_or(0, |peer| peer.cursor(Cursor::LaneReleased).load(Ordering::Relaxed));
+    // With the release store of the reader: its last reads come before what is written now.
+    fence(Ordering::Acquire);
+    released
+}
+
 /// The sizes of a member's rings, each the sum of its holders.
-fn sizes(options: &ChannelOptions, frame_bytes: usize) -> Sizes {
+fn sizes(options: &ChannelOptions, frame_bytes: usize, members: usize) -> Sizes {
+    let largest = whole_lines(STAMP_BYTES + frame_bytes + TAILROOM_BYTES);
     // Own casts at their largest, one that does not fit before the ring's end, and the line behind the newest.
-    let cast = whole_lines(STAMP_BYTES + frame_bytes + TAILROOM_BYTES);
-    let cast_bytes = (options.cast_frames.max(4) + 2) * cast;
-    // As many entries as there are control frames, one that does not fit before the ring's end, and the line behind.
-    let entry = whole_lines(CONTROL_HEAD_BYTES + frame_bytes + TAILROOM_BYTES);
-    let control_bytes = (options.control_frames.max(4) + 2) * entry;
+    let cast_bytes = (options.cast_frames.max(4) + 2) * largest;
+    // As many entries as there are control frames, likewise, shared out among the lanes; but a lane holds at least
+    // one entry, one that does not fit before its end, and the line behind.
+    let control_bytes = ((options.control_frames.max(4) + 2) * largest).next_power_of_two();
+    let lane_bytes = control_bytes / (members - 1).max(1).next_power_of_two();
     Sizes {
         cast_bytes: cast_bytes.next_power_of_two().max(RING_BYTES_MIN),
-        control_bytes: control_bytes.next_power_of_two().max(RING_BYTES_MIN),
+        lane_bytes: lane_bytes.max((4 * largest).next_power_of_two()).max(RING_BYTES_MIN),
         frames_max: options.cast_frames.max(4).next_power_of_two().min(FRAMES_MAX),
     }
 }
 
-const RING_BYTES_MIN: usize = 4096;
+/// Several times what a reader may have released and not told.
+const RING_BYTES_MIN: usize = 4 * TELL_BYTES as usize;

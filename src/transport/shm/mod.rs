@@ -6,7 +6,7 @@
 //! ```text
 //!   member 0                            member 1
 //!   segment 0 (written by 0)            segment 1 (written by 1)
-//!   | cursors | control | casts |       | cursors | control | casts |
+//!   | cursors | casts | lane to 1 |     | cursors | casts | lane to 0 |
 //!        |         |        '--- read in place by 1 ---.
 //!        |         '------------ read in place by 1 ---|
 //!        '--- what 0 has read       what 1 has read ---' (the cursor line of rank 0 in segment 1)
@@ -14,23 +14,31 @@
 //! ```
 //!
 //! - A frame is published by one store: its stamp. Readers poll the word where the next stamp will be.
-//! - A frame of the cast ring that is submitted to [`Destination::All`](super::Destination::All) without a body goes out in place. Everything
-//!   else (control messages, sends, retransmissions, casts to a subset) is copied into the control ring together with
-//!   the members it is for; the cast ring then says void where its frame was.
-//! - No byte is reused before every member of the view has released it, so nothing is lost, and a member that opens
-//!   late still finds what was cast before. A member that closes has released everything.
-//! - Within each of the two rings a sender's frames arrive in order of submission; a frame of one ring may overtake
+//! - A frame of the cast ring that is submitted to [`Destination::All`](super::Destination::All) without a body goes
+//!   out in place. Everything else (control messages, sends, retransmissions, casts to a subset) is copied into the
+//!   *lanes* of the members it is for: each member has one, which it alone reads. Then the cast ring says void where
+//!   its frame was.
+//! - No byte is reused before every member that reads it has released it, or is [excluded](Transport::exclude). A
+//!   member that opens late still finds what was cast before. A member that closes has released everything.
+//! - A member that has stopped reading holds up the casts, until it is excluded: that is flow control's business. It
+//!   does not hold up what goes to others: a full lane refuses frames for two milliseconds, and if its reader has read
+//!   nothing of it by then, what is for that reader is lost (and counted as dropped) until it reads again. The frames
+//!   it does find are whole and in order; those missing are repaired by the layers, as over a network.
+//! - A member learns that another has excluded it when it next looks at that one's rings, and reads no further. What
+//!   it held or was reading at that moment may be overwritten: [`Transport::intact`] tells.
+//! - Within casts and lane a sender's frames arrive in order of submission; a frame of one ring may overtake
 //!   one of the other. That is all that [`Caps::reorders`] means here.
 //! - [`TransportCounters::copies`] counts payloads that exist twice through this transport: retransmitted bodies and
 //!   casts that could not go in place. What was written into the control region (control messages, sends) is always
-//!   staged through the control ring and not counted.
+//!   staged through lanes and not counted.
 //!
 //! Members on one host are one trust domain for payload bytes: a member that breaks the rules can change bytes that
-//! others are reading. Stamps, destinations and cursors are read once, atomically, and checked: they can stop a ring
+//! others are reading. Stamps and cursors are read once, atomically, and checked: they can stop a ring
 //! from being read ([`TransportCounters::dropped`]), never make a reader leave the mapping.
 #![allow(unsafe_code)]
 
 mod channel;
+mod lanes;
 mod ring;
 mod segment;
 mod stamp;
@@ -42,6 +50,7 @@ use std::task::{Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
+use crate::buf::Frame;
 use crate::id::{GroupId, Rank};
 use crate::transport::{
     Caps, Channel, ChannelId, ChannelOptions, Full, Outside, Received, Transmit, Transport,
@@ -128,17 +137,6 @@ impl Shm {
         open.chain(self.closing.iter().map(Open::frames_held)).sum()
     }
 
-    /// Whether the bytes of a received frame, *copied before this call*, are what the sender published: whether its
-    /// memory had not begun to be reused by then. False for a frame that is not of this channel.
-    ///
-    /// Frames that are held are not reused by senders that keep the rules; this is for those that were stopped and
-    /// continued, and for what is to be forwarded in their place.
-    pub fn intact(&self, received: &Received) -> bool {
-        // Reads of the copy come before the reads of limit and stamp.
-        fence(Ordering::Acquire);
-        self.get(received.channel).is_some_and(|open| open.intact(&received.frame))
-    }
-
     #[inline]
     fn get(&self, channel: ChannelId) -> Option<&Open> {
         let index = channel.0 as usize & ((1 << INDEX_BITS) - 1);
@@ -221,7 +219,21 @@ impl Transport for Shm {
         self.counters.dropped += 1;
     }
 
-    fn exclude(&mut self, _channel: ChannelId, _rank: Rank) {}
+    fn exclude(&mut self, channel: ChannelId, rank: Rank) {
+        if let Some(open) = self.get_mut(channel) {
+            open.exclude(rank);
+        }
+    }
+
+    /// Frames that are held are not reused by senders that keep the rules; this is for those that were stopped and
+    /// continued, and for what is to be forwarded in their place. It also answers for frames of closed channels, while
+    /// frames of them are held. False for a frame that is not of this channel.
+    fn intact(&self, channel: ChannelId, frame: &Frame) -> bool {
+        // Reads of the copy come before the reads of limit and stamp.
+        fence(Ordering::Acquire);
+        let closing = || self.closing.iter().find(|open| open.id() == channel);
+        self.get(channel).or_else(closing).is_some_and(|open| open.intact(frame))
+    }
 
     #[inline]
     fn submit(&mut self, transmit: Transmit) -> Result<(), Full> {
@@ -237,8 +249,10 @@ impl Transport for Shm {
             self.counters.frames_sent += 1;
             return Ok(());
         }
-        self.counters.copies += u64::from(open.push(transmit)?);
-        self.counters.frames_sent += 1;
+        let pushed = open.push(transmit)?;
+        self.counters.frames_sent += pushed.written;
+        self.counters.copies += pushed.copies;
+        self.counters.dropped += pushed.lost;
         Ok(())
     }
 

@@ -8,8 +8,7 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use crate::buf::{Frame, LINE_BYTES, Memory, Region, RingOptions};
-use crate::id::{Rank, RankSet};
-use crate::transport::{ChannelId, Destination, Received};
+use crate::transport::{ChannelId, Received};
 
 use super::stamp::{Generations, STAMP_BYTES, START_MAX, Stamp, extent};
 
@@ -124,91 +123,60 @@ impl Publisher {
     }
 }
 
-/// The writer's end of the control ring: entries are copied in, each with the members it is for.
-///
-/// ```text
-/// | stamp 8 | destination 8 | (ranks 32) | bytes ... |
-/// ```
-pub(super) struct ControlRing {
+/// The writer's end of one member's control lane: entries are copied in.
+pub(super) struct LaneRing {
     publisher: Publisher,
-    /// All readers have released everything before this position.
+    /// The reader has released everything before this position.
     released: u64,
     bytes: u64,
 }
 
-const DESTINATION_ALL: u64 = 1;
-const DESTINATION_ONE: u64 = 2;
-const DESTINATION_SOME: u64 = 3;
-const DESTINATION_AT: usize = STAMP_BYTES;
-const RANKS_AT: usize = DESTINATION_AT + 8;
-const RANKS_BYTES: usize = size_of::<RankSet>();
-
-/// Bytes before the content of a control entry, at most.
-pub(super) const CONTROL_HEAD_BYTES: usize = RANKS_AT + RANKS_BYTES;
-
-impl ControlRing {
-    pub(super) fn new(memory: &Memory, geometry: Geometry) -> ControlRing {
+impl LaneRing {
+    pub(super) fn new(memory: &Memory, geometry: Geometry) -> LaneRing {
         let publisher = Publisher::new(memory, geometry);
-        ControlRing { publisher, released: 0, bytes: geometry.bytes as u64 }
+        LaneRing { publisher, released: 0, bytes: geometry.bytes as u64 }
     }
 
-    /// Bytes published and not known to be released.
+    /// The position below which entries may be written.
+    pub(super) fn limit(&self) -> u64 {
+        self.released + self.bytes
+    }
+
+    /// The reader has released everything before `position`; whether that is news. Nonsense is bounded, what goes back
+    /// ignored.
+    pub(super) fn set_released(&mut self, position: u64) -> bool {
+        let before = self.released;
+        self.released = position.clamp(before, self.publisher.published);
+        self.released > before
+    }
+
+    /// Where an entry of `length` bytes would begin; none if there is no room.
     #[inline]
-    pub(super) fn pending(&self) -> u64 {
-        self.publisher.published - self.released
-    }
-
-    pub(super) fn released(&self) -> u64 {
-        self.released
-    }
-
-    /// Readers have released everything before `position`. Nonsense is bounded, what goes back ignored.
-    pub(super) fn set_released(&mut self, position: u64) {
-        self.released = position.clamp(self.released, self.publisher.published);
-    }
-
-    /// Copies `head` and `body` in for `to` and publishes them; false, with nothing done, if there is no room.
-    pub(super) fn push(&mut self, to: &Destination, head: &[u8], body: &[u8]) -> bool {
-        let start = if matches!(to, Destination::Some(_)) { CONTROL_HEAD_BYTES } else { RANKS_AT };
-        let end = start + head.len() + body.len();
-        let extent = extent(end) as u64;
+    pub(super) fn place(&self, length: usize) -> Option<u64> {
+        let extent = extent(STAMP_BYTES + length) as u64;
         let published = self.publisher.published;
         let left = self.bytes - (published & (self.bytes - 1));
         let position = if extent > left { published + left } else { published };
         // A line stays free behind the entry, for the stamp that comes next.
-        if position + extent + LINE_BYTES as u64 > self.released + self.bytes {
-            return false;
-        }
-        let at = self.publisher.stamps.at(position);
-        // SAFETY: `at + extent` is inside the ring: an entry that would wrap begins at the ring's start, and `extent`
-        // is at most `bytes` as the sum above shows. No reader reads there: all have released what was before, and
-        // the entry is not published yet. Attacked by `a_full_control_ring_refuses_and_goes_on` in `tests/shm.rs`.
-        unsafe {
-            let entry = self.publisher.stamps.base.as_ptr().add(at);
-            let (tag, ranks) = destination(to);
-            entry.add(DESTINATION_AT).cast::<u64>().write(tag);
-            if let Some(ranks) = ranks {
-                entry.add(RANKS_AT).cast::<[u64; RANKS_BYTES / 8]>().write(ranks);
-            }
-            entry.add(start).copy_from_nonoverlapping(head.as_ptr(), head.len());
-            entry.add(start + head.len()).copy_from_nonoverlapping(body.as_ptr(), body.len());
-        }
-        self.publisher.frame(position, start, end);
-        true
+        (position + extent + LINE_BYTES as u64 <= self.limit()).then_some(position)
     }
-}
 
-fn destination(to: &Destination) -> (u64, Option<[u64; RANKS_BYTES / 8]>) {
-    match to {
-        Destination::All => (DESTINATION_ALL, None),
-        Destination::One(rank) => (DESTINATION_ONE | u64::from(rank.0) << 8, None),
-        Destination::Some(ranks) => {
-            let mut words = [0; RANKS_BYTES / 8];
-            for rank in ranks.iter() {
-                words[rank.index() / 64] |= 1 << (rank.index() % 64);
-            }
-            (DESTINATION_SOME, Some(words))
+    /// Copies `head` and `body` in and publishes them; whether there was room.
+    #[inline]
+    pub(super) fn push(&mut self, head: &[u8], body: &[u8]) -> bool {
+        let Some(position) = self.place(head.len() + body.len()) else { return false };
+        let at = self.publisher.stamps.at(position);
+        // SAFETY: the entry is inside the ring: one that would wrap begins at the ring's start, and its extent is at
+        // most `bytes`, as the sum in `place` shows. No reader reads there: the one there is has released what was
+        // before, or keeps no claim to it, and the entry is not published yet. Attacked by
+        // `a_full_lane_refuses_and_goes_on` in `tests/shm.rs`.
+        unsafe {
+            let entry = self.publisher.stamps.base.as_ptr().add(at + STAMP_BYTES);
+            entry.copy_from_nonoverlapping(head.as_ptr(), head.len());
+            entry.add(head.len()).copy_from_nonoverlapping(body.as_ptr(), body.len());
         }
+        self.publisher.frame(position, STAMP_BYTES, STAMP_BYTES + head.len() + body.len());
+        true
     }
 }
 
@@ -220,8 +188,6 @@ pub(super) struct RingReader {
     stamps: Stamps,
     /// The frames handed out.
     region: Region,
-    /// Entries say whom they are for, and this is the reader: a control ring.
-    addressed: Option<Rank>,
 }
 
 /// What one look into a ring brought.
@@ -239,12 +205,7 @@ static NOTHING: AtomicU64 = AtomicU64::new(0);
 
 impl RingReader {
     /// A reader of a ring in `memory`, mapped read-only, that can have `frames_max` frames out at once.
-    pub(super) fn new(
-        memory: &Memory,
-        geometry: Geometry,
-        frames_max: usize,
-        addressed: Option<Rank>,
-    ) -> RingReader {
+    pub(super) fn new(memory: &Memory, geometry: Geometry, frames_max: usize) -> RingReader {
         let stamps = Stamps::new(memory, geometry);
         let region = Region::ring(
             memory.clone(),
@@ -258,7 +219,7 @@ impl RingReader {
             },
         );
         let next = NonNull::from(stamps.word(0));
-        RingReader { next, position: 0, stamps, region, addressed }
+        RingReader { next, position: 0, stamps, region }
     }
 
     /// Whether something is there, or was when last looked at.
@@ -277,7 +238,7 @@ impl RingReader {
         sink: &mut impl FnMut(Received),
     ) -> Taken {
         let mut taken = Taken::default();
-        // What is skipped (void, or for others) costs turns too: a writer of nothing else must not keep the reader.
+        // What is skipped costs turns too: a writer of nothing else must not keep the reader.
         for _ in 0..budget.saturating_add(SKIPPED_FREE) {
             if taken.frames == budget {
                 break;
@@ -295,17 +256,6 @@ impl RingReader {
                         taken.rubbish = self.give_up();
                         break;
                     }
-                    match self.for_me(start) {
-                        Some(true) => {}
-                        Some(false) => {
-                            self.advance(extent as u64);
-                            continue;
-                        }
-                        None => {
-                            taken.rubbish = self.give_up();
-                            break;
-                        }
-                    }
                     let Ok(frame) = self.region.adopt(self.position, extent, start, end) else { break };
                     self.advance(extent as u64);
                     taken.frames += 1;
@@ -321,31 +271,6 @@ impl RingReader {
         taken
     }
 
-    /// Whether the entry is for this member; none if it says nothing sensible. Its content begins at `start`.
-    #[inline]
-    fn for_me(&self, start: usize) -> Option<bool> {
-        let Some(rank) = self.addressed else { return Some(true) };
-        let word = |offset: usize| {
-            // SAFETY: the entry, of at least `start` plus tailroom bytes, was checked to lie in the ring; `offset` is
-            // below `start`. Each word is read once.
-            let word = unsafe { self.stamps.base.as_ptr().add(self.stamps.at(self.position) + offset) };
-            // SAFETY: as above; aligned, as entries begin on lines and `offset` is a multiple of eight.
-            unsafe { AtomicU64::from_ptr(word.cast()) }.load(Ordering::Relaxed)
-        };
-        if start < RANKS_AT {
-            return None;
-        }
-        let tag = word(DESTINATION_AT);
-        match tag & 0xff {
-            DESTINATION_ALL => Some(true),
-            DESTINATION_ONE => Some(tag >> 8 == u64::from(rank.0)),
-            DESTINATION_SOME if start >= CONTROL_HEAD_BYTES => {
-                Some(word(RANKS_AT + rank.index() / 64 * 8) >> (rank.index() % 64) & 1 == 1)
-            }
-            _ => None,
-        }
-    }
-
     #[inline]
     fn bytes(&self) -> usize {
         self.stamps.mask as usize + 1
@@ -359,7 +284,7 @@ impl RingReader {
 
     /// Reads no further: what stands here was not written by a writer that keeps the rules.
     #[cold]
-    fn give_up(&mut self) -> u64 {
+    pub(super) fn give_up(&mut self) -> u64 {
         self.next = NonNull::from(&NOTHING);
         1
     }

@@ -1,7 +1,7 @@
 //! Segments: one file per (sender incarnation, view), written by its sender alone.
 //!
 //! ```text
-//! | header 512 B | a cursor line per member, 128 B each | control ring | cast ring |
+//! | header 512 B | two cursor lines per member, 128 B each | cast ring | a control lane per other member |
 //! ```
 //!
 //! All words are read and written as 64-bit atomics. The magic is written last: a segment without it is still being
@@ -27,7 +27,8 @@ use super::stamp::Generations;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sizes {
     pub(super) cast_bytes: usize,
-    pub(super) control_bytes: usize,
+    /// Of each control lane.
+    pub(super) lane_bytes: usize,
     /// Frames the writer may have out of its cast ring at once.
     pub(super) frames_max: usize,
 }
@@ -53,28 +54,31 @@ pub(super) enum Word {
     /// The seed of all stamps' generations.
     Generation,
     CastBytes,
-    ControlBytes,
+    LaneBytes,
     FramesMax,
     /// The owner has closed: nothing more will be published.
     Closed,
-    /// The owner may have written below these positions: on a line of its own.
+    /// The owner may have written casts below this position: on a line of its own.
     CastLimit = 24,
-    ControlLimit,
 }
 
-/// A member's cursor line, by index of its words.
+/// A member's cursor lines, by index of their words.
 #[derive(Clone, Copy)]
 pub(super) enum Cursor {
     /// Casts before this position have been handed to the endpoint.
     CastsRead = 0,
     /// Casts before this position are not held any more.
     CastsReleased,
-    /// Control entries before this position are not held any more.
-    ControlReleased,
+    /// Entries of the member's lane to the owner before this position are not held any more.
+    LaneReleased,
+    /// The owner may have written entries for the member below this position. The second line is seldom written.
+    LaneLimit = 8,
+    /// The owner does not wait for the member any more: what the member still reads of its rings may be overwritten.
+    Excluded,
 }
 
 const MAGIC: u64 = u64::from_le_bytes(*b"wadjetsh");
-const VERSION: u64 = 1;
+const VERSION: u64 = 2;
 const HEADER_BYTES: usize = 512;
 /// Two cache lines: neighbouring lines are fetched in pairs.
 const CURSORS_BYTES: usize = 128;
@@ -89,6 +93,7 @@ pub(super) struct Segment {
     memory: Memory,
     path: PathBuf,
     sizes: Sizes,
+    owner: Rank,
     members: usize,
     generation: u64,
 }
@@ -97,6 +102,7 @@ pub(super) struct Segment {
 pub(super) struct PeerSegment {
     memory: Memory,
     sizes: Sizes,
+    owner: Rank,
     members: usize,
     generation: u64,
 }
@@ -141,7 +147,8 @@ impl Segment {
         // in this crate truncates a segment.
         let memory = unsafe { Memory::shared_writable(&file, bytes)? };
         std::mem::forget(unlinked_on_error);
-        let segment = Segment { memory, path, sizes, members, generation: generation(view) };
+        let owner = view.rank();
+        let segment = Segment { memory, path, sizes, owner, members, generation: generation(view) };
         segment.write_header(view);
         Ok(segment)
     }
@@ -164,7 +171,7 @@ impl Segment {
         set(Word::BootLow, owner.boot_id.1);
         set(Word::Generation, self.generation);
         set(Word::CastBytes, self.sizes.cast_bytes as u64);
-        set(Word::ControlBytes, self.sizes.control_bytes as u64);
+        set(Word::LaneBytes, self.sizes.lane_bytes as u64);
         set(Word::FramesMax, self.sizes.frames_max as u64);
         self.word(Word::Magic).store(MAGIC, Ordering::Release);
     }
@@ -177,8 +184,9 @@ impl Segment {
         geometry_of_casts(self.members, self.sizes, self.generation)
     }
 
-    pub(super) fn control(&self) -> Geometry {
-        geometry_of_control(self.members, self.sizes, self.generation)
+    /// The lane to the member at `rank`.
+    pub(super) fn lane(&self, rank: Rank) -> Geometry {
+        geometry_of_lane(self.members, self.sizes, self.owner, rank, self.generation)
     }
 
     pub(super) fn word(&self, word: Word) -> &AtomicU64 {
@@ -188,6 +196,12 @@ impl Segment {
     /// A word of the line on which this member tells `rank` what it has read and released.
     pub(super) fn cursor(&self, rank: Rank, cursor: Cursor) -> &AtomicU64 {
         word_at(&self.memory, cursor_offset(rank, cursor))
+    }
+
+    /// Says, before anything is written there, below which position this member may write.
+    pub(super) fn set_limit(&self, word: &AtomicU64, limit: u64) {
+        word.store(limit, Ordering::Relaxed);
+        fence(Ordering::Release);
     }
 
     /// Says that nothing more will come, and takes the name away. Who has mapped the segment keeps it.
@@ -251,18 +265,18 @@ impl PeerSegment {
         if identity.iter().any(|(word, value)| get(*word) != *value) {
             return Err("a segment of another view; members do not agree on this one");
         }
-        let (cast, control, frames) = (get(Word::CastBytes), get(Word::ControlBytes), get(Word::FramesMax));
+        let (cast, lane, frames) = (get(Word::CastBytes), get(Word::LaneBytes), get(Word::FramesMax));
         let ring = |bytes: u64| bytes.is_power_of_two() && RING_BYTES.contains(&bytes);
-        if !ring(cast) || !ring(control) || !frames.is_power_of_two() || frames > FRAMES_MAX as u64 {
+        if !ring(cast) || !ring(lane) || !frames.is_power_of_two() || frames > FRAMES_MAX as u64 {
             return Err("a segment with impossible sizes; its owner must start anew");
         }
         let sizes =
-            Sizes { cast_bytes: cast as usize, control_bytes: control as usize, frames_max: frames as usize };
+            Sizes { cast_bytes: cast as usize, lane_bytes: lane as usize, frames_max: frames as usize };
         if total_bytes(view.size(), sizes) > memory.bytes() {
             return Err("a segment shorter than its header says; its owner must start anew");
         }
         let generation = get(Word::Generation);
-        Ok(Attach::Ready(PeerSegment { memory, sizes, members: view.size(), generation }))
+        Ok(Attach::Ready(PeerSegment { memory, sizes, owner: rank, members: view.size(), generation }))
     }
 
     pub(super) fn memory(&self) -> &Memory {
@@ -277,8 +291,9 @@ impl PeerSegment {
         geometry_of_casts(self.members, self.sizes, self.generation)
     }
 
-    pub(super) fn control(&self) -> Geometry {
-        geometry_of_control(self.members, self.sizes, self.generation)
+    /// The lane to the member at `rank`.
+    pub(super) fn lane(&self, rank: Rank) -> Geometry {
+        geometry_of_lane(self.members, self.sizes, self.owner, rank, self.generation)
     }
 
     pub(super) fn word(&self, word: Word) -> &AtomicU64 {
@@ -394,16 +409,21 @@ fn cursor_offset(rank: Rank, cursor: Cursor) -> usize {
     HEADER_BYTES + rank.index() * CURSORS_BYTES + cursor as usize * 8
 }
 
-fn control_at(members: usize) -> usize {
+fn casts_at(members: usize) -> usize {
     (HEADER_BYTES + members * CURSORS_BYTES).next_multiple_of(PAGE_BYTES)
 }
 
-fn geometry_of_control(members: usize, sizes: Sizes, generation: u64) -> Geometry {
-    geometry(control_at(members), sizes.control_bytes, generation)
+fn geometry_of_casts(members: usize, sizes: Sizes, generation: u64) -> Geometry {
+    geometry(casts_at(members), sizes.cast_bytes, generation)
 }
 
-fn geometry_of_casts(members: usize, sizes: Sizes, generation: u64) -> Geometry {
-    geometry(control_at(members) + sizes.control_bytes, sizes.cast_bytes, generation)
+/// Nobody has a lane to itself.
+fn geometry_of_lane(members: usize, sizes: Sizes, owner: Rank, reader: Rank, generation: u64) -> Geometry {
+    assert!(owner != reader && reader.index() < members, "a lane leads to another member of the view");
+    let index = reader.index() - usize::from(reader > owner);
+    let offset = casts_at(members) + sizes.cast_bytes + index * sizes.lane_bytes;
+    // Lanes have numbers of their own: what was written for one member is not valid in the lane of another.
+    geometry(offset, sizes.lane_bytes, generation + 1 + index as u64)
 }
 
 fn geometry(offset: usize, bytes: usize, generation: u64) -> Geometry {
@@ -413,5 +433,7 @@ fn geometry(offset: usize, bytes: usize, generation: u64) -> Geometry {
 }
 
 fn total_bytes(members: usize, sizes: Sizes) -> usize {
-    control_at(members) + sizes.control_bytes + sizes.cast_bytes
+    let lanes = (members - 1).checked_mul(sizes.lane_bytes);
+    let sum = lanes.and_then(|lanes| lanes.checked_add(casts_at(members))?.checked_add(sizes.cast_bytes));
+    sum.unwrap_or(usize::MAX)
 }

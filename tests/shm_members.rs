@@ -1,0 +1,548 @@
+//! The shared-memory transport, from outside: members that come late, stop, go and die, hostile and full segments, and
+//! processes of their own.
+#![cfg(target_os = "linux")]
+
+#[path = "common/shm.rs"]
+mod ends;
+
+use std::fs::{self, OpenOptions};
+use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use ends::{End, PATIENCE, number, numbered, payload, segment_of, small, unique, view};
+use wadjet::id::{Incarnation, Rank};
+use wadjet::transport::shm::ShmOptions;
+use wadjet::transport::{ChannelOptions, Destination, Transport, TransportError};
+use wadjet::view::LocalView;
+
+// ---- coming and going ----
+
+#[test]
+fn a_late_member_gets_what_was_cast_before_it_opened() {
+    let group = unique("late");
+    let options = ChannelOptions { cast_frames: 1024, ..small() };
+    let shm = ShmOptions::default();
+    let mut one = End::open_with(&group, 3, 1, &options, &shm).unwrap();
+    let mut two = End::open_with(&group, 3, 2, &options, &shm).unwrap();
+    one.find(1);
+    two.find(1);
+    for number in 0..1000_u64 {
+        one.cast(&numbered(number)).unwrap();
+        assert_eq!(two.receive(4).len(), 1, "those that are there do not wait");
+        one.shm.reap();
+    }
+    let mut three = End::open_with(&group, 3, 3, &options, &shm).unwrap();
+    three.find(2);
+    let got: Vec<u64> = three.receive(2000).iter().map(|r| number(payload(r))).collect();
+    assert_eq!(got, (0..1000).collect::<Vec<_>>());
+    one.find(2);
+    two.receive(1);
+    three.receive(1);
+    // Now that all have released it, the ring goes round.
+    for number in 1000..3000_u64 {
+        one.cast_patiently(&numbered(number));
+        assert_eq!((two.receive(4).len(), three.receive(4).len()), (1, 1));
+        two.receive(1);
+        three.receive(1);
+    }
+}
+
+#[test]
+fn an_incarnation_is_used_once_in_a_view_until_it_is_closed() {
+    let group = unique("twice");
+    let mut end = End::open(&group, 2, 1);
+    let path = end.segment(&group, 1);
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    let error = End::open_with(&group, 2, 1, &small(), &ShmOptions::default()).err().unwrap();
+    assert!(matches!(&error, TransportError::IncarnationInUse(what) if what.contains("wadjet-")), "{error}");
+    assert!(error.to_string().contains("new incarnation"));
+    assert!(path.exists(), "the refusal does not touch the segment that is there");
+    end.shm.close(end.channel.id);
+    assert!(!path.exists());
+    let again = End::open(&group, 2, 1);
+    drop(again);
+    assert!(!path.exists(), "dropping the transport closes its channels");
+}
+
+#[test]
+fn a_closed_member_holds_nobody_up_and_what_it_cast_can_still_be_read() {
+    let (mut one, mut two) = End::pair();
+    for number in 0..10_u64 {
+        two.cast(&numbered(number)).unwrap();
+    }
+    two.shm.close(two.channel.id);
+    let got: Vec<u64> = one.receive(64).iter().map(|r| number(payload(r))).collect();
+    assert_eq!(got, (0..10).collect::<Vec<_>>());
+    for number in 0..1_000_u64 {
+        one.cast_patiently(&numbered(number));
+    }
+    let frame = two.take(b"late").unwrap();
+    assert!(two.submit(Destination::All, frame), "a closed channel swallows and counts");
+    assert_eq!(two.shm.counters().dropped, 1);
+    assert!(one.receive(1).is_empty());
+}
+
+#[test]
+fn frames_held_over_a_close_stay_whole() {
+    let (mut one, mut two) = End::pair();
+    one.cast(&numbered(1)).unwrap();
+    let held = two.receive(1);
+    two.shm.close(two.channel.id);
+    let mut sent = 0;
+    while one.cast(&numbered(7)).is_ok() {
+        sent += 1;
+        one.shm.reap();
+        assert!(sent < 10_000, "what is held is not overwritten");
+    }
+    assert_eq!(number(payload(&held[0])), 1);
+    drop(held);
+    two.shm.reap();
+    for _ in 0..1_000 {
+        one.cast_patiently(&numbered(7));
+    }
+}
+
+#[test]
+fn channels_of_two_views_do_not_mix() {
+    let group = unique("views");
+    let second = |own: u64| {
+        let mut view = view(&group, 2, own).view().clone();
+        view.id.counter = 2;
+        LocalView::new(view, Incarnation(own)).unwrap()
+    };
+    let (mut one, mut two) = (End::open(&group, 2, 1), End::open(&group, 2, 2));
+    let next_one = one.shm.open(&second(1), &small()).unwrap();
+    let next_two = two.shm.open(&second(2), &small()).unwrap();
+    one.until(|end| end.shm.peers(next_one.id) == 1 && end.shm.peers(end.channel.id) == 1);
+    two.until(|end| end.shm.peers(next_two.id) == 1 && end.shm.peers(end.channel.id) == 1);
+    one.cast(b"old").unwrap();
+    let old = std::mem::replace(&mut one.channel, next_one);
+    one.cast(b"new").unwrap();
+    let got: Vec<_> = two.receive(8).iter().map(|r| (r.channel, payload(r).to_vec())).collect();
+    assert_eq!(got, [(two.channel.id, b"old".to_vec()), (next_two.id, b"new".to_vec())]);
+    one.shm.close(old.id);
+    assert_eq!(one.shm.peers(old.id), 0);
+    one.cast(b"still").unwrap();
+    assert_eq!(two.receive_payloads(), [b"still"]);
+}
+
+#[test]
+fn a_wait_ends_when_a_frame_is_there_or_the_time_is_over() {
+    let (mut one, mut two) = End::pair();
+    let start = Instant::now();
+    two.shm.wait(Duration::from_millis(3));
+    assert!(start.elapsed() >= Duration::from_millis(3));
+    one.cast(b"there").unwrap();
+    let start = Instant::now();
+    two.shm.wait(PATIENCE);
+    assert!(start.elapsed() < PATIENCE / 2);
+    assert_eq!(two.receive_payloads(), [b"there"]);
+}
+
+// ---- those that stop ----
+
+/// More rounds than any lane has entries.
+const ROUNDS: u64 = 200_000;
+
+fn control_patiently(end: &mut End, to: Destination, payload: &[u8]) {
+    end.until(|end| end.control(to, payload));
+}
+
+#[test]
+fn sends_and_control_messages_go_on_for_ever_while_one_member_reads_nothing() {
+    let mut ends = End::group(3);
+    for round in 0..ROUNDS {
+        let bytes = round.to_le_bytes();
+        // What is for all is for the one that has stopped, too.
+        control_patiently(&mut ends[0], Destination::One(Rank(1)), &bytes);
+        control_patiently(&mut ends[0], Destination::All, &bytes);
+        control_patiently(&mut ends[1], Destination::One(Rank(0)), &bytes);
+        assert_eq!(ends[1].receive_payloads(), [bytes, bytes]);
+        assert_eq!(ends[0].receive_payloads(), [bytes]);
+    }
+    assert!(ends[0].shm.counters().dropped > 0, "what the stopped member will miss is counted");
+    assert_eq!(ends[1].shm.counters().dropped, 0, "and only at those who write to it");
+    ends[0].channel.control.take(0).unwrap();
+    assert!(ends.iter().all(|end| end.channel.control.usage().lent == 0), "every frame comes back");
+    // It goes on: what it finds is whole and without a gap from the beginning, and what is sent now reaches it.
+    let rounds = |got: Vec<Vec<u8>>| -> Vec<u64> {
+        got.iter().map(|bytes| u64::from_le_bytes(bytes[..].try_into().unwrap())).collect()
+    };
+    let mut found = Vec::new();
+    while let got @ [_, ..] = &rounds(ends[2].receive_payloads())[..] {
+        found.extend_from_slice(got);
+    }
+    assert!(found.len() > 8 && found.iter().enumerate().all(|(at, round)| *round == at as u64));
+    ends[2].receive(1);
+    control_patiently(&mut ends[0], Destination::All, &ROUNDS.to_le_bytes());
+    assert_eq!(rounds(ends[2].receive_payloads()), [ROUNDS]);
+    assert_eq!(ends[2].shm.counters().dropped, 0);
+}
+
+#[test]
+fn a_member_that_never_opens_does_not_hold_up_sends_either() {
+    let group = unique("absent");
+    let (mut one, mut two) = (End::open(&group, 3, 1), End::open(&group, 3, 2));
+    one.find(1);
+    two.find(1);
+    for round in 0..ROUNDS / 10 {
+        control_patiently(&mut one, Destination::All, &round.to_le_bytes());
+        assert_eq!(two.receive_payloads(), [round.to_le_bytes()]);
+    }
+}
+
+#[test]
+fn an_excluded_member_is_waited_for_no_more_and_reads_no_further_and_is_not_read_from() {
+    let mut ends = End::group(3);
+    let id = ends[0].channel.id;
+    ends[2].cast(b"before").unwrap();
+    let before = ends[0].receive(8);
+    let mut sent = 0;
+    while ends[0].cast(&numbered(sent)).is_ok() {
+        sent += 1;
+        ends[0].shm.reap();
+        ends[1].receive(64);
+    }
+    let held = ends[2].receive(2);
+    assert!(held.len() == 2 && ends[2].shm.intact(held[0].channel, &held[0].frame));
+    assert!(ends[0].shm.busy(id), "one has not read all");
+    ends[0].shm.exclude(id, Rank(2));
+    let other = ends[1].channel.id;
+    ends[1].shm.exclude(other, Rank(2));
+    ends[2].cast(b"after").unwrap();
+    assert!(ends[2].control(Destination::All, b"after"));
+    let ring = ends[0].channel.casts.memory().bytes() as u64;
+    for number in 0..5_000 {
+        ends[0].cast_patiently(&numbered(number));
+        control_patiently(&mut ends[0], Destination::All, &numbered(number));
+        assert_eq!(ends[1].receive_payloads(), [numbered(number), numbered(number)]);
+        assert!(ends[0].receive(8).is_empty(), "nothing of the excluded member is read");
+    }
+    assert!(ends[0].take(b"").unwrap().position() > 8 * ring, "the ring goes round");
+    ends[1].receive(1);
+    ends[1].shm.reap();
+    ends[0].shm.reap();
+    assert!(!ends[0].shm.busy(id), "nobody but the excluded member is behind");
+    assert_eq!(ends[0].shm.counters().dropped, 0, "what does not go to it is not lost");
+    // What was handed over before is still there; what it was sent is not to be believed any more.
+    assert!(payload(&before[0]) == b"before" && ends[0].shm.intact(id, &before[0].frame));
+    assert!(!ends[2].shm.intact(held[0].channel, &held[0].frame), "overwritten, and known to be");
+    assert!(ends[2].receive(64).is_empty(), "it does not read what was overwritten");
+    assert_eq!(ends[2].shm.counters().dropped, 0);
+    drop((before, held));
+    for end in &mut ends {
+        end.shm.reap();
+        assert_eq!(end.shm.frames_held(), 0);
+        assert_eq!((end.channel.casts.usage().lent, end.channel.control.usage().lent), (0, 0));
+    }
+}
+
+#[test]
+fn a_member_that_never_opened_can_be_excluded() {
+    let group = unique("absent");
+    let (mut one, mut two) = (End::open(&group, 3, 1), End::open(&group, 3, 2));
+    one.find(1);
+    two.find(1);
+    one.shm.exclude(one.channel.id, Rank(2));
+    for number in 0..2_000 {
+        one.cast_patiently(&numbered(number));
+        assert_eq!(two.receive_payloads(), [numbered(number)]);
+    }
+    // When it opens after all, nobody takes notice.
+    let mut three = End::open(&group, 3, 3);
+    three.find(2);
+    three.cast(b"too late").unwrap();
+    for _ in 0..2_000 {
+        assert!(one.receive(1).is_empty());
+    }
+    assert_eq!(one.shm.peers(one.channel.id), 1);
+}
+
+#[test]
+fn nonsense_exclusions_change_nothing() {
+    let (mut one, mut two) = End::pair();
+    for rank in [0, 2, 77] {
+        one.shm.exclude(one.channel.id, Rank(rank));
+    }
+    one.shm.exclude(wadjet::transport::ChannelId(77), Rank(1));
+    for number in 0..500 {
+        one.cast_patiently(&numbered(number));
+        assert_eq!(two.receive_payloads(), [numbered(number)]);
+    }
+}
+
+#[test]
+fn frames_of_a_closed_channel_and_of_an_excluded_member_can_still_be_asked_about() {
+    let mut ends = End::group(3);
+    ends[1].cast(&numbered(1)).unwrap();
+    assert!(ends[2].control(Destination::All, &numbered(2)));
+    let held = ends[0].receive(8);
+    assert_eq!(held.len(), 2);
+    let id = ends[0].channel.id;
+    ends[0].shm.exclude(id, Rank(2));
+    ends[0].shm.close(id);
+    ends[0].shm.reap();
+    assert!(held.iter().all(|received| ends[0].shm.intact(id, &received.frame)));
+    let own = ends[0].take(b"own").unwrap();
+    assert!(!ends[0].shm.intact(id, &own), "not a received frame");
+    assert!(!ends[1].shm.intact(ends[1].channel.id, &held[0].frame), "a frame of somebody else");
+}
+
+// ---- bad input ----
+
+/// Where casts and lanes begin in a segment of a few members, as documented in the transport's source.
+fn ring_offsets(path: &Path) -> (u64, u64) {
+    let file = fs::File::open(path).unwrap();
+    let mut bytes = [0; 8];
+    file.read_exact_at(&mut bytes, 14 * 8).unwrap();
+    (4096, 4096 + u64::from_le_bytes(bytes))
+}
+
+/// The members of a pair, and a function that writes a word over the ring of the first.
+fn hostile() -> (End, End, impl Fn(bool, u64, u64)) {
+    let group = unique("hostile");
+    let (mut one, mut two) = (End::open(&group, 2, 1), End::open(&group, 2, 2));
+    one.find(1);
+    two.find(1);
+    let path = one.segment(&group, 1);
+    let (casts, lane) = ring_offsets(&path);
+    let file = OpenOptions::new().write(true).open(path).unwrap();
+    let write = move |in_casts: bool, at: u64, word: u64| {
+        let base = if in_casts { casts } else { lane };
+        file.write_all_at(&word.to_le_bytes(), base + at).unwrap();
+    };
+    (one, two, write)
+}
+
+#[test]
+fn rubbish_in_a_stamp_stops_that_ring_only_and_is_counted_once() {
+    let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut words: Vec<u64> = vec![1, u64::MAX, 1 << 62, 2 << 62, 3 << 62, 0x4000_0000_0000_0000 | 64];
+    words.extend((0..200).map(|_| {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        seed
+    }));
+    for word in words {
+        let (mut one, mut two, write) = hostile();
+        write(true, 0, word);
+        assert!(two.receive(64).is_empty(), "{word:x}");
+        two.receive(64);
+        assert_eq!(two.shm.counters().dropped, 1, "{word:x}");
+        assert!(one.control(Destination::All, b"the other ring goes on"));
+        assert_eq!(two.receive(64).len(), 1);
+        two.cast(b"and so does the other way").unwrap();
+        assert_eq!(one.receive(64).len(), 1);
+    }
+}
+
+#[test]
+fn rubbish_with_a_valid_generation_does_not_lead_out_of_the_ring() {
+    // A true stamp says the generation; lengths, offsets and kinds behind it are turned about.
+    let genuine = {
+        let group = unique("genuine");
+        let mut one = End::open(&group, 2, 1);
+        one.cast(b"x").unwrap();
+        let path = one.segment(&group, 1);
+        let mut bytes = [0; 8];
+        fs::File::open(&path).unwrap().read_exact_at(&mut bytes, ring_offsets(&path).0).unwrap();
+        (group, one, u64::from_le_bytes(bytes))
+    };
+    let (group, mut one, stamp) = genuine;
+    let path = one.segment(&group, 1);
+    let (casts, lanes) = ring_offsets(&path);
+    let file = OpenOptions::new().write(true).open(&path).unwrap();
+    let generation = stamp & (((1 << 28) - 1) << 34);
+    let frame = |start: u64, length: u64| 1 << 62 | generation | start << 22 | length;
+    let void = |lines: u64| 2 << 62 | generation | lines;
+    let ring = lanes - casts;
+    for word in [
+        frame(8, (1 << 22) - 1),
+        frame(4095, (1 << 22) - 1),
+        frame(4095, ring - 4096),
+        frame(0, 8),
+        frame(7, 8),
+        void(0),
+        void((1 << 34) - 1),
+        void(ring / 64 + 1),
+    ] {
+        file.write_all_at(&word.to_le_bytes(), casts).unwrap();
+        let mut two = End::open(&group, 2, 2);
+        two.find(1);
+        assert!(two.receive(64).is_empty(), "{word:x}");
+        assert_eq!(two.shm.counters().dropped, 1, "{word:x}");
+    }
+    // A ring full of voids that lead in a circle does not keep a reader.
+    for line in 0..ring / 64 {
+        file.write_all_at(&void(1).to_le_bytes(), casts + line * 64).unwrap();
+    }
+    let mut two = End::open(&group, 2, 2);
+    two.find(1);
+    for _ in 0..100 {
+        assert!(two.receive(64).is_empty());
+    }
+    one.shm.reap();
+    assert!(one.shm.counters().dropped == 0);
+}
+
+#[test]
+fn rubbish_in_a_lane_stops_that_lane_only() {
+    let (mut one, mut two, write) = hostile();
+    assert!(one.control(Destination::All, b"to be spoilt"));
+    write(false, 0, 1 << 62 | 7);
+    assert!(two.receive(64).is_empty());
+    assert_eq!(two.shm.counters().dropped, 1);
+    one.cast(b"casts go on").unwrap();
+    assert_eq!(two.receive_payloads(), [b"casts go on"]);
+}
+
+#[test]
+fn rubbish_cursors_do_not_break_the_writer() {
+    let group = unique("cursors");
+    let (mut one, mut two) = (End::open(&group, 2, 1), End::open(&group, 2, 2));
+    one.find(1);
+    two.find(1);
+    let file = OpenOptions::new().write(true).open(two.segment(&group, 2)).unwrap();
+    for word in [u64::MAX, 3, u64::MAX / 2, 1 << 63, 0] {
+        for index in 0..3 {
+            file.write_all_at(&u64::to_le_bytes(word), 512 + index * 8).unwrap();
+        }
+        for number in 0..200 {
+            one.shm.reap();
+            one.shm.busy(one.channel.id);
+            let _ = one.cast(&numbered(number));
+            one.control(Destination::All, b"control");
+        }
+    }
+    assert!(one.channel.casts.usage().lent == 0);
+}
+
+#[test]
+fn a_foreign_file_under_a_peers_name_is_refused_in_words() {
+    let group = unique("foreign");
+    let mut one = End::open(&group, 2, 1);
+    let path = one.segment(&group, 2);
+    fs::write(&path, vec![0x55; 8192]).unwrap();
+    one.until(|end| !end.shm.caps().notes.is_empty());
+    assert!(one.shm.caps().notes[0].contains("not a segment"), "{:?}", one.shm.caps().notes);
+    assert_eq!(one.shm.counters().dropped, 1);
+    fs::remove_file(&path).unwrap();
+    let _two = End::open(&group, 2, 2);
+    one.find(1);
+}
+
+#[test]
+fn more_than_the_file_system_holds_is_refused_at_open_and_leaves_nothing() {
+    let group = unique("huge");
+    let options = ChannelOptions { cast_frames: 1 << 24, frame_bytes: 1 << 20, ..small() };
+    let error = End::open_with(&group, 2, 1, &options, &ShmOptions::default()).err().unwrap();
+    let TransportError::NoSpace { remedy, bytes, .. } = &error else { panic!("{error}") };
+    assert!(remedy.contains("remount") && *bytes > 1 << 40, "{error}");
+    assert!(!segment_of(Path::new("/dev/shm"), &view(&group, 2, 1), 1).exists());
+    let missing = ShmOptions { directory: "/nowhere/at/all".into() };
+    let error = End::open_with(&group, 2, 1, &small(), &missing).err().unwrap();
+    assert!(error.to_string().contains("/nowhere/at/all"), "{error}");
+}
+
+// ---- processes ----
+
+const ROLE: &str = "WADJET_TEST_SHM_ROLE";
+
+/// This test binary again, in a process of its own, running `another_process` in a role.
+fn process(role: &str) -> Child {
+    Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "another_process", "--nocapture"])
+        .env(ROLE, role)
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+/// Does something only in a process started by another test.
+#[test]
+fn another_process() {
+    let Ok(role) = std::env::var(ROLE) else { return };
+    let words: Vec<&str> = role.split(' ').collect();
+    match words[..] {
+        ["echo", group, count] => echo(group, count.parse().unwrap()),
+        ["full", directory] => full(Path::new(directory)),
+        _ => panic!("no such role: {role}"),
+    }
+}
+
+/// Casts back what the first member casts, then waits until it goes.
+fn echo(group: &str, count: u64) {
+    let mut end = End::open(group, 2, 2);
+    let mut next = 0;
+    end.until(|end| {
+        for received in end.receive(16) {
+            assert_eq!(number(payload(&received)), next);
+            end.cast_patiently(payload(&received));
+            next += 1;
+        }
+        next == count
+    });
+    end.until(|end| !end.receive(1).is_empty());
+}
+
+#[test]
+fn two_processes_cast_to_each_other_without_loss() {
+    const FRAMES: u64 = 50_000;
+    let group = unique("processes");
+    let mut child = process(&format!("echo {group} {FRAMES}"));
+    let mut end = End::open(&group, 2, 1);
+    let (mut sent, mut back) = (0, 0);
+    end.until(|end| {
+        // A window, so that both rings run full now and then but never both for good.
+        while sent < FRAMES && sent - back < 12 && end.cast(&numbered(sent)).is_ok() {
+            sent += 1;
+        }
+        for received in end.receive(16) {
+            assert_eq!(number(payload(&received)), back);
+            back += 1;
+        }
+        back == FRAMES
+    });
+    end.cast_patiently(b"done");
+    assert!(child.wait().unwrap().success());
+    assert_eq!(end.shm.counters().dropped, 0);
+}
+
+fn full(directory: &Path) {
+    let options = ChannelOptions { cast_frames: 4096, ..small() };
+    let shm = ShmOptions { directory: directory.into() };
+    let error = End::open_with("full", 2, 1, &options, &shm).err().unwrap();
+    let TransportError::NoSpace { remedy, .. } = &error else { panic!("{error}") };
+    assert!(remedy.contains(&directory.display().to_string()), "{error}");
+    assert_eq!(fs::read_dir(directory).unwrap().count(), 0, "nothing half made is left");
+    // What fits can be opened there afterwards.
+    let fits = ChannelOptions { cast_frames: 4, frame_bytes: 64, ..small() };
+    End::open_with("full", 2, 1, &fits, &shm).unwrap();
+}
+
+#[test]
+fn a_full_file_system_is_an_error_with_a_remedy_and_not_a_signal() {
+    // A small tmpfs needs a mount namespace of its own; who may not make one has tested
+    // `more_than_the_file_system_holds_is_refused_at_open_and_leaves_nothing`.
+    let directory = std::env::temp_dir().join(unique("wadjet-full"));
+    fs::create_dir(&directory).unwrap();
+    let executable = std::env::current_exe().unwrap();
+    let script =
+        "mount -t tmpfs -o size=256k tmpfs \"$1\" && exec \"$2\" --exact another_process --nocapture";
+    let output = Command::new("unshare")
+        .args(["--mount", "sh", "-c", script, "sh"])
+        .args([&directory, &executable])
+        .env(ROLE, format!("full {}", directory.display()))
+        .output();
+    fs::remove_dir(&directory).unwrap();
+    let output = output.expect("unshare is part of util-linux");
+    let text = String::from_utf8_lossy(&output.stderr);
+    let refused = ["unshare failed", "Operation not permitted", "permission denied"];
+    if !output.status.success() && refused.iter().any(|words| text.contains(words)) {
+        return;
+    }
+    assert!(output.status.success(), "{text} {}", String::from_utf8_lossy(&output.stdout));
+}
