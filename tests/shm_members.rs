@@ -6,16 +6,16 @@
 mod ends;
 
 use std::fs::{self, OpenOptions};
-use std::os::unix::fs::{FileExt, PermissionsExt};
-use std::path::Path;
+use std::os::unix::fs::{FileExt, FileTypeExt, PermissionsExt};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use ends::{End, PATIENCE, number, numbered, payload, segment_of, small, unique, view};
-use wadjet::id::{Incarnation, Rank};
-use wadjet::transport::shm::ShmOptions;
-use wadjet::transport::{ChannelOptions, Destination, Transport, TransportError};
-use wadjet::view::LocalView;
+use wadjet::id::{GroupId, Incarnation, Rank, RankSet};
+use wadjet::transport::shm::{Shm, ShmOptions};
+use wadjet::transport::{ChannelOptions, Destination, Outside, Transport, TransportError};
+use wadjet::view::{Address, LocalView};
 
 // ---- coming and going ----
 
@@ -290,6 +290,120 @@ fn frames_of_a_closed_channel_and_of_an_excluded_member_can_still_be_asked_about
     assert!(!ends[1].shm.intact(ends[1].channel.id, &held[0].frame), "a frame of somebody else");
 }
 
+// ---- outside any view ----
+
+fn socket_of(group: &str, address: &str) -> PathBuf {
+    Path::new("/dev/shm").join(format!("wadjet-{}-at-{address}", GroupId::named(group)))
+}
+
+fn bound(group: &str, address: &str) -> Result<Shm, TransportError> {
+    let mut shm = Shm::new(ShmOptions::default());
+    shm.bind(GroupId::named(group), &Address(address.into()))?;
+    Ok(shm)
+}
+
+#[test]
+fn a_socket_is_this_users_alone_and_goes_with_its_owner() {
+    let group = &unique("private");
+    let shm = bound(group, "here").unwrap();
+    let path = socket_of(group, "here");
+    let data = fs::symlink_metadata(&path).unwrap();
+    assert!(data.file_type().is_socket());
+    assert_eq!(data.permissions().mode() & 0o777, 0o600);
+    drop(shm);
+    assert!(!path.exists());
+}
+
+#[test]
+fn something_else_under_a_sockets_name_is_not_removed() {
+    let group = &unique("file");
+    let path = socket_of(group, "here");
+    fs::write(&path, b"precious").unwrap();
+    assert!(matches!(bound(group, "here"), Err(TransportError::AddressInUse(_))));
+    let mut shm = bound(group, "there").unwrap();
+    shm.send_outside(GroupId::named(group), &Outside::Discover, b"hello");
+    shm.send_outside(GroupId::named(group), &Outside::To(Address("here".into())), b"hello");
+    assert_eq!(fs::read(&path).unwrap(), b"precious");
+    fs::remove_file(&path).unwrap();
+}
+
+#[test]
+fn an_address_of_any_length_is_bound_and_one_too_deep_is_refused_in_words() {
+    let group = &unique("names");
+    for address in ["../../etc/passwd", "a b/c", "", &"long".repeat(300)] {
+        let mut shm = bound(group, address).unwrap();
+        let to = Outside::To(Address(address.into()));
+        shm.send_outside(GroupId::named(group), &to, b"to myself");
+        let mut got = 0;
+        let start = Instant::now();
+        while got == 0 && start.elapsed() < PATIENCE {
+            shm.receive(1, &mut |received| got += usize::from(received.bytes() == b"to myself"));
+        }
+        assert_eq!(got, 1, "{address}");
+    }
+    let mut deep = Shm::new(ShmOptions { directory: Path::new("/dev/shm").join("d".repeat(100)) });
+    let error = deep.bind(GroupId::named(group), &Address("here".into())).unwrap_err();
+    assert!(error.to_string().contains("shorter"), "{error}");
+}
+
+#[test]
+fn a_spinning_member_looks_at_its_socket_often_enough_and_not_more() {
+    let group = &unique("spin");
+    let mut shm = bound(group, "here").unwrap();
+    let mut other = Shm::new(ShmOptions::default());
+    let start = Instant::now();
+    let before = shm.counters().system_calls;
+    while start.elapsed() < Duration::from_millis(20) {
+        (0..100).for_each(|_| {
+            shm.receive(64, &mut |_| panic!("nothing was sent"));
+        });
+    }
+    let looks = shm.counters().system_calls - before;
+    let most = start.elapsed().as_micros() as u64 / 50 + 1;
+    assert!((1..=most).contains(&looks), "{looks} looks, at most {most}");
+    let to = Outside::To(Address("here".into()));
+    let fastest = (0..200).map(|_| {
+        other.send_outside(GroupId::named(group), &to, b"letter");
+        let sent = Instant::now();
+        while shm.receive(64, &mut |_| {}) == 0 {
+            assert!(sent.elapsed() < PATIENCE);
+        }
+        sent.elapsed()
+    });
+    // The fastest half: the machine takes a thread away now and then.
+    let mut times: Vec<Duration> = fastest.collect();
+    times.sort();
+    assert!(times[100] < Duration::from_micros(300), "{:?}", times[100]);
+}
+
+#[test]
+fn letters_that_are_held_stay_whole_and_the_rest_waits() {
+    let group = &unique("held");
+    let mut shm = bound(group, "here").unwrap();
+    let mut other = Shm::new(ShmOptions::default());
+    let to = Outside::To(Address("here".into()));
+    let mut held = Vec::new();
+    let start = Instant::now();
+    let mut sent = 0_u32;
+    while held.len() < 64 && start.elapsed() < PATIENCE {
+        other.send_outside(GroupId::named(group), &to, &sent.to_le_bytes());
+        sent += 1;
+        let count = held.len();
+        while held.len() == count {
+            shm.receive(64, &mut |received| held.push(received));
+        }
+    }
+    other.send_outside(GroupId::named(group), &to, b"waits");
+    (0..10_000).for_each(|_| assert_eq!(shm.receive(64, &mut |_| {}), 0));
+    shm.wait(Duration::from_millis(1));
+    assert!((0..64_u32).zip(&held).all(|(at, letter)| letter.bytes() == at.to_le_bytes()));
+    assert_eq!(shm.frames_held(), 64);
+    held.pop();
+    while shm.receive(64, &mut |received| assert_eq!(received.bytes(), b"waits")) == 0 {
+        assert!(start.elapsed() < PATIENCE);
+    }
+}
+
 // ---- bad input ----
 
 /// Where casts and lanes begin in a segment of a few members, as documented in the transport's source.
@@ -469,6 +583,7 @@ fn another_process() {
     match words[..] {
         ["echo", group, count] => echo(group, count.parse().unwrap()),
         ["full", directory] => full(Path::new(directory)),
+        ["sit", group] => sit(group),
         _ => panic!("no such role: {role}"),
     }
 }
@@ -509,6 +624,89 @@ fn two_processes_cast_to_each_other_without_loss() {
     end.cast_patiently(b"done");
     assert!(child.wait().unwrap().success());
     assert_eq!(end.shm.counters().dropped, 0);
+}
+
+/// Is reachable, casts once, and stays until it is ended.
+fn sit(group: &str) {
+    let mut end = End::open(group, 2, 2);
+    end.shm.bind(GroupId::named(group), &Address("m2".into())).unwrap();
+    end.cast(b"here I am").unwrap();
+    let start = Instant::now();
+    while start.elapsed() < PATIENCE {
+        end.receive(16);
+        end.shm.wait(Duration::from_millis(10));
+    }
+}
+
+/// A process of its own that has opened its channel, and the member here that has heard of it.
+fn sitting(group: &str) -> (Child, End) {
+    let child = process(&format!("sit {group}"));
+    let mut end = End::open(group, 2, 1);
+    end.until(|end| end.receive(1).len() == 1);
+    (child, end)
+}
+
+fn signal(child: &Child, name: &str) {
+    let sent = Command::new("kill").args([name, &child.id().to_string()]).status().unwrap();
+    assert!(sent.success());
+}
+
+#[test]
+fn what_a_killed_process_leaves_is_recognised_and_removed() {
+    let group = &unique("killed");
+    let (mut child, mut end) = sitting(group);
+    let id = end.channel.id;
+    assert!(end.shm.gone(id).is_empty());
+    child.kill().unwrap();
+    // Not waited for yet, the process is still in the list of processes.
+    end.until(|end| end.shm.gone(id) == RankSet::one(Rank(1)));
+    child.wait().unwrap();
+    assert!(!end.segment(group, 2).exists(), "who recognises it removes its segment");
+    assert!(socket_of(group, "m2").exists());
+    end.shm.send_outside(GroupId::named(group), &Outside::Discover, b"anybody?");
+    assert!(!socket_of(group, "m2").exists(), "and its socket, where nobody answers");
+    drop(end);
+
+    let (mut child, end) = sitting(group);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(end.segment(group, 2).exists() && socket_of(group, "m2").exists());
+    // Whoever comes next to the address finds nobody there, and clears up.
+    let next = bound(group, "m2").unwrap();
+    assert!(!end.segment(group, 2).exists());
+    assert!(end.segment(group, 1).exists(), "what belongs to the living stays");
+    drop((next, end));
+    let left = fs::read_dir("/dev/shm").unwrap().flatten();
+    let name = GroupId::named(group).to_string();
+    assert_eq!(left.filter(|entry| entry.file_name().to_string_lossy().contains(&name)).count(), 0);
+}
+
+#[test]
+fn a_stopped_process_has_not_ended_and_keeps_its_address() {
+    let group = &unique("stopped");
+    let (mut child, end) = sitting(group);
+    signal(&child, "-STOP");
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_millis(20) {
+        assert!(end.shm.gone(end.channel.id).is_empty());
+    }
+    assert!(matches!(bound(group, "m2"), Err(TransportError::AddressInUse(_))));
+    assert!(end.segment(group, 2).exists());
+    let looks = end.shm.counters().system_calls;
+    (0..1_000).for_each(|_| assert!(end.shm.gone(end.channel.id).is_empty()));
+    let most = 5 * (1 + start.elapsed().as_millis() as u64);
+    assert!(end.shm.counters().system_calls - looks <= most, "asked once a millisecond at most");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    drop(bound(group, "m2").unwrap());
+}
+
+#[test]
+fn a_member_that_has_closed_has_gone() {
+    let (one, mut two) = End::pair();
+    assert!(one.shm.gone(one.channel.id).is_empty());
+    two.shm.close(two.channel.id);
+    assert_eq!(one.shm.gone(one.channel.id), RankSet::one(Rank(1)));
 }
 
 fn full(directory: &Path) {

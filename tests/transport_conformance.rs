@@ -186,3 +186,7 @@ conformance!(shm, ShmBed::new();
     another_thread_ends_the_wait_and_an_early_wake_is_not_forgotten,
     a_place_that_is_taken_is_refused_in_words_and_its_holder_is_not_disturbed,
 );
+
+conformance_live!(memory_live, MemoryBed::new());
+conformance_live!(faulty_memory_live, FaultyBed(MemoryBed::new()));
+conformance_live!(shm_live, ShmBed::new());

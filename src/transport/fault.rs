@@ -206,10 +206,6 @@ impl<T: Transport> Transport for Faulty<T> {
         self.inner.intact(channel, frame)
     }
 
-    fn gone(&self, channel: ChannelId) -> RankSet {
-        self.inner.gone(channel)
-    }
-
     fn prepare(&mut self, options: &ChannelOptions) {
         self.inner.prepare(options);
     }

@@ -280,24 +280,11 @@ pub trait Transport {
     /// believed.
     fn exclude(&mut self, channel: ChannelId, rank: Rank);
 
-    /// Members whose process is known to have ended; a hint that may speed detection up, never replace it.
-    fn gone(&self, channel: ChannelId) -> RankSet {
-        let _ = channel;
-        RankSet::EMPTY
-    }
-
     /// Whether the bytes of a received frame, *copied before this call*, are what its sender published: a sender that
     /// was stopped and continued may write again where it no longer may.
     fn intact(&self, channel: ChannelId, frame: &Frame) -> bool {
         let _ = (channel, frame);
         true
-    }
-
-    /// Members of the channel's view whose process is known to have ended. A hint: it may speed the detection of failures
-    /// up, it never replaces it. Cheap enough to be asked every millisecond.
-    fn gone(&self, channel: ChannelId) -> RankSet {
-        let _ = channel;
-        RankSet::EMPTY
     }
 
     /// Makes ready what the next [`Transport::open`] with such options will need, as far as that takes long. Called
@@ -333,6 +320,13 @@ pub trait Transport {
     /// for transports whose wait never blocks.
     fn waker(&self) -> Waker {
         Waker::noop().clone()
+    }
+
+    /// Members of the channel's view that are known to have ended, or to have closed the channel. A hint: it may speed
+    /// detection up where the medium happens to know, and never replaces it. Costs nothing unless called.
+    fn gone(&self, channel: ChannelId) -> RankSet {
+        let _ = channel;
+        RankSet::EMPTY
     }
 
     /// What it did so far.

@@ -4,10 +4,12 @@
 //! members live in one thread, for no call of a transport but `wait` blocks. Every wait in here ends at
 //! [`PATIENCE`]: a frame that has not come by then is lost.
 
+mod live;
 mod views;
 
 use std::time::{Duration, Instant};
 
+pub(crate) use live::*;
 pub(crate) use views::*;
 
 use wadjet::buf::{Frame, Region};

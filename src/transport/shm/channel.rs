@@ -1,5 +1,6 @@
 //! One view's channel: the own segment, and those of the others as far as they are there.
 
+use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 use std::time::{Duration, Instant};
 
@@ -12,6 +13,7 @@ use crate::transport::{
 use crate::view::LocalView;
 
 use super::lanes::{Lanes, Room};
+use super::owner::{ASK_CALLS, Owner};
 use super::ring::{Publisher, RingReader, Taken};
 use super::segment::{Attach, Cursor, FRAMES_MAX, PeerSegment, Segment, Sizes, Word};
 use super::stamp::{STAMP_BYTES, START_MAX};
@@ -59,6 +61,9 @@ struct Peer {
     rank: Rank,
     own_rank: Rank,
     segment: PeerSegment,
+    /// It is known to have gone; and when that was last asked.
+    gone: Cell<bool>,
+    asked: Cell<Option<Instant>>,
 }
 
 /// What has been read and released of a peer's rings.
@@ -85,6 +90,8 @@ const TELL_REAPS: u32 = 32;
 const SEARCH_CALLS: u32 = 256;
 const SEARCH_PAUSE_MIN: Duration = Duration::from_micros(50);
 const SEARCH_PAUSE_MAX: Duration = Duration::from_millis(2);
+/// The system is asked about a peer's process at most so often.
+const ASK_PAUSE: Duration = Duration::from_millis(1);
 /// A reader may hold this many times the frames that the writer can have out: the writer's own holders let go first.
 const HELD_FACTOR: usize = 2;
 /// Entries of one lane that its reader may hold; a power of two.
@@ -96,6 +103,7 @@ impl Open {
     pub(super) fn new(
         id: ChannelId,
         shm: &ShmOptions,
+        here: &Owner,
         view: &LocalView,
         options: &ChannelOptions,
     ) -> Result<(Box<Open>, Channel), TransportError> {
@@ -108,7 +116,7 @@ impl Open {
             reserve_frames: 0,
             huge_pages: false,
         })?;
-        let segment = Segment::create(&shm.directory, view, sizes)?;
+        let segment = Segment::create(&shm.directory, view, sizes, here)?;
         let casts = Region::ring(
             segment.memory().clone(),
             RingOptions {
@@ -416,7 +424,16 @@ impl Open {
         let casts = RingReader::new(segment.memory(), segment.casts(), held_max);
         let lane = segment.lane(own_rank);
         let lane = RingReader::new(segment.memory(), lane, (lane.bytes / LINE_BYTES).min(LANE_HELD_MAX));
-        self.peers.push(Peer { casts, lane, told: Told::default(), rank, own_rank, segment });
+        self.peers.push(Peer {
+            casts,
+            lane,
+            told: Told::default(),
+            rank,
+            own_rank,
+            segment,
+            gone: Cell::new(false),
+            asked: Cell::new(None),
+        });
         // It has read nothing yet.
         self.read_by_all = 0;
         self.slowest = self.peers.len() - 1;
@@ -425,6 +442,12 @@ impl Open {
     /// Whether the memory of a received frame has not begun to be reused.
     pub(super) fn intact(&self, frame: &Frame) -> bool {
         self.all_peers().any(|peer| peer.intact(frame))
+    }
+
+    /// Members found before whose process is known to have ended, or that have closed the channel.
+    pub(super) fn gone(&self, here: &Owner, system_calls: &Cell<u64>) -> RankSet {
+        let gone = self.all_peers().filter(|peer| peer.gone(here, system_calls));
+        gone.map(|peer| peer.rank).collect()
     }
 
     fn all_peers(&self) -> impl Iterator<Item = &Peer> {
@@ -502,6 +525,20 @@ impl Peer {
         self.casts.give_up();
         self.lane.give_up();
         Taken::default()
+    }
+
+    fn gone(&self, here: &Owner, system_calls: &Cell<u64>) -> bool {
+        if self.gone.get() || self.segment.closed() {
+            self.gone.set(true);
+            return true;
+        }
+        let now = Instant::now();
+        if self.asked.get().is_none_or(|asked| now.duration_since(asked) >= ASK_PAUSE) {
+            self.asked.set(Some(now));
+            system_calls.set(system_calls.get() + ASK_CALLS);
+            self.gone.set(self.segment.abandoned(here));
+        }
+        self.gone.get()
     }
 
     /// Whether anything is there to be received.

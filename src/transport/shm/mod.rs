@@ -39,10 +39,13 @@
 
 mod channel;
 mod lanes;
+mod owner;
+mod post;
 mod ring;
 mod segment;
 mod stamp;
 
+use std::cell::Cell;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
@@ -51,7 +54,7 @@ use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use crate::buf::Frame;
-use crate::id::{GroupId, Rank};
+use crate::id::{GroupId, Rank, RankSet};
 use crate::transport::{
     Caps, Channel, ChannelId, ChannelOptions, Full, Outside, Received, Transmit, Transport,
     TransportCounters, TransportError,
@@ -59,6 +62,8 @@ use crate::transport::{
 use crate::view::{Address, LocalView};
 
 use channel::Open;
+use owner::Owner;
+use post::Post;
 
 /// The largest frame.
 pub const FRAME_BYTES_MAX: usize = 1 << 20;
@@ -84,7 +89,12 @@ pub struct Shm {
     /// Closed channels of which somebody still holds frames.
     closing: Vec<Open>,
     opened: u32,
+    post: Post,
+    /// This process.
+    here: Owner,
     counters: TransportCounters,
+    /// System calls of methods that only look.
+    looks: Cell<u64>,
     notes: Vec<String>,
     sleeper: Arc<Sleeper>,
 }
@@ -116,6 +126,9 @@ impl Shm {
     /// A transport without channels, of the calling thread.
     pub fn new(options: ShmOptions) -> Shm {
         Shm {
+            post: Post::new(options.directory.clone()),
+            here: Owner::this_process(),
+            looks: Cell::new(0),
             options,
             channels: Vec::new(),
             closing: Vec::new(),
@@ -131,10 +144,10 @@ impl Shm {
         self.get(channel).map_or(0, Open::peers)
     }
 
-    /// Received frames that somebody holds, of closed channels too.
+    /// Received frames that somebody holds, of closed channels and from outside any view too.
     pub fn frames_held(&self) -> usize {
         let open = self.channels.iter().flatten().map(|open| open.frames_held());
-        open.chain(self.closing.iter().map(Open::frames_held)).sum()
+        open.chain(self.closing.iter().map(Open::frames_held)).sum::<usize>() + self.post.held()
     }
 
     #[inline]
@@ -151,13 +164,14 @@ impl Shm {
 
     /// Whether anything is there to be received, also from members that have opened only now.
     fn look_around(&mut self) -> bool {
-        self.channels.iter_mut().flatten().any(|open| {
+        let frames = self.channels.iter_mut().flatten().any(|open| {
             if open.incomplete() {
                 open.look_soon();
                 open.look_for_peers(&self.options, &mut self.counters, &mut self.notes);
             }
             open.ready()
-        })
+        });
+        frames || self.post.waiting(&mut self.counters)
     }
 
     #[cold]
@@ -186,7 +200,7 @@ impl Transport for Shm {
         let index = self.channels.iter().position(Option::is_none).unwrap_or(self.channels.len());
         assert!(index < 1 << INDEX_BITS, "a transport has at most 256 channels open at once");
         let id = ChannelId(self.opened << INDEX_BITS | index as u32);
-        let (open, channel) = Open::new(id, &self.options, view, options)?;
+        let (open, channel) = Open::new(id, &self.options, &self.here, view, options)?;
         self.opened = self.opened.wrapping_add(1);
         if options.huge_pages && self.notes.is_empty() {
             self.notes.push("segments are on ordinary pages: huge pages were asked for".into());
@@ -211,12 +225,13 @@ impl Transport for Shm {
         }
     }
 
-    fn bind(&mut self, _group: GroupId, address: &Address) -> Result<Address, TransportError> {
+    fn bind(&mut self, group: GroupId, address: &Address) -> Result<Address, TransportError> {
+        self.post.bind(group, address, &self.here)?;
         Ok(address.clone())
     }
 
-    fn send_outside(&mut self, _group: GroupId, _to: &Outside, _bytes: &[u8]) {
-        self.counters.dropped += 1;
+    fn send_outside(&mut self, group: GroupId, to: &Outside, bytes: &[u8]) {
+        self.post.send(group, to, bytes, &mut self.counters);
     }
 
     fn exclude(&mut self, channel: ChannelId, rank: Rank) {
@@ -276,6 +291,9 @@ impl Transport for Shm {
     #[inline]
     fn receive(&mut self, budget: usize, sink: &mut impl FnMut(Received)) -> usize {
         let mut count = 0;
+        if self.post.due() {
+            count = self.post.receive(budget, &mut self.counters, sink);
+        }
         for open in self.channels.iter_mut().flatten() {
             if open.incomplete() {
                 open.look_for_peers(&self.options, &mut self.counters, &mut self.notes);
@@ -310,8 +328,14 @@ impl Transport for Shm {
         Waker::from(Arc::clone(&self.sleeper))
     }
 
+    /// The process of a member that has been found is asked about, at most once a millisecond.
+    fn gone(&self, channel: ChannelId) -> RankSet {
+        self.get(channel).map_or(RankSet::EMPTY, |open| open.gone(&self.here, &self.looks))
+    }
+
     fn counters(&self) -> TransportCounters {
-        self.counters
+        let system_calls = self.counters.system_calls + self.looks.get();
+        TransportCounters { system_calls, ..self.counters }
     }
 }
 

@@ -11,15 +11,16 @@
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use crate::buf::Memory;
-use crate::id::{Hasher64, Rank};
+use crate::id::{GroupId, Hasher64, Rank};
 use crate::transport::TransportError;
 use crate::view::LocalView;
 
+use super::owner::Owner;
 use super::ring::Geometry;
 use super::stamp::Generations;
 
@@ -58,6 +59,7 @@ pub(super) enum Word {
     FramesMax,
     /// The owner has closed: nothing more will be published.
     Closed,
+    PidNamespace,
     /// The owner may have written casts below this position: on a line of its own.
     CastLimit = 24,
 }
@@ -101,6 +103,8 @@ pub(super) struct Segment {
 /// Another member's segment, mapped read-only.
 pub(super) struct PeerSegment {
     memory: Memory,
+    path: PathBuf,
+    process: Owner,
     sizes: Sizes,
     owner: Rank,
     members: usize,
@@ -120,7 +124,49 @@ pub(super) enum Attach {
 pub(super) fn path(directory: &Path, view: &LocalView, rank: Rank) -> PathBuf {
     let (group, id) = (view.view().group, view.view().id);
     let incarnation = view.member(rank).incarnation;
-    directory.join(format!("wadjet-{group}-{incarnation}-{:x}-{}", id.counter, id.coordinator))
+    directory.join(format!("{}{incarnation}-{:x}-{}", prefix(group), id.counter, id.coordinator))
+}
+
+/// What the names of all files of a group begin with.
+pub(super) fn prefix(group: GroupId) -> String {
+    format!("wadjet-{group}-")
+}
+
+/// Removes those of the files that are segments of processes that have ended.
+pub(super) fn remove_dead(files: impl Iterator<Item = PathBuf>, here: &Owner) {
+    for path in files {
+        if owner_of(&path).is_some_and(|owner| owner.has_ended(here)) {
+            // Somebody else may have been faster.
+            let _ = fs::remove_file(&path);
+        }
+    }
+}
+
+/// Who made the segment, if it is one, and of this user.
+fn owner_of(path: &Path) -> Option<Owner> {
+    let flags = libc::O_CLOEXEC | libc::O_NOFOLLOW | libc::O_NONBLOCK;
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path).ok()?;
+    let data = file.metadata().ok()?;
+    // SAFETY: `geteuid` has no preconditions.
+    if !data.is_file() || data.uid() != unsafe { libc::geteuid() } {
+        return None;
+    }
+    let mut header = [0; HEADER_BYTES];
+    file.read_exact_at(&mut header, 0).ok()?;
+    let get = |word: Word| {
+        let at = word as usize * 8;
+        u64::from_le_bytes(header[at..at + 8].try_into().expect("eight bytes"))
+    };
+    (get(Word::Magic) == MAGIC && get(Word::Version) == VERSION).then(|| owner_in(get))
+}
+
+fn owner_in(get: impl Fn(Word) -> u64) -> Owner {
+    Owner {
+        pid: get(Word::Pid),
+        start_time: get(Word::StartTime),
+        boot_id: (get(Word::BootHigh), get(Word::BootLow)),
+        namespace: get(Word::PidNamespace),
+    }
 }
 
 impl Segment {
@@ -129,6 +175,7 @@ impl Segment {
         directory: &Path,
         view: &LocalView,
         sizes: Sizes,
+        here: &Owner,
     ) -> Result<Segment, TransportError> {
         let members = view.size();
         let path = path(directory, view, view.rank());
@@ -149,13 +196,12 @@ impl Segment {
         std::mem::forget(unlinked_on_error);
         let owner = view.rank();
         let segment = Segment { memory, path, sizes, owner, members, generation: generation(view) };
-        segment.write_header(view);
+        segment.write_header(view, here);
         Ok(segment)
     }
 
-    fn write_header(&self, view: &LocalView) {
+    fn write_header(&self, view: &LocalView, owner: &Owner) {
         let set = |word: Word, value: u64| self.word(word).store(value, Ordering::Relaxed);
-        let owner = Owner::this_process();
         let (group, id) = (view.view().group, view.view().id);
         set(Word::Version, VERSION);
         set(Word::Bytes, self.memory.bytes() as u64);
@@ -169,6 +215,7 @@ impl Segment {
         set(Word::StartTime, owner.start_time);
         set(Word::BootHigh, owner.boot_id.0);
         set(Word::BootLow, owner.boot_id.1);
+        set(Word::PidNamespace, owner.namespace);
         set(Word::Generation, self.generation);
         set(Word::CastBytes, self.sizes.cast_bytes as u64);
         set(Word::LaneBytes, self.sizes.lane_bytes as u64);
@@ -240,10 +287,10 @@ impl PeerSegment {
             Ok(memory) => memory,
             Err(error) => return refuse(&error.to_string()),
         };
-        PeerSegment::check(memory, view, rank).unwrap_or_else(refuse)
+        PeerSegment::check(memory, &path, view, rank).unwrap_or_else(refuse)
     }
 
-    fn check(memory: Memory, view: &LocalView, rank: Rank) -> Result<Attach, &'static str> {
+    fn check(memory: Memory, path: &Path, view: &LocalView, rank: Rank) -> Result<Attach, &'static str> {
         let get = |word: Word| word_at(&memory, word as usize * 8).load(Ordering::Relaxed);
         match get(Word::Magic) {
             MAGIC => fence(Ordering::Acquire),
@@ -276,11 +323,27 @@ impl PeerSegment {
             return Err("a segment shorter than its header says; its owner must start anew");
         }
         let generation = get(Word::Generation);
-        Ok(Attach::Ready(PeerSegment { memory, sizes, owner: rank, members: view.size(), generation }))
+        let process = owner_in(get);
+        let (path, owner, members) = (path.into(), rank, view.size());
+        Ok(Attach::Ready(PeerSegment { memory, path, process, sizes, owner, members, generation }))
     }
 
     pub(super) fn memory(&self) -> &Memory {
         &self.memory
+    }
+
+    /// Whether its owner has closed it.
+    pub(super) fn closed(&self) -> bool {
+        self.word(Word::Closed).load(Ordering::Relaxed) != 0
+    }
+
+    /// Whether its owner is known to have ended; then its name is removed, which nobody else will do.
+    pub(super) fn abandoned(&self, here: &Owner) -> bool {
+        let ended = self.process.has_ended(here);
+        if ended {
+            let _ = fs::remove_file(&self.path);
+        }
+        ended
     }
 
     pub(super) fn frames_max(&self) -> usize {
@@ -303,32 +366,6 @@ impl PeerSegment {
     /// A word of the line on which the peer tells `rank` what it has read and released.
     pub(super) fn cursor(&self, rank: Rank, cursor: Cursor) -> &AtomicU64 {
         word_at(&self.memory, cursor_offset(rank, cursor))
-    }
-}
-
-/// Who made a segment.
-struct Owner {
-    pid: u64,
-    start_time: u64,
-    boot_id: (u64, u64),
-}
-
-impl Owner {
-    fn this_process() -> Owner {
-        // After the command in parentheses, which may itself contain any character, the start time is the 20th field.
-        let start_time = fs::read_to_string("/proc/self/stat").ok().and_then(|stat| {
-            let (_, fields) = stat.rsplit_once(')')?;
-            fields.split_whitespace().nth(19)?.parse().ok()
-        });
-        let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id")
-            .ok()
-            .and_then(|text| u128::from_str_radix(&text.trim().replace('-', ""), 16).ok())
-            .unwrap_or(0);
-        Owner {
-            pid: u64::from(std::process::id()),
-            start_time: start_time.unwrap_or(0),
-            boot_id: ((boot_id >> 64) as u64, boot_id as u64),
-        }
     }
 }
 

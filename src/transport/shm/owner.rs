@@ -1,0 +1,114 @@
+//! Who made a segment, and whether that process is still there.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+
+/// A process: enough to know that it has ended, also when its id has been given to another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Owner {
+    pub(super) pid: u64,
+    /// Clock ticks after boot; zero if unknown.
+    pub(super) start_time: u64,
+    /// Both zero if unknown.
+    pub(super) boot_id: (u64, u64),
+    /// In which its id counts; zero if unknown.
+    pub(super) namespace: u64,
+}
+
+/// System calls that [`Owner::has_ended`] makes, about.
+pub(super) const ASK_CALLS: u64 = 5;
+
+/// What the system says of a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Status {
+    /// Nothing of it runs any more: it waits for its parent to take notice.
+    ended: bool,
+    start_time: u64,
+}
+
+impl Owner {
+    pub(super) fn this_process() -> Owner {
+        let status = fs::read_to_string("/proc/self/stat").ok().and_then(|stat| status(&stat));
+        let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id")
+            .ok()
+            .and_then(|text| u128::from_str_radix(&text.trim().replace('-', ""), 16).ok())
+            .unwrap_or(0);
+        Owner {
+            pid: u64::from(std::process::id()),
+            start_time: status.map_or(0, |status| status.start_time),
+            boot_id: ((boot_id >> 64) as u64, boot_id as u64),
+            namespace: fs::metadata("/proc/self/ns/pid").map_or(0, |data| data.ino()),
+        }
+    }
+
+    /// Whether this process is known to have ended, asked from `here`. What cannot be known is no.
+    pub(super) fn has_ended(&self, here: &Owner) -> bool {
+        const UNKNOWN: (u64, u64) = (0, 0);
+        if self.boot_id == UNKNOWN || here.boot_id == UNKNOWN {
+            return false;
+        }
+        if self.boot_id != here.boot_id {
+            return true;
+        }
+        // Without a start time of its own, this process cannot see others either. An id of another namespace says
+        // nothing here.
+        if here.start_time == 0 || self.start_time == 0 || self.namespace != here.namespace {
+            return false;
+        }
+        match fs::read_to_string(format!("/proc/{}/stat", self.pid)) {
+            Ok(stat) => {
+                status(&stat).is_some_and(|status| status.ended || status.start_time != self.start_time)
+            }
+            Err(error) => error.kind() == io::ErrorKind::NotFound,
+        }
+    }
+}
+
+/// Reads a process's status line: after the command in parentheses, which may itself contain any character, the state
+/// is the first field, the number of threads the 18th, the start time the 20th.
+fn status(stat: &str) -> Option<Status> {
+    let (_, fields) = stat.rsplit_once(')')?;
+    let mut fields = fields.split_whitespace();
+    let state = fields.next()?;
+    let threads: u64 = fields.nth(16)?.parse().ok()?;
+    let start_time = fields.nth(1)?.parse().ok()?;
+    // A first thread that has ended before others looks the same but for their number.
+    Some(Status { ended: matches!(state, "Z" | "X") && threads <= 1, start_time })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_process_has_not_ended_and_one_that_started_before_under_its_id_has() {
+        let here = Owner::this_process();
+        assert!(here.start_time > 0 && here.namespace > 0 && here.boot_id != (0, 0), "{here:?}");
+        assert!(!here.has_ended(&here));
+        assert!(Owner { start_time: here.start_time - 1, ..here }.has_ended(&here));
+        assert!(Owner { boot_id: (7, 7), ..here }.has_ended(&here));
+        // No process can have this id.
+        let nobody = Owner { pid: 1 << 40, ..here };
+        assert!(nobody.has_ended(&here));
+        for unknown in [
+            Owner { namespace: 7, ..nobody },
+            Owner { start_time: 0, ..nobody },
+            Owner { boot_id: (0, 0), ..nobody },
+            Owner::default(),
+        ] {
+            assert!(!unknown.has_ended(&here), "{unknown:?}");
+        }
+    }
+
+    #[test]
+    fn a_status_line_is_read_whatever_the_command_is_called() {
+        let line = |state: &str, threads: u64| {
+            format!("7 (a) b) Z 1) {state} 1 1 1 0 -1 4 1 2 3 4 5 6 7 8 20 0 {threads} 0 4711 9 10")
+        };
+        assert_eq!(status(&line("S", 1)), Some(Status { ended: false, start_time: 4711 }));
+        assert_eq!(status(&line("Z", 1)), Some(Status { ended: true, start_time: 4711 }));
+        assert_eq!(status(&line("Z", 3)), Some(Status { ended: false, start_time: 4711 }));
+        assert_eq!((status(""), status("7 (x) S 1 2")), (None, None));
+    }
+}

@@ -1,0 +1,409 @@
+//! Messages outside any view: a Unix datagram socket per bound address, in the segments' directory.
+//!
+//! A socket's file is named by group and address, so that whoever knows both finds it, and who reads the directory finds
+//! all of a group. The file of a process that has died stays; nobody answers there, which is how it is recognised and
+//! removed. Making, probing and removing are done under a lock of the directory: between finding a socket dead and
+//! removing its name, nobody else puts a live one there.
+
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::buf::{Region, RegionOptions};
+use crate::id::{GroupId, Hasher64};
+use crate::transport::{ChannelId, OUTSIDE_BYTES_MAX, Outside, Received, TransportCounters, TransportError};
+use crate::view::Address;
+
+use super::owner::Owner;
+use super::segment;
+
+/// What passes outside any view.
+pub(super) struct Post {
+    directory: PathBuf,
+    boxes: Vec<Letterbox>,
+    /// Sends for groups without a letterbox.
+    sender: Option<UnixDatagram>,
+    /// Where letters are read; made with the first letterbox.
+    letters: Option<Region>,
+    /// Calls of [`Post::due`] that need not look at the clock.
+    calls: u32,
+    looked: Instant,
+    /// Somebody saw that a letter is there.
+    waiting: bool,
+}
+
+/// An address at which this process is reached.
+struct Letterbox {
+    group: GroupId,
+    address: Address,
+    path: PathBuf,
+    socket: UnixDatagram,
+}
+
+/// Letters that may be held at once; further ones wait in the socket, and then are lost.
+const LETTERS_MAX: usize = 64;
+/// Letters taken at one look.
+const LOOK_LETTERS: usize = 8;
+/// The clock is looked at every so many calls, for it costs as much as half an iteration; the sockets when so much time
+/// has passed, for a system call costs several.
+const LOOK_CALLS: u32 = 128;
+const LOOK_PAUSE: Duration = Duration::from_micros(50);
+/// How long and how often another process is waited for that makes or removes a socket.
+const LOCK_PAUSE: Duration = Duration::from_millis(1);
+const LOCK_TRIES: usize = 200;
+/// Names that are looked at when the directory is searched.
+const NAMES_MAX: usize = 4096;
+/// A longer or stranger address is named by its hash.
+const LABEL_BYTES_MAX: usize = 40;
+/// What the system allows for a socket's path, without the zero at its end.
+const PATH_BYTES_MAX: usize = 107;
+
+impl Post {
+    pub(super) fn new(directory: PathBuf) -> Post {
+        Post {
+            directory,
+            boxes: Vec::new(),
+            sender: None,
+            letters: None,
+            calls: u32::MAX,
+            looked: Instant::now(),
+            waiting: false,
+        }
+    }
+
+    /// Makes this process reachable at `address`, instead of where it was before, and removes what dead processes of
+    /// the group have left.
+    pub(super) fn bind(
+        &mut self,
+        group: GroupId,
+        address: &Address,
+        here: &Owner,
+    ) -> Result<(), TransportError> {
+        if self.boxes.iter().any(|bound| bound.group == group && bound.address == *address) {
+            return Ok(());
+        }
+        if self.letters.is_none() {
+            self.letters = Some(Region::pool(RegionOptions {
+                frames: LETTERS_MAX,
+                link_headroom_bytes: 0,
+                frame_bytes: OUTSIDE_BYTES_MAX,
+                reserve_frames: 0,
+                huge_pages: false,
+            })?);
+        }
+        let path = self.path(group, address);
+        if path.as_os_str().len() > PATH_BYTES_MAX {
+            let why =
+                "the path of its socket is longer than 107 bytes; choose a directory with a shorter name";
+            return Err(TransportError::BadAddress(address.clone(), why));
+        }
+        let lock = lock(&self.directory, LOCK_TRIES)?;
+        segment::remove_dead(names(&self.directory, &segment::prefix(group), NAMES_MAX), here);
+        let socket = bind(&path, address)?;
+        drop(lock);
+        self.boxes.retain(|bound| bound.group != group);
+        self.boxes.push(Letterbox { group, address: address.clone(), path, socket });
+        self.look_soon();
+        Ok(())
+    }
+
+    /// Sends, best effort.
+    pub(super) fn send(
+        &mut self,
+        group: GroupId,
+        to: &Outside,
+        bytes: &[u8],
+        counters: &mut TransportCounters,
+    ) {
+        if bytes.len() > OUTSIDE_BYTES_MAX {
+            counters.dropped += 1;
+            return;
+        }
+        match to {
+            Outside::To(address) => {
+                let path = self.path(group, address);
+                self.send_to(group, &path, bytes, counters);
+            }
+            Outside::Discover => {
+                let own: Vec<PathBuf> = self.boxes.iter().map(|bound| bound.path.clone()).collect();
+                counters.system_calls += 1;
+                for path in names(&self.directory, &prefix(group), NAMES_MAX) {
+                    if !own.contains(&path) {
+                        self.send_to(group, &path, bytes, counters);
+                    }
+                }
+            }
+        }
+    }
+
+    fn send_to(&mut self, group: GroupId, path: &Path, bytes: &[u8], counters: &mut TransportCounters) {
+        counters.system_calls += 2;
+        if !is_socket_of_this_user(path) {
+            return;
+        }
+        let bound = self.boxes.iter().position(|bound| bound.group == group);
+        if bound.is_none() && self.sender.is_none() {
+            self.sender = private_socket().ok();
+        }
+        let bound = bound.map(|index| &self.boxes[index].socket);
+        let Some(socket) = bound.or(self.sender.as_ref()) else { return };
+        let sent = socket.send_to(bytes, path);
+        // Whatever else went wrong (a full socket, no such file), the message is lost, as messages are.
+        if sent.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
+            remove_if_dead(&self.directory, path);
+        }
+    }
+
+    /// Whether it is time to look into the letterboxes.
+    #[inline]
+    pub(super) fn due(&mut self) -> bool {
+        if self.calls > 0 {
+            self.calls -= 1;
+            return false;
+        }
+        self.ask_clock()
+    }
+
+    #[cold]
+    fn ask_clock(&mut self) -> bool {
+        if self.boxes.is_empty() {
+            self.calls = u32::MAX;
+            return false;
+        }
+        self.calls = LOOK_CALLS;
+        let now = Instant::now();
+        let due = self.waiting || now.duration_since(self.looked) >= LOOK_PAUSE;
+        if due {
+            self.looked = now;
+            self.waiting = false;
+        }
+        due
+    }
+
+    /// Makes the next call of [`Post::due`] say so.
+    fn look_soon(&mut self) {
+        self.calls = 0;
+        self.waiting = true;
+    }
+
+    /// Whether a letter is there.
+    pub(super) fn waiting(&mut self, counters: &mut TransportCounters) -> bool {
+        if self.letters.as_ref().is_none_or(|region| region.free_frames() == 0) {
+            return false;
+        }
+        let there = self.boxes.iter().any(|bound| {
+            counters.system_calls += 1;
+            // SAFETY: no bytes are written: the buffer is empty, and a datagram that is peeked at stays.
+            let peeked = unsafe {
+                libc::recv(
+                    bound.socket.as_raw_fd(),
+                    std::ptr::null_mut(),
+                    0,
+                    libc::MSG_PEEK | libc::MSG_DONTWAIT,
+                )
+            };
+            peeked >= 0
+        });
+        if there {
+            self.look_soon();
+        }
+        there
+    }
+
+    /// Hands at most `budget` letters to `sink`.
+    #[cold]
+    pub(super) fn receive(
+        &mut self,
+        budget: usize,
+        counters: &mut TransportCounters,
+        sink: &mut impl FnMut(Received),
+    ) -> usize {
+        let Some(region) = &self.letters else { return 0 };
+        let mut bytes = [0; OUTSIDE_BYTES_MAX + 1];
+        let (budget, mut count) = (budget.min(LOOK_LETTERS), 0);
+        for bound in &self.boxes {
+            // Also those that are dropped take turns: a flood of them must not keep the reader.
+            for _ in 0..budget - count {
+                let Ok(mut frame) = region.take(0) else { return count };
+                counters.system_calls += 1;
+                let Ok(length) = bound.socket.recv(&mut bytes) else { break };
+                if length > OUTSIDE_BYTES_MAX {
+                    counters.dropped += 1;
+                    continue;
+                }
+                frame.extend(&bytes[..length]).expect("a frame holds the longest message");
+                let frame = frame.freeze();
+                frame.submit();
+                let (from, to) = (frame.start(), frame.end());
+                sink(Received { channel: ChannelId::OUTSIDE, frame, from, to });
+                count += 1;
+            }
+        }
+        if count == budget {
+            self.look_soon();
+        }
+        count
+    }
+
+    /// Letters that somebody holds.
+    pub(super) fn held(&self) -> usize {
+        self.letters.as_ref().map_or(0, |region| region.usage().lent)
+    }
+
+    fn path(&self, group: GroupId, address: &Address) -> PathBuf {
+        self.directory.join(format!("{}{}", prefix(group), label(address)))
+    }
+}
+
+impl Drop for Letterbox {
+    fn drop(&mut self) {
+        // Somebody may have removed it by hand; there is nobody to tell.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+fn prefix(group: GroupId) -> String {
+    format!("wadjet-{group}-at-")
+}
+
+/// The address as part of a file's name: itself if it can be, else what is left of it and its hash.
+fn label(address: &Address) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "._:".contains(c);
+    let Address(text) = address;
+    if !text.is_empty() && text.len() <= LABEL_BYTES_MAX && text.chars().all(plain) {
+        return text.clone();
+    }
+    let mut hasher = Hasher64::new(0x6164_6472_6573_7301);
+    hasher.bytes(text.as_bytes());
+    let left: String = text.chars().filter(|c| plain(*c)).take(LABEL_BYTES_MAX / 2).collect();
+    // No plain address has a dash.
+    format!("{left}-{:016x}", hasher.finish())
+}
+
+/// A socket bound to `path`, which only this user may write to. The directory is locked.
+fn bind(path: &Path, address: &Address) -> Result<UnixDatagram, TransportError> {
+    let failed = |source: io::Error| match source.kind() {
+        io::ErrorKind::AddrInUse => TransportError::AddressInUse(address.clone()),
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => TransportError::Permission {
+            what: format!("making {}", path.display()),
+            remedy: "choose a directory on a tmpfs that this user may write".into(),
+        },
+        _ => TransportError::Io { what: format!("making {}", path.display()), source },
+    };
+    let socket = private_socket().map_err(failed)?;
+    match bind_to(&socket, path) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_dead(path) => {
+            fs::remove_file(path).map_err(failed)?;
+            bind_to(&socket, path).map_err(failed)?;
+        }
+        bound => bound.map_err(failed)?,
+    }
+    Ok(socket)
+}
+
+/// A datagram socket whose file, once it is bound, nobody else may write to.
+fn private_socket() -> io::Result<UnixDatagram> {
+    let kind = libc::SOCK_DGRAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+    // SAFETY: no pointers are passed.
+    let descriptor = unsafe { libc::socket(libc::AF_UNIX, kind, 0) };
+    if descriptor < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor was just made and nobody else owns it.
+    let descriptor = unsafe { OwnedFd::from_raw_fd(descriptor) };
+    // The file that is made takes its mode from the socket: so it is never open to others, not even for a moment.
+    // SAFETY: the descriptor is open for the call.
+    if unsafe { libc::fchmod(descriptor.as_raw_fd(), 0o600) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(UnixDatagram::from(descriptor))
+}
+
+fn bind_to(socket: &UnixDatagram, path: &Path) -> io::Result<()> {
+    // SAFETY: all fields are plain integers, for which zero is a value.
+    let mut name: libc::sockaddr_un = unsafe { std::mem::zeroed() };
+    name.sun_family = libc::AF_UNIX as libc::sa_family_t;
+    let bytes = path.as_os_str().as_bytes();
+    assert!(bytes.len() <= PATH_BYTES_MAX && bytes.len() < name.sun_path.len(), "the length was checked");
+    for (to, from) in name.sun_path.iter_mut().zip(bytes) {
+        *to = *from as libc::c_char;
+    }
+    let length = std::mem::offset_of!(libc::sockaddr_un, sun_path) + bytes.len() + 1;
+    // SAFETY: `name` is a whole address of at least `length` bytes, only read during the call.
+    let bound =
+        unsafe { libc::bind(socket.as_raw_fd(), (&raw const name).cast(), length as libc::socklen_t) };
+    if bound == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Whether `path` is a socket of this user that nobody holds any more.
+fn is_dead(path: &Path) -> bool {
+    let refused = |probe: UnixDatagram| {
+        probe.connect(path).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+    };
+    is_socket_of_this_user(path) && UnixDatagram::unbound().is_ok_and(refused)
+}
+
+fn is_socket_of_this_user(path: &Path) -> bool {
+    // SAFETY: `geteuid` has no preconditions.
+    let user = unsafe { libc::geteuid() };
+    fs::symlink_metadata(path).is_ok_and(|data| data.file_type().is_socket() && data.uid() == user)
+}
+
+/// Removes a socket that refused a message, unless another process is at the directory: then the next one does.
+#[cold]
+fn remove_if_dead(directory: &Path, path: &Path) {
+    if let Ok(_lock) = lock(directory, 1)
+        && is_dead(path)
+    {
+        let _ = fs::remove_file(path);
+    }
+}
+
+/// Keeps other processes from making and removing sockets in the directory, until it is dropped.
+fn lock(directory: &Path, tries: usize) -> Result<File, TransportError> {
+    let failed = |source| TransportError::Io { what: format!("locking {}", directory.display()), source };
+    let file = File::open(directory).map_err(failed)?;
+    for attempt in 1..=tries {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) if attempt < tries => thread::sleep(LOCK_PAUSE),
+            Err(TryLockError::WouldBlock) => break,
+            Err(TryLockError::Error(source)) => return Err(failed(source)),
+        }
+    }
+    Err(failed(io::Error::new(
+        io::ErrorKind::WouldBlock,
+        "another process keeps it locked; end that process",
+    )))
+}
+
+/// The files of the directory whose names begin with `prefix`.
+fn names(directory: &Path, prefix: &str, names_max: usize) -> impl Iterator<Item = PathBuf> + use<> {
+    let prefix = prefix.as_bytes().to_vec();
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    let named = entries.filter(move |entry| entry.file_name().as_bytes().starts_with(&prefix));
+    named.map(|entry| entry.path()).take(names_max)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_have_names_of_their_own_that_are_no_paths() {
+        let label = |text: &str| super::label(&Address(text.into()));
+        assert_eq!(label("127.0.0.1:7400"), "127.0.0.1:7400");
+        let strange = ["", ".", "..", "../etc", "a/b", "a b", "a-b", "ab", "\u{e9}", &"x".repeat(500)];
+        for (at, text) in strange.iter().enumerate() {
+            let name = label(text);
+            assert!(name.len() <= 64 && !name.contains('/'), "{name}");
+            assert!(strange[..at].iter().all(|other| label(other) != name), "{name}");
+        }
+    }
+}
