@@ -25,6 +25,7 @@ use std::time::Duration;
 
 use crate::accel::case::{CommonCase, Target};
 use crate::id::Hasher64;
+use crate::stack::backoff::Backoff;
 use crate::stack::build::{Build, Closes, Field, Gossip, GossipSource, Guard, GuardKind, TimerId, shared};
 use crate::stack::event::Down;
 use crate::stack::layer::{Context, Fast, Kind, Layer};
@@ -56,10 +57,8 @@ pub(super) fn entry() -> LayerEntry {
 #[derive(Clone)]
 struct Fc {
     window: u64,
-    ask: Duration,
-    backoff: Duration,
-    /// How long to wait before asking again.
-    ask_wait: Duration,
+    /// When credit is asked for.
+    ask: Backoff,
     handles: Option<Handles>,
 }
 
@@ -83,8 +82,8 @@ impl Fc {
         let window = parameters.number("window", 0, 1..=crate::config::WINDOW_FRAMES_MAX)?;
         let micros =
             |name, default| parameters.number(name, default, 1..=10_000_000).map(Duration::from_micros);
-        let ask = micros("ask_us", 1000)?;
-        Ok(Fc { window, ask, backoff: micros("backoff_us", 50_000)?, ask_wait: ask, handles: None })
+        let ask = Backoff::new(micros("ask_us", 1000)?, micros("backoff_us", 50_000)?);
+        Ok(Fc { window, ask, handles: None })
     }
 
     fn handles(&self) -> Handles {
@@ -140,8 +139,8 @@ impl Layer for Fc {
 
     fn timer(&mut self, context: &mut Context<'_>, timer: TimerId) {
         context.gossip_now(true);
-        self.ask_wait = (self.ask_wait * 2).min(self.backoff);
-        context.arm(timer, context.now() + self.ask_wait);
+        self.ask.repeat(context.now());
+        context.arm(timer, self.ask.due());
     }
 
     fn post(&mut self, context: &mut Context<'_>) {
@@ -156,11 +155,11 @@ impl Layer for Fc {
         context.set(limit, least);
         if next < least {
             context.open(no_credit, own);
-            self.ask_wait = self.ask;
-            context.disarm(ask);
+            self.ask.settle();
         } else {
-            context.arm_if_idle(ask, context.now() + self.ask_wait);
+            self.ask.begin(context.now());
         }
+        context.arm_or_disarm(ask, self.ask.due());
     }
 
     fn common_case(&self, kind: Kind, case: &mut CommonCase<'_>) -> Fast {
@@ -185,7 +184,7 @@ impl Layer for Fc {
     }
 
     fn digest(&self, digest: &mut Hasher64) {
-        digest.word(self.ask_wait.as_nanos() as u64);
+        self.ask.digest(digest);
     }
 
     fn dump(&self, context: &Context<'_>) -> Option<String> {

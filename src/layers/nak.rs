@@ -27,6 +27,7 @@ use std::time::Duration;
 
 use crate::accel::case::{CommonCase, Target};
 use crate::id::{Hasher64, Rank, RankSet};
+use crate::stack::backoff::Backoff;
 use crate::stack::build::{Build, Closes, Field, Gossip, GossipSource, Guard, GuardKind, TimerId, shared};
 use crate::stack::event::{Cut, Down, Message, Up};
 use crate::stack::layer::{Context, Fast, Kind, Layer};
@@ -74,22 +75,21 @@ pub(super) fn entry() -> LayerEntry {
 #[derive(Clone)]
 struct Nak {
     window: u64,
+    /// How long a gap may last before it is asked for, and the longest interval between repetitions.
     repair: Duration,
-    status: Duration,
-    backoff: Duration,
+    longest: Duration,
     handles: Option<Handles>,
     /// By origin: what came early, by number.
     parked: Vec<BTreeMap<u64, Message>>,
-    /// By origin: how long to wait before asking again.
-    repair_wait: Vec<Duration>,
-    /// By origin: when its gap is looked at next, and what was expected when it was last.
-    repair_due: Vec<Time>,
+    /// By origin: when its gap is looked at next, and what was expected when it was last. Each has a due time of its own:
+    /// one that never answers must not put off the others.
+    repairs: Vec<Backoff>,
     repair_at: Vec<u64>,
     /// By origin: no frame of this number or above is accepted; and who is asked for what is missing.
     ceiling: Vec<u64>,
     holder: Vec<Rank>,
-    /// How long to wait before asking for reports again, and the acknowledged number it was set at.
-    status_wait: Duration,
+    /// When reports are asked for, and what was acknowledged by all when there was progress last.
+    status: Backoff,
     status_at: u64,
 }
 
@@ -115,21 +115,19 @@ impl Nak {
     fn new(parameters: &Parameters) -> Result<Nak, ParameterError> {
         let micros =
             |name, default, most| parameters.number(name, default, 1..=most).map(Duration::from_micros);
-        let status = micros("status_us", 1000, 10_000_000)?;
+        let longest = micros("backoff_us", 50_000, 10_000_000)?;
         Ok(Nak {
             // Zero stands for the endpoint's.
             window: parameters.number("window", 0, 1..=crate::config::WINDOW_FRAMES_MAX)?,
             repair: micros("repair_us", 200, 1_000_000)?,
-            status,
-            backoff: micros("backoff_us", 50_000, 10_000_000)?,
+            longest,
             handles: None,
             parked: Vec::new(),
-            repair_wait: Vec::new(),
-            repair_due: Vec::new(),
+            repairs: Vec::new(),
             repair_at: Vec::new(),
             ceiling: Vec::new(),
             holder: Vec::new(),
-            status_wait: status,
+            status: Backoff::new(micros("status_us", 1000, 10_000_000)?, longest),
             status_at: 0,
         })
     }
@@ -174,7 +172,7 @@ impl Nak {
         } else {
             // What a plan does must not differ: without a gap, waits are reset by post-processing.
             if !self.parked[origin.index()].is_empty() {
-                self.repair_wait[origin.index()] = self.repair;
+                self.repairs[origin.index()].reset();
             }
             self.accept(context, origin, message);
             self.accept_parked(context, origin);
@@ -214,7 +212,7 @@ impl Nak {
             context.raise_pair(held, origin, origin, frames);
             self.accept_parked(context, origin);
             if self.lacks(context, origin) {
-                self.repair_wait[origin.index()] = self.repair;
+                self.repairs[origin.index()].reset();
                 self.ask(context, origin);
                 self.look_later(context, origin);
             }
@@ -223,21 +221,16 @@ impl Nak {
 
     /// Looks at the gap of `origin` after its wait, unless that is settled already.
     fn look_later(&mut self, context: &mut Context<'_>, origin: Rank) {
-        let due = &mut self.repair_due[origin.index()];
-        if *due == Time::NEVER {
-            *due = context.now() + self.repair_wait[origin.index()];
+        let repair = &mut self.repairs[origin.index()];
+        if repair.due() == Time::NEVER {
+            repair.begin(context.now());
             self.arm_repair(context);
         }
     }
 
-    /// Sets the timer to the first gap that is due. Each origin has a due time of its own: one that never answers must
-    /// not put off the others.
+    /// Sets the timer to the first gap that is due.
     fn arm_repair(&self, context: &mut Context<'_>) {
-        let repair = self.handles().repair;
-        match self.repair_due.iter().min() {
-            Some(due) if *due != Time::NEVER => context.arm(repair, *due),
-            _ => context.disarm(repair),
-        }
+        context.arm_or_disarm(self.handles().repair, Backoff::first_due(&self.repairs));
     }
 
     fn accept(&self, context: &mut Context<'_>, origin: Rank, mut message: Message) {
@@ -332,8 +325,7 @@ impl Layer for Nak {
         }
         let members = build.view().size();
         self.parked = vec![BTreeMap::new(); members];
-        self.repair_wait = vec![self.repair; members];
-        self.repair_due = vec![Time::NEVER; members];
+        self.repairs = vec![Backoff::new(self.repair, self.longest); members];
         self.repair_at = vec![0; members];
         self.ceiling = vec![u64::MAX; members];
         self.holder = (0..members).map(Rank::at).collect();
@@ -406,17 +398,13 @@ impl Layer for Nak {
         let handles = self.handles();
         if timer == handles.status {
             context.gossip_now(true);
-            self.status_wait = (self.status_wait * 2).min(self.backoff);
-            context.arm(handles.status, context.now() + self.status_wait);
+            self.status.repeat(context.now());
+            context.arm(handles.status, self.status.due());
             return;
         }
         let number = handles.number;
         for origin in context.view().others() {
-            if self.repair_due[origin.index()] > context.now() {
-                continue;
-            }
-            self.repair_due[origin.index()] = Time::NEVER;
-            if !self.lacks(context, origin) {
+            if !self.repairs[origin.index()].take(context.now()) || !self.lacks(context, origin) {
                 continue;
             }
             let expected = context.expected(number, origin);
@@ -428,9 +416,13 @@ impl Layer for Nak {
             if !hopeful {
                 self.ask(context, origin);
             }
-            let wait = &mut self.repair_wait[origin.index()];
-            *wait = if hopeful { self.repair } else { (*wait * 2).min(self.backoff) };
-            self.look_later(context, origin);
+            let repair = &mut self.repairs[origin.index()];
+            if hopeful {
+                repair.reset();
+                repair.begin(context.now());
+            } else {
+                repair.repeat(context.now());
+            }
         }
         self.arm_repair(context);
     }
@@ -447,20 +439,19 @@ impl Layer for Nak {
         }
         if acknowledged > self.status_at {
             self.status_at = acknowledged;
-            self.status_wait = self.status;
-            context.disarm(status);
+            self.status.settle();
         }
         if sent == acknowledged {
-            context.disarm(status);
+            self.status.settle();
         } else {
-            context.arm_if_idle(status, context.now() + self.status_wait);
+            self.status.begin(context.now());
         }
+        context.arm_or_disarm(status, self.status.due());
         for origin in context.view().others() {
             if self.lacks(context, origin) {
                 self.look_later(context, origin);
             } else {
-                self.repair_wait[origin.index()] = self.repair;
-                self.repair_due[origin.index()] = Time::NEVER;
+                self.repairs[origin.index()].settle();
             }
         }
     }
@@ -500,12 +491,11 @@ impl Layer for Nak {
             digest.word(*ceiling);
             digest.word(u64::from(holder.0));
         }
-        for ((wait, due), at) in self.repair_wait.iter().zip(&self.repair_due).zip(&self.repair_at) {
-            digest.word(wait.as_nanos() as u64);
-            digest.word(due.as_nanos());
+        for (repair, at) in self.repairs.iter().zip(&self.repair_at) {
+            repair.digest(digest);
             digest.word(*at);
         }
-        digest.word(self.status_wait.as_nanos() as u64);
+        self.status.digest(digest);
         digest.word(self.status_at);
     }
 
@@ -519,8 +509,8 @@ impl Layer for Nak {
             context.retained_casts(own).start,
             self.window,
             self.repair,
-            self.status,
-            self.backoff
+            self.status.first(),
+            self.longest
         ))
     }
 }

@@ -24,6 +24,7 @@ use std::time::Duration;
 
 use crate::accel::case::CommonCase;
 use crate::id::{Hasher64, Rank};
+use crate::stack::backoff::Backoff;
 use crate::stack::build::{Build, GossipSource, TimerId, shared};
 use crate::stack::event::{Down, Up};
 use crate::stack::layer::{Context, Fast, Kind, Layer};
@@ -54,9 +55,8 @@ pub(super) fn entry() -> LayerEntry {
 #[derive(Clone)]
 struct Stable {
     report: Duration,
-    ask: Duration,
-    backoff: Duration,
-    ask_wait: Duration,
+    /// When reports are asked for.
+    ask: Backoff,
     handles: Option<Handles>,
 }
 
@@ -75,14 +75,8 @@ impl Stable {
     fn new(parameters: &Parameters) -> Result<Stable, ParameterError> {
         let micros =
             |name, default| parameters.number(name, default, 1..=10_000_000).map(Duration::from_micros);
-        let ask = micros("ask_us", 5000)?;
-        Ok(Stable {
-            report: micros("report_us", 1000)?,
-            ask,
-            backoff: micros("backoff_us", 100_000)?,
-            ask_wait: ask,
-            handles: None,
-        })
+        let ask = Backoff::new(micros("ask_us", 5000)?, micros("backoff_us", 100_000)?);
+        Ok(Stable { report: micros("report_us", 1000)?, ask, handles: None })
     }
 
     fn handles(&self) -> Handles {
@@ -144,8 +138,8 @@ impl Layer for Stable {
             context.up(Up::Stable);
         } else {
             context.gossip_now(true);
-            self.ask_wait = (self.ask_wait * 2).min(self.backoff);
-            context.arm(timer, context.now() + self.ask_wait);
+            self.ask.repeat(context.now());
+            context.arm(timer, self.ask.due());
         }
     }
 
@@ -165,14 +159,14 @@ impl Layer for Stable {
             // Credit follows from what was let go of, and a layer below computes it.
             context.post_again();
             context.arm_if_idle(report_timer, context.now() + self.report);
-            self.ask_wait = self.ask;
-            context.disarm(ask_timer);
+            self.ask.settle();
         }
         if unstable {
-            context.arm_if_idle(ask_timer, context.now() + self.ask_wait);
+            self.ask.begin(context.now());
         } else {
-            context.disarm(ask_timer);
+            self.ask.settle();
         }
+        context.arm_or_disarm(ask_timer, self.ask.due());
     }
 
     fn common_case(&self, kind: Kind, case: &mut CommonCase<'_>) -> Fast {
@@ -188,7 +182,7 @@ impl Layer for Stable {
     }
 
     fn digest(&self, digest: &mut Hasher64) {
-        digest.word(self.ask_wait.as_nanos() as u64);
+        self.ask.digest(digest);
     }
 
     fn dump(&self, context: &Context<'_>) -> Option<String> {

@@ -24,13 +24,13 @@ use std::time::Duration;
 
 use crate::accel::case::{CommonCase, Target};
 use crate::id::{Hasher64, Rank, RankSet};
+use crate::stack::backoff::Backoff;
 use crate::stack::build::{Build, Closes, Field, Gossip, GossipSource, Guard, GuardKind, TimerId, shared};
 use crate::stack::event::{Down, Message, Up};
 use crate::stack::layer::{Context, Fast, Kind, Layer};
 use crate::stack::property::{Properties, Property};
 use crate::stack::registry::{LayerEntry, ParameterError, Parameters};
 use crate::stack::slots::{MatrixSlot, MemberSlot};
-use crate::time::Time;
 use crate::wire::Traffic;
 
 const NUMBER_BITS: u32 = 40;
@@ -73,10 +73,10 @@ struct Unicast {
     handles: Option<Handles>,
     /// By origin: sends that came early, by number.
     parked: Vec<BTreeMap<u64, Message>>,
-    /// By peer: how long to wait before repeating, and the acknowledged number it was set at.
-    waits: Vec<(Duration, u64)>,
-    /// By peer: when what is not acknowledged is repeated.
-    due: Vec<Time>,
+    /// By peer: when what is not acknowledged is repeated, and what was acknowledged when there was progress last. Each
+    /// has a due time of its own: acknowledgements of one must not put off what another lacks.
+    repeats: Vec<Backoff>,
+    repeat_at: Vec<u64>,
     /// By peer: control messages that found the reserve full.
     put_off: Vec<Vec<Message>>,
 }
@@ -104,8 +104,8 @@ impl Unicast {
             backoff: micros("backoff_us", 50_000)?,
             handles: None,
             parked: Vec::new(),
-            waits: Vec::new(),
-            due: Vec::new(),
+            repeats: Vec::new(),
+            repeat_at: Vec::new(),
             put_off: Vec::new(),
         })
     }
@@ -173,15 +173,6 @@ impl Unicast {
         context.up(Up::Send(origin, message));
     }
 
-    /// Sets the timer to the first repetition that is due. Each peer has a due time of its own: acknowledgements of one
-    /// must not put off what another lacks.
-    fn arm(&self, context: &mut Context<'_>, repeat: TimerId) {
-        match self.due.iter().min() {
-            Some(due) if *due != Time::NEVER => context.arm(repeat, *due),
-            _ => context.disarm(repeat),
-        }
-    }
-
     fn acknowledged(&self, context: &Context<'_>, peer: Rank) -> u64 {
         let Handles { number, acked, .. } = self.handles();
         context.pair(acked, peer, context.rank()).min(context.sending(number, peer))
@@ -201,8 +192,8 @@ impl Layer for Unicast {
         }
         let members = build.view().size();
         self.parked = vec![BTreeMap::new(); members];
-        self.waits = vec![(self.repeat, 0); members];
-        self.due = vec![Time::NEVER; members];
+        self.repeats = vec![Backoff::new(self.repeat, self.backoff); members];
+        self.repeat_at = vec![0; members];
         self.put_off = vec![Vec::new(); members];
         let number = build.number_field(Traffic::Send, "number", NUMBER_BITS);
         let acked = build.shared_matrix_slot(shared::ACKED);
@@ -248,10 +239,9 @@ impl Layer for Unicast {
     fn timer(&mut self, context: &mut Context<'_>, timer: TimerId) {
         let number = self.handles().number;
         for peer in context.view().others() {
-            if self.due[peer.index()] > context.now() {
+            if !self.repeats[peer.index()].take(context.now()) {
                 continue;
             }
-            self.due[peer.index()] = Time::NEVER;
             let acknowledged = self.acknowledged(context, peer);
             let sent = context.sending(number, peer);
             if acknowledged == sent {
@@ -263,11 +253,9 @@ impl Layer for Unicast {
                     context.down(Down::Resend(RankSet::one(peer), message));
                 }
             }
-            let (wait, _) = &mut self.waits[peer.index()];
-            *wait = (*wait * 2).min(self.backoff);
-            self.due[peer.index()] = context.now() + *wait;
+            self.repeats[peer.index()].repeat(context.now());
         }
-        self.arm(context, timer);
+        context.arm_or_disarm(timer, Backoff::first_due(&self.repeats));
     }
 
     fn post(&mut self, context: &mut Context<'_>) {
@@ -280,15 +268,15 @@ impl Layer for Unicast {
             if sent < acknowledged + self.window {
                 context.open(window_closed, peer);
             }
-            let (wait, at) = &mut self.waits[peer.index()];
-            let due = &mut self.due[peer.index()];
+            let (wait, at) = (&mut self.repeats[peer.index()], &mut self.repeat_at[peer.index()]);
             if acknowledged > *at {
-                (*wait, *at, *due) = (self.repeat, acknowledged, Time::NEVER);
+                *at = acknowledged;
+                wait.settle();
             }
             if acknowledged == sent {
-                *due = Time::NEVER;
-            } else if *due == Time::NEVER {
-                *due = context.now() + *wait;
+                wait.settle();
+            } else {
+                wait.begin(context.now());
             }
             if !self.put_off[peer.index()].is_empty() {
                 for message in std::mem::take(&mut self.put_off[peer.index()]) {
@@ -296,7 +284,7 @@ impl Layer for Unicast {
                 }
             }
         }
-        self.arm(context, repeat);
+        context.arm_or_disarm(repeat, Backoff::first_due(&self.repeats));
     }
 
     fn common_case(&self, kind: Kind, case: &mut CommonCase<'_>) -> Fast {
@@ -329,10 +317,9 @@ impl Layer for Unicast {
                 digest.word(*number);
             }
         }
-        for ((wait, at), due) in self.waits.iter().zip(&self.due) {
-            digest.word(wait.as_nanos() as u64);
+        for (repeat, at) in self.repeats.iter().zip(&self.repeat_at) {
+            repeat.digest(digest);
             digest.word(*at);
-            digest.word(due.as_nanos());
         }
         for message in self.put_off.iter().flatten() {
             digest.bytes(message.list.payload());

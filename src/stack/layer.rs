@@ -221,6 +221,13 @@ impl Context<'_> {
         }
     }
 
+    /// Sets a timer, or unsets it if `at` is never.
+    pub fn arm_or_disarm(&mut self, timer: TimerId, at: Time) {
+        if self.core.timers.deadline(timer) != at {
+            self.core.timers.set(timer, at);
+        }
+    }
+
     /// Unsets a timer.
     pub fn disarm(&mut self, timer: TimerId) {
         if self.core.timers.deadline(timer) != Time::NEVER {

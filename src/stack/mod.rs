@@ -3,8 +3,10 @@
 //! - [`spec`] names a stack, [`registry`] knows the layers, [`property`] says what each needs and gives;
 //! - [`layer`] is the interface of a protocol, [`event`] what travels between layers, [`build`] what a layer registers;
 //! - [`slots`] hold every variable that ordinary messages touch;
+//! - [`backoff`] says when to do a thing again;
 //! - `engine` is the slow path, `run` joins it with the plans of `accel`, [`explain`] prints both.
 
+pub mod backoff;
 pub mod build;
 pub(crate) mod core;
 pub(crate) mod engine;
