@@ -119,6 +119,8 @@ pub struct Endpoint {
     requests: VecDeque<Request>,
     letters: Assembler,
     letters_written: u32,
+    #[cfg(feature = "laboratory")]
+    cookie_mask: u64,
 }
 
 impl Endpoint {
@@ -154,6 +156,8 @@ impl Endpoint {
             requests: VecDeque::new(),
             letters: Assembler::default(),
             letters_written: 0,
+            #[cfg(feature = "laboratory")]
+            cookie_mask: u64::MAX,
         })
     }
 
@@ -212,10 +216,13 @@ impl Endpoint {
         let neighbours = Rc::new(neighbours);
         let (config, registry) = (&self.config, &self.registry);
         let stack = Stack::new(config, registry, view, neighbours, channel, caps, Vec::new(), now)?;
+        #[cfg(feature = "laboratory")]
+        let stack = stack.with_cookies_masked(self.cookie_mask);
         let index = self.stacks.len() as u32;
         self.stacks.push(stack);
         self.full.push(false);
         self.learn_cookies();
+        self.ask_identification(None);
         Ok(GroupKey(index))
     }
 
@@ -275,19 +282,23 @@ impl Endpoint {
                 },
             )
         });
-        let mut new = match made {
+        let new = match made {
             Ok(new) => new,
             Err(why) => {
                 stack.not_opened(&view, why, app);
                 return;
             }
         };
+        #[cfg(feature = "laboratory")]
+        let new = new.with_cookies_masked(self.cookie_mask);
+        let mut new = new;
         new.succeed(stack);
         let (channel, outbox) = stack.take_outbox();
         self.retired.push(Retired { channel, outbox, until: now + self.config.linger_delay });
         *stack = new;
         self.full[group.0 as usize] = false;
         self.learn_cookies();
+        self.ask_identification(None);
         // The view is told before anything is delivered in it.
         self.stacks[group.0 as usize].poll(now, app);
         self.collect(group.0 as usize);
@@ -401,7 +412,20 @@ impl Endpoint {
                 stack.fast_frame(origin, traffic, received, app);
             }
             Err(NoMeaning::Unknown) => self.dropped.unknown_cookie += 1,
-            Err(NoMeaning::Collided) => self.dropped.collided_cookie += 1,
+            Err(NoMeaning::Collided) => {
+                self.dropped.collided_cookie += 1;
+                self.ask_identification(Some(first & COOKIE_MASK));
+            }
+        }
+    }
+
+    /// Asks those whose frames cannot be told apart, by one cookie or by any, to identify themselves fully.
+    #[cold]
+    fn ask_identification(&mut self, cookie: Option<u64>) {
+        for (collided, Meaning { stack, origin, traffic }) in self.cookies.collisions() {
+            if cookie.is_none_or(|cookie| cookie == *collided) {
+                self.stacks[*stack as usize].ask_identification(*origin, *traffic, self.now);
+            }
         }
     }
 
@@ -607,6 +631,13 @@ impl Endpoint {
         let slots = &mut self.stacks[key.0 as usize].engine.core.slots;
         let at = (seed % slots.words() as u64) as u32;
         *slots.word_mut(at) ^= seed.rotate_left(17) | 1;
+    }
+
+    /// From here on the cookies of groups that are installed keep only their lowest `bits`, so that many are equal. The
+    /// other members' must be narrowed too.
+    #[cfg(feature = "laboratory")]
+    pub fn narrow_cookies(&mut self, bits: u32) {
+        self.cookie_mask = crate::wire::bits::low_bits(bits);
     }
 
     /// How many words the slot file has.

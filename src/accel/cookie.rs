@@ -48,6 +48,8 @@ enum Entry {
 pub struct CookieTable {
     entries: Vec<Entry>,
     used: usize,
+    /// The meanings of cookies that have several.
+    collisions: Vec<(u64, Meaning)>,
 }
 
 /// Why a cookie has no meaning.
@@ -62,7 +64,7 @@ pub enum NoMeaning {
 impl CookieTable {
     /// An empty table.
     pub fn new() -> CookieTable {
-        CookieTable { entries: vec![Entry::Free; 16], used: 0 }
+        CookieTable { entries: vec![Entry::Free; 16], used: 0, collisions: Vec::new() }
     }
 
     /// What a cookie stands for.
@@ -102,7 +104,11 @@ impl CookieTable {
                 false
             }
             Ok(known) if known == meaning => false,
-            _ => {
+            known => {
+                self.collisions.extend(known.ok().map(|known| (cookie, known)));
+                if !self.collisions.contains(&(cookie, meaning)) {
+                    self.collisions.push((cookie, meaning));
+                }
                 let mask = self.entries.len() - 1;
                 let mut at = cookie as usize & mask;
                 while !matches!(self.entries[at & mask], Entry::Known(known, _) | Entry::Collided(known) if known == cookie)
@@ -113,6 +119,11 @@ impl CookieTable {
                 true
             }
         }
+    }
+
+    /// All meanings of cookies that have several.
+    pub fn collisions(&self) -> &[(u64, Meaning)] {
+        &self.collisions
     }
 
     fn place(&mut self, cookie: u64, entry: Entry) {
@@ -160,5 +171,7 @@ mod tests {
         assert!(table.insert(9, meaning(2)));
         assert_eq!(table.get(9), Err(NoMeaning::Collided));
         assert!(table.insert(9, meaning(3)));
+        assert!(table.insert(9, meaning(3)));
+        assert_eq!(table.collisions(), [1, 2, 3].map(|origin| (9, meaning(origin))));
     }
 }

@@ -182,8 +182,10 @@ pub struct Build<'b> {
     pub(crate) window_max: u64,
 }
 
-/// The most guard bits of one plan.
-const GUARD_BITS_MAX: usize = 64;
+/// The most guard bits that layers can have of one plan.
+const GUARD_BITS_MAX: usize = 63;
+/// The guard bit that is the stack's own: somebody asked for full headers.
+pub(crate) const STACK_GUARD: u64 = 1 << GUARD_BITS_MAX;
 
 impl Blueprint {
     pub(crate) fn new() -> Blueprint {
@@ -398,12 +400,12 @@ impl Build<'_> {
     /// A bit in a guard word.
     ///
     /// # Panics
-    /// If all bits are taken, or a deliver guard is to close the entry.
+    /// If all bits but the stack's own are taken, or a deliver guard is to close the entry.
     pub fn guard(&mut self, kind: GuardKind, name: &'static str, closes: Closes) -> Guard {
         let deliver = matches!(kind, GuardKind::CastDeliver | GuardKind::SendDeliver);
         assert!(!(deliver && closes == Closes::Entry), "deliver guards have no entry to close");
         let taken = self.blueprint.guards.iter().filter(|owner| owner.kind == kind).count();
-        assert!(taken < GUARD_BITS_MAX, "a guard has {GUARD_BITS_MAX} bits");
+        assert!(taken < GUARD_BITS_MAX, "a guard has {GUARD_BITS_MAX} bits for layers");
         let mask = 1 << taken;
         self.blueprint.guards.push(GuardOwner { kind, mask, layer: self.layer, name, closes });
         Guard { kind, mask }

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use super::build::{Blueprint, Field, FieldHome, GuardKind, GuardOwner, TallyDefinition};
 use super::event::{Down, List, Message, Up};
 use super::gossip::GossipState;
+use super::identify::Asked;
 use super::retention::Retention;
 use super::slots::{MatrixSlot, MemberSlot, SlotFile, Tally, fixed};
 use super::timers::Timers;
@@ -16,6 +17,7 @@ use crate::time::Time;
 use crate::transport::{ChannelId, Destination, Outside, Slice, Transmit};
 use crate::view::{LocalView, Neighbours};
 use crate::wire::Traffic;
+use crate::wire::control::Identify;
 use crate::wire::full::{Identification, PREFIX_BYTES, Prefix, STACK_CONTROL};
 use crate::wire::layout::{Class, FIELDS_MAX, Header, Layout};
 
@@ -115,6 +117,8 @@ pub(crate) struct Core {
     /// Who else can be found, besides the members of the view.
     pub(crate) neighbours: Rc<Neighbours>,
     pub(crate) gossip: GossipState,
+    /// When origins were asked for full headers.
+    pub(crate) asked: Asked,
     pub(crate) channel: ChannelId,
     pub(crate) control: Region,
     pub(crate) identification: Identification,
@@ -176,9 +180,10 @@ impl Core {
             Up::Send(origin, message) if !message.is_control() => {
                 self.emerged.push_back(Emerged::Send(origin, message));
             }
-            Up::Raw(origin, message) if message.control == STACK_CONTROL => {
-                self.gossip_received(origin, message.list.payload());
-            }
+            Up::Raw(origin, message) if message.control == STACK_CONTROL => match message.list.payload() {
+                body @ [Identify::KIND, ..] => self.identification_asked(origin, body),
+                body => self.gossip_received(origin, body),
+            },
             Up::Raw(..) | Up::Send(..) => self.count_stack("control message for no layer"),
             event => self.emit_application(event),
         }

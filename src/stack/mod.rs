@@ -13,6 +13,7 @@ pub(crate) mod engine;
 pub mod event;
 pub mod explain;
 pub(crate) mod gossip;
+pub(crate) mod identify;
 pub mod layer;
 pub mod property;
 pub mod registry;

@@ -134,6 +134,40 @@ impl<'b> GossipRow<'b> {
     }
 }
 
+/// A request: for the rest of the view the receiver's casts, or its sends to the asker, are to carry full headers.
+///
+/// ```text
+/// identify = kind:u8 what:u8      (kind: 2; what: bit 0 casts, bit 1 sends; not zero)
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identify {
+    /// Casts are to.
+    pub casts: bool,
+    /// Sends to the asker are to.
+    pub sends: bool,
+}
+
+impl Identify {
+    /// The first byte; that of a [`GossipRow`] is 0 or 1.
+    pub const KIND: u8 = 2;
+
+    /// The body.
+    pub fn encode(self) -> [u8; 2] {
+        [Identify::KIND, u8::from(self.casts) | u8::from(self.sends) << 1]
+    }
+
+    /// Decodes a body.
+    ///
+    /// # Errors
+    /// If it is cut off, over-long, asks for nothing, or is something else.
+    pub fn decode(bytes: &[u8]) -> Result<Identify, ControlError> {
+        match *bytes {
+            [Identify::KIND, what @ 1..=3] => Ok(Identify { casts: what & 1 != 0, sends: what & 2 != 0 }),
+            _ => Err(ControlError),
+        }
+    }
+}
+
 /// Ranges of frame numbers somebody lacks.
 ///
 /// ```text
@@ -214,6 +248,17 @@ mod tests {
     }
 
     #[test]
+    fn a_request_for_full_headers_asks_for_something_and_nothing_unknown() {
+        for (casts, sends) in [(true, false), (false, true), (true, true)] {
+            let request = Identify { casts, sends };
+            assert_eq!(Identify::decode(&request.encode()), Ok(request));
+        }
+        for wrong in [&[][..], &[2], &[2, 0], &[2, 4], &[1, 1], &[2, 1, 0]] {
+            assert_eq!(Identify::decode(wrong), Err(ControlError), "{wrong:?}");
+        }
+    }
+
+    #[test]
     fn ranges_that_go_back_or_wrap_are_refused() {
         let refuse = |ranges: Vec<(u64, u16)>| {
             let mut bytes = Vec::new();
@@ -245,6 +290,7 @@ mod tests {
         fn rubbish_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
             let _ = Missing::decode(&bytes);
             let _ = GossipRow::decode(&bytes);
+            let _ = Identify::decode(&bytes);
         }
     }
 }

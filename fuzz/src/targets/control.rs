@@ -1,6 +1,6 @@
 //! Bodies of control messages.
 
-use wadjet::wire::control::{GOSSIP_HEADER_BYTES, GossipRow, MISSING_RANGES_MAX, Missing};
+use wadjet::wire::control::{GOSSIP_HEADER_BYTES, GossipRow, Identify, MISSING_RANGES_MAX, Missing};
 
 use crate::Target;
 
@@ -29,6 +29,20 @@ pub(super) const GOSSIP: Target = Target {
             .collect();
         assert_eq!(bytes, input[GOSSIP_HEADER_BYTES..]);
         assert_eq!(row.value(subjects, 0), None);
+    },
+};
+
+/// [`Identify::decode`].
+pub(super) const IDENTIFY: Target = Target {
+    name: "control-identify",
+    what: "a request for full headers that decodes asks for something, is no gossip row, and encodes to the same bytes",
+    weight: 1,
+    seeds: || (1..=3).map(|what| vec![Identify::KIND, what]).collect(),
+    run: |input| {
+        let Ok(request) = Identify::decode(input) else { return };
+        assert!(request.casts || request.sends);
+        assert!(GossipRow::decode(input).is_err());
+        assert_eq!(request.encode(), input[..]);
     },
 };
 

@@ -16,6 +16,7 @@ pub const ALL: &[Target] = &[
     header::COMPRESSED,
     pack::PACK,
     control::GOSSIP,
+    control::IDENTIFY,
     control::MISSING,
     spec::SPEC,
     endpoint::ENDPOINT,

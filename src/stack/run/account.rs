@@ -5,7 +5,7 @@ use crate::accel::execute::Miss;
 use crate::accel::pack::PACK_ROOM_BYTES;
 use crate::group::Stability;
 use crate::id::Rank;
-use crate::stack::build::{GossipSource, shared};
+use crate::stack::build::{GossipSource, STACK_GUARD, shared};
 use crate::stack::engine::Engine;
 use crate::stack::event::ExitReason;
 use crate::stack::layer::{Context, Kind};
@@ -124,6 +124,7 @@ impl Stack {
             Miss::Guard(0) => ("stack", Reason::Is("several destinations or this member")),
             Miss::Guard(bits) => match core.closers(kind.guard(), bits).next() {
                 Some(owner) => (core.names[owner.layer], Reason::Guard(owner.name)),
+                None if bits & STACK_GUARD != 0 => ("stack", Reason::Is("full headers are asked for")),
                 None => ("stack", Reason::Is("guard of no layer")),
             },
             Miss::Short => ("stack", Reason::Is("short frame")),

@@ -204,6 +204,16 @@ impl Stack {
         self.arrive(origin, message, app);
     }
 
+    /// Frames of `origin` cannot be told apart by their cookie.
+    #[cold]
+    pub(crate) fn ask_identification(&mut self, origin: Rank, traffic: Traffic, now: Time) {
+        if self.exited.is_none() {
+            self.engine.core.now = now;
+            self.engine.core.ask_identification(origin, traffic);
+            self.engine.run();
+        }
+    }
+
     /// A frame with a full header.
     pub(crate) fn full_frame(&mut self, origin: Rank, message: Message, app: &mut dyn Application) {
         if message.traffic != Traffic::Raw && !message.is_control() {

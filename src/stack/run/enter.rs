@@ -8,7 +8,7 @@ use crate::buf::{Exhausted, Frame, FrameMut};
 use crate::config::Shadow;
 use crate::group::{CastError, SendError, Ticket};
 use crate::id::{Rank, RankSet};
-use crate::stack::build::GuardKind;
+use crate::stack::build::{GuardKind, STACK_GUARD};
 use crate::stack::event::{Down, List, Message};
 use crate::stack::layer::Kind;
 use crate::stack::slots::fixed;
@@ -150,6 +150,10 @@ impl Stack {
     fn enter_slow(&mut self, guard: u64, frame: FrameMut, messages: u32, packed: bool) {
         self.fast.send_miss += 1;
         self.note_miss(Kind::CastSend, Miss::Guard(guard));
+        if guard & STACK_GUARD != 0 {
+            // For the rest of the view: the next frame is taken with room for what is put before it.
+            self.cast_header_room = self.engine.core.full_bytes(Traffic::Cast);
+        }
         let list = whole(frame.freeze(), 0, messages, packed);
         self.engine.core.work += 1;
         self.engine.enter(Down::Cast(Message::data(Traffic::Cast, list)));

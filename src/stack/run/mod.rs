@@ -32,6 +32,7 @@ use crate::stack::core::Core;
 use crate::stack::engine::Engine;
 use crate::stack::event::{ExitReason, NextView, Up};
 use crate::stack::gossip::GossipState;
+use crate::stack::identify::Asked;
 use crate::stack::layer::{Context, Kind};
 use crate::stack::property::{Properties, Property};
 use crate::stack::registry::{ParameterError, Registry};
@@ -330,6 +331,7 @@ impl Stack {
             hint_wanted: false,
             neighbours,
             gossip: GossipState::new(blueprint.gossips.clone(), members, config.gossip_delay),
+            asked: Asked::new(members),
             channel: channel.id,
             control: channel.control,
             identification: identification(view.rank()),
@@ -403,6 +405,19 @@ impl Stack {
         let view = Rc::clone(&stack.engine.core.view);
         stack.engine.arrive(Up::View(view));
         Ok(stack)
+    }
+
+    /// With cookies that keep only the bits of `mask`.
+    #[cfg(feature = "laboratory")]
+    pub(crate) fn with_cookies_masked(mut self, mask: u64) -> Stack {
+        for cookies in &mut self.engine.core.cookies {
+            cookies[Traffic::Cast as usize] &= mask;
+            cookies[Traffic::Send as usize] &= mask;
+        }
+        for plan in self.plans.iter_mut().flatten() {
+            plan.cookie &= mask;
+        }
+        self
     }
 
     pub(crate) fn core(&self) -> &Core {
