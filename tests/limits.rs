@@ -8,9 +8,9 @@ use common::{Dice, World, view};
 use wadjet::accel::case::CommonCase;
 use wadjet::endpoint::Endpoint;
 use wadjet::layers::DEFAULT_STACK;
-use wadjet::stack::build::{Build, Field};
-use wadjet::stack::event::{Down, ExitReason, Up};
-use wadjet::stack::layer::{Context, Fast, Kind, Layer};
+use wadjet::stack::build::{Build, Field, TimerId};
+use wadjet::stack::event::{Down, ExitReason, Message, Up};
+use wadjet::stack::layer::{Context, Fast, Kind, Layer, NotNow};
 use wadjet::stack::property::Properties;
 use wadjet::stack::registry::{LayerEntry, Registry};
 use wadjet::transport::Transport;
@@ -441,6 +441,123 @@ fn early_delay_and_friends_are_durations_and_limits_that_config_checks() {
     assert!(error(Config { order_frames_max: 0, ..Config::default() }).contains("order_frames_max"));
     let config = Config { early_delay: Duration::ZERO, early_frames_max: 0, ..Config::default() };
     assert_eq!(config.check(), Ok(()));
+}
+
+/// Has control messages for the members of higher rank, more than they may have unacknowledged, and sends them as they
+/// are taken.
+#[derive(Clone, Default)]
+struct Talker {
+    timer: Option<TimerId>,
+    /// By peer: how many were taken, and are to be.
+    sent: Vec<u64>,
+    wanted: u64,
+    /// By origin: what comes next.
+    expected: Vec<u64>,
+}
+
+const TALK: u64 = 500;
+
+impl Talker {
+    fn talk(&mut self, context: &mut Context<'_>) {
+        let higher = usize::from(context.rank().0) + 1..context.view().size();
+        for peer in higher.map(Rank::at) {
+            while self.sent[peer.index()] < self.wanted {
+                let Ok(mut body) = context.control_frame() else { return };
+                body.extend(&self.sent[peer.index()].to_le_bytes()).unwrap();
+                match context.send_reliable(RankSet::one(peer), body) {
+                    Ok(()) => self.sent[peer.index()] += 1,
+                    Err(NotNow::Unacknowledged(slowest)) => {
+                        assert_eq!((slowest, context.reliable_room(peer)), (peer, 0));
+                        context.count("not now");
+                        break;
+                    }
+                    Err(NotNow::NoFrame) => {
+                        context.count("no frame");
+                        return;
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Layer for Talker {
+    fn name(&self) -> &'static str {
+        "TALKER"
+    }
+
+    fn install(&mut self, build: &mut Build<'_>) {
+        self.timer = Some(build.timer("talk"));
+        self.sent = vec![0; build.view().size()];
+        self.expected = vec![0; build.view().size()];
+    }
+
+    fn start(&mut self, context: &mut Context<'_>) {
+        context.arm(self.timer.unwrap(), context.now() + Duration::from_millis(1));
+    }
+
+    fn control(&mut self, context: &mut Context<'_>, origin: Rank, message: &Message) {
+        let expected = &mut self.expected[origin.index()];
+        assert_eq!(message.list.payload(), expected.to_le_bytes());
+        *expected += 1;
+        context.count("heard");
+    }
+
+    fn timer(&mut self, context: &mut Context<'_>, _timer: TimerId) {
+        self.wanted = TALK;
+        self.talk(context);
+    }
+
+    fn post(&mut self, context: &mut Context<'_>) {
+        self.talk(context);
+    }
+
+    fn common_case(&self, _kind: Kind, _case: &mut CommonCase<'_>) -> Fast {
+        Fast::Transparent
+    }
+
+    fn fork(&self) -> Box<dyn Layer> {
+        Box::new(self.clone())
+    }
+}
+
+/// Far more reliable control messages than windows and frames hold: the layer is told "not now", nothing waits without
+/// bound, nobody starves, and everything arrives in order once the receivers read.
+#[test]
+fn reliable_control_messages_beyond_the_reserve_are_refused_until_there_is_room() {
+    let registry = Registry::standard().with(LayerEntry {
+        name: "TALKER",
+        about: "many control messages",
+        requires: Properties::NONE,
+        provides: Properties::NONE,
+        destroys: Properties::NONE,
+        cost: 0,
+        parameters: &[],
+        make: |_| Ok(Box::<Talker>::default()),
+    });
+    let spec = format!("TALKER:{DEFAULT_STACK}");
+    for (accelerate, window_frames, control_frames, refusal) in
+        [(true, 16, 512, "not now"), (false, 16, 512, "not now"), (true, 1024, 64, "no frame")]
+    {
+        let config = Config { accelerate, window_frames, control_frames, ..unpacked() };
+        let mut world = World::with_registry(3, &spec, &config, &registry);
+        world.nodes[2].stopped = true;
+        world.steps(2000);
+        assert!(world.nodes[0].counted("TALKER", refusal) > 0, "{refusal}");
+        assert_eq!(world.nodes[0].counted("UNICAST", "control message put off"), 0);
+        let retained = world.nodes[0].stats().retained;
+        assert!(retained <= 2 * window_frames.min(control_frames as u64), "{retained}");
+        world.nodes[2].stopped = false;
+        world.lose = {
+            let mut dice = Dice(5);
+            Box::new(move |_, _| dice.below(10) == 0)
+        };
+        let heard = |world: &World, node: usize| world.nodes[node].counted("TALKER", "heard");
+        assert!(world.until(400_000, |world| heard(world, 1) == TALK && heard(world, 2) == 2 * TALK));
+        world.cast(0, b"and casts go on");
+        world.steps(5000);
+        assert_eq!(world.delivered(2, 0).len(), 1);
+    }
 }
 
 /// Sends and checks a number of four bits with every cast.

@@ -79,7 +79,7 @@ impl ShadowRun {
             fork: engine.fork(),
             emitted_before: engine.core.outbox.len(),
             looped_before: engine.core.loopback.len(),
-            starved_before: engine.core.control.usage().exhausted,
+            starved_before: starved(&engine.core),
         }
     }
 
@@ -127,7 +127,7 @@ impl ShadowRun {
         let mut by_layers = edges(&self.fork.core, 0, 0);
         by_layers.deliveries.sort_unstable_by_key(|(sent, origin, number, ..)| (*sent, *origin, *number));
         by_plan.other = by_layers.other.min(by_plan.other);
-        if engine.core.control.usage().exhausted != self.starved_before {
+        if [&engine.core, &self.fork.core].iter().any(|core| starved(core) != self.starved_before) {
             // Plan and fork share the region, and one of them had no frame left: nothing can be compared.
             return None;
         }
@@ -139,6 +139,11 @@ impl ShadowRun {
         }
         None
     }
+}
+
+/// How often frames were short.
+fn starved(core: &Core) -> u64 {
+    core.control.usage().exhausted + core.starved
 }
 
 fn edges(core: &Core, emitted_before: usize, looped_before: usize) -> Edges {

@@ -19,7 +19,7 @@
 //!
 //! After Ensemble's `pt2pt` (Hayden, 1998).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use crate::accel::case::{CommonCase, Target};
@@ -36,6 +36,9 @@ use crate::wire::Traffic;
 const NUMBER_BITS: u32 = 40;
 /// The most sends repeated to one peer at once: repair traffic is bounded.
 const REPEAT_MAX: u64 = 16;
+/// The most control messages to one peer that wait for the reserve. Layers are told "not now" before it is full; only what
+/// layers in between add (fragments, say) comes to wait.
+const PUT_OFF_MAX: usize = 64;
 
 pub(super) fn entry() -> LayerEntry {
     LayerEntry {
@@ -78,7 +81,7 @@ struct Unicast {
     repeats: Vec<Backoff>,
     repeat_at: Vec<u64>,
     /// By peer: control messages that found the reserve full.
-    put_off: Vec<Vec<Message>>,
+    put_off: Vec<VecDeque<Message>>,
 }
 
 #[derive(Clone, Copy)]
@@ -119,13 +122,26 @@ impl Unicast {
         2 * self.window
     }
 
+    /// How many more sends to `peer` fit the reserve.
+    fn room(&self, context: &Context<'_>, peer: Rank) -> u64 {
+        let Handles { number, limit, .. } = self.handles();
+        let end = context.of(limit, peer) - self.window + self.reserve();
+        end.saturating_sub(context.sending(number, peer))
+    }
+
     fn send(&mut self, context: &mut Context<'_>, peer: Rank, mut message: Message) {
         let Handles { number, limit, window_closed, .. } = self.handles();
         let next = context.sending(number, peer);
-        if next >= context.of(limit, peer) - self.window + self.reserve() {
+        if self.room(context, peer) == 0 {
             // Only control messages come here: the application's entry closed at the window.
-            context.count("control message put off");
-            self.put_off[peer.index()].push(message);
+            if self.put_off[peer.index()].len() < PUT_OFF_MAX {
+                context.count("control message put off");
+                self.put_off[peer.index()].push_back(message);
+            } else {
+                context.count("control message lost: too many put off");
+                let reason = "more control messages were sent than a peer acknowledges";
+                context.up(Up::LostMessage { origin: context.rank(), reason });
+            }
             return;
         }
         message.number = next;
@@ -194,15 +210,17 @@ impl Layer for Unicast {
         self.parked = vec![BTreeMap::new(); members];
         self.repeats = vec![Backoff::new(self.repeat, self.backoff); members];
         self.repeat_at = vec![0; members];
-        self.put_off = vec![Vec::new(); members];
+        self.put_off = vec![VecDeque::new(); members];
         let number = build.number_field(Traffic::Send, "number", NUMBER_BITS);
         let acked = build.shared_matrix_slot(shared::ACKED);
         let source = GossipSource::Accepted(number);
+        let limit = build.member_slot();
+        build.reliable_sends(limit, self.reserve() - self.window);
         self.handles = Some(Handles {
             number,
             acked,
             gossip: build.gossip("acked", source, acked, Some(Traffic::Send), (self.window / 4).max(1)),
-            limit: build.member_slot(),
+            limit,
             window_closed: build.guard(GuardKind::SendSend, "window full", Closes::Entry),
             gap: build.guard(GuardKind::SendDeliver, "gap", Closes::FastPath),
             repeat: build.timer("repeat"),
@@ -278,8 +296,8 @@ impl Layer for Unicast {
             } else {
                 wait.begin(context.now());
             }
-            if !self.put_off[peer.index()].is_empty() {
-                for message in std::mem::take(&mut self.put_off[peer.index()]) {
+            for _ in 0..self.room(context, peer).min(self.put_off[peer.index()].len() as u64) {
+                if let Some(message) = self.put_off[peer.index()].pop_front() {
                     self.send(context, peer, message);
                 }
             }

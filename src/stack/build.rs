@@ -160,6 +160,8 @@ pub(crate) struct Blueprint {
     pub(crate) guards: Vec<GuardOwner>,
     pub(crate) tallies: Vec<TallyDefinition>,
     pub(crate) timers: Vec<(usize, &'static str)>,
+    /// Per peer: number from which sends are refused, control messages so many later.
+    pub(crate) reliable: Option<(MemberSlot, u64)>,
     shared: BTreeMap<&'static str, SharedSlot>,
 }
 
@@ -200,6 +202,7 @@ impl Blueprint {
             guards: Vec::new(),
             tallies: Vec::new(),
             timers: Vec::new(),
+            reliable: None,
             shared: BTreeMap::new(),
         }
     }
@@ -315,6 +318,13 @@ impl Build<'_> {
         };
         assert!(number.replace(field.index).is_none(), "two layers number {} traffic", traffic.name());
         field
+    }
+
+    /// How many sends the layer that makes them reliable takes: those of the application below the number in `limit` (of
+    /// the peer), control messages of layers `reserve` numbers further. Beyond it
+    /// [`Context::send_reliable`](super::layer::Context::send_reliable) refuses.
+    pub fn reliable_sends(&mut self, limit: MemberSlot, reserve: u64) {
+        self.blueprint.reliable = Some((limit, reserve));
     }
 
     /// The field that numbers casts, if a layer below registered one.

@@ -90,6 +90,12 @@ pub(crate) struct Core {
     pub(crate) shared_matrices: Vec<(&'static str, MatrixSlot)>,
     /// The frame number at which this view ends.
     pub(crate) number_limit: u64,
+    /// Per peer: number from which sends are refused, control messages so many later.
+    pub(crate) reliable: Option<(MemberSlot, u64)>,
+    /// Frames of the control region that reliable control messages leave to what lets them go: gossip, repetitions.
+    pub(crate) control_floor: usize,
+    /// How often something was refused or left out for want of frames that a fork takes too.
+    pub(crate) starved: u64,
     pub(crate) timers: Timers,
     pub(crate) timer_layers: Vec<usize>,
     /// By origin.
@@ -313,6 +319,15 @@ impl Core {
     pub(crate) fn control_frame(&mut self) -> Result<FrameMut, Exhausted> {
         let header = self.full_bytes(Traffic::Raw).max(self.full_bytes(Traffic::Send));
         self.control.take_reserved(header)
+    }
+
+    /// How many more reliable control messages to `peer` there is room for: those on their way down count.
+    pub(crate) fn reliable_room(&self, peer: Rank) -> u64 {
+        let (Some((limit, reserve)), Some(number)) = (self.reliable, self.send_number) else { return 0 };
+        let entering =
+            |queued: &&Queued| matches!(queued, Queued::Down(_, Down::Send(to, _)) if to.contains(peer));
+        let entering = self.queue.iter().filter(entering).count() as u64;
+        (self.slots.of(limit, peer) + reserve).saturating_sub(self.sending(number, peer) + entering)
     }
 
     /// The value of a message field of a message from `origin`.

@@ -85,6 +85,17 @@ pub enum Fast {
     Opaque(&'static str),
 }
 
+/// A reliable control message was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotNow {
+    /// This member has too much unacknowledged, or there is no layer that makes sends reliable.
+    #[error("member {0} has not acknowledged enough; try again when it has")]
+    Unacknowledged(Rank),
+    /// Nearly all frames for control messages are retained or under way; the rest is for what lets them go.
+    #[error("frames for control messages are short; try again when some have come back")]
+    NoFrame,
+}
+
 /// A microprotocol.
 ///
 /// A layer keeps every variable that ordinary messages read or write in slots, everything else in itself. Ordinary
@@ -437,10 +448,31 @@ impl Context<'_> {
     }
 
     /// Sends a control message of this layer, reliably and in order with the sends, to the same layer at `to`. It
-    /// needs a layer beneath that makes sends reliable.
-    pub fn send_reliable(&mut self, to: RankSet, body: FrameMut) {
+    /// needs a layer beneath that makes sends reliable. This member itself, if it is in `to`, is always ready.
+    ///
+    /// # Errors
+    /// [`NotNow`]; nothing was sent then, to anybody. [`Layer::post`] is the place to try again: it runs when
+    /// acknowledgements have come.
+    pub fn send_reliable(&mut self, to: RankSet, body: FrameMut) -> Result<(), NotNow> {
+        let own = self.rank();
+        if let Some(slowest) = to.iter().find(|peer| *peer != own && self.core.reliable_room(*peer) == 0) {
+            self.count("reliable message refused: unacknowledged");
+            return Err(NotNow::Unacknowledged(slowest));
+        }
+        if self.core.control.free_frames() < self.core.control_floor {
+            self.count("reliable message refused: no frame");
+            self.core.starved += 1;
+            return Err(NotNow::NoFrame);
+        }
         let message = self.control_message(Traffic::Send, body);
         self.down(Down::Send(to, message));
+        Ok(())
+    }
+
+    /// How many more control messages `peer` can be sent reliably before [`Context::send_reliable`] refuses for want of
+    /// its acknowledgements. Zero without a layer that makes sends reliable.
+    pub fn reliable_room(&self, peer: Rank) -> u64 {
+        self.core.reliable_room(peer)
     }
 
     fn control_message(&self, traffic: Traffic, body: FrameMut) -> Message {
