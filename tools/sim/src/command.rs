@@ -6,6 +6,10 @@ use std::process::ExitCode;
 
 use clap::ValueEnum;
 use serde_json::json;
+use wadjet::layers::DEFAULT_STACK;
+use wadjet::stack::property::{Properties, Property};
+use wadjet::stack::registry::Registry;
+use wadjet::stack::spec::Spec;
 
 use crate::outcome::Outcome;
 use crate::scenario::{MEMBERS_MAX, Overrides, SCENARIOS, Scenario};
@@ -26,7 +30,7 @@ pub struct SimArgs {
     #[arg(long, value_parser = parse_members, value_name = "N")]
     pub members: Option<usize>,
     /// This stack in every run, top to bottom; else each seed draws.
-    #[arg(long, value_name = "SPEC")]
+    #[arg(long, value_parser = parse_stack, value_name = "SPEC")]
     pub stack: Option<String>,
     /// With or without the compiled fast path in every run; else each seed draws.
     #[arg(long, value_name = "on|off")]
@@ -79,6 +83,24 @@ fn parse_seeds(text: &str) -> Result<Range<u64>, String> {
 fn parse_scenario(text: &str) -> Result<&'static str, String> {
     let names = || SCENARIOS.iter().map(|scenario| scenario.name).collect::<Vec<_>>().join(", ");
     Scenario::named(text).map(|scenario| scenario.name).ok_or_else(|| format!("give one of {}", names()))
+}
+
+/// Takes a stack on which a simulated application can cast and send over a network that damages frames.
+fn parse_stack(text: &str) -> Result<String, String> {
+    let spec = Spec::parse(text).map_err(|error| error.to_string())?;
+    let registry = Registry::standard();
+    let checked = spec.check(&registry, Properties::NONE).map_err(|error| error.to_string())?;
+    let provided = checked.first().map_or(Properties::NONE, |(_, above)| *above);
+    let wanted = [(Property::FifoMulticast, "casts", "NAK"), (Property::FifoUnicast, "sends", "UNICAST")];
+    for (property, what, layer) in wanted {
+        if !provided.contains(property) {
+            return Err(format!(
+                "simulated applications cast and send, and this stack does not make {what} reliable; add {layer}, \
+                 as in {DEFAULT_STACK}"
+            ));
+        }
+    }
+    Ok(text.to_string())
 }
 
 fn parse_members(text: &str) -> Result<usize, String> {
@@ -208,6 +230,15 @@ mod tests {
         for wrong in ["9..3", "3..3", "a..b", "", "1..", "18446744073709551615"] {
             assert!(parse_seeds(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_stack_on_which_the_workload_cannot_run_is_refused_with_what_it_lacks() {
+        assert_eq!(parse_stack(DEFAULT_STACK), Ok(DEFAULT_STACK.to_string()));
+        assert!(parse_stack("LOCAL:NAK:CHKSUM:COM").unwrap_err().contains("sends reliable; add UNICAST"));
+        assert!(parse_stack("UNICAST:CHKSUM:COM").unwrap_err().contains("casts reliable; add NAK"));
+        assert!(parse_stack("UNICAST:LOCAL:NAK:COM").unwrap_err().contains("CHKSUM"));
+        assert!(parse_stack("UNICAST:LOCAL:NAKK:COM").unwrap_err().contains("NAKK"));
     }
 
     #[test]
