@@ -11,7 +11,7 @@ use crate::accel::cookie::{CookieTable, Meaning, NoMeaning};
 use crate::buf::Frame;
 use crate::config::{Config, ConfigError};
 use crate::group::{Application, Group};
-use crate::id::{GroupId, Incarnation, Rank, RankSet};
+use crate::id::{GroupId, Hasher64, Incarnation, Rank, RankSet};
 use crate::stack::event::{Letter, List, Message};
 use crate::stack::registry::Registry;
 use crate::stack::run::{InstallError, Stack};
@@ -23,9 +23,13 @@ use crate::wire::full::{FullError, Identification, NO_CONTROL, PREFIX_BYTES, Pre
 use crate::wire::outside::{self, Assembler, ChunkError, OUTSIDE_CONTROL};
 use crate::wire::{COOKIE_MASK, FULL_FLAG, Traffic};
 
-/// A group of an endpoint.
+/// A group of an endpoint. It names its endpoint too: another endpoint's key is refused, not taken for another group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct GroupKey(pub(crate) u32);
+pub struct GroupKey {
+    /// Follows from the endpoint's incarnation.
+    pub(crate) endpoint: u32,
+    pub(crate) index: u32,
+}
 
 /// Frames dropped before any stack saw them, by reason.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -107,6 +111,8 @@ pub struct Endpoint {
     config: Config,
     registry: Registry,
     incarnation: Incarnation,
+    /// What this endpoint's keys carry.
+    number: u32,
     stacks: Vec<Stack>,
     cookies: CookieTable,
     dropped: Dropped,
@@ -146,6 +152,7 @@ impl Endpoint {
             config,
             registry,
             incarnation,
+            number: number_of(incarnation),
             stacks: Vec::new(),
             cookies: CookieTable::new(),
             dropped: Dropped::default(),
@@ -223,7 +230,7 @@ impl Endpoint {
         self.full.push(false);
         self.learn_cookies();
         self.ask_identification(None);
-        Ok(GroupKey(index))
+        Ok(GroupKey { endpoint: self.number, index })
     }
 
     /// Enters the cookies of all views that are in force.
@@ -258,7 +265,9 @@ impl Endpoint {
         app: &mut dyn Application,
     ) {
         self.now = now;
-        let stack = &mut self.stacks[group.0 as usize];
+        assert!(self.has_group(group), "{ANOTHERS_KEY}");
+        let index = group.index as usize;
+        let stack = &mut self.stacks[index];
         let next = stack.next_view().expect("a channel is opened for the next view").clone();
         let view = LocalView::new(next, self.incarnation);
         let old = &stack.core().view;
@@ -296,12 +305,12 @@ impl Endpoint {
         let (channel, outbox) = stack.take_outbox();
         self.retired.push(Retired { channel, outbox, until: now + self.config.linger_delay });
         *stack = new;
-        self.full[group.0 as usize] = false;
+        self.full[index] = false;
         self.learn_cookies();
         self.ask_identification(None);
         // The view is told before anything is delivered in it.
-        self.stacks[group.0 as usize].poll(now, app);
-        self.collect(group.0 as usize);
+        self.stacks[index].poll(now, app);
+        self.collect(index);
     }
 
     /// A member was excluded from its channel; what is kept of its casts is copied to memory of this process's own, and
@@ -313,7 +322,7 @@ impl Endpoint {
         rank: Rank,
         intact: &dyn Fn(&Frame) -> bool,
     ) {
-        let stack = &mut self.stacks[group.0 as usize];
+        let stack = self.stack_mut(group);
         if stack.core().channel == channel {
             stack.rescue(rank, intact);
         }
@@ -321,7 +330,7 @@ impl Endpoint {
 
     /// The processes of these members are known to be gone: a hint. Answers [`Request::Hint`].
     pub fn gone(&mut self, group: GroupKey, channel: ChannelId, ranks: RankSet, app: &mut dyn Application) {
-        let stack = &mut self.stacks[group.0 as usize];
+        let stack = self.stack_mut(group);
         if stack.core().channel == channel && !ranks.is_empty() {
             stack.gone(ranks, app);
         }
@@ -329,8 +338,8 @@ impl Endpoint {
 
     /// Makes requests of what a stack wants.
     fn collect(&mut self, index: usize) {
+        let group = GroupKey { endpoint: self.number, index: index as u32 };
         let stack = &mut self.stacks[index];
-        let group = GroupKey(index as u32);
         let channel = stack.core().channel;
         if let Some(wants) = stack.take_wants() {
             for rank in wants.excluded {
@@ -375,18 +384,31 @@ impl Endpoint {
     }
 
     /// Whether this endpoint has a group by that key. A key tells endpoints apart only by how many groups they have.
+    /// Whether this endpoint has a group by that key.
     #[inline]
     pub fn has_group(&self, key: GroupKey) -> bool {
-        (key.0 as usize) < self.stacks.len()
+        key.endpoint == self.number && (key.index as usize) < self.stacks.len()
+    }
+
+    #[inline]
+    fn stack(&self, key: GroupKey) -> &Stack {
+        assert!(self.has_group(key), "{ANOTHERS_KEY}");
+        &self.stacks[key.index as usize]
+    }
+
+    #[inline]
+    fn stack_mut(&mut self, key: GroupKey) -> &mut Stack {
+        assert!(self.has_group(key), "{ANOTHERS_KEY}");
+        &mut self.stacks[key.index as usize]
     }
 
     /// A group, to act on.
     ///
     /// # Panics
-    /// If there is no such group ([`Endpoint::has_group`]).
+    /// If the key is another endpoint's ([`Endpoint::has_group`]).
     #[inline]
     pub fn group(&mut self, key: GroupKey) -> Group<'_> {
-        Group::new(&mut self.stacks[key.0 as usize])
+        Group::new(self.stack_mut(key))
     }
 
     /// Takes one frame that has arrived. Deliveries and what follows from them are told to `app` before it returns.
@@ -606,7 +628,7 @@ impl Endpoint {
     /// # Panics
     /// If the key is another endpoint's.
     pub fn stats(&self, key: GroupKey) -> Stats {
-        self.stacks[key.0 as usize].stats()
+        self.stack(key).stats()
     }
 
     /// Frames dropped before any stack saw them.
@@ -619,7 +641,7 @@ impl Endpoint {
     /// # Panics
     /// If the key is another endpoint's.
     pub fn divergences(&self, key: GroupKey) -> &[String] {
-        &self.stacks[key.0 as usize].divergences
+        &self.stack(key).divergences
     }
 
     /// Scrambles one word of the slot file, chosen by `seed`: a test of whether slots are what the layers use.
@@ -628,7 +650,7 @@ impl Endpoint {
     /// If the key is another endpoint's.
     #[cfg(feature = "laboratory")]
     pub fn scramble_slot(&mut self, key: GroupKey, seed: u64) {
-        let slots = &mut self.stacks[key.0 as usize].engine.core.slots;
+        let slots = &mut self.stack_mut(key).engine.core.slots;
         let at = (seed % slots.words() as u64) as u32;
         *slots.word_mut(at) ^= seed.rotate_left(17) | 1;
     }
@@ -646,7 +668,7 @@ impl Endpoint {
     /// If the key is another endpoint's.
     #[cfg(feature = "laboratory")]
     pub fn slot_words(&self, key: GroupKey) -> u32 {
-        self.stacks[key.0 as usize].core().slots.words() as u32
+        self.stack(key).core().slots.words() as u32
     }
 
     /// What a word of the slot file is, as far as it can be told: `of 1: cast-deliver word 0`, say.
@@ -655,7 +677,7 @@ impl Endpoint {
     /// If the key is another endpoint's.
     #[cfg(feature = "laboratory")]
     pub fn slot_name(&self, key: GroupKey, at: u32) -> String {
-        self.stacks[key.0 as usize].core().slot_name(at)
+        self.stack(key).core().slot_name(at)
     }
 
     /// Changes the bits of `mask` in one word of the slot file.
@@ -664,7 +686,7 @@ impl Endpoint {
     /// If the key is another endpoint's, or there is no such word.
     #[cfg(feature = "laboratory")]
     pub fn scramble_word(&mut self, key: GroupKey, at: u32, mask: u64) {
-        *self.stacks[key.0 as usize].engine.core.slots.word_mut(at) ^= mask;
+        *self.stack_mut(key).engine.core.slots.word_mut(at) ^= mask;
     }
 
     /// This member's rank in a group.
@@ -672,6 +694,16 @@ impl Endpoint {
     /// # Panics
     /// If the key is another endpoint's.
     pub fn rank(&self, key: GroupKey) -> Rank {
-        self.stacks[key.0 as usize].core().view.rank()
+        self.stack(key).core().view.rank()
     }
+}
+
+const ANOTHERS_KEY: &str =
+    "the group key is another endpoint's: use the one that this endpoint's `install` gave";
+
+/// Tells this process's endpoints apart, and those of other processes.
+fn number_of(incarnation: Incarnation) -> u32 {
+    let mut hasher = Hasher64::new(0x656e_6470_6f69_6e74);
+    hasher.word(incarnation.0);
+    hasher.finish() as u32
 }

@@ -65,7 +65,13 @@ impl<'d> Delivery<'d> {
     /// The id of its last message: to acknowledge it when it is seen (casts only).
     #[inline]
     pub fn id(&self) -> MessageId {
-        MessageId { origin: self.origin, number: self.number, index: self.list.len() as u32 - 1 }
+        MessageId { origin: self.origin, number: self.number, index: self.list.len() as u32 - 1, last: true }
+    }
+
+    /// The ids of all its messages, in order.
+    pub fn ids(&self) -> impl Iterator<Item = MessageId> + use<> {
+        let (MessageId { index: last, .. }, id) = (self.id(), self.id());
+        (0..=last).map(move |index| MessageId { index, last: index == last, ..id })
     }
 
     /// The list, to keep: the frame stays in place until it is dropped, and takes room in its region so long.
@@ -243,9 +249,10 @@ impl<'g> Group<'g> {
     }
 
     /// The application has seen this message and all before it of the same origin (displayed it, say, or written it to
-    /// disk). A frame counts as seen when its last message is: give the id of a whole delivery ([`Delivery::id`]).
+    /// disk). What others are told are whole frames: a frame is seen when its last message is, so the id of a message before
+    /// the last counts for the frames before its own ([`Delivery::id`] is that of the last one, [`Delivery::ids`] are all).
     pub fn ack(&mut self, id: MessageId) {
-        self.stack.ack(id.origin, id.number.saturating_add(1));
+        self.stack.ack(id.origin, id.number.saturating_add(u64::from(id.last)));
     }
 
     /// Leaves the group. In a fixed view that is at once: casts that still wait for flow control are given up, nothing is
@@ -356,10 +363,13 @@ impl Drop for Reservation<'_> {
     }
 }
 
-/// The polled form of the interface: an [`Application`] that keeps what happens until it is asked.
+/// The polled form of the interface: an [`Application`] that keeps what happens until it is asked. How much that can be is
+/// bounded by flow control; of [`Event::Stable`], which says only that something has changed, at most one is kept.
 #[derive(Debug, Default)]
 pub struct Polled {
     happened: VecDeque<Happened>,
+    /// An [`Event::Stable`] waits to be taken: another would say no more.
+    stable_waits: bool,
 }
 
 /// What [`Polled`] kept. Lists stay in their frames: take them out soon, or flow control holds the senders.
@@ -388,12 +398,14 @@ pub enum Happened {
 impl Polled {
     /// With room for `events` before it allocates.
     pub fn with_capacity(events: usize) -> Polled {
-        Polled { happened: VecDeque::with_capacity(events) }
+        Polled { happened: VecDeque::with_capacity(events), stable_waits: false }
     }
 
     /// The oldest thing that happened and was not taken yet.
     pub fn take(&mut self) -> Option<Happened> {
-        self.happened.pop_front()
+        let happened = self.happened.pop_front();
+        self.stable_waits &= !matches!(happened, Some(Happened::Event(Event::Stable)));
+        happened
     }
 }
 
@@ -408,6 +420,10 @@ impl Application for Polled {
     }
 
     fn event(&mut self, event: &Event, _group: &mut Group<'_>) {
-        self.happened.push_back(Happened::Event(event.clone()));
+        let stable = matches!(event, Event::Stable);
+        if !(stable && self.stable_waits) {
+            self.stable_waits |= stable;
+            self.happened.push_back(Happened::Event(event.clone()));
+        }
     }
 }

@@ -137,7 +137,8 @@ impl Message {
     }
 }
 
-/// What the application has seen: message `index` of frame `number` of `origin`, and everything before.
+/// What the application has seen: message `index` of frame `number` of `origin`, and everything before. A frame is seen
+/// when the last of its messages is (design D7).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MessageId {
     /// Who cast it.
@@ -146,6 +147,8 @@ pub struct MessageId {
     pub number: u64,
     /// Its place in the frame.
     pub index: u32,
+    /// Whether it is the frame's last.
+    pub last: bool,
 }
 
 /// Events that go down.

@@ -27,6 +27,8 @@ pub struct Log {
     /// Answers to cast from inside the upcall: on a message equal to the first, cast the second.
     pub answers: Vec<(Vec<u8>, Vec<u8>)>,
     pub ack: bool,
+    /// Acknowledges the first message of each list.
+    pub ack_first: bool,
 }
 
 impl Application for Log {
@@ -39,6 +41,10 @@ impl Application for Log {
                     group.cast(answer).unwrap();
                 }
             }
+        }
+        if self.ack_first {
+            assert_eq!(delivery.ids().last(), Some(delivery.id()));
+            group.ack(delivery.ids().next().unwrap());
         }
         if self.ack {
             group.ack(delivery.id());

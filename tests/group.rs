@@ -1,0 +1,71 @@
+//! Keys, acknowledgements and the polled interface of a group.
+
+mod common;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use common::World;
+use wadjet::group::{Application, Event, Happened, Polled};
+use wadjet::layers::DEFAULT_STACK;
+use wadjet::{Config, Rank};
+
+/// Casts `count` messages that share a frame.
+fn cast_pack(world: &mut World, count: u8) {
+    let node = &mut world.nodes[0];
+    node.endpoint.set_busy(node.channel, true);
+    for n in 0..count {
+        world.cast(0, &[n]);
+    }
+    let node = &mut world.nodes[0];
+    node.endpoint.set_busy(node.channel, false);
+}
+
+#[test]
+fn a_frame_is_seen_when_its_last_message_is_acknowledged() {
+    let mut world = World::new(2, DEFAULT_STACK, &Config::default());
+    world.nodes[1].log.ack_first = true;
+    let seen = |world: &mut World| {
+        let node = &mut world.nodes[1];
+        node.endpoint.group(node.key).stability().seen[1][0]
+    };
+    for pack in 0..3 {
+        cast_pack(&mut world, 4);
+        world.steps(400);
+        assert_eq!(world.nodes[1].log.lists as u64, pack + 1, "one frame each");
+        assert_eq!(seen(&mut world), pack, "the frames before the newest are seen");
+    }
+    let node = &mut world.nodes[1];
+    let last = wadjet::stack::event::MessageId { origin: Rank(0), number: 2, index: 3, last: true };
+    node.endpoint.group(node.key).ack(last);
+    world.steps(400);
+    assert_eq!(seen(&mut world), 3);
+}
+
+#[test]
+fn the_key_of_another_endpoint_is_refused() {
+    let world = World::new(2, DEFAULT_STACK, &Config::default());
+    let [a, mut b] = <[common::Node; 2]>::try_from(world.nodes).ok().unwrap();
+    assert!(a.endpoint.has_group(a.key) && b.endpoint.has_group(b.key));
+    assert!(!a.endpoint.has_group(b.key) && !b.endpoint.has_group(a.key));
+    let refused = catch_unwind(AssertUnwindSafe(|| drop(b.endpoint.group(a.key)))).unwrap_err();
+    assert!(refused.downcast_ref::<String>().unwrap().contains("another endpoint's"));
+    assert!(catch_unwind(AssertUnwindSafe(|| a.endpoint.stats(b.key))).is_err());
+}
+
+#[test]
+fn an_application_that_polls_rarely_keeps_one_word_of_stability() {
+    let mut world = World::new(2, DEFAULT_STACK, &Config::default());
+    let mut polled = Polled::default();
+    let node = &mut world.nodes[0];
+    let mut group = node.endpoint.group(node.key);
+    for _ in 0..3 {
+        polled.event(&Event::Stable, &mut group);
+    }
+    polled.event(&Event::Writable, &mut group);
+    assert!(matches!(polled.take(), Some(Happened::Event(Event::Stable))));
+    // Once it was taken the next one is kept again, behind what came before it.
+    polled.event(&Event::Stable, &mut group);
+    assert!(matches!(polled.take(), Some(Happened::Event(Event::Writable))));
+    assert!(matches!(polled.take(), Some(Happened::Event(Event::Stable))));
+    assert!(polled.take().is_none());
+}
