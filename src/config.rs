@@ -38,7 +38,9 @@ pub struct Config {
     pub control_frames: usize,
     /// Frames that are ahead of their turn and may wait for it, of all origins. Beyond it they take the layers.
     pub early_frames_max: usize,
-    /// How long they may wait.
+    /// How long they may wait; at most a second. A gap is asked for after this and then the `repair_us` of NAK: what is
+    /// ahead of its turn waits here first, and only then NAK is told of the gap. Much more than `repair_us` delays every
+    /// repair by that much; zero hands them to NAK at the next poll.
     pub early_delay: Duration,
     /// Accepted casts that may wait for their order. Each origin has an equal share of it, at least one; beyond it
     /// further casts of that origin are dropped and repaired later. A repaired gap may bring in a window more.
@@ -110,6 +112,9 @@ pub enum ConfigError {
 /// Short gossip is 16 bits and compared as a signed difference: windows must stay below half of that.
 pub const WINDOW_FRAMES_MAX: u64 = 1 << 14;
 
+/// Longer than NAK's longest `repair_us` makes no sense: repairs would wait for it.
+const EARLY_DELAY_MAX: Duration = Duration::from_secs(1);
+
 impl Config {
     /// Checks ranges.
     ///
@@ -135,6 +140,10 @@ impl Config {
         if !(1..=1 << 40).contains(&self.send_number_limit) {
             return error("send_number_limit", self.send_number_limit, "1 to 2^40");
         }
+        if self.early_delay > EARLY_DELAY_MAX {
+            let micros = self.early_delay.as_micros().try_into().unwrap_or(u64::MAX);
+            return error("early_delay in microseconds", micros, "at most 1000000");
+        }
         if self.post_batch_messages == 0 {
             return error("post_batch_messages", 0, "at least 1");
         }
@@ -155,5 +164,7 @@ mod tests {
         let error = Config { window_frames: 1 << 15, ..Config::default() }.check().unwrap_err();
         assert_eq!(error.to_string(), "window_frames is 32768; give 1 to 16384");
         assert!(Config { control_frames: 0, ..Config::default() }.check().is_err());
+        let error = Config { early_delay: Duration::from_secs(2), ..Config::default() }.check().unwrap_err();
+        assert_eq!(error.to_string(), "early_delay in microseconds is 2000000; give at most 1000000");
     }
 }

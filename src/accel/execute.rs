@@ -8,13 +8,12 @@ use crate::buf::{Frame, FrameMut};
 use crate::id::Rank;
 use crate::stack::core::{Core, Looped};
 use crate::stack::event::List;
-use crate::stack::gossip::{lengthen, subject};
+use crate::stack::gossip::subject;
 use crate::stack::layer::Kind;
-use crate::stack::slots::fixed;
 use crate::transport::{Destination, Transmit};
+use crate::wire::PACK_FLAG;
 use crate::wire::full::NO_CONTROL;
 use crate::wire::layout::WORDS_MAX;
-use crate::wire::{PACK_FLAG, Traffic};
 
 /// Why a plan did not run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,7 +112,8 @@ fn accept_words<const WORDS: usize>(
     section[plan.hits as usize] += 1;
     let number = plan.number.map_or(0, |spot| spot.read(&words));
     if !plan.gossips.is_empty() {
-        merge(core, plan, origin, number, &words);
+        let short = plan.gossips.iter().map(|gossip| (gossip.matrix, gossip.spot.read(&words) as u16));
+        core.merge_short(plan.kind.traffic(), origin, number, short);
     }
     if !plan.effects.is_empty() {
         let section = core.slots.member(origin);
@@ -167,27 +167,6 @@ fn filtered(
         }
     }
     None
-}
-
-/// Merges the gossip of a hit, unless its origin has reported since.
-#[inline]
-fn merge(core: &mut Core, plan: &Plan, origin: Rank, number: u64, words: &[u64]) {
-    let members = core.slots.members();
-    let own = core.own;
-    let section = core.slots.section(origin);
-    let about = if plan.kind.traffic() == Traffic::Cast {
-        if number < section[fixed::NEWEST_REPORT as usize] {
-            return;
-        }
-        subject(origin, number, members)
-    } else {
-        own
-    };
-    for gossip in &plan.gossips {
-        let short = gossip.spot.read(words) as u16;
-        let word = &mut section[gossip.matrix.0 as usize + about.index()];
-        *word = lengthen(*word, short);
-    }
 }
 
 /// A frame that is not the predicted one: early if every word is a whole number of frames ahead, else a miss.

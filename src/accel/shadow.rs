@@ -11,7 +11,7 @@ use crate::stack::event::{Down, List, Message, Up};
 use crate::stack::layer::Kind;
 use crate::transport::{Destination, Transmit};
 use crate::wire::full::{NO_CONTROL, Prefix};
-use crate::wire::layout::{Class, GOSSIPS_MAX, Header};
+use crate::wire::layout::{Class, Header};
 use crate::wire::{FULL_FLAG, PACK_FLAG, Traffic};
 
 /// What happened at the edges of a stack: everything that leaves it.
@@ -117,7 +117,13 @@ impl ShadowRun {
                 let event = if sent { Up::Send(origin, message) } else { Up::Cast(origin, message) };
                 self.fork.core.emit_up(from_layer, event);
                 self.fork.run();
-                self.fork.core.merge_gossip(kind, origin, number, &header.gossip);
+                if kind != Kind::SelfDeliver {
+                    let gossips = &self.fork.core.gossip.definitions;
+                    let riding = gossips.iter().filter(|gossip| gossip.rides_on == Some(kind.traffic()));
+                    let matrices: Vec<_> = riding.map(|gossip| gossip.matrix).collect();
+                    let short = matrices.into_iter().zip(header.gossip);
+                    self.fork.core.merge_short(kind.traffic(), origin, number, short);
+                }
             }
         }
         self.fork.post();
@@ -239,25 +245,4 @@ fn differing(plan: &Engine, layers: &Engine) -> String {
         parts.push("deadlines, gossip or counts".to_string());
     }
     parts.join("; ")
-}
-
-impl Core {
-    /// Merges short gossip as a hit does, for the shadow's fork.
-    pub(crate) fn merge_gossip(&mut self, kind: Kind, origin: Rank, number: u64, short: &[u16; GOSSIPS_MAX]) {
-        use crate::stack::gossip::{lengthen, subject};
-        use crate::stack::slots::fixed;
-        let section = self.slots.member(origin);
-        let about = match kind {
-            Kind::SelfDeliver => return,
-            Kind::CastDeliver if number < self.slots.word(section + fixed::NEWEST_REPORT) => return,
-            Kind::CastDeliver => subject(origin, number, self.slots.members()),
-            _ => self.view.rank(),
-        };
-        let riding = self.gossip.definitions.iter().filter(|gossip| gossip.rides_on == Some(kind.traffic()));
-        let matrices: Vec<_> = riding.map(|gossip| gossip.matrix).collect();
-        for (matrix, short) in matrices.into_iter().zip(short) {
-            let word = self.slots.word_mut(section + matrix.0 + u32::from(about.0));
-            *word = lengthen(*word, *short);
-        }
-    }
 }

@@ -8,6 +8,7 @@ use super::build::{Blueprint, Field, FieldHome, GuardKind, GuardOwner, TallyDefi
 use super::event::{Down, List, Message, Up};
 use super::gossip::GossipState;
 use super::identify::Asked;
+use super::order::OrderQueue;
 use super::retention::Retention;
 use super::slots::{MatrixSlot, MemberSlot, SlotFile, Tally, fixed};
 use super::timers::Timers;
@@ -31,16 +32,6 @@ pub(crate) struct Looped {
     /// Whether it took the slow path: then its fields are the next of `looped_headers`, else its compressed header
     /// stands before the payload.
     pub(crate) slow: bool,
-}
-
-/// An accepted cast waiting for its release.
-#[derive(Clone, Debug)]
-pub(crate) struct Ordered {
-    pub(crate) origin: Rank,
-    pub(crate) number: u64,
-    pub(crate) list: List,
-    /// The layer that holds it, its release word and the message, if it took the slow path.
-    pub(crate) slow: Option<(usize, MemberSlot, Box<Message>)>,
 }
 
 /// An event and the layer it is for.
@@ -107,9 +98,7 @@ pub(crate) struct Core {
     pub(crate) loopback: VecDeque<Looped>,
     pub(crate) looped_headers: VecDeque<Header>,
     /// Accepted casts that their ordering layer has not released yet.
-    pub(crate) order: VecDeque<Ordered>,
-    /// By origin: how many of them there are.
-    pub(crate) held_of: Vec<u32>,
+    pub(crate) order: OrderQueue,
     pub(crate) emerged: VecDeque<Emerged>,
     pub(crate) outbox: VecDeque<Transmit>,
     /// Messages to processes outside the view.
@@ -358,32 +347,7 @@ impl Core {
     /// How many accepted casts of `origin` wait for their release.
     #[inline]
     pub(crate) fn holding(&self, origin: Rank) -> usize {
-        self.held_of[origin.index()] as usize
-    }
-
-    /// Holds a cast with the highest number of its origin.
-    pub(crate) fn hold_last(&mut self, held: Ordered) {
-        self.held_of[held.origin.index()] += 1;
-        self.order.push_back(held);
-    }
-
-    /// Holds a cast before those of its origin with higher numbers: one that an ordering layer released may wait for
-    /// another layer, with later casts already behind it.
-    pub(crate) fn hold(&mut self, held: Ordered) {
-        let later = |other: &Ordered| other.origin == held.origin && other.number > held.number;
-        let at = match self.holding(held.origin) {
-            0 => self.order.len(),
-            _ => self.order.iter().position(later).unwrap_or(self.order.len()),
-        };
-        self.held_of[held.origin.index()] += 1;
-        self.order.insert(at, held);
-    }
-
-    /// Takes a held cast out.
-    pub(crate) fn unhold(&mut self, at: usize) -> Option<Ordered> {
-        let held = self.order.remove(at)?;
-        self.held_of[held.origin.index()] -= 1;
-        Some(held)
+        self.order.of(origin)
     }
 
     /// Fills in the message fields from `first` on, the last one first: they were registered from the bottom up, and a
@@ -508,10 +472,7 @@ impl Core {
         for retention in self.casts.iter().chain(&self.sends) {
             retention.digest(hasher);
         }
-        for held in &self.order {
-            hasher.word(u64::from(held.origin.0));
-            hasher.word(held.number);
-        }
+        self.order.digest(hasher);
         self.timers.digest(hasher);
         self.gossip.digest(hasher);
     }
@@ -524,7 +485,6 @@ impl Core {
         self.loopback.clear();
         self.looped_headers.clear();
         self.order.clear();
-        self.held_of.fill(0);
         for retention in self.casts.iter_mut().chain(&mut self.sends) {
             retention.trim(u64::MAX);
         }

@@ -3,8 +3,8 @@
 use super::core::{Core, Queued};
 use super::event::{Down, Up};
 use super::layer::{Context, Layer};
+use super::order::Ordered;
 use crate::id::Hasher64;
-use crate::stack::core::Ordered;
 
 /// Layers and what they share.
 pub(crate) struct Engine {
@@ -73,24 +73,15 @@ impl Engine {
 
     /// The first held cast whose release has come, of an origin with no held cast before it.
     pub(crate) fn next_released(&mut self, plan_releases: &[u32]) -> Option<Ordered> {
-        let mut blocked = crate::id::RankSet::EMPTY;
-        for at in 0..self.core.order.len() {
-            let held = &self.core.order[at];
-            if blocked.contains(held.origin) {
-                continue;
-            }
-            let section = self.core.slots.member(held.origin);
-            let reached = |word: u32| self.core.slots.word(section + word) > held.number;
-            let free = match &held.slow {
+        let Core { order, slots, .. } = &mut self.core;
+        order.take(|held| {
+            let section = slots.member(held.origin);
+            let reached = |word: u32| slots.word(section + word) > held.number;
+            match &held.slow {
                 Some((_, slot, _)) => reached(slot.0),
                 None => plan_releases.iter().all(|word| reached(*word)),
-            };
-            if free {
-                return self.core.unhold(at);
             }
-            blocked.insert(held.origin);
-        }
-        None
+        })
     }
 
     /// A copy for the shadow and the explorer.

@@ -14,7 +14,7 @@ use std::time::Duration;
 use super::build::{GossipDefinition, GossipSource};
 use super::core::Core;
 use super::event::{ExitReason, List, Message, Up};
-use super::slots::{MemberSlot, fixed};
+use super::slots::{MatrixSlot, MemberSlot, fixed};
 use crate::id::{Hasher64, Rank, RankSet};
 use crate::time::Time;
 use crate::wire::Traffic;
@@ -205,6 +205,29 @@ impl Core {
             let message = Message { control: STACK_CONTROL, ..Message::data(Traffic::Raw, list) };
             self.emit_top(super::event::Down::Raw(others, message));
             first += subjects;
+        }
+    }
+
+    /// Merges the short gossip that a hit carried, unless its origin has reported since.
+    #[inline]
+    pub(crate) fn merge_short(
+        &mut self,
+        traffic: Traffic,
+        origin: Rank,
+        number: u64,
+        short: impl Iterator<Item = (MatrixSlot, u16)>,
+    ) {
+        let members = self.slots.members();
+        let own = self.own;
+        let section = self.slots.section(origin);
+        let about = match traffic {
+            Traffic::Cast if number < section[fixed::NEWEST_REPORT as usize] => return,
+            Traffic::Cast => subject(origin, number, members),
+            _ => own,
+        };
+        for (matrix, short) in short {
+            let word = &mut section[matrix.0 as usize + about.index()];
+            *word = lengthen(*word, short);
         }
     }
 

@@ -4,8 +4,9 @@ use std::any::Any;
 use std::borrow::Cow;
 
 use super::build::{Build, Field, Guard, GuardKind, TimerId};
-use super::core::{Core, Looped, Ordered};
+use super::core::{Core, Looped};
 use super::event::{Down, ExitReason, Message, Problem, Up};
+use super::order::Ordered;
 use super::retention::Retained;
 use super::slots::{MatrixSlot, MemberSlot, Slot, Tally};
 use crate::accel::case::CommonCase;
@@ -337,8 +338,7 @@ impl Context<'_> {
 
     /// Whether a cast of `origin` with a lower number is held: then this one must be too.
     pub fn holds_before(&self, origin: Rank, number: u64) -> bool {
-        let before = |held: &Ordered| held.origin == origin && held.number < number;
-        self.core.holding(origin) > 0 && self.core.order.iter().any(before)
+        self.core.order.holds_before(origin, number)
     }
 
     /// The number of frames accepted from `origin`; for this member, of frames cast.
@@ -430,7 +430,7 @@ impl Context<'_> {
     pub fn hold(&mut self, origin: Rank, slot: MemberSlot, message: Message) {
         let (number, list) = (message.number, message.list.clone());
         let slow = Some((self.layer, slot, Box::new(message)));
-        self.core.hold(Ordered { origin, number, list, slow });
+        self.core.order.insert(Ordered { origin, number, list, slow });
     }
 
     /// A frame for a control message's body.

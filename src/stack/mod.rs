@@ -15,6 +15,7 @@ pub mod explain;
 pub(crate) mod gossip;
 pub(crate) mod identify;
 pub mod layer;
+pub(crate) mod order;
 pub mod property;
 pub mod registry;
 pub mod retention;

@@ -6,9 +6,9 @@ use crate::accel::shadow::{Handled, ShadowRun};
 use crate::config::Shadow;
 use crate::group::Application;
 use crate::id::Rank;
-use crate::stack::core::Ordered;
 use crate::stack::event::{List, Message, Up};
 use crate::stack::layer::Kind;
+use crate::stack::order::Ordered;
 use crate::time::Time;
 use crate::transport::Received;
 use crate::wire::layout::Header;
@@ -99,7 +99,7 @@ impl Stack {
             Some(step) => core.holding(origin) == 0 && execute::released(core, step, origin, number, &list),
         };
         if !delivered {
-            core.hold_last(Ordered { origin, number, list: list.clone(), slow: None });
+            core.order.push(Ordered { origin, number, list: list.clone(), slow: None });
         }
         if let Some(before) = before {
             let header = core.header_before(kind.traffic(), &list).unwrap_or(Header::ZERO);

@@ -34,6 +34,7 @@ use crate::stack::event::{ExitReason, NextView, Up};
 use crate::stack::gossip::GossipState;
 use crate::stack::identify::Asked;
 use crate::stack::layer::{Context, Kind};
+use crate::stack::order::OrderQueue;
 use crate::stack::property::{Properties, Property};
 use crate::stack::registry::{ParameterError, Registry};
 use crate::stack::retention::Retention;
@@ -321,8 +322,7 @@ impl Stack {
             queue_max,
             loopback: VecDeque::with_capacity(2 * window as usize),
             looped_headers: VecDeque::new(),
-            order: VecDeque::with_capacity(config.order_frames_max.min(4096)),
-            held_of: vec![0; members],
+            order: OrderQueue::new(members, config.order_frames_max.min(4096)),
             emerged: VecDeque::with_capacity(2 * window as usize),
             outbox: VecDeque::with_capacity(4 * window as usize + 64),
             outside: Vec::new(),

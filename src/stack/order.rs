@@ -1,0 +1,182 @@
+//! Accepted casts that wait for their order (design D4), by origin.
+//!
+//! Casts of one origin leave in the order of their numbers, so only the first of each can be next. Among several origins
+//! the one accepted first goes first.
+
+use std::collections::VecDeque;
+
+use super::event::{List, Message};
+use super::slots::MemberSlot;
+use crate::id::{Hasher64, Rank};
+
+/// An accepted cast waiting for its release.
+#[derive(Clone, Debug)]
+pub(crate) struct Ordered {
+    pub(crate) origin: Rank,
+    pub(crate) number: u64,
+    pub(crate) list: List,
+    /// The layer that holds it, its release word and the message, if it took the slow path.
+    pub(crate) slow: Option<(usize, MemberSlot, Box<Message>)>,
+}
+
+/// All that wait.
+#[derive(Clone, Debug)]
+pub(crate) struct OrderQueue {
+    /// By origin, ascending in number, each with its turn.
+    of: Vec<VecDeque<(u64, Ordered)>>,
+    count: usize,
+    /// The turn of the next one accepted.
+    turn: u64,
+}
+
+impl OrderQueue {
+    pub(crate) fn new(members: usize, room: usize) -> OrderQueue {
+        let queue = || VecDeque::with_capacity(room / members);
+        OrderQueue { of: (0..members).map(|_| queue()).collect(), count: 0, turn: 0 }
+    }
+
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.count
+    }
+
+    /// How many of `origin` there are.
+    #[inline]
+    pub(crate) fn of(&self, origin: Rank) -> usize {
+        self.of[origin.index()].len()
+    }
+
+    /// Whether one of `origin` has a number below `number`.
+    pub(crate) fn holds_before(&self, origin: Rank, number: u64) -> bool {
+        self.of[origin.index()].front().is_some_and(|(_, held)| held.number < number)
+    }
+
+    /// Takes in a cast with the highest number of its origin.
+    #[inline]
+    pub(crate) fn push(&mut self, held: Ordered) {
+        self.of[held.origin.index()].push_back((self.turn, held));
+        self.turn += 1;
+        self.count += 1;
+    }
+
+    /// Takes in a cast before those of its origin with higher numbers, at the turn of the first of these: one that an
+    /// ordering layer released may wait for another layer, with later casts already behind it.
+    pub(crate) fn insert(&mut self, held: Ordered) {
+        let queue = &mut self.of[held.origin.index()];
+        let at = queue.partition_point(|(_, other)| other.number <= held.number);
+        match queue.get(at) {
+            Some((turn, _)) => {
+                let turn = *turn;
+                queue.insert(at, (turn, held));
+                self.count += 1;
+            }
+            None => self.push(held),
+        }
+    }
+
+    /// Takes out the first, by turn, of those for which `free` holds, asked of the first of each origin only.
+    pub(crate) fn take(&mut self, mut free: impl FnMut(&Ordered) -> bool) -> Option<Ordered> {
+        let mut next: Option<(u64, usize)> = None;
+        for (origin, queue) in self.of.iter().enumerate() {
+            if let Some((turn, held)) = queue.front()
+                && next.is_none_or(|(earliest, _)| *turn < earliest)
+                && free(held)
+            {
+                next = Some((*turn, origin));
+            }
+        }
+        let (_, held) = self.of[next?.1].pop_front()?;
+        self.count -= 1;
+        Some(held)
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.of.iter_mut().for_each(VecDeque::clear);
+        self.count = 0;
+    }
+
+    /// Takes in who waits, and in which turn.
+    pub(crate) fn digest(&self, hasher: &mut Hasher64) {
+        for (turn, held) in self.of.iter().flatten() {
+            hasher.word(u64::from(held.origin.0));
+            hasher.word(held.number);
+            hasher.word(*turn);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::buf::{Region, RegionOptions};
+
+    fn list() -> List {
+        let options = RegionOptions {
+            frames: 1,
+            link_headroom_bytes: 0,
+            frame_bytes: 64,
+            reserve_frames: 0,
+            huge_pages: false,
+        };
+        let frame = Region::pool(options).unwrap().take(0).unwrap().freeze();
+        List::single(frame, 0, 0)
+    }
+
+    /// What the queue must agree with: one list in order of turns, searched from the front.
+    fn plain_take(plain: &mut Vec<(usize, u64)>, free: impl Fn(usize, u64) -> bool) -> Option<(usize, u64)> {
+        let first = |at: &usize| !plain[..*at].iter().any(|(origin, _)| *origin == plain[*at].0);
+        let at = (0..plain.len()).filter(first).find(|at| free(plain[*at].0, plain[*at].1))?;
+        Some(plain.remove(at))
+    }
+
+    proptest! {
+        #[test]
+        fn it_gives_what_a_search_of_one_list_would(
+            steps in proptest::collection::vec((0u8..3, 0usize..4, 0u64..6), 1..200),
+        ) {
+            let list = list();
+            let mut queue = OrderQueue::new(4, 16);
+            let mut plain: Vec<(usize, u64)> = Vec::new();
+            let mut next = [0u64; 4];
+            for (what, origin, release) in steps {
+                let held = |number| Ordered { origin: Rank::at(origin), number, list: list.clone(), slow: None };
+                match what {
+                    0 => {
+                        queue.push(held(next[origin]));
+                        plain.push((origin, next[origin]));
+                        next[origin] += 2;
+                    }
+                    1 if queue.of(Rank::at(origin)) > 0 => {
+                        let first = plain.iter().position(|(of, _)| *of == origin).unwrap();
+                        // Comes back in front of the others of its origin, as one that waits for another layer.
+                        let number = plain[first].1.saturating_sub(1);
+                        if number < plain[first].1 {
+                            queue.insert(held(number));
+                            plain.insert(first, (origin, number));
+                        }
+                    }
+                    _ => {
+                        let limit = next[origin].saturating_sub(release);
+                        let free = |of: usize, number: u64| of != origin || number < limit;
+                        let taken = queue.take(|held| free(held.origin.index(), held.number));
+                        let taken = taken.map(|held| (held.origin.index(), held.number));
+                        prop_assert_eq!(taken, plain_take(&mut plain, free));
+                    }
+                }
+                prop_assert_eq!(queue.len(), plain.len());
+                prop_assert_eq!(queue.is_empty(), plain.is_empty());
+                for (of, _) in &plain {
+                    let lowest = plain.iter().filter(|(other, _)| other == of).map(|(_, n)| *n).min().unwrap();
+                    prop_assert!(queue.holds_before(Rank::at(*of), lowest + 1));
+                    prop_assert!(!queue.holds_before(Rank::at(*of), lowest));
+                }
+            }
+        }
+    }
+}
