@@ -35,6 +35,7 @@ mod meeting;
 mod message;
 
 use std::any::Any;
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -124,6 +125,8 @@ struct Mbrship {
     sent: Vec<u64>,
     /// The next view is decided, or this member is out.
     over: bool,
+    /// By peer: what is still to be sent.
+    unsaid: Vec<Unsaid>,
     /// By origin: parts of a long message.
     parts: Vec<Vec<u8>>,
     /// Views that want to be let into the next one, and when that begins.
@@ -157,6 +160,39 @@ struct Handles {
     merge: TimerId,
     gather: TimerId,
     probe: TimerId,
+}
+
+/// Messages on their way to one member, in parts.
+#[derive(Clone, Debug, Default)]
+struct Unsaid {
+    messages: VecDeque<Vec<u8>>,
+    /// Bytes of the first that have been sent.
+    at: usize,
+}
+
+impl Unsaid {
+    fn is_empty(&self) -> bool {
+        self.messages.is_empty()
+    }
+
+    fn extend(&mut self, message: &[u8]) {
+        self.messages.push_back(message.to_vec());
+    }
+
+    /// The next part of at most `room` bytes, and whether more of its message follow it.
+    fn next(&self, room: usize) -> (bool, &[u8]) {
+        let rest = self.messages.front().map_or(&[][..], |message| &message[self.at..]);
+        (rest.len() > room, &rest[..rest.len().min(room)])
+    }
+
+    /// The next `length` bytes have been sent.
+    fn sent(&mut self, length: usize) {
+        self.at += length;
+        if self.messages.front().is_some_and(|message| message.len() == self.at) {
+            self.messages.pop_front();
+            self.at = 0;
+        }
+    }
 }
 
 /// What a member has agreed to.
@@ -239,6 +275,7 @@ impl Mbrship {
             block_ok: false,
             sent: Vec::new(),
             over: false,
+            unsaid: Vec::new(),
             parts: Vec::new(),
             guests: Vec::new(),
             guests_due: Time::NEVER,
@@ -276,26 +313,30 @@ impl Mbrship {
     }
 
     /// Sends a message to members, in as many parts as it takes; each begins with whether more follow.
-    fn say(&self, context: &mut Context<'_>, to: RankSet, message: &Inside) {
-        if to.is_empty() {
-            return;
-        }
+    fn say(&mut self, context: &mut Context<'_>, to: RankSet, message: &Inside) {
         let bytes = message.encode();
-        let mut rest = &bytes[..];
-        loop {
-            let Ok(mut body) = context.control_frame() else {
-                // What was begun cannot be finished: the flush is done again when its time is over.
-                context.count("membership message without a frame");
-                return;
-            };
-            let part = rest.len().min(body.room() - 1);
-            let more = part < rest.len();
-            body.extend(&[u8::from(more)]).expect("a frame holds a byte");
-            body.extend(&rest[..part]).expect("the room was counted");
-            context.send_reliable(to, body);
-            rest = &rest[part..];
-            if !more {
-                return;
+        for peer in to.iter().filter(|peer| !self.failed.contains(*peer)) {
+            self.unsaid[peer.index()].extend(&bytes[..]);
+        }
+        self.say_on(context);
+    }
+
+    /// Sends what has not been sent yet, as far as there is room.
+    fn say_on(&mut self, context: &mut Context<'_>) {
+        for peer in (0..self.unsaid.len()).map(Rank::at) {
+            while !self.unsaid[peer.index()].is_empty() {
+                let Ok(mut body) = context.control_frame() else {
+                    context.count("membership message waits for a frame");
+                    return;
+                };
+                let (more, part) = self.unsaid[peer.index()].next(body.room() - 1);
+                body.extend(&[u8::from(more)]).expect("a frame holds a byte");
+                body.extend(part).expect("the room was counted");
+                let length = part.len();
+                if context.send_reliable(RankSet::one(peer), body).is_err() {
+                    break;
+                }
+                self.unsaid[peer.index()].sent(length);
             }
         }
     }
@@ -331,7 +372,10 @@ impl Mbrship {
             return;
         }
         self.failed = self.failed.with(new);
-        new.iter().for_each(|rank| context.exclude(rank));
+        for rank in new.iter() {
+            self.unsaid[rank.index()] = Unsaid::default();
+            context.exclude(rank);
+        }
         context.down(Down::Flush(self.failed));
     }
 
@@ -396,6 +440,7 @@ impl Layer for Mbrship {
         let members = build.view().size();
         self.counter = build.view().view().id.counter;
         self.sent = vec![0; members];
+        self.unsaid = vec![Unsaid::default(); members];
         self.parts = vec![Vec::new(); members];
         self.handles = Some(Handles {
             casts_wait: build.guard(GuardKind::CastSend, "view change", Closes::Entry),
@@ -511,6 +556,7 @@ impl Layer for Mbrship {
     }
 
     fn post(&mut self, context: &mut Context<'_>) {
+        self.say_on(context);
         if self.over {
             return;
         }
