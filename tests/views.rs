@@ -7,7 +7,7 @@ use std::time::Duration;
 use common::live::{Seen, Town};
 use wadjet::Config;
 
-const STACK: &str = "MBRSHIP:SUSPECT:STABLE:FC:UNICAST:LOCAL:NAK:COM";
+const STACK: &str = wadjet::layers::LIVE_STACK_WITH_INTEGRITY;
 const SECOND: Duration = Duration::from_secs(1);
 
 #[test]
@@ -101,4 +101,23 @@ fn who_was_away_learns_that_the_others_have_gone_on() {
     let exits = |town: &mut Town| matches!(town.processes[2].diary.seen.last(), Some(Seen::Exit(_)));
     assert!(town.until(SECOND, exits), "{:?}", town.processes[2].diary.seen);
     assert!(town.together(&[0, 1]));
+}
+
+#[test]
+fn a_transitional_view_says_who_goes_on_together_before_the_view_does() {
+    let mut town = Town::of(3, STACK, &Config::default());
+    town.run(Duration::from_millis(30));
+    town.processes[1].stopped = true;
+    town.meet(&[0, 2], SECOND);
+    town.run(Duration::from_millis(1));
+    for at in [0, 2] {
+        let views = town.processes[at].diary.seen.iter();
+        let views = views.filter(|seen| matches!(seen, Seen::View(..) | Seen::Transitional(_)));
+        let [Seen::View(..), Seen::Transitional(together), Seen::View(_, members)] =
+            &views.collect::<Vec<_>>()[..]
+        else {
+            panic!("{:?}", town.processes[at].diary.seen)
+        };
+        assert_eq!((&together[..], &members[..]), (&[0, 2][..], &[1, 3][..]));
+    }
 }

@@ -4,6 +4,7 @@ mod chk_fifo;
 mod chksum;
 mod com;
 mod count;
+mod evs;
 mod fc;
 mod local;
 mod mbrship;
@@ -22,6 +23,7 @@ pub(crate) fn entries() -> Vec<LayerEntry> {
         chksum::entry(),
         com::entry(),
         count::entry(),
+        evs::entry(),
         fc::entry(),
         local::entry(),
         mbrship::entry(),
@@ -39,3 +41,10 @@ pub const DEFAULT_STACK: &str = "STABLE:FC:UNICAST:LOCAL:NAK:CHKSUM:COM";
 
 /// The default stack over a transport that keeps bytes whole.
 pub const DEFAULT_STACK_WITH_INTEGRITY: &str = "STABLE:FC:UNICAST:LOCAL:NAK:COM";
+
+/// The default stack of a group whose views are agreed on: virtually synchronous, flow-controlled, self-delivering. Over a
+/// transport that keeps bytes whole CHKSUM can be left out.
+pub const LIVE_STACK: &str = "EVS:MBRSHIP:SUSPECT:STABLE:FC:UNICAST:LOCAL:NAK:CHKSUM:COM";
+
+/// The default stack of a group whose views are agreed on, over a transport that keeps bytes whole.
+pub const LIVE_STACK_WITH_INTEGRITY: &str = "EVS:MBRSHIP:SUSPECT:STABLE:FC:UNICAST:LOCAL:NAK:COM";
