@@ -11,7 +11,7 @@ use crate::accel::cookie::{CookieTable, Meaning, NoMeaning};
 use crate::buf::Frame;
 use crate::config::{Config, ConfigError};
 use crate::group::{Application, Group};
-use crate::id::{GroupId, Hasher64, Incarnation, Rank, RankSet};
+use crate::id::{GroupId, Hasher64, Incarnation, Life, Rank, RankSet};
 use crate::stack::event::{Letter, List, Message};
 use crate::stack::registry::Registry;
 use crate::stack::run::{InstallError, Stack};
@@ -113,6 +113,7 @@ pub struct Endpoint {
     incarnation: Incarnation,
     /// What this endpoint's keys carry.
     number: u32,
+    life: Life,
     stacks: Vec<Stack>,
     cookies: CookieTable,
     dropped: Dropped,
@@ -153,6 +154,7 @@ impl Endpoint {
             registry,
             incarnation,
             number: number_of(incarnation),
+            life: Life::NONE,
             stacks: Vec::new(),
             cookies: CookieTable::new(),
             dropped: Dropped::default(),
@@ -171,6 +173,19 @@ impl Endpoint {
     /// Which life of which process this is.
     pub fn incarnation(&self) -> Incarnation {
         self.incarnation
+    }
+
+    /// Says which start of its incarnation this is: a number drawn at random by whoever drives the endpoint, before views
+    /// are installed. A second process under the same incarnation and view then exits ([`ExitReason::OtherLife`]).
+    ///
+    /// [`ExitReason::OtherLife`]: crate::stack::event::ExitReason::OtherLife
+    pub fn set_life(&mut self, life: Life) {
+        self.life = life;
+    }
+
+    /// Which start of its incarnation this is.
+    pub fn life(&self) -> Life {
+        self.life
     }
 
     /// What to ask of a transport for a view of `members` members. Each region is a sum over its holders.
@@ -225,6 +240,9 @@ impl Endpoint {
         let stack = Stack::new(config, registry, view, neighbours, channel, caps, Vec::new(), now)?;
         #[cfg(feature = "laboratory")]
         let stack = stack.with_cookies_masked(self.cookie_mask);
+        let mut stack = stack;
+        let core = &mut stack.engine.core;
+        core.gossip.introduce(core.view.rank(), self.life, core.view.others().collect(), now);
         let index = self.stacks.len() as u32;
         self.stacks.push(stack);
         self.full.push(false);
@@ -301,6 +319,8 @@ impl Endpoint {
         #[cfg(feature = "laboratory")]
         let new = new.with_cookies_masked(self.cookie_mask);
         let mut new = new;
+        let core = &mut new.engine.core;
+        core.gossip.introduce(core.view.rank(), self.life, core.view.others().collect(), now);
         new.succeed(stack);
         let (channel, outbox) = stack.take_outbox();
         self.retired.push(Retired { channel, outbox, until: now + self.config.linger_delay });

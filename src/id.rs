@@ -34,6 +34,16 @@ impl fmt::Display for Incarnation {
     }
 }
 
+/// Which start of an incarnation a process is: drawn at random when it starts, so that a second process under one
+/// incarnation is not taken for the first. [`Life::NONE`] where nobody draws: then only contradictions are noticed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Life(pub u32);
+
+impl Life {
+    /// None was drawn, or none was heard.
+    pub const NONE: Life = Life(0);
+}
+
 /// A view id: consumed by being proposed, never reused (design section 4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ViewId {

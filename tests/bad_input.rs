@@ -5,6 +5,7 @@ mod common;
 use common::{Dice, World, view};
 use wadjet::accel::cookie::cookie;
 use wadjet::endpoint::Dropped;
+use wadjet::id::Life;
 use wadjet::layers::{DEFAULT_STACK, DEFAULT_STACK_WITH_INTEGRITY};
 use wadjet::transport::Transport;
 use wadjet::transport::memory::{Hub, HubOptions};
@@ -388,12 +389,12 @@ fn control_bodies_that_do_not_decode_are_counted_and_harmless() {
         assert!(world.nodes[0].counted("NAK", "repair request that does not decode") > 200);
         assert!(world.nodes[0].counted("stack", "gossip that does not decode") > 200);
         assert!(world.nodes[0].counted("FC", "unexpected control message") > 200);
-        let mut out_of_range = GossipRow::header(false, 4, 2, 2, 0).to_vec();
-        out_of_range.extend([0; 4 * 2 * 8]);
+        let mut out_of_range = GossipRow::header(false, 4, 2, 2, Life::NONE, 0).to_vec();
+        out_of_range.extend([0; 4 * 2 * 8 + 2 * 4]);
         let before = world.nodes[0].counted("stack", "gossip that does not decode");
         world.inject(0, &forger.frame(Traffic::Raw, STACK_CONTROL, false, 0, &out_of_range));
-        let mut rank = GossipRow::header(false, 4, u16::MAX, 1, 0).to_vec();
-        rank.extend([0; 4 * 8]);
+        let mut rank = GossipRow::header(false, 4, u16::MAX, 1, Life::NONE, 0).to_vec();
+        rank.extend([0; 4 * 8 + 4]);
         world.inject(0, &forger.frame(Traffic::Raw, STACK_CONTROL, false, 0, &rank));
         assert_eq!(world.nodes[0].counted("stack", "gossip that does not decode"), before + 2);
         works(&mut world, "bodies");
@@ -407,7 +408,7 @@ fn forged_counts_cause_no_flood() {
     let forger = Forger::new(&mut world);
     world.steps(1000);
     // It holds and grants whatever is cast, and it has cast 2^40 frames; but of member 0 it says the truth.
-    let mut body = GossipRow::header(false, 4, 1, 2, u64::MAX).to_vec();
+    let mut body = GossipRow::header(false, 4, 1, 2, Life::NONE, u64::MAX).to_vec();
     for _ in 0..2 * 4 {
         body.extend((1u64 << 40).to_le_bytes());
     }

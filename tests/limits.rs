@@ -16,7 +16,9 @@ use wadjet::stack::registry::{LayerEntry, Registry};
 use wadjet::transport::Transport;
 use wadjet::transport::memory::{Hub, HubOptions};
 use wadjet::wire::Traffic;
-use wadjet::{CastError, Config, Event, Incarnation, LocalView, Rank, RankSet, SendError, Shadow, Time};
+use wadjet::{
+    CastError, Config, Event, Incarnation, Life, LocalView, Rank, RankSet, SendError, Shadow, Time,
+};
 
 fn unpacked() -> Config {
     Config { pack: false, ..Config::default() }
@@ -409,6 +411,55 @@ fn a_process_restarted_with_its_old_incarnation_is_told_to_go_and_falls_silent()
         for node in [0, 2] {
             assert_eq!(world.delivered(node, 1).len(), 20, "nobody delivers from the impostor");
         }
+    }
+}
+
+/// The worst case: the former life was heard of, but has cast nothing that the new one could contradict.
+#[test]
+fn a_second_life_of_an_incarnation_is_told_to_go_whatever_it_has_cast() {
+    for (accelerate, quiet) in [(true, true), (true, false), (false, true), (false, false)] {
+        let hub = Hub::new(HubOptions::default());
+        let config = Config { accelerate, ..Config::default() };
+        let mut world = World::over(&hub, 3, DEFAULT_STACK, &config, &Registry::standard());
+        let restart = |world: &mut World, n: usize, life: u32| {
+            let incarnation = Incarnation(100 + n as u64);
+            let mut endpoint = Endpoint::new(config.clone(), incarnation).unwrap();
+            endpoint.set_life(Life(life));
+            let local = LocalView::new(view(3, DEFAULT_STACK), incarnation).unwrap();
+            let node = &mut world.nodes[n];
+            // The place in the view is free when the transport that had it is gone.
+            node.transport = hub.transport();
+            let channel = node.transport.open(&local, &endpoint.channel_options(3)).unwrap();
+            node.key = endpoint.install(local, channel, &node.transport.caps(), world.now).unwrap();
+            node.endpoint = endpoint;
+            node.log = Default::default();
+        };
+        for n in 0..3 {
+            restart(&mut world, n, 7 + n as u32);
+        }
+        world.steps(500);
+        if !quiet {
+            world.cast(0, b"something");
+            world.steps(500);
+        }
+        for node in &world.nodes {
+            assert!(node.log.events.iter().all(|event| !matches!(event, Event::Exit(_))));
+            assert_eq!(node.endpoint.deadline(), Time::NEVER, "lives are told once and not for ever");
+        }
+        restart(&mut world, 1, 1234);
+        let exited = |world: &mut World| {
+            let other = |event: &Event| matches!(event, Event::Exit(ExitReason::OtherLife { .. }));
+            world.nodes[1].log.events.iter().any(other)
+        };
+        assert!(world.until(10_000, exited), "{:?}", world.nodes[1].log.events);
+        let Err(CastError::Exited(reason)) = world.try_cast(1, b"x") else { panic!("it casts on") };
+        assert!(reason.to_string().contains("start with a new incarnation"), "{reason}");
+        for n in [0, 2] {
+            assert!(world.nodes[n].counted("stack", "gossip of another life") > 0);
+        }
+        world.cast(0, b"the others go on");
+        world.steps(100);
+        assert_eq!(world.delivered(2, 0).last().unwrap(), b"the others go on");
     }
 }
 

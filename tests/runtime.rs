@@ -4,16 +4,17 @@ use std::collections::VecDeque;
 use std::net::UdpSocket;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use wadjet::runtime::{
     CommandOptions, Driver, DriverOptions, Handle, HandleError, IdleStrategy, LoopOptions,
 };
+use wadjet::stack::event::ExitReason;
 use wadjet::transport::memory::{Hub, HubOptions};
 use wadjet::transport::udp::{UdpOptions, UdpTransport};
 use wadjet::{
-    Address, Application, Config, Delivery, Endpoint, Group, GroupId, GroupKey, Incarnation, LocalView,
-    Member, RankSet, View, ViewId,
+    Address, Application, Config, Delivery, Endpoint, Event, Group, GroupId, GroupKey, Incarnation,
+    LocalView, Member, Rank, RankSet, View, ViewId,
 };
 
 /// Tells another thread what is delivered.
@@ -168,4 +169,51 @@ fn a_command_for_a_group_that_is_not_there_is_refused_and_the_driver_lives() {
         assert_eq!(refusal.request, request);
         assert!(refusal.why.contains("no such group"), "{}", refusal.why);
     }
+}
+
+/// Counts why its group ended.
+#[derive(Default)]
+struct Ends(Vec<ExitReason>);
+
+impl Application for Ends {
+    fn cast(&mut self, _delivery: &Delivery<'_>, _group: &mut Group<'_>) {}
+
+    fn event(&mut self, event: &Event, _group: &mut Group<'_>) {
+        if let Event::Exit(reason) = event {
+            self.0.push(*reason);
+        }
+    }
+}
+
+/// Over UDP nothing stands in the way of a process that takes the address of its former life.
+#[test]
+fn a_process_restarted_into_its_view_over_udp_exits_and_is_told_what_to_do() {
+    let views = views();
+    let start = |n: usize| {
+        let transport = UdpTransport::new(UdpOptions::default()).unwrap();
+        let endpoint = Endpoint::new(Config::default(), Incarnation(n as u64)).unwrap();
+        let mut driver = Driver::new(endpoint, Ends::default(), transport, DriverOptions::default());
+        driver.open(views[n].clone()).unwrap();
+        driver
+    };
+    let mut stays = start(0);
+    for life in 0..3 {
+        let mut other = start(1);
+        let deadline = Instant::now() + Duration::from_secs(20);
+        let mut turns = 0;
+        // The first is heard; each later one is sent away. Nobody casts at all.
+        while other.application().0.is_empty() && turns < 2_000 && Instant::now() < deadline {
+            stays.run_once();
+            other.run_once();
+            turns += u32::from(life == 0);
+        }
+        let ends = &other.application().0;
+        if life == 0 {
+            assert_eq!(ends[..], []);
+        } else {
+            assert!(matches!(ends[..], [ExitReason::OtherLife { reporter: Rank(0) }]), "{ends:?}");
+            assert!(ends[0].to_string().contains("start with a new incarnation"));
+        }
+    }
+    assert_eq!(stays.application().0[..], []);
 }

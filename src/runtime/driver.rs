@@ -1,5 +1,6 @@
 //! A member: an endpoint and its application in a loop.
 
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::Duration;
 
 use super::commands::{Command, CommandOptions, Commands, Handle};
@@ -8,7 +9,7 @@ use super::pin;
 use crate::buf::Frame;
 use crate::endpoint::{Dropped, Endpoint, GroupKey, Request};
 use crate::group::{Application, CastError, Group, SendError};
-use crate::id::{GroupId, Rank, RankSet};
+use crate::id::{GroupId, Life, Rank, RankSet};
 use crate::stack::run::InstallError;
 use crate::stats::Stats;
 use crate::time::Time;
@@ -68,8 +69,11 @@ pub struct Member<A: Application> {
 }
 
 impl<T: Transport, A: Application> Driver<T, A> {
-    /// A driver that has not run yet.
-    pub fn new(endpoint: Endpoint, application: A, transport: T, options: DriverOptions) -> Driver<T, A> {
+    /// A driver that has not run yet. The endpoint gets a life, if it has none.
+    pub fn new(mut endpoint: Endpoint, application: A, transport: T, options: DriverOptions) -> Driver<T, A> {
+        if endpoint.life() == Life::NONE {
+            endpoint.set_life(draw_life());
+        }
         let commands = Commands::new(options.commands, transport.waker());
         let member = Member { endpoint, application, commands, held: None };
         Driver { inner: Loop::new(transport, member, options.looping), core: options.core }
@@ -348,3 +352,10 @@ impl<A: Application> Engine for Member<A> {
 
 /// Commands taken from the ring in one iteration: enough to fill packs, few enough not to starve reception.
 const COMMANDS_PER_ITERATION: usize = 256;
+
+/// A number that no other process draws, but by one chance in four thousand million.
+fn draw_life() -> Life {
+    // The standard library seeds its hash maps from the system's random source.
+    let hasher = RandomState::new().build_hasher();
+    Life((hasher.finish() as u32).max(1))
+}

@@ -310,4 +310,13 @@ pub enum ExitReason {
         /// Frames cast by this process.
         own: u64,
     },
+    /// Others have heard another start of this incarnation in this view.
+    #[error(
+        "member {reporter} has heard another process under this incarnation in this view; if that one is over, \
+         start with a new incarnation and a new view, else give this one an incarnation of its own"
+    )]
+    OtherLife {
+        /// Who says so.
+        reporter: Rank,
+    },
 }

@@ -4,6 +4,11 @@
 //! ride on, or a value has moved far, a *row* with all values in 64 bits goes out as a raw control message. A lost row
 //! does no harm: values are cumulative, and whoever waits for one asks for it.
 //!
+//! Rows also tell which start of its incarnation the reporter is, and which it has heard of the others ([`Life`]). A
+//! member listens to the first it hears; rows of another are not taken in, and answered, and whoever learns that others
+//! have heard another in its place exits. So every member asks for rows when it starts, again and again, until all have
+//! answered or it has asked long enough; whoever starts later asks in turn.
+//!
 //! ```text
 //! A ── cast 41 (held of C) ──▶ B, C      rotation: A speaks of B, C, B, C, ...
 //! A ── row (held of A, B, C; credit of A, B, C) ──▶ B, C      when quiet, or far ahead, or asked
@@ -15,10 +20,10 @@ use super::build::{GossipDefinition, GossipSource};
 use super::core::Core;
 use super::event::{ExitReason, List, Message, Up};
 use super::slots::{MatrixSlot, MemberSlot, fixed};
-use crate::id::{Hasher64, Rank, RankSet};
+use crate::id::{Hasher64, Life, Rank, RankSet};
 use crate::time::Time;
 use crate::wire::Traffic;
-use crate::wire::control::{GOSSIP_HEADER_BYTES, GossipRow};
+use crate::wire::control::{GOSSIP_HEADER_BYTES, GOSSIP_LIFE_BYTES, GossipRow};
 use crate::wire::full::STACK_CONTROL;
 
 /// The subject that the cast with `number` of `origin` speaks of, in a view of `members` members.
@@ -56,7 +61,17 @@ pub(crate) struct GossipState {
     asked: bool,
     /// How long a change may go unreported.
     delay: Duration,
+    /// By rank: the life that was heard first; the own one.
+    lives: Vec<Life>,
+    /// Members that have not said yet that they have heard this life.
+    unsure: RankSet,
+    /// When they are asked next, and how long after that again.
+    introduction: Time,
+    introduction_gap: Duration,
 }
+
+/// A member that has not answered for so long is asked no more: it is not there, and asks itself when it comes.
+const INTRODUCTION_GAP_MAX: Duration = Duration::from_millis(200);
 
 impl GossipState {
     pub(crate) fn new(definitions: Vec<GossipDefinition>, members: usize, delay: Duration) -> GossipState {
@@ -71,6 +86,19 @@ impl GossipState {
             ask: false,
             asked: false,
             delay,
+            lives: vec![Life::NONE; members],
+            unsure: RankSet::EMPTY,
+            introduction: Time::NEVER,
+            introduction_gap: delay,
+        }
+    }
+
+    /// This member is `own` and this its life; `others` are to know.
+    pub(crate) fn introduce(&mut self, own: Rank, life: Life, others: RankSet, now: Time) {
+        if life != Life::NONE && !self.definitions.is_empty() {
+            self.lives[own.index()] = life;
+            self.unsure = others;
+            self.introduction = if others.is_empty() { Time::NEVER } else { now };
         }
     }
 
@@ -96,13 +124,17 @@ impl GossipState {
 
     /// When a row is due.
     pub(crate) fn due(&self) -> Time {
-        self.due
+        self.due.min(self.introduction)
     }
 
     pub(crate) fn digest(&self, hasher: &mut Hasher64) {
         for value in &self.reported {
             hasher.word(*value);
         }
+        for life in &self.lives {
+            hasher.word(u64::from(life.0));
+        }
+        hasher.word(self.introduction.as_nanos());
         hasher.word(self.due.as_nanos());
         hasher.word(u64::from(self.requested) | u64::from(self.ask) << 1 | u64::from(self.asked) << 2);
     }
@@ -155,6 +187,13 @@ impl Core {
                 far |= ahead >= quantum && subject != own;
             }
         }
+        if self.now >= self.gossip.introduction {
+            self.gossip.request(true);
+            let gap = self.gossip.introduction_gap;
+            let again = gap <= INTRODUCTION_GAP_MAX;
+            self.gossip.introduction = if again { self.now + gap } else { Time::NEVER };
+            self.gossip.introduction_gap = gap * 2;
+        }
         let wanted = changed || self.gossip.asked;
         if self.gossip.requested || far || self.now >= self.gossip.due && wanted {
             self.report();
@@ -187,10 +226,11 @@ impl Core {
                 self.gossip.due = self.now + self.gossip.delay;
                 return;
             };
-            let room = body.room().saturating_sub(GOSSIP_HEADER_BYTES) / (8 * count);
+            let room = body.room().saturating_sub(GOSSIP_HEADER_BYTES) / (8 * count + GOSSIP_LIFE_BYTES);
             let subjects = room.min(members - first);
             assert!(subjects > 0, "a frame holds at least one subject");
-            let header = GossipRow::header(ask, count as u8, first as u16, subjects as u16, after);
+            let life = self.gossip.lives[self.view.rank().index()];
+            let header = GossipRow::header(ask, count as u8, first as u16, subjects as u16, life, after);
             body.extend(&header).expect("the room was counted");
             for subject in first..first + subjects {
                 for gossip in 0..count {
@@ -199,6 +239,9 @@ impl Core {
                     self.gossip.reported[at] = value;
                     body.extend(&value.to_le_bytes()).expect("the room was counted");
                 }
+            }
+            for life in &self.gossip.lives[first..first + subjects] {
+                body.extend(&life.0.to_le_bytes()).expect("the room was counted");
             }
             let frame = body.freeze();
             let list = List::single(frame.clone(), frame.start(), frame.end());
@@ -231,6 +274,32 @@ impl Core {
         }
     }
 
+    /// Whether a row is from the life of its reporter that was heard first, and is about this one of this member.
+    fn same_lives(&mut self, reporter: Rank, row: &GossipRow<'_>) -> bool {
+        let heard = &mut self.gossip.lives[reporter.index()];
+        if *heard == Life::NONE {
+            *heard = row.life;
+        } else if *heard != row.life {
+            self.count_stack("gossip of another life");
+            // It is told so, as often as others are told anything.
+            self.gossip.asked = true;
+            self.gossip.due = self.gossip.due.min(self.now + self.gossip.delay);
+            return false;
+        }
+        let own = self.view.rank();
+        let Some(index) = own.index().checked_sub(usize::from(row.first)) else { return true };
+        let Some(told) = row.life_of(index).filter(|told| *told != Life::NONE) else { return true };
+        if told == self.gossip.lives[own.index()] {
+            self.gossip.unsure.remove(reporter);
+            if self.gossip.unsure.is_empty() {
+                self.gossip.introduction = Time::NEVER;
+            }
+            return true;
+        }
+        self.emit_application(Up::Exit(ExitReason::OtherLife { reporter }));
+        false
+    }
+
     /// Takes in a row from another member.
     pub(crate) fn gossip_received(&mut self, reporter: Rank, body: &[u8]) {
         let members = self.view.size();
@@ -247,6 +316,9 @@ impl Core {
                 return;
             }
         };
+        if !self.same_lives(reporter, &row) {
+            return;
+        }
         for index in 0..usize::from(row.subjects) {
             let subject = Rank::at(usize::from(row.first) + index);
             for gossip in 0..self.gossip.definitions.len() {

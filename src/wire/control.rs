@@ -3,6 +3,8 @@
 //! A control message is a frame with a full header that names the layer it is for; its body is one of these. Bodies
 //! are decoded into checked values once; a body that does not decode is dropped and counted.
 
+use crate::id::Life;
+
 /// The body does not decode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a control body is cut off or out of range")]
@@ -40,6 +42,16 @@ impl<'b> BodyReader<'b> {
         Ok(u16::from_le_bytes(*first))
     }
 
+    /// The next four bytes, as a life.
+    ///
+    /// # Errors
+    /// If the body ends before.
+    pub fn life(&mut self) -> Result<Life, ControlError> {
+        let (first, rest) = self.rest.split_first_chunk::<4>().ok_or(ControlError)?;
+        self.rest = rest;
+        Ok(Life(u32::from_le_bytes(*first)))
+    }
+
     /// The next eight bytes.
     ///
     /// # Errors
@@ -62,9 +74,11 @@ impl<'b> BodyReader<'b> {
 /// A row of gossip: what one member says of the subjects `first..first + values.len() / gossips`.
 ///
 /// ```text
-/// gossip = flags:u8 gossips:u8 first:u16 subjects:u16 after:u64 (value:u64){subjects * gossips}
+/// gossip = flags:u8 gossips:u8 first:u16 subjects:u16 life:u32 after:u64
+///          (value:u64){subjects * gossips} (life:u32){subjects}
 /// ```
-/// `flags` bit 0: please report back. `after`: the number of the reporter's next cast frame when it reported, so that
+/// `flags` bit 0: please report back. `life`: which start of its incarnation the reporter is, and which it has heard of
+/// each subject; 0 for none. `after`: the number of the reporter's next cast frame when it reported, so that
 /// reports and frames can be put in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GossipRow<'b> {
@@ -76,16 +90,22 @@ pub struct GossipRow<'b> {
     pub first: u16,
     /// How many subjects.
     pub subjects: u16,
+    /// Which start of its incarnation the reporter is.
+    pub life: Life,
     /// The reporter's next frame number.
     pub after: u64,
     values: &'b [u8],
+    lives: &'b [u8],
 }
 
 /// The largest value of a gossip: far above what numbers (2^40) and windows can make it, and far below what would wrap.
 pub const GOSSIP_VALUE_MAX: u64 = 1 << 48;
 
 /// Bytes of a gossip row before its values.
-pub const GOSSIP_HEADER_BYTES: usize = 14;
+pub const GOSSIP_HEADER_BYTES: usize = 18;
+
+/// Bytes of a gossip row about one subject, beside 8 per gossip.
+pub const GOSSIP_LIFE_BYTES: usize = 4;
 
 impl<'b> GossipRow<'b> {
     /// Decodes a body.
@@ -98,12 +118,15 @@ impl<'b> GossipRow<'b> {
         let gossips = reader.byte()?;
         let first = reader.half()?;
         let subjects = reader.half()?;
+        let life = reader.life()?;
         let after = reader.word()?;
         let wanted = usize::from(gossips) * usize::from(subjects) * 8;
-        if flags > 1 || wanted == 0 || reader.rest.len() != wanted {
+        let lives = usize::from(subjects) * GOSSIP_LIFE_BYTES;
+        if flags > 1 || wanted == 0 || reader.rest.len() != wanted + lives {
             return Err(ControlError);
         }
-        let row = GossipRow { ask: flags == 1, gossips, first, subjects, after, values: reader.rest };
+        let (values, lives) = reader.rest.split_at(wanted);
+        let row = GossipRow { ask: flags == 1, gossips, first, subjects, life, after, values, lives };
         let high = |at: usize| super::word(row.values, at).is_none_or(|value| value > GOSSIP_VALUE_MAX);
         if after > GOSSIP_VALUE_MAX || (0..wanted).step_by(8).any(high) {
             return Err(ControlError);
@@ -117,6 +140,7 @@ impl<'b> GossipRow<'b> {
         gossips: u8,
         first: u16,
         subjects: u16,
+        life: Life,
         after: u64,
     ) -> [u8; GOSSIP_HEADER_BYTES] {
         let mut bytes = [0; GOSSIP_HEADER_BYTES];
@@ -124,13 +148,20 @@ impl<'b> GossipRow<'b> {
         bytes[1] = gossips;
         bytes[2..4].copy_from_slice(&first.to_le_bytes());
         bytes[4..6].copy_from_slice(&subjects.to_le_bytes());
-        bytes[6..14].copy_from_slice(&after.to_le_bytes());
+        bytes[6..10].copy_from_slice(&life.0.to_le_bytes());
+        bytes[10..18].copy_from_slice(&after.to_le_bytes());
         bytes
     }
 
     /// The value of gossip number `gossip` about the subject at `index` of the row.
     pub fn value(&self, index: usize, gossip: usize) -> Option<u64> {
         super::word(self.values, (index * usize::from(self.gossips) + gossip) * 8)
+    }
+
+    /// Which start of its incarnation the reporter has heard of the subject at `index` of the row.
+    pub fn life_of(&self, index: usize) -> Option<Life> {
+        let bytes = self.lives.get(index * GOSSIP_LIFE_BYTES..)?.first_chunk()?;
+        Some(Life(u32::from_le_bytes(*bytes)))
     }
 }
 
@@ -233,12 +264,16 @@ mod tests {
 
     #[test]
     fn a_gossip_row_gives_back_its_values() {
-        let mut body = GossipRow::header(true, 2, 3, 2, 77).to_vec();
+        let mut body = GossipRow::header(true, 2, 3, 2, Life(9), 77).to_vec();
         for value in [10u64, 11, 20, 21] {
             body.extend(value.to_le_bytes());
         }
+        for life in [5u32, u32::MAX] {
+            body.extend(life.to_le_bytes());
+        }
         let row = GossipRow::decode(&body).unwrap();
-        assert_eq!((row.ask, row.first, row.subjects, row.after), (true, 3, 2, 77));
+        assert_eq!((row.ask, row.first, row.subjects, row.life, row.after), (true, 3, 2, Life(9), 77));
+        assert_eq!([0, 1, 2].map(|at| row.life_of(at)), [Some(Life(5)), Some(Life(u32::MAX)), None]);
         assert_eq!(row.value(0, 1), Some(11));
         assert_eq!(row.value(1, 0), Some(20));
         assert_eq!(row.value(2, 0), None);

@@ -1,5 +1,6 @@
 //! Bodies of control messages.
 
+use wadjet::id::Life;
 use wadjet::wire::control::{GOSSIP_HEADER_BYTES, GossipRow, Identify, MISSING_RANGES_MAX, Missing};
 
 use crate::Target;
@@ -11,24 +12,28 @@ pub(super) const GOSSIP: Target = Target {
     weight: 1,
     seeds: || {
         let row = |ask, gossips: u8, first, subjects: u16| {
-            let mut bytes = GossipRow::header(ask, gossips, first, subjects, 1 << 40).to_vec();
+            let mut bytes = GossipRow::header(ask, gossips, first, subjects, Life(7), 1 << 40).to_vec();
             let values = 0..u64::from(gossips) * u64::from(subjects);
             bytes.extend(values.flat_map(|value| (value << 33).to_le_bytes()));
+            bytes.extend((0..u32::from(subjects)).flat_map(|life| (life << 20).to_le_bytes()));
             bytes
         };
         vec![row(false, 1, 0, 1), row(true, 2, 3, 5), row(false, 4, 255, 16)]
     },
     run: |input| {
         let Ok(row) = GossipRow::decode(input) else { return };
-        let header = GossipRow::header(row.ask, row.gossips, row.first, row.subjects, row.after);
+        let header = GossipRow::header(row.ask, row.gossips, row.first, row.subjects, row.life, row.after);
         assert_eq!(header, input[..GOSSIP_HEADER_BYTES]);
         let (subjects, gossips) = (usize::from(row.subjects), usize::from(row.gossips));
         let values = (0..subjects).flat_map(|subject| (0..gossips).map(move |gossip| (subject, gossip)));
+        let lives =
+            (0..subjects).flat_map(|subject| row.life_of(subject).expect("announced").0.to_le_bytes());
         let bytes: Vec<u8> = values
             .flat_map(|(subject, gossip)| row.value(subject, gossip).expect("announced").to_le_bytes())
+            .chain(lives)
             .collect();
         assert_eq!(bytes, input[GOSSIP_HEADER_BYTES..]);
-        assert_eq!(row.value(subjects, 0), None);
+        assert_eq!((row.value(subjects, 0), row.life_of(subjects)), (None, None));
     },
 };
 
