@@ -59,7 +59,9 @@ impl Hosted {
                 hosted.seat(seat, open, open)?;
             }
             TransportKind::Udp => {
-                let open = || Ok(UdpTransport::new(UdpOptions::default())?);
+                let (segmentation, coalescing) = (seat.plan.offload, seat.plan.offload);
+                let options = UdpOptions { segmentation, coalescing, ..UdpOptions::default() };
+                let open = || Ok(UdpTransport::new(options.clone())?);
                 hosted.seat(seat, open, open)?;
             }
         }

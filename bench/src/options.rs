@@ -50,6 +50,9 @@ pub struct BenchOptions {
     /// One message per frame, always
     #[arg(long)]
     pub no_pack: bool,
+    /// udp: every frame a datagram of its own, sent and received, without UDP_SEGMENT and UDP_GRO
+    #[arg(long)]
+    pub no_offload: bool,
     /// Pairs of blocks of --vs-raw
     #[arg(long, value_name = "N", requires = "vs_raw", default_value_if("vs_raw", "true", "100"))]
     pub blocks: Option<usize>,
@@ -74,7 +77,7 @@ impl BenchOptions {
             && pattern.is_none()
             && rate.is_none()
             && messages.is_none()
-            && !(self.raw || self.vs_raw || self.no_accel || self.no_pack)
+            && !(self.raw || self.vs_raw || self.no_accel || self.no_pack || self.no_offload)
     }
 
     /// The runs that were described.
@@ -85,6 +88,7 @@ impl BenchOptions {
         self.check()?;
         let transports = match self.transport {
             Some(transport) => vec![transport],
+            None if self.no_offload => vec![TransportKind::Udp],
             None => vec![TransportKind::Memory, TransportKind::Shm, TransportKind::Udp],
         };
         let default = if self.messages.is_some() { Pattern::AllToAll } else { Pattern::Pingpong };
@@ -116,6 +120,7 @@ impl BenchOptions {
             stack: self.stack.clone().unwrap_or_else(|| transport.default_stack().into()),
             accel: !self.no_accel,
             pack: !self.no_pack,
+            offload: !self.no_offload,
             members: self.members.unwrap_or(2),
             size: self.size.unwrap_or(64),
             pattern,
@@ -148,6 +153,9 @@ impl BenchOptions {
         }
         if self.duration.is_some_and(|seconds| !(0.05..=3600.0).contains(&seconds)) {
             return refuse("--duration must be between 0.05 and 3600 seconds");
+        }
+        if self.no_offload && self.transport.is_some_and(|transport| transport != TransportKind::Udp) {
+            return refuse("--no-offload is about UDP_SEGMENT and UDP_GRO; give --transport udp with it");
         }
         if self.messages == Some(0) {
             return refuse("--messages must be at least 1");

@@ -83,6 +83,8 @@ pub struct Plan {
     pub accel: bool,
     /// Whether messages are packed while the way is busy.
     pub pack: bool,
+    /// Whether UDP may send and receive runs of frames as one.
+    pub offload: bool,
     /// Members of the view.
     pub members: usize,
     /// Bytes of a message.

@@ -10,7 +10,7 @@ use crate::machine::Machine;
 use crate::memory_cost::MemoryCost;
 use crate::party::{Account, FastPath};
 use crate::payload::Faults;
-use crate::plan::{MemberReport, Plan, Side};
+use crate::plan::{MemberReport, Plan, Side, TransportKind};
 use crate::workload::BlockResult;
 
 /// Everything of one invocation.
@@ -56,6 +56,8 @@ pub struct RunReport {
     pub accel: bool,
     /// Whether messages were packed while the way was busy.
     pub pack: bool,
+    /// Whether runs of frames could be sent and received as one (UDP_SEGMENT, UDP_GRO); of udp only.
+    pub offload: bool,
     /// Messages per second each sender was to send, if that was given.
     pub rate: Option<f64>,
     /// Messages from others delivered at the member that stands for the run; in a ping-pong, rounds.
@@ -167,6 +169,7 @@ fn bare(plan: &Plan, raw: bool) -> RunReport {
         raw,
         accel: plan.accel && !raw,
         pack: plan.pack && !raw,
+        offload: plan.offload && plan.transport == TransportKind::Udp,
         rate: plan.rate,
         shared_cores: plan.shares_cores(),
         ..RunReport::default()

@@ -68,7 +68,12 @@ fn describe(plan: &Plan) -> String {
         Length::Time(time) => format!("{:.1} s", time.as_secs_f64()),
         Length::Messages(count) => format!("{count} messages"),
     };
-    let pack = if plan.pack { "" } else { ", no packing" };
+    let pack = match (plan.pack, plan.offload) {
+        (true, true) => "",
+        (false, true) => ", no packing",
+        (true, false) => ", no offload",
+        (false, false) => ", no packing, no offload",
+    };
     let (transport, pattern) = (plan.transport.name(), plan.pattern.name());
     format!("{transport} {pattern}, {subject}, {} members, {} B, {length}{pack}", plan.members, plan.size)
 }

@@ -16,6 +16,7 @@ fn memory(pattern: Pattern, members: usize, pack: bool, messages: u64) -> report
         stack: wadjet::layers::DEFAULT_STACK.to_owned(),
         accel: true,
         pack,
+        offload: true,
         members,
         size: 64,
         pattern,
