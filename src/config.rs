@@ -45,6 +45,10 @@ pub struct Config {
     /// Accepted casts that may wait for their order. Each origin has an equal share of it, at least one; beyond it
     /// further casts of that origin are dropped and repaired later. A repaired gap may bring in a window more.
     pub order_frames_max: usize,
+    /// Frames of others that a group may retain in place, in bytes of the memory they pin (a small message pins the whole
+    /// frame it came in). Beyond it post-processing copies them, longest kept first, to memory of the endpoint's own,
+    /// which the windows bound. The default is above what full windows of a hundred members pin in ordinary frames.
+    pub retain_bytes_max: u64,
     /// Ordinary messages after which post-processing runs.
     pub post_batch_messages: u32,
     /// How long the channel of a past view stays open: what was last said in it gets out, and members that missed the
@@ -82,6 +86,7 @@ impl Default for Config {
             early_frames_max: 64,
             early_delay: Duration::from_micros(200),
             order_frames_max: 4096,
+            retain_bytes_max: 256 << 20,
             post_batch_messages: 64,
             linger_delay: Duration::from_millis(500),
             post_delay: Duration::from_micros(20),

@@ -66,4 +66,8 @@ pub struct Stats {
     pub retained: u64,
     /// Frames waiting above the stack.
     pub waiting: u64,
+    /// Bytes that frames of others, retained in place, pinned at the last post-processing.
+    pub retained_bytes: u64,
+    /// Frames of others copied because more would have been pinned than `retain_bytes_max`.
+    pub copies: u64,
 }

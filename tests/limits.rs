@@ -494,6 +494,60 @@ fn early_delay_and_friends_are_durations_and_limits_that_config_checks() {
     assert_eq!(config.check(), Ok(()));
 }
 
+/// What others must still get is retained at every receiver. Beyond the budget it is retained as a copy: nothing more of
+/// the transport's memory is pinned, and nothing is lost.
+#[test]
+fn what_is_retained_of_others_beyond_the_budget_is_copied() {
+    for (accelerate, shadow) in [(true, Shadow::Panic), (true, Shadow::Off), (false, Shadow::Off)] {
+        for budget in [0, 20_000, Config::default().retain_bytes_max] {
+            let config =
+                Config { accelerate, shadow, retain_bytes_max: budget, window_frames: 64, ..unpacked() };
+            let mut world = World::new(3, DEFAULT_STACK, &config);
+            world.nodes[2].stopped = true;
+            let mut expected: [Vec<Vec<u8>>; 2] = Default::default();
+            for round in 0..60 {
+                for node in 0..2 {
+                    let message = format!("{node}/{round}").into_bytes();
+                    world.cast(node, &message);
+                    expected[node].push(message);
+                }
+                world.steps(5);
+                for node in 0..2 {
+                    let stats = world.nodes[node].stats();
+                    assert!(stats.retained_bytes <= budget, "{} of {budget}", stats.retained_bytes);
+                }
+            }
+            world.steps(500);
+            for node in 0..2 {
+                let stats = world.nodes[node].stats();
+                assert_eq!(stats.retained, 120, "own casts and those of the other");
+                let copied = match budget {
+                    0 => 60..61,
+                    20_000 => 45..60,
+                    _ => 0..1,
+                };
+                assert!(copied.contains(&stats.copies), "{} copies, budget {budget}", stats.copies);
+            }
+            world.nodes[2].stopped = false;
+            world.lose = {
+                let mut dice = Dice(9);
+                Box::new(move |_, _| dice.below(5) == 0)
+            };
+            assert!(world.until(50_000, |world| world.nodes[2].log.casts.len() == 120));
+            world.steps(5_000);
+            for node in 0..3 {
+                for origin in 0..2 {
+                    assert_eq!(world.delivered(node, origin as u16), expected[origin], "{node} {origin}");
+                }
+                assert_eq!(
+                    (world.nodes[node].stats().retained, world.nodes[node].stats().retained_bytes),
+                    (0, 0)
+                );
+            }
+        }
+    }
+}
+
 /// Has control messages for the members of higher rank, more than they may have unacknowledged, and sends them as they
 /// are taken.
 #[derive(Clone, Default)]

@@ -88,7 +88,7 @@ impl<T: Transport> Party for StackParty<T> {
                 .map(|miss| (format!("{} missed at {}: {}", miss.plan, miss.layer, miss.reason), miss.count))
                 .collect(),
             header_bytes: stats.header_bytes,
-            copies: transport.copies,
+            copies: transport.copies + stats.copies,
             pauses: self.driver.loop_stats().pauses,
             ..transport
         }

@@ -351,6 +351,18 @@ impl Frame {
         self.state().extent.get() as usize
     }
 
+    /// The bytes of its region that cannot be used for anything else while somebody holds the frame.
+    #[inline]
+    pub fn pinned_bytes(&self) -> usize {
+        self.state().capacity.get() as usize + TAILROOM_BYTES
+    }
+
+    /// Whether both are the same frame, not just equal bytes.
+    #[inline]
+    pub fn is(&self, other: &Frame) -> bool {
+        self.state == other.state
+    }
+
     /// How many hold the frame.
     pub fn holders(&self) -> u32 {
         self.state().holders.get()

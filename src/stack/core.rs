@@ -91,6 +91,11 @@ pub(crate) struct Core {
     pub(crate) timer_layers: Vec<usize>,
     /// By origin.
     pub(crate) casts: Vec<Retention>,
+    /// Bytes of others' frames that may be retained in place, memory for what exceeds it, and how often it was used.
+    pub(crate) retain_bytes_max: u64,
+    pub(crate) copies: Vec<Region>,
+    pub(crate) copy_bytes: usize,
+    pub(crate) copied: u64,
     /// By peer.
     pub(crate) sends: Vec<Retention>,
     pub(crate) queue: VecDeque<Queued>,

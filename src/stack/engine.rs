@@ -69,6 +69,7 @@ impl Engine {
         }
         self.core.gossip_post();
         self.run();
+        self.core.bound_retention();
     }
 
     /// The first held cast whose release has come, of an origin with no held cast before it.

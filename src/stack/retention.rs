@@ -2,11 +2,18 @@
 //!
 //! A retained frame stays where it is: keeping is a reference count. The store is written by layers and plans alike,
 //! so it is part of the stack, not of a layer.
+//!
+//! Frames of others are pinned in memory that their transport needs for receiving, and a small message pins the whole
+//! frame it came in. So that has a budget; what exceeds it is copied, in post-processing, to memory of the endpoint's own.
+//! What was kept longest goes first: in a ring everything behind it waits for it.
 
 use std::collections::VecDeque;
 
+use super::core::Core;
 use super::event::{List, Message};
+use crate::buf::{Region, RegionOptions};
 use crate::id::Hasher64;
+use crate::wire::Traffic;
 use crate::wire::layout::Header;
 
 /// A retained message.
@@ -27,13 +34,29 @@ pub struct Retention {
     lists: VecDeque<List>,
     /// Number, fields and control code of those that took the slow path, ascending.
     slow: VecDeque<(u64, Header, u8)>,
+    /// How many of the first lists are copies.
+    copied: usize,
+    /// How many of the first lists have been looked at, copies included, and the bytes that these pin.
+    counted: usize,
+    pinned_bytes: u64,
 }
+
+/// Frames of one's own memory are made so many at a time.
+const COPIES_AT_ONCE: usize = 64;
 
 impl Retention {
     /// A store for `window` frames.
     pub(crate) fn new(window: u64) -> Retention {
         let window = window as usize;
-        Retention { window, low: 0, lists: VecDeque::with_capacity(window), slow: VecDeque::new() }
+        Retention {
+            window,
+            low: 0,
+            lists: VecDeque::with_capacity(window),
+            slow: VecDeque::new(),
+            copied: 0,
+            counted: 0,
+            pinned_bytes: 0,
+        }
     }
 
     /// The numbers retained.
@@ -82,6 +105,7 @@ impl Retention {
     /// Lets go of all frames below `number`.
     pub(crate) fn trim(&mut self, number: u64) {
         let count = number.saturating_sub(self.low).min(self.lists.len() as u64);
+        self.forget(count as usize);
         self.lists.drain(..count as usize);
         self.low += count;
         while self.slow.front().is_some_and(|(first, ..)| *first < self.low) {
@@ -89,12 +113,223 @@ impl Retention {
         }
     }
 
+    /// Bytes pinned in place by what was kept before the last call of [`Retention::count`].
+    pub(crate) fn pinned_bytes(&self) -> u64 {
+        self.pinned_bytes
+    }
+
+    /// Counts what was kept since the last call. Returns the bytes pinned in place by all that is kept.
+    fn count(&mut self) -> u64 {
+        while self.counted < self.lists.len() {
+            self.pinned_bytes += self.pinned_by(self.counted);
+            self.counted += 1;
+        }
+        self.pinned_bytes
+    }
+
+    /// The bytes that the list at `at` pins and none before it does: several datagrams may have come in one frame.
+    fn pinned_by(&self, at: usize) -> u64 {
+        let frame = self.lists[at].frame();
+        let shared = at > self.copied && self.lists[at - 1].frame().is(frame);
+        if shared { 0 } else { frame.pinned_bytes() as u64 }
+    }
+
+    /// The first `count` lists are let go of: so is what they alone pin.
+    fn forget(&mut self, count: usize) {
+        for at in self.copied..count.min(self.counted) {
+            self.pinned_bytes -= self.pinned_by(at);
+        }
+        if count > self.copied && count < self.counted && self.pinned_by(count) == 0 {
+            self.pinned_bytes += self.lists[count].frame().pinned_bytes() as u64;
+        }
+        self.copied = self.copied.saturating_sub(count);
+        self.counted = self.counted.saturating_sub(count);
+    }
+
+    /// Moves the first list that is in place, with the `header_bytes` before it, into a frame of `memory`. Returns whether
+    /// it did.
+    fn copy_first(&mut self, memory: &Region, header_bytes: usize) -> bool {
+        let at = self.copied;
+        let Some(list) = self.lists.get(at) else { return false };
+        let begin = list.from().saturating_sub(header_bytes).max(list.frame().start());
+        let Ok(mut frame) = memory.take(0) else { return false };
+        if frame.extend(list.frame().slice(begin, list.to())).is_err() {
+            return false;
+        }
+        let frame = frame.freeze();
+        frame.submit();
+        let (from, to) = (frame.start() + list.from() - begin, frame.end());
+        let copy = match list.is_packed() {
+            true => List::packed(frame, from, to, list.len() as u32),
+            false => List::single(frame, from, to),
+        };
+        self.pinned_bytes -= self.pinned_by(at);
+        let next_shares = at + 1 < self.counted && self.pinned_by(at + 1) == 0;
+        self.lists[at] = copy;
+        self.copied += 1;
+        if next_shares {
+            self.pinned_bytes += self.pinned_by(at + 1);
+        }
+        true
+    }
+
     /// Takes in numbers and payloads.
     pub(crate) fn digest(&self, hasher: &mut Hasher64) {
         hasher.word(self.low);
-        for list in &self.lists {
+        for (at, list) in self.lists.iter().enumerate() {
+            if at < self.copied {
+                hasher.bytes(list.payload());
+                continue;
+            }
             hasher.word(list.payload().as_ptr() as u64);
             hasher.word(list.payload().len() as u64 | u64::from(list.is_packed()) << 63);
         }
+    }
+}
+
+impl Core {
+    /// Copies what is retained of others beyond the budget. Part of post-processing: nothing of it is on the data path.
+    pub(crate) fn bound_retention(&mut self) {
+        let own = self.own.index();
+        let mut pinned = 0;
+        for (origin, retention) in self.casts.iter_mut().enumerate() {
+            if origin != own {
+                pinned += retention.count();
+            }
+        }
+        if pinned > self.retain_bytes_max {
+            self.copy_retained(pinned);
+        }
+    }
+
+    #[cold]
+    fn copy_retained(&mut self, mut pinned: u64) {
+        let own = self.own.index();
+        let header_bytes = self.layouts[Traffic::Cast as usize].compressed_bytes();
+        while pinned > self.retain_bytes_max {
+            let others = self.casts.iter_mut().enumerate().filter(|(origin, _)| *origin != own);
+            let Some((_, most)) = others.max_by_key(|(_, retention)| retention.pinned_bytes) else { return };
+            let room = self.copies.iter().find(|region| region.free_frames() > 0);
+            let memory = match room {
+                Some(region) => region.clone(),
+                None => {
+                    let options = RegionOptions {
+                        frames: COPIES_AT_ONCE,
+                        link_headroom_bytes: 0,
+                        frame_bytes: self.copy_bytes,
+                        reserve_frames: 0,
+                        huge_pages: false,
+                    };
+                    let Ok(region) = Region::pool(options) else {
+                        self.count_stack("no memory to copy what is retained beyond the budget");
+                        return;
+                    };
+                    self.copies.push(region.clone());
+                    region
+                }
+            };
+            let before = most.pinned_bytes;
+            if !most.copy_first(&memory, header_bytes) {
+                self.count_stack("retained in place beyond the budget");
+                return;
+            }
+            pinned = pinned - before + most.pinned_bytes;
+            self.copied += 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::buf::Frame;
+
+    fn pool(frames: usize) -> Region {
+        Region::pool(RegionOptions {
+            frames,
+            link_headroom_bytes: 0,
+            frame_bytes: 256,
+            reserve_frames: 0,
+            huge_pages: false,
+        })
+        .unwrap()
+    }
+
+    fn frame(region: &Region, bytes: &[u8]) -> Frame {
+        let mut frame = region.take(0).unwrap();
+        frame.extend(bytes).unwrap();
+        let frame = frame.freeze();
+        frame.submit();
+        frame
+    }
+
+    /// What a fresh count gives.
+    fn recount(retention: &Retention) -> u64 {
+        let mut fresh = retention.clone();
+        (fresh.counted, fresh.pinned_bytes) = (fresh.copied, 0);
+        fresh.count()
+    }
+
+    #[test]
+    fn a_copy_is_what_was_retained_with_the_header_before_it() {
+        let (received, own) = (pool(4), pool(4));
+        let mut retention = Retention::new(8);
+        let arrived = frame(&received, b"headpayload");
+        retention.keep(0, List::single(arrived, 4, 11));
+        let pinned = retention.count();
+        assert!(pinned >= 256, "the whole frame is pinned, not seven bytes");
+        assert!(retention.copy_first(&own, 4));
+        assert_eq!(retention.pinned_bytes(), 0);
+        assert!(received.all_returned());
+        let list = retention.get(0).unwrap().list;
+        assert_eq!(list.payload(), b"payload");
+        assert_eq!(list.frame().slice(list.from() - 4, list.from()), b"head");
+        assert!(!retention.copy_first(&own, 4), "there is nothing else in place");
+        drop(list);
+        retention.trim(1);
+        assert!(own.all_returned());
+    }
+
+    #[test]
+    fn a_frame_shared_by_several_lists_is_pinned_once_until_the_last_is_gone() {
+        let (received, own) = (pool(8), pool(8));
+        let mut retention = Retention::new(16);
+        let one = frame(&received, &[0; 100]).pinned_bytes() as u64;
+        for run in 0..3u64 {
+            let arrived = frame(&received, &[run as u8; 90]);
+            for at in 0..3 {
+                retention.keep(
+                    run * 3 + at,
+                    List::single(arrived.clone(), at as usize * 30, 30 + at as usize * 30),
+                );
+            }
+        }
+        assert_eq!(retention.count(), 3 * one);
+        let expected = [3, 3, 2, 2, 2, 1, 1, 1, 0];
+        for (at, frames) in (0..).zip(expected) {
+            if at % 2 == 0 {
+                assert!(retention.copy_first(&own, 0));
+            } else {
+                // The copies and one that is in place.
+                retention.trim(at + 1);
+            }
+            assert_eq!(retention.pinned_bytes(), frames * one, "{at}");
+            assert_eq!(retention.pinned_bytes(), recount(&retention));
+        }
+        retention.trim(9);
+        assert!(own.all_returned() && received.all_returned());
+    }
+
+    #[test]
+    fn without_room_for_copies_everything_stays() {
+        let (received, own) = (pool(2), pool(1));
+        let mut retention = Retention::new(8);
+        for number in 0..2 {
+            retention.keep(number, List::single(frame(&received, b"payload"), 0, 7));
+        }
+        let pinned = retention.count();
+        assert!(retention.copy_first(&own, 0) && !retention.copy_first(&own, 0));
+        assert_eq!(retention.pinned_bytes(), pinned / 2);
+        assert_eq!(retention.get(1).unwrap().list.payload(), b"payload");
     }
 }

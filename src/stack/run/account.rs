@@ -9,6 +9,7 @@ use crate::stack::build::{GossipSource, STACK_GUARD, shared};
 use crate::stack::engine::Engine;
 use crate::stack::event::ExitReason;
 use crate::stack::layer::{Context, Kind};
+use crate::stack::retention::Retention;
 use crate::stats::{MissCount, Stats};
 use crate::wire::bits::low_bits;
 use crate::wire::layout::Place;
@@ -104,6 +105,8 @@ impl Stack {
             unacknowledged: own.end - own.start,
             retained: retained.sum(),
             waiting: self.waiting.len() as u64,
+            retained_bytes: core.casts.iter().map(Retention::pinned_bytes).sum(),
+            copies: core.copied,
         }
     }
 

@@ -316,6 +316,10 @@ impl Stack {
             timers: Timers::new(blueprint.timers.len()),
             timer_layers: blueprint.timers.iter().map(|(layer, _)| *layer).collect(),
             casts: (0..members).map(|_| Retention::new(window)).collect(),
+            retain_bytes_max: config.retain_bytes_max,
+            copies: Vec::new(),
+            copy_bytes: config.frame_bytes_max.max(frame_bytes),
+            copied: 0,
             // The application's sends and as many control messages, both at least one.
             sends: (0..members).map(|_| Retention::new(window.max(2))).collect(),
             queue: VecDeque::with_capacity(queue_max),
