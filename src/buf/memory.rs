@@ -40,12 +40,13 @@ pub struct Memory {
 }
 
 /// Keeps the mapping alive; never read through.
-enum Mapping {
+pub(crate) enum Mapping {
     ReadWrite(#[allow(dead_code)] MmapMut),
     ReadOnly(#[allow(dead_code)] Mmap),
 }
 
 const HUGE_PAGE_BYTES: usize = 2 << 20;
+const PAGE_BYTES: usize = 4096;
 
 impl Memory {
     /// Anonymous zeroed memory of at least `bytes` bytes; on huge pages if asked and possible.
@@ -72,7 +73,18 @@ impl Memory {
         }
     }
 
-    /// The first `bytes` bytes of `file`, to be written by this process and read by others.
+    /// As [`Memory::anonymous`], on ordinary pages that are not there before they are touched.
+    ///
+    /// # Errors
+    /// If the system has no room for the mapping.
+    pub fn anonymous_untouched(bytes: usize) -> Result<Memory, MemoryError> {
+        match MmapOptions::new().len(bytes.max(1)).map_anon() {
+            Ok(mapping) => Ok(Memory::read_write(mapping, Pages::Ordinary)),
+            Err(source) => Err(MemoryError { bytes, source }),
+        }
+    }
+
+    /// The first `bytes` bytes of `file`, to be written by this process and read by others. They are not touched yet.
     ///
     /// # Errors
     /// If the file cannot be mapped.
@@ -82,14 +94,14 @@ impl Memory {
     /// other process may write what this one reads as frames it owns.
     pub unsafe fn shared_writable(file: &File, bytes: usize) -> Result<Memory, MemoryError> {
         // SAFETY: the caller keeps the file at its size; writers are excluded by the caller's contract.
-        let mapping = unsafe { MmapOptions::new().len(bytes).populate().map_mut(file) };
+        let mapping = unsafe { MmapOptions::new().len(bytes).map_mut(file) };
         match mapping {
             Ok(mapping) => Ok(Memory::read_write(mapping, Pages::Ordinary)),
             Err(source) => Err(MemoryError { bytes, source }),
         }
     }
 
-    /// The first `bytes` bytes of `file`, written by another process and only read by this one.
+    /// The first `bytes` bytes of `file`, written by another process and only read by this one. They are not touched yet.
     ///
     /// # Errors
     /// If the file cannot be mapped.
@@ -100,7 +112,7 @@ impl Memory {
     /// bytes).
     pub unsafe fn shared_readable(file: &File, bytes: usize) -> Result<Memory, MemoryError> {
         // SAFETY: the caller keeps the file at its size and knows who writes it.
-        let mapping = unsafe { MmapOptions::new().len(bytes).populate().map(file) };
+        let mapping = unsafe { MmapOptions::new().len(bytes).map(file) };
         match mapping {
             Ok(mapping) => Ok(Memory {
                 base: NonNull::new(mapping.as_ptr().cast_mut()).expect("a mapping is not at zero"),
@@ -121,6 +133,26 @@ impl Memory {
             writable: true,
             _mapping: Rc::new(Mapping::ReadWrite(mapping)),
         }
+    }
+
+    /// Makes the pages from `offset`, `bytes` bytes of them, ready for the first access. What does not work is left to
+    /// that access.
+    pub fn touch(&self, offset: usize, bytes: usize) {
+        let from = offset.min(self.bytes) & !(PAGE_BYTES - 1);
+        let bytes = bytes.min(self.bytes - from);
+        let advice = if self.writable { libc::MADV_POPULATE_WRITE } else { libc::MADV_POPULATE_READ };
+        // SAFETY: the range lies in the mapping, whose content does not change.
+        unsafe { libc::madvise(self.base.as_ptr().add(from).cast(), bytes, advice) };
+    }
+
+    /// Whether there are other handles.
+    pub(crate) fn is_shared(&self) -> bool {
+        Rc::strong_count(&self._mapping) > 1
+    }
+
+    /// What is to be dropped to unmap the memory, wherever that may take its time; none if there are other handles.
+    pub(crate) fn into_mapping(self) -> Option<Mapping> {
+        Rc::into_inner(self._mapping)
     }
 
     /// Where the memory begins.

@@ -4,7 +4,9 @@ use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 use std::time::{Duration, Instant};
 
-use crate::buf::{Frame, LINE_BYTES, Region, RegionOptions, RingOptions, TAILROOM_BYTES, whole_lines};
+use crate::buf::{
+    Frame, LINE_BYTES, Memory, Region, RegionOptions, RingOptions, TAILROOM_BYTES, whole_lines,
+};
 use crate::id::{Rank, RankSet};
 use crate::transport::{
     Channel, ChannelId, ChannelOptions, Destination, Full, Received, Transmit, TransportCounters,
@@ -15,8 +17,9 @@ use crate::view::LocalView;
 use super::lanes::{Lanes, Room};
 use super::owner::{ASK_CALLS, Owner};
 use super::ring::{Publisher, RingReader, Taken};
-use super::segment::{Attach, Cursor, FRAMES_MAX, PeerSegment, Segment, Sizes, Word};
+use super::segment::{Attach, Cursor, FRAMES_MAX, PeerSegment, Segment, Sizes, Word, total_bytes};
 use super::stamp::{STAMP_BYTES, START_MAX};
+use super::stock::Stock;
 use super::{FRAME_BYTES_MAX, ShmOptions};
 
 /// An open channel.
@@ -106,17 +109,12 @@ impl Open {
         here: &Owner,
         view: &LocalView,
         options: &ChannelOptions,
+        stock: &mut Stock,
     ) -> Result<(Box<Open>, Channel), TransportError> {
-        let frame_bytes = options.frame_bytes.clamp(1, FRAME_BYTES_MAX);
-        let sizes = sizes(options, frame_bytes, view.size());
-        let control = Region::pool(RegionOptions {
-            frames: options.control_frames.max(1),
-            link_headroom_bytes: 0,
-            frame_bytes,
-            reserve_frames: 0,
-            huge_pages: false,
-        })?;
-        let segment = Segment::create(&shm.directory, view, sizes, here)?;
+        let frame_bytes = frame_bytes(options);
+        let sizes = sizes(options, view.size());
+        let segment = Segment::create(&shm.directory, view, sizes, here, stock)?;
+        let control = stock.take_control(control_options(options))?;
         let casts = Region::ring(
             segment.memory().clone(),
             RingOptions {
@@ -386,6 +384,7 @@ impl Open {
     pub(super) fn look_for_peers(
         &mut self,
         shm: &ShmOptions,
+        stock: &mut Stock,
         counters: &mut TransportCounters,
         notes: &mut Vec<String>,
     ) {
@@ -404,7 +403,10 @@ impl Open {
         for rank in missing {
             counters.system_calls += 1;
             match PeerSegment::attach(&shm.directory, &self.view, rank) {
-                Attach::Ready(segment) => self.add(rank, segment),
+                Attach::Ready(segment) => {
+                    stock.touch(segment.memory().clone());
+                    self.add(rank, segment);
+                }
                 Attach::NotYet => self.missing.push(rank),
                 Attach::Refused(why) => {
                     // Still missing: who is in the way may go away.
@@ -452,6 +454,12 @@ impl Open {
 
     fn all_peers(&self) -> impl Iterator<Item = &Peer> {
         self.peers.iter().chain(&self.parted)
+    }
+
+    /// All memory that goes with the channel, to be given back when it is gone.
+    pub(super) fn memories(&self) -> impl Iterator<Item = Memory> {
+        let own = std::iter::once(self.segment.memory().clone());
+        own.chain(self.all_peers().map(|peer| peer.segment.memory().clone()))
     }
 
     /// Takes the segment's name away and says that nothing more will come.
@@ -604,8 +612,30 @@ fn lane_released(peers: &[Peer], rank: Rank) -> u64 {
     released
 }
 
+fn frame_bytes(options: &ChannelOptions) -> usize {
+    options.frame_bytes.clamp(1, FRAME_BYTES_MAX)
+}
+
+/// What the region for control messages is made of.
+pub(super) fn control_options(options: &ChannelOptions) -> RegionOptions {
+    RegionOptions {
+        frames: options.control_frames.max(1),
+        link_headroom_bytes: 0,
+        frame_bytes: frame_bytes(options),
+        reserve_frames: 0,
+        huge_pages: false,
+    }
+}
+
+/// The bytes of a segment that serves a view of any size from two to `members`.
+pub(super) fn spare_bytes(options: &ChannelOptions, members: usize) -> usize {
+    let bytes = |members| total_bytes(members, sizes(options, members));
+    (2..=members.max(2)).map(bytes).max().expect("there is one")
+}
+
 /// The sizes of a member's rings, each the sum of its holders.
-fn sizes(options: &ChannelOptions, frame_bytes: usize, members: usize) -> Sizes {
+fn sizes(options: &ChannelOptions, members: usize) -> Sizes {
+    let frame_bytes = frame_bytes(options);
     let largest = whole_lines(STAMP_BYTES + frame_bytes + TAILROOM_BYTES);
     // Own casts at their largest, one that does not fit before the ring's end, and the line behind the newest.
     let cast_bytes = (options.cast_frames.max(4) + 2) * largest;

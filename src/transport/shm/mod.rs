@@ -44,6 +44,7 @@ mod post;
 mod ring;
 mod segment;
 mod stamp;
+mod stock;
 
 use std::cell::Cell;
 use std::path::PathBuf;
@@ -54,16 +55,17 @@ use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use crate::buf::Frame;
-use crate::id::{GroupId, Rank, RankSet};
+use crate::id::{GroupId, MEMBERS_MAX, Rank, RankSet};
 use crate::transport::{
     Caps, Channel, ChannelId, ChannelOptions, Full, Outside, Received, Transmit, Transport,
     TransportCounters, TransportError,
 };
 use crate::view::{Address, LocalView};
 
-use channel::Open;
+use channel::{Open, control_options, spare_bytes};
 use owner::Owner;
-use post::Post;
+use post::{LOOK_LETTERS, Post};
+use stock::Stock;
 
 /// The largest frame.
 pub const FRAME_BYTES_MAX: usize = 1 << 20;
@@ -90,6 +92,9 @@ pub struct Shm {
     closing: Vec<Open>,
     opened: u32,
     post: Post,
+    stock: Stock,
+    /// The most members that a view had so far.
+    members: usize,
     /// This process.
     here: Owner,
     counters: TransportCounters,
@@ -127,6 +132,8 @@ impl Shm {
     pub fn new(options: ShmOptions) -> Shm {
         Shm {
             post: Post::new(options.directory.clone()),
+            stock: Stock::new(),
+            members: 1,
             here: Owner::this_process(),
             looks: Cell::new(0),
             options,
@@ -164,14 +171,28 @@ impl Shm {
 
     /// Whether anything is there to be received, also from members that have opened only now.
     fn look_around(&mut self) -> bool {
+        self.stock.pace.soon();
         let frames = self.channels.iter_mut().flatten().any(|open| {
             if open.incomplete() {
                 open.look_soon();
-                open.look_for_peers(&self.options, &mut self.counters, &mut self.notes);
+                open.look_for_peers(&self.options, &mut self.stock, &mut self.counters, &mut self.notes);
             }
             open.ready()
         });
         frames || self.post.waiting(&mut self.counters)
+    }
+
+    /// What is not worth doing in every call of `receive`. Returns how many letters were handed over.
+    #[cold]
+    fn do_chores(&mut self, budget: usize, sink: &mut impl FnMut(Received)) -> usize {
+        self.stock.step();
+        let letters = self.post.receive(budget, &mut self.counters, sink);
+        if letters == budget.min(LOOK_LETTERS) && budget > 0 {
+            self.stock.pace.soon();
+        } else if !self.post.is_bound() && !self.stock.has_work() {
+            self.stock.pace.rest();
+        }
+        letters
     }
 
     #[cold]
@@ -199,9 +220,13 @@ impl Transport for Shm {
     fn open(&mut self, view: &LocalView, options: &ChannelOptions) -> Result<Channel, TransportError> {
         let index = self.channels.iter().position(Option::is_none).unwrap_or(self.channels.len());
         assert!(index < 1 << INDEX_BITS, "a transport has at most 256 channels open at once");
-        let id = ChannelId(self.opened << INDEX_BITS | index as u32);
-        let (open, channel) = Open::new(id, &self.options, &self.here, view, options)?;
-        self.opened = self.opened.wrapping_add(1);
+        let mut id = ChannelId(self.opened << INDEX_BITS | index as u32);
+        if id == ChannelId::OUTSIDE {
+            id = ChannelId(index as u32);
+        }
+        self.members = self.members.max(view.size());
+        let (open, channel) = Open::new(id, &self.options, &self.here, view, options, &mut self.stock)?;
+        self.opened = (id.0 >> INDEX_BITS).wrapping_add(1);
         if options.huge_pages && self.notes.is_empty() {
             self.notes.push("segments are on ordinary pages: huge pages were asked for".into());
         }
@@ -219,6 +244,7 @@ impl Transport for Shm {
         let index = channel.0 as usize & ((1 << INDEX_BITS) - 1);
         if let Some(mut open) = self.channels[index].take() {
             open.close();
+            open.memories().for_each(|memory| self.stock.retire(memory));
             if !open.release_all() {
                 self.closing.push(*open);
             }
@@ -227,6 +253,7 @@ impl Transport for Shm {
 
     fn bind(&mut self, group: GroupId, address: &Address) -> Result<Address, TransportError> {
         self.post.bind(group, address, &self.here)?;
+        self.stock.pace.soon();
         Ok(address.clone())
     }
 
@@ -248,6 +275,13 @@ impl Transport for Shm {
         fence(Ordering::Acquire);
         let closing = || self.closing.iter().find(|open| open.id() == channel);
         self.get(channel).or_else(closing).is_some_and(|open| open.intact(frame))
+    }
+
+    /// A segment for a view of as many members as there were, and one more, and the region for control messages. They
+    /// are made bit by bit while frames are received, or all at once when a channel is opened before that is done.
+    fn prepare(&mut self, options: &ChannelOptions) {
+        let bytes = spare_bytes(options, (self.members + 1).min(MEMBERS_MAX));
+        self.stock.prepare(&self.options.directory, bytes, control_options(options));
     }
 
     #[inline]
@@ -280,7 +314,7 @@ impl Transport for Shm {
         for open in self.channels.iter_mut().flatten() {
             open.reap();
             if open.incomplete() {
-                open.look_for_peers(&self.options, &mut self.counters, &mut self.notes);
+                open.look_for_peers(&self.options, &mut self.stock, &mut self.counters, &mut self.notes);
             }
         }
         if !self.closing.is_empty() {
@@ -291,12 +325,12 @@ impl Transport for Shm {
     #[inline]
     fn receive(&mut self, budget: usize, sink: &mut impl FnMut(Received)) -> usize {
         let mut count = 0;
-        if self.post.due() {
-            count = self.post.receive(budget, &mut self.counters, sink);
+        if self.stock.pace.due() {
+            count = self.do_chores(budget, sink);
         }
         for open in self.channels.iter_mut().flatten() {
             if open.incomplete() {
-                open.look_for_peers(&self.options, &mut self.counters, &mut self.notes);
+                open.look_for_peers(&self.options, &mut self.stock, &mut self.counters, &mut self.notes);
             }
             count += open.receive(budget - count, &mut self.counters, sink);
         }

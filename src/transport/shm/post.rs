@@ -13,7 +13,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::buf::{Region, RegionOptions};
 use crate::id::{GroupId, Hasher64};
@@ -31,11 +31,6 @@ pub(super) struct Post {
     sender: Option<UnixDatagram>,
     /// Where letters are read; made with the first letterbox.
     letters: Option<Region>,
-    /// Calls of [`Post::due`] that need not look at the clock.
-    calls: u32,
-    looked: Instant,
-    /// Somebody saw that a letter is there.
-    waiting: bool,
 }
 
 /// An address at which this process is reached.
@@ -49,11 +44,7 @@ struct Letterbox {
 /// Letters that may be held at once; further ones wait in the socket, and then are lost.
 const LETTERS_MAX: usize = 64;
 /// Letters taken at one look.
-const LOOK_LETTERS: usize = 8;
-/// The clock is looked at every so many calls, for it costs as much as half an iteration; the sockets when so much time
-/// has passed, for a system call costs several.
-const LOOK_CALLS: u32 = 128;
-const LOOK_PAUSE: Duration = Duration::from_micros(50);
+pub(super) const LOOK_LETTERS: usize = 8;
 /// How long and how often another process is waited for that makes or removes a socket.
 const LOCK_PAUSE: Duration = Duration::from_millis(1);
 const LOCK_TRIES: usize = 200;
@@ -66,15 +57,7 @@ const PATH_BYTES_MAX: usize = 107;
 
 impl Post {
     pub(super) fn new(directory: PathBuf) -> Post {
-        Post {
-            directory,
-            boxes: Vec::new(),
-            sender: None,
-            letters: None,
-            calls: u32::MAX,
-            looked: Instant::now(),
-            waiting: false,
-        }
+        Post { directory, boxes: Vec::new(), sender: None, letters: None }
     }
 
     /// Makes this process reachable at `address`, instead of where it was before, and removes what dead processes of
@@ -109,7 +92,6 @@ impl Post {
         drop(lock);
         self.boxes.retain(|bound| bound.group != group);
         self.boxes.push(Letterbox { group, address: address.clone(), path, socket });
-        self.look_soon();
         Ok(())
     }
 
@@ -160,44 +142,17 @@ impl Post {
         }
     }
 
-    /// Whether it is time to look into the letterboxes.
-    #[inline]
-    pub(super) fn due(&mut self) -> bool {
-        if self.calls > 0 {
-            self.calls -= 1;
-            return false;
-        }
-        self.ask_clock()
-    }
-
-    #[cold]
-    fn ask_clock(&mut self) -> bool {
-        if self.boxes.is_empty() {
-            self.calls = u32::MAX;
-            return false;
-        }
-        self.calls = LOOK_CALLS;
-        let now = Instant::now();
-        let due = self.waiting || now.duration_since(self.looked) >= LOOK_PAUSE;
-        if due {
-            self.looked = now;
-            self.waiting = false;
-        }
-        due
-    }
-
-    /// Makes the next call of [`Post::due`] say so.
-    fn look_soon(&mut self) {
-        self.calls = 0;
-        self.waiting = true;
+    /// Whether this process is reachable anywhere.
+    pub(super) fn is_bound(&self) -> bool {
+        !self.boxes.is_empty()
     }
 
     /// Whether a letter is there.
-    pub(super) fn waiting(&mut self, counters: &mut TransportCounters) -> bool {
+    pub(super) fn waiting(&self, counters: &mut TransportCounters) -> bool {
         if self.letters.as_ref().is_none_or(|region| region.free_frames() == 0) {
             return false;
         }
-        let there = self.boxes.iter().any(|bound| {
+        self.boxes.iter().any(|bound| {
             counters.system_calls += 1;
             // SAFETY: no bytes are written: the buffer is empty, and a datagram that is peeked at stays.
             let peeked = unsafe {
@@ -209,11 +164,7 @@ impl Post {
                 )
             };
             peeked >= 0
-        });
-        if there {
-            self.look_soon();
-        }
-        there
+        })
     }
 
     /// Hands at most `budget` letters to `sink`.
@@ -244,9 +195,6 @@ impl Post {
                 sink(Received { channel: ChannelId::OUTSIDE, frame, from, to });
                 count += 1;
             }
-        }
-        if count == budget {
-            self.look_soon();
         }
         count
     }

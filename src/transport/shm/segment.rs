@@ -8,9 +8,11 @@
 //! made. Readers map the file read-only, so what a reader has read and released of a sender's rings stands in the
 //! *reader's* segment, on the cursor line of the sender's rank.
 
+use std::ffi::CString;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering, fence};
@@ -23,6 +25,7 @@ use crate::view::LocalView;
 use super::owner::Owner;
 use super::ring::Geometry;
 use super::stamp::Generations;
+use super::stock::Stock;
 
 /// What a segment is to hold.
 #[derive(Clone, Copy, Debug)]
@@ -93,11 +96,19 @@ pub(super) const FRAMES_MAX: usize = 1 << 18;
 /// A segment of this process.
 pub(super) struct Segment {
     memory: Memory,
-    path: PathBuf,
+    /// The view's only member has no file.
+    path: Option<PathBuf>,
     sizes: Sizes,
     owner: Rank,
     members: usize,
     generation: u64,
+}
+
+/// A segment without a name, to be made bit by bit before it is needed. It goes with its process.
+pub(super) struct Spare {
+    file: File,
+    memory: Memory,
+    grown: usize,
 }
 
 /// Another member's segment, mapped read-only.
@@ -176,10 +187,33 @@ impl Segment {
         view: &LocalView,
         sizes: Sizes,
         here: &Owner,
+        stock: &mut Stock,
     ) -> Result<Segment, TransportError> {
         let members = view.size();
-        let path = path(directory, view, view.rank());
+        let owner = view.rank();
         let bytes = total_bytes(members, sizes);
+        let segment = |memory: Memory, path: Option<PathBuf>| {
+            let segment = Segment { memory, path, sizes, owner, members, generation: generation(view) };
+            segment.write_header(view, here);
+            segment
+        };
+        if members == 1 {
+            // Nobody looks for it.
+            return Ok(segment(Memory::anonymous_untouched(bytes)?, None));
+        }
+        let path = path(directory, view, view.rank());
+        if let Some(spare) = stock.take_segment(bytes) {
+            // Nobody sees it before it has its name, and it has that only when it is complete.
+            let made = segment(spare.memory.clone(), Some(path.clone()));
+            match name(&spare.file, &path) {
+                Ok(()) => return Ok(made),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    return Err(refused(&path, error));
+                }
+                // What else is wrong shows when the segment is made as if there had been no spare.
+                Err(_) => {}
+            }
+        }
         let file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -189,15 +223,13 @@ impl Segment {
             .open(&path)
             .map_err(|source| refused(&path, source))?;
         let unlinked_on_error = Unlink(&path);
-        reserve(&file, bytes).map_err(|source| no_space(&path, bytes, source))?;
+        reserve(&file, 0, bytes).map_err(|source| no_space(&path, bytes, source))?;
         // SAFETY: the file was just made with this size, under mode 0600, by the only process that writes it; nothing
         // in this crate truncates a segment.
         let memory = unsafe { Memory::shared_writable(&file, bytes)? };
         std::mem::forget(unlinked_on_error);
-        let owner = view.rank();
-        let segment = Segment { memory, path, sizes, owner, members, generation: generation(view) };
-        segment.write_header(view, here);
-        Ok(segment)
+        memory.touch(0, bytes);
+        Ok(segment(memory, Some(path)))
     }
 
     fn write_header(&self, view: &LocalView, owner: &Owner) {
@@ -255,8 +287,59 @@ impl Segment {
     pub(super) fn close(&self) {
         self.word(Word::Closed).store(1, Ordering::Release);
         // Somebody may have removed it by hand; there is nobody to tell.
-        let _ = fs::remove_file(&self.path);
+        if let Some(path) = &self.path {
+            let _ = fs::remove_file(path);
+        }
     }
+}
+
+impl Spare {
+    /// A spare of `bytes` bytes, none of which is there yet.
+    pub(super) fn begin(directory: &Path, bytes: usize) -> io::Result<Spare> {
+        let flags = libc::O_CLOEXEC | libc::O_TMPFILE;
+        let file =
+            OpenOptions::new().read(true).write(true).mode(0o600).custom_flags(flags).open(directory)?;
+        file.set_len(bytes as u64)?;
+        // SAFETY: the file was just made with this size; it has no name, so nobody else has it. It is touched only as
+        // far as `grow` has reserved its pages.
+        let memory = unsafe { Memory::shared_writable(&file, bytes).map_err(|error| error.source)? };
+        Ok(Spare { file, memory, grown: 0 })
+    }
+
+    /// Whether it serves as a segment of `bytes` bytes without wasting more than that.
+    pub(super) fn fits(&self, bytes: usize) -> bool {
+        (bytes..=bytes.saturating_mul(2)).contains(&self.memory.bytes())
+    }
+
+    /// Whether it is all there.
+    pub(super) fn grown(&self) -> bool {
+        self.grown == self.memory.bytes()
+    }
+
+    /// Makes `bytes` bytes more of it.
+    pub(super) fn grow(&mut self, bytes: usize) -> io::Result<()> {
+        let bytes = bytes.min(self.memory.bytes() - self.grown);
+        if bytes > 0 {
+            reserve(&self.file, self.grown, bytes)?;
+            self.memory.touch(self.grown, bytes);
+            self.grown += bytes;
+        }
+        Ok(())
+    }
+
+    pub(super) fn into_memory(self) -> Memory {
+        self.memory
+    }
+}
+
+/// Gives a file that has no name one that nothing else has.
+fn name(file: &File, path: &Path) -> io::Result<()> {
+    let from = CString::new(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
+    let to = CString::new(path.as_os_str().as_bytes())?;
+    let here = libc::AT_FDCWD;
+    // SAFETY: both names are live and end with zero; they are only read during the call.
+    let linked = unsafe { libc::linkat(here, from.as_ptr(), here, to.as_ptr(), libc::AT_SYMLINK_FOLLOW) };
+    if linked == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 impl PeerSegment {
@@ -380,11 +463,12 @@ impl Drop for Unlink<'_> {
 }
 
 /// Gives the file its size in memory that is really there, so that a full file system shows now and not at a touch.
-fn reserve(file: &File, bytes: usize) -> io::Result<()> {
+fn reserve(file: &File, offset: usize, bytes: usize) -> io::Result<()> {
     const TRIES: usize = 16;
     for _ in 0..TRIES {
         // SAFETY: the descriptor is open for the call.
-        match unsafe { libc::posix_fallocate(file.as_raw_fd(), 0, bytes as libc::off_t) } {
+        match unsafe { libc::posix_fallocate(file.as_raw_fd(), offset as libc::off_t, bytes as libc::off_t) }
+        {
             0 => return Ok(()),
             libc::EINTR => {}
             error => return Err(io::Error::from_raw_os_error(error)),
@@ -469,7 +553,8 @@ fn geometry(offset: usize, bytes: usize, generation: u64) -> Geometry {
     Geometry { offset, bytes, stamps: Generations { shift: bytes.trailing_zeros(), seed } }
 }
 
-fn total_bytes(members: usize, sizes: Sizes) -> usize {
+/// The bytes of a segment.
+pub(super) fn total_bytes(members: usize, sizes: Sizes) -> usize {
     let lanes = (members - 1).checked_mul(sizes.lane_bytes);
     let sum = lanes.and_then(|lanes| lanes.checked_add(casts_at(members))?.checked_add(sizes.cast_bytes));
     sum.unwrap_or(usize::MAX)

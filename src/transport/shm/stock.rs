@@ -1,0 +1,184 @@
+//! What takes long, done ahead or afterwards, in steps: making segments, touching those of others, unmapping.
+//!
+//! A segment of a few MiB takes some milliseconds to make, as long as a member that is suspected takes to answer. So it
+//! is made while there is nothing to do, without a name: opening a view gives it one. Likewise the segments of others
+//! are touched little by little after they have been mapped, and what is not needed any more is unmapped by a thread of
+//! its own, for that cannot be divided.
+
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::buf::{Memory, MemoryError, Region, RegionOptions};
+
+use super::segment::Spare;
+
+/// Segments and regions in store, and memory to be touched or given back.
+pub(super) struct Stock {
+    pub(super) pace: Pace,
+    spare: Option<Spare>,
+    control: Option<(RegionOptions, Region)>,
+    untouched: Vec<(Memory, usize)>,
+    retired: Vec<Memory>,
+}
+
+/// When to look at what is not looked at in every iteration.
+pub(super) struct Pace {
+    calls: u32,
+    last: Instant,
+    soon: bool,
+}
+
+/// Memory that is made and touched at one step: about as much time as passes between two.
+const STEP_BYTES: usize = 128 << 10;
+/// The clock is looked at every so many calls, for that costs as much as half an iteration; the rest is done when so
+/// much time has passed, for a system call costs several.
+const PACE_CALLS: u32 = 128;
+const PACE_PAUSE: Duration = Duration::from_micros(50);
+
+impl Stock {
+    pub(super) fn new() -> Stock {
+        Stock {
+            pace: Pace { calls: 0, last: Instant::now(), soon: false },
+            spare: None,
+            control: None,
+            untouched: Vec::new(),
+            retired: Vec::new(),
+        }
+    }
+
+    /// Begins to make a segment of `bytes` bytes and a region, unless they are there already.
+    pub(super) fn prepare(&mut self, directory: &Path, bytes: usize, control: RegionOptions) {
+        if self.spare.as_ref().is_none_or(|spare| !spare.fits(bytes)) {
+            self.retired.extend(self.spare.take().map(Spare::into_memory));
+            // Where spares cannot be had, opening makes what it needs, and says what is wrong.
+            self.spare = Spare::begin(directory, bytes).ok();
+            self.pace.soon();
+        }
+        if self.control.as_ref().is_none_or(|(options, _)| *options != control) {
+            self.control = Region::pool(control).ok().map(|region| (control, region));
+        }
+    }
+
+    /// The spare segment, if there is one for `bytes` bytes, all made.
+    pub(super) fn take_segment(&mut self, bytes: usize) -> Option<Spare> {
+        let mut spare = self.spare.take_if(|spare| spare.fits(bytes))?;
+        spare.grow(usize::MAX).ok()?;
+        Some(spare)
+    }
+
+    /// A region, from the store if it has one.
+    pub(super) fn take_control(&mut self, control: RegionOptions) -> Result<Region, MemoryError> {
+        match self.control.take_if(|(options, _)| *options == control) {
+            Some((_, region)) => Ok(region),
+            None => Region::pool(control),
+        }
+    }
+
+    /// Touches the memory bit by bit.
+    pub(super) fn touch(&mut self, memory: Memory) {
+        self.untouched.push((memory, 0));
+        self.pace.soon();
+    }
+
+    /// Gives the memory back once nobody else has a handle to it.
+    pub(super) fn retire(&mut self, memory: Memory) {
+        self.untouched.retain(|(untouched, _)| untouched.base() != memory.base());
+        self.retired.push(memory);
+        self.pace.soon();
+    }
+
+    /// Whether there is something to do.
+    pub(super) fn has_work(&self) -> bool {
+        !self.untouched.is_empty()
+            || !self.retired.is_empty()
+            || self.spare.as_ref().is_some_and(|spare| !spare.grown())
+    }
+
+    /// Does a bit of it.
+    pub(super) fn step(&mut self) {
+        if let Some((memory, done)) = self.untouched.last_mut() {
+            memory.touch(*done, STEP_BYTES);
+            *done += STEP_BYTES;
+            if *done >= memory.bytes() {
+                self.untouched.pop();
+            }
+        } else if let Some(spare) = self.spare.as_mut().filter(|spare| !spare.grown()) {
+            // A full file system: whoever opens a view is told.
+            if spare.grow(STEP_BYTES).is_err() {
+                self.spare = None;
+            }
+        }
+        if !self.retired.is_empty() {
+            self.give_back();
+        }
+    }
+
+    #[cold]
+    fn give_back(&mut self) {
+        let mut mappings = Vec::new();
+        let mut at = 0;
+        while at < self.retired.len() {
+            if self.retired[at].is_shared() {
+                at += 1;
+            } else {
+                mappings.extend(self.retired.swap_remove(at).into_mapping());
+            }
+        }
+        if !mappings.is_empty() {
+            let unmap = move || {
+                anywhere();
+                drop(mappings);
+            };
+            // If there can be no thread, what it was to do has been done by dropping it.
+            let _ = thread::Builder::new().name("wadjet-unmap".into()).spawn(unmap);
+        }
+    }
+}
+
+impl Pace {
+    /// Whether it is time.
+    #[inline]
+    pub(super) fn due(&mut self) -> bool {
+        if self.calls > 0 {
+            self.calls -= 1;
+            return false;
+        }
+        self.ask_clock()
+    }
+
+    #[cold]
+    fn ask_clock(&mut self) -> bool {
+        self.calls = PACE_CALLS;
+        let now = Instant::now();
+        let due = self.soon || now.duration_since(self.last) >= PACE_PAUSE;
+        if due {
+            self.last = now;
+            self.soon = false;
+        }
+        due
+    }
+
+    /// Makes the next call of [`Pace::due`] say so.
+    pub(super) fn soon(&mut self) {
+        self.calls = 0;
+        self.soon = true;
+    }
+
+    /// There is nothing to look at, until [`Pace::soon`] is called.
+    pub(super) fn rest(&mut self) {
+        self.calls = u32::MAX;
+    }
+}
+
+/// Lets the calling thread run on any processor: it was made by one that may be pinned and should not be in its way.
+fn anywhere() {
+    // SAFETY: all bits set is a set of processors; it is only read during the call, which concerns this thread alone.
+    unsafe {
+        let mut all: libc::cpu_set_t = std::mem::zeroed();
+        for cpu in 0..libc::CPU_SETSIZE as usize {
+            libc::CPU_SET(cpu, &mut all);
+        }
+        libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &all);
+    }
+}
