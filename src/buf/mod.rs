@@ -17,6 +17,7 @@
 //! ```
 #![allow(unsafe_code)]
 
+pub(crate) mod crc32c;
 mod frame;
 mod memory;
 mod region;

@@ -325,6 +325,7 @@ impl Layout {
 
     /// The value of a message field for a message with these words and payload. Those of higher layers (registered
     /// later) must be in the words.
+    #[inline]
     pub fn filter(
         &self,
         field: usize,
@@ -339,12 +340,12 @@ impl Layout {
             None => 0,
             Some(Filter::Length) => payload.len() as u64 & low_bits(definition.bits),
             Some(Filter::Crc32c) => {
-                let mut cleared = [0; WORDS_MAX];
-                for ((word, said), covered) in cleared.iter_mut().zip(words).zip(&self.covered[field]) {
-                    *word = said & covered;
+                let mut covered = [0; 1 + WORDS_MAX];
+                covered[0] = cookie | if pack { PACK_FLAG } else { 0 };
+                for ((word, said), bits) in covered[1..].iter_mut().zip(words).zip(&self.covered[field]) {
+                    *word = said & bits;
                 }
-                let first = cookie | if pack { PACK_FLAG } else { 0 };
-                u64::from(crc32c(first, control, &cleared[..self.words], payload))
+                u64::from(crc32c(&covered[..1 + self.words], control, payload))
             }
         }
     }
@@ -366,22 +367,15 @@ impl Layout {
     }
 }
 
-/// CRC32C of what every header of a message has in common: cookie and pack flag, words, control code if it is a
+/// CRC32C of what every header of a message has in common: cookie with pack flag and words, control code if it is a
 /// control message, payload.
 #[inline]
-pub fn crc32c(first: u64, control: u8, words: &[u64], payload: &[u8]) -> u32 {
-    let mut bytes = [0; 8 + WORDS_MAX * 8 + 1];
-    bytes[..8].copy_from_slice(&first.to_le_bytes());
-    let mut at = 8;
-    for word in words {
-        bytes[at..at + 8].copy_from_slice(&word.to_le_bytes());
-        at += 8;
+pub fn crc32c(words: &[u64], control: u8, payload: &[u8]) -> u32 {
+    if control == super::full::NO_CONTROL {
+        return crate::buf::crc32c::crc32c(words, payload);
     }
-    if control != super::full::NO_CONTROL {
-        bytes[at] = control;
-        at += 1;
-    }
-    crc32c::crc32c_append(crc32c::crc32c(&bytes[..at]), payload)
+    let head = crate::buf::crc32c::crc32c(words, &[control]);
+    crc32c::crc32c_append(head, payload)
 }
 
 /// Bits used of each word.
