@@ -98,7 +98,10 @@ impl<T: Transport, A: Application> Driver<T, A> {
         let incarnation = self.inner.engine().endpoint.incarnation();
         let view = View::alone(group, crate::view::Member { incarnation, address }, &spec);
         let view = LocalView::new(view, incarnation).expect("this process is in the view made of it");
-        self.open_among(view, neighbours)
+        let group = self.open_among(view, neighbours)?;
+        let next = self.inner.engine().endpoint.channel_options(2);
+        self.inner.prepare(&next);
+        Ok(group)
     }
 
     /// As [`Driver::open`], and looks for others at the neighbours. The address of a view that is agreed on must be bound

@@ -237,6 +237,8 @@ impl<T: Transport, E: Engine> Loop<T, E> {
                 let opened = self.open(&view, &options);
                 let opened = opened.map(|channel| (channel, self.transport.caps()));
                 self.engine.opened(group, opened.map_err(|error| error.to_string()), self.now);
+                // The view after this one will come as suddenly.
+                self.transport.prepare(&options);
             }
             Request::Close(channel) => self.close(channel),
             Request::Exclude { group, channel, rank } => {
@@ -250,6 +252,11 @@ impl<T: Transport, E: Engine> Loop<T, E> {
             }
             Request::Outside { group, to, bytes } => self.transport.send_outside(group, &to, &bytes),
         }
+    }
+
+    /// Makes ready what another view will need ([`Transport::prepare`]).
+    pub fn prepare(&mut self, options: &ChannelOptions) {
+        self.transport.prepare(options);
     }
 
     /// Makes this process reachable outside any view.
