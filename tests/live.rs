@@ -1,0 +1,157 @@
+//! Groups whose views are agreed on, over real transports with the runtime's own loop: processes of one thread, turned
+//! by hand.
+
+use std::time::{Duration, Instant};
+
+use wadjet::group::{Application, Delivery, Event, Group};
+use wadjet::layers::{LIVE_STACK, LIVE_STACK_WITH_INTEGRITY};
+use wadjet::runtime::{Driver, DriverOptions, JoinOptions};
+use wadjet::transport::Transport;
+use wadjet::transport::shm::{Shm, ShmOptions};
+use wadjet::transport::udp::{UdpOptions, UdpTransport};
+use wadjet::view::Neighbours;
+use wadjet::{Address, Config, Endpoint, GroupId, GroupKey, Incarnation};
+
+#[derive(Default)]
+struct Notes {
+    members: Vec<u64>,
+    casts: Vec<(u64, Vec<u8>)>,
+    views: usize,
+    exit: Option<String>,
+}
+
+impl Application for Notes {
+    fn cast(&mut self, delivery: &Delivery<'_>, _group: &mut Group<'_>) {
+        let origin = self.members[delivery.origin().index()];
+        self.casts.extend(delivery.messages().map(|message| (origin, message.to_vec())));
+    }
+
+    fn event(&mut self, event: &Event, _group: &mut Group<'_>) {
+        match event {
+            Event::View(view) => {
+                self.members = view.view().members.iter().map(|member| member.incarnation.0).collect();
+                self.views += 1;
+            }
+            Event::Exit(reason) => self.exit = Some(reason.to_string()),
+            _ => {}
+        }
+    }
+}
+
+type Process<T> = (Driver<T, Notes>, GroupKey);
+
+fn process<T: Transport>(
+    transport: T,
+    group: GroupId,
+    spec: &str,
+    own: u64,
+    address: &str,
+    contacts: &[&str],
+) -> Process<T> {
+    let endpoint = Endpoint::new(Config::default(), Incarnation(own)).unwrap();
+    let mut driver = Driver::new(endpoint, Notes::default(), transport, DriverOptions::default());
+    let contacts = contacts.iter().map(|contact| Address((*contact).to_owned())).collect();
+    let key = driver
+        .join(JoinOptions {
+            group,
+            spec: spec.to_owned(),
+            address: Address(address.to_owned()),
+            neighbours: Neighbours { contacts, discover: false },
+        })
+        .unwrap();
+    (driver, key)
+}
+
+/// Turns all loops until `done`; panics if that takes longer than anything that works does.
+fn until<T: Transport>(processes: &mut [Process<T>], mut done: impl FnMut(&[Process<T>]) -> bool) {
+    let end = Instant::now() + Duration::from_secs(60);
+    while !done(processes) {
+        processes.iter_mut().for_each(|(driver, _)| {
+            driver.run_once();
+        });
+        let state = |(driver, _): &Process<T>| format!("{:?}", driver.application().members);
+        assert!(Instant::now() < end, "{:?}", processes.iter().map(state).collect::<Vec<_>>());
+    }
+}
+
+fn together<T: Transport>(processes: &[Process<T>], members: &[u64]) -> bool {
+    processes.iter().all(|(driver, _)| {
+        let mut present = driver.application().members.clone();
+        present.sort_unstable();
+        present == members
+    })
+}
+
+/// Three processes join one after the other, cast, one of them ends without a word, the others go on.
+fn a_group_lives<T: Transport>(mut processes: Vec<Process<T>>) {
+    until(&mut processes, |all| together(all, &[1, 2, 3]));
+    for n in 0..1000u32 {
+        for (driver, key) in &mut processes {
+            while driver.group(*key).cast(&n.to_le_bytes()).is_err() {
+                driver.run_once();
+            }
+        }
+        processes.iter_mut().for_each(|(driver, _)| {
+            driver.run_once();
+        });
+    }
+    let (driver, _) = processes.remove(1);
+    // As a process that is killed: nothing is closed, nothing is said.
+    std::mem::forget(driver);
+    until(&mut processes, |all| together(all, &[1, 3]));
+    for (driver, key) in &mut processes {
+        driver.group(*key).cast(b"we go on").unwrap();
+    }
+    let delivered = |all: &[Process<T>], origin: u64| {
+        all.iter().all(|(driver, _)| {
+            let casts = driver.application().casts.iter();
+            casts.filter(|(from, message)| *from == origin && message == b"we go on").count() == 1
+        })
+    };
+    until(&mut processes, |all| delivered(all, 1) && delivered(all, 3));
+    let [a, b] = [0, 1].map(|at| processes[at].0.application());
+    for origin in [1, 2, 3] {
+        let of = |notes: &Notes| -> Vec<Vec<u8>> {
+            notes
+                .casts
+                .iter()
+                .filter(|(from, _)| *from == origin)
+                .map(|(_, message)| message.clone())
+                .collect()
+        };
+        assert_eq!(of(a), of(b), "both deliver the same of member {origin}");
+        if origin != 2 {
+            assert_eq!(of(a).len(), 1001, "nothing of a survivor is lost");
+        }
+    }
+    let (driver, key) = &mut processes[0];
+    driver.group(*key).leave();
+    until(&mut processes, |all| all[0].0.application().exit.is_some() && together(&all[1..], &[3]));
+    assert_eq!(processes[0].0.application().exit.as_deref(), Some("left the group"));
+}
+
+#[test]
+fn a_group_lives_over_udp() {
+    let port = |socket: &std::net::UdpSocket| socket.local_addr().unwrap().to_string();
+    let sockets: Vec<_> = (0..3).map(|_| std::net::UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
+    let addresses: Vec<String> = sockets.iter().map(port).collect();
+    drop(sockets);
+    let processes = (0..3).map(|at| {
+        let transport = UdpTransport::new(UdpOptions::default()).unwrap();
+        let contacts: &[&str] = if at == 0 { &[] } else { &[&addresses[0]] };
+        process(transport, GroupId::named("udp"), LIVE_STACK, at as u64 + 1, &addresses[at], contacts)
+    });
+    a_group_lives(processes.collect());
+}
+
+#[test]
+fn a_group_lives_over_shared_memory() {
+    let group = GroupId(u64::from(std::process::id()) << 8 | 1);
+    let addresses = ["one", "two", "three"];
+    let processes = (0..3).map(|at| {
+        let transport = Shm::new(ShmOptions::default());
+        let contacts: &[&str] = if at == 0 { &[] } else { &addresses[..1] };
+        process(transport, group, LIVE_STACK_WITH_INTEGRITY, at as u64 + 1, addresses[at], contacts)
+    });
+    a_group_lives(processes.collect());
+}
