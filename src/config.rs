@@ -33,6 +33,18 @@ pub struct Config {
     ///
     /// [`CastError::Full`]: crate::group::CastError::Full
     pub waiting_frames_max: usize,
+    /// The longest message that a stack with FRAG carries, in bytes; all members of a group should be given the same. A
+    /// longer one is refused ([`CastError::TooLong`]) where it is cast, and dropped, counted and told as a problem where
+    /// it arrives. A layer parameter may lower it.
+    ///
+    /// [`CastError::TooLong`]: crate::group::CastError::TooLong
+    pub message_bytes_max: usize,
+    /// Bytes of messages larger than a frame that may wait above the stack, each counted whole until its last fragment
+    /// has entered. At the limit casts and sends of such messages are refused ([`CastError::Full`]); one is taken in any
+    /// case.
+    ///
+    /// [`CastError::Full`]: crate::group::CastError::Full
+    pub waiting_bytes_max: usize,
     /// Frames for sends, control messages and retransmission headers. At the limit sends are refused and control
     /// messages are put off.
     pub control_frames: usize,
@@ -82,6 +94,8 @@ impl Default for Config {
             frame_bytes_max: 2048,
             window_frames: 1024,
             waiting_frames_max: 64,
+            message_bytes_max: 16 << 20,
+            waiting_bytes_max: 64 << 20,
             control_frames: 512,
             early_frames_max: 64,
             early_delay: Duration::from_micros(200),
@@ -136,6 +150,9 @@ impl Config {
         if !(1..=1 << 20).contains(&self.waiting_frames_max) {
             return error("waiting_frames_max", self.waiting_frames_max as u64, "1 to 1048576");
         }
+        if !(1..=1 << 31).contains(&self.message_bytes_max) {
+            return error("message_bytes_max", self.message_bytes_max as u64, "1 to 2^31");
+        }
         if !(16..=1 << 20).contains(&self.control_frames) {
             return error("control_frames", self.control_frames as u64, "16 to 1048576");
         }
@@ -171,5 +188,6 @@ mod tests {
         assert!(Config { control_frames: 0, ..Config::default() }.check().is_err());
         let error = Config { early_delay: Duration::from_secs(2), ..Config::default() }.check().unwrap_err();
         assert_eq!(error.to_string(), "early_delay in microseconds is 2000000; give at most 1000000");
+        assert!(Config { message_bytes_max: 0, ..Config::default() }.check().is_err());
     }
 }

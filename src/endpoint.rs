@@ -544,7 +544,7 @@ impl Endpoint {
             return;
         };
         stack.engine.core.now = self.now;
-        let message = Message { traffic: prefix.traffic, control, number: 0, header, list };
+        let message = Message { control, header, ..Message::data(prefix.traffic, list) };
         stack.full_frame(origin, message, app);
     }
 

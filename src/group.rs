@@ -119,14 +119,23 @@ pub struct Ticket(pub u64);
 /// A cast was not taken; nothing was lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CastError {
-    /// It does not fit a frame.
+    /// It is longer than the stack carries.
     #[error(
-        "the message has {length} bytes; this stack carries {max} (larger ones need a fragmenting layer)"
+        "the message has {length} bytes; this stack carries {max} (FRAG carries up to message_bytes_max)"
     )]
     TooLong {
         /// Its length.
         length: usize,
         /// The most.
+        max: usize,
+    },
+    /// A reservation does not fit a frame, in which it is made. The stack does carry messages of that length: give it to
+    /// [`Group::cast`] or [`Group::cast_buffer`].
+    #[error("{length} bytes are reserved in one frame, which has room for {max}; cast the message instead")]
+    BeyondFrame {
+        /// Its length.
+        length: usize,
+        /// The most that can be reserved.
         max: usize,
     },
     /// Flow control holds the senders and enough casts wait already. Wait for [`Event::Writable`].
@@ -151,9 +160,9 @@ pub enum CastError {
 /// A send was not taken; nothing was lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SendError {
-    /// It does not fit a frame.
+    /// It is longer than the stack carries.
     #[error(
-        "the message has {length} bytes; this stack carries {max} (larger ones need a fragmenting layer)"
+        "the message has {length} bytes; this stack carries {max} (FRAG carries up to message_bytes_max)"
     )]
     TooLong {
         /// Its length.
@@ -161,7 +170,7 @@ pub enum SendError {
         /// The most.
         max: usize,
     },
-    /// A receiver has too much unacknowledged. Wait for [`Event::Writable`].
+    /// A receiver has too much unacknowledged, or a message larger than a frame is under way to it. Wait for [`Event::Writable`].
     #[error("member {slowest} has not acknowledged enough; wait until the group is writable")]
     Full {
         /// Which.
@@ -221,7 +230,8 @@ impl<'g> Group<'g> {
         Group { stack }
     }
 
-    /// Casts `message` to the view. It is copied once; [`Group::reserve`] saves that.
+    /// Casts `message` to the view. It is copied once; [`Group::reserve`] saves that. One that does not fit a frame
+    /// (only in a stack with FRAG) is copied once more, into its frames; [`Group::cast_buffer`] saves the first copy.
     ///
     /// # Errors
     /// [`CastError`]; nothing was taken then.
@@ -230,10 +240,20 @@ impl<'g> Group<'g> {
         self.stack.cast(message)
     }
 
-    /// Room for a message of `length` bytes, to be written in place and committed.
+    /// Casts `message` to the view. If it does not fit a frame it is kept as it is until its last fragment has left, and
+    /// not copied but into its frames; else this is [`Group::cast`].
     ///
     /// # Errors
     /// [`CastError`]; nothing was taken then.
+    pub fn cast_buffer(&mut self, message: Vec<u8>) -> Result<Ticket, CastError> {
+        self.stack.cast_buffer(message)
+    }
+
+    /// Room for a message of `length` bytes, to be written in place and committed. It lies in one frame
+    /// ([`Group::reserve_bytes_max`]): larger messages cannot be reserved.
+    ///
+    /// # Errors
+    /// [`CastError`]; nothing was taken then. [`CastError::BeyondFrame`] if the message could only be cast.
     #[inline]
     pub fn reserve(&mut self, length: usize) -> Result<Reservation<'_>, CastError> {
         self.stack.reserve(length)?;
@@ -282,14 +302,19 @@ impl<'g> Group<'g> {
         self.stack.writable()
     }
 
-    /// The longest message that can be cast, in bytes.
+    /// The longest message that can be cast, in bytes: what fits a frame or, in a stack with FRAG, what that carries.
     pub fn message_bytes_max(&self) -> usize {
+        self.stack.message_bytes_max()
+    }
+
+    /// The longest message that can be reserved, in bytes: what fits a frame.
+    pub fn reserve_bytes_max(&self) -> usize {
         self.stack.payload_max()
     }
 
-    /// The longest message that can be sent, in bytes: headers of sends and casts differ.
+    /// The longest message that can be sent, in bytes: without FRAG, headers of sends and casts differ.
     pub fn send_bytes_max(&self) -> usize {
-        self.stack.send_payload_max()
+        self.stack.send_bytes_max()
     }
 
     /// The view.

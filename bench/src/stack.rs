@@ -1,7 +1,7 @@
 //! The workload as the application of an endpoint.
 
 use wadjet::endpoint::GroupKey;
-use wadjet::group::{Application, Delivery, Group};
+use wadjet::group::{Application, CastError, Delivery, Group};
 use wadjet::runtime::Driver;
 use wadjet::transport::Transport;
 
@@ -40,8 +40,22 @@ impl Outlet for Door<'_, '_> {
                 reservation.commit();
                 true
             }
+            Err(CastError::BeyondFrame { .. }) => self.cast_large(length, fill),
             Err(_) => false,
         }
+    }
+}
+
+impl Door<'_, '_> {
+    /// A message larger than a frame is written into memory of its own, which the stack keeps until it has gone.
+    #[cold]
+    fn cast_large(&mut self, length: usize, fill: impl FnOnce(&mut [u8])) -> bool {
+        if !self.group.writable() {
+            return false;
+        }
+        let mut message = vec![0; length];
+        fill(&mut message);
+        self.group.cast_buffer(message).is_ok()
     }
 }
 

@@ -161,7 +161,7 @@ fn filtered(
     let traffic = plan.kind.traffic() as usize;
     let (layout, cookie) = (&core.layouts[traffic], core.cookies[origin.index()][traffic]);
     for (at, filter) in plan.filters.iter().enumerate() {
-        let value = layout.filter(usize::from(filter.field), cookie, packed, NO_CONTROL, words, payload);
+        let value = layout.filter(usize::from(filter.field), cookie, packed, NO_CONTROL, 0, words, payload);
         if value != filter.spot.read(words) {
             return Some(Miss::Filter(at as u8));
         }
@@ -257,7 +257,7 @@ fn send_words<const WORDS: usize>(
     for filter in &plan.filters {
         let layout = &core.layouts[traffic];
         let value =
-            layout.filter(usize::from(filter.field), cookie, packed, NO_CONTROL, &words, frame.bytes());
+            layout.filter(usize::from(filter.field), cookie, packed, NO_CONTROL, 0, &words, frame.bytes());
         filter.spot.write(&mut words, value);
     }
     let header = frame.prepend(plan.header_bytes).expect("frames are taken with room for the plan's header");

@@ -195,12 +195,13 @@ fn canonical(core: &Core, transmit: &Transmit) -> Option<Emission> {
     // Filters cover the short gossip, which a full header does not carry: their values differ, and both must be right.
     let layout = &layouts[traffic as usize];
     let cookie = core.cookies[core.view.rank().index()][traffic as usize];
-    let words = layout.compress(&header);
+    let (words, exception) = (layout.compress(&header), layout.exception(&header));
     let (mut fields, mut wrong) = (Vec::new(), Vec::new());
     for (at, (field, _)) in layout.fields().iter().enumerate() {
         if field.class != Class::Message {
             fields.push(header.values[at]);
-        } else if layout.filter(at, cookie, packed, control, &words, &payload) != header.values[at] {
+        } else if layout.filter(at, cookie, packed, control, exception, &words, &payload) != header.values[at]
+        {
             wrong.push(field.name.clone());
         }
     }

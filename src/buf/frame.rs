@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::ptr::NonNull;
 
 use super::TAILROOM_BYTES;
-use super::region::Home;
+use super::region::{Home, Region};
 
 /// A frame being written: one holder.
 #[derive(Debug)]
@@ -254,6 +254,15 @@ impl Drop for FrameMut {
 }
 
 impl Frame {
+    /// A frame of bytes from the heap, for what belongs to no transport: a message put together of fragments, say. The
+    /// bytes stay where they are and go with the frame's last holder; there is no room for a header.
+    ///
+    /// # Panics
+    /// If there are 2^32 bytes or more.
+    pub fn owned(bytes: Vec<u8>) -> Frame {
+        Region::of_one(bytes)
+    }
+
     /// A frame of somebody else's making: submitted from the beginning.
     pub(super) fn adopted(state: &FrameState) -> Frame {
         state.submitted.set(true);

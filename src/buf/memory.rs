@@ -29,7 +29,7 @@ pub struct MemoryError {
     pub source: io::Error,
 }
 
-/// A stretch of mapped memory. A handle: clones name the same mapping, which goes with the last of them.
+/// A stretch of mapped memory, or of the heap. A handle: clones name the same mapping, which goes with the last of them.
 #[derive(Clone)]
 pub struct Memory {
     base: NonNull<u8>,
@@ -43,6 +43,7 @@ pub struct Memory {
 pub(crate) enum Mapping {
     ReadWrite(#[allow(dead_code)] MmapMut),
     ReadOnly(#[allow(dead_code)] Mmap),
+    Heap(#[allow(dead_code)] Vec<u8>),
 }
 
 const HUGE_PAGE_BYTES: usize = 2 << 20;
@@ -122,6 +123,17 @@ impl Memory {
                 _mapping: Rc::new(Mapping::ReadOnly(mapping)),
             }),
             Err(source) => Err(MemoryError { bytes, source }),
+        }
+    }
+
+    /// Memory that somebody else allocated, as it is; only read from here on.
+    pub(super) fn heap(mut bytes: Vec<u8>) -> Memory {
+        Memory {
+            base: NonNull::new(bytes.as_mut_ptr()).expect("a vector is not at zero"),
+            bytes: bytes.len(),
+            pages: Pages::Ordinary,
+            writable: false,
+            _mapping: Rc::new(Mapping::Heap(bytes)),
         }
     }
 

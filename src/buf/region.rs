@@ -166,6 +166,28 @@ impl Region {
         })
     }
 
+    /// A region of one frame, which is out: `bytes` as they are, without room for a header. It goes with its frame.
+    ///
+    /// # Panics
+    /// If there are more bytes than a frame can have (2^32 - 1).
+    pub(super) fn of_one(bytes: Vec<u8>) -> Frame {
+        let length = u32::try_from(bytes.len()).expect("a frame has at most 2^32 - 1 bytes");
+        let memory = Memory::heap(bytes);
+        let state = FrameState::new(memory.base(), length);
+        state.begin(0, length);
+        let region = Region::house(Home {
+            memory,
+            states: Box::new([state]),
+            discipline: Discipline::Pool { free: UnsafeCell::new(Vec::with_capacity(1)), reserve: 0 },
+            link_headroom: 0,
+            frame_bytes: length as usize,
+            handles: Cell::new(1),
+            lent: Cell::new(1),
+            exhausted: Cell::new(0),
+        });
+        Frame::adopted(&region.home().states[0])
+    }
+
     fn house(home: Home) -> Region {
         let home = NonNull::from(Box::leak(Box::new(home)));
         // SAFETY: just made; nobody else refers to it yet. Frames need the address of their home.
@@ -530,6 +552,22 @@ mod tests {
         assert!(region.take(24).is_err());
         drop(region);
         assert_eq!(other.bytes(), b"payload");
+    }
+
+    #[test]
+    fn an_owned_frame_has_its_bytes_and_no_room_and_goes_with_its_last_holder() {
+        for bytes in [vec![], vec![7; 100_000]] {
+            let given = bytes.clone();
+            let at = given.as_ptr();
+            let frame = Frame::owned(given);
+            assert_eq!(frame.bytes(), bytes);
+            assert_eq!(frame.base().as_ptr().cast_const(), at, "not copied");
+            assert!(frame.submitted() && frame.prepend(&[1]).is_err());
+            let other = frame.clone();
+            drop(frame);
+            assert_eq!((other.holders(), other.slice(0, bytes.len())), (1, &bytes[..]));
+            assert!(other.thaw().is_err(), "nobody writes it any more");
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@ mod com;
 mod count;
 mod evs;
 mod fc;
+mod frag;
 mod local;
 mod mbrship;
 mod nak;
@@ -25,6 +26,7 @@ pub(crate) fn entries() -> Vec<LayerEntry> {
         count::entry(),
         evs::entry(),
         fc::entry(),
+        frag::entry(),
         local::entry(),
         mbrship::entry(),
         nak::entry(),

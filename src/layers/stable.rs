@@ -110,13 +110,16 @@ impl Layer for Stable {
     }
 
     fn down(&mut self, context: &mut Context<'_>, event: Down) {
-        if let Down::Ack { origin, seen } = event {
+        if let Down::Ack { origin, from, seen } = event {
             if origin.index() >= context.view().size() || seen > context.accepted(origin) {
                 context.count("acknowledgement of what was not delivered");
                 return;
             }
             let slot = self.handles().own_seen;
             let known = context.of(slot, origin);
+            if known < from {
+                return;
+            }
             context.set_of(slot, origin, known.max(seen));
             context.arm_if_idle(self.handles().report_timer, context.now() + self.report);
             return;

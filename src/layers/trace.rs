@@ -66,7 +66,9 @@ impl Layer for Trace {
             Down::Raw(to, message) => {
                 context.trace(format_args!("down raw to {to:?} for layer {}", message.control));
             }
-            Down::Ack { origin, seen } => context.trace(format_args!("down ack of {origin} below {seen}")),
+            Down::Ack { origin, seen, .. } => {
+                context.trace(format_args!("down ack of {origin} below {seen}"))
+            }
             other => context.trace(format_args!("down {other:?}")),
         }
         context.down(event);

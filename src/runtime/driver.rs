@@ -273,9 +273,10 @@ impl From<CastError> for Refused {
     fn from(error: CastError) -> Refused {
         match error {
             CastError::Full { .. } | CastError::NoFrame(_) => Refused::ForNow,
-            CastError::TooLong { .. } | CastError::NumberLimit | CastError::Exited(_) => {
-                Refused::ForGood(error.to_string())
-            }
+            CastError::TooLong { .. }
+            | CastError::BeyondFrame { .. }
+            | CastError::NumberLimit
+            | CastError::Exited(_) => Refused::ForGood(error.to_string()),
         }
     }
 }

@@ -162,6 +162,8 @@ pub(crate) struct Blueprint {
     pub(crate) timers: Vec<(usize, &'static str)>,
     /// Per peer: number from which sends are refused, control messages so many later.
     pub(crate) reliable: Option<(MemberSlot, u64)>,
+    /// The longest message that a layer carries in fragments; `None` if no layer does.
+    pub(crate) fragmented_bytes_max: Option<u64>,
     shared: BTreeMap<&'static str, SharedSlot>,
 }
 
@@ -203,6 +205,7 @@ impl Blueprint {
             tallies: Vec::new(),
             timers: Vec::new(),
             reliable: None,
+            fragmented_bytes_max: None,
             shared: BTreeMap::new(),
         }
     }
@@ -296,6 +299,19 @@ impl Build<'_> {
     ) -> Field {
         let definition = Build::definition(name, bits, Class::ConnectionId);
         self.field(traffic, FieldDefinition { constant: constant & low_bits(bits), ..definition })
+    }
+
+    /// A field that is zero in ordinary messages and costs them no bits in compressed headers. A message in which the
+    /// layer sets another value must take the layers; it travels behind a full header. The exceptions of one kind of
+    /// traffic have 64 bits together.
+    pub fn exception_field(&mut self, traffic: Traffic, name: &'static str, bits: u32) -> Field {
+        self.field(traffic, Build::definition(name, bits, Class::Exception))
+    }
+
+    /// The layer carries messages of the application larger than a frame, of up to `bytes` bytes: the stack hands them
+    /// down in fragments ([`Part`](crate::stack::event::Part)), and puts together what comes up so marked.
+    pub fn carry_fragments(&mut self, bytes: u64) {
+        self.blueprint.fragmented_bytes_max = Some(bytes);
     }
 
     /// A field predicted from protocol state. Its two words (what this member sends next; what each origin is expected

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::rc::Rc;
 
 use super::build::{Blueprint, Field, FieldHome, GuardKind, GuardOwner, TallyDefinition};
-use super::event::{Down, List, Message, Up};
+use super::event::{Down, List, Message, Part, Up};
 use super::gossip::GossipState;
 use super::identify::Asked;
 use super::order::OrderQueue;
@@ -87,6 +87,8 @@ pub(crate) struct Core {
     pub(crate) control_floor: usize,
     /// How often something was refused or left out for want of frames that a fork takes too.
     pub(crate) starved: u64,
+    /// The longest message that is carried in fragments; zero if no layer does that.
+    pub(crate) fragmented_bytes_max: u64,
     pub(crate) timers: Timers,
     pub(crate) timer_layers: Vec<usize>,
     /// By origin.
@@ -101,7 +103,7 @@ pub(crate) struct Core {
     pub(crate) queue: VecDeque<Queued>,
     pub(crate) queue_max: usize,
     pub(crate) loopback: VecDeque<Looped>,
-    pub(crate) looped_headers: VecDeque<Header>,
+    pub(crate) looped_headers: VecDeque<(Header, Part)>,
     /// Accepted casts that their ordering layer has not released yet.
     pub(crate) order: OrderQueue,
     pub(crate) emerged: VecDeque<Emerged>,
@@ -335,6 +337,7 @@ impl Core {
             cookie,
             packed,
             message.control,
+            layout.exception(&message.header),
             &words,
             message.list.payload(),
         )
@@ -368,8 +371,9 @@ impl Core {
             if layout.fields()[at].0.class == Class::Message {
                 let words = layout.compress(&message.header);
                 let (packed, payload) = (message.list.is_packed(), message.list.payload());
+                let exception = layout.exception(&message.header);
                 message.header.values[at] =
-                    layout.filter(at, cookie, packed, message.control, &words, payload);
+                    layout.filter(at, cookie, packed, message.control, exception, &words, payload);
             }
         }
     }

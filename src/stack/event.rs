@@ -96,6 +96,23 @@ impl List {
     }
 }
 
+/// Which part of a message of the application a frame carries.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Part {
+    /// Whole messages: one, or a pack.
+    #[default]
+    Whole,
+    /// A piece of a message that is larger than a frame.
+    Fragment {
+        /// Whether the message begins here.
+        first: bool,
+        /// Bytes of the message from here on, this fragment's included: in the last one, its length.
+        left: u64,
+    },
+    /// A piece of a message that was refused: nothing of it is delivered.
+    Void,
+}
+
 /// A message on its way through the layers.
 #[derive(Clone, Debug)]
 pub struct Message {
@@ -107,6 +124,9 @@ pub struct Message {
     pub number: u64,
     /// The fields.
     pub header: Header,
+    /// What the payload is of a message of the application. Known above the layer that fragments, and where the stack
+    /// begins.
+    pub part: Part,
     /// The payload.
     pub list: List,
 }
@@ -114,7 +134,7 @@ pub struct Message {
 impl Message {
     /// A message of the application.
     pub fn data(traffic: Traffic, list: List) -> Message {
-        Message { traffic, control: NO_CONTROL, number: 0, header: Header::ZERO, list }
+        Message { traffic, control: NO_CONTROL, number: 0, header: Header::ZERO, part: Part::Whole, list }
     }
 
     /// The value of a field.
@@ -164,10 +184,13 @@ pub enum Down {
     Resend(RankSet, Message),
     /// A cast of another member, which cannot send it again itself, to some members.
     Forward(RankSet, Rank, Message),
-    /// The application has seen a frame of `origin` whole: all numbers below `seen`.
+    /// Frames of `origin` are seen: all numbers below `seen`, provided that those below `from` are.
     Ack {
-        /// Whose frame.
+        /// Whose frames.
         origin: Rank,
+        /// The first frame this is about: 0 if the application says so, the frame's number for a frame without a message
+        /// of the application.
+        from: u64,
         /// Frames seen.
         seen: u64,
     },

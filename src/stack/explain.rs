@@ -183,6 +183,9 @@ impl fmt::Display for Explanation {
                     format!("word {word}, bits {shift} to {}", u32::from(shift) + field.bits - 1)
                 }
                 Place::Elided if field.bound => "no bits: equals the frame number".to_string(),
+                Place::Elided if field.class == Class::Exception => {
+                    "no bits: zero, or the header is full".to_string()
+                }
                 Place::Elided => "no bits: in the cookie".to_string(),
             };
             let class = format!("{:?}", field.class);

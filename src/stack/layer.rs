@@ -341,6 +341,11 @@ impl Context<'_> {
         self.core.order.holds_before(origin, number)
     }
 
+    /// The longest message of the application that this stack carries in fragments, in bytes; zero if no layer does.
+    pub fn fragmented_bytes_max(&self) -> u64 {
+        self.core.fragmented_bytes_max
+    }
+
     /// The number of frames accepted from `origin`; for this member, of frames cast.
     pub fn accepted(&self, origin: Rank) -> u64 {
         self.core.accepted(origin)
@@ -407,7 +412,7 @@ impl Context<'_> {
             Some(slow) => slow,
             None => (self.core.header_before(traffic, &retained.list)?, NO_CONTROL),
         };
-        Some(Message { traffic, control, number, header, list: retained.list })
+        Some(Message { control, number, header, ..Message::data(traffic, retained.list) })
     }
 
     /// Gives a cast of this member back to itself, above this layer, at the next poll: the copy comes up with the
@@ -420,9 +425,9 @@ impl Context<'_> {
         let layers = &self.core.field_layers[message.traffic as usize];
         let first = layers.iter().position(above).unwrap_or(layers.len());
         self.core.compute_filters(&mut message, first);
-        let Message { header, list, .. } = message;
+        let Message { header, part, list, .. } = message;
         self.core.loopback.push_back(Looped { layer: self.layer, number, list, slow: true });
-        self.core.looped_headers.push_back(header);
+        self.core.looped_headers.push_back((header, part));
     }
 
     /// Holds a cast of `origin` until its word in `slot` exceeds the cast's frame number; then it goes on up from this

@@ -14,10 +14,15 @@ pub const LAYERS_MAX: usize = 64;
 /// The longest specification, in bytes.
 pub const SPEC_BYTES_MAX: usize = 4096;
 
-/// Properties that one layer of a stack provides: two that number the same messages, retain them or give them back
-/// would do so twice.
-const ONCE: [Property; 4] =
-    [Property::FifoUnicast, Property::FifoMulticast, Property::Stability, Property::SelfDelivery];
+/// Properties that one layer of a stack provides: two that number the same messages, retain them, give them back or
+/// mark their fragments would do so twice.
+const ONCE: [Property; 5] = [
+    Property::FifoUnicast,
+    Property::FifoMulticast,
+    Property::Stability,
+    Property::SelfDelivery,
+    Property::LargeMessages,
+];
 
 /// A parsed specification.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -2,10 +2,10 @@
 //!
 //! Layers register fields; nobody but this module places them. Per kind of traffic there are two forms:
 //!
-//! - *full*: connection identification, protocol and message fields one after the other, bit-packed;
+//! - *full*: connection identification, exceptions, protocol and message fields one after the other, bit-packed;
 //! - *compressed*: a cookie and a few words. Protocol fields share the first words (the *template*), ignoring layer
 //!   boundaries; message fields and short gossip fill what is left of them and further words. Bound fields (equal to
-//!   the frame number) and connection identification take no bits.
+//!   the frame number), connection identification and exceptions take no bits.
 //!
 //! `expand(compress(header)) == header`, gossip apart: that is carried along in its short form and never leaves the
 //! frame it came in.
@@ -25,7 +25,8 @@ pub const GOSSIPS_MAX: usize = 4;
 /// Bits of a gossip's short form.
 pub const GOSSIP_BITS: u32 = 16;
 
-/// What a field depends on (the Protocol Accelerator's four classes).
+/// What a field depends on: the Protocol Accelerator's four classes, and those parts of its connection identification
+/// (the message type of every layer) that only unusual messages have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Class {
     /// Constant in a view and stack.
@@ -36,6 +37,9 @@ pub enum Class {
     Message,
     /// Not needed for this message to be correct.
     Gossip,
+    /// Zero in ordinary messages, and then without bits; a message with another value has a full header. Covered by
+    /// filters all the same.
+    Exception,
 }
 
 /// How a message field's value comes about.
@@ -102,6 +106,7 @@ pub struct Layout {
     /// By field: the bits of the words that its filter covers.
     covered: Vec<[u64; WORDS_MAX]>,
     frame_number: Option<usize>,
+    has_exceptions: bool,
     template_words: usize,
     words: usize,
     full_bytes: usize,
@@ -171,6 +176,12 @@ impl Layout {
             let place = room.take(GOSSIP_BITS, WORDS_MAX).ok_or_else(too_wide)?;
             placed_gossips.push((name, place));
         }
+        let exceptions = fields.iter().filter(|field| field.class == Class::Exception);
+        let exception_bits: usize = exceptions.map(|field| field.bits as usize).sum();
+        if exception_bits > 64 {
+            let (traffic, bits) = (traffic.name(), exception_bits);
+            return Err(LayoutError::TooWide { traffic, class: "exception", bits, room: 64 });
+        }
         let bits: usize = fields.iter().map(|field| field.bits as usize).sum();
         // A filter is computed when those of the layers above have been, and those beneath have not.
         let mut uncovered = [0; WORDS_MAX];
@@ -186,6 +197,7 @@ impl Layout {
             fields: fields.into_iter().zip(places).collect(),
             gossips: placed_gossips,
             frame_number,
+            has_exceptions: exception_bits > 0,
             template_words,
             words: room.words(),
             full_bytes: bits.div_ceil(64) * 8,
@@ -323,8 +335,20 @@ impl Layout {
         Some(header)
     }
 
-    /// The value of a message field for a message with these words and payload. Those of higher layers (registered
-    /// later) must be in the words.
+    /// What makes the message unusual: its exceptions, one after the other; zero for an ordinary message.
+    pub fn exception(&self, header: &Header) -> u64 {
+        if !self.has_exceptions {
+            return 0;
+        }
+        let exceptions = self.fields.iter().zip(header.values);
+        exceptions
+            .filter(|((field, _), _)| field.class == Class::Exception)
+            .fold(0, |all, ((field, _), value)| all << (field.bits & 63) | value & low_bits(field.bits))
+    }
+
+    /// The value of a message field for a message with these words, exceptions and payload. Those of higher layers
+    /// (registered later) must be in the words.
+    #[expect(clippy::too_many_arguments, reason = "everything that a header can say besides")]
     #[inline]
     pub fn filter(
         &self,
@@ -332,6 +356,7 @@ impl Layout {
         cookie: u64,
         pack: bool,
         control: u8,
+        exception: u64,
         words: &[u64],
         payload: &[u8],
     ) -> u64 {
@@ -345,7 +370,7 @@ impl Layout {
                 for ((word, said), bits) in covered[1..].iter_mut().zip(words).zip(&self.covered[field]) {
                     *word = said & bits;
                 }
-                u64::from(crc32c(&covered[..1 + self.words], control, payload))
+                u64::from(crc32c(&covered[..1 + self.words], control, exception, payload))
             }
         }
     }
@@ -368,13 +393,17 @@ impl Layout {
 }
 
 /// CRC32C of what every header of a message has in common: cookie with pack flag and words, control code if it is a
-/// control message, payload.
+/// control message, exceptions if there are any, payload.
 #[inline]
-pub fn crc32c(words: &[u64], control: u8, payload: &[u8]) -> u32 {
-    if control == super::full::NO_CONTROL {
+pub fn crc32c(words: &[u64], control: u8, exception: u64, payload: &[u8]) -> u32 {
+    if control == super::full::NO_CONTROL && exception == 0 {
         return crate::buf::crc32c::crc32c(words, payload);
     }
-    let head = crate::buf::crc32c::crc32c(words, &[control]);
+    let mut rare = [control, 0, 0, 0, 0, 0, 0, 0, 0];
+    let from = usize::from(control == super::full::NO_CONTROL);
+    rare[1..].copy_from_slice(&exception.to_le_bytes());
+    let to = if exception == 0 { 1 } else { rare.len() };
+    let head = crate::buf::crc32c::crc32c(words, &rare[from..to]);
     crc32c::crc32c_append(head, payload)
 }
 
@@ -487,7 +516,7 @@ mod tests {
         header.values[1] = 5;
         let words = layout.compress(&header);
         let sum = |cookie, pack, control, words: &_, payload: &[u8]| {
-            layout.filter(0, cookie, pack, control, words, payload)
+            layout.filter(0, cookie, pack, control, 0, words, payload)
         };
         let base = sum(9, false, 0xff, &words, b"payload");
         header.values[0] = base;
@@ -498,6 +527,33 @@ mod tests {
         assert_ne!(sum(9, true, 0xff, &words, b"payload"), base);
         assert_ne!(sum(9, false, 3, &words, b"payload"), base);
         assert_ne!(sum(9, false, 0xff, &words, b"Payload"), base);
+        assert_ne!(layout.filter(0, 9, false, 0xff, 1, &words, b"payload"), base);
+    }
+
+    #[test]
+    fn an_exception_takes_bits_in_full_headers_only() {
+        let fields = vec![
+            field(Class::Protocol, 40),
+            field(Class::Exception, 1),
+            field(Class::ConnectionId, 7),
+            field(Class::Exception, 32),
+        ];
+        let layout = Layout::place(Traffic::Cast, fields, vec![], Some(0)).unwrap();
+        assert_eq!((layout.compressed_bytes(), layout.full_bytes()), (16, 16));
+        let mut header = Header::ZERO;
+        header.values[0] = 9;
+        assert_eq!(layout.exception(&header), 0);
+        assert_eq!(layout.expand(&layout.compress(&header)), header);
+        (header.values[1], header.values[3]) = (1, 0xfedc_ba98);
+        let mut bytes = vec![0; layout.full_bytes()];
+        layout.write_full(&header, &mut bytes);
+        assert_eq!(layout.read_full(&bytes), Some(header));
+        assert_eq!(layout.exception(&header), 1 << 32 | 0xfedc_ba98);
+        let many = vec![field(Class::Exception, 33); 2];
+        assert!(matches!(
+            Layout::place(Traffic::Cast, many, vec![], None),
+            Err(LayoutError::TooWide { class: "exception", bits: 66, .. })
+        ));
     }
 
     proptest! {

@@ -16,7 +16,23 @@ pub(super) const GROUP: Target = Target {
     weight: 20,
     seeds: || {
         let window = [[CAST, 10, POLL_AT_ONCE]; 8].concat();
-        let seeds: [&[u8]; 6] = [
+        let seeds: [&[u8]; 7] = [
+            &[
+                CAST_LARGE,
+                200,
+                CAST,
+                9,
+                SEND_LARGE,
+                150,
+                LOSE,
+                DELIVER,
+                POLL,
+                9,
+                DELIVER_ALL,
+                POLL,
+                99,
+                DELIVER_ALL,
+            ],
             &[CAST, 10, CAST | 1 << 4, 10, DELIVER_ALL, POLL, 3, DELIVER_ALL],
             &[CAST, 9, POLL, 1, CAST, 9, LOSE, DELIVER, POLL, 9, DELIVER, POLL, 200, DELIVER_ALL],
             &[
@@ -68,7 +84,7 @@ pub(super) const GROUP: Target = Target {
 };
 
 /// An operation is the lower half of a byte; the upper half says which member or which wire it is about. `CAST` to
-/// `POLL` take what follows as operands.
+/// `POLL`, `CAST_LARGE` and `SEND_LARGE` take what follows as operands.
 const CAST: u8 = 0;
 const SEND: u8 = 1;
 const DELIVER_DAMAGED: u8 = 2;
@@ -81,9 +97,13 @@ const DELIVER_COPY: u8 = 8;
 const DELIVER_WIRE: u8 = 9;
 const DELIVER_ALL: u8 = 10;
 const LOSE: u8 = 11;
+const CAST_LARGE: u8 = 12;
+const SEND_LARGE: u8 = 13;
 
 const MEMBERS: usize = 3;
-const STACK: &str = "STABLE:FC:UNICAST:LOCAL:NAK:CHKSUM:COM";
+const STACK: &str = "FRAG:STABLE:FC:UNICAST:LOCAL:NAK:CHKSUM:COM";
+/// The longest large message has eight fragments, as many as the window.
+const LARGE_UNIT_BYTES: usize = 12;
 const OPERATIONS_MAX: usize = 400;
 const IN_FLIGHT_MAX: usize = 128;
 const TICK: Duration = Duration::from_micros(50);
@@ -123,8 +143,10 @@ impl Trio {
         let which = usize::from(operation >> 4);
         let (member, wire) = (which % MEMBERS, which % self.wires.len());
         match operation & 0xf {
-            CAST => self.cast(member, operand()),
-            SEND => self.send(wire, operand()),
+            CAST => self.cast(member, operand().into()),
+            SEND => self.send(wire, operand().into()),
+            CAST_LARGE => self.cast(member, LARGE_UNIT_BYTES * usize::from(operand())),
+            SEND_LARGE => self.send(wire, LARGE_UNIT_BYTES * usize::from(operand())),
             DELIVER_DAMAGED => self.deliver_damaged(wire, operand(), operand()),
             DELIVER_CUT => self.deliver_cut(wire, operand()),
             POLL => self.poll(TICK * u32::from(operand())),
@@ -148,15 +170,15 @@ impl Trio {
         self.transmit();
     }
 
-    fn cast(&mut self, from: usize, length: u8) {
-        let message = vec![self.casts[from].len() as u8; usize::from(length)];
+    fn cast(&mut self, from: usize, length: usize) {
+        let message = vec![self.casts[from].len() as u8; length];
         if self.nodes[from].group().cast(&message).is_ok() {
             self.casts[from].push(message);
         }
     }
 
-    fn send(&mut self, wire: usize, length: u8) {
-        let message = vec![self.sends[wire].len() as u8; usize::from(length)];
+    fn send(&mut self, wire: usize, length: usize) {
+        let message = vec![self.sends[wire].len() as u8; length];
         let to = RankSet::one(Rank::at(to(wire)));
         if self.nodes[from(wire)].group().send(&to, &message).is_ok() {
             self.sends[wire].push(message);

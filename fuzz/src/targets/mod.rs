@@ -2,6 +2,7 @@
 
 mod control;
 mod endpoint;
+mod fragments;
 mod group;
 mod header;
 mod node;
@@ -21,4 +22,5 @@ pub const ALL: &[Target] = &[
     spec::SPEC,
     endpoint::ENDPOINT,
     group::GROUP,
+    fragments::FRAGMENTS,
 ];

@@ -18,8 +18,10 @@ impl Stack {
     /// Whether a cast would be taken now.
     pub(crate) fn writable(&self) -> bool {
         let room = self.waiting.len() < self.waiting_max;
-        let frames = self.open.is_open() || self.casts.take(self.cast_header_room + PACK_ROOM_BYTES).is_ok();
-        self.exited.is_none() && room && frames && (self.open.is_open() || self.numbers_left())
+        let frames = self.open.is_open()
+            || self.large.shelves()
+            || self.casts.take(self.cast_header_room + PACK_ROOM_BYTES).is_ok();
+        self.exited.is_none() && room && frames && (self.open.is_open() || self.numbers_left(1))
     }
 
     /// The member that has acknowledged least of this member's casts; `None` in a view of one.
@@ -34,10 +36,6 @@ impl Stack {
 
     pub(crate) fn payload_max(&self) -> usize {
         self.payload_max
-    }
-
-    pub(crate) fn send_payload_max(&self) -> usize {
-        self.send_payload_max
     }
 
     pub(crate) fn exited(&self) -> Option<ExitReason> {
@@ -147,6 +145,11 @@ impl Stack {
             }
         };
         note(misses, kind, layer, reason);
+    }
+
+    /// Counts a fragment that enters: it has no plan by its nature.
+    pub(super) fn note_fragment(&mut self, kind: Kind) {
+        note(&mut self.misses, kind, "stack", Reason::Is("fragment of a large message"));
     }
 
     /// Counts a frame that has no plan by its form.

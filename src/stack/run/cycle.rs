@@ -6,7 +6,7 @@ use crate::accel::shadow::ShadowRun;
 use crate::config::Shadow;
 use crate::group::{Application, Event, Group};
 use crate::id::RankSet;
-use crate::stack::event::{Message, Up};
+use crate::stack::event::{Message, Part, Up};
 use crate::stack::layer::Kind;
 use crate::time::Time;
 use crate::wire::Traffic;
@@ -36,25 +36,28 @@ impl Stack {
             self.expand_early(None, until, app);
         }
         if self.entry_open() {
-            while let Some(closed) = self.waiting.pop_front() {
-                self.enter(closed);
-                if !self.entry_open() {
-                    break;
-                }
+            if !self.waiting.is_empty() {
+                self.enter_waiting();
             }
             let waited = now >= self.open_since + self.pack_delay;
             if self.open.is_open() && (!self.busy || waited) && self.waiting.is_empty() {
                 self.close_open();
             }
         }
+        if self.large.is_pending() {
+            self.enter_sends();
+        }
         self.post_if_due(app);
         if !self.engine.core.emerged.is_empty() || !self.engine.core.order.is_empty() {
             self.drain(app);
         }
-        let casts = self.refused && self.writable();
+        let casts = self.refused && self.writable() && self.large.has_room_again();
         let sends = (self.refused_frame || !self.refused_by.is_empty()) && self.sendable();
         if casts || sends {
-            self.refused &= !casts;
+            if casts {
+                self.refused = false;
+                self.large.forget_refusal();
+            }
             if sends {
                 (self.refused_frame, self.refused_by) = (false, RankSet::EMPTY);
             }
@@ -92,11 +95,11 @@ impl Stack {
             let core = &mut self.engine.core;
             let header = match looped.slow {
                 true => core.looped_headers.pop_front(),
-                false => core.header_before(Traffic::Cast, &looped.list),
+                false => core.header_before(Traffic::Cast, &looped.list).map(|header| (header, Part::Whole)),
             };
-            let Some(header) = header else { continue };
+            let Some((header, part)) = header else { continue };
             let message =
-                Message { number: looped.number, header, ..Message::data(Traffic::Cast, looped.list) };
+                Message { number: looped.number, header, part, ..Message::data(Traffic::Cast, looped.list) };
             self.engine.core.work += 1;
             self.engine.core.emit_up(looped.layer, Up::Cast(own, message));
             self.engine.run();
@@ -113,8 +116,11 @@ impl Stack {
         if self.post_due == Time::NEVER {
             self.post_due = now + self.post_delay;
         }
-        let blocked =
-            !self.waiting.is_empty() || self.refused || self.refused_frame || !self.refused_by.is_empty();
+        let blocked = !self.waiting.is_empty()
+            || self.large.is_pending()
+            || self.refused
+            || self.refused_frame
+            || !self.refused_by.is_empty();
         if work >= self.post_batch
             || now >= self.post_due
             || blocked
@@ -133,7 +139,15 @@ impl Stack {
         if self.exited.is_some() {
             return if core.emerged.is_empty() { Time::NEVER } else { Time::ZERO };
         }
-        let can_enter = self.entry_open() && (self.open.is_open() || !self.waiting.is_empty());
+        let mut can_enter = self.entry_open() && (self.open.is_open() || !self.waiting.is_empty());
+        let mut short_of_frames = self.refused;
+        if self.large.is_pending() {
+            if self.can_go_on_sending() {
+                return Time::ZERO;
+            }
+            can_enter &= !self.large.starved();
+            short_of_frames |= self.large.starved();
+        }
         let packing = self.open.is_open() && self.busy && self.waiting.is_empty();
         let own_copies = !core.loopback.is_empty() && core.holding(core.own) < self.order_share;
         if can_enter && !packing || own_copies || !core.emerged.is_empty() || core.gossip.requested() {
@@ -149,7 +163,7 @@ impl Stack {
         for early in &self.early {
             deadline = deadline.min(early.since + self.early_delay);
         }
-        if self.refused {
+        if short_of_frames {
             // Room may come without a word: where members read in place, frames return when the last one lets go.
             deadline = deadline.min(core.now + core.gossip.delay());
         }

@@ -22,10 +22,10 @@ impl Stack {
                 }
                 match emerged {
                     Emerged::Cast(origin, message) => {
-                        self.upcall(Kind::CastDeliver, origin, message.number, &message.list, app);
+                        self.deliver_part(Kind::CastDeliver, origin, &message, app);
                     }
                     Emerged::Send(origin, message) => {
-                        self.upcall(Kind::SendDeliver, origin, message.number, &message.list, app);
+                        self.deliver_part(Kind::SendDeliver, origin, &message, app);
                     }
                     Emerged::Event(event) => self.event(event, app),
                 }
@@ -134,6 +134,7 @@ impl Stack {
         self.exited = Some(reason);
         self.open = OpenPack::default();
         self.waiting.clear();
+        self.large.clear();
         self.early.clear();
         self.engine.core.let_go();
     }

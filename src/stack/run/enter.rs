@@ -20,7 +20,7 @@ impl Stack {
     pub(crate) fn cast(&mut self, message: &[u8]) -> Result<Ticket, CastError> {
         if self.way_is_free() && !self.open.is_open() {
             if self.exited.is_some() || message.len() > self.payload_max {
-                return Err(self.impossible(message.len()));
+                return self.cast_beyond(message);
             }
             let mut frame = self.take_frame()?;
             frame.extend(message).expect("its length was checked");
@@ -28,8 +28,20 @@ impl Stack {
             self.enter(Closed { frame, messages: 1, packed: false });
             return Ok(Ticket(self.tickets));
         }
+        if message.len() > self.payload_max {
+            return self.cast_beyond(message);
+        }
         self.reserve(message.len())?.copy_from_slice(message);
         Ok(self.commit())
+    }
+
+    /// Casts a message that does not fit a frame, or not at all.
+    #[cold]
+    fn cast_beyond(&mut self, message: &[u8]) -> Result<Ticket, CastError> {
+        if message.len() > self.message_bytes_max() {
+            return Err(self.impossible(message.len()));
+        }
+        self.cast_large(message.to_vec())
     }
 
     /// Room for a cast of `length` bytes, to be written and committed.
@@ -84,18 +96,20 @@ impl Stack {
     fn impossible(&self, length: usize) -> CastError {
         match self.exited {
             Some(reason) => CastError::Exited(reason),
-            None => CastError::TooLong { length, max: self.payload_max },
+            None if length > self.message_bytes_max() => {
+                CastError::TooLong { length, max: self.message_bytes_max() }
+            }
+            None => CastError::BeyondFrame { length, max: self.payload_max },
         }
     }
 
     #[inline]
     fn take_frame(&mut self) -> Result<FrameMut, CastError> {
-        if !self.numbers_left() {
-            return Err(CastError::NumberLimit);
+        if !self.waiting.is_empty() {
+            return self.take_frame_behind();
         }
-        if self.waiting.len() >= self.waiting_max {
-            self.refused = true;
-            return Err(CastError::Full { slowest: self.slowest() });
+        if !self.numbers_left(1) {
+            return Err(CastError::NumberLimit);
         }
         self.casts.take(self.cast_header_room + PACK_ROOM_BYTES).map_err(|exhausted| {
             self.refused = true;
@@ -103,10 +117,32 @@ impl Stack {
         })
     }
 
-    /// Whether a frame that is begun now will get a number of this view, after those that wait.
+    /// A frame for a cast behind others that wait.
+    #[cold]
+    fn take_frame_behind(&mut self) -> Result<FrameMut, CastError> {
+        if !self.numbers_left(1) {
+            return Err(CastError::NumberLimit);
+        }
+        if self.waiting.len() >= self.waiting_max {
+            self.refused = true;
+            return Err(CastError::Full { slowest: self.slowest() });
+        }
+        let frame = if self.large.shelves() {
+            self.large.shelf_frame(self.payload_max, self.waiting_max + 2)
+        } else {
+            self.casts.take(self.cast_header_room + PACK_ROOM_BYTES)
+        };
+        frame.map_err(|exhausted| {
+            self.refused = true;
+            CastError::NoFrame(exhausted)
+        })
+    }
+
+    /// Whether frames that are begun now will get numbers of this view, after those that wait.
     #[inline]
-    pub(super) fn numbers_left(&self) -> bool {
-        self.engine.core.next_frame_number() + (self.waiting.len() as u64) < self.number_limit
+    pub(super) fn numbers_left(&self, frames: u64) -> bool {
+        let waiting = self.waiting.len() as u64 + self.large.frames_beyond();
+        self.engine.core.next_frame_number() + waiting + frames <= self.number_limit
     }
 
     #[inline]
@@ -117,12 +153,15 @@ impl Stack {
     /// Closes the open pack: it enters the stack, or waits for the entry to open.
     #[inline]
     pub(super) fn close_open(&mut self) {
-        let Some(closed) = self.open.close() else { return };
-        if self.waiting.is_empty() && self.entry_open() {
+        let Some(closed) = self.open.close() else {
+            self.large.nothing_open();
+            return;
+        };
+        if self.waiting.is_empty() && self.entry_open() && !self.large.open_shelved() {
             self.enter(closed);
-        } else {
-            self.waiting.push_back(closed);
+            return;
         }
+        self.wait(closed);
     }
 
     /// Takes a filled frame down to its frame number: by the plan, or by the layers.
@@ -183,28 +222,12 @@ impl Stack {
 
     /// Sends `message` to the members in `to`, reliably and in order.
     pub(crate) fn send(&mut self, to: &RankSet, message: &[u8]) -> Result<(), SendError> {
-        let core = &self.engine.core;
-        if let Some(reason) = self.exited {
-            return Err(SendError::Exited(reason));
-        }
         if message.len() > self.send_payload_max {
-            return Err(SendError::TooLong { length: message.len(), max: self.send_payload_max });
+            return self.send_large(to, message);
         }
-        if core.layouts[Traffic::Send as usize].frame_number().is_none() {
-            return Err(SendError::NoLayer);
-        }
-        if let Some(rank) = to.iter().find(|rank| rank.index() >= core.view.size()) {
-            return Err(SendError::NotAMember(rank));
-        }
+        self.check_send(to, 1)?;
+        let core = &self.engine.core;
         let guard = |rank: Rank| core.slots.word(GuardKind::SendSend.word(&core.slots, rank));
-        if let Some(slowest) = to.iter().find(|rank| guard(*rank) & self.entry[1] != 0) {
-            self.refused_by.insert(slowest);
-            return Err(SendError::Full { slowest });
-        }
-        let number_of = |peer: Rank| core.send_number.map_or(0, |field| core.sending(field, peer));
-        if let Some(peer) = to.iter().find(|peer| number_of(*peer) >= self.send_number_limit) {
-            return Err(SendError::NumberLimit(peer));
-        }
         let only = to.iter().next().filter(|peer| to.len() == 1 && *peer != core.view.rank());
         let guards = only.map_or(0, guard);
         let frame = match self.control_frame_to_spare() {
@@ -237,18 +260,47 @@ impl Stack {
         Ok(())
     }
 
+    /// Whether a send of `frames` frames to the members in `to` can be taken.
+    #[inline]
+    pub(super) fn check_send(&mut self, to: &RankSet, frames: u64) -> Result<(), SendError> {
+        let core = &self.engine.core;
+        if let Some(reason) = self.exited {
+            return Err(SendError::Exited(reason));
+        }
+        if core.layouts[Traffic::Send as usize].frame_number().is_none() {
+            return Err(SendError::NoLayer);
+        }
+        if let Some(rank) = to.iter().find(|rank| rank.index() >= core.view.size()) {
+            return Err(SendError::NotAMember(rank));
+        }
+        if let Some(slowest) = to.iter().find(|rank| !self.open_to(*rank)) {
+            self.refused_by.insert(slowest);
+            return Err(SendError::Full { slowest });
+        }
+        let number_of = |peer: Rank| core.send_number.map_or(0, |field| core.sending(field, peer));
+        if let Some(peer) = to.iter().find(|peer| number_of(*peer) + frames > self.send_number_limit) {
+            return Err(SendError::NumberLimit(peer));
+        }
+        Ok(())
+    }
+
+    /// Whether sends to `peer` are not held by its window, nor by a large one that is under way.
+    #[inline]
+    fn open_to(&self, peer: Rank) -> bool {
+        let core = &self.engine.core;
+        let guard = core.slots.word(GuardKind::SendSend.word(&core.slots, peer));
+        guard & self.entry[1] == 0 && !(self.large.is_sending() && self.large.is_sending_to(peer))
+    }
+
     /// Sends are retained until acknowledged, and acknowledgements need frames of the same region: were sends to take the
     /// last ones at two members, neither could ever let the other go on.
-    fn control_frame_to_spare(&self) -> bool {
+    pub(super) fn control_frame_to_spare(&self) -> bool {
         self.engine.core.control.free_frames() > self.control_reserve
     }
 
     /// Whether a send that was refused would be taken now.
     pub(super) fn sendable(&self) -> bool {
-        let core = &self.engine.core;
-        let guard = |rank: Rank| core.slots.word(GuardKind::SendSend.word(&core.slots, rank));
-        let open = |rank: Rank| guard(rank) & self.entry[1] == 0;
-        let room = self.refused_frame || self.refused_by.iter().any(open);
+        let room = self.refused_frame || self.refused_by.iter().any(|peer| self.open_to(peer));
         self.exited.is_none() && room && self.control_frame_to_spare()
     }
 
@@ -271,7 +323,8 @@ impl Stack {
 
     /// The application has seen everything of `origin` below `seen`.
     pub(crate) fn ack(&mut self, origin: Rank, seen: u64) {
-        self.engine.enter(Down::Ack { origin, seen });
+        let seen = self.large.seen(origin, seen);
+        self.engine.enter(Down::Ack { origin, from: 0, seen });
         self.engine.core.work += 1;
     }
 }

@@ -1,6 +1,7 @@
 //! One group's stack at work.
 //!
 //! - `enter`: the application's casts and sends go in;
+//! - `large`: messages larger than a frame go in, and are put together again;
 //! - `arrive`: frames come in, by plan or by layers;
 //! - `emerge`: deliveries and events go to the application;
 //! - `cycle`: what one iteration of the driver loop does;
@@ -12,6 +13,7 @@ mod arrive;
 mod cycle;
 mod emerge;
 mod enter;
+mod large;
 mod succeed;
 
 pub(crate) use succeed::Legacies;
@@ -20,8 +22,9 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Duration;
 
+use self::large::{LargeMessages, Waiting};
 use crate::accel::cookie::cookie;
-use crate::accel::pack::{Closed, OpenPack, PACK_ROOM_BYTES};
+use crate::accel::pack::{OpenPack, PACK_ROOM_BYTES};
 use crate::accel::plan::{Compiler, NoPlan, Plans};
 use crate::buf::Region;
 use crate::config::{Config, Shadow};
@@ -94,7 +97,8 @@ pub(crate) struct Stack {
     payload_max: usize,
     send_payload_max: usize,
     open: OpenPack,
-    waiting: VecDeque<Closed>,
+    waiting: VecDeque<Waiting>,
+    large: LargeMessages,
     waiting_max: usize,
     /// Frames of the control region that sends leave to acknowledgements, gossip and repair.
     control_reserve: usize,
@@ -300,6 +304,8 @@ impl Stack {
         // What one event can set off: everything parked of one origin, as much resent to one asker, sends repeated to
         // every peer, own casts looped; and something for every layer and member.
         let queue_max = 2 * window as usize + 64 * members + 4 * layers.len() + 256;
+        // Without a layer for them there are none.
+        let fragmented = blueprint.fragmented_bytes_max.unwrap_or(0).min(config.message_bytes_max as u64);
         let core = Core {
             own: view.rank(),
             names: layers.iter().map(|layer| layer.name()).collect(),
@@ -350,6 +356,7 @@ impl Stack {
             control_floor: config.control_frames / 16,
             starved: 0,
             number_limit,
+            fragmented_bytes_max: fragmented,
             layouts: layouts.clone(),
             view: Rc::new(view),
         };
@@ -363,6 +370,7 @@ impl Stack {
             casts: channel.casts,
             open: OpenPack::default(),
             waiting: VecDeque::with_capacity(config.waiting_frames_max),
+            large: LargeMessages::new(fragmented as usize, config.waiting_bytes_max, members),
             waiting_max: config.waiting_frames_max,
             control_reserve: config.control_frames / 4,
             entry,

@@ -3,7 +3,6 @@
 use std::any::Any;
 
 use super::Stack;
-use crate::accel::pack::{Closed, PACK_ROOM_BYTES};
 use crate::buf::{Frame, Region, RegionOptions};
 use crate::group::{Application, Event, Group, Ticket};
 use crate::id::{Incarnation, Rank, RankSet, ViewId};
@@ -127,24 +126,25 @@ impl Stack {
     pub(crate) fn succeed(&mut self, old: &mut Stack) {
         old.close_open();
         self.tickets = old.tickets;
-        let waiting: u64 = old.waiting.iter().map(|closed| u64::from(closed.messages)).sum();
+        let waiting: u64 = old.waiting.iter().map(|waiting| u64::from(waiting.messages())).sum();
         self.first_ticket = Ticket(old.tickets - waiting + 1);
-        for closed in std::mem::take(&mut old.waiting) {
-            // The frame is of the old view's region; what it holds moves to the new one.
-            let Closed { frame, messages, packed } = closed;
-            let taken = self.casts.take(self.cast_header_room + PACK_ROOM_BYTES);
-            let Some(mut copy) = taken.ok().filter(|copy| copy.room() >= frame.len()) else {
+        for waiting in std::mem::take(&mut old.waiting) {
+            let messages = waiting.messages();
+            if !self.inherit(waiting) {
                 self.engine.core.emit_application(Up::Problem(Problem {
                     layer: "stack",
                     origin: None,
                     what: format!("{messages} casts that waited for this view do not fit it and are lost")
                         .into(),
                 }));
-                continue;
-            };
-            copy.extend(frame.bytes()).expect("the room was looked at");
-            self.copies += 1;
-            self.waiting.push_back(Closed { frame: copy, messages, packed });
+            }
+        }
+        if old.large.is_sending() {
+            self.engine.core.emit_application(Up::Problem(Problem {
+                layer: "stack",
+                origin: None,
+                what: "large sends that were under way when the view ended are lost".into(),
+            }));
         }
         (self.refused, self.refused_frame, self.refused_by) =
             (old.refused, old.refused_frame || !old.refused_by.is_empty(), RankSet::EMPTY);

@@ -116,6 +116,8 @@ fn config(setup: &Setup) -> Config {
         shadow: if setup.shadow { Shadow::Record } else { Shadow::Off },
         frame_bytes_max: setup.frame_bytes,
         window_frames: u64::from(setup.window),
+        message_bytes_max: setup.workload.large_bytes,
+        waiting_bytes_max: 2 * setup.workload.large_bytes,
         waiting_frames_max: (WAITING_FRAMES / scarce).max(1),
         control_frames: (CONTROL_FRAMES / scarce).max(16),
         early_frames_max: (default.early_frames_max / scarce).max(1),

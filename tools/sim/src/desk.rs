@@ -80,13 +80,18 @@ impl Desk<'_> {
             self.try_oversize(name.traffic, group);
         }
         if name.traffic == Traffic::Cast && self.happens(name, self.workload.abandon, "abandon") {
-            let length = self.workload.length(self.seed, name, group.message_bytes_max());
+            let length = self.length(name, group);
             self.work.abandoned += u64::from(group.reserve(length).is_ok());
         }
         let at = self.papers.stream(name);
         if !self.papers.waiting[at].is_empty() || !self.try_to_issue(item, group) {
             self.papers.waiting[at].push_back(item);
         }
+    }
+
+    fn length(&self, name: Name, group: &Group<'_>) -> usize {
+        let (limit, large_limit) = (frame_limit(name.traffic, group), limit(name.traffic, group));
+        self.workload.length(self.seed, name, limit, large_limit)
     }
 
     fn happens(&self, name: Name, chance: u32, what: &str) -> bool {
@@ -110,8 +115,9 @@ impl Desk<'_> {
     /// Issues `item`, or gives it up; returns false if it was refused for the time being.
     fn try_to_issue(&mut self, item: Item, group: &mut Group<'_>) -> bool {
         let (name, limit) = (item.name, limit(item.name.traffic, group));
-        let length = self.workload.length(self.seed, name, limit);
-        let reserve = self.happens(name, self.workload.reserve, "reserve");
+        let length = self.length(name, group);
+        let large = length > frame_limit(name.traffic, group);
+        let reserve = !large && self.happens(name, self.workload.reserve, "reserve");
         let mut payload = std::mem::take(&mut self.papers.buffer);
         payload.resize(length, 0);
         name.fill(self.seed, &mut payload);
@@ -124,6 +130,7 @@ impl Desk<'_> {
             })),
             Traffic::Cast => refusal_of_cast(group.cast(&payload).map(drop)),
         };
+        self.work.large += u64::from(large && refusal.is_none());
         match (&refusal, name.traffic) {
             (None, Traffic::Cast) => {
                 self.ledger.cast_issued(self.now, name, &payload);
@@ -257,6 +264,12 @@ fn limit(traffic: Traffic, group: &Group<'_>) -> usize {
     }
 }
 
+/// The longest that fits a frame. Of sends a stack that fragments does not say it: a little less or more makes no matter.
+fn frame_limit(traffic: Traffic, group: &Group<'_>) -> usize {
+    let fragments = group.reserve_bytes_max() < group.message_bytes_max();
+    if fragments || traffic == Traffic::Cast { group.reserve_bytes_max() } else { group.send_bytes_max() }
+}
+
 /// Why a message was not taken.
 #[derive(Debug)]
 enum Refusal {
@@ -272,7 +285,9 @@ fn refusal_of_cast(result: Result<(), CastError>) -> Option<Refusal> {
         Err(CastError::TooLong { .. }) => Refusal::TooLong,
         Err(CastError::Full { .. } | CastError::NoFrame(_)) => Refusal::ForNow,
         Err(CastError::NumberLimit) => Refusal::UsedUp,
-        Err(error @ CastError::Exited(_)) => Refusal::ForEver(error.to_string()),
+        Err(error @ (CastError::BeyondFrame { .. } | CastError::Exited(_))) => {
+            Refusal::ForEver(error.to_string())
+        }
     })
 }
 

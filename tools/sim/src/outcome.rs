@@ -52,6 +52,8 @@ counters! {
         replies,
         /// Sends from inside an upcall.
         echoes,
+        /// Casts and sends larger than a frame.
+        large,
         /// Casts written in place.
         reserved,
         /// Reservations dropped without commit.

@@ -172,6 +172,11 @@ impl Scenario {
         setup.accelerated = overrides.accelerated.unwrap_or(setup.accelerated);
         setup.packing = overrides.packing.unwrap_or(setup.packing);
         setup.shadow = overrides.shadow.unwrap_or(setup.shadow);
+        if setup.stack.contains("FRAG") {
+            let mut random = Random::new(seed, "large messages");
+            setup.workload.large = random.scaled(u64::from(PERCENT), 20 * u64::from(PERCENT)) as u32;
+            setup.workload.large_bytes = random.scaled(2, 24) as usize * setup.frame_bytes;
+        }
         setup
     }
 }
@@ -255,6 +260,8 @@ fn draw_workload(random: &mut Random, members: usize) -> Workload {
         gap_ns: random.scaled(2 * MICROSECOND, 300 * MICROSECOND),
         burst: *random.pick(&[1, 1, 4, 16, 64]),
         lengths: *random.pick(&[Fixed(64), Tiny, Small, Mixed, Mixed, Any, Largest]),
+        large: 0,
+        large_bytes: 1,
         reply: often(random, 3, 20 * PERCENT),
         echo: often(random, 3, 50 * PERCENT),
         reserve: 50 * PERCENT,
@@ -435,7 +442,19 @@ fn swarm(random: &mut Random, members: Option<usize>) -> Setup {
         }
         setup.faults.cuts.clear();
     }
+    if random.below(3) == 0 {
+        add_frag(random, &mut setup);
+    }
     setup
+}
+
+/// Puts FRAG into the stack, anywhere above what it needs.
+fn add_frag(random: &mut Random, setup: &mut Setup) {
+    let mut layers: Vec<&str> = setup.stack.split(':').collect();
+    let beneath = |layer: &&str| layer.starts_with("NAK") || layer.starts_with("UNICAST");
+    let lowest = layers.iter().position(beneath).unwrap_or(0);
+    layers.insert(random.below(lowest as u64 + 1) as usize, "FRAG");
+    setup.stack = layers.join(":");
 }
 
 fn add_stale(random: &mut Random, setup: &mut Setup) {

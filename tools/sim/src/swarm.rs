@@ -254,6 +254,7 @@ fn floors(scenario: &str) -> &'static [(&'static str, u64)] {
             ("slow_reads", 500),
             ("casts", 20_000),
             ("sends", 5_000),
+            ("large", 1_000),
             ("replies", 500),
             ("echoes", 500),
             ("reserved", 5_000),

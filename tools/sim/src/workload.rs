@@ -41,6 +41,10 @@ pub struct Workload {
     pub burst: u32,
     /// How long messages are.
     pub lengths: Lengths,
+    /// A message is larger than a frame, where the stack carries such.
+    pub large: u32,
+    /// How long those are at most, in bytes; the longest message that members are configured for.
+    pub large_bytes: usize,
     /// A planned cast is answered by a cast from inside the upcall, at each member.
     pub reply: u32,
     /// A planned send is answered by a send to its origin from inside the upcall.
@@ -99,8 +103,13 @@ impl Workload {
         plan
     }
 
-    /// How long the message called `name` is, if at most `limit` bytes fit.
-    pub(crate) fn length(&self, seed: u64, name: Name, limit: usize) -> usize {
+    /// How long the message called `name` is, if at most `limit` bytes fit a frame, and `large_limit` are carried.
+    pub(crate) fn length(&self, seed: u64, name: Name, limit: usize, large_limit: usize) -> usize {
+        if limit < large_limit && self.happens(seed, name, 0, self.large, "large") {
+            let mut random = Random::new(name.hash(seed), "large length");
+            let longest = if random.below(4) == 0 { large_limit } else { large_limit.min(3 * limit) };
+            return random.between(limit as u64 + 1, longest as u64) as usize;
+        }
         let mut random = Random::new(name.hash(seed), "length");
         let mut lengths = self.lengths;
         if lengths == Lengths::Mixed {
@@ -166,6 +175,8 @@ mod tests {
             gap_ns: 10_000,
             burst: 8,
             lengths: Lengths::Mixed,
+            large: 0,
+            large_bytes: 1,
             reply: 500_000,
             echo: 500_000,
             reserve: 0,
@@ -196,9 +207,21 @@ mod tests {
     fn lengths_stay_within_the_limit_and_reach_it() {
         let workload = workload();
         let name = |index| Name { origin: 1, traffic: Traffic::Cast, stream: 0, index };
-        let lengths: Vec<usize> = (0..2000).map(|index| workload.length(1, name(index), 1400)).collect();
+        let lengths: Vec<usize> =
+            (0..2000).map(|index| workload.length(1, name(index), 1400, 1400)).collect();
         assert_eq!((lengths.iter().min(), lengths.iter().max()), (Some(&0), Some(&1400)));
-        assert!((0..2000).all(|index| workload.length(1, name(index), 3) <= 3));
+        assert!((0..2000).all(|index| workload.length(1, name(index), 3, 3) <= 3));
+    }
+
+    #[test]
+    fn some_messages_are_larger_than_a_frame_where_that_is_possible() {
+        let workload = Workload { large: 100_000, ..workload() };
+        let name = |index| Name { origin: 1, traffic: Traffic::Cast, stream: 0, index };
+        let lengths = |limit| (0..2000).map(move |index| workload.length(1, name(index), 1400, limit));
+        let large: Vec<usize> = lengths.clone()(20_000).filter(|length| *length > 1400).collect();
+        assert!((100..300).contains(&large.len()), "{} of 2000", large.len());
+        assert!(large.iter().all(|length| *length <= 20_000) && large.iter().any(|length| *length > 10_000));
+        assert!(lengths(1400).all(|length| length <= 1400));
     }
 
     #[test]
