@@ -31,11 +31,11 @@ fn stepped_until(world: &mut World, done: impl FnMut(&mut World) -> bool) {
     assert!(world.until(200_000, done), "it never comes to an end");
 }
 
-fn problems(world: &World, node: usize) -> Vec<&'static str> {
+fn problems(world: &World, node: usize) -> Vec<String> {
     let events = world.nodes[node].log.events.iter();
     events
         .filter_map(|event| match event {
-            Event::Problem(problem) if problem.layer == "FRAG" => Some(problem.what),
+            Event::Problem(problem) if problem.layer == "FRAG" => Some(problem.what.to_string()),
             _ => None,
         })
         .collect()

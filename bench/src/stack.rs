@@ -34,15 +34,15 @@ struct Door<'a, 'g> {
 impl Outlet for Door<'_, '_> {
     #[inline]
     fn cast(&mut self, length: usize, fill: impl FnOnce(&mut [u8])) -> bool {
-        match self.group.reserve(length) {
+        let refused = match self.group.reserve(length) {
             Ok(mut reservation) => {
                 fill(&mut reservation);
                 reservation.commit();
-                true
+                return true;
             }
-            Err(CastError::BeyondFrame { .. }) => self.cast_large(length, fill),
-            Err(_) => false,
-        }
+            Err(refused) => refused,
+        };
+        matches!(refused, CastError::BeyondFrame { .. }) && self.cast_large(length, fill)
     }
 }
 
