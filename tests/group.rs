@@ -47,7 +47,7 @@ fn the_key_of_another_endpoint_is_refused() {
     let [a, mut b] = <[common::Node; 2]>::try_from(world.nodes).ok().unwrap();
     assert!(a.endpoint.has_group(a.key) && b.endpoint.has_group(b.key));
     assert!(!a.endpoint.has_group(b.key) && !b.endpoint.has_group(a.key));
-    let refused = catch_unwind(AssertUnwindSafe(|| drop(b.endpoint.group(a.key)))).unwrap_err();
+    let refused = catch_unwind(AssertUnwindSafe(|| b.endpoint.group(a.key).writable())).unwrap_err();
     assert!(refused.downcast_ref::<String>().unwrap().contains("another endpoint's"));
     assert!(catch_unwind(AssertUnwindSafe(|| a.endpoint.stats(b.key))).is_err());
 }

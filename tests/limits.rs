@@ -506,10 +506,10 @@ fn what_is_retained_of_others_beyond_the_budget_is_copied() {
             world.nodes[2].stopped = true;
             let mut expected: [Vec<Vec<u8>>; 2] = Default::default();
             for round in 0..60 {
-                for node in 0..2 {
+                for (node, expected) in expected.iter_mut().enumerate() {
                     let message = format!("{node}/{round}").into_bytes();
                     world.cast(node, &message);
-                    expected[node].push(message);
+                    expected.push(message);
                 }
                 world.steps(5);
                 for node in 0..2 {
@@ -536,8 +536,8 @@ fn what_is_retained_of_others_beyond_the_budget_is_copied() {
             assert!(world.until(50_000, |world| world.nodes[2].log.casts.len() == 120));
             world.steps(5_000);
             for node in 0..3 {
-                for origin in 0..2 {
-                    assert_eq!(world.delivered(node, origin as u16), expected[origin], "{node} {origin}");
+                for (origin, expected) in (0..).zip(&expected) {
+                    assert_eq!(world.delivered(node, origin), *expected, "{node} {origin}");
                 }
                 assert_eq!(
                     (world.nodes[node].stats().retained, world.nodes[node].stats().retained_bytes),
