@@ -48,7 +48,7 @@ use crate::time::Time;
 use crate::transport::{Caps, Channel, Received};
 use crate::view::{LocalView, Neighbours};
 use crate::wire::bits::low_bits;
-use crate::wire::control::GOSSIP_HEADER_BYTES;
+use crate::wire::control::{GOSSIP_HEADER_BYTES, GOSSIP_LIFE_BYTES};
 use crate::wire::full::{Identification, PREFIX_BYTES};
 use crate::wire::layout::{Class, Layout, LayoutError};
 use crate::wire::{Traffic, WIRE_VERSION};
@@ -252,7 +252,7 @@ impl Stack {
         let full = |traffic: Traffic| PREFIX_BYTES + layouts[traffic as usize].full_bytes();
         let frame_bytes = channel.casts.frame_bytes().min(channel.control.frame_bytes());
         let headers = full(Traffic::Cast).max(full(Traffic::Send)).max(full(Traffic::Raw)) + PACK_ROOM_BYTES;
-        let row = GOSSIP_HEADER_BYTES + 8 * blueprint.gossips.len();
+        let row = GOSSIP_HEADER_BYTES + 8 * blueprint.gossips.len() + GOSSIP_LIFE_BYTES;
         if frame_bytes < headers + row.max(64) {
             return Err(InstallError::FrameTooSmall { frame_bytes, header_bytes: headers });
         }
