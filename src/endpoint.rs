@@ -99,6 +99,9 @@ pub enum Request {
     },
 }
 
+/// Frames that may be held for a view that is being installed; further ones are dropped and repaired.
+const AHEAD_FRAMES_MAX: usize = 64;
+
 /// A channel of a past view: what was still to be sent in it goes out, and who is still in it is heard.
 struct Retired {
     channel: ChannelId,
@@ -118,12 +121,16 @@ pub struct Endpoint {
     cookies: CookieTable,
     dropped: Dropped,
     now: Time,
+    /// A view was installed and the application has not been told.
+    untold: bool,
     /// Stacks whose channel could not take a frame in this iteration.
     full: Vec<bool>,
     /// The stack whose turn it is to transmit.
     turn: usize,
     retired: Vec<Retired>,
     requests: VecDeque<Request>,
+    /// Frames with cookies that may be those of the next view.
+    ahead: Vec<Received>,
     letters: Assembler,
     letters_written: u32,
     #[cfg(feature = "laboratory")]
@@ -159,10 +166,12 @@ impl Endpoint {
             cookies: CookieTable::new(),
             dropped: Dropped::default(),
             now: Time::ZERO,
+            untold: false,
             full: Vec::new(),
             turn: 0,
             retired: Vec::new(),
             requests: VecDeque::new(),
+            ahead: Vec::new(),
             letters: Assembler::default(),
             letters_written: 0,
             #[cfg(feature = "laboratory")]
@@ -245,6 +254,7 @@ impl Endpoint {
         core.gossip.introduce(core.view.rank(), self.life, core.view.others().collect(), now);
         let index = self.stacks.len() as u32;
         self.stacks.push(stack);
+        self.untold = true;
         self.full.push(false);
         self.learn_cookies();
         self.ask_identification(None);
@@ -328,8 +338,11 @@ impl Endpoint {
         self.full[index] = false;
         self.learn_cookies();
         self.ask_identification(None);
-        // The view is told before anything is delivered in it.
+        self.tell_views(app);
         self.stacks[index].poll(now, app);
+        for received in std::mem::take(&mut self.ahead) {
+            self.receive(received, now, app);
+        }
         self.collect(index);
     }
 
@@ -435,6 +448,9 @@ impl Endpoint {
     #[inline]
     pub fn receive(&mut self, received: Received, now: Time, app: &mut dyn Application) {
         self.now = now;
+        if self.untold {
+            self.tell_views(app);
+        }
         let Some(first) = crate::wire::word(received.bytes(), 0) else {
             self.dropped.short += 1;
             return;
@@ -453,7 +469,7 @@ impl Endpoint {
                 stack.engine.core.now = now;
                 stack.fast_frame(origin, traffic, received, app);
             }
-            Err(NoMeaning::Unknown) => self.dropped.unknown_cookie += 1,
+            Err(NoMeaning::Unknown) => self.unknown_cookie(received),
             Err(NoMeaning::Collided) => {
                 self.dropped.collided_cookie += 1;
                 self.ask_identification(Some(first & COOKIE_MASK));
@@ -469,6 +485,25 @@ impl Endpoint {
                 self.stacks[*stack as usize].ask_identification(*origin, *traffic, self.now);
             }
         }
+    }
+
+    /// A frame of a view that is not known here. If one is about to be installed, it may be of that: others may have gone
+    /// on already.
+    #[cold]
+    fn unknown_cookie(&mut self, received: Received) {
+        let about_to_follow = |stack: &Stack| stack.is_live() && stack.core().view_expected;
+        if self.ahead.len() < AHEAD_FRAMES_MAX && self.stacks.iter().any(about_to_follow) {
+            self.ahead.push(received);
+        } else {
+            self.dropped.unknown_cookie += 1;
+        }
+    }
+
+    /// The view is told before anything is delivered in it.
+    #[cold]
+    fn tell_views(&mut self, app: &mut dyn Application) {
+        self.untold = false;
+        self.stacks.iter_mut().for_each(|stack| stack.drain(app));
     }
 
     #[cold]
@@ -578,6 +613,9 @@ impl Endpoint {
     #[inline]
     pub fn poll(&mut self, now: Time, app: &mut dyn Application) {
         self.now = now;
+        if self.untold {
+            self.tell_views(app);
+        }
         for index in 0..self.stacks.len() {
             self.full[index] = false;
             let stack = &mut self.stacks[index];

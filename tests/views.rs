@@ -121,3 +121,83 @@ fn a_transitional_view_says_who_goes_on_together_before_the_view_does() {
         assert_eq!((&together[..], &members[..]), (&[0, 2][..], &[1, 3][..]));
     }
 }
+
+#[test]
+fn with_block_the_view_ends_when_the_application_has_said_so_and_holds_what_it_cast_until_then() {
+    let spec = STACK.replace("MBRSHIP", "MBRSHIP(block=yes)");
+    let mut town = Town::of(3, &spec, &Config::default());
+    town.run(Duration::from_millis(30));
+    town.processes[2].stopped = true;
+    let blocked = |town: &mut Town, at: usize| town.processes[at].diary.seen.contains(&Seen::Block);
+    assert!(town.until(SECOND, |town| blocked(town, 0) && blocked(town, 1)));
+    town.run(Duration::from_millis(20));
+    assert!(!town.together(&[0, 1]), "nobody has said that it stopped casting");
+    for at in [0, 1] {
+        for n in 0..300u32 {
+            let process = &mut town.processes[at];
+            while process.endpoint.group(process.key).cast(&n.to_le_bytes()).is_err() {
+                town.step();
+                break;
+            }
+        }
+        let process = &mut town.processes[at];
+        process.endpoint.group(process.key).cast(b"last").unwrap();
+        process.endpoint.group(process.key).block_ok();
+        process.endpoint.group(process.key).cast(b"first").unwrap();
+    }
+    town.meet(&[0, 1], SECOND);
+    town.run(Duration::from_millis(10));
+    for at in [0, 1] {
+        let views = town.processes[at].casts_by_view();
+        for origin in [1, 2] {
+            let of = |view: usize| -> Vec<Vec<u8>> {
+                views[view].1.iter().filter(|(o, _)| *o == origin).map(|(_, m)| m.clone()).collect()
+            };
+            assert_eq!(of(0).last().map(Vec::as_slice), Some(&b"last"[..]));
+            assert_eq!(of(1), [b"first".to_vec()]);
+        }
+    }
+}
+
+#[test]
+fn members_die_one_after_the_other_while_frames_are_lost_and_everybody_casts() {
+    for seed in 0..12u64 {
+        let mut town = Town::of(5, wadjet::layers::LIVE_STACK, &Config::default());
+        let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+        let mut draw = move || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            state >> 33
+        };
+        let mut lossy = draw;
+        town.lose = Box::new(move |_, _| lossy() % 10 == 0);
+        for n in 0..4000u32 {
+            for at in 0..5 {
+                let process = &mut town.processes[at];
+                if !process.stopped && draw() % 4 == 0 {
+                    // Refused when the queue is full: that is flow control.
+                    let _ = process.endpoint.group(process.key).cast(&n.to_le_bytes());
+                }
+            }
+            if n == 500 || n == 700 || n == 2500 {
+                let victim = draw() as usize % 5;
+                town.processes[victim].stopped = true;
+            }
+            town.step();
+        }
+        let living: Vec<usize> = (0..5).filter(|at| !town.processes[*at].stopped).collect();
+        town.meet(&living, SECOND);
+        town.run(Duration::from_millis(100));
+        let views: Vec<_> = living.iter().map(|at| town.processes[*at].casts_by_view()).collect();
+        for (one, other) in views.iter().zip(&views[1..]) {
+            for ((id, casts), (other_id, other_casts)) in one.iter().zip(other) {
+                assert_eq!(id, other_id, "seed {seed}");
+                for origin in 1..=5 {
+                    let of = |casts: &[(u64, Vec<u8>)]| -> Vec<Vec<u8>> {
+                        casts.iter().filter(|(o, _)| *o == origin).map(|(_, m)| m.clone()).collect()
+                    };
+                    assert_eq!(of(casts), of(other_casts), "seed {seed}, {id}, member {origin}");
+                }
+            }
+        }
+    }
+}

@@ -52,7 +52,7 @@ pub(super) fn entry() -> LayerEntry {
             ("most_ms", "the longest silence that is not, in milliseconds (default 30)"),
             (
                 "first_ms",
-                "how long a member may take to be heard first in a view, in milliseconds (default 250)",
+                "how long a member may take to be heard first in a view, in milliseconds (default 100)",
             ),
             ("pause_ms", "not having run for so long is a pause, in milliseconds (default 20)"),
         ],
@@ -119,7 +119,7 @@ impl Suspect {
             beat: Duration::from_micros(parameters.number("beat_us", 1000, 50..=10_000_000)?),
             least,
             most: most.max(least),
-            first: millis("first_ms", 250)?,
+            first: millis("first_ms", 100)?,
             pause: millis("pause_ms", 20)?,
             handles: None,
             watched: Vec::new(),

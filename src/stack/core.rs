@@ -112,6 +112,12 @@ pub(crate) struct Core {
     pub(crate) outside: Vec<(Outside, Vec<u8>)>,
     /// Members to be excluded from the channel.
     pub(crate) excluded: Vec<Rank>,
+    /// Members that have failed: nothing waits for them.
+    pub(crate) failed: RankSet,
+    /// Another view is about to follow.
+    pub(crate) view_expected: bool,
+    /// Casts wait above the stack.
+    pub(crate) casts_waiting: bool,
     /// Frames that came ahead of their turn are to go to the layers.
     pub(crate) expand_early: bool,
     /// Whether somebody wants to know whose process is gone.

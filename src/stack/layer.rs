@@ -282,11 +282,12 @@ impl Context<'_> {
         self.core.slots.raise_pair(matrix, reporter, subject, value);
     }
 
-    /// The least that members other than `subject` itself say of it; `None` in a view of one.
+    /// The least that members other than `subject` itself say of it, those that have failed apart; `None` if there are no
+    /// others.
     pub fn least_of_others(&self, matrix: MatrixSlot, subject: Rank) -> Option<u64> {
         (0..self.view().size())
             .map(Rank::at)
-            .filter(|reporter| *reporter != subject)
+            .filter(|reporter| *reporter != subject && !self.core.failed.contains(*reporter))
             .map(|reporter| self.pair(matrix, reporter, subject))
             .min()
     }
@@ -508,8 +509,11 @@ impl Context<'_> {
         &self.core.neighbours
     }
 
-    /// The channel waits for `rank` no more, and what is kept of its casts is brought to safety.
+    /// `rank` has failed as far as this view is concerned: nothing waits for it, neither windows nor the channel, and what
+    /// is kept of its casts is brought to safety.
     pub fn exclude(&mut self, rank: Rank) {
+        self.core.failed.insert(rank);
+        self.core.work += 1;
         self.core.excluded.push(rank);
     }
 
@@ -527,6 +531,16 @@ impl Context<'_> {
     /// Whether own casts, or casts waiting for their order, are still on their way to the application.
     pub fn deliveries_pending(&self) -> bool {
         !self.core.loopback.is_empty() || !self.core.order.is_empty()
+    }
+
+    /// Another view is about to follow: frames that may be of it are held for it.
+    pub fn expect_view(&mut self) {
+        self.core.view_expected = true;
+    }
+
+    /// Whether casts wait above the stack, as of the beginning of this iteration's post-processing.
+    pub fn casts_waiting(&self) -> bool {
+        self.core.casts_waiting
     }
 
     /// The number that this member's next send to `peer` gets. Zero without a layer that numbers sends.

@@ -7,13 +7,14 @@
 //! frame it came in. So that has a budget; what exceeds it is copied, in post-processing, to memory of the endpoint's own.
 //! What was kept longest goes first: in a ring everything behind it waits for it.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 
 use super::core::Core;
 use super::event::{List, Message};
 use crate::buf::{Region, RegionOptions};
 use crate::id::Hasher64;
 use crate::wire::Traffic;
+use crate::wire::full::NO_CONTROL;
 use crate::wire::layout::Header;
 
 /// A retained message.
@@ -176,8 +177,11 @@ impl Retention {
     /// Takes in numbers and payloads.
     pub(crate) fn digest(&self, hasher: &mut Hasher64) {
         hasher.word(self.low);
+        let own = self.slow.iter().filter(|(_, _, control)| *control != NO_CONTROL);
+        let own: HashSet<u64> = own.map(|(number, ..)| *number).collect();
         for (at, list) in self.lists.iter().enumerate() {
-            if at < self.copied {
+            // What was copied, and layers' own messages, are there once for the stack and once for its shadow.
+            if at < self.copied || own.contains(&(self.low + at as u64)) {
                 hasher.bytes(list.payload());
                 continue;
             }

@@ -80,17 +80,26 @@ impl Mbrship {
         self.promise = Some(Promise { proposal, by, settled: false, reported: false, cut: None });
         if !self.blocked {
             self.blocked = true;
-            let super::Handles { casts_wait, sends_wait, .. } = self.handles();
-            context.close(casts_wait, context.rank());
-            for peer in (0..context.view().size()).map(Rank::at) {
-                context.close(sends_wait, peer);
-                self.sent[peer.index()] = context.next_send_number(peer);
-            }
+            context.expect_view();
             self.block_ok = !self.options.block;
+            if self.block_ok {
+                self.stop(context);
+            }
             context.up(Up::Flush);
         }
         context.expand_early();
         self.watch(context);
+    }
+
+    /// What the application casts and sends from now on waits for the next view.
+    fn stop(&mut self, context: &mut Context<'_>) {
+        self.stopped = true;
+        let super::Handles { casts_wait, sends_wait, .. } = self.handles();
+        context.close(casts_wait, context.rank());
+        for peer in (0..context.view().size()).map(Rank::at) {
+            context.close(sends_wait, peer);
+            self.sent[peer.index()] = context.next_send_number(peer);
+        }
     }
 
     fn watch(&self, context: &mut Context<'_>) {
@@ -130,7 +139,7 @@ impl Mbrship {
         let own = context.rank();
         let super::Handles { acked, .. } = self.handles();
         let acknowledged = |peer: Rank| context.pair(acked, peer, own) >= self.sent[peer.index()];
-        promise.settled && self.block_ok && self.live_others(context).iter().all(acknowledged)
+        promise.settled && self.stopped && self.live_others(context).iter().all(acknowledged)
     }
 
     /// Whether this member has delivered what the cut says.
@@ -146,6 +155,10 @@ impl Mbrship {
 
     /// Does what can be done now.
     pub(super) fn progress(&mut self, context: &mut Context<'_>) {
+        // With block, what was cast before the application's word belongs to this view, also if it still waits.
+        if self.block_ok && !self.stopped && !context.casts_waiting() {
+            self.stop(context);
+        }
         self.report(context);
         self.decide_cut(context);
         self.confirm(context);

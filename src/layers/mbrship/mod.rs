@@ -121,6 +121,8 @@ struct Mbrship {
     proposal: Option<Proposal>,
     blocked: bool,
     block_ok: bool,
+    /// Nothing more of this view is issued.
+    stopped: bool,
     /// By peer: number of sends when casting stopped.
     sent: Vec<u64>,
     /// The next view is decided, or this member is out.
@@ -273,6 +275,7 @@ impl Mbrship {
             proposal: None,
             blocked: false,
             block_ok: false,
+            stopped: false,
             sent: Vec::new(),
             over: false,
             unsaid: Vec::new(),

@@ -47,6 +47,7 @@ impl Stack {
         if self.large.is_pending() {
             self.enter_sends();
         }
+        self.engine.core.casts_waiting = !self.waiting.is_empty() || self.open.is_open();
         self.post_if_due(app);
         if !self.engine.core.emerged.is_empty() || !self.engine.core.order.is_empty() {
             self.drain(app);

@@ -13,7 +13,7 @@ use crate::stack::layer::Kind;
 
 impl Stack {
     /// Hands everything that emerged at the top to the application, and what was released since.
-    pub(super) fn drain(&mut self, app: &mut dyn Application) {
+    pub(crate) fn drain(&mut self, app: &mut dyn Application) {
         loop {
             while let Some(emerged) = self.engine.core.emerged.pop_front() {
                 // Nothing is delivered after an exit but the exit itself.

@@ -306,6 +306,9 @@ impl Stack {
 
     /// The application has stopped casting, as it was asked to.
     pub(crate) fn block_ok(&mut self) {
+        // What was cast so far belongs to this view.
+        self.close_open();
+        self.engine.core.casts_waiting = !self.waiting.is_empty();
         self.engine.enter(Down::FlushOk);
         self.engine.core.work += 1;
     }
