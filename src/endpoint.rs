@@ -13,8 +13,9 @@ use crate::config::{Config, ConfigError};
 use crate::group::{Application, Group};
 use crate::id::{GroupId, Hasher64, Incarnation, Life, Rank, RankSet};
 use crate::stack::event::{Letter, List, Message};
+use crate::stack::layer::Kind;
 use crate::stack::registry::Registry;
-use crate::stack::run::{InstallError, Stack};
+use crate::stack::run::{Arrived, InstallError, Stack};
 use crate::stats::Stats;
 use crate::time::Time;
 use crate::transport::{Caps, Channel, ChannelId, ChannelOptions, Outside, Received, Transmit};
@@ -451,7 +452,8 @@ impl Endpoint {
         if self.untold {
             self.tell_views(app);
         }
-        let Some(first) = crate::wire::word(received.bytes(), 0) else {
+        let bytes = received.bytes();
+        let Some(first) = crate::wire::word(bytes, 0) else {
             self.dropped.short += 1;
             return;
         };
@@ -460,14 +462,15 @@ impl Endpoint {
             return;
         }
         match self.cookies.get(first & COOKIE_MASK) {
-            Ok(Meaning { stack, origin, traffic }) => {
+            Ok(&Meaning { stack, origin, traffic }) => {
                 let stack = &mut self.stacks[stack as usize];
                 if stack.exited().is_some() {
                     self.dropped.exited += 1;
                     return;
                 }
                 stack.engine.core.now = now;
-                stack.fast_frame(origin, traffic, received, app);
+                let kind = if traffic == Traffic::Cast { Kind::CastDeliver } else { Kind::SendDeliver };
+                stack.fast_frame(Arrived { kind, origin, first, received: &received, bytes }, app);
             }
             Err(NoMeaning::Unknown) => self.unknown_cookie(received),
             Err(NoMeaning::Collided) => {
@@ -708,9 +711,8 @@ impl Endpoint {
     /// If the key is another endpoint's.
     #[cfg(feature = "laboratory")]
     pub fn scramble_slot(&mut self, key: GroupKey, seed: u64) {
-        let slots = &mut self.stack_mut(key).engine.core.slots;
-        let at = (seed % slots.words() as u64) as u32;
-        *slots.word_mut(at) ^= seed.rotate_left(17) | 1;
+        let at = (seed % u64::from(self.slot_words(key))) as u32;
+        self.scramble_word(key, at, seed.rotate_left(17) | 1);
     }
 
     /// From here on the cookies of groups that are installed keep only their lowest `bits`, so that many are equal. The
@@ -744,7 +746,9 @@ impl Endpoint {
     /// If the key is another endpoint's, or there is no such word.
     #[cfg(feature = "laboratory")]
     pub fn scramble_word(&mut self, key: GroupKey, at: u32, mask: u64) {
-        *self.stack_mut(key).engine.core.slots.word_mut(at) ^= mask;
+        let core = &mut self.stack_mut(key).engine.core;
+        *core.slots.word_mut(at) ^= mask;
+        core.ceiling = 0;
     }
 
     /// This member's rank in a group.

@@ -36,12 +36,21 @@ pub struct Meaning {
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Entry {
-    Free,
-    Known(u64, Meaning),
-    /// Two meanings: frames with it cannot be told apart and are dropped.
-    Collided(u64),
+struct Entry {
+    /// [`FREE`] if the entry is.
+    cookie: u64,
+    /// Whether there are two meanings: then frames with it cannot be told apart and are dropped.
+    collided: bool,
+    meaning: Meaning,
 }
+
+/// No cookie: it has a bit outside of the mask.
+const FREE: u64 = u64::MAX;
+const FREE_ENTRY: Entry = Entry {
+    cookie: FREE,
+    collided: true,
+    meaning: Meaning { stack: 0, origin: Rank(0), traffic: Traffic::Cast },
+};
 
 /// Looks cookies up: open addressing, at most half full.
 #[derive(Clone, Debug)]
@@ -64,7 +73,7 @@ pub enum NoMeaning {
 impl CookieTable {
     /// An empty table.
     pub fn new() -> CookieTable {
-        CookieTable { entries: vec![Entry::Free; 16], used: 0, collisions: Vec::new() }
+        CookieTable { entries: vec![FREE_ENTRY; 16], used: 0, collisions: Vec::new() }
     }
 
     /// What a cookie stands for.
@@ -72,68 +81,59 @@ impl CookieTable {
     /// # Errors
     /// If nothing, or more than one thing.
     #[inline]
-    pub fn get(&self, cookie: u64) -> Result<Meaning, NoMeaning> {
+    pub fn get(&self, cookie: u64) -> Result<&Meaning, NoMeaning> {
+        let entry = &self.entries[self.find(cookie)];
+        match entry.collided {
+            false => Ok(&entry.meaning),
+            true if entry.cookie == FREE => Err(NoMeaning::Unknown),
+            true => Err(NoMeaning::Collided),
+        }
+    }
+
+    /// Where a cookie is, or the free place where it would be.
+    #[inline]
+    fn find(&self, cookie: u64) -> usize {
         let mask = self.entries.len() - 1;
         let mut at = cookie as usize & mask;
-        loop {
-            match self.entries[at & mask] {
-                Entry::Known(known, meaning) if known == cookie => return Ok(meaning),
-                Entry::Collided(known) if known == cookie => return Err(NoMeaning::Collided),
-                Entry::Free => return Err(NoMeaning::Unknown),
-                _ => at += 1,
-            }
+        while self.entries[at].cookie != cookie && self.entries[at].cookie != FREE {
+            at = (at + 1) & mask;
         }
+        at
     }
 
     /// Gives a cookie a meaning. Returns whether it had another one before: from then on it has none.
     pub fn insert(&mut self, cookie: u64, meaning: Meaning) -> bool {
         if (self.used + 1) * 2 > self.entries.len() {
-            let grown = vec![Entry::Free; self.entries.len() * 2];
+            let grown = vec![FREE_ENTRY; self.entries.len() * 2];
             let old = std::mem::replace(&mut self.entries, grown);
-            self.used = 0;
-            for entry in old {
-                match entry {
-                    Entry::Free => {}
-                    Entry::Known(cookie, _) | Entry::Collided(cookie) => self.place(cookie, entry),
-                }
+            for entry in old.into_iter().filter(|entry| entry.cookie != FREE) {
+                let at = self.find(entry.cookie);
+                self.entries[at] = entry;
             }
         }
-        match self.get(cookie) {
-            Err(NoMeaning::Unknown) => {
-                self.place(cookie, Entry::Known(cookie, meaning));
-                false
-            }
-            Ok(known) if known == meaning => false,
-            known => {
-                self.collisions.extend(known.ok().map(|known| (cookie, known)));
-                if !self.collisions.contains(&(cookie, meaning)) {
-                    self.collisions.push((cookie, meaning));
-                }
-                let mask = self.entries.len() - 1;
-                let mut at = cookie as usize & mask;
-                while !matches!(self.entries[at & mask], Entry::Known(known, _) | Entry::Collided(known) if known == cookie)
-                {
-                    at += 1;
-                }
-                self.entries[at & mask] = Entry::Collided(cookie);
-                true
-            }
+        let at = self.find(cookie);
+        let entry = &mut self.entries[at];
+        if entry.cookie == FREE {
+            *entry = Entry { cookie, collided: false, meaning };
+            self.used += 1;
+            return false;
         }
+        if !entry.collided && entry.meaning == meaning {
+            return false;
+        }
+        if !entry.collided {
+            self.collisions.push((cookie, entry.meaning));
+        }
+        entry.collided = true;
+        if !self.collisions.contains(&(cookie, meaning)) {
+            self.collisions.push((cookie, meaning));
+        }
+        true
     }
 
     /// All meanings of cookies that have several.
     pub fn collisions(&self) -> &[(u64, Meaning)] {
         &self.collisions
-    }
-
-    fn place(&mut self, cookie: u64, entry: Entry) {
-        let mask = self.entries.len() - 1;
-        let mut at = cookie as usize & mask;
-        while !matches!(self.entries[at & mask], Entry::Free) {
-            at += 1;
-        }
-        self.entries[at & mask] = entry;
-        self.used += 1;
     }
 }
 
@@ -158,7 +158,7 @@ mod tests {
             assert!(!table.insert(n << 20 | 5, meaning(n as u16)));
         }
         for n in 0..200u64 {
-            assert_eq!(table.get(n << 20 | 5), Ok(meaning(n as u16)));
+            assert_eq!(table.get(n << 20 | 5), Ok(&meaning(n as u16)));
         }
         assert_eq!(table.get(5 | 1 << 50), Err(NoMeaning::Unknown));
     }

@@ -2,18 +2,23 @@
 //!
 //! Everything is checked before anything is written: a miss leaves no trace.
 
-use super::case::Target;
+use super::case::{Effect, Target};
 use super::plan::{DeliverStep, Plan, apply, value_of};
-use crate::buf::{Frame, FrameMut};
+use crate::buf::FrameMut;
 use crate::id::Rank;
 use crate::stack::core::{Core, Looped};
-use crate::stack::event::List;
-use crate::stack::gossip::subject;
+use crate::stack::event::{Count, List};
+use crate::stack::gossip::{lengthen, subject};
 use crate::stack::layer::Kind;
+use crate::stack::slots::fixed;
 use crate::transport::{Destination, Transmit};
-use crate::wire::PACK_FLAG;
 use crate::wire::full::NO_CONTROL;
-use crate::wire::layout::WORDS_MAX;
+use crate::wire::layout::{TEMPLATE_WORDS_MAX, WORDS_MAX};
+use crate::wire::pack;
+use crate::wire::{COOKIE_MASK, PACK_FLAG, Traffic};
+
+/// Words of a member's section that every stack has.
+const FIXED: usize = fixed::MEMBER_FREE as usize;
 
 /// Why a plan did not run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,10 +40,10 @@ pub(crate) enum Miss {
 pub(crate) enum Outcome {
     /// It is accepted; without a deliver step it is to be delivered now.
     Hit {
-        /// The messages.
-        list: List,
         /// The frame's number.
         number: u64,
+        /// Its messages.
+        count: Count,
     },
     /// It is right but for being this many frames ahead.
     Early(u64),
@@ -46,149 +51,212 @@ pub(crate) enum Outcome {
     Miss(Miss),
 }
 
-/// Runs a deliver plan's accept step (and all of it, if it has no second one) on the bytes `from..to` of `frame`,
-/// header first.
+/// Which copy of the executor runs a plan: the loops over words of common headers unroll.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Shape {
+    /// A cast with one template word and nothing else.
+    Cast1,
+    /// A cast with one template word and one more.
+    Cast2,
+    /// Any cast.
+    Cast,
+    /// Any send.
+    Send,
+}
+
+impl Shape {
+    pub(crate) fn of(plan: &Plan) -> Shape {
+        match (plan.kind.traffic(), plan.template_words, plan.words) {
+            (Traffic::Cast, 1, 1) => Shape::Cast1,
+            (Traffic::Cast, 1, 2) => Shape::Cast2,
+            (Traffic::Cast, ..) => Shape::Cast,
+            _ => Shape::Send,
+        }
+    }
+}
+
+/// Runs a deliver plan's accept step (and all of it, if it has no second one) on `bytes`, header first, of which `first`
+/// is the first word. The frame is retained by the caller.
 #[inline]
-pub(crate) fn accept(
+pub(crate) fn accept(core: &mut Core, plan: &Plan, origin: Rank, first: u64, bytes: &[u8]) -> Outcome {
+    match plan.shape {
+        Shape::Cast2 => accept_words::<true, 1, 2>(core, plan, origin, first, bytes),
+        shape => accept_other(core, plan, shape, origin, first, bytes),
+    }
+}
+
+/// The other shapes, out of the way of the most common one.
+#[inline(never)]
+fn accept_other(
     core: &mut Core,
     plan: &Plan,
+    shape: Shape,
     origin: Rank,
-    frame: &Frame,
-    from: usize,
-    to: usize,
+    first: u64,
+    bytes: &[u8],
 ) -> Outcome {
-    // Headers of two words (the default stack) have a copy of their own, in which the loops over words unroll.
-    match plan.words {
-        2 => accept_words::<2>(core, plan, origin, frame, from, to),
-        _ => accept_words::<WORDS_MAX>(core, plan, origin, frame, from, to),
+    match shape {
+        Shape::Cast1 => accept_words::<true, 1, 1>(core, plan, origin, first, bytes),
+        Shape::Send => accept_words::<false, TEMPLATE_WORDS_MAX, WORDS_MAX>(core, plan, origin, first, bytes),
+        _ => accept_words::<true, TEMPLATE_WORDS_MAX, WORDS_MAX>(core, plan, origin, first, bytes),
     }
 }
 
 #[inline]
-fn accept_words<const WORDS: usize>(
+fn accept_words<const CAST: bool, const TEMPLATE: usize, const WORDS: usize>(
     core: &mut Core,
     plan: &Plan,
     origin: Rank,
-    frame: &Frame,
-    from: usize,
-    to: usize,
+    first: u64,
+    bytes: &[u8],
 ) -> Outcome {
+    let (guard_at, hits_at, words_at) = match CAST {
+        true => (fixed::CAST_DELIVER_GUARD, fixed::CAST_ACCEPT_HITS, fixed::CAST_DELIVER_WORDS),
+        false => (fixed::SEND_DELIVER_GUARD, fixed::SEND_DELIVER_HITS, fixed::SEND_DELIVER_WORDS),
+    };
+    let (guard_at, hits_at, words_at) = (guard_at as usize, hits_at as usize, words_at as usize);
+    let members = core.slots.members();
     let section = core.slots.section(origin);
-    let guard = section[plan.guard as usize];
-    if guard != 0 {
-        return Outcome::Miss(Miss::Guard(guard));
+    let (lines, rows) = section.split_first_chunk_mut::<FIXED>().expect("a section has all fixed words");
+    if lines[guard_at] != 0 {
+        return Outcome::Miss(Miss::Guard(lines[guard_at]));
     }
-    let bytes = frame.slice(from, to);
-    let Some((header, payload)) = bytes.split_at_checked(plan.header_bytes) else {
+    let Some((header, payload)) = bytes.split_at_checked(header_bytes::<WORDS>(plan)) else {
         return Outcome::Miss(Miss::Short);
     };
     let mut words = [0; WORDS];
-    let (first, rest) = header.as_chunks::<8>().0.split_first().expect("a header begins with a cookie");
-    for (word, chunk) in words.iter_mut().zip(rest) {
+    let (chunks, _) = header.as_chunks::<8>();
+    for (word, chunk) in words.iter_mut().zip(chunks.iter().skip(1)) {
         *word = u64::from_le_bytes(*chunk);
     }
-    let template = &plan.template[..plan.template_words];
+    // Sends have room for fewer template words than casts; steps that a plan does not have compare and add nothing.
+    let template = if CAST { TEMPLATE } else { TEMPLATE.min(fixed::SEND_TEMPLATE_WORDS_MAX) };
+    let steps = &plan.template;
     let mut differs = 0;
-    for step in template {
-        differs |= (words[usize::from(step.word)] ^ section[step.slot as usize]) & step.mask;
+    for at in 0..template {
+        differs |= (words[at] ^ lines[words_at + at]) & steps[at].mask;
     }
     if differs != 0 {
-        return unpredicted(plan, section, &words);
+        return unpredicted(plan, &lines[words_at..], &words);
     }
-    let packed = u64::from_le_bytes(*first) & PACK_FLAG != 0;
-    if !plan.filters.is_empty()
-        && let Some(miss) = filtered(core, plan, origin, packed, &words, payload)
-    {
-        return Outcome::Miss(miss);
-    }
-    let Ok(list) = List::parse(frame.clone(), from + plan.header_bytes, to, packed) else {
-        return Outcome::Miss(Miss::Pack);
-    };
-    // From here on nothing can fail.
-    let section = core.slots.section(origin);
-    for step in template {
-        section[step.slot as usize] += step.add;
-    }
-    section[plan.hits as usize] += 1;
-    let number = plan.number.map_or(0, |spot| spot.read(&words));
-    if !plan.gossips.is_empty() {
-        let short = plan.gossips.iter().map(|gossip| (gossip.matrix, gossip.spot.read(&words) as u16));
-        core.merge_short(plan.kind.traffic(), origin, number, short);
-    }
-    if !plan.effects.is_empty() {
-        let section = core.slots.member(origin);
-        for effect in &plan.effects {
-            let value =
-                value_of(effect.source, number, list.payload().len(), list.len(), core.now.as_nanos());
-            apply(effect.operation, core.slots.word_mut(target(effect.target, section)), value);
+    let packed = first & PACK_FLAG != 0;
+    if !plan.filters.is_empty() {
+        let traffic = plan.kind.traffic() as usize;
+        let (layout, cookie) = (&core.layouts[traffic], first & COOKIE_MASK);
+        for (at, filter) in plan.filters.iter().enumerate() {
+            let field = usize::from(filter.field);
+            if layout.filter(field, cookie, packed, NO_CONTROL, 0, &words, payload)
+                != filter.spot.read(&words)
+            {
+                return Outcome::Miss(Miss::Filter(at as u8));
+            }
         }
     }
-    if plan.retain {
-        core.casts[origin.index()].keep(number, list.clone());
+    let mut count = Count::ONE;
+    if packed {
+        match pack::check(payload) {
+            Ok(messages) => count = Count::pack(messages),
+            Err(_) => return Outcome::Miss(Miss::Pack),
+        }
+    }
+    // From here on nothing can fail.
+    for at in 0..template {
+        lines[words_at + at] += steps[at].add;
+    }
+    lines[hits_at] += 1;
+    let number = plan.number.read_in::<WORDS>(&words);
+    if plan.gossip_count > 0 && (!CAST || number >= lines[fixed::NEWEST_REPORT as usize]) {
+        let about = if CAST { subject(origin, number, members) } else { core.own };
+        for gossip in plan.gossips() {
+            let short = gossip.spot.read_in::<WORDS>(&words) as u16;
+            let word = &mut rows[gossip.matrix.0 as usize - FIXED + about.index()];
+            *word = lengthen(*word, short);
+        }
+    }
+    if !plan.effects.is_empty() {
+        affect(core, plan, &plan.effects, origin, number, payload.len(), count.messages());
     }
     core.work += 1;
-    Outcome::Hit { list, number }
+    Outcome::Hit { number, count }
+}
+
+/// Bytes of a compressed header: known beforehand where a copy of the executor is for one number of words.
+#[inline]
+fn header_bytes<const WORDS: usize>(plan: &Plan) -> usize {
+    if WORDS == WORDS_MAX { plan.header_bytes } else { 8 + 8 * WORDS }
+}
+
+/// Changes the words that are not in the template.
+#[inline(never)]
+fn affect(
+    core: &mut Core,
+    plan: &Plan,
+    effects: &[Effect],
+    member: Rank,
+    number: u64,
+    payload_bytes: usize,
+    messages: u32,
+) {
+    let section = if plan.kind == Kind::CastSend { 0 } else { core.slots.member(member) };
+    for effect in effects {
+        let value = value_of(effect.source, number, payload_bytes, messages as usize, core.now.as_nanos());
+        core.change(*effect, section, value);
+    }
+}
+
+/// Runs a bare self-deliver plan; returns whether its guard is open.
+#[inline]
+pub(crate) fn own_copy(core: &mut Core) -> bool {
+    let own = core.own;
+    let lines = core.slots.lines(own);
+    if lines[fixed::CAST_DELIVER_GUARD as usize] != 0 {
+        return false;
+    }
+    lines[fixed::CAST_ACCEPT_HITS as usize] += 1;
+    core.work += 1;
+    true
 }
 
 /// Runs the self-deliver plan on an own cast that comes back up.
-#[inline]
-pub(crate) fn own_copy(core: &mut Core, plan: &Plan, list: &List, number: u64) -> Outcome {
+pub(crate) fn own_copy_checked(core: &mut Core, plan: &Plan, list: &List, number: u64) -> Outcome {
     let own = core.own;
-    if !plan.bare {
-        let from = list.from() - plan.header_bytes;
-        return accept(core, plan, own, list.frame(), from, list.to());
+    if plan.bare {
+        return match own_copy(core) {
+            true => Outcome::Hit { number, count: list.count() },
+            false => Outcome::Miss(Miss::Guard(core.slots.lines(own)[fixed::CAST_DELIVER_GUARD as usize])),
+        };
     }
-    let section = core.slots.section(own);
-    let guard = section[plan.guard as usize];
-    if guard != 0 {
-        return Outcome::Miss(Miss::Guard(guard));
-    }
-    section[plan.hits as usize] += 1;
-    core.work += 1;
-    Outcome::Hit { list: list.clone(), number }
+    let bytes = list.frame().slice(list.from() - plan.header_bytes, list.to());
+    accept(core, plan, own, first_word(bytes), bytes)
 }
 
-/// Verifies the message fields.
-#[inline]
-fn filtered(
-    core: &Core,
-    plan: &Plan,
-    origin: Rank,
-    packed: bool,
-    words: &[u64],
-    payload: &[u8],
-) -> Option<Miss> {
-    let traffic = plan.kind.traffic() as usize;
-    let (layout, cookie) = (&core.layouts[traffic], core.cookies[origin.index()][traffic]);
-    for (at, filter) in plan.filters.iter().enumerate() {
-        let value = layout.filter(usize::from(filter.field), cookie, packed, NO_CONTROL, 0, words, payload);
-        if value != filter.spot.read(words) {
-            return Some(Miss::Filter(at as u8));
-        }
-    }
-    None
+fn first_word(bytes: &[u8]) -> u64 {
+    crate::wire::word(bytes, 0).expect("a header begins with a cookie")
 }
 
 /// A frame that is not the predicted one: early if every word is a whole number of frames ahead, else a miss.
+///
+/// `slots` begins with the plan's template words.
 #[cold]
-fn unpredicted(plan: &Plan, section: &[u64], words: &[u64]) -> Outcome {
+#[inline(never)]
+fn unpredicted(plan: &Plan, slots: &[u64], words: &[u64]) -> Outcome {
     let template = &plan.template[..plan.template_words];
-    let slot = |at: u32| section[at as usize];
     let first = template
         .iter()
-        .map(|step| (step.word, (words[usize::from(step.word)] ^ slot(step.slot)) & step.mask))
+        .zip(slots)
+        .map(|(step, slot)| (step.word, (words[usize::from(step.word)] ^ slot) & step.mask))
         .find(|(_, differs)| *differs != 0)
         .unwrap_or_default();
     let miss = Outcome::Miss(Miss::Field(first.0, first.1));
-    let Some(number) = plan.number else { return miss };
-    let step = template[usize::from(number.word)];
-    let expected = (slot(step.slot) >> number.shift) & number.mask;
+    let number = plan.number;
+    let at = usize::from(number.word);
+    let expected = (slots[at] >> number.shift) & number.mask;
     let ahead = match number.read(words).checked_sub(expected) {
         Some(ahead) if ahead > 0 => ahead,
         _ => return miss,
     };
-    let all_ahead = template.iter().all(|step| {
-        let word = slot(step.slot).wrapping_add(step.add.wrapping_mul(ahead));
+    let all_ahead = template.iter().zip(slots).all(|(step, slot)| {
+        let word = slot.wrapping_add(step.add.wrapping_mul(ahead));
         (words[usize::from(step.word)] ^ word) & step.mask == 0
     });
     if all_ahead { Outcome::Early(ahead) } else { miss }
@@ -204,7 +272,7 @@ pub(crate) fn released(core: &mut Core, step: &DeliverStep, origin: Rank, number
     *core.slots.word_mut(section + step.hits) += 1;
     for effect in &step.effects {
         let value = value_of(effect.source, number, list.payload().len(), list.len(), core.now.as_nanos());
-        apply(effect.operation, core.slots.word_mut(target(effect.target, section)), value);
+        core.change(*effect, section, value);
     }
     if step.retain {
         core.casts[origin.index()].keep(number, list.clone());
@@ -216,14 +284,34 @@ pub(crate) fn released(core: &mut Core, step: &DeliverStep, origin: Rank, number
 /// frame into the outbox.
 #[inline]
 pub(crate) fn send(core: &mut Core, plan: &Plan, peer: Rank, frame: FrameMut, messages: u32, packed: bool) {
-    match plan.words {
-        2 => send_words::<2>(core, plan, peer, frame, messages, packed),
-        _ => send_words::<WORDS_MAX>(core, plan, peer, frame, messages, packed),
+    match plan.shape {
+        Shape::Cast2 => send_words::<true, 1, 2>(core, plan, peer, frame, messages, packed),
+        shape => send_other(core, plan, shape, peer, frame, messages, packed),
+    }
+}
+
+/// The other shapes.
+#[inline(never)]
+fn send_other(
+    core: &mut Core,
+    plan: &Plan,
+    shape: Shape,
+    peer: Rank,
+    frame: FrameMut,
+    messages: u32,
+    packed: bool,
+) {
+    match shape {
+        Shape::Cast1 => send_words::<true, 1, 1>(core, plan, peer, frame, messages, packed),
+        Shape::Send => {
+            send_words::<false, TEMPLATE_WORDS_MAX, WORDS_MAX>(core, plan, peer, frame, messages, packed);
+        }
+        _ => send_words::<true, TEMPLATE_WORDS_MAX, WORDS_MAX>(core, plan, peer, frame, messages, packed),
     }
 }
 
 #[inline]
-fn send_words<const WORDS: usize>(
+fn send_words<const CAST: bool, const TEMPLATE: usize, const WORDS: usize>(
     core: &mut Core,
     plan: &Plan,
     peer: Rank,
@@ -231,72 +319,74 @@ fn send_words<const WORDS: usize>(
     messages: u32,
     packed: bool,
 ) {
-    let own = core.own;
-    let cast = plan.kind == Kind::CastSend;
-    let traffic = plan.kind.traffic() as usize;
-    let cookie = plan.cookie;
-    let members = core.slots.members();
-    let template = &plan.template[..plan.template_words];
+    let (own, members) = (core.own, core.slots.members());
+    let steps = &plan.template;
     let mut words = [0; WORDS];
-    let section = if cast { core.slots.own() } else { core.slots.section(peer) };
-    for step in template {
-        let slot = &mut section[step.slot as usize];
-        words[usize::from(step.word)] = *slot & step.mask;
-        *slot += step.add;
+    if CAST {
+        let line = core.slots.own_line();
+        for at in 0..TEMPLATE {
+            let slot = &mut line[fixed::CAST_SEND_WORDS as usize + at];
+            words[at] = *slot & steps[at].mask;
+            *slot += steps[at].add;
+        }
+        line[fixed::CAST_SEND_HITS as usize] += 1;
+    } else {
+        let lines = core.slots.lines(peer);
+        for at in 0..TEMPLATE.min(fixed::SEND_TEMPLATE_WORDS_MAX) {
+            let slot = &mut lines[fixed::SEND_SEND_WORDS as usize + at];
+            words[at] = *slot & steps[at].mask;
+            *slot += steps[at].add;
+        }
+        lines[fixed::SEND_SEND_HITS as usize] += 1;
     }
-    section[plan.hits as usize] += 1;
-    let number = plan.number.map_or(0, |spot| spot.read(&words));
-    if !plan.gossips.is_empty() && members > 1 {
-        let about = if cast { subject(own, number, members) } else { peer };
+    let number = plan.number.read_in::<WORDS>(&words);
+    if plan.gossip_count > 0 && members > 1 {
+        let about = if CAST { subject(own, number, members) } else { peer };
         let about = core.slots.section(about);
-        for gossip in &plan.gossips {
+        for gossip in plan.gossips() {
             let value = (about[gossip.source as usize] >> gossip.source_shift) & gossip.source_mask;
-            gossip.spot.write(&mut words, value);
+            gossip.spot.write_in::<WORDS>(&mut words, value);
         }
     }
+    let first = plan.cookie | if packed { PACK_FLAG } else { 0 };
     for filter in &plan.filters {
-        let layout = &core.layouts[traffic];
-        let value =
-            layout.filter(usize::from(filter.field), cookie, packed, NO_CONTROL, 0, &words, frame.bytes());
-        filter.spot.write(&mut words, value);
+        let (layout, field) = (&core.layouts[plan.kind.traffic() as usize], usize::from(filter.field));
+        let value = layout.filter(field, plan.cookie, packed, NO_CONTROL, 0, &words, frame.bytes());
+        filter.spot.write_in::<WORDS>(&mut words, value);
     }
-    let header = frame.prepend(plan.header_bytes).expect("frames are taken with room for the plan's header");
-    let (first, rest) =
-        header.as_chunks_mut::<8>().0.split_first_mut().expect("a header begins with a cookie");
-    *first = (cookie | if packed { PACK_FLAG } else { 0 }).to_le_bytes();
+    let header_bytes = header_bytes::<WORDS>(plan);
+    let header = frame.prepend(header_bytes).expect("frames are taken with room for the plan's header");
+    let (chunks, _) = header.as_chunks_mut::<8>();
+    let (cookie, rest) = chunks.split_first_mut().expect("a header begins with a cookie");
+    *cookie = first.to_le_bytes();
     for (chunk, word) in rest.iter_mut().zip(words) {
         *chunk = word.to_le_bytes();
     }
     let frame = frame.freeze();
     frame.submit();
-    let (from, to) = (frame.start() + plan.header_bytes, frame.end());
+    let (from, to, count) = (frame.start() + header_bytes, frame.end(), Count::of(messages, packed));
     if !plan.effects.is_empty() {
-        let section = if cast { 0 } else { core.slots.member(peer) };
-        for effect in &plan.effects {
-            let value = value_of(effect.source, number, to - from, messages as usize, core.now.as_nanos());
-            apply(effect.operation, core.slots.word_mut(target(effect.target, section)), value);
-        }
+        affect(core, plan, &plan.effects, peer, number, to - from, messages);
     }
-    let section = if cast { core.slots.own() } else { core.slots.section(peer) };
-    for limit in &plan.limits {
-        let reached = (section[limit.field_slot as usize] >> limit.shift) & limit.mask;
-        if reached >= section[limit.limit as usize] {
-            section[plan.guard as usize] |= limit.guard;
-        }
+    // Casts have one ceiling, under all limits; each send is compared with the limits of its peer.
+    if CAST && number + 1 >= core.ceiling {
+        core.ceiling = limit(plan, core.slots.own());
+    } else if !CAST {
+        limit(plan, core.slots.section(peer));
     }
-    let list = |frame: Frame| match packed {
-        true => List::packed(frame, from, to, messages),
-        false => List::single(frame, from, to),
-    };
     if plan.retain {
-        let store = if cast { &mut core.casts[own.index()] } else { &mut core.sends[peer.index()] };
-        store.keep(number, list(frame.clone()));
+        if CAST && core.casts[own.index()].is_full() {
+            core.unloop_retained();
+        }
+        let store = if CAST { &mut core.casts[own.index()] } else { &mut core.sends[peer.index()] };
+        store.keep(number, List::counted(frame.clone(), from, to, count));
     }
     if let Some(layer) = plan.loop_layer {
-        core.loopback.push_back(Looped { layer, number, list: list(frame.clone()), slow: false });
+        let list = || List::counted(frame.clone(), from, to, count);
+        core.loop_back(|| Looped { layer, number, list: list(), slow: false }, number, plan.retain);
     }
     core.work += 1;
-    let to = match cast {
+    let to = match CAST {
         true if members > 1 => Destination::All,
         true => return,
         false => Destination::One(peer),
@@ -304,10 +394,33 @@ fn send_words<const WORDS: usize>(
     core.outbox.push_back(Transmit { channel: core.channel, to, head: frame, body: None });
 }
 
-#[inline]
-fn target(target: Target, section: u32) -> u32 {
-    match target {
-        Target::Own(slot) => slot.0,
-        Target::Member(slot) => section + slot.0,
+/// Closes the guards whose limits a field has reached; returns the number at which the next one may be: zero if there
+/// are limits on other fields than the number. Limits change by layers and by effects, and every such change sets the
+/// ceiling to zero too.
+#[inline(never)]
+fn limit(plan: &Plan, section: &mut [u64]) -> u64 {
+    let mut ceiling = u64::MAX;
+    for limit in &plan.limits {
+        let at = section[limit.limit as usize];
+        let field = (section[limit.field_slot as usize] >> limit.field.shift) & limit.field.mask;
+        if field >= at {
+            section[plan.guard as usize] |= limit.guard;
+        }
+        ceiling = if limit.on_number { ceiling.min(at) } else { 0 };
+    }
+    ceiling
+}
+
+impl Core {
+    /// Runs one effect; `section` is where the member's words begin.
+    fn change(&mut self, effect: Effect, section: u32, value: u64) {
+        let at = match effect.target {
+            Target::Own(slot) => {
+                self.ceiling = 0;
+                slot.0
+            }
+            Target::Member(slot) => section + slot.0,
+        };
+        apply(effect.operation, self.slots.word_mut(at), value);
     }
 }

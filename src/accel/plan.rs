@@ -1,6 +1,7 @@
 //! Plans: what a whole stack does with an ordinary message, as plain data (design D1 to D4).
 
 use super::case::{CommonCase, Effect, Limit, Operation, Source, Statement, Target};
+use super::execute::Shape;
 use crate::stack::build::{Blueprint, Field, GossipSource, GuardKind};
 use crate::stack::layer::{Fast, Kind, Layer};
 use crate::stack::slots::{MatrixSlot, fixed};
@@ -35,20 +36,27 @@ impl Spot {
         (words[usize::from(self.word)] >> self.shift) & self.mask
     }
 
+    /// As [`Spot::read`], without a look at the word's index where the number of words is a power of two.
+    #[inline]
+    pub(crate) fn read_in<const WORDS: usize>(self, words: &[u64; WORDS]) -> u64 {
+        (words[usize::from(self.word) & (WORDS.next_power_of_two() - 1)] >> self.shift) & self.mask
+    }
+
+    /// Adds a number to a word in which its place is empty.
+    #[inline]
+    pub(crate) fn write_in<const WORDS: usize>(self, words: &mut [u64; WORDS], value: u64) {
+        words[usize::from(self.word) & (WORDS.next_power_of_two() - 1)] |= (value & self.mask) << self.shift;
+    }
+
     /// The gossip that rides here.
     fn gossip(self, layout: &Layout) -> &str {
         let place = Place::Word { word: self.word, shift: self.shift };
         layout.gossips().iter().find(|(_, at)| *at == place).map_or("nothing", |(name, _)| name)
     }
-
-    #[inline]
-    pub(crate) fn write(self, words: &mut [u64], value: u64) {
-        words[usize::from(self.word)] |= (value & self.mask) << self.shift;
-    }
 }
 
 /// A gossip riding along.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct GossipStep {
     pub(crate) spot: Spot,
     /// Offset in the subject's section of the word with the own value, where in it, and for which section.
@@ -70,9 +78,10 @@ pub(crate) struct FilterStep {
 /// A guard closed when a field reaches a limit. Slots are offsets in the section of the plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct LimitStep {
+    /// Whether the field is the frame number.
+    pub(crate) on_number: bool,
     pub(crate) field_slot: u32,
-    pub(crate) shift: u8,
-    pub(crate) mask: u64,
+    pub(crate) field: Spot,
     pub(crate) limit: u32,
     pub(crate) guard: u64,
 }
@@ -84,6 +93,8 @@ pub(crate) type Effects = Vec<Effect>;
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
     pub(crate) kind: Kind,
+    /// Which copy of the executor runs it.
+    pub(crate) shape: Shape,
     /// This member's cookie, for sends.
     pub(crate) cookie: u64,
     pub(crate) header_bytes: usize,
@@ -93,9 +104,11 @@ pub(crate) struct Plan {
     pub(crate) guard: u32,
     pub(crate) template: [TemplateStep; TEMPLATE_WORDS_MAX],
     pub(crate) template_words: usize,
-    pub(crate) number: Option<Spot>,
+    /// Where the frame number is: among the template words, or nowhere (a mask of zero).
+    pub(crate) number: Spot,
     pub(crate) filters: Vec<FilterStep>,
-    pub(crate) gossips: Vec<GossipStep>,
+    gossips: [GossipStep; GOSSIPS_MAX],
+    pub(crate) gossip_count: usize,
     pub(crate) limits: Vec<LimitStep>,
     pub(crate) effects: Effects,
     pub(crate) retain: bool,
@@ -206,9 +219,10 @@ impl Compiler<'_> {
             let late = release.is_some_and(|lowest| layer <= lowest);
             self.add(&mut plan, layer, statement, late, counted)?;
         }
+        plan.shape = Shape::of(&plan);
         plan.bare = plan.template.iter().all(|step| step.mask == 0)
             && plan.filters.is_empty()
-            && plan.gossips.is_empty()
+            && plan.gossip_count == 0
             && plan.effects.is_empty()
             && !plan.retain;
         Ok(plan)
@@ -229,15 +243,17 @@ impl Compiler<'_> {
         }
         Plan {
             kind,
+            shape: Shape::Send,
             cookie: 0,
             header_bytes: layout.compressed_bytes(),
             words: layout.words(),
             guard: kind.guard().offset(),
             template,
             template_words: layout.template_words(),
-            number: layout.frame_number().and_then(|at| spot(layout, at)),
+            number: layout.frame_number().and_then(|at| spot(layout, at)).unwrap_or_default(),
             filters: Vec::new(),
-            gossips: Vec::new(),
+            gossips: [GossipStep::default(); GOSSIPS_MAX],
+            gossip_count: 0,
             limits: Vec::new(),
             effects: Vec::new(),
             retain: false,
@@ -301,7 +317,9 @@ impl Compiler<'_> {
                 let (source, source_shift, source_mask) = self.gossip_source(definition.source);
                 let spot = Spot { word, shift, mask: 0xffff };
                 let matrix = definition.matrix;
-                plan.gossips.push(GossipStep { spot, source, source_shift, source_mask, matrix });
+                plan.gossips[plan.gossip_count] =
+                    GossipStep { spot, source, source_shift, source_mask, matrix };
+                plan.gossip_count += 1;
             }
             Statement::Count(tally) => {
                 let definition = &self.blueprint.tallies[tally.0 as usize];
@@ -345,10 +363,9 @@ impl Compiler<'_> {
                     (Target::Member(slot), Kind::SendSend) => slot.0,
                     _ => return refuse("its limit is not in the section of the plan"),
                 };
-                let field_slot = plan.template[usize::from(spot.word)].slot;
-                let (shift, mask, guard) = (spot.shift, spot.mask, guard.mask);
-                let step = LimitStep { field_slot, shift, mask, limit, guard };
-                plan.limits.push(step);
+                let (on_number, field_slot) =
+                    (spot == plan.number, plan.template[usize::from(spot.word)].slot);
+                plan.limits.push(LimitStep { on_number, field_slot, field: spot, limit, guard: guard.mask });
             }
             Statement::Effect(effect) => match &mut plan.deliver {
                 Some(step) if late => step.effects.push(effect),
@@ -399,12 +416,18 @@ fn spot(layout: &Layout, field: usize) -> Option<Spot> {
 }
 
 impl Plan {
+    /// The gossips that ride along.
+    #[inline]
+    pub(crate) fn gossips(&self) -> &[GossipStep] {
+        &self.gossips[..self.gossip_count]
+    }
+
     /// How many steps the executor takes for one message: what `explain` prints and the cost depends on.
     pub(crate) fn steps(&self) -> usize {
         let deliver = self.deliver.as_ref().map_or(0, |step| 1 + step.releases.len() + step.effects.len());
         self.template_words
             + self.filters.len()
-            + self.gossips.len()
+            + self.gossip_count
             + self.limits.len()
             + self.effects.len()
             + usize::from(self.retain)
@@ -440,7 +463,7 @@ impl Plan {
             let verb = verb("write    word", "check    word");
             lines.push(format!("{verb} {word} & {mask:#018x} = its slot ({})", fields(word)));
         }
-        let gossips = self.gossips.iter().map(|gossip| (gossip, gossip.spot.gossip(layout)));
+        let gossips = self.gossips().iter().map(|gossip| (gossip, gossip.spot.gossip(layout)));
         for (gossip, name) in gossips.clone() {
             if !delivers {
                 lines.push(format!("write    {name} at word {} bit {}", gossip.spot.word, gossip.spot.shift));

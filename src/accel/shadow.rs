@@ -78,7 +78,7 @@ impl ShadowRun {
         ShadowRun {
             fork: engine.fork(),
             emitted_before: engine.core.outbox.len(),
-            looped_before: engine.core.loopback.len(),
+            looped_before: engine.core.looping(),
             starved_before: starved(&engine.core),
         }
     }
@@ -157,7 +157,7 @@ fn edges(core: &Core, emitted_before: usize, looped_before: usize) -> Edges {
     for transmit in core.outbox.iter().skip(emitted_before) {
         edges.emissions.extend(canonical(core, transmit));
     }
-    for looped in core.loopback.iter().skip(looped_before) {
+    for looped in core.all_looped().skip(looped_before) {
         edges.loops.push((looped.layer, looped.number, looped.list.from(), looped.list.len()));
     }
     for emerged in &core.emerged {

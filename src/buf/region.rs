@@ -431,8 +431,8 @@ impl Home {
         }
     }
 
-    /// The last holder of the frame at `index` let go.
-    #[inline]
+    /// The last holder of the frame at `index` let go. Not inlined: every place where a holder lets go would have it.
+    #[inline(never)]
     pub(super) fn release(home: NonNull<Home>, index: u32) {
         // SAFETY: the frame being released counted in `lent`, so the home is alive until `let_go`.
         let this = unsafe { home.as_ref() };
@@ -453,7 +453,7 @@ impl Home {
             }
         }
         this.lent.set(this.lent.get() - 1);
-        if this.lent.get() == 0 && this.handles.get() == 0 {
+        if this.handles.get() == 0 && this.lent.get() == 0 {
             Home::free(home);
         }
     }

@@ -2,6 +2,7 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::fmt::Write as _;
+use std::ops::Range;
 use std::rc::Rc;
 
 use super::build::{Blueprint, Field, FieldHome, GuardKind, GuardOwner, TallyDefinition};
@@ -70,6 +71,8 @@ pub(crate) struct Core {
     pub(crate) layouts: [Layout; 3],
     pub(crate) homes: [Vec<FieldHome>; 3],
     pub(crate) frame_number: Option<Field>,
+    /// Where it is among the template words, if anywhere.
+    pub(crate) number_home: FieldHome,
     pub(crate) send_number: Option<Field>,
     pub(crate) guards: Vec<GuardOwner>,
     pub(crate) tallies: Vec<TallyDefinition>,
@@ -102,6 +105,9 @@ pub(crate) struct Core {
     pub(crate) sends: Vec<Retention>,
     pub(crate) queue: VecDeque<Queued>,
     pub(crate) queue_max: usize,
+    /// Own casts that wait to come back up. First those by plan with these numbers, whose lists retention has, then the
+    /// others.
+    pub(crate) loop_numbers: Range<u64>,
     pub(crate) loopback: VecDeque<Looped>,
     pub(crate) looped_headers: VecDeque<(Header, Part)>,
     /// Accepted casts that their ordering layer has not released yet.
@@ -134,6 +140,9 @@ pub(crate) struct Core {
     pub(crate) cookies: Vec<[u64; 3]>,
     /// Ordinary messages since the last post-processing.
     pub(crate) work: u32,
+    /// No limit on this member's casts is below this number. Whatever may change a limit sets it to zero: then the next
+    /// cast by plan looks at the limits themselves.
+    pub(crate) ceiling: u64,
     /// Whether casts are counted by hits (there is a cast-send plan).
     pub(crate) fast_casts: bool,
     pub(crate) counts: Vec<Count>,
@@ -279,8 +288,10 @@ impl Core {
         }
     }
 
+    #[inline]
     pub(crate) fn next_frame_number(&self) -> u64 {
-        self.frame_number.map_or(0, |field| self.sending(field, self.view.rank()))
+        let FieldHome { word: Some(word), shift, mask } = self.number_home else { return 0 };
+        (self.slots.word(fixed::CAST_SEND_WORDS + u32::from(word)) >> shift) & mask
     }
 
     pub(crate) fn accepted(&self, origin: Rank) -> u64 {
@@ -453,6 +464,65 @@ impl Core {
         }
     }
 
+    /// Gives an own cast by plan back to this member, after it has been retained if it is.
+    #[inline]
+    pub(crate) fn loop_back(&mut self, looped: impl FnOnce() -> Looped, number: u64, retained: bool) {
+        if self.loop_numbers.is_empty() {
+            self.loop_numbers = number..number;
+        }
+        if retained && self.loopback.is_empty() && self.loop_numbers.end == number {
+            self.loop_numbers.end += 1;
+        } else {
+            self.loopback.push_back(looped());
+        }
+    }
+
+    /// The next own cast to come back up.
+    pub(crate) fn next_looped(&mut self) -> Option<Looped> {
+        if self.loop_numbers.is_empty() {
+            return self.loopback.pop_front();
+        }
+        let looped = self.looped(self.loop_numbers.start);
+        self.loop_numbers.start += 1;
+        looped
+    }
+
+    /// The own cast with that number, by plan and retained.
+    fn looped(&self, number: u64) -> Option<Looped> {
+        let list = self.casts[self.own.index()].list(number)?.clone();
+        Some(Looped { layer: self.loop_layer?, number, list, slow: false })
+    }
+
+    /// How many own casts wait to come back up.
+    #[inline]
+    pub(crate) fn looping(&self) -> usize {
+        (self.loop_numbers.end - self.loop_numbers.start) as usize + self.loopback.len()
+    }
+
+    /// All own casts that wait to come back up, for the shadow.
+    pub(crate) fn all_looped(&self) -> impl Iterator<Item = Looped> {
+        let retained = self.loop_numbers.clone().filter_map(|number| self.looped(number));
+        retained.chain(self.loopback.iter().cloned())
+    }
+
+    /// Lets go of the casts of `origin` below `number`; own ones that have not come back up keep their lists.
+    pub(crate) fn trim_casts(&mut self, origin: Rank, number: u64) {
+        if origin == self.own && number > self.loop_numbers.start {
+            self.unloop_retained();
+        }
+        self.casts[origin.index()].trim(number);
+    }
+
+    /// Gives every own cast that waits to come back up a list of its own.
+    #[cold]
+    pub(crate) fn unloop_retained(&mut self) {
+        for number in std::mem::take(&mut self.loop_numbers).rev() {
+            if let Some(looped) = self.looped(number) {
+                self.loopback.push_front(looped);
+            }
+        }
+    }
+
     /// A guard's owners whose bits are set.
     pub(crate) fn closers(&self, kind: GuardKind, bits: u64) -> impl Iterator<Item = &GuardOwner> {
         self.guards.iter().filter(move |owner| owner.kind == kind && owner.mask & bits != 0)
@@ -497,6 +567,7 @@ impl Core {
 impl Core {
     /// Lets go of every frame that waits or is retained: the group is over for this process.
     pub(crate) fn let_go(&mut self) {
+        self.loop_numbers = 0..0;
         self.loopback.clear();
         self.looped_headers.clear();
         self.order.clear();
@@ -509,6 +580,7 @@ impl Core {
     pub(crate) fn fork(&self) -> Core {
         let mut fork = self.clone();
         fork.queue.clear();
+        fork.loop_numbers = 0..0;
         fork.loopback.clear();
         fork.looped_headers.clear();
         fork.emerged.clear();

@@ -21,21 +21,59 @@ pub struct List {
     frame: Frame,
     from: u32,
     to: u32,
-    messages: u32,
-    packed: bool,
+    count: Count,
+}
+
+/// How many messages a payload has and whether it is a pack, in one word: lists are copied for every message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Count(u32);
+
+const PACKED: u32 = 1 << 31;
+
+impl Count {
+    /// One message that is the whole payload.
+    pub(crate) const ONE: Count = Count(1);
+
+    /// A pack of so many messages.
+    #[inline]
+    pub(crate) fn pack(messages: usize) -> Count {
+        Count(messages as u32 | PACKED)
+    }
+
+    /// The messages in a pack, or in a payload that is none.
+    #[inline]
+    pub(crate) fn of(messages: u32, packed: bool) -> Count {
+        Count(messages | if packed { PACKED } else { 0 })
+    }
+
+    #[inline]
+    pub(crate) fn messages(self) -> u32 {
+        self.0 & !PACKED
+    }
+
+    #[inline]
+    pub(crate) fn is_pack(self) -> bool {
+        self.0 & PACKED != 0
+    }
 }
 
 impl List {
     /// The one message at `from..to` of `frame`.
     #[inline]
     pub fn single(frame: Frame, from: usize, to: usize) -> List {
-        List { frame, from: from as u32, to: to as u32, messages: 1, packed: false }
+        List::counted(frame, from, to, Count::ONE)
     }
 
     /// The pack of `messages` messages at `from..to` of `frame`, which this process packed.
     #[inline]
     pub(crate) fn packed(frame: Frame, from: usize, to: usize, messages: u32) -> List {
-        List { frame, from: from as u32, to: to as u32, messages, packed: true }
+        List::counted(frame, from, to, Count::pack(messages as usize))
+    }
+
+    /// The messages at `from..to` of `frame`, counted already.
+    #[inline]
+    pub(crate) fn counted(frame: Frame, from: usize, to: usize, count: Count) -> List {
+        List { frame, from: from as u32, to: to as u32, count }
     }
 
     /// The messages that somebody sent at `from..to` of `frame`.
@@ -44,8 +82,8 @@ impl List {
     /// If it is said to be a pack and is none.
     #[inline]
     pub fn parse(frame: Frame, from: usize, to: usize, packed: bool) -> Result<List, PackError> {
-        let messages = if packed { pack::check(frame.slice(from, to))? as u32 } else { 1 };
-        Ok(List { frame, from: from as u32, to: to as u32, messages, packed })
+        let count = if packed { Count::pack(pack::check(frame.slice(from, to))?) } else { Count::ONE };
+        Ok(List::counted(frame, from, to, count))
     }
 
     /// The frame it lies in.
@@ -75,13 +113,18 @@ impl List {
     /// Whether the payload is a pack.
     #[inline]
     pub fn is_packed(&self) -> bool {
-        self.packed
+        self.count.is_pack()
+    }
+
+    #[inline]
+    pub(crate) fn count(&self) -> Count {
+        self.count
     }
 
     /// How many messages there are; never zero.
     #[inline]
     pub fn len(&self) -> usize {
-        self.messages as usize
+        self.count.messages() as usize
     }
 
     /// Never: a frame without messages is no list.
@@ -92,7 +135,7 @@ impl List {
     /// The messages in order.
     #[inline]
     pub fn messages(&self) -> Messages<'_> {
-        if self.packed { Messages::pack(self.payload()) } else { Messages::single(self.payload()) }
+        if self.is_packed() { Messages::pack(self.payload()) } else { Messages::single(self.payload()) }
     }
 }
 

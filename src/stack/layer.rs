@@ -257,6 +257,7 @@ impl Context<'_> {
     #[inline]
     pub fn set(&mut self, slot: Slot, value: u64) {
         self.core.slots.set(slot, value);
+        self.core.ceiling = 0;
     }
 
     /// A member's word.
@@ -373,6 +374,9 @@ impl Context<'_> {
 
     /// Keeps a cast of `origin` for retransmission and forwarding.
     pub fn retain_cast(&mut self, origin: Rank, message: &Message) {
+        if self.core.casts[origin.index()].is_full() {
+            self.core.unloop_retained();
+        }
         self.core.casts[origin.index()].keep_slow(message);
     }
 
@@ -383,7 +387,7 @@ impl Context<'_> {
 
     /// Lets go of the casts of `origin` below `number`.
     pub fn trim_casts(&mut self, origin: Rank, number: u64) {
-        self.core.casts[origin.index()].trim(number);
+        self.core.trim_casts(origin, number);
     }
 
     /// Lets go of the sends to `peer` below `number`.
@@ -530,7 +534,7 @@ impl Context<'_> {
 
     /// Whether own casts, or casts waiting for their order, are still on their way to the application.
     pub fn deliveries_pending(&self) -> bool {
-        !self.core.loopback.is_empty() || !self.core.order.is_empty()
+        self.core.looping() > 0 || !self.core.order.is_empty()
     }
 
     /// Another view is about to follow: frames that may be of it are held for it.

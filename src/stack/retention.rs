@@ -27,12 +27,16 @@ pub struct Retained {
 }
 
 /// The retained frames of one origin: consecutive numbers, at most as many as the window.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Retention {
-    window: usize,
-    /// Number of the first retained frame.
+    window: u64,
+    /// Number of the first retained frame, and of the next to be kept.
     low: u64,
-    lists: VecDeque<List>,
+    next: u64,
+    /// How many frames are kept without a look at anything but the numbers: the window, or what there are places for.
+    room: u64,
+    /// A power of two of them: a frame's place is its number's lowest bits.
+    lists: Box<[Option<List>]>,
     /// Number, fields and control code of those that took the slow path, ascending.
     slow: VecDeque<(u64, Header, u8)>,
     /// How many of the first lists are copies.
@@ -48,22 +52,30 @@ const COPIES_AT_ONCE: usize = 64;
 impl Retention {
     /// A store for `window` frames.
     pub(crate) fn new(window: u64) -> Retention {
-        let window = window as usize;
-        Retention {
-            window,
-            low: 0,
-            lists: VecDeque::with_capacity(window),
-            slow: VecDeque::new(),
-            copied: 0,
-            counted: 0,
-            pinned_bytes: 0,
-        }
+        Retention::with(window, 0, window, VecDeque::new())
+    }
+
+    fn with(window: u64, low: u64, places: u64, slow: VecDeque<(u64, Header, u8)>) -> Retention {
+        let lists: Box<[Option<List>]> = (0..places.next_power_of_two()).map(|_| None).collect();
+        let room = window.min(lists.len() as u64);
+        Retention { window, low, next: low, room, lists, slow, copied: 0, counted: 0, pinned_bytes: 0 }
     }
 
     /// The numbers retained.
     #[inline]
     pub fn numbers(&self) -> std::ops::Range<u64> {
-        self.low..self.low + self.lists.len() as u64
+        self.low..self.next
+    }
+
+    #[inline]
+    fn place(&self, number: u64) -> usize {
+        number as usize & (self.lists.len() - 1)
+    }
+
+    /// Whether the next frame to be kept drives out the oldest.
+    #[inline]
+    pub(crate) fn is_full(&self) -> bool {
+        self.next - self.low >= self.window
     }
 
     /// Keeps the next frame. Its number must be the one after the last kept. A full store lets go of its oldest frame:
@@ -71,13 +83,37 @@ impl Retention {
     ///
     /// # Panics
     /// If numbers are not kept in order.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn keep(&mut self, number: u64, list: List) {
-        assert!(number == self.low + self.lists.len() as u64, "frames are retained in order");
-        if self.lists.len() >= self.window {
-            self.trim(self.low + 1);
+        assert!(number == self.next, "frames are retained in order");
+        if self.next - self.low >= self.room {
+            self.make_room();
         }
-        self.lists.push_back(list);
+        let place = self.place(number);
+        if let Some(stale) = self.lists[place].replace(list) {
+            never(stale);
+        }
+        self.next = number + 1;
+    }
+
+    /// Lets go of the oldest frame; a copy, which begins with fewer places than the window has, gets more.
+    #[cold]
+    fn make_room(&mut self) {
+        if self.room == self.window {
+            self.trim(self.low + 1);
+            return;
+        }
+        let mut larger = Retention::with(self.window, self.low, 2 * self.room, VecDeque::new());
+        for number in self.numbers() {
+            let place = self.place(number);
+            if let Some(list) = self.lists[place].take() {
+                larger.keep(number, list);
+            }
+        }
+        larger.slow = std::mem::take(&mut self.slow);
+        (larger.copied, larger.counted) = (self.copied, self.counted);
+        larger.pinned_bytes = self.pinned_bytes;
+        *self = larger;
     }
 
     /// Keeps the next frame, which took the slow path, with its fields.
@@ -91,24 +127,37 @@ impl Retention {
 
     /// A retained frame.
     pub fn get(&self, number: u64) -> Option<Retained> {
-        let at = usize::try_from(number.checked_sub(self.low)?).ok()?;
-        let list = self.lists.get(at)?.clone();
+        let list = self.list(number)?.clone();
         let slow = self.slow.binary_search_by_key(&number, |(number, ..)| *number).ok();
         let slow = slow.map(|at| (self.slow[at].1, self.slow[at].2));
         Some(Retained { list, slow })
     }
 
+    /// A retained frame's payload.
+    #[inline]
+    pub(crate) fn list(&self, number: u64) -> Option<&List> {
+        if !self.numbers().contains(&number) {
+            return None;
+        }
+        self.lists[self.place(number)].as_ref()
+    }
+
     /// What is retained, to be moved elsewhere.
-    pub(crate) fn lists_mut(&mut self) -> &mut VecDeque<List> {
-        &mut self.lists
+    pub(crate) fn lists_mut(&mut self) -> Vec<&mut List> {
+        self.lists.iter_mut().flatten().collect()
     }
 
     /// Lets go of all frames below `number`.
     pub(crate) fn trim(&mut self, number: u64) {
-        let count = number.saturating_sub(self.low).min(self.lists.len() as u64);
-        self.forget(count as usize);
-        self.lists.drain(..count as usize);
-        self.low += count;
+        let number = number.min(self.next);
+        if self.low < number {
+            self.forget((number - self.low) as usize);
+        }
+        while self.low < number {
+            let place = self.place(self.low);
+            self.lists[place] = None;
+            self.low += 1;
+        }
         while self.slow.front().is_some_and(|(first, ..)| *first < self.low) {
             self.slow.pop_front();
         }
@@ -121,17 +170,21 @@ impl Retention {
 
     /// Counts what was kept since the last call. Returns the bytes pinned in place by all that is kept.
     fn count(&mut self) -> u64 {
-        while self.counted < self.lists.len() {
+        while self.counted < (self.next - self.low) as usize {
             self.pinned_bytes += self.pinned_by(self.counted);
             self.counted += 1;
         }
         self.pinned_bytes
     }
 
+    fn nth(&self, at: usize) -> &List {
+        self.list(self.low + at as u64).expect("callers stay among what is retained")
+    }
+
     /// The bytes that the list at `at` pins and none before it does: several datagrams may have come in one frame.
     fn pinned_by(&self, at: usize) -> u64 {
-        let frame = self.lists[at].frame();
-        let shared = at > self.copied && self.lists[at - 1].frame().is(frame);
+        let frame = self.nth(at).frame();
+        let shared = at > self.copied && self.nth(at - 1).frame().is(frame);
         if shared { 0 } else { frame.pinned_bytes() as u64 }
     }
 
@@ -141,7 +194,7 @@ impl Retention {
             self.pinned_bytes -= self.pinned_by(at);
         }
         if count > self.copied && count < self.counted && self.pinned_by(count) == 0 {
-            self.pinned_bytes += self.lists[count].frame().pinned_bytes() as u64;
+            self.pinned_bytes += self.nth(count).frame().pinned_bytes() as u64;
         }
         self.copied = self.copied.saturating_sub(count);
         self.counted = self.counted.saturating_sub(count);
@@ -151,7 +204,7 @@ impl Retention {
     /// it did.
     fn copy_first(&mut self, memory: &Region, header_bytes: usize) -> bool {
         let at = self.copied;
-        let Some(list) = self.lists.get(at) else { return false };
+        let Some(list) = self.list(self.low + at as u64) else { return false };
         let begin = list.from().saturating_sub(header_bytes).max(list.frame().start());
         let Ok(mut frame) = memory.take(0) else { return false };
         if frame.extend(list.frame().slice(begin, list.to())).is_err() {
@@ -166,7 +219,8 @@ impl Retention {
         };
         self.pinned_bytes -= self.pinned_by(at);
         let next_shares = at + 1 < self.counted && self.pinned_by(at + 1) == 0;
-        self.lists[at] = copy;
+        let place = self.place(self.low + at as u64);
+        self.lists[place] = Some(copy);
         self.copied += 1;
         if next_shares {
             self.pinned_bytes += self.pinned_by(at + 1);
@@ -179,7 +233,7 @@ impl Retention {
         hasher.word(self.low);
         let own = self.slow.iter().filter(|(_, _, control)| *control != NO_CONTROL);
         let own: HashSet<u64> = own.map(|(number, ..)| *number).collect();
-        for (at, list) in self.lists.iter().enumerate() {
+        for (at, list) in self.numbers().filter_map(|number| self.list(number)).enumerate() {
             // What was copied, and layers' own messages, are there once for the stack and once for its shadow.
             if at < self.copied || own.contains(&(self.low + at as u64)) {
                 hasher.bytes(list.payload());
@@ -188,6 +242,26 @@ impl Retention {
             hasher.word(list.payload().as_ptr() as u64);
             hasher.word(list.payload().len() as u64 | u64::from(list.is_packed()) << 63);
         }
+    }
+}
+
+/// What is let go of leaves its place empty.
+#[cold]
+fn never(stale: List) {
+    drop(stale);
+    debug_assert!(false, "a place is empty before it is used again");
+}
+
+/// A copy has places for what is retained and a little more: the shadow makes one for every message.
+impl Clone for Retention {
+    fn clone(&self) -> Retention {
+        let places = (self.next - self.low + 1).min(self.window);
+        let mut copy = Retention::with(self.window, self.low, places, self.slow.clone());
+        for (number, list) in self.numbers().filter_map(|number| Some((number, self.list(number)?))) {
+            copy.keep(number, list.clone());
+        }
+        (copy.copied, copy.counted, copy.pinned_bytes) = (self.copied, self.counted, self.pinned_bytes);
+        copy
     }
 }
 
@@ -335,5 +409,51 @@ mod tests {
         assert!(retention.copy_first(&own, 0) && !retention.copy_first(&own, 0));
         assert_eq!(retention.pinned_bytes(), pinned / 2);
         assert_eq!(retention.get(1).unwrap().list.payload(), b"payload");
+    }
+
+    fn list(region: &Region, byte: u8) -> List {
+        let frame = frame(region, &[byte]);
+        let (from, to) = (frame.start(), frame.end());
+        List::single(frame, from, to)
+    }
+
+    fn kept(store: &Retention) -> Vec<u8> {
+        store.numbers().map(|number| store.get(number).unwrap().list.payload()[0]).collect()
+    }
+
+    #[test]
+    fn a_full_store_lets_go_of_its_oldest_frame_and_no_other() {
+        let region = pool(16);
+        let mut store = Retention::new(5);
+        for number in 0..20 {
+            assert_eq!(store.is_full(), number >= 5);
+            store.keep(number, list(&region, number as u8));
+        }
+        assert_eq!(kept(&store), [15, 16, 17, 18, 19]);
+        assert_eq!(region.usage().lent, 5);
+        store.trim(18);
+        assert_eq!((kept(&store), region.usage().lent), (vec![18, 19], 2));
+        assert!(store.list(17).is_none() && store.list(20).is_none());
+        store.trim(u64::MAX);
+        assert!(region.all_returned());
+        assert_eq!(store.numbers(), 20..20);
+    }
+
+    #[test]
+    fn a_copy_holds_what_its_original_does_and_grows_to_the_same_window() {
+        let region = pool(16);
+        for before in 0..6 {
+            let mut store = Retention::new(5);
+            (0..before).for_each(|number| store.keep(number, list(&region, number as u8)));
+            let mut copy = store.clone();
+            assert_eq!(kept(&copy), kept(&store));
+            for number in before..before + 9 {
+                let list = list(&region, number as u8);
+                copy.keep(number, list.clone());
+                store.keep(number, list);
+                assert_eq!((kept(&copy), copy.is_full()), (kept(&store), store.is_full()));
+            }
+        }
+        assert!(region.all_returned());
     }
 }

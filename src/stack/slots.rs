@@ -25,7 +25,7 @@ pub struct Slot(pub(crate) u32);
 pub struct MemberSlot(pub(crate) u32);
 
 /// One word per pair of members: a row per reporter, a column per subject.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MatrixSlot(pub(crate) u32);
 
 /// A count that grows by one with every hit of a plan, or by hand on the slow path.
@@ -104,6 +104,19 @@ impl SlotFile {
     pub(crate) fn section(&mut self, rank: Rank) -> &mut [u64] {
         let from = self.skipped + self.member(rank) as usize;
         &mut self.words[from..from + self.member_stride as usize]
+    }
+
+    /// The fixed words of a member.
+    #[inline]
+    pub(crate) fn lines(&mut self, rank: Rank) -> &mut [u64; fixed::MEMBER_FREE as usize] {
+        let from = self.skipped + self.member(rank) as usize;
+        self.words[from..].first_chunk_mut().expect("a section has all fixed words")
+    }
+
+    /// The fixed words of the stack.
+    #[inline]
+    pub(crate) fn own_line(&mut self) -> &mut [u64; fixed::OWN_FREE as usize] {
+        self.words[self.skipped..].first_chunk_mut().expect("the file has all fixed words")
     }
 
     /// The stack's own words.

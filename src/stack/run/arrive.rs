@@ -2,11 +2,13 @@
 
 use super::{Early, Stack};
 use crate::accel::execute::{self, Miss, Outcome};
+use crate::accel::plan::Plan;
 use crate::accel::shadow::{Handled, ShadowRun};
 use crate::config::Shadow;
 use crate::group::Application;
 use crate::id::Rank;
-use crate::stack::event::{List, Message, Up};
+use crate::stack::core::Core;
+use crate::stack::event::{Count, List, Message, Up};
 use crate::stack::layer::Kind;
 use crate::stack::order::Ordered;
 use crate::time::Time;
@@ -14,72 +16,94 @@ use crate::transport::Received;
 use crate::wire::layout::Header;
 use crate::wire::{PACK_FLAG, Traffic, word};
 
+/// A frame with a compressed header, and what is known of it when its stack has been found.
+#[derive(Clone, Copy)]
+pub(crate) struct Arrived<'r> {
+    /// The plan that its cookie stands for.
+    pub(crate) kind: Kind,
+    /// Whose it is.
+    pub(crate) origin: Rank,
+    /// Its first word: the cookie, with the pack flag.
+    pub(crate) first: u64,
+    pub(crate) received: &'r Received,
+    /// The bytes of `received`.
+    pub(crate) bytes: &'r [u8],
+}
+
 impl Stack {
-    /// A frame whose cookie says it is `traffic` of `origin`.
+    /// A frame whose cookie says what it is.
     #[inline]
-    pub(crate) fn fast_frame(
-        &mut self,
-        origin: Rank,
-        traffic: Traffic,
-        received: Received,
-        app: &mut dyn Application,
-    ) {
-        let kind = if traffic == Traffic::Cast { Kind::CastDeliver } else { Kind::SendDeliver };
-        if self.try_fast(kind, origin, &received, app, false) && !self.early.is_empty() {
-            self.retry_early(origin, traffic, app);
+    pub(crate) fn fast_frame(&mut self, arrived: Arrived<'_>, app: &mut dyn Application) {
+        if self.try_fast(arrived, app) && !self.early.is_empty() {
+            self.retry_early(arrived.origin, arrived.kind.traffic(), app);
         }
     }
 
     /// Tries the plan; returns whether it ran. What does not run is parked or takes the layers.
-    #[inline]
-    fn try_fast(
-        &mut self,
-        kind: Kind,
-        origin: Rank,
-        received: &Received,
-        app: &mut dyn Application,
-        parked: bool,
-    ) -> bool {
+    #[inline(always)]
+    fn try_fast(&mut self, arrived: Arrived<'_>, app: &mut dyn Application) -> bool {
+        let Arrived { kind, origin, first, received, bytes } = arrived;
+        let Stack { engine, plans, fast, .. } = self;
+        let Ok(plan) = &plans[kind as usize] else {
+            self.expand(kind, origin, received, Miss::Guard(0), app);
+            return false;
+        };
+        if self.shadow != Shadow::Off || plan.deliver.is_some() {
+            return self.try_compared(arrived, app, false);
+        }
+        match execute::accept(&mut engine.core, plan, origin, first, bytes) {
+            Outcome::Hit { number, count } => {
+                let list = accepted_list(&mut engine.core, plan, arrived, number, count);
+                fast.deliver_hit += 1;
+                self.upcall(kind, origin, number, &list, app);
+                true
+            }
+            other => self.not_taken(arrived, other, app, false),
+        }
+    }
+
+    /// As [`Stack::try_fast`], where deliveries wait for their release or the layers repeat everything.
+    #[inline(never)]
+    fn try_compared(&mut self, arrived: Arrived<'_>, app: &mut dyn Application, parked: bool) -> bool {
+        let Arrived { kind, origin, first, bytes, .. } = arrived;
         if kind == Kind::CastDeliver && self.engine.core.holding(origin) >= self.order_share {
             if !parked {
                 self.engine.core.count_stack("cast dropped: order queue full");
             }
             return false;
         }
-        let before = match self.shadow {
-            Shadow::Off => None,
-            _ => Some(ShadowRun::before(&self.engine)),
-        };
+        let before = (self.shadow != Shadow::Off).then(|| ShadowRun::before(&self.engine));
         let Stack { engine, plans, fast, .. } = self;
-        let Ok(plan) = &plans[kind as usize] else {
-            self.expand(kind, origin, received, Miss::Guard(0), app);
-            return false;
-        };
-        let Received { frame, from, to, .. } = received;
-        match execute::accept(&mut engine.core, plan, origin, frame, *from, *to) {
-            Outcome::Hit { list, number } => {
-                if parked {
-                    fast.deliver_early += 1;
-                } else {
-                    fast.deliver_hit += 1;
-                }
-                if plan.deliver.is_none() && before.is_none() {
-                    self.upcall(kind, origin, number, &list, app);
-                } else {
-                    self.accepted(kind, origin, number, list, before, app);
-                }
+        let Ok(plan) = &plans[kind as usize] else { return false };
+        match execute::accept(&mut engine.core, plan, origin, first, bytes) {
+            Outcome::Hit { number, count } => {
+                let list = accepted_list(&mut engine.core, plan, arrived, number, count);
+                fast.deliver_hit += u64::from(!parked);
+                fast.deliver_early += u64::from(parked);
+                self.accepted(kind, origin, number, list, before, app);
                 true
             }
-            Outcome::Early(ahead) if !parked => {
-                self.park(kind, origin, received.clone(), ahead, app);
-                false
-            }
-            Outcome::Early(_) => false,
-            Outcome::Miss(miss) => {
-                self.expand(kind, origin, received, miss, app);
-                false
-            }
+            other => self.not_taken(arrived, other, app, parked),
         }
+    }
+
+    /// What becomes of a frame that the plan did not take.
+    #[cold]
+    #[inline(never)]
+    fn not_taken(
+        &mut self,
+        arrived: Arrived<'_>,
+        outcome: Outcome,
+        app: &mut dyn Application,
+        parked: bool,
+    ) -> bool {
+        let Arrived { kind, origin, received, .. } = arrived;
+        match outcome {
+            Outcome::Early(ahead) if !parked => self.park(kind, origin, received.clone(), ahead, app),
+            Outcome::Miss(miss) => self.expand(kind, origin, received, miss, app),
+            Outcome::Early(_) | Outcome::Hit { .. } => {}
+        }
+        false
     }
 
     /// The rest of a hit that is not delivered at once or is compared with the layers.
@@ -131,6 +155,7 @@ impl Stack {
 
     /// Tries the parked frames of an origin again, until none of them runs.
     #[cold]
+    #[inline(never)]
     fn retry_early(&mut self, origin: Rank, traffic: Traffic, app: &mut dyn Application) {
         let kind = if traffic == Traffic::Cast { Kind::CastDeliver } else { Kind::SendDeliver };
         let mut at = 0;
@@ -142,7 +167,10 @@ impl Stack {
             }
             let received = parked.received.clone();
             let misses = self.fast.deliver_miss;
-            let ran = self.try_fast(kind, origin, &received, app, true);
+            let bytes = received.bytes();
+            let first = word(bytes, 0).unwrap_or_default();
+            let arrived = Arrived { kind, origin, first, received: &received, bytes };
+            let ran = self.try_compared(arrived, app, true);
             if ran || self.fast.deliver_miss != misses {
                 // It ran, or took the layers (a duplicate, say): either way it is not parked any more.
                 self.early.swap_remove(at);
@@ -242,4 +270,16 @@ impl Stack {
         });
         self.drain(app);
     }
+}
+
+/// The list of an accepted frame, retained where the plan says so.
+#[inline]
+fn accepted_list(core: &mut Core, plan: &Plan, arrived: Arrived<'_>, number: u64, count: Count) -> List {
+    let Arrived { origin, received, .. } = arrived;
+    let from = received.from + plan.header_bytes;
+    let list = List::counted(received.frame.clone(), from, received.to, count);
+    if plan.retain {
+        core.casts[origin.index()].keep(number, list.clone());
+    }
+    list
 }

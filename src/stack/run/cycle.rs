@@ -6,6 +6,7 @@ use crate::accel::shadow::ShadowRun;
 use crate::config::Shadow;
 use crate::group::{Application, Event, Group};
 use crate::id::RankSet;
+use crate::stack::core::Looped;
 use crate::stack::event::{Message, Part, Up};
 use crate::stack::layer::Kind;
 use crate::time::Time;
@@ -24,7 +25,7 @@ impl Stack {
             self.engine.timers();
             self.drain(app);
         }
-        if !self.engine.core.loopback.is_empty() {
+        if self.engine.core.looping() > 0 {
             self.own_copies(app);
         }
         if self.engine.core.expand_early {
@@ -68,44 +69,97 @@ impl Stack {
 
     /// Delivers this member's own casts.
     fn own_copies(&mut self, app: &mut dyn Application) {
-        let own = self.engine.core.view.rank();
-        for _ in 0..self.engine.core.loopback.len() {
+        let mut pending = self.engine.core.looping();
+        pending -= self.own_retained(app);
+        let own = self.engine.core.own;
+        for _ in 0..pending {
             if self.engine.core.holding(own) >= self.order_share {
                 return;
             }
-            let Some(looped) = self.engine.core.loopback.pop_front() else { return };
-            if !looped.slow
-                && let Ok(plan) = &self.plans[Kind::SelfDeliver as usize]
-            {
-                let before = (self.shadow != Shadow::Off).then(|| ShadowRun::before(&self.engine));
-                match execute::own_copy(&mut self.engine.core, plan, &looped.list, looped.number) {
-                    Outcome::Hit { list, number } => {
-                        self.fast.deliver_hit += 1;
-                        if plan.deliver.is_none() && before.is_none() {
-                            self.upcall(Kind::SelfDeliver, own, number, &list, app);
-                        } else {
-                            self.accepted(Kind::SelfDeliver, own, number, list, before, app);
-                        }
-                        continue;
-                    }
-                    Outcome::Early(_) => self.note_miss(Kind::SelfDeliver, Miss::Field(0, 0)),
-                    Outcome::Miss(miss) => self.note_miss(Kind::SelfDeliver, miss),
-                }
-            }
-            self.fast.deliver_miss += 1;
-            let core = &mut self.engine.core;
-            let header = match looped.slow {
-                true => core.looped_headers.pop_front(),
-                false => core.header_before(Traffic::Cast, &looped.list).map(|header| (header, Part::Whole)),
-            };
-            let Some((header, part)) = header else { continue };
-            let message =
-                Message { number: looped.number, header, part, ..Message::data(Traffic::Cast, looped.list) };
-            self.engine.core.work += 1;
-            self.engine.core.emit_up(looped.layer, Up::Cast(own, message));
-            self.engine.run();
-            self.drain(app);
+            let Some(looped) = self.engine.core.next_looped() else { return };
+            self.own_copy(looped, app);
         }
+    }
+
+    /// Delivers own casts by the plan, straight out of retention, as long as nothing else is to be done with them than
+    /// that. Returns how many.
+    fn own_retained(&mut self, app: &mut dyn Application) -> usize {
+        let numbers = self.engine.core.loop_numbers.clone();
+        let Ok(plan) = &self.plans[Kind::SelfDeliver as usize] else { return 0 };
+        if self.shadow != Shadow::Off || !plan.bare || plan.deliver.is_some() {
+            return 0;
+        }
+        let own = self.engine.core.own;
+        for number in numbers.clone() {
+            // An upcall may end the group, and lets go of everything then.
+            let core = &mut self.engine.core;
+            let Some(list) =
+                core.casts[own.index()].list(number).filter(|_| core.loop_numbers.start == number)
+            else {
+                return (number - numbers.start) as usize;
+            };
+            let list = list.clone();
+            if !execute::own_copy(core) {
+                return (number - numbers.start) as usize;
+            }
+            core.loop_numbers.start = number + 1;
+            self.fast.deliver_hit += 1;
+            self.upcall(Kind::SelfDeliver, own, number, &list, app);
+        }
+        (numbers.end - numbers.start) as usize
+    }
+
+    /// One that took the layers, or that they repeat.
+    #[inline(never)]
+    fn own_copy(&mut self, looped: Looped, app: &mut dyn Application) {
+        match &self.plans[Kind::SelfDeliver as usize] {
+            Ok(plan) if !looped.slow => {
+                let before = (self.shadow != Shadow::Off).then(|| ShadowRun::before(&self.engine));
+                let core = &mut self.engine.core;
+                let outcome = execute::own_copy_checked(core, plan, &looped.list, looped.number);
+                self.own_copy_done(looped, outcome, before, app);
+            }
+            _ => self.own_copy_by_layers(looped, app),
+        }
+    }
+
+    fn own_copy_done(
+        &mut self,
+        looped: Looped,
+        outcome: Outcome,
+        before: Option<ShadowRun>,
+        app: &mut dyn Application,
+    ) {
+        match outcome {
+            Outcome::Hit { number, .. } => {
+                self.fast.deliver_hit += 1;
+                let own = self.engine.core.own;
+                self.accepted(Kind::SelfDeliver, own, number, looped.list, before, app);
+            }
+            Outcome::Early(_) | Outcome::Miss(_) => {
+                let miss = if let Outcome::Miss(miss) = outcome { miss } else { Miss::Field(0, 0) };
+                self.note_miss(Kind::SelfDeliver, miss);
+                self.own_copy_by_layers(looped, app);
+            }
+        }
+    }
+
+    #[cold]
+    fn own_copy_by_layers(&mut self, looped: Looped, app: &mut dyn Application) {
+        self.fast.deliver_miss += 1;
+        let core = &mut self.engine.core;
+        let header = match looped.slow {
+            true => core.looped_headers.pop_front(),
+            false => core.header_before(Traffic::Cast, &looped.list).map(|header| (header, Part::Whole)),
+        };
+        let Some((header, part)) = header else { return };
+        let message =
+            Message { number: looped.number, header, part, ..Message::data(Traffic::Cast, looped.list) };
+        core.work += 1;
+        let own = core.own;
+        core.emit_up(looped.layer, Up::Cast(own, message));
+        self.engine.run();
+        self.drain(app);
     }
 
     fn post_if_due(&mut self, app: &mut dyn Application) {
@@ -150,7 +204,7 @@ impl Stack {
             short_of_frames |= self.large.starved();
         }
         let packing = self.open.is_open() && self.busy && self.waiting.is_empty();
-        let own_copies = !core.loopback.is_empty() && core.holding(core.own) < self.order_share;
+        let own_copies = core.looping() > 0 && core.holding(core.own) < self.order_share;
         if can_enter && !packing || own_copies || !core.emerged.is_empty() || core.gossip.requested() {
             return Time::ZERO;
         }

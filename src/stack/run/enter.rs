@@ -51,7 +51,9 @@ impl Stack {
             return Err(self.impossible(length));
         }
         if !self.open.fits(length, self.payload_max) {
-            self.close_open();
+            if self.open.is_open() {
+                self.close_open();
+            }
             let frame = self.take_frame()?;
             self.open.begin(frame);
             self.open_since = self.engine.core.now;

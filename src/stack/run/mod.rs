@@ -18,6 +18,8 @@ mod succeed;
 
 pub(crate) use succeed::Legacies;
 
+pub(crate) use arrive::Arrived;
+
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Duration;
@@ -312,6 +314,10 @@ impl Stack {
             now,
             slots: Core::slots_of(&blueprint, members),
             homes: Blueprint::homes(&layouts),
+            number_home: blueprint
+                .frame_number
+                .map(|index| Blueprint::homes(&layouts)[Traffic::Cast as usize][usize::from(index)])
+                .unwrap_or_default(),
             frame_number: blueprint.frame_number.map(|index| Field { traffic: Traffic::Cast, index }),
             send_number: blueprint.send_number.map(|index| Field { traffic: Traffic::Send, index }),
             guards: blueprint.guards.clone(),
@@ -330,6 +336,7 @@ impl Stack {
             sends: (0..members).map(|_| Retention::new(window.max(2))).collect(),
             queue: VecDeque::with_capacity(queue_max),
             queue_max,
+            loop_numbers: 0..0,
             loopback: VecDeque::with_capacity(2 * window as usize),
             looped_headers: VecDeque::new(),
             order: OrderQueue::new(members, config.order_frames_max.min(4096)),
@@ -350,6 +357,7 @@ impl Stack {
             identification: identification(view.rank()),
             cookies,
             work: 0,
+            ceiling: 0,
             fast_casts: plans[Kind::CastSend as usize].is_ok(),
             counts: Vec::with_capacity(64),
             traced: VecDeque::with_capacity(config.trace_lines_max),
