@@ -529,6 +529,7 @@ impl Layer for Mbrship {
             Inside::View { proposal, view } => self.view(context, Some(origin), proposal, view),
             Inside::Leave => {
                 self.leaving.insert(origin);
+                context.up(Up::Leave(origin));
                 self.reconsider(context);
             }
             Inside::Renew => {

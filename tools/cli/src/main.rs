@@ -2,6 +2,7 @@
 #![allow(clippy::print_stderr)]
 
 mod explain;
+mod node;
 
 use std::process::ExitCode;
 
@@ -11,6 +12,7 @@ use wadjet_bench::allocations::Counting;
 use wadjet_sim::SimArgs;
 
 use explain::ExplainOptions;
+use node::NodeOptions;
 
 /// The benchmarks say how many allocations a message costs, so this program counts them.
 #[global_allocator]
@@ -35,6 +37,9 @@ enum Command {
     /// Run endpoints on a simulated clock and a faulty network, judged by the oracle
     #[command(after_help = SIM_HELP)]
     Sim(SimArgs),
+    /// Take part in a group by hand: what is typed is cast, what happens is told
+    #[command(after_help = NODE_HELP)]
+    Node(NodeOptions),
     /// A member of a benchmark in a process of its own; started by `bench`
     #[command(name = wadjet_bench::processes::MEMBER_COMMAND, hide = true)]
     BenchMember,
@@ -45,6 +50,7 @@ fn main() -> ExitCode {
         Command::Bench(options) => wadjet_bench::bench(&options),
         Command::Explain(options) => explain::run(&options),
         Command::Sim(arguments) => return wadjet_sim::command(&arguments),
+        Command::Node(options) => node::run(&options),
         Command::BenchMember => return ExitCode::from(wadjet_bench::processes::be_member() as u8),
     };
     match outcome {
@@ -67,10 +73,24 @@ Examples:
   wadjet bench                                    everything this machine can run, within two minutes
   wadjet bench --transport shm --vs-raw           one transport, against its own baseline
   wadjet explain STABLE:FC:UNICAST:LOCAL:NAK:CHKSUM:COM
+  wadjet node --group tea --address 127.0.0.1:7001   a member by hand; see wadjet node --help
   wadjet sim --seeds 0..1000                      a thousand faulty worlds, each judged by the oracle
 
 Exit codes: 0 all is well; 1 a check failed (something lost, duplicated, misordered, or a run did not end);
 2 the arguments make no sense or something cannot be read or written.";
+
+const NODE_HELP: &str = "\
+Example, in three shells of one machine:
+  wadjet node --group tea --address 127.0.0.1:7001
+  wadjet node --group tea --address 127.0.0.1:7002 --peers 127.0.0.1:7001
+  wadjet node --group tea --address 127.0.0.1:7003 --peers 127.0.0.1:7001
+What is typed in one appears in all. End one with Ctrl-C, or stop it with Ctrl-Z: the others say so and go on without it.
+On one host without a network, --address is a name, and nobody needs to be told where the others are:
+  wadjet node --group tea --transport shm --discover --address alice
+While it runs:
+  /members  /send ADDR TEXT  /stats  /leave  /help
+
+Exit codes: 0 it left as it was told to; 1 the others went on without it, or the group ended for it; 2 misuse.";
 
 const BENCH_HELP: &str = "\
 Examples:

@@ -1,0 +1,385 @@
+//! `wadjet node`: a member of a group, by hand.
+//!
+//! The member runs in this thread and parks when nothing happens; another thread reads standard input. What happens to
+//! the group is told in whole sentences, one line each, so that scripts can look for them as well.
+#![allow(clippy::print_stdout)]
+
+use std::collections::VecDeque;
+use std::error::Error;
+use std::io::BufRead;
+use std::net::SocketAddrV4;
+use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use clap::{Args, ValueEnum};
+use wadjet::runtime::{Driver, DriverOptions, IdleStrategy, JoinOptions, LoopOptions};
+use wadjet::stack::event::ExitReason;
+use wadjet::transport::Transport;
+use wadjet::transport::shm::{Shm, ShmOptions};
+use wadjet::transport::udp::{UdpOptions, UdpTransport};
+use wadjet::view::Neighbours;
+use wadjet::{
+    Address, Application, CastError, Config, Delivery, Endpoint, Event, Group, GroupId, GroupKey,
+    Incarnation, LocalView, Rank, RankSet, SendError,
+};
+
+/// Which group, where, and how.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct NodeOptions {
+    /// The group; all that name it alike and can find each other come together
+    #[arg(long, value_name = "NAME")]
+    group: String,
+    /// Where this member is reached: `ip:port` over udp, any name of your choice over shm
+    #[arg(long, value_name = "A")]
+    address: String,
+    /// Addresses of others; any one member of the group will do
+    #[arg(long, value_name = "ADDR,...", value_delimiter = ',')]
+    peers: Vec<String>,
+    /// Over what
+    #[arg(long, value_enum, default_value = "udp")]
+    transport: NodeTransport,
+    /// The stack, top to bottom [default: the stack for live groups over that transport]
+    #[arg(long, value_name = "SPEC")]
+    stack: Option<String>,
+    /// Look for the group without knowing an address: over udp at a multicast address, over shm on this host
+    #[arg(long, value_name = "IP:PORT", num_args = 0..=1, default_missing_value = DISCOVERY)]
+    discover: Option<SocketAddrV4>,
+    /// If the others go on without this member, join again as a new one
+    #[arg(long)]
+    rejoin: bool,
+    /// Leave after so many seconds
+    #[arg(long, value_name = "SECONDS")]
+    leave_after: Option<f64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum NodeTransport {
+    /// UDP sockets
+    Udp,
+    /// Shared memory of this host
+    Shm,
+}
+
+/// Where `--discover` asks if it is told nothing else: an address of the local scope.
+const DISCOVERY: &str = "239.255.87.74:7487";
+/// The longest sleep of an idle member: lines typed are looked for so often.
+const PARK: Duration = Duration::from_millis(10);
+/// Lines that may wait for the group.
+const LINES_MAX: usize = 1024;
+/// How long a member that leaves waits for the others to agree.
+const LEAVE_MAX: Duration = Duration::from_secs(2);
+/// Times a member joins again after it was excluded.
+const REJOINS_MAX: u32 = 1000;
+
+const HELP: &str = "\
+lines are cast to the group; these are not:
+  /members            who is in the view
+  /send ADDR TEXT     to one member only
+  /stats              what was cast and delivered, how fast, and what the layers say
+  /leave              leave the group and end (so does the end of input)
+  /help               this";
+
+/// Takes part until told to leave. Whether it left as it was told to.
+///
+/// # Errors
+/// If the address is taken or the stack makes no sense; the text says what to do.
+pub(crate) fn run(options: &NodeOptions) -> Result<bool, Box<dyn Error>> {
+    let mut lines = Lines::of_standard_input();
+    let mut contacts: Vec<Address> = options.peers.iter().cloned().map(Address).collect();
+    let end = options.leave_after.map(Duration::from_secs_f64).map(|after| Instant::now() + after);
+    for _ in 0..REJOINS_MAX {
+        let life = match options.transport {
+            NodeTransport::Udp => {
+                let udp = UdpOptions { discovery: options.discover, ..UdpOptions::default() };
+                live(options, UdpTransport::new(udp)?, &contacts, &mut lines, end)?
+            }
+            NodeTransport::Shm => live(options, Shm::new(ShmOptions::default()), &contacts, &mut lines, end)?,
+        };
+        match life.exit {
+            Some(ExitReason::Excluded { .. }) if options.rejoin => {
+                println!("joining again, as a new member");
+                let known = life.addresses.into_iter().filter(|address| address.0 != options.address);
+                contacts.extend(known);
+                contacts.sort();
+                contacts.dedup();
+            }
+            Some(ExitReason::Left) => return Ok(true),
+            Some(ExitReason::Excluded { .. }) => {
+                println!("ended; with --rejoin it would join again, as a new member");
+                return Ok(false);
+            }
+            Some(_) => return Ok(false),
+            None => {
+                println!("ended before the others agreed; they will take this member for failed");
+                return Ok(false);
+            }
+        }
+    }
+    Err(format!("excluded {REJOINS_MAX} times; something is wrong with this host or its network").into())
+}
+
+/// What is left of a member's life.
+struct Life {
+    exit: Option<ExitReason>,
+    /// Who was in its last view.
+    addresses: Vec<Address>,
+}
+
+fn live<T: Transport>(
+    options: &NodeOptions,
+    transport: T,
+    contacts: &[Address],
+    lines: &mut Lines,
+    end: Option<Instant>,
+) -> Result<Life, Box<dyn Error>> {
+    let default = match options.transport {
+        NodeTransport::Udp => wadjet::layers::LIVE_STACK,
+        NodeTransport::Shm => wadjet::layers::LIVE_STACK_WITH_INTEGRITY,
+    };
+    let spec = options.stack.clone().unwrap_or_else(|| default.to_owned());
+    let endpoint = Endpoint::new(Config::default(), fresh_incarnation())?;
+    let idle = IdleStrategy::Park { spins: 0, timeout: PARK };
+    let looping = LoopOptions { idle, ..LoopOptions::default() };
+    let mut driver = Driver::new(
+        endpoint,
+        Narrator::default(),
+        transport,
+        DriverOptions { looping, ..DriverOptions::default() },
+    );
+    let key = driver.join(JoinOptions {
+        group: GroupId::named(&options.group),
+        spec,
+        address: Address(options.address.clone()),
+        neighbours: Neighbours { contacts: contacts.to_vec(), discover: options.discover.is_some() },
+    })?;
+    let mut leaving: Option<Instant> = None;
+    while driver.application().exit.is_none() {
+        driver.run_once();
+        if leaving.is_none() && (lines.obey(&mut driver, key) || end.is_some_and(|end| Instant::now() >= end))
+        {
+            driver.group(key).leave();
+            leaving = Some(Instant::now() + LEAVE_MAX);
+        }
+        if leaving.is_some_and(|until| Instant::now() >= until) {
+            break;
+        }
+    }
+    let narrator = driver.application();
+    Ok(Life { exit: narrator.exit, addresses: narrator.members.iter().map(|(_, a)| a.clone()).collect() })
+}
+
+/// No two lives are ever the same: the time, and in its lowest bits which process.
+fn fresh_incarnation() -> Incarnation {
+    const PROCESS: u64 = 0x3ff;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_nanos() as u64);
+    Incarnation(now & !PROCESS | u64::from(std::process::id()) & PROCESS)
+}
+
+/// What was typed.
+struct Lines {
+    typed: Receiver<String>,
+    /// Lines that the group could not take yet.
+    waiting: VecDeque<String>,
+    ended: bool,
+}
+
+impl Lines {
+    fn of_standard_input() -> Lines {
+        let (say, typed) = sync_channel(LINES_MAX);
+        thread::spawn(move || {
+            for line in std::io::stdin().lock().lines().map_while(Result::ok) {
+                if say.send(line).is_err() {
+                    break;
+                }
+            }
+        });
+        Lines { typed, waiting: VecDeque::new(), ended: false }
+    }
+
+    /// Does what was typed, as far as the group takes it. Whether this member is to leave.
+    fn obey<T: Transport>(&mut self, driver: &mut Driver<T, Narrator>, key: GroupKey) -> bool {
+        // Bounded by what may wait in the channel.
+        for _ in 0..LINES_MAX {
+            match self.typed.try_recv() {
+                Ok(line) => self.waiting.push_back(line),
+                Err(TryRecvError::Empty) => break,
+                Err(TryRecvError::Disconnected) => {
+                    self.ended = true;
+                    break;
+                }
+            }
+            if self.waiting.len() >= LINES_MAX {
+                break;
+            }
+        }
+        while let Some(line) = self.waiting.front() {
+            match line.split_whitespace().next() {
+                None => {}
+                Some("/leave" | "/quit" | "/exit") => return true,
+                Some("/help") => println!("{HELP}"),
+                Some("/members") => println!("{}", members(driver.group(key).view())),
+                Some("/stats") => stats(driver, key),
+                Some("/send") => match send(&mut driver.group(key), line) {
+                    Ok(true) => {}
+                    Ok(false) => return false,
+                    Err(why) => println!("not sent: {why}"),
+                },
+                Some(word) if word.starts_with('/') => println!("{word} is not known; /help says what is"),
+                Some(_) => match driver.group(key).cast(line.as_bytes()) {
+                    Ok(_) => {}
+                    // It is said again when there is room.
+                    Err(CastError::Full { .. } | CastError::NoFrame(_)) => return false,
+                    Err(why) => println!("not cast: {why}"),
+                },
+            }
+            self.waiting.pop_front();
+        }
+        self.ended
+    }
+}
+
+/// Whether the group took it.
+fn send(group: &mut Group<'_>, line: &str) -> Result<bool, String> {
+    let mut words = line.trim_start().splitn(3, char::is_whitespace).skip(1);
+    let (Some(address), Some(text)) = (words.next(), words.next()) else {
+        return Err("say /send ADDRESS TEXT".to_owned());
+    };
+    let members = &group.view().view().members;
+    let Some(at) = members.iter().position(|member| member.address.0 == address) else {
+        return Err(format!("nobody in the view has the address {address}; /members lists those there are"));
+    };
+    match group.send(&RankSet::one(Rank::at(at)), text.as_bytes()) {
+        Ok(()) => Ok(true),
+        Err(SendError::Full { .. } | SendError::NoFrame(_)) => Ok(false),
+        Err(why) => Err(why.to_string()),
+    }
+}
+
+fn members(view: &LocalView) -> String {
+    let name = |(at, member): (usize, &wadjet::Member)| {
+        let own = if Rank::at(at) == view.rank() { " (this one)" } else { "" };
+        format!("{}{own}", member.address)
+    };
+    let names: Vec<String> = view.view().members.iter().enumerate().map(name).collect();
+    format!("view {} of {}: {}", view.view().id.counter, names.len(), names.join(", "))
+}
+
+fn stats<T: Transport>(driver: &mut Driver<T, Narrator>, key: GroupKey) {
+    let stats = driver.stats(key);
+    println!(
+        "cast {}, delivered {}, sent {}, sends delivered {}; {:.2} % on the fast path; {} casts wait",
+        stats.casts,
+        stats.delivered,
+        stats.sends,
+        stats.sends_delivered,
+        stats.fast_path.hit_rate() * 100.0,
+        stats.waiting
+    );
+    for line in driver.group(key).dump() {
+        println!("  {line}");
+    }
+    for count in &stats.counts {
+        println!("  {count:?}");
+    }
+}
+
+/// Tells what happens to the group.
+#[derive(Default)]
+struct Narrator {
+    /// By rank.
+    members: Vec<(Incarnation, Address)>,
+    left: Vec<Incarnation>,
+    suspected: Vec<Incarnation>,
+    exit: Option<ExitReason>,
+}
+
+impl Narrator {
+    fn name(&self, rank: Rank) -> String {
+        self.members.get(rank.index()).map_or_else(|| format!("member {rank}"), |(_, a)| a.to_string())
+    }
+
+    fn view(&mut self, view: &LocalView) {
+        println!("{}", members(view));
+        let next: Vec<_> =
+            view.view().members.iter().map(|member| (member.incarnation, member.address.clone())).collect();
+        let is_in = |list: &[(Incarnation, Address)], who: Incarnation| list.iter().any(|(i, _)| *i == who);
+        let own = view.member(view.rank()).incarnation;
+        for (incarnation, address) in next.iter().filter(|(i, _)| *i != own && !is_in(&self.members, *i)) {
+            let again = self.members.iter().any(|(other, a)| a == address && other != incarnation);
+            println!("  joined: {address}{}", if again { " (started anew)" } else { "" });
+        }
+        for (incarnation, address) in self.members.iter().filter(|(i, _)| !is_in(&next, *i)) {
+            if self.left.contains(incarnation) {
+                println!("  left: {address} (it asked to)");
+            } else if self.suspected.contains(incarnation) {
+                println!("  failed: {address} (nothing was heard of it for too long)");
+            } else {
+                println!("  gone: {address} (the others have given it up)");
+            }
+        }
+        self.members = next;
+        self.left.clear();
+        self.suspected.clear();
+    }
+}
+
+impl Application for Narrator {
+    fn cast(&mut self, delivery: &Delivery<'_>, _group: &mut Group<'_>) {
+        let name = self.name(delivery.origin());
+        for message in delivery.messages() {
+            println!("<{name}> {}", String::from_utf8_lossy(message));
+        }
+    }
+
+    fn send(&mut self, delivery: &Delivery<'_>, _group: &mut Group<'_>) {
+        let name = self.name(delivery.origin());
+        for message in delivery.messages() {
+            println!("<{name}> to this member: {}", String::from_utf8_lossy(message));
+        }
+    }
+
+    fn event(&mut self, event: &Event, _group: &mut Group<'_>) {
+        match event {
+            Event::View(view) => self.view(view),
+            Event::Suspect(ranks) => {
+                for rank in ranks.iter() {
+                    let Some((incarnation, address)) = self.members.get(rank.index()).cloned() else {
+                        continue;
+                    };
+                    if !self.suspected.contains(&incarnation) {
+                        self.suspected.push(incarnation);
+                        println!("suspected: {address} is silent; the others go on without it");
+                    }
+                }
+            }
+            Event::Left(rank) => {
+                if let Some((incarnation, address)) = self.members.get(rank.index()) {
+                    println!("{address} leaves");
+                    self.left.push(*incarnation);
+                }
+            }
+            Event::LostMessage { origin, reason } => {
+                println!("a message of {} is lost: {reason}", self.name(*origin));
+            }
+            Event::Problem(problem) => {
+                let whose =
+                    problem.origin.map_or(String::new(), |origin| format!(" of {}", self.name(origin)));
+                println!("problem{whose}, says {}: {}", problem.layer, problem.what);
+            }
+            Event::Exit(reason) => {
+                self.exit = Some(*reason);
+                match reason {
+                    ExitReason::Excluded { by, view } => println!(
+                        "excluded: {} has gone on to view {} without this member, which was taken for failed",
+                        self.name(*by),
+                        view.counter
+                    ),
+                    other => println!("{other}"),
+                }
+            }
+            // Casts typed meanwhile wait by themselves; what is stable nobody here asks.
+            Event::Block | Event::Stable | Event::Writable | Event::Transitional(_) => {}
+        }
+    }
+}

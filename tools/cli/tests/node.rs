@@ -1,0 +1,138 @@
+//! `wadjet node` as people use it: three shells, over both transports.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::UdpSocket;
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// A shell with a node in it. Ended when dropped.
+struct Shell {
+    address: String,
+    node: Child,
+    input: ChildStdin,
+    lines: Receiver<String>,
+    seen: Vec<String>,
+}
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+impl Shell {
+    fn open(transport: &str, group: &str, address: &str, more: &[&str]) -> Shell {
+        let mut node = Command::new(env!("CARGO_BIN_EXE_wadjet"))
+            // Whatever becomes of this test, the node leaves.
+            .args([
+                "node",
+                "--transport",
+                transport,
+                "--group",
+                group,
+                "--address",
+                address,
+                "--leave-after",
+                "120",
+            ])
+            .args(more)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (say, lines) = channel();
+        let output = node.stdout.take().unwrap();
+        thread::spawn(move || {
+            BufReader::new(output).lines().map_while(Result::ok).try_for_each(|line| say.send(line))
+        });
+        let input = node.stdin.take().unwrap();
+        Shell { address: address.to_owned(), node, input, lines, seen: Vec::new() }
+    }
+
+    fn type_line(&mut self, line: &str) {
+        writeln!(self.input, "{line}").unwrap();
+    }
+
+    /// Waits for a line that holds `words`, and returns it.
+    fn sees(&mut self, words: &str) -> String {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            match self.lines.recv_timeout(left) {
+                Ok(line) => {
+                    self.seen.push(line.clone());
+                    if line.contains(words) {
+                        return line;
+                    }
+                }
+                Err(_) => panic!("{} never saw `{words}`, but: {:#?}", self.address, self.seen),
+            }
+        }
+    }
+}
+
+impl Drop for Shell {
+    fn drop(&mut self) {
+        drop(self.node.kill());
+        drop(self.node.wait());
+    }
+}
+
+fn addresses(transport: &str) -> Vec<String> {
+    match transport {
+        "udp" => {
+            let sockets: Vec<_> = (0..3).map(|_| UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
+            sockets.iter().map(|socket| socket.local_addr().unwrap().to_string()).collect()
+        }
+        _ => ["alice", "bob", "carol"].map(str::to_owned).to_vec(),
+    }
+}
+
+#[test]
+fn what_is_typed_in_one_shell_appears_in_all_and_a_killed_one_is_told_of_by_the_others() {
+    for transport in ["udp", "shm"] {
+        let group = format!("tea-{transport}-{}", std::process::id());
+        let at = addresses(transport);
+        let mut shells = vec![Shell::open(transport, &group, &at[0], &[])];
+        shells.extend((1..3).map(|n| Shell::open(transport, &group, &at[n], &["--peers", &at[0]])));
+        for shell in &mut shells {
+            shell.sees(" of 3: ");
+        }
+        shells[1].type_line("tea is ready");
+        for shell in &mut shells {
+            shell.sees(&format!("<{}> tea is ready", at[1]));
+        }
+        shells[2].type_line(&format!("/send {} psst", at[0]));
+        shells[0].sees(&format!("<{}> to this member: psst", at[2]));
+        shells[1].type_line("/members");
+        assert!(shells[1].sees(" of 3: ").contains(&format!("{} (this one)", at[1])));
+        shells[1].type_line("/stats");
+        shells[1].sees("cast 1, delivered 1");
+
+        // The member that was there first coordinates, and is the one that dies.
+        shells[0].node.kill().unwrap();
+        for shell in &mut shells[1..] {
+            shell.sees(" of 2: ");
+            shell.sees(&format!("failed: {}", at[0]));
+        }
+        shells[2].type_line("who is left?");
+        shells[1].sees(&format!("<{}> who is left?", at[2]));
+        shells[2].type_line("/leave");
+        shells[2].sees("left the group");
+        assert!(shells[2].node.wait().unwrap().success());
+        shells[1].sees(&format!("left: {} (it asked to)", at[2]));
+        drop(shells);
+    }
+}
+
+#[test]
+fn without_a_group_or_with_a_stack_that_cannot_live_the_error_says_what_to_do() {
+    for (arguments, words) in [
+        (&["--address", "127.0.0.1:0"][..], "--group"),
+        (&["--group", "g", "--address", "nowhere"], "nowhere"),
+        (&["--group", "g", "--address", "127.0.0.1:0", "--stack", "FC:COM"], "FC"),
+    ] {
+        let output = Command::new(env!("CARGO_BIN_EXE_wadjet")).arg("node").args(arguments).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {said}");
+        assert!(said.contains(words), "{arguments:?}: {said}");
+    }
+}
