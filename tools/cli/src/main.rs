@@ -6,9 +6,10 @@ mod node;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 use wadjet_bench::BenchOptions;
 use wadjet_bench::allocations::Counting;
+use wadjet_lab::{ChaosOptions, FailureOptions, JudgeOptions, LabOptions, ReliabilityOptions};
 use wadjet_sim::SimArgs;
 
 use explain::ExplainOptions;
@@ -30,7 +31,7 @@ struct Arguments {
 enum Command {
     /// Measure this machine: each transport, raw and through the stack, side by side
     #[command(after_help = BENCH_HELP)]
-    Bench(BenchOptions),
+    Bench(BenchArguments),
     /// Say what a stack is: properties, fields, header sizes, compiled plans
     #[command(after_help = EXPLAIN_HELP)]
     Explain(ExplainOptions),
@@ -40,17 +41,47 @@ enum Command {
     /// Take part in a group by hand: what is typed is cast, what happens is told
     #[command(after_help = NODE_HELP)]
     Node(NodeOptions),
+    /// Test hosts: network namespaces on a bridge
+    #[command(after_help = LAB_HELP)]
+    Lab(LabOptions),
+    /// Kill, stop and cut off real processes at random; judge by the oracle what they delivered
+    #[command(after_help = CHAOS_HELP)]
+    Chaos(ChaosOptions),
+    /// Judge histories that real processes wrote
+    Judge(JudgeOptions),
+    /// Make the document of reliability figures from the reports of chaos and bench --failure
+    Reliability(ReliabilityOptions),
     /// A member of a benchmark in a process of its own; started by `bench`
     #[command(name = wadjet_bench::processes::MEMBER_COMMAND, hide = true)]
     BenchMember,
+    /// A member of a group to which things happen; started by `chaos` and `bench --failure`
+    #[command(name = wadjet_lab::member::MEMBER_COMMAND, hide = true)]
+    LabMember,
+}
+
+/// Of messages, or of failures.
+#[derive(Args)]
+struct BenchArguments {
+    #[command(flatten)]
+    bench: BenchOptions,
+    #[command(flatten)]
+    failure: FailureOptions,
 }
 
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
-        Command::Bench(options) => wadjet_bench::bench(&options),
+        Command::Bench(BenchArguments { bench, failure }) => match failure.failure {
+            Some(_) => wadjet_lab::failure::bench(&bench, &failure),
+            None => wadjet_bench::bench(&bench),
+        },
         Command::Explain(options) => explain::run(&options),
         Command::Sim(arguments) => return wadjet_sim::command(&arguments),
         Command::Node(options) => node::run(&options),
+        Command::Lab(options) => wadjet_lab::command::lab(&options),
+        Command::Chaos(options) => wadjet_lab::command::chaos(&options),
+        Command::Judge(options) => wadjet_lab::command::judge(&options),
+        Command::Reliability(options) => wadjet_lab::command::reliability(&options),
+        Command::LabMember => return ExitCode::from(wadjet_lab::member::be_member() as u8),
         Command::BenchMember => return ExitCode::from(wadjet_bench::processes::be_member() as u8),
     };
     match outcome {
@@ -92,6 +123,24 @@ While it runs:
 
 Exit codes: 0 it left as it was told to; 1 the others went on without it, or the group ended for it; 2 misuse.";
 
+const LAB_HELP: &str = "\
+Examples, as root:
+  wadjet lab up 3                                 three hosts, 10.78.0.1 to 10.78.0.3
+  ip netns exec wadjet-lab-1 wadjet node --group tea --address 10.78.0.1:7000 --peers 10.78.0.2:7000
+  ip -n wadjet-lab-hub link set port1 down        cut the first one off; `up` lets it back
+  wadjet lab down
+  wadjet lab run 2 -- wadjet node --group tea --address {}:7000 --discover --leave-after 5
+Nothing is made outside namespaces whose names begin with wadjet-, and nothing leaves them.";
+
+const CHAOS_HELP: &str = "\
+Examples:
+  wadjet chaos                                    a few dozen faults over udp and shm
+  wadjet chaos --transport udp --kills 200 --stops 200 --partitions 100 --losses 50
+  wadjet chaos --transport shm --members 5 --rate 10000 --seed 7 --histories h
+  wadjet judge --rested h/shm/chapter-1           judge again what a run has left
+
+Exit codes: 0 no violation; 1 a violation, or the group did not come together; 2 misuse.";
+
 const BENCH_HELP: &str = "\
 Examples:
   wadjet bench
@@ -104,6 +153,8 @@ Examples:
       soak: every member casts ten million; nothing may be lost, duplicated or misordered
   wadjet bench --transport shm --pattern stream --no-accel --json -
       the layers without their compiled plans, as JSON on standard output
+  wadjet bench --failure kill --transport shm --members 3 --faults 100 --load full
+      from the fault to the next view at each survivor, and to the first cast in it; also stop, partition, none
 
 Exit codes: 0 all is well; 1 something was lost, duplicated, misordered, or a run did not end; 2 misuse.";
 

@@ -1,0 +1,468 @@
+//! What a failure costs: from the fault to the next view at each survivor, and to the first cast delivered in it.
+//!
+//! Every member is a process. A victim is drawn, at a moment drawn within the heartbeat's period; the fault is made; the
+//! survivors say when they installed the view without it, and when the first cast of another came in that view. Then
+//! the group is made whole again (a killed member starts anew, a stopped one is continued and learns that it is out, a
+//! port goes up and the halves merge), which also says how long a join takes.
+//!
+//! All times are read from one clock, by the process to which it happened. The time of a fault is read *before* the
+//! signal is sent, or the command that takes the port down is started.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
+use std::error::Error;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use clap::{Args, ValueEnum};
+use serde::{Deserialize, Serialize};
+use wadjet_bench::BenchOptions;
+use wadjet_bench::histogram::{Latencies, LatencySummary};
+use wadjet_bench::machine::Machine;
+use wadjet_bench::plan::TransportKind;
+
+use crate::crew::{Crew, CrewOptions};
+use crate::hosts::Hosts;
+use crate::seat::{Carrier, Load, Waiting};
+
+/// Failures instead of messages.
+#[derive(Args, Clone, Debug, Default)]
+pub struct FailureOptions {
+    /// What a failure costs: from the fault to the next view and to the first cast in it; `none` counts suspicions
+    #[arg(long, value_enum)]
+    pub failure: Option<Fault>,
+    /// Faults [default: 100]
+    #[arg(long, value_name = "N", requires = "failure")]
+    pub faults: Option<u32>,
+    /// What members do meanwhile [default: idle]
+    #[arg(long, value_enum, requires = "failure")]
+    pub load: Option<LoadKind>,
+    /// How members' loops wait [default: park when idle, adaptive under load]
+    #[arg(long, value_enum, requires = "failure")]
+    pub waiting: Option<Waiting>,
+}
+
+/// What happens to a member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Fault {
+    /// It is killed (SIGKILL)
+    Kill,
+    /// It is stopped (SIGSTOP) and continued later
+    Stop,
+    /// Its port of the bridge goes down, and up again later; needs root
+    Partition,
+    /// Nothing: any suspicion is a false one
+    None,
+}
+
+impl Fault {
+    /// The name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Fault::Kill => "kill",
+            Fault::Stop => "stop",
+            Fault::Partition => "partition",
+            Fault::None => "none",
+        }
+    }
+}
+
+/// What members do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum LoadKind {
+    /// One cast per view
+    #[default]
+    Idle,
+    /// As much as the group takes
+    Full,
+}
+
+/// The figures of one kind of fault over one transport.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct FailureRun {
+    /// Over what.
+    pub transport: Carrier,
+    /// The stack.
+    pub stack: String,
+    /// Members.
+    pub members: usize,
+    /// What happened.
+    pub fault: Fault,
+    /// What they did meanwhile.
+    pub load: LoadKind,
+    /// How their loops waited.
+    pub waiting: Waiting,
+    /// How often it happened.
+    pub faults: u32,
+    /// From the fault to the next view, at each survivor, in nanoseconds.
+    pub view_ns: LatencySummary,
+    /// From the fault to the first cast of another delivered in that view, at each survivor, in nanoseconds.
+    pub first_cast_ns: LatencySummary,
+    /// From the start of a join to the view of all at the one who joins, in nanoseconds.
+    pub join_ns: LatencySummary,
+    /// How long the first, the second, and so on took to join at the start, in nanoseconds.
+    pub join_by_size_ns: Vec<u64>,
+    /// Survivors that were suspected, and views lost by it.
+    pub false_suspicions: u64,
+    /// Faults after which the survivors did not come together within the time.
+    pub not_together: u32,
+    /// Casts of all members that were there at the end, and deliveries.
+    pub casts: u64,
+    /// Deliveries to them.
+    pub delivered: u64,
+    /// How long it took, in seconds.
+    pub seconds: f64,
+    /// What went wrong, if anything did.
+    pub error: Option<String>,
+}
+
+/// The report of `wadjet bench --failure`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct FailureReport {
+    /// The machine.
+    pub machine: Machine,
+    /// The command line.
+    pub command: String,
+    /// One run per transport.
+    pub failures: Vec<FailureRun>,
+}
+
+/// Measures and prints. Whether every run came to its end.
+///
+/// # Errors
+/// If the options make no sense together, or the report cannot be written.
+pub fn bench(bench: &BenchOptions, options: &FailureOptions) -> Result<bool, Box<dyn Error>> {
+    let fault = options.failure.ok_or("say which failure")?;
+    let carriers = carriers(bench, fault)?;
+    let mut failures = Vec::new();
+    for carrier in carriers {
+        eprintln!("{} over {}", fault.name(), carrier.name());
+        let run = measure(bench, options, fault, carrier)?;
+        eprintln!("  {:.0} s", run.seconds);
+        failures.push(run);
+    }
+    let report =
+        FailureReport { machine: Machine::read(), command: crate::command::command_line(), failures };
+    let good = report.failures.iter().all(|run| run.error.is_none() && run.not_together == 0);
+    write(&report, bench.json.as_deref())?;
+    Ok(good)
+}
+
+fn carriers(bench: &BenchOptions, fault: Fault) -> Result<Vec<Carrier>, Box<dyn Error>> {
+    Ok(match (bench.transport, fault) {
+        (Some(TransportKind::Shm), Fault::Partition) => {
+            return Err("shared memory has no network to take down; say --transport udp".into());
+        }
+        (Some(TransportKind::Shm), _) => vec![Carrier::Shm],
+        (Some(TransportKind::Udp), _) | (None, Fault::Partition) => vec![Carrier::Udp],
+        (None, _) => vec![Carrier::Udp, Carrier::Shm],
+        (Some(TransportKind::Memory), _) => {
+            return Err("processes that fail need --transport udp or shm".into());
+        }
+    })
+}
+
+fn measure(
+    bench: &BenchOptions,
+    options: &FailureOptions,
+    fault: Fault,
+    carrier: Carrier,
+) -> Result<FailureRun, Box<dyn Error>> {
+    let load = options.load.unwrap_or_default();
+    let members = bench.members.unwrap_or(3);
+    if !(2..=16).contains(&members) {
+        return Err("--members must be between 2 and 16".into());
+    }
+    let waiting = options.waiting.unwrap_or(match load {
+        LoadKind::Idle => Waiting::Park,
+        LoadKind::Full => Waiting::Adaptive,
+    });
+    let stack = bench.stack.clone().unwrap_or_else(|| carrier.stack().to_owned());
+    let faults = if fault == Fault::None { 0 } else { options.faults.unwrap_or(FAULTS) };
+    let seconds = bench.duration.unwrap_or(NONE_SECONDS);
+    let crew_options = CrewOptions {
+        carrier,
+        stack: stack.clone(),
+        members,
+        load: if load == LoadKind::Idle { Load::Idle } else { Load::Full },
+        bytes: bench.size.unwrap_or(64),
+        waiting,
+        histories: None,
+        life: LIFE + FAULT_MAX * faults + Duration::from_secs_f64(seconds),
+    };
+    let label = format!("bench{}", std::process::id());
+    let hosts = match fault {
+        Fault::Partition => Some(Hosts::up(&label, members)?),
+        _ => None,
+    };
+    let program = std::env::current_exe()?;
+    let mut crew = Crew::new(crew_options, &program, &label, hosts.as_ref())?;
+    let begun = Instant::now();
+    let mut figures = Figures::default();
+    let outcome = match fault {
+        Fault::None => calm(&mut crew, Duration::from_secs_f64(seconds)),
+        _ => all_faults(&mut crew, hosts.as_ref(), fault, faults, &mut figures),
+    };
+    count_suspicions(&mut crew, &mut figures);
+    crew.end();
+    let last_words = || crew.places.iter().filter_map(|place| place.life.end);
+    Ok(FailureRun {
+        transport: carrier,
+        stack,
+        members,
+        fault,
+        load,
+        waiting,
+        faults: figures.made,
+        view_ns: figures.view.summary(),
+        first_cast_ns: figures.first.summary(),
+        join_ns: figures.join.summary(),
+        join_by_size_ns: figures.growth,
+        false_suspicions: figures.false_suspicions,
+        not_together: figures.not_together,
+        casts: last_words().map(|(casts, ..)| casts).sum(),
+        delivered: last_words().map(|(_, delivered, ..)| delivered).sum(),
+        seconds: begun.elapsed().as_secs_f64(),
+        error: outcome.err().map(|error| error.to_string()),
+    })
+}
+
+#[derive(Default)]
+struct Figures {
+    made: u32,
+    view: Latencies,
+    first: Latencies,
+    join: Latencies,
+    growth: Vec<u64>,
+    false_suspicions: u64,
+    not_together: u32,
+}
+
+/// Waits until all are in one view; who was excluded by mistake starts anew.
+fn gather(crew: &mut Crew<'_>) -> Result<(), Box<dyn Error>> {
+    let all: Vec<usize> = (0..crew.places.len()).collect();
+    let begun = Instant::now();
+    while begun.elapsed() < TOGETHER_MAX {
+        crew.revive()?;
+        if crew.until(LOOK, |crew| crew.together(&all)) {
+            return Ok(());
+        }
+    }
+    Err(format!("the group does not come together:\n{}", crew.describe()).into())
+}
+
+/// Starts one after the other; how long each took to join those that were there.
+fn grow(crew: &mut Crew<'_>, growth: &mut Vec<u64>) -> Result<(), Box<dyn Error>> {
+    for at in 0..crew.places.len() {
+        crew.start(at)?;
+        let there: Vec<usize> = (0..=at).collect();
+        if !crew.until(TOGETHER_MAX, |crew| crew.together(&there) || broken(crew)) || broken(crew) {
+            return Err(format!("member {at} does not get in:\n{}", crew.describe()).into());
+        }
+        let life = &crew.places[at].life;
+        growth.push(life.view.as_ref().map_or(0, |(_, _, installed)| installed.saturating_sub(life.joining)));
+    }
+    Ok(())
+}
+
+fn broken(crew: &Crew<'_>) -> bool {
+    crew.places.iter().any(|place| place.life.failed.is_some())
+}
+
+fn calm(crew: &mut Crew<'_>, time: Duration) -> Result<(), Box<dyn Error>> {
+    let mut growth = Vec::new();
+    grow(crew, &mut growth)?;
+    crew.places.iter_mut().for_each(|place| place.life.suspicions.clear());
+    let changed = crew.until(time, |crew| {
+        let all: Vec<usize> = (0..crew.places.len()).collect();
+        broken(crew) || !crew.together(&all)
+    });
+    if changed {
+        crew.pass(Duration::from_secs(1));
+        return Err(format!("the view did not last:\n{}", crew.describe()).into());
+    }
+    Ok(())
+}
+
+fn all_faults(
+    crew: &mut Crew<'_>,
+    hosts: Option<&Hosts>,
+    fault: Fault,
+    faults: u32,
+    figures: &mut Figures,
+) -> Result<(), Box<dyn Error>> {
+    let all: Vec<usize> = (0..crew.places.len()).collect();
+    grow(crew, &mut figures.growth)?;
+    let mut dice = Dice::new(FAULT_SEED);
+    for _ in 0..faults {
+        // Not at the same phase of everybody's timers each time.
+        crew.pass(STEADY + Duration::from_micros(dice.below(10_000)));
+        let victim = dice.below(all.len() as u64) as usize;
+        let survivors: Vec<usize> = all.iter().copied().filter(|at| *at != victim).collect();
+        count_suspicions(crew, figures);
+        gather(crew)?;
+        let at = make(crew, hosts, fault, victim)?;
+        figures.made += 1;
+        // The view they are together in is later than the fault, because it lacks the victim.
+        let heard = |crew: &Crew<'_>| {
+            survivors.len() == 1 || survivors.iter().all(|at| crew.places[*at].life.first.is_some())
+        };
+        crew.until(FAULT_MAX, |crew| {
+            let excluded = survivors.iter().any(|at| !crew.lives(*at));
+            excluded || crew.together(&survivors) && heard(crew)
+        });
+        if crew.together(&survivors) && heard(crew) {
+            for survivor in &survivors {
+                let life = &crew.places[*survivor].life;
+                let (_, _, installed) = life.view.as_ref().ok_or("together without a view")?;
+                figures.view.record(installed.saturating_sub(at));
+                if let Some(first) = life.first {
+                    figures.first.record(first.saturating_sub(at));
+                }
+            }
+        } else {
+            figures.not_together += 1;
+            eprintln!("after fault {} the survivors are not together:\n{}", figures.made, crew.describe());
+        }
+        let victims = crew.places[victim].life.incarnation;
+        for survivor in &survivors {
+            let life = &mut crew.places[*survivor].life;
+            let false_ones =
+                life.suspicions.drain(..).flat_map(|(_, whom)| whom).filter(|who| *who != victims);
+            figures.false_suspicions += false_ones.count() as u64;
+        }
+        mend(crew, hosts, fault, victim)?;
+        gather(crew)?;
+        if fault != Fault::Partition {
+            let life = &crew.places[victim].life;
+            let installed = life.view.as_ref().map_or(0, |(_, _, at)| *at);
+            figures.join.record(installed.saturating_sub(life.joining));
+        }
+        crew.places.iter_mut().for_each(|place| place.life.suspicions.clear());
+    }
+    Ok(())
+}
+
+/// In a whole group without a fault every suspicion is a false one.
+fn count_suspicions(crew: &mut Crew<'_>, figures: &mut Figures) {
+    let suspicions = crew.places.iter_mut().flat_map(|place| place.life.suspicions.drain(..));
+    figures.false_suspicions += suspicions.map(|(_, whom)| whom.len() as u64).sum::<u64>();
+}
+
+fn make(
+    crew: &mut Crew<'_>,
+    hosts: Option<&Hosts>,
+    fault: Fault,
+    victim: usize,
+) -> Result<u64, Box<dyn Error>> {
+    match fault {
+        Fault::Kill => crew.kill(victim),
+        Fault::Stop => crew.stop(victim),
+        Fault::Partition => {
+            let at = crate::clock::now();
+            hosts.ok_or("a partition needs hosts")?.set_port(victim + 1, false)?;
+            Ok(at)
+        }
+        Fault::None => Ok(crate::clock::now()),
+    }
+}
+
+/// Makes the group whole again.
+fn mend(
+    crew: &mut Crew<'_>,
+    hosts: Option<&Hosts>,
+    fault: Fault,
+    victim: usize,
+) -> Result<(), Box<dyn Error>> {
+    match fault {
+        Fault::Kill => crew.start(victim)?,
+        Fault::Stop => {
+            crew.go_on(victim)?;
+            let all: Vec<usize> = (0..crew.places.len()).collect();
+            if !crew.until(FAULT_MAX, |crew| !crew.lives(victim) || crew.together(&all)) {
+                return Err(format!("who was stopped does not learn it is out:\n{}", crew.describe()).into());
+            }
+        }
+        Fault::Partition => hosts.ok_or("a partition needs hosts")?.set_port(victim + 1, true)?,
+        Fault::None => {}
+    }
+    Ok(())
+}
+
+fn write(report: &FailureReport, json: Option<&Path>) -> Result<(), Box<dyn Error>> {
+    let text = serde_json::to_string_pretty(report)?;
+    match json {
+        Some(path) if path == Path::new("-") => println!("{text}"),
+        Some(path) => {
+            print!("{}", table(&report.failures));
+            std::fs::write(path, text + "\n").map_err(|error| {
+                format!("cannot write {}: {error}; name a file in a directory of yours", path.display())
+            })?;
+        }
+        None => print!("{}", table(&report.failures)),
+    }
+    Ok(())
+}
+
+/// The figures as a table of markdown, which a person can read as it is; times in milliseconds.
+pub fn table(runs: &[FailureRun]) -> String {
+    let mut text = String::from(
+        "| fault | transport | members | load | faults | new view p50 / p99 / max, ms | first cast p50 / p99 / max, ms \
+         | join p50 / p99, ms | false suspicions |\n|---|---|---|---|---|---|---|---|---|\n",
+    );
+    let ms = |nanoseconds: u64| format!("{:.1}", nanoseconds as f64 / 1e6);
+    let three = |s: &LatencySummary| format!("{} / {} / {}", ms(s.p50), ms(s.p99), ms(s.max));
+    for run in runs {
+        let load = match run.load {
+            LoadKind::Idle => "idle",
+            LoadKind::Full => "full",
+        };
+        let joins = &run.join_ns;
+        text += &format!(
+            "| {} | {} | {} | {load} | {} | {} | {} | {} / {} | {} |\n",
+            run.fault.name(),
+            run.transport.name(),
+            run.members,
+            run.faults,
+            three(&run.view_ns),
+            three(&run.first_cast_ns),
+            ms(joins.p50),
+            ms(joins.p99),
+            run.false_suspicions
+        );
+        for wrong in run.error.iter().cloned().chain(
+            (run.not_together > 0).then(|| format!("{} times the survivors did not meet", run.not_together)),
+        ) {
+            text += &format!("\n{wrong}\n");
+        }
+    }
+    text
+}
+
+/// A small generator: draws need to differ, no more.
+pub(crate) struct Dice(u64);
+
+impl Dice {
+    pub(crate) fn new(seed: u64) -> Dice {
+        Dice(seed)
+    }
+
+    pub(crate) fn below(&mut self, limit: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut word = self.0;
+        word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (word ^ (word >> 31)) % limit.max(1)
+    }
+}
+
+const FAULTS: u32 = 100;
+const FAULT_SEED: u64 = 0x7761_646a_6574;
+const NONE_SECONDS: f64 = 10.0;
+/// The group is left alone for so long between mending and the next fault.
+const STEADY: Duration = Duration::from_millis(60);
+const TOGETHER_MAX: Duration = Duration::from_secs(20);
+const FAULT_MAX: Duration = Duration::from_secs(10);
+const LOOK: Duration = Duration::from_millis(10);
+const LIFE: Duration = Duration::from_secs(60);

@@ -1,0 +1,275 @@
+//! Test hosts: network namespaces on a bridge in a namespace of its own.
+//!
+//! ```text
+//!  wadjet-LABEL-1        wadjet-LABEL-hub          wadjet-LABEL-2
+//!  lan0 10.78.0.1 ------ port1 [ bridge ] port2 ------ lan0 10.78.0.2
+//! ```
+//!
+//! Nothing is made outside these namespaces, so several laboratories do not disturb each other, and removing the
+//! namespaces removes everything, whatever state a crash has left it in.
+
+use std::io::{self, Write};
+use std::net::Ipv4Addr;
+use std::process::{Command, Output, Stdio};
+
+/// A laboratory cannot be set up, or a fault cannot be made.
+#[derive(Debug)]
+pub enum LabError {
+    /// The system does not let this user.
+    NotPermitted {
+        /// What was tried.
+        what: String,
+    },
+    /// A command is missing.
+    NoCommand {
+        /// Which.
+        command: &'static str,
+        /// The Debian package that has it.
+        package: &'static str,
+    },
+    /// A command failed.
+    Failed {
+        /// Which, with its arguments.
+        command: String,
+        /// What it said.
+        said: String,
+    },
+    /// An argument makes no sense.
+    Senseless(String),
+}
+
+impl std::fmt::Display for LabError {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            LabError::NotPermitted { what } => {
+                write!(
+                    formatter,
+                    "not permitted: {what}; network namespaces need root (CAP_NET_ADMIN and CAP_SYS_ADMIN)"
+                )
+            }
+            LabError::NoCommand { command, package } => {
+                write!(formatter, "there is no command `{command}`; on Debian: apt-get install {package}")
+            }
+            LabError::Failed { command, said } => write!(formatter, "`{command}` failed: {}", said.trim()),
+            LabError::Senseless(why) => formatter.write_str(why),
+        }
+    }
+}
+
+impl std::error::Error for LabError {}
+
+/// Test hosts that exist. They are removed when this is dropped, unless [`Hosts::keep`] was called.
+#[derive(Debug)]
+pub struct Hosts {
+    label: String,
+    count: usize,
+    /// Loss is set up at the bridge.
+    lossy: bool,
+    kept: bool,
+}
+
+/// All namespaces of all laboratories begin so.
+const PREFIX: &str = "wadjet-";
+/// The most hosts of one laboratory.
+pub const HOSTS_MAX: usize = 64;
+/// The longest label: with prefix and number it is a file's name that people type.
+const LABEL_BYTES_MAX: usize = 32;
+
+impl Hosts {
+    /// Makes `count` hosts, in place of any of the same label.
+    ///
+    /// # Errors
+    /// [`LabError`]; what was made by then is removed.
+    pub fn up(label: &str, count: usize) -> Result<Hosts, LabError> {
+        if !(1..=HOSTS_MAX).contains(&count) {
+            return Err(LabError::Senseless(format!("give between 1 and {HOSTS_MAX} hosts, not {count}")));
+        }
+        Hosts::down(label)?;
+        // From here on dropping it removes what there is.
+        let hosts = Hosts { label: label.to_owned(), count, lossy: false, kept: false };
+        let hub = hosts.hub();
+        ip(&["netns", "add", &hub])?;
+        let mut in_hub =
+            String::from("link set lo up\nlink add bridge0 type bridge stp_state 0 forward_delay 0\n");
+        for host in 1..=count {
+            let name = hosts.name(host);
+            ip(&["netns", "add", &name])?;
+            in_hub += &format!(
+                "link add port{host} type veth peer name lan0 address 02:00:00:00:4e:{host:02x} netns {name}\n\
+                 link set port{host} master bridge0\nlink set port{host} up\n"
+            );
+        }
+        in_hub += "link set bridge0 up\n";
+        batch(&hub, &in_hub)?;
+        for host in 1..=count {
+            let address = hosts.address(host);
+            batch(
+                &hosts.name(host),
+                &format!(
+                    "link set lo up\naddr add {address}/24 brd + dev lan0\nlink set lan0 up\n\
+                     route add 224.0.0.0/4 dev lan0\n"
+                ),
+            )?;
+        }
+        Ok(hosts)
+    }
+
+    /// Removes all hosts of that label, and says how many namespaces that were. Doing it again does nothing.
+    ///
+    /// # Errors
+    /// [`LabError`].
+    pub fn down(label: &str) -> Result<usize, LabError> {
+        let known = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+        if label.is_empty() || label.len() > LABEL_BYTES_MAX || !label.chars().all(known) {
+            return Err(LabError::Senseless(format!(
+                "`{label}` is no label: use up to {LABEL_BYTES_MAX} letters, digits, - and _"
+            )));
+        }
+        let prefix = format!("{PREFIX}{label}-");
+        let is_ours = |name: &str| {
+            name.strip_prefix(&prefix)
+                .is_some_and(|rest| rest == "hub" || rest.bytes().all(|byte| byte.is_ascii_digit()))
+        };
+        let mut removed = 0;
+        for name in namespaces()?.iter().filter(|name| is_ours(name)) {
+            ip(&["netns", "delete", name])?;
+            removed += 1;
+        }
+        Ok(removed)
+    }
+
+    /// Leaves the hosts there when this is dropped; [`Hosts::down`] removes them.
+    pub fn keep(mut self) {
+        self.kept = true;
+    }
+
+    /// Another handle for the same hosts, which removes nothing when it is dropped.
+    pub fn alias(&self) -> Hosts {
+        Hosts { label: self.label.clone(), kept: true, ..*self }
+    }
+
+    /// How many hosts there are. They are counted from 1.
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    /// The namespace of a host.
+    pub fn name(&self, host: usize) -> String {
+        format!("{PREFIX}{}-{host}", self.label)
+    }
+
+    fn hub(&self) -> String {
+        format!("{PREFIX}{}-hub", self.label)
+    }
+
+    /// The address of a host.
+    pub fn address(&self, host: usize) -> Ipv4Addr {
+        Ipv4Addr::new(10, 78, 0, host as u8)
+    }
+
+    /// A command that will run `program` on a host, in the very process that is spawned.
+    pub fn command(&self, host: usize, program: &std::ffi::OsStr) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.name(host)]).arg(program);
+        command
+    }
+
+    /// Takes the bridge's port of a host down, or up again.
+    ///
+    /// # Errors
+    /// [`LabError`].
+    pub fn set_port(&self, host: usize, up: bool) -> Result<(), LabError> {
+        let state = if up { "up" } else { "down" };
+        ip(&["-n", &self.hub(), "link", "set", &format!("port{host}"), state]).map(drop)
+    }
+
+    /// Loses so many of a thousand packets, at random, of what comes to the bridge from any host.
+    ///
+    /// # Errors
+    /// [`LabError`].
+    pub fn set_loss(&mut self, permille: u32) -> Result<(), LabError> {
+        let mut rules = String::new();
+        if self.lossy {
+            rules += "delete table netdev loss\n";
+        }
+        if permille > 0 {
+            rules += "add table netdev loss\n";
+            for host in 1..=self.count {
+                rules += &format!(
+                    "add chain netdev loss port{host} {{ type filter hook ingress device \"port{host}\" priority 0; }}\n\
+                     add rule netdev loss port{host} numgen random mod 1000 < {permille} counter drop\n"
+                );
+            }
+        }
+        if rules.is_empty() {
+            return Ok(());
+        }
+        let command = ["netns", "exec", &self.hub(), "nft", "-f", "-"];
+        if !exists("nft") {
+            return Err(LabError::NoCommand { command: "nft", package: "nftables" });
+        }
+        run("ip", &command, Some(&rules))?;
+        self.lossy = permille > 0;
+        Ok(())
+    }
+}
+
+impl Drop for Hosts {
+    fn drop(&mut self) {
+        if !self.kept {
+            // Whoever looks finds them by their names; there is nobody to tell here.
+            drop(Hosts::down(&self.label));
+        }
+    }
+}
+
+/// The names of all namespaces.
+fn namespaces() -> Result<Vec<String>, LabError> {
+    let output = ip(&["netns", "list"])?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    Ok(text.lines().filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect())
+}
+
+fn ip(arguments: &[&str]) -> Result<Output, LabError> {
+    run("ip", arguments, None)
+}
+
+/// Several commands in one namespace.
+fn batch(namespace: &str, commands: &str) -> Result<(), LabError> {
+    run("ip", &["-n", namespace, "-batch", "-"], Some(commands)).map(drop)
+}
+
+fn run(program: &'static str, arguments: &[&str], input: Option<&str>) -> Result<Output, LabError> {
+    let words = || format!("{program} {}", arguments.join(" "));
+    let failed = |error: io::Error| match error.kind() {
+        io::ErrorKind::NotFound => LabError::NoCommand { command: program, package: "iproute2" },
+        io::ErrorKind::PermissionDenied => LabError::NotPermitted { what: words() },
+        _ => LabError::Failed { command: words(), said: error.to_string() },
+    };
+    let mut child = Command::new(program)
+        .args(arguments)
+        .stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() })
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(failed)?;
+    if let (Some(input), Some(mut stdin)) = (input, child.stdin.take()) {
+        // A command that ended early says why itself.
+        drop(stdin.write_all(input.as_bytes()));
+    }
+    let output = child.wait_with_output().map_err(failed)?;
+    if output.status.success() {
+        return Ok(output);
+    }
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    if said.contains("Operation not permitted") || said.contains("Permission denied") {
+        return Err(LabError::NotPermitted { what: words() });
+    }
+    Err(LabError::Failed { command: words(), said })
+}
+
+fn exists(command: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let system = ["/usr/sbin", "/sbin"].map(std::path::PathBuf::from);
+    std::env::split_paths(&path).chain(system).any(|directory| directory.join(command).is_file())
+}

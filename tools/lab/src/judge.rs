@@ -1,0 +1,196 @@
+//! Judges what real processes wrote, when it is over.
+//!
+//! A life that was killed has no end in its file: the conductor's file says so. Of its last casts it is not known
+//! whether they had gone out; if so, then in its last view, for a view is in the file before anything goes out in it.
+
+use std::collections::{HashMap, HashSet};
+use std::error::Error;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+
+use wadjet_oracle::{History, Incarnation, Promises, ViewId, Violation, What, check};
+
+/// The conductor's file in a directory of histories.
+pub const CONDUCTOR: &str = "conductor.jsonl";
+
+/// What came of it.
+#[derive(Debug)]
+pub struct Verdict {
+    /// Lives in the histories.
+    pub lives: usize,
+    /// Views that anybody installed.
+    pub views: usize,
+    /// Casts that were issued.
+    pub casts: usize,
+    /// Casts delivered, all members together.
+    pub delivered: usize,
+    /// What the oracle found.
+    pub violations: Vec<Violation>,
+}
+
+/// Writes which lives were killed, and when.
+///
+/// # Errors
+/// If the file cannot be written.
+pub fn write_conductor(directory: &Path, killed: &[(u64, u64)]) -> Result<(), Box<dyn Error>> {
+    let mut history = History::default();
+    for (incarnation, at) in killed {
+        history.push(*at, Incarnation(*incarnation), What::Crash);
+    }
+    let mut file = File::create(directory.join(CONDUCTOR))?;
+    history.write(&mut file)?;
+    Ok(file.flush()?)
+}
+
+/// All histories of a directory.
+///
+/// # Errors
+/// If it cannot be read.
+pub fn files_of(directory: &Path) -> Result<Vec<PathBuf>, Box<dyn Error>> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(directory)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|kind| kind == "jsonl") {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// Judges the histories in `files`. `rested`: the run ended with nothing under way, so that everything must have
+/// arrived.
+///
+/// # Errors
+/// If a file cannot be read, or holds something else.
+pub fn judge(files: &[PathBuf], rested: bool) -> Result<Verdict, Box<dyn Error>> {
+    let logs: Result<Vec<History>, _> = files.iter().map(|file| read(file)).collect();
+    let history = complete(History::merged(logs?));
+    let promises = Promises { sends: false, ..Promises::reliable_fifo() };
+    let promises = if rested { promises.quiescent() } else { promises };
+    let violations = check(&history, &promises);
+    let views: HashSet<ViewId> = history.events.iter().filter_map(|event| installed(&event.what)).collect();
+    let lives: HashSet<Incarnation> = history.events.iter().map(|event| event.member).collect();
+    let count = |is: fn(&What) -> bool| history.events.iter().filter(|event| is(&event.what)).count();
+    Ok(Verdict {
+        lives: lives.len(),
+        views: views.len(),
+        casts: count(|what| matches!(what, What::CastIssued { .. })),
+        delivered: count(|what| matches!(what, What::CastDelivered { .. })),
+        violations,
+    })
+}
+
+fn installed(what: &What) -> Option<ViewId> {
+    match what {
+        What::View { view, transitional: false, .. } => Some(*view),
+        _ => None,
+    }
+}
+
+/// A history; the line that a killed process was writing does not count.
+fn read(path: &Path) -> Result<History, Box<dyn Error>> {
+    let named = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+    let mut input = BufReader::new(File::open(path).map_err(|error| named(&error))?);
+    let (mut whole, mut line) = (Vec::new(), Vec::new());
+    while input.read_until(b'\n', &mut line).map_err(|error| named(&error))? > 0 && line.ends_with(b"\n") {
+        whole.append(&mut line);
+    }
+    History::read(&whole[..]).map_err(|error| named(&error).into())
+}
+
+/// Gives every cast that has no view the one it went out in, if it went out: the last of its origin.
+fn complete(history: History) -> History {
+    #[derive(Default)]
+    struct Origin {
+        view: Option<ViewId>,
+        issued: Vec<u64>,
+        placed: HashSet<u64>,
+        last: u64,
+    }
+    let mut origins: HashMap<Incarnation, Origin> = HashMap::new();
+    for event in &history.events {
+        let origin = origins.entry(event.member).or_default();
+        match &event.what {
+            What::View { view, transitional: false, .. } => origin.view = Some(*view),
+            What::CastIssued { sequence, view: None, .. } => origin.issued.push(*sequence),
+            What::CastPlaced { sequence, .. } => drop(origin.placed.insert(*sequence)),
+            _ => {}
+        }
+        if !matches!(event.what, What::Crash | What::Exit { .. }) {
+            origin.last = event.at;
+        }
+    }
+    let mut placed = History::default();
+    for (member, origin) in origins {
+        let Some(view) = origin.view else { continue };
+        for sequence in origin.issued.into_iter().filter(|sequence| !origin.placed.contains(sequence)) {
+            placed.push(origin.last, member, What::CastPlaced { sequence, view });
+        }
+    }
+    // What is placed comes after everything of its time, but before the end, which is later.
+    let (mut ends, mut others) = (History::default(), History::default());
+    for event in history.events {
+        let end = matches!(event.what, What::Crash | What::Exit { .. });
+        if end { ends.events.push(event) } else { others.events.push(event) }
+    }
+    History::merged([others, placed, ends])
+}
+
+#[cfg(test)]
+mod tests {
+    use wadjet_oracle::Content;
+
+    use super::*;
+
+    fn write(directory: &Path, name: &str, history: &History, torn: &str) -> PathBuf {
+        let path = directory.join(name);
+        let mut file = File::create(&path).unwrap();
+        history.write(&mut file).unwrap();
+        file.write_all(torn.as_bytes()).unwrap();
+        path
+    }
+
+    /// A casts in a view with B and is killed; B delivers it, in that view or in the next.
+    fn story(delivered_late: bool) -> Vec<Violation> {
+        let directory =
+            std::env::temp_dir().join(format!("wadjet-judge-{}-{delivered_late}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let (a, b) = (Incarnation(1), Incarnation(2));
+        let view = |counter| ViewId { counter, coordinator: b };
+        let content = Content::of(b"tail");
+        let both = What::View { view: view(1), members: vec![a, b], transitional: false };
+        let alone = What::View { view: view(2), members: vec![b], transitional: false };
+        let mut of_a = History::default();
+        of_a.push(1, a, What::Start { process: 0 });
+        of_a.push(2, a, both.clone());
+        of_a.push(3, a, What::CastIssued { sequence: 1, content, view: None });
+        let mut of_b = History::default();
+        of_b.push(1, b, What::Start { process: 1 });
+        of_b.push(2, b, both);
+        let (mut at, in_view) = (vec![5, 6], view(1 + u64::from(delivered_late)));
+        if delivered_late {
+            at.reverse();
+        }
+        let deliver = What::CastDelivered { origin: a, sequence: 1, content, view: in_view };
+        let mut rest = [(at[0], deliver), (at[1], alone)];
+        rest.sort_by_key(|(at, _)| *at);
+        rest.into_iter().for_each(|(at, what)| of_b.push(at, b, what));
+        let files =
+            [write(&directory, "a.jsonl", &of_a, "{\"at\":4,\"mem"), write(&directory, "b.jsonl", &of_b, "")];
+        write_conductor(&directory, &[(1, 4)]).unwrap();
+        let files = [&files[..], &[directory.join(CONDUCTOR)]].concat();
+        let verdict = judge(&files, false).unwrap();
+        assert_eq!((verdict.lives, verdict.views, verdict.casts, verdict.delivered), (2, 2, 1, 1));
+        std::fs::remove_dir_all(&directory).unwrap();
+        verdict.violations
+    }
+
+    #[test]
+    fn what_a_killed_member_cast_last_may_arrive_in_its_last_view_and_in_no_other() {
+        assert_eq!(story(false), []);
+        let late = story(true);
+        assert!(late.iter().any(|violation| violation.property == "sending-view-delivery"), "{late:?}");
+    }
+}

@@ -1,0 +1,402 @@
+//! A member in a process of its own.
+//!
+//! What goes into its history is written to the file before any frame that follows from it is transmitted: casts are
+//! issued between iterations of the loop, and the file is written before the next one; a view is written as it is told.
+//! So whatever others have of a member that was killed is in its file, but for which of its last casts went out in its
+//! last view; the judge knows that they could go out in no other ([`crate::judge`]).
+
+use std::error::Error;
+use std::fs::File;
+use std::io::{BufRead, Write};
+use std::sync::mpsc::{Receiver, TryRecvError, channel};
+use std::thread;
+use std::time::Duration;
+
+use rustix::process::{Signal, getppid, set_parent_process_death_signal};
+use wadjet::runtime::{Driver, DriverOptions, IdleStrategy, JoinOptions, LoopOptions};
+use wadjet::transport::Transport;
+use wadjet::transport::shm::{Shm, ShmOptions};
+use wadjet::transport::udp::{UdpOptions, UdpTransport};
+use wadjet::view::Neighbours;
+use wadjet::{
+    Address, Application, CastError, Config, Delivery, Endpoint, Event, Group, GroupId, GroupKey,
+    Incarnation, LocalView,
+};
+use wadjet_oracle::{Content, ViewId, What};
+
+use crate::clock;
+use crate::seat::{Carrier, Load, Order, Seat, ViewName, Waiting, Word};
+
+/// The hidden command that makes a process a member.
+pub const MEMBER_COMMAND: &str = "lab-member";
+
+/// Casts issued in one iteration under full load.
+const BURST: u32 = 32;
+/// Casts of a given rate go out in bursts so far apart.
+const BURST_PAUSE: Duration = Duration::from_millis(2);
+/// Nothing delivered for so long: the group has settled.
+const SETTLED: Duration = Duration::from_millis(150);
+const PARK: Duration = Duration::from_millis(1);
+/// How long a member that leaves waits for the others.
+const LEAVE_MAX: Duration = Duration::from_secs(2);
+/// An origin's incarnation and the number of its cast.
+const HEAD_BYTES: usize = 16;
+
+/// The life of a member. Returns its exit code.
+pub fn be_member() -> i32 {
+    match try_be_member() {
+        Ok(()) => 0,
+        Err(error) => {
+            say(&Word::Failed(error.to_string()));
+            1
+        }
+    }
+}
+
+fn try_be_member() -> Result<(), Box<dyn Error>> {
+    let parent = getppid();
+    set_parent_process_death_signal(Some(Signal::KILL))?;
+    // It may have died before it was asked for.
+    if getppid() != parent {
+        return Ok(());
+    }
+    let mut line = String::new();
+    std::io::stdin().read_line(&mut line)?;
+    let seat: Seat = serde_json::from_str(&line)?;
+    match seat.carrier {
+        Carrier::Udp => live(&seat, UdpTransport::new(UdpOptions::default())?),
+        Carrier::Shm => live(&seat, Shm::new(ShmOptions::default())),
+    }
+}
+
+/// If nobody listens any more the member is about to be killed.
+fn say(word: &Word) {
+    if let Ok(mut line) = serde_json::to_vec(word) {
+        line.push(b'\n');
+        drop(std::io::stdout().lock().write_all(&line));
+    }
+}
+
+fn live<T: Transport>(seat: &Seat, transport: T) -> Result<(), Box<dyn Error>> {
+    let orders = orders();
+    let endpoint = Endpoint::new(Config::default(), Incarnation(seat.incarnation))?;
+    let idle = match seat.waiting {
+        Waiting::Park => IdleStrategy::Park { spins: 0, timeout: PARK },
+        Waiting::Adaptive => IdleStrategy::Adaptive,
+    };
+    let looping = LoopOptions { idle, ..LoopOptions::default() };
+    let options = DriverOptions { looping, ..DriverOptions::default() };
+    let diary = Diary::new(seat)?;
+    let mut driver = Driver::new(endpoint, diary, transport, options);
+    say(&Word::Joining { at: clock::now() });
+    let contacts = seat.contacts.iter().cloned().map(Address).collect();
+    let key = driver.join(JoinOptions {
+        group: GroupId::named(&seat.group),
+        spec: seat.stack.clone(),
+        address: Address(seat.address.clone()),
+        neighbours: Neighbours { contacts, discover: false },
+    })?;
+    let mut shift = Shift::new(seat);
+    while shift.goes_on(&mut driver, key, &orders) {
+        driver.run_once();
+        shift.cast(&mut driver, key);
+        driver.application_mut().write()?;
+    }
+    let (stats, looped) = (driver.stats(key), driver.loop_stats());
+    let mut counts: Vec<(String, u64)> =
+        stats.counts.iter().map(|count| (format!("{}: {}", count.layer, count.what), count.count)).collect();
+    counts.sort();
+    counts.dedup_by(|next, kept| {
+        kept.0 == next.0 && {
+            kept.1 += next.1;
+            true
+        }
+    });
+    let diary = driver.application();
+    say(&Word::End {
+        casts: diary.issued,
+        delivered: stats.delivered,
+        pauses: looped.pauses,
+        pause_longest: looped.pause_longest.as_nanos() as u64,
+        counts,
+    });
+    Ok(())
+}
+
+/// What the conductor says; the channel closes when it closes this process's input.
+fn orders() -> Receiver<Order> {
+    let (say, hear) = channel();
+    thread::spawn(move || {
+        for line in std::io::stdin().lock().lines().map_while(Result::ok) {
+            let Ok(order) = serde_json::from_str(&line) else { break };
+            if say.send(order).is_err() {
+                break;
+            }
+        }
+    });
+    hear
+}
+
+/// What a member does with its time.
+struct Shift {
+    load: Load,
+    end: u64,
+    next_burst: u64,
+    payload: Vec<u8>,
+    /// Until when it waits for the others to let it go.
+    leaving: Option<u64>,
+    quiet_since: Option<u64>,
+}
+
+impl Shift {
+    fn new(seat: &Seat) -> Shift {
+        let mut payload: Vec<u8> = (0..seat.bytes.max(HEAD_BYTES)).map(|at| at as u8).collect();
+        payload[..8].copy_from_slice(&seat.incarnation.to_le_bytes());
+        let now = clock::now();
+        let end = now + seat.life.as_nanos() as u64;
+        Shift { load: seat.load, end, next_burst: now, payload, leaving: None, quiet_since: None }
+    }
+
+    fn goes_on<T: Transport>(
+        &mut self,
+        driver: &mut Driver<T, Diary>,
+        key: GroupKey,
+        orders: &Receiver<Order>,
+    ) -> bool {
+        let now = clock::now();
+        match orders.try_recv() {
+            Ok(Order::Quiet) => {
+                self.quiet_since = Some(now);
+                driver.application_mut().delivered_at = now;
+            }
+            Ok(Order::Close) => {
+                driver.application_mut().close();
+                say(&Word::Closed);
+            }
+            Ok(Order::Leave) => {
+                driver.group(key).leave();
+                self.leaving = Some(now + LEAVE_MAX.as_nanos() as u64);
+            }
+            Err(TryRecvError::Empty) => {}
+            Err(TryRecvError::Disconnected) => return false,
+        }
+        if self.quiet_since.is_some() && now > driver.application().delivered_at + SETTLED.as_nanos() as u64 {
+            self.quiet_since = None;
+            self.load = Load::Rate(0);
+            say(&Word::Settled);
+        }
+        let over = now >= self.end || self.leaving.is_some_and(|until| now >= until);
+        !over && !driver.application().exited
+    }
+
+    /// Casts what is due.
+    fn cast<T: Transport>(&mut self, driver: &mut Driver<T, Diary>, key: GroupKey) {
+        let greet = std::mem::take(&mut driver.application_mut().greet);
+        if self.quiet_since.is_some() {
+            return;
+        }
+        let due = match self.load {
+            Load::Idle => u32::from(greet),
+            Load::Full => BURST,
+            Load::Rate(0) => 0,
+            Load::Rate(rate) => {
+                let now = clock::now();
+                if now < self.next_burst {
+                    return;
+                }
+                let pause = BURST_PAUSE.as_nanos() as u64;
+                self.next_burst = (self.next_burst + pause).max(now.saturating_sub(10 * pause));
+                (rate / (1_000_000_000 / pause) as u32).max(1)
+            }
+        };
+        for _ in 0..due {
+            let sequence = driver.application().issued + 1;
+            self.payload[8..16].copy_from_slice(&sequence.to_le_bytes());
+            match driver.group(key).cast(&self.payload) {
+                Ok(ticket) => {
+                    assert_eq!(ticket.0, sequence, "tickets count this member's casts");
+                    driver.application_mut().issued(&self.payload);
+                }
+                Err(CastError::Full { .. } | CastError::NoFrame(_) | CastError::Exited(_)) => break,
+                Err(error) => {
+                    say(&Word::Problem(error.to_string()));
+                    break;
+                }
+            }
+        }
+    }
+}
+
+/// The application: keeps the history and reports.
+struct Diary {
+    own: wadjet_oracle::Incarnation,
+    view: ViewId,
+    members: Vec<u64>,
+    /// Casts issued, and those of them whose view is known.
+    issued: u64,
+    placed: u64,
+    delivered_at: u64,
+    /// A view was installed since the last look.
+    greet: bool,
+    /// Nothing of another member was delivered in this view yet.
+    fresh: bool,
+    exited: bool,
+    log: Option<Log>,
+}
+
+impl Diary {
+    fn new(seat: &Seat) -> Result<Diary, Box<dyn Error>> {
+        let own = wadjet_oracle::Incarnation(seat.incarnation);
+        let log = match &seat.history {
+            None => None,
+            Some(path) => Some(Log { own, file: File::create_new(path)?, lines: Vec::new() }),
+        };
+        let mut diary = Diary {
+            own,
+            view: ViewId { counter: 0, coordinator: own },
+            members: Vec::new(),
+            issued: 0,
+            placed: 0,
+            delivered_at: 0,
+            greet: false,
+            fresh: false,
+            exited: false,
+            log,
+        };
+        diary.note(clock::now(), What::Start { process: seat.process });
+        diary.write()?;
+        Ok(diary)
+    }
+
+    #[inline]
+    fn note(&mut self, at: u64, what: What) {
+        if let Some(log) = &mut self.log {
+            log.note(at, what);
+        }
+    }
+
+    /// What was noted goes into the file.
+    fn write(&mut self) -> Result<(), Box<dyn Error>> {
+        match &mut self.log {
+            Some(log) => Ok(log.write()?),
+            None => Ok(()),
+        }
+    }
+
+    fn close(&mut self) {
+        if self.write().is_err() {
+            say(&Word::Failed("the history cannot be written".to_owned()));
+        }
+        self.log = None;
+    }
+
+    fn issued(&mut self, payload: &[u8]) {
+        self.issued += 1;
+        if self.log.is_some() {
+            let what = What::CastIssued { sequence: self.issued, content: Content::of(payload), view: None };
+            self.note(clock::now(), what);
+        }
+    }
+
+    /// Casts below `first` went out in the view that is over.
+    fn place(&mut self, at: u64, first: u64) {
+        while self.placed + 1 < first {
+            self.placed += 1;
+            self.note(at, What::CastPlaced { sequence: self.placed, view: self.view });
+        }
+    }
+
+    fn installed(&mut self, view: &LocalView, first: u64) {
+        let at = clock::now();
+        self.place(at, first);
+        let id = view.view().id;
+        self.view = ViewId { counter: id.counter, coordinator: wadjet_oracle::Incarnation(id.coordinator.0) };
+        self.members = view.view().members.iter().map(|member| member.incarnation.0).collect();
+        let members = self.members.iter().copied().map(wadjet_oracle::Incarnation).collect();
+        self.note(at, What::View { view: self.view, members, transitional: false });
+        // Before anything goes out in it.
+        if self.write().is_err() {
+            say(&Word::Failed("the history cannot be written".to_owned()));
+        }
+        say(&Word::View { at, view: self.name(), members: self.members.clone() });
+        (self.greet, self.fresh) = (true, true);
+    }
+
+    fn name(&self) -> ViewName {
+        ViewName { counter: self.view.counter, coordinator: self.view.coordinator.0 }
+    }
+}
+
+impl Application for Diary {
+    fn cast(&mut self, delivery: &Delivery<'_>, _group: &mut Group<'_>) {
+        let at = clock::now();
+        self.delivered_at = at;
+        let origin = self.members.get(delivery.origin().index()).copied().unwrap_or(0);
+        if self.fresh && origin != self.own.0 {
+            self.fresh = false;
+            say(&Word::First { at, view: self.name() });
+        }
+        if self.log.is_none() {
+            return;
+        }
+        for message in delivery.messages() {
+            let word = |at: usize| {
+                message
+                    .get(at..at + 8)
+                    .map_or(0, |bytes| u64::from_le_bytes(bytes.try_into().expect("eight")))
+            };
+            // What does not carry its origin's name was never issued by it.
+            let sequence = if word(0) == origin { word(8) } else { 0 };
+            let what = What::CastDelivered {
+                origin: wadjet_oracle::Incarnation(origin),
+                sequence,
+                content: Content::of(message),
+                view: self.view,
+            };
+            self.note(at, what);
+        }
+    }
+
+    fn event(&mut self, event: &Event, group: &mut Group<'_>) {
+        match event {
+            Event::View(view) => self.installed(view, group.first_ticket().0),
+            Event::Suspect(ranks) => {
+                let members =
+                    ranks.iter().filter_map(|rank| self.members.get(rank.index()).copied()).collect();
+                say(&Word::Suspect { at: clock::now(), members });
+            }
+            Event::Problem(problem) => say(&Word::Problem(format!("{}: {}", problem.layer, problem.what))),
+            Event::Exit(reason) => {
+                self.exited = true;
+                let (at, reason) = (clock::now(), reason.to_string());
+                self.note(at, What::Exit { reason: reason.clone() });
+                say(&Word::Exit { at, reason });
+                self.close();
+            }
+            _ => {}
+        }
+    }
+}
+
+/// A history on its way to its file.
+struct Log {
+    own: wadjet_oracle::Incarnation,
+    file: File,
+    lines: Vec<u8>,
+}
+
+impl Log {
+    fn note(&mut self, at: u64, what: What) {
+        let event = wadjet_oracle::Event { at, member: self.own, what };
+        serde_json::to_writer(&mut self.lines, &event).expect("an event is JSON, and memory takes it");
+        self.lines.push(b'\n');
+    }
+
+    fn write(&mut self) -> std::io::Result<()> {
+        if !self.lines.is_empty() {
+            self.file.write_all(&self.lines)?;
+            self.lines.clear();
+        }
+        Ok(())
+    }
+}

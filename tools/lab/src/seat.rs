@@ -1,0 +1,166 @@
+//! What a member's process is told at its start, and what it reports: one line of JSON each.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+
+/// Over what real processes talk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Carrier {
+    /// UDP sockets.
+    Udp,
+    /// Shared memory of one host.
+    Shm,
+}
+
+impl Carrier {
+    /// The name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Carrier::Udp => "udp",
+            Carrier::Shm => "shm",
+        }
+    }
+
+    /// The stack for live groups over it.
+    pub fn stack(self) -> &'static str {
+        match self {
+            Carrier::Udp => wadjet::layers::LIVE_STACK,
+            Carrier::Shm => wadjet::layers::LIVE_STACK_WITH_INTEGRITY,
+        }
+    }
+}
+
+/// What a member casts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Load {
+    /// One cast when a view is installed, and nothing else.
+    Idle,
+    /// So many casts per second, in short bursts.
+    Rate(u32),
+    /// As much as the group takes.
+    Full,
+}
+
+/// How a member's loop waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Waiting {
+    /// Blocks in the transport.
+    Park,
+    /// Spins while the core is its own, yields when others want it.
+    Adaptive,
+}
+
+/// A member's place.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Seat {
+    /// Which process: it keeps its number over restarts.
+    pub process: u32,
+    /// Which life.
+    pub incarnation: u64,
+    /// The group.
+    pub group: String,
+    /// Over what.
+    pub carrier: Carrier,
+    /// The stack, top to bottom.
+    pub stack: String,
+    /// Where it is reached.
+    pub address: String,
+    /// Where others may be.
+    pub contacts: Vec<String>,
+    /// What it casts.
+    pub load: Load,
+    /// Bytes of a cast; 16 at least.
+    pub bytes: usize,
+    /// How its loop waits.
+    pub waiting: Waiting,
+    /// Where its history is written, if it is.
+    pub history: Option<PathBuf>,
+    /// It ends by itself after so long.
+    pub life: Duration,
+}
+
+/// What the conductor says to a member, one line each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Order {
+    /// Cast nothing any more; say [`Word::Settled`] when nothing more is delivered.
+    Quiet,
+    /// The history ends here.
+    Close,
+    /// Leave the group.
+    Leave,
+}
+
+/// The id of a view.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ViewName {
+    /// Its counter.
+    pub counter: u64,
+    /// The incarnation that proposed it.
+    pub coordinator: u64,
+}
+
+/// What a member reports; times are nanoseconds on the host's monotonic clock.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Word {
+    /// It is about to join.
+    Joining {
+        /// When.
+        at: u64,
+    },
+    /// A view is installed.
+    View {
+        /// When.
+        at: u64,
+        /// Which.
+        view: ViewName,
+        /// The incarnations of its members, by rank.
+        members: Vec<u64>,
+    },
+    /// The first cast of another member in a view is delivered.
+    First {
+        /// When.
+        at: u64,
+        /// In which.
+        view: ViewName,
+    },
+    /// Members are suspected.
+    Suspect {
+        /// When.
+        at: u64,
+        /// Their incarnations.
+        members: Vec<u64>,
+    },
+    /// Something is wrong but survived.
+    Problem(String),
+    /// The group is over for it.
+    Exit {
+        /// When.
+        at: u64,
+        /// Why.
+        reason: String,
+    },
+    /// After [`Order::Quiet`], nothing was delivered for a while.
+    Settled,
+    /// After [`Order::Close`], the history is whole.
+    Closed,
+    /// It ends in good order.
+    End {
+        /// Messages it cast.
+        casts: u64,
+        /// Messages delivered to it.
+        delivered: u64,
+        /// Gaps in which its loop did not run.
+        pauses: u64,
+        /// The longest such gap, in nanoseconds.
+        pause_longest: u64,
+        /// What the layers and the stack counted.
+        counts: Vec<(String, u64)>,
+    },
+    /// It could not begin, or not go on.
+    Failed(String),
+}
