@@ -242,8 +242,29 @@ fn differing(plan: &Engine, layers: &Engine) -> String {
             parts.push(format!("state of {}", ours.name()));
         }
     }
+    let digest = |take: &dyn Fn(&mut crate::id::Hasher64)| {
+        let mut hasher = crate::id::Hasher64::new(1);
+        take(&mut hasher);
+        hasher.finish()
+    };
+    let (ours, theirs) = (&plan.core, &layers.core);
+    let differ = [
+        ("deadlines", digest(&|h| ours.timers.digest(h)), digest(&|h| theirs.timers.digest(h))),
+        ("gossip", digest(&|h| ours.gossip.digest(h)), digest(&|h| theirs.gossip.digest(h))),
+        (
+            "casts that wait for their order",
+            digest(&|h| ours.order.digest(h)),
+            digest(&|h| theirs.order.digest(h)),
+        ),
+        (
+            "retained sends",
+            digest(&|h| ours.sends.iter().for_each(|sends| sends.digest_contents(h))),
+            digest(&|h| theirs.sends.iter().for_each(|sends| sends.digest_contents(h))),
+        ),
+    ];
+    parts.extend(differ.iter().filter(|(_, ours, theirs)| ours != theirs).map(|(what, ..)| what.to_string()));
     if parts.is_empty() {
-        parts.push("deadlines, gossip or counts".to_string());
+        parts.push("payloads retained, or counts".to_string());
     }
     parts.join("; ")
 }

@@ -554,8 +554,12 @@ impl Core {
         }
         let uncompared = self.uncompared();
         self.slots.hash(hasher, |at| uncompared.contains(&at));
-        for retention in self.casts.iter().chain(&self.sends) {
+        for retention in &self.casts {
             retention.digest(hasher);
+        }
+        for retention in &self.sends {
+            // Layers write their reliable messages in post-processing, too: plan and fork in frames of their own.
+            retention.digest_contents(hasher);
         }
         self.order.digest(hasher);
         self.timers.digest(hasher);
