@@ -7,14 +7,13 @@
 //! frame it came in. So that has a budget; what exceeds it is copied, in post-processing, to memory of the endpoint's own.
 //! What was kept longest goes first: in a ring everything behind it waits for it.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 
 use super::core::Core;
 use super::event::{List, Message};
 use crate::buf::{Region, RegionOptions};
 use crate::id::Hasher64;
 use crate::wire::Traffic;
-use crate::wire::full::NO_CONTROL;
 use crate::wire::layout::Header;
 
 /// A retained message.
@@ -231,20 +230,17 @@ impl Retention {
     /// Takes in numbers, and what the payloads say: for lists that may lie in different frames and yet be the same.
     pub(crate) fn digest_contents(&self, hasher: &mut Hasher64) {
         hasher.word(self.low);
-        for list in &self.lists {
+        for list in self.numbers().filter_map(|number| self.list(number)) {
             hasher.bytes(list.payload());
-            hasher.word(list.payload().len() as u64 | u64::from(list.is_packed()) << 63);
+            hasher.word(u64::from(list.is_packed()));
         }
     }
 
     /// Takes in numbers and payloads.
     pub(crate) fn digest(&self, hasher: &mut Hasher64) {
         hasher.word(self.low);
-        let own = self.slow.iter().filter(|(_, _, control)| *control != NO_CONTROL);
-        let own: HashSet<u64> = own.map(|(number, ..)| *number).collect();
         for (at, list) in self.numbers().filter_map(|number| self.list(number)).enumerate() {
-            // What was copied, and layers' own messages, are there once for the stack and once for its shadow.
-            if at < self.copied || own.contains(&(self.low + at as u64)) {
+            if at < self.copied {
                 hasher.bytes(list.payload());
                 continue;
             }

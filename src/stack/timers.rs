@@ -41,6 +41,11 @@ impl Timers {
         Some(timer)
     }
 
+    /// Every deadline, by timer.
+    pub(crate) fn deadlines(&self) -> impl Iterator<Item = Time> {
+        self.deadlines.iter().copied()
+    }
+
     pub(crate) fn digest(&self, hasher: &mut Hasher64) {
         for deadline in &self.deadlines {
             hasher.word(deadline.as_nanos());

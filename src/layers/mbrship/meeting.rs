@@ -79,7 +79,11 @@ impl Mbrship {
                 if let Some(reason) = self.unlike(context, &coordinator, &spec, wire_version) {
                     self.complain(context, coordinator.incarnation, &reason);
                     if reply {
-                        self.write(context, &coordinator, &Beyond::Deny { proposal: view, reason });
+                        self.write(
+                            context,
+                            &coordinator,
+                            &Beyond::Deny { proposal: view, unlike: true, reason },
+                        );
                     }
                     return;
                 }
@@ -88,7 +92,9 @@ impl Mbrship {
             Beyond::Merge { proposal, spec, wire_version, members } => {
                 self.asked_in(context, origin, view, proposal, (&spec, wire_version), members);
             }
-            Beyond::Deny { proposal, reason } => self.denied(context, origin, proposal, &reason),
+            Beyond::Deny { proposal, unlike, reason } => {
+                self.denied(context, origin, proposal, unlike, &reason);
+            }
             Beyond::View { proposal, view } => self.told_view(context, origin, proposal, view),
             Beyond::Inquire => self.stranger(context, origin, view),
             Beyond::Excluded { past } => {
@@ -203,15 +209,19 @@ impl Mbrship {
             self.write(context, &coordinator, &message);
             return;
         }
+        let unlike = self.unlike(context, &coordinator, spec, wire_version);
+        if let Some(reason) = &unlike {
+            self.complain(context, origin, reason);
+        }
+        let for_good = unlike.is_some();
         let own = context.view().member(context.rank()).address.clone();
         let present = |member: &Member| {
             let all = context.view().view().members.iter().enumerate();
             let mut live = all.filter(|(rank, _)| !self.failed.contains(crate::id::Rank::at(*rank)));
             live.any(|(_, known)| known.incarnation == member.incarnation || known.address == member.address)
         };
-        let reason = if let Some(reason) = self.unlike(context, &coordinator, spec, wire_version) {
-            self.complain(context, origin, &reason);
-            Some(reason)
+        let reason = if unlike.is_some() {
+            unlike
         } else if !self.coordinates(context) {
             let chief = &context.view().member(self.coordinator(context)).address;
             Some(format!("{own} does not coordinate its view, {chief} does"))
@@ -225,7 +235,7 @@ impl Mbrship {
             None
         };
         if let Some(reason) = reason {
-            self.write(context, &coordinator, &Beyond::Deny { proposal, reason });
+            self.write(context, &coordinator, &Beyond::Deny { proposal, unlike: for_good, reason });
             return;
         }
         let guest = Guest { proposal, counter: view.counter.max(proposal.counter), members };
@@ -241,14 +251,22 @@ impl Mbrship {
         }
     }
 
-    fn denied(&mut self, context: &mut Context<'_>, origin: Incarnation, proposal: ViewId, reason: &str) {
+    fn denied(
+        &mut self,
+        context: &mut Context<'_>,
+        origin: Incarnation,
+        proposal: ViewId,
+        unlike: bool,
+        reason: &str,
+    ) {
         let asked = self.host.as_ref().is_some_and(|host| host.coordinator.incarnation == origin)
             && self.proposal.as_ref().is_some_and(|own| own.id == proposal);
         if asked {
             context.count("merge denied");
             self.host = None;
-        } else if proposal == context.view().view().id {
-            // It was asked where it is, and says why it is not for us.
+        }
+        if unlike && (asked || proposal == context.view().view().id) {
+            // It was asked where it is, or to let us in, and says why it is not for us.
             self.complain(context, origin, reason);
         }
     }

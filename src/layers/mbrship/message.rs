@@ -45,8 +45,8 @@ pub(super) enum Beyond {
     },
     /// Let us into your view: we have stopped casting and wait.
     Merge { proposal: ViewId, spec: String, wire_version: u8, members: Vec<Member> },
-    /// No.
-    Deny { proposal: ViewId, reason: String },
+    /// No; for good if the views are `unlike` each other.
+    Deny { proposal: ViewId, unlike: bool, reason: String },
     /// The next view: to those let in, and to those who were about to install it.
     View { proposal: ViewId, view: View },
     /// I was away: is the view I am in still the one you are in?
@@ -269,7 +269,9 @@ impl Beyond {
             Beyond::Merge { proposal, spec, wire_version, members } => {
                 body.byte(1).id(*proposal).text(spec).byte(*wire_version).members(members)
             }
-            Beyond::Deny { proposal, reason } => body.byte(2).id(*proposal).text(reason),
+            Beyond::Deny { proposal, unlike, reason } => {
+                body.byte(2).id(*proposal).byte(u8::from(*unlike)).text(reason)
+            }
             Beyond::View { proposal, view } => body.byte(3).id(*proposal).view(view),
             Beyond::Inquire => body.byte(4),
             Beyond::Excluded { past } => body.byte(5).id(*past),
@@ -295,7 +297,7 @@ impl Beyond {
                 wire_version: reader.byte()?,
                 members: reader.members()?,
             },
-            2 => Beyond::Deny { proposal: reader.id()?, reason: reader.text()? },
+            2 => Beyond::Deny { proposal: reader.id()?, unlike: reader.flag()?, reason: reader.text()? },
             3 => Beyond::View { proposal: reader.id()?, view: reader.view()? },
             4 => Beyond::Inquire,
             5 => Beyond::Excluded { past: reader.id()? },
@@ -354,7 +356,7 @@ mod tests {
                 wire_version,
             },
             Beyond::Merge { proposal: id(2), spec, wire_version, members: view.members.clone() },
-            Beyond::Deny { proposal: id(2), reason: "no".into() },
+            Beyond::Deny { proposal: id(2), unlike: true, reason: "no".into() },
             Beyond::View { proposal: id(2), view },
             Beyond::Inquire,
             Beyond::Excluded { past: id(1) },

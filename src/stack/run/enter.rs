@@ -111,6 +111,8 @@ impl Stack {
             return self.take_frame_behind();
         }
         if !self.numbers_left(1) {
+            // Where views follow each other, the next one has numbers again.
+            self.refused |= self.live;
             return Err(CastError::NumberLimit);
         }
         self.casts.take(self.cast_header_room + PACK_ROOM_BYTES).map_err(|exhausted| {
@@ -123,6 +125,8 @@ impl Stack {
     #[cold]
     fn take_frame_behind(&mut self) -> Result<FrameMut, CastError> {
         if !self.numbers_left(1) {
+            // Where views follow each other, the next one has numbers again.
+            self.refused |= self.live;
             return Err(CastError::NumberLimit);
         }
         if self.waiting.len() >= self.waiting_max {

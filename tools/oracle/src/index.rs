@@ -15,6 +15,8 @@ pub(crate) struct Life {
     pub(crate) stays: Vec<Stay>,
     /// Its casts; `casts[n - 1]` is number n unless the history is malformed (property `numbering`).
     pub(crate) casts: Vec<Issued>,
+    /// By view: which of its casts were issued in it, as places in `casts`.
+    pub(crate) casts_by_view: HashMap<ViewId, Vec<usize>>,
     /// Its sends, likewise.
     pub(crate) sends: Vec<Issued>,
     /// What happened before its first view.
@@ -111,6 +113,13 @@ impl<'a> Index<'a> {
             let numbers = &index.numbers;
             index.lives[at_life.1].take(at, &event.what, numbers);
         }
+        for life in &mut index.lives {
+            for (at, cast) in life.casts.iter().enumerate() {
+                if let Some(view) = cast.view {
+                    life.casts_by_view.entry(view).or_default().push(at);
+                }
+            }
+        }
         index
     }
 
@@ -138,6 +147,7 @@ impl Life {
             end: None,
             stays: Vec::new(),
             casts: Vec::new(),
+            casts_by_view: HashMap::new(),
             sends: Vec::new(),
             homeless: Vec::new(),
             lifeless: Vec::new(),
@@ -197,7 +207,10 @@ impl Life {
                 self.sends.push(Issued { event: at, sequence: *sequence, content: *content, view, current });
             }
             What::CastPlaced { sequence, view } => {
-                if let Some(cast) = self.casts.iter_mut().rev().find(|cast| cast.sequence == *sequence) {
+                let due = usize::try_from(sequence.wrapping_sub(1)).ok();
+                let due = due.filter(|at| self.casts.get(*at).is_some_and(|cast| cast.sequence == *sequence));
+                let at = due.or_else(|| self.casts.iter().rposition(|cast| cast.sequence == *sequence));
+                if let Some(cast) = at.map(|at| &mut self.casts[at]) {
                     cast.view = cast.view.or(Some(*view));
                 }
             }

@@ -12,8 +12,9 @@ use wadjet::stack::registry::Registry;
 use wadjet::stack::spec::Spec;
 
 use crate::outcome::Outcome;
-use crate::scenario::{MEMBERS_MAX, Overrides, SCENARIOS, Scenario};
+use crate::scenario::{MEMBERS_MAX, Overrides, SCENARIOS, Scenario, World};
 use crate::swarm::{Check, SwarmOptions, SwarmReport, run_checked, swarm};
+use crate::world::run_with;
 
 /// Runs endpoints on a simulated clock and a faulty network, and lets the oracle judge what they did.
 ///
@@ -41,6 +42,9 @@ pub struct SimArgs {
     /// With or without the shadow (the layers repeat what the plans did) in every run; else each seed draws.
     #[arg(long, value_name = "on|off")]
     pub shadow: Option<Switch>,
+    /// Parts to take out of worlds in which views follow each other, by number: what a replay command says.
+    #[arg(long, value_name = "N,N,...", value_delimiter = ',')]
+    pub without: Vec<usize>,
     /// What is run again and compared: nothing, every eighth seed, or all of them.
     #[arg(long, value_enum, default_value = "sampled")]
     pub check: Check,
@@ -121,6 +125,7 @@ pub fn command(arguments: &SimArgs) -> ExitCode {
             accelerated: on(arguments.accel),
             packing: on(arguments.pack),
             shadow: on(arguments.shadow),
+            without: arguments.without.clone(),
         },
         check: arguments.check,
         threads: arguments
@@ -154,7 +159,10 @@ fn trace(
 ) -> io::Result<bool> {
     let mut passed = true;
     for seed in arguments.seeds.clone() {
-        let outcome = run_checked(seed, scenario, options);
+        let outcome = match scenario.world(seed, &options.overrides) {
+            World::Views(_) => run_with(seed, scenario, &options.overrides, true),
+            World::Fixed(_) => run_checked(seed, scenario, options),
+        };
         passed &= outcome.violations.is_empty();
         if arguments.json {
             outcome.history.write(out)?;
@@ -166,10 +174,15 @@ fn trace(
 }
 
 fn print_trace(out: &mut impl Write, outcome: &Outcome) -> io::Result<()> {
-    writeln!(out, "seed {} of {}: {}", outcome.seed, outcome.scenario, outcome.setup)?;
+    writeln!(out, "seed {} of {}: {}", outcome.seed, outcome.scenario, outcome.world)?;
+    let mut notes = outcome.notes.iter().peekable();
     for (at, event) in outcome.history.events.iter().enumerate() {
+        while let Some((_, note)) = notes.next_if(|(before, _)| *before <= at) {
+            writeln!(out, "           {note}")?;
+        }
         writeln!(out, "    {at:>6} {event}")?;
     }
+    notes.try_for_each(|(_, note)| writeln!(out, "           {note}"))?;
     writeln!(out, "digest {:016x}", outcome.digest)?;
     outcome.violations.iter().try_for_each(|violation| writeln!(out, "\nVIOLATION {violation}"))
 }

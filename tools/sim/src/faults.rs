@@ -44,6 +44,8 @@ pub struct Faults {
     pub pauses: Vec<(usize, u64, u64)>,
     /// Links that are cut: from whom, to whom, from when, for how long, in nanoseconds.
     pub cuts: Vec<(usize, usize, u64, u64)>,
+    /// Times at which the network is in two parts.
+    pub partitions: Vec<Partition>,
     /// Frames that belong to others, or to nobody, injected during the workload: when, and at whom.
     pub intruders: Vec<(u64, usize)>,
     /// Members one word of whose slot file is scrambled, and when: no scenario draws this. It shows that slots are what
@@ -51,6 +53,31 @@ pub struct Faults {
     pub poisons: Vec<(usize, u64)>,
     /// The network heals when the workload is over. Else losses, duplicates and the like go on for ever.
     pub heals: bool,
+}
+
+/// For a while the members of one side are apart from the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Partition {
+    /// From when, in nanoseconds.
+    pub at: u64,
+    /// Until when.
+    pub until: u64,
+    /// The members of the side, bit by bit.
+    pub side: u64,
+    /// Only what they send is lost; they hear the others.
+    pub one_way: bool,
+}
+
+impl Partition {
+    /// Whether a frame from one member to another is lost to it.
+    pub(crate) fn divides(&self, from: usize, to: usize, now: u64) -> bool {
+        let on_side = |member: usize| self.side >> member & 1 == 1;
+        let crosses = match self.one_way {
+            true => on_side(from) && !on_side(to),
+            false => on_side(from) != on_side(to),
+        };
+        crosses && (self.at..self.until).contains(&now)
+    }
 }
 
 /// How a frame is damaged.
@@ -166,6 +193,8 @@ counters! {
         reordered,
         /// Late because the link stood still.
         spikes,
+        /// Lost because the network was in two parts.
+        divided,
         /// Damaged.
         corrupted,
         /// Of another group, another view, or nobody's.
@@ -178,6 +207,14 @@ counters! {
         full,
         /// Members stopped for a while.
         pauses,
+        /// Processes that died.
+        crashes,
+        /// Processes that began another life.
+        restarts,
+        /// Processes that left of their own accord.
+        leaves,
+        /// Members that their application took for failed.
+        accusations,
         /// Driver iterations of members that read less than there was.
         slow_reads,
     }

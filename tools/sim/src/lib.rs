@@ -26,14 +26,16 @@ mod outcome;
 mod random;
 mod scenario;
 mod swarm;
+mod views;
 mod workload;
 mod world;
 
 pub use command::{SimArgs, Switch, command};
-pub use faults::{FaultCounters, Faults, LinkFaults};
+pub use faults::{FaultCounters, Faults, LinkFaults, Partition};
 pub use outcome::{Counters, Outcome, Streams, Violation, WorkCounters};
 pub use random::Random;
-pub use scenario::{Driver, MEMBERS_MAX, Medium, NUMBERS, Overrides, SCENARIOS, Scenario, Setup};
+pub use scenario::{Driver, MEMBERS_MAX, Medium, NUMBERS, Overrides, SCENARIOS, Scenario, Setup, World};
 pub use swarm::{Check, Failure, SwarmOptions, SwarmReport, replay_command, run_checked, swarm};
+pub use views::{Chaos, Fate, Load, ViewsSetup, run_views};
 pub use workload::{Lengths, Workload};
 pub use world::{run, run_setup};

@@ -191,39 +191,9 @@ impl Member {
 
     /// Adds what the endpoint counted.
     pub(crate) fn count(&self, counts: &mut BTreeMap<String, u64>) {
-        let mut add = |name: String, count: u64| {
-            if count > 0 {
-                *counts.entry(name).or_default() += count;
-            }
-        };
-        let stats = self.endpoint.stats(self.key);
-        let FastPath { send_hit, send_miss, deliver_hit, deliver_early, deliver_miss } = stats.fast_path;
-        add("send hit".into(), send_hit);
-        add("send miss".into(), send_miss);
-        add("deliver hit".into(), deliver_hit);
-        add("deliver early".into(), deliver_early);
-        add("deliver miss".into(), deliver_miss);
-        for miss in &stats.misses {
-            add(format!("miss {} {}: {}", miss.plan, miss.layer, miss.reason), miss.count);
-        }
-        for count in &stats.counts {
-            add(format!("{}: {}", count.layer, count.what), count.count);
-        }
-        add("frames retained in the end".into(), stats.retained);
-        let dropped = self.endpoint.dropped();
-        add("dropped: short".into(), dropped.short);
-        add("dropped: foreign".into(), dropped.foreign);
-        add("dropped: version".into(), dropped.version);
-        add("dropped: unknown cookie".into(), dropped.unknown_cookie);
-        add("dropped: collided cookie".into(), dropped.collided_cookie);
-        add("dropped: other view".into(), dropped.other_view);
-        add("dropped: not a member".into(), dropped.not_a_member);
-        add("dropped: other stack".into(), dropped.other_stack);
-        add("dropped: malformed".into(), dropped.malformed);
-        add("dropped: own".into(), dropped.own);
-        add("dropped: exited".into(), dropped.exited);
+        count_endpoint(&self.endpoint, self.key, counts);
         for problem in &self.papers.problems {
-            add(format!("problem: {problem}"), 1);
+            *counts.entry(format!("problem: {problem}")).or_default() += 1;
         }
     }
 
@@ -253,6 +223,41 @@ impl Member {
     pub(crate) fn is_done(&self) -> bool {
         self.plan.is_empty() && self.papers.is_done()
     }
+}
+
+/// Adds what an endpoint counted.
+pub(crate) fn count_endpoint(endpoint: &Endpoint, key: GroupKey, counts: &mut BTreeMap<String, u64>) {
+    let mut add = |name: String, count: u64| {
+        if count > 0 {
+            *counts.entry(name).or_default() += count;
+        }
+    };
+    let stats = endpoint.stats(key);
+    let FastPath { send_hit, send_miss, deliver_hit, deliver_early, deliver_miss } = stats.fast_path;
+    add("send hit".into(), send_hit);
+    add("send miss".into(), send_miss);
+    add("deliver hit".into(), deliver_hit);
+    add("deliver early".into(), deliver_early);
+    add("deliver miss".into(), deliver_miss);
+    for miss in &stats.misses {
+        add(format!("miss {} {}: {}", miss.plan, miss.layer, miss.reason), miss.count);
+    }
+    for count in &stats.counts {
+        add(format!("{}: {}", count.layer, count.what), count.count);
+    }
+    add("frames retained in the end".into(), stats.retained);
+    let dropped = endpoint.dropped();
+    add("dropped: short".into(), dropped.short);
+    add("dropped: foreign".into(), dropped.foreign);
+    add("dropped: version".into(), dropped.version);
+    add("dropped: unknown cookie".into(), dropped.unknown_cookie);
+    add("dropped: collided cookie".into(), dropped.collided_cookie);
+    add("dropped: other view".into(), dropped.other_view);
+    add("dropped: not a member".into(), dropped.not_a_member);
+    add("dropped: other stack".into(), dropped.other_stack);
+    add("dropped: malformed".into(), dropped.malformed);
+    add("dropped: own".into(), dropped.own);
+    add("dropped: exited".into(), dropped.exited);
 }
 
 /// The application at `rank`, at work.

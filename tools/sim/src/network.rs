@@ -20,6 +20,8 @@ pub(crate) struct Network {
     states: Vec<LinkState>,
     random: Random,
     healed: bool,
+    /// The network heals for these, bit by bit, and nothing passes between them and others.
+    core: Option<u64>,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -41,7 +43,19 @@ impl Network {
             states: vec![LinkState::default(); members * members],
             random,
             healed: false,
+            core: None,
         }
+    }
+
+    /// From now on frames among the members of `core` are delayed, and nothing worse; none passes between them and
+    /// others.
+    pub(crate) fn heal_core(&mut self, core: u64) {
+        self.core = Some(core);
+    }
+
+    /// Whether the link has healed.
+    fn is_healed(&self, from: usize, to: usize) -> bool {
+        self.healed || self.core.is_some_and(|core| core >> from & core >> to & 1 == 1)
     }
 
     /// From now on frames are delayed, and nothing worse.
@@ -60,13 +74,22 @@ impl Network {
     ) {
         counters.frames += 1;
         let at = from * self.members + to;
-        let link = self.link(at);
+        let healed = self.is_healed(from, to);
+        if self.core.is_some_and(|core| (core >> from ^ core >> to) & 1 == 1) {
+            counters.divided += 1;
+            return;
+        }
+        let link = self.link(at, healed);
         let (state, random) = (&mut self.states[at], &mut self.random);
         let cut = |cut: &&(usize, usize, u64, u64)| {
             (cut.0, cut.1) == (from, to) && (cut.2..cut.2 + cut.3).contains(&now)
         };
-        if !self.healed && self.faults.cuts.iter().find(cut).is_some() {
+        if !healed && self.faults.cuts.iter().find(cut).is_some() {
             counters.cut += 1;
+            return;
+        }
+        if !healed && self.faults.partitions.iter().any(|partition| partition.divides(from, to, now)) {
+            counters.divided += 1;
             return;
         }
         if state.burst_left == 0 && random.chance(link.burst) {
@@ -113,9 +136,9 @@ impl Network {
         }
     }
 
-    fn link(&self, at: usize) -> LinkFaults {
+    fn link(&self, at: usize, healed: bool) -> LinkFaults {
         let link = self.faults.links[at];
-        if self.healed {
+        if healed {
             LinkFaults { delay_ns: link.delay_ns, jitter_ns: link.jitter_ns, ..LinkFaults::default() }
         } else {
             link

@@ -7,7 +7,7 @@ use serde::Serialize;
 use wadjet_oracle::{History, Traffic};
 
 use crate::faults::{FaultCounters, counters};
-use crate::scenario::Setup;
+use crate::scenario::World;
 
 /// Something that must not happen.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -40,6 +40,8 @@ counters! {
         shadow_runs,
         /// In place.
         in_place_runs,
+        /// In which views follow each other.
+        views_runs,
         /// Casts accepted.
         casts,
         /// Sends accepted.
@@ -70,6 +72,16 @@ counters! {
         held_reports,
         /// Reports that something was seen.
         seen_reports,
+        /// Views installed, at each member.
+        views,
+        /// Members told to stop casting.
+        blocks,
+        /// Members told that the group is over for them.
+        exits,
+        /// Runs in which a core of all processes became one view in the end.
+        whole_cores,
+        /// Runs in which a part of them did.
+        part_cores,
         /// Driver iterations.
         iterations,
         /// Microseconds of simulated time.
@@ -110,7 +122,7 @@ pub struct Outcome {
     /// Its scenario.
     pub scenario: &'static str,
     /// Its world.
-    pub setup: Setup,
+    pub world: World,
     /// What went wrong; empty if nothing did.
     pub violations: Vec<Violation>,
     /// A hash of every delivery and its time: equal if and only if the run was the same.
@@ -119,6 +131,8 @@ pub struct Outcome {
     pub counters: Counters,
     /// What happened at the interface.
     pub history: History,
-    /// What arrived where, independently of time.
+    /// What arrived where, independently of time; of fixed views only.
     pub streams: Streams,
+    /// What happened beside, if that was asked for: each before the event of that index.
+    pub notes: Vec<(usize, String)>,
 }

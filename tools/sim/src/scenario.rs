@@ -7,6 +7,7 @@ use wadjet::stack::registry::Registry;
 
 use crate::faults::{Faults, LinkFaults};
 use crate::random::Random;
+use crate::views::ViewsSetup;
 use crate::workload::{Lengths, Workload};
 
 /// How frames cross from member to member.
@@ -96,6 +97,34 @@ impl fmt::Display for Setup {
     }
 }
 
+/// The world of a run.
+#[derive(Clone, Debug)]
+pub enum World {
+    /// One view that stays as it is.
+    Fixed(Box<Setup>),
+    /// Processes that come and go, and views that follow each other.
+    Views(Box<ViewsSetup>),
+}
+
+impl World {
+    /// Whether plans are used.
+    pub fn accelerated(&self) -> bool {
+        match self {
+            World::Fixed(setup) => setup.accelerated,
+            World::Views(setup) => setup.accelerated,
+        }
+    }
+}
+
+impl fmt::Display for World {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            World::Fixed(setup) => setup.fmt(formatter),
+            World::Views(setup) => setup.fmt(formatter),
+        }
+    }
+}
+
 /// A family of worlds.
 #[derive(Clone, Copy)]
 pub struct Scenario {
@@ -103,7 +132,18 @@ pub struct Scenario {
     pub name: &'static str,
     /// What it is for.
     pub about: &'static str,
-    draw: fn(&mut Random, Option<usize>) -> Setup,
+    draw: Draw,
+}
+
+/// How a world is drawn.
+#[derive(Clone, Copy)]
+enum Draw {
+    /// One view that stays as it is.
+    Fixed(fn(&mut Random, Option<usize>) -> Setup),
+    /// Views that follow each other.
+    Views(fn(&mut Random, Option<usize>) -> ViewsSetup),
+    /// Now the one, now the other.
+    Both(fn(&mut Random, Option<usize>) -> Setup, fn(&mut Random, Option<usize>) -> ViewsSetup),
 }
 
 /// What is fixed for every seed of a run, whatever it draws.
@@ -119,6 +159,19 @@ pub struct Overrides {
     pub packing: Option<bool>,
     /// With or without the shadow.
     pub shadow: Option<bool>,
+    /// Parts taken out of worlds in which views follow each other, by number.
+    pub without: Vec<usize>,
+}
+
+impl Overrides {
+    fn fixed_members(&self) -> Option<usize> {
+        self.members.inspect(|members| {
+            assert!(
+                (1..=MEMBERS_MAX).contains(members),
+                "{members} members; 1 to {MEMBERS_MAX} can be simulated"
+            );
+        })
+    }
 }
 
 /// More frame numbers than any run uses.
@@ -132,23 +185,48 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "swarm",
         about: "each seed draws which faults there are and how hard, the stack, the members and the load",
-        draw: swarm,
+        draw: Draw::Both(swarm, ViewsSetup::draw),
     },
-    Scenario { name: "calm", about: "nothing goes wrong: the common case, also in place", draw: calm },
+    Scenario {
+        name: "views",
+        about: "processes come and go, are cut off and stand still: views follow each other",
+        draw: Draw::Views(ViewsSetup::draw),
+    },
+    Scenario {
+        name: "calm",
+        about: "nothing goes wrong: the common case, also in place",
+        draw: Draw::Fixed(calm),
+    },
     Scenario {
         name: "loss",
         about: "30 % loss, duplication and reordering, and the network never heals",
-        draw: loss,
+        draw: Draw::Fixed(loss),
     },
-    Scenario { name: "corruption", about: "damaged, foreign, stale and rubbish frames", draw: corruption },
-    Scenario { name: "pause", about: "members stand still for longer than any timer", draw: pause },
-    Scenario { name: "slow", about: "one member reads slowly and its queue overflows", draw: slow },
+    Scenario {
+        name: "corruption",
+        about: "damaged, foreign, stale and rubbish frames",
+        draw: Draw::Fixed(corruption),
+    },
+    Scenario {
+        name: "pause",
+        about: "members stand still for longer than any timer",
+        draw: Draw::Fixed(pause),
+    },
+    Scenario {
+        name: "slow",
+        about: "one member reads slowly and its queue overflows",
+        draw: Draw::Fixed(slow),
+    },
     Scenario {
         name: "wrap",
         about: "so many frames that the 16-bit gossip counters wrap, with the widest windows",
-        draw: wrap,
+        draw: Draw::Fixed(wrap),
     },
-    Scenario { name: "exhaustion", about: "regions, queues and windows are far too small", draw: exhaustion },
+    Scenario {
+        name: "exhaustion",
+        about: "regions, queues and windows are far too small",
+        draw: Draw::Fixed(exhaustion),
+    },
 ];
 
 impl Scenario {
@@ -158,14 +236,58 @@ impl Scenario {
     }
 
     /// The world of `seed`.
+    pub fn world(&self, seed: u64, overrides: &Overrides) -> World {
+        let live = match (self.draw, &overrides.stack) {
+            (Draw::Fixed(_), _) => false,
+            (Draw::Views(_), _) => true,
+            (Draw::Both(..), Some(stack)) => stack.contains("MBRSHIP"),
+            (Draw::Both(..), None) => Random::new(seed, "which world").below(3) == 0,
+        };
+        if live {
+            World::Views(Box::new(self.views(seed, overrides)))
+        } else {
+            World::Fixed(Box::new(self.setup(seed, overrides)))
+        }
+    }
+
+    /// The world of `seed` in which views follow each other.
+    ///
+    /// # Panics
+    /// If the scenario has none, or for impossible numbers of members.
+    pub fn views(&self, seed: u64, overrides: &Overrides) -> ViewsSetup {
+        let (Draw::Views(draw) | Draw::Both(_, draw)) = self.draw else {
+            panic!("scenario {} has one view that stays as it is", self.name)
+        };
+        let mut setup = draw(&mut Random::new(seed, "views"), overrides.fixed_members());
+        if let Some(stack) = &overrides.stack {
+            setup.stack.clone_from(stack);
+        }
+        setup.accelerated = overrides.accelerated.unwrap_or(setup.accelerated);
+        setup.packing = overrides.packing.unwrap_or(setup.packing);
+        setup.shadow = overrides.shadow.unwrap_or(setup.shadow);
+        setup.without(&overrides.without)
+    }
+
+    /// Whether its views follow each other, always.
+    pub fn is_live(&self) -> bool {
+        matches!(self.draw, Draw::Views(_))
+    }
+
+    /// Whether its views may follow each other.
+    pub fn may_be_live(&self) -> bool {
+        !matches!(self.draw, Draw::Fixed(_))
+    }
+
+    /// The world of `seed` in which one view stays as it is.
+    ///
+    /// # Panics
+    /// If the scenario has none, or for impossible numbers of members.
     pub fn setup(&self, seed: u64, overrides: &Overrides) -> Setup {
-        let members = overrides.members.inspect(|members| {
-            assert!(
-                (1..=MEMBERS_MAX).contains(members),
-                "{members} members; 1 to {MEMBERS_MAX} can be simulated"
-            );
-        });
-        let mut setup = (self.draw)(&mut Random::new(seed, self.name), members);
+        let (Draw::Fixed(draw) | Draw::Both(draw, _)) = self.draw else {
+            panic!("the views of scenario {} follow each other", self.name)
+        };
+        let members = overrides.fixed_members();
+        let mut setup = draw(&mut Random::new(seed, self.name), members);
         if let Some(stack) = &overrides.stack {
             setup.stack.clone_from(stack);
         }
@@ -515,6 +637,9 @@ mod tests {
     fn every_scenario_draws_sound_worlds_and_the_same_one_again() {
         for scenario in SCENARIOS {
             for seed in 0..300 {
+                if scenario.is_live() {
+                    continue;
+                }
                 let setup = scenario.setup(seed, &Overrides::default());
                 assert_eq!(setup.faults.links.len(), setup.members * setup.members);
                 assert_eq!(setup.drivers.len(), setup.members);
@@ -538,6 +663,7 @@ mod tests {
             accelerated: Some(false),
             packing: Some(false),
             shadow: Some(true),
+            without: Vec::new(),
         };
         for seed in 0..50 {
             let setup = SCENARIOS[0].setup(seed, &overrides);

@@ -15,7 +15,8 @@ use crate::member::{Around, Departure, Member, Packet, desk};
 use crate::network::Network;
 use crate::outcome::{Counters, Outcome, Streams, Violation};
 use crate::random::{Random, splitmix};
-use crate::scenario::{Medium, Overrides, Scenario, Setup};
+use crate::scenario::{self, Medium, Overrides, Scenario, Setup};
+use crate::views::run_views;
 
 /// What happens next.
 enum Next {
@@ -35,7 +36,16 @@ enum Next {
 
 /// Runs one seed of a scenario. The same seed, scenario and overrides give the same outcome, bit for bit.
 pub fn run(seed: u64, scenario: &'static Scenario, overrides: &Overrides) -> Outcome {
-    run_setup(seed, scenario.name, scenario.setup(seed, overrides))
+    run_with(seed, scenario, overrides, false)
+}
+
+/// The same; with `narrate`, what layers count and what becomes of processes is noted on the way, where views follow each
+/// other.
+pub fn run_with(seed: u64, scenario: &'static Scenario, overrides: &Overrides, narrate: bool) -> Outcome {
+    match scenario.world(seed, overrides) {
+        scenario::World::Fixed(setup) => run_setup(seed, scenario.name, *setup),
+        scenario::World::Views(setup) => run_views(seed, scenario.name, *setup, narrate),
+    }
 }
 
 /// Runs one seed in a world of the caller's making.
@@ -59,7 +69,7 @@ pub fn run_setup(seed: u64, scenario: &'static str, setup: Setup) -> Outcome {
     violations.extend(check(&world.ledger.history, &promises).into_iter().map(Violation::from));
     let (outcome, mut more) = world.finish(scenario, panicked);
     violations.append(&mut more);
-    Outcome { violations, setup, ..outcome }
+    Outcome { violations, ..outcome }
 }
 
 /// How a run ended.
@@ -295,9 +305,18 @@ impl<'w> World<'w> {
             drop((self.agenda, self.departures));
             violations.extend(frames_out(self.members));
         }
-        let (seed, setup) = (self.seed, setup.clone());
-        let outcome =
-            Outcome { seed, scenario, setup, violations: Vec::new(), digest, counters, history, streams };
+        let (seed, world) = (self.seed, scenario::World::Fixed(Box::new(setup.clone())));
+        let outcome = Outcome {
+            seed,
+            scenario,
+            world,
+            violations: Vec::new(),
+            digest,
+            counters,
+            history,
+            streams,
+            notes: Vec::new(),
+        };
         (outcome, violations)
     }
 }
@@ -351,7 +370,7 @@ fn digest(ledger: &Ledger) -> (u64, Streams) {
 }
 
 impl Violation {
-    fn of(property: &str, what: String) -> Violation {
+    pub(crate) fn of(property: &str, what: String) -> Violation {
         Violation { property: property.into(), what, excerpt: String::new() }
     }
 }
@@ -374,7 +393,7 @@ thread_local! {
 }
 
 /// Calls `run`; a panic in it is an error that says where and why, and prints nothing.
-fn caught<T>(run: impl FnOnce() -> T) -> Result<T, String> {
+pub(crate) fn caught<T>(run: impl FnOnce() -> T) -> Result<T, String> {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
         let others = std::panic::take_hook();

@@ -293,7 +293,8 @@ fn missing(
     delivered: &[(Incarnation, u64)],
     findings: &mut Findings<'_>,
 ) {
-    for cast in origin.casts.iter().filter(|cast| cast.view == Some(stay.view)) {
+    let of_view = origin.casts_by_view.get(&stay.view).map_or(&[][..], Vec::as_slice);
+    for cast in of_view.iter().map(|at| &origin.casts[*at]) {
         if delivered.binary_search(&(origin.incarnation, cast.sequence)).is_err() {
             let message = origin.name(Traffic::Cast, cast.sequence);
             findings.add(|| Finding {

@@ -1,0 +1,342 @@
+//! The application of one life: casts, sends, answers, acknowledges, and enters everything in the ledger.
+
+use wadjet::group::{Application, CastError, Delivery, Event, Group, SendError, Stability};
+use wadjet::id::{Rank, RankSet};
+use wadjet::stack::event::ExitReason;
+use wadjet_oracle::{Incarnation, Measure, Traffic, ViewId, What};
+
+use crate::outcome::WorkCounters;
+use crate::random::Random;
+use crate::views::ledger::{Ledger, NAME_BYTES, fill};
+use crate::views::setup::Load;
+use crate::workload::Lengths;
+
+/// What an application keeps from one upcall to the next.
+pub(crate) struct Papers {
+    /// The oracle's name of this life.
+    pub(crate) own: Incarnation,
+    /// The view it is in and its members, once it has been told of one.
+    pub(crate) view: Option<(ViewId, Vec<Incarnation>)>,
+    /// How many views it has been told of.
+    pub(crate) views: u64,
+    /// The tickets of its casts, in order, and how many of them are known to have gone out.
+    tickets: Vec<u64>,
+    placed: usize,
+    /// Casts refused for the time being, which are tried again when the endpoint says so.
+    postponed: u32,
+    /// By origin in this view: for each frame, its number and its last cast.
+    frames: Vec<Vec<(u64, u64)>>,
+    /// What was last reported stable in this view, by origin, number of members, and measure.
+    reported: Vec<u64>,
+    pub(crate) random: Random,
+    /// When the application will say that it has stopped casting.
+    pub(crate) block_due: Option<u64>,
+    pub(crate) exited: Option<ExitReason>,
+    /// What the endpoint complained of.
+    pub(crate) problems: Vec<String>,
+    buffer: Vec<u8>,
+}
+
+impl Papers {
+    pub(crate) fn new(own: Incarnation, random: Random) -> Papers {
+        Papers {
+            own,
+            view: None,
+            views: 0,
+            tickets: Vec::new(),
+            placed: 0,
+            postponed: 0,
+            frames: Vec::new(),
+            reported: Vec::new(),
+            random,
+            block_due: None,
+            exited: None,
+            problems: Vec::new(),
+            buffer: Vec::new(),
+        }
+    }
+
+    /// Casts that wait for the endpoint to take them.
+    pub(crate) fn postponed(&self) -> u32 {
+        self.postponed
+    }
+
+    /// The last cast of `origin` in its frames below `number`, 0 if there is none.
+    fn last_cast_below(&self, origin: usize, number: u64) -> u64 {
+        let frames = &self.frames[origin];
+        let below = frames.partition_point(|(frame, _)| *frame < number);
+        below.checked_sub(1).map_or(0, |at| frames[at].1)
+    }
+
+    /// All casts with tickets below `limit` that were not placed yet have gone out in the present view.
+    pub(crate) fn place(&mut self, at: u64, limit: u64, ledger: &mut Ledger) {
+        let Some((view, _)) = &self.view else { return };
+        while let Some(ticket) = self.tickets.get(self.placed).filter(|ticket| **ticket < limit) {
+            let _ = ticket;
+            self.placed += 1;
+            let what = What::CastPlaced { sequence: self.placed as u64, view: *view };
+            ledger.push(at, self.own, what);
+        }
+    }
+}
+
+/// An application at work.
+pub(crate) struct Desk<'d> {
+    pub(crate) seed: u64,
+    pub(crate) now: u64,
+    pub(crate) load: &'d Load,
+    pub(crate) ledger: &'d mut Ledger,
+    pub(crate) work: &'d mut WorkCounters,
+    pub(crate) papers: &'d mut Papers,
+}
+
+impl Desk<'_> {
+    /// What the application does of its own accord: some casts and sends.
+    pub(crate) fn act(&mut self, group: &mut Group<'_>) {
+        let most = u64::from(self.load.burst.max(1));
+        for _ in 0..self.papers.random.between(1, most) {
+            if self.papers.random.chance(self.load.sends) {
+                let members = self.papers.view.as_ref().map_or(0, |(_, members)| members.len());
+                let to = self.addressees(members, group.view().rank().index());
+                self.send(to, group);
+            } else {
+                self.cast(group);
+            }
+        }
+    }
+
+    /// One cast, and one send to every other member.
+    pub(crate) fn mark(&mut self, group: &mut Group<'_>) {
+        self.cast(group);
+        let own = group.view().rank();
+        let others: RankSet = (0..group.view().size()).map(Rank::at).filter(|rank| *rank != own).collect();
+        if !others.is_empty() {
+            self.send(others, group);
+        }
+    }
+
+    fn addressees(&mut self, members: usize, own: usize) -> RankSet {
+        let random = &mut self.papers.random;
+        let one = random.below(members.max(1) as u64) as usize;
+        let some = random.word();
+        match random.below(4) {
+            0 => (0..members).filter(|rank| *rank != own && some >> rank & 1 == 1).map(Rank::at).collect(),
+            _ => RankSet::one(Rank::at(one)),
+        }
+    }
+
+    fn cast(&mut self, group: &mut Group<'_>) {
+        if self.papers.postponed > 0 {
+            // Behind those that wait; a queue that grows without end is no use to anybody.
+            self.papers.postponed = (self.papers.postponed + 1).min(POSTPONED_MAX);
+        } else if !self.try_to_cast(group) {
+            self.papers.postponed = 1;
+        }
+    }
+
+    fn retry(&mut self, group: &mut Group<'_>) {
+        while self.papers.postponed > 0 && self.try_to_cast(group) {
+            self.papers.postponed -= 1;
+        }
+    }
+
+    fn payload(&mut self, traffic: Traffic, limit: usize) -> Vec<u8> {
+        let sequence = self.ledger.next(self.papers.own, traffic);
+        let random = &mut self.papers.random;
+        let (low, high) = match self.load.lengths {
+            Lengths::Fixed(bytes) => (bytes, bytes),
+            Lengths::Tiny => (NAME_BYTES, NAME_BYTES),
+            Lengths::Small => (NAME_BYTES, 128),
+            Lengths::Any | Lengths::Mixed => (NAME_BYTES, limit),
+            Lengths::Largest => (limit.saturating_sub(2), limit),
+        };
+        let length = random.between(low as u64, high.max(low) as u64) as usize;
+        let mut payload = std::mem::take(&mut self.papers.buffer);
+        payload.resize(length.clamp(NAME_BYTES, limit), 0);
+        fill(self.seed, self.papers.own, traffic, sequence, &mut payload);
+        payload
+    }
+
+    /// Whether it was taken, or can never be.
+    fn try_to_cast(&mut self, group: &mut Group<'_>) -> bool {
+        if self.papers.exited.is_some() {
+            return true;
+        }
+        let payload = self.payload(Traffic::Cast, group.message_bytes_max());
+        let reserve = self.papers.random.chance(self.load.reserve);
+        let result = match reserve {
+            true => group.reserve(payload.len()).map(|mut reservation| {
+                reservation.copy_from_slice(&payload);
+                reservation.commit()
+            }),
+            false => group.cast(&payload),
+        };
+        let taken = match result {
+            Ok(ticket) => {
+                self.papers.tickets.push(ticket.0);
+                self.ledger.cast_issued(self.now, self.papers.own, &payload);
+                self.work.casts += 1;
+                true
+            }
+            // Numbers run out just before the next view, which renews them.
+            Err(CastError::Full { .. } | CastError::NoFrame(_) | CastError::NumberLimit) => {
+                self.work.postponed += 1;
+                false
+            }
+            Err(CastError::Exited(_)) => true,
+            Err(CastError::TooLong { length, max }) => {
+                panic!("{length} bytes are refused, {max} are allowed")
+            }
+        };
+        self.papers.buffer = payload;
+        taken
+    }
+
+    fn send(&mut self, to: RankSet, group: &mut Group<'_>) {
+        let Some((view, members)) = self.papers.view.clone() else { return };
+        if to.is_empty() || self.papers.exited.is_some() {
+            return;
+        }
+        let payload = self.payload(Traffic::Send, group.send_bytes_max());
+        match group.send(&to, &payload) {
+            Ok(()) => {
+                let to = to.iter().map(|rank| members[rank.index()]).collect();
+                self.ledger.send_issued(self.now, self.papers.own, &payload, to, view);
+                self.work.sends += 1;
+            }
+            Err(SendError::Full { .. } | SendError::NoFrame(_) | SendError::NumberLimit(_)) => {
+                self.work.postponed += 1;
+            }
+            Err(SendError::Exited(_)) => {}
+            Err(error @ (SendError::TooLong { .. } | SendError::NoLayer | SendError::NotAMember(_))) => {
+                panic!("a send is refused: {error}")
+            }
+        }
+        self.papers.buffer = payload;
+    }
+
+    fn take(&mut self, traffic: Traffic, origin: Rank, payload: &[u8]) -> u64 {
+        match traffic {
+            Traffic::Cast => self.work.casts_delivered += 1,
+            Traffic::Send => self.work.sends_delivered += 1,
+        }
+        let Some((view, members)) = &self.papers.view else {
+            self.papers.problems.push("a delivery before the first view".into());
+            return 0;
+        };
+        let origin = members[origin.index()];
+        self.ledger.delivered(self.now, self.papers.own, traffic, origin, payload, *view)
+    }
+
+    fn installed(&mut self, view: &wadjet::LocalView, group: &mut Group<'_>) {
+        self.papers.place(self.now, group.first_ticket().0, self.ledger);
+        let members: Vec<Incarnation> =
+            view.view().members.iter().map(|member| self.ledger.name(member.incarnation.0)).collect();
+        let id = self.ledger.view_id(view.view().id);
+        let size = members.len();
+        self.papers.view = Some((id, members.clone()));
+        self.papers.views += 1;
+        self.papers.frames = vec![Vec::new(); size];
+        self.papers.reported = vec![0; size * size * 2];
+        self.papers.block_due = None;
+        self.work.views += 1;
+        self.ledger.push(self.now, self.papers.own, What::View { view: id, members, transitional: false });
+    }
+
+    /// Enters what the endpoint says of stability.
+    pub(crate) fn report_stability(&mut self, stability: &Stability) {
+        let members = self.papers.frames.len();
+        if stability.held.len() != members {
+            return;
+        }
+        for origin in 0..members {
+            for at_members in 1..=members {
+                for (measure, frames) in [
+                    (Measure::Held, stability.held_by(at_members, Rank::at(origin))),
+                    (Measure::Seen, stability.seen_by(at_members, Rank::at(origin))),
+                ] {
+                    let through = self.papers.last_cast_below(origin, frames);
+                    let at = (origin * members + at_members - 1) * 2 + usize::from(measure == Measure::Seen);
+                    if through > self.papers.reported[at] {
+                        self.papers.reported[at] = through;
+                        match measure {
+                            Measure::Held => self.work.held_reports += 1,
+                            Measure::Seen => self.work.seen_reports += 1,
+                        }
+                        let origin = self.papers.view.as_ref().expect("it has members").1[origin];
+                        self.ledger.stable(self.now, self.papers.own, measure, origin, through, at_members);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Casts that an application keeps for later, at most.
+const POSTPONED_MAX: u32 = 64;
+
+impl Application for Desk<'_> {
+    fn cast(&mut self, delivery: &Delivery<'_>, group: &mut Group<'_>) {
+        let origin = delivery.origin();
+        let id = delivery.id();
+        let mut last = 0;
+        for payload in delivery.messages() {
+            last = last.max(self.take(Traffic::Cast, origin, payload));
+        }
+        let Some(frames) = self.papers.frames.get_mut(origin.index()) else { return };
+        frames.push((id.number, last));
+        if last > 0 && self.papers.random.chance(self.load.acknowledge) {
+            let (_, members) = self.papers.view.as_ref().expect("it delivers");
+            let what = What::Seen { origin: members[origin.index()], through: last };
+            self.ledger.push(self.now, self.papers.own, what);
+            self.work.acknowledged += 1;
+            group.ack(id);
+        }
+        if origin != group.view().rank() && self.papers.random.chance(self.load.reply) {
+            self.work.replies += 1;
+            Desk::cast(self, group);
+        }
+    }
+
+    fn send(&mut self, delivery: &Delivery<'_>, group: &mut Group<'_>) {
+        for payload in delivery.messages() {
+            self.take(Traffic::Send, delivery.origin(), payload);
+        }
+        if self.papers.random.chance(self.load.reply) {
+            self.work.echoes += 1;
+            Desk::send(self, RankSet::one(delivery.origin()), group);
+        }
+    }
+
+    fn event(&mut self, event: &Event, group: &mut Group<'_>) {
+        match event {
+            Event::View(view) => self.installed(view, group),
+            Event::Writable => self.retry(group),
+            Event::Stable => self.report_stability(&group.stability()),
+            Event::Block => {
+                self.work.blocks += 1;
+                match self.papers.random.below(3) {
+                    0 => group.block_ok(),
+                    _ => {
+                        let later = self.now + self.papers.random.scaled(1_000, 5_000_000);
+                        self.papers.block_due = Some(later);
+                    }
+                }
+            }
+            Event::Transitional(together) => {
+                let Some((view, members)) = &self.papers.view else { return };
+                let members = together.iter().map(|rank| members[rank.index()]).collect();
+                let what = What::View { view: *view, members, transitional: true };
+                self.ledger.push(self.now, self.papers.own, what);
+            }
+            Event::Exit(reason) => {
+                self.papers.place(self.now, u64::MAX, self.ledger);
+                self.papers.exited = Some(*reason);
+                self.work.exits += 1;
+                self.ledger.push(self.now, self.papers.own, What::Exit { reason: reason.to_string() });
+            }
+            Event::Problem(problem) => self.papers.problems.push(format!("{problem:?}")),
+            Event::LostMessage { .. } | Event::Suspect(_) | Event::Left(_) => {}
+        }
+    }
+}

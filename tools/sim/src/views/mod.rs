@@ -1,0 +1,14 @@
+//! Worlds in which views follow each other: processes start alone and find each other, leave, crash, stand still, are cut
+//! off, and come back under their old address with a new incarnation.
+//!
+//! A run has a phase of faults, and then one of liveness: faults stop for a *core* of the processes, the rest stays broken
+//! for ever, and within a bounded time the core must be one view of exactly its members, and deliver everything.
+
+mod desk;
+mod home;
+mod ledger;
+mod setup;
+mod world;
+
+pub use setup::{Chaos, Fate, Load, ViewsSetup};
+pub use world::run_views;

@@ -1,0 +1,533 @@
+//! The world of one run with views: processes that come and go, and what goes wrong.
+
+use std::fmt;
+
+use wadjet::stack::registry::Registry;
+
+use crate::faults::{Faults, LinkFaults, Partition};
+use crate::random::Random;
+use crate::scenario::{Driver, NUMBERS};
+use crate::workload::Lengths;
+
+/// The world of one run.
+#[derive(Clone, Debug)]
+pub struct ViewsSetup {
+    /// How many processes there are: addresses, each with one life at a time.
+    pub processes: usize,
+    /// The stack, top to bottom.
+    pub stack: String,
+    /// Whether plans are used, or the layers alone.
+    pub accelerated: bool,
+    /// Whether messages are packed while the way is busy.
+    pub packing: bool,
+    /// Whether the layers repeat what plans did.
+    pub shadow: bool,
+    /// The largest frame.
+    pub frame_bytes: usize,
+    /// Region sizes are divided by this.
+    pub scarcity: usize,
+    /// Casts of one member that may be unacknowledged at once, in frames.
+    pub window: u32,
+    /// Frame numbers of one view.
+    pub number_limit: u64,
+    /// How long the channel of a past view stays open.
+    pub linger_ns: u64,
+    /// The layers there are.
+    pub registry: fn() -> Registry,
+    /// All processes begin in one view; else each begins alone, some time in the beginning.
+    pub together: bool,
+    /// By process: it asks everybody for the group; else it knows all addresses.
+    pub discover: Vec<bool>,
+    /// The transport knows which processes have ended.
+    pub hints: bool,
+    /// How long the opening of a channel takes.
+    pub open_ns: u64,
+    /// What each process's driver loop is like.
+    pub drivers: Vec<Driver>,
+    /// What goes wrong on the way between processes.
+    pub faults: Faults,
+    /// What happens to processes, by time.
+    pub chaos: Vec<(u64, Chaos)>,
+    /// How long all of this goes on.
+    pub span_ns: u64,
+    /// What the applications do.
+    pub load: Load,
+    /// What becomes of each process when the faults are over.
+    pub fates: Vec<Fate>,
+    /// How long the core may then take to become one view and to deliver everything.
+    pub patience_ns: u64,
+}
+
+/// What happens to a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Chaos {
+    /// It begins a life, if it has none.
+    Start {
+        /// Which.
+        process: usize,
+    },
+    /// It dies, and begins another life after a while.
+    Crash {
+        /// Which.
+        process: usize,
+        /// After how long; never if none.
+        back_ns: Option<u64>,
+    },
+    /// It leaves the group, and begins another life after a while.
+    Leave {
+        /// Which.
+        process: usize,
+        /// After how long.
+        back_ns: u64,
+    },
+    /// It stands still.
+    Pause {
+        /// Which.
+        process: usize,
+        /// For how long.
+        length_ns: u64,
+    },
+    /// Its application says that another member of its view has failed.
+    Accuse {
+        /// Which.
+        process: usize,
+        /// Whom, counted among the members of its view.
+        whom: usize,
+    },
+}
+
+impl Chaos {
+    fn process(self) -> usize {
+        match self {
+            Chaos::Start { process }
+            | Chaos::Crash { process, .. }
+            | Chaos::Leave { process, .. }
+            | Chaos::Pause { process, .. }
+            | Chaos::Accuse { process, .. } => process,
+        }
+    }
+}
+
+/// What becomes of a process when the faults are over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It lives and can talk to all of the core.
+    Core,
+    /// It is dead and stays so.
+    Crashed,
+    /// No frame passes between it and the core.
+    Apart,
+    /// It stands still for ever.
+    Stopped,
+}
+
+/// What the applications do. Chances are per million.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Load {
+    /// Mean time between the bursts of one process; 0 if it does nothing of its own accord.
+    pub gaps_ns: Vec<u64>,
+    /// The most messages in a burst.
+    pub burst: u32,
+    /// A message is a send.
+    pub sends: u32,
+    /// How long messages are.
+    pub lengths: Lengths,
+    /// A delivery is answered from inside the upcall.
+    pub reply: u32,
+    /// Casts are written in place.
+    pub reserve: u32,
+    /// A delivered cast, and all before it, is acknowledged.
+    pub acknowledge: u32,
+}
+
+const MICROSECOND: u64 = 1_000;
+const MILLISECOND: u64 = 1_000_000;
+/// Chances are per million.
+const PERCENT: u32 = 10_000;
+
+impl ViewsSetup {
+    /// A parameter of a layer of the stack, in milliseconds.
+    fn millis(&self, name: &str) -> u64 {
+        let found = self.stack.split_once(&format!("{name}=")).map(|(_, rest)| rest);
+        let digits = found.map(|rest| rest.chars().take_while(char::is_ascii_digit).collect::<String>());
+        digits.and_then(|digits| digits.parse().ok()).unwrap_or(1000)
+    }
+
+    /// The world that `random` draws, with as many processes as `fixed` says if it does.
+    pub(crate) fn draw(random: &mut Random, fixed: Option<usize>) -> ViewsSetup {
+        let drawn = match random.below(40) {
+            0 => random.between(9, 20),
+            1..=9 => 2,
+            10..=20 => 3,
+            21..=33 => random.between(4, 5),
+            _ => random.between(6, 8),
+        };
+        let processes = fixed.unwrap_or(drawn as usize);
+        let delay_ns = random.scaled(2 * MICROSECOND, 200 * MICROSECOND);
+        let link =
+            LinkFaults { delay_ns, jitter_ns: random.between(0, 2 * delay_ns), ..LinkFaults::default() };
+        let driver = Driver {
+            iteration_ns: random.scaled(500, 20 * MICROSECOND),
+            budget: random.scaled(4, 64) as usize,
+            inbox_frames_max: 4096,
+            submit_ns: random.scaled(100, 3 * MICROSECOND),
+            submitted_frames_max: random.scaled(16, 256) as usize,
+        };
+        let span_ns = random.scaled(20 * MILLISECOND, 1_000 * MILLISECOND);
+        let mut setup = ViewsSetup {
+            processes,
+            stack: draw_stack(random),
+            accelerated: random.below(8) > 0,
+            packing: random.chance(70 * PERCENT),
+            shadow: random.below(8) == 0,
+            frame_bytes: *random.pick(&[512, 1472, 1472, 2048]),
+            scarcity: 1,
+            window: *random.pick(&[8, 16, 32, 64]),
+            number_limit: NUMBERS,
+            linger_ns: random.scaled(MILLISECOND, 1_000 * MILLISECOND),
+            registry: Registry::standard,
+            together: random.below(2) == 0,
+            discover: (0..processes).map(|_| random.below(2) == 0).collect(),
+            hints: random.below(2) == 0,
+            open_ns: random.scaled(MICROSECOND, 2 * MILLISECOND),
+            drivers: vec![driver; processes],
+            faults: Faults { links: vec![link; processes * processes], ..Faults::default() },
+            chaos: Vec::new(),
+            span_ns,
+            load: draw_load(random, processes),
+            fates: Vec::new(),
+            patience_ns: 0,
+        };
+        if !setup.together {
+            let first = random.scaled(MICROSECOND, span_ns);
+            for process in 0..processes {
+                setup.chaos.push((random.below(first), Chaos::Start { process }));
+            }
+        }
+        draw_link_faults(random, &mut setup);
+        draw_chaos(random, &mut setup);
+        setup.chaos.sort_by_key(|(at, _)| *at);
+        draw_fates(random, &mut setup);
+        // Every time-out may pass several times, one after the other, for every process that is found out to be gone.
+        let [first, most, flush, merge, probe] =
+            ["first_ms", "most_ms", "flush_ms", "merge_ms", "probe_most_ms"].map(|name| setup.millis(name));
+        setup.patience_ns = MILLISECOND * (2_000 + 10 * (first + most + 3 * flush + 2 * merge + 2 * probe));
+        setup
+    }
+}
+
+fn draw_stack(random: &mut Random) -> String {
+    let least = random.scaled(4, 40);
+    let suspect = format!(
+        "SUSPECT(beat_us={},least_ms={least},most_ms={},first_ms={},pause_ms={})",
+        random.scaled(500, 4000),
+        least * random.between(1, 5),
+        random.scaled(50, 400),
+        random.scaled(10, 50),
+    );
+    let membership = format!(
+        "MBRSHIP(block={},flush_ms={},merge_ms={},gather_us={},probe_ms={},probe_most_ms={})",
+        if random.below(6) == 0 { "yes" } else { "no" },
+        random.scaled(20, 400),
+        random.scaled(10, 200),
+        random.scaled(1, 8_000),
+        random.scaled(1, 16),
+        random.scaled(20, 400),
+    );
+    let rest = *random.pick(&[
+        "STABLE:FC:UNICAST:LOCAL:NAK:CHKSUM:COM",
+        "STABLE:FC:UNICAST:LOCAL:NAK:CHKSUM:COM",
+        "STABLE:FC:UNICAST:LOCAL:NAK:CHKSUM:COM",
+        "STABLE(ask_us=300,report_us=100):FC(window=5):UNICAST(window=3,repeat_us=200):LOCAL:\
+         NAK(window=7,repair_us=20,status_us=100):CHKSUM:COM",
+    ]);
+    format!("{membership}:{suspect}:{rest}")
+}
+
+fn draw_load(random: &mut Random, processes: usize) -> Load {
+    use Lengths::*;
+    let burst = *random.pick(&[1, 1, 4, 16]);
+    let gap =
+        random.scaled(500 * MICROSECOND, 20 * MILLISECOND) * processes as u64 * (u64::from(burst) + 3) / 8;
+    let often = |random: &mut Random, of: u64, chance: u32| if random.below(of) == 0 { chance } else { 0 };
+    Load {
+        gaps_ns: (0..processes).map(|_| if random.below(6) == 0 { 0 } else { gap }).collect(),
+        burst,
+        sends: *random.pick(&[0, 10 * PERCENT, 50 * PERCENT]),
+        lengths: *random.pick(&[Fixed(64), Tiny, Small, Small, Any, Largest]),
+        reply: often(random, 4, 5 * PERCENT),
+        reserve: 30 * PERCENT,
+        acknowledge: often(random, 2, 30 * PERCENT),
+    }
+}
+
+/// Changes every link, or only some.
+fn on_links(random: &mut Random, setup: &mut ViewsSetup, mut change: impl FnMut(&mut LinkFaults)) {
+    let everywhere = random.below(3) > 0;
+    for link in &mut setup.faults.links {
+        if everywhere || random.below(3) == 0 {
+            change(link);
+        }
+    }
+}
+
+fn draw_link_faults(random: &mut Random, setup: &mut ViewsSetup) {
+    let mut some = |of: u64| random.below(of) == 0;
+    let (loses, bursts, duplicates, reorders) = (some(3), some(5), some(4), some(4));
+    let (stale, spikes, corrupts) = (some(6), some(5), some(6));
+    let (divides, one_way) = (some(3), some(4));
+    let percent = |random: &mut Random, most: u64| random.scaled(1_000, most * u64::from(PERCENT)) as u32;
+    if loses {
+        let loss = percent(random, 30);
+        on_links(random, setup, |link| link.loss = loss);
+    }
+    if bursts {
+        let (burst, burst_frames) = (percent(random, 1), random.scaled(2, 64) as u32);
+        on_links(random, setup, |link| (link.burst, link.burst_frames) = (burst, burst_frames));
+    }
+    if duplicates {
+        let duplicate = percent(random, 30);
+        on_links(random, setup, |link| link.duplicate = duplicate);
+    }
+    if reorders {
+        let (reorder, times) = (percent(random, 40), random.scaled(1, 32));
+        on_links(random, setup, |link| {
+            (link.reorder, link.reorder_ns) = (reorder, times * (link.delay_ns + link.jitter_ns));
+        });
+    }
+    if stale {
+        let (stale, stale_ns) = (percent(random, 5), random.scaled(MILLISECOND, 500 * MILLISECOND));
+        on_links(random, setup, |link| (link.stale, link.stale_ns) = (stale, stale_ns));
+    }
+    if spikes {
+        let (spike, spike_ns) = (percent(random, 1), random.scaled(MILLISECOND, 100 * MILLISECOND));
+        on_links(random, setup, |link| (link.spike, link.spike_ns) = (spike, spike_ns));
+    }
+    if corrupts {
+        let corrupt = percent(random, 10);
+        on_links(random, setup, |link| link.corrupt = corrupt);
+    }
+    let (span, processes) = (setup.span_ns, setup.processes as u64);
+    if divides {
+        for _ in 0..random.between(1, 6) {
+            let (at, length) = (random.below(span), random.scaled(MILLISECOND, 400 * MILLISECOND));
+            let side = random.word() & ((1 << processes) - 1);
+            setup.faults.partitions.push(Partition { at, until: at + length, side, one_way: false });
+        }
+    }
+    if one_way {
+        for _ in 0..random.between(1, 4) {
+            let (at, length) = (random.below(span), random.scaled(MILLISECOND, 400 * MILLISECOND));
+            if random.below(2) == 0 {
+                let side = 1 << random.below(processes);
+                setup.faults.partitions.push(Partition { at, until: at + length, side, one_way: true });
+            } else {
+                let (from, to) = (random.below(processes) as usize, random.below(processes) as usize);
+                setup.faults.cuts.push((from, to, at, length));
+            }
+        }
+    }
+}
+
+fn draw_chaos(random: &mut Random, setup: &mut ViewsSetup) {
+    let (span, processes) = (setup.span_ns, setup.processes as u64);
+    let mut some = |of: u64| random.below(of) == 0;
+    let (crashes, leaves, pauses, accuses) = (some(2), some(4), some(3), some(8));
+    let (slows, scarce, runs_out) = (some(8), some(8), some(12));
+    let times = |random: &mut Random| random.scaled(1, 6);
+    let someone = |random: &mut Random| random.below(processes) as usize;
+    if crashes {
+        for _ in 0..times(random) {
+            let back_ns = (random.below(4) > 0).then(|| random.scaled(100 * MICROSECOND, 300 * MILLISECOND));
+            setup.chaos.push((random.below(span), Chaos::Crash { process: someone(random), back_ns }));
+        }
+    }
+    if leaves {
+        for _ in 0..times(random) {
+            let back_ns = random.scaled(100 * MICROSECOND, 300 * MILLISECOND);
+            setup.chaos.push((random.below(span), Chaos::Leave { process: someone(random), back_ns }));
+        }
+    }
+    if pauses {
+        for _ in 0..times(random) {
+            let length_ns = random.scaled(MILLISECOND, 600 * MILLISECOND);
+            setup.chaos.push((random.below(span), Chaos::Pause { process: someone(random), length_ns }));
+        }
+    }
+    if accuses {
+        for _ in 0..times(random) {
+            let (process, whom) = (someone(random), someone(random));
+            setup.chaos.push((random.below(span), Chaos::Accuse { process, whom }));
+        }
+    }
+    if slows {
+        let driver = &mut setup.drivers[random.below(processes) as usize];
+        driver.iteration_ns = random.scaled(20 * MICROSECOND, 2 * MILLISECOND);
+        driver.budget = random.scaled(1, 8) as usize;
+        driver.inbox_frames_max = random.scaled(2, 64).max(2 * processes) as usize;
+    }
+    if scarce {
+        setup.scarcity = random.scaled(2, 8) as usize;
+        setup.window = random.scaled(2, 32) as u32;
+        for driver in &mut setup.drivers {
+            driver.submitted_frames_max = random.scaled(2, 16) as usize;
+        }
+    }
+    if runs_out {
+        setup.number_limit = random.scaled(8, 256);
+    }
+}
+
+fn draw_fates(random: &mut Random, setup: &mut ViewsSetup) {
+    let whole = random.below(2) == 0;
+    setup.fates = (0..setup.processes)
+        .map(|_| match random.below(6) {
+            _ if whole => Fate::Core,
+            0 => Fate::Crashed,
+            1 => Fate::Apart,
+            2 => Fate::Stopped,
+            _ => Fate::Core,
+        })
+        .collect();
+    if !setup.fates.contains(&Fate::Core) {
+        setup.fates[random.below(setup.processes as u64) as usize] = Fate::Core;
+    }
+}
+
+impl fmt::Display for ViewsSetup {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let on = |on: bool| if on { "on" } else { "off" };
+        let millis = |ns: u64| ns as f64 / 1e6;
+        writeln!(
+            formatter,
+            "{} processes of {}, frames of {} B, acceleration {}, packing {}, shadow {}, window {}, scarcity {}, \
+             numbers {}, lingers {} ms, opens in {} ms, {}, hints {}, {} ms of faults",
+            self.processes,
+            self.stack,
+            self.frame_bytes,
+            on(self.accelerated),
+            on(self.packing),
+            on(self.shadow),
+            self.window,
+            self.scarcity,
+            self.number_limit,
+            millis(self.linger_ns),
+            millis(self.open_ns),
+            if self.together { "in one view from the start" } else { "alone at first" },
+            on(self.hints),
+            millis(self.span_ns),
+        )?;
+        writeln!(formatter, "  {:?}", self.load)?;
+        for (process, driver) in self.drivers.iter().enumerate() {
+            let (fate, discover) = (self.fates[process], on(self.discover[process]));
+            writeln!(formatter, "  p{process}: {driver:?}, discovers {discover}, in the end {fate:?}")?;
+        }
+        let pairs = self.faults.links.iter().enumerate().map(|(at, link)| {
+            (format!("p{} to p{}", at / self.processes, at % self.processes), format!("{link:?}"))
+        });
+        let mut alike: Vec<(String, Vec<String>)> = Vec::new();
+        for (pair, link) in pairs {
+            match alike.iter_mut().find(|(known, _)| *known == link) {
+                Some((_, pairs)) => pairs.push(pair),
+                None => alike.push((link, vec![pair])),
+            }
+        }
+        for (link, pairs) in alike {
+            let which = if pairs.len() > 6 { format!("{} links", pairs.len()) } else { pairs.join(", ") };
+            writeln!(formatter, "  {which}: {link}")?;
+        }
+        for (at, chaos) in &self.chaos {
+            writeln!(formatter, "  at {:.3} ms {chaos:?}", millis(*at))?;
+        }
+        for Partition { at, until, side, one_way } in &self.faults.partitions {
+            let side: Vec<usize> = (0..self.processes).filter(|process| side >> process & 1 == 1).collect();
+            let way = if *one_way { "is not heard" } else { "is apart" };
+            writeln!(formatter, "  from {:.3} to {:.3} ms {side:?} {way}", millis(*at), millis(*until))?;
+        }
+        for (from, to, at, length) in &self.faults.cuts {
+            let until = millis(at + length);
+            writeln!(formatter, "  from {:.3} to {until:.3} ms p{from} to p{to} is cut", millis(*at))?;
+        }
+        Ok(())
+    }
+}
+
+/// What can be taken out of a world, to see whether it still fails.
+impl ViewsSetup {
+    /// How many things that can be taken out there are.
+    pub(crate) fn parts(&self) -> usize {
+        PLAIN_PARTS
+            + self.processes
+            + self.chaos.len()
+            + self.faults.partitions.len()
+            + self.faults.cuts.len()
+    }
+
+    /// The world without some of its parts, by number.
+    pub(crate) fn without(&self, parts: &[usize]) -> ViewsSetup {
+        let gone = |part: usize| parts.contains(&part);
+        let mut setup = self.clone();
+        let base = PLAIN_PARTS;
+        let process_gone = |process: usize| gone(base + process);
+        let base = base + self.processes;
+        let numbered = |base: usize| move |at: usize| base + at;
+        let (chaos, partitions) = (numbered(base), numbered(base + self.chaos.len()));
+        let cuts = numbered(base + self.chaos.len() + self.faults.partitions.len());
+        setup.chaos = (self.chaos.iter().enumerate())
+            .filter(|(at, (_, what))| !gone(chaos(*at)) && !process_gone(what.process()))
+            .map(|(_, what)| *what)
+            .collect();
+        setup.faults.partitions = (self.faults.partitions.iter().enumerate())
+            .filter(|(at, _)| !gone(partitions(*at)))
+            .map(|(_, what)| *what)
+            .collect();
+        setup.faults.cuts = (self.faults.cuts.iter().enumerate())
+            .filter(|(at, _)| !gone(cuts(*at)))
+            .map(|(_, what)| *what)
+            .collect();
+        for process in (0..self.processes).filter(|process| process_gone(*process)) {
+            setup.fates[process] = Fate::Crashed;
+            setup.chaos.insert(0, (0, Chaos::Crash { process, back_ns: None }));
+        }
+        for link in &mut setup.faults.links {
+            let LinkFaults { loss, burst, duplicate, stale, reorder, spike, corrupt, jitter_ns, .. } = link;
+            let faults = [loss, burst, duplicate, stale, reorder, spike, corrupt];
+            for (part, chance) in faults.into_iter().enumerate() {
+                if gone(part) {
+                    *chance = 0;
+                }
+            }
+            if gone(7) {
+                *jitter_ns = 0;
+            }
+        }
+        if gone(8) {
+            setup.load.gaps_ns.fill(0);
+        }
+        if gone(9) {
+            (setup.load.burst, setup.load.reply, setup.load.acknowledge) = (1, 0, 0);
+        }
+        if gone(10) {
+            setup.load.sends = 0;
+        }
+        if gone(11) {
+            (setup.scarcity, setup.number_limit) = (1, NUMBERS);
+        }
+        if gone(12) {
+            setup.accelerated = false;
+        }
+        if gone(13) {
+            setup.packing = false;
+        }
+        if gone(14) {
+            setup.hints = false;
+        }
+        if gone(15) {
+            setup.load.gaps_ns.iter_mut().for_each(|gap| *gap *= 8);
+        }
+        setup
+    }
+}
+
+/// Faults of links, workload and the like.
+const PLAIN_PARTS: usize = 16;

@@ -1,0 +1,575 @@
+//! One run: homes, network and clock, through faults to a core that must become one view.
+
+use std::rc::Rc;
+
+use wadjet::id::{Incarnation, Rank, RankSet};
+use wadjet::view::View;
+use wadjet_oracle::{Measure, Promises, Traffic, What, check};
+
+use crate::agenda::Agenda;
+use crate::faults::Damage;
+use crate::member::count_endpoint;
+use crate::network::Network;
+use crate::outcome::{Counters, Outcome, Streams, Violation};
+use crate::random::{Random, splitmix};
+use crate::scenario;
+use crate::views::home::{Around, Departure, Home, desk, group, member};
+use crate::views::ledger::Ledger;
+use crate::views::setup::{Chaos, Fate, ViewsSetup};
+use crate::world::caught;
+
+/// What happens next.
+enum Next {
+    /// Bytes arrive at a process.
+    Arrive { to: usize, bytes: Rc<[u8]>, damage: Option<Damage> },
+    /// A process's driver loop runs.
+    Wake { process: usize },
+    /// What the setup has planned, by its place there.
+    Chaos { which: usize },
+    /// A process begins another life.
+    Begin { process: usize },
+    /// The faults are over for the core.
+    Settle,
+    /// Is the core one view by now?
+    Look,
+}
+
+/// Where the run has got to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Faults.
+    Chaos,
+    /// The core is to become one view.
+    Gather,
+    /// The core is one view, and is to deliver everything.
+    Deliver,
+    /// All was delivered at that time; a little later it must still be so.
+    Quiet(u64),
+}
+
+/// How a run ended.
+enum End {
+    Quiet,
+    Never(String),
+}
+
+/// How often the core is looked at.
+const LOOK_NS: u64 = 500_000;
+/// How long a run goes on after the last delivery: late copies must not come up.
+const SETTLE_NS: u64 = 20_000_000;
+/// More driver iterations than any sound run takes.
+const ITERATIONS_MAX: u64 = 20_000_000;
+
+/// Runs one seed in a world of the caller's making; with `narrate`, what layers counted is noted on the way.
+pub fn run_views(seed: u64, scenario: &'static str, setup: ViewsSetup, narrate: bool) -> Outcome {
+    let mut world = World::new(seed, &setup, narrate);
+    let mut violations = Vec::new();
+    let mut quiescent = false;
+    match caught(|| world.live()) {
+        Ok(End::Quiet) => quiescent = true,
+        Ok(End::Never(what)) => {
+            let excerpt = world.homes.iter_mut().map(Home::describe).collect();
+            violations.push(Violation { property: "liveness".into(), what, excerpt });
+        }
+        Err(message) => violations.push(Violation::of("panic", message)),
+    }
+    let panicked = violations.iter().any(|violation| violation.property == "panic");
+    for home in &mut world.homes {
+        if let Some(life) = home.life.as_mut() {
+            life.papers.place(world.agenda.now(), u64::MAX, &mut world.ledger);
+        }
+    }
+    // Whoever is not of the core is excused from what must hold in the end.
+    let at = world.agenda.now();
+    for home in world.homes.iter().filter(|home| setup.fates[home.process] != Fate::Core) {
+        if let Some(life) = home.life.as_ref().filter(|life| life.papers.exited.is_none()) {
+            world.ledger.push(at, life.papers.own, What::Crash);
+        }
+    }
+    let promises = Promises {
+        quiescent,
+        stability_is_reported: quiescent && setup.stack.contains("STABLE"),
+        ..Promises::reliable_fifo()
+    };
+    violations.extend(check(&world.ledger.history, &promises).into_iter().map(Violation::from));
+    let (outcome, mut more) = world.finish(scenario, panicked, quiescent);
+    violations.append(&mut more);
+    Outcome { violations, ..outcome }
+}
+
+struct World<'w> {
+    seed: u64,
+    setup: &'w ViewsSetup,
+    homes: Vec<Home>,
+    living: Vec<Option<Incarnation>>,
+    network: Network,
+    agenda: Agenda<Next>,
+    ledger: Ledger,
+    counters: Counters,
+    departures: Vec<Departure>,
+    phase: Phase,
+    violations: Vec<Violation>,
+    notes: Option<Vec<(usize, String)>>,
+}
+
+macro_rules! around {
+    ($world:expr) => {
+        Around {
+            seed: $world.seed,
+            setup: $world.setup,
+            ledger: &mut $world.ledger,
+            work: &mut $world.counters.work,
+            faults: &mut $world.counters.faults,
+            living: &$world.living,
+            quiet: matches!($world.phase, Phase::Deliver | Phase::Quiet(_)),
+            notes: $world.notes.as_mut(),
+        }
+    };
+}
+
+impl<'w> World<'w> {
+    fn new(seed: u64, setup: &'w ViewsSetup, narrate: bool) -> World<'w> {
+        let mut agenda = Agenda::new();
+        for (which, (at, _)) in setup.chaos.iter().enumerate() {
+            agenda.enter(*at, Next::Chaos { which });
+        }
+        agenda.enter(setup.span_ns, Next::Settle);
+        World {
+            seed,
+            setup,
+            homes: (0..setup.processes).map(|process| Home::new(seed, setup, process)).collect(),
+            living: vec![None; setup.processes],
+            network: Network::new(setup.processes, setup.faults.clone(), Random::new(seed, "network")),
+            agenda,
+            ledger: Ledger::default(),
+            counters: Counters::default(),
+            departures: Vec::new(),
+            phase: Phase::Chaos,
+            violations: Vec::new(),
+            notes: narrate.then(Vec::new),
+        }
+    }
+
+    fn live(&mut self) -> End {
+        if self.setup.together {
+            let members = (0..self.setup.processes).map(|process| member(self.seed, process, 0)).collect();
+            let view = View::fixed(group(), members, &self.setup.stack);
+            for process in 0..self.setup.processes {
+                self.begin(0, process, Some(view.clone()));
+            }
+        }
+        let gives_up_at = self.setup.span_ns + self.setup.patience_ns;
+        while let Some((now, next)) = self.agenda.take() {
+            match next {
+                Next::Arrive { to, bytes, damage } => self.arrive(now, to, bytes, damage),
+                Next::Wake { process } => {
+                    if self.homes[process].wake_at == Some(now) {
+                        self.wake(now, process);
+                    }
+                }
+                Next::Chaos { which } => self.chaos(now, self.setup.chaos[which].1),
+                Next::Begin { process } => self.begin_again(now, process),
+                Next::Settle => self.settle(now),
+                Next::Look => {
+                    if let Some(end) = self.look(now) {
+                        return end;
+                    }
+                    self.agenda.enter(now + LOOK_NS, Next::Look);
+                }
+            }
+            if now > gives_up_at {
+                let why = match self.phase {
+                    Phase::Gather => "the core has not become one view".to_string(),
+                    _ => self.unfinished().unwrap_or_else(|| "it does not become quiet".into()),
+                };
+                let after = self.setup.patience_ns as f64 / 1e9;
+                return End::Never(format!("{after:.1} s after the last fault: {why}"));
+            }
+            if self.counters.work.iterations > ITERATIONS_MAX {
+                return End::Never(format!("{ITERATIONS_MAX} iterations, and no end"));
+            }
+        }
+        End::Never("nobody has anything left to do".into())
+    }
+
+    fn note(&mut self, now: u64, text: impl FnOnce() -> String) {
+        if let Some(notes) = &mut self.notes {
+            let line = format!("{:>12.6} ms  -- {}", now as f64 / 1e6, text());
+            notes.push((self.ledger.history.events.len(), line));
+        }
+    }
+
+    fn begin(&mut self, now: u64, process: usize, view: Option<View>) {
+        self.note(now, || format!("p{process} begins a life"));
+        let mut around = around!(self);
+        self.homes[process].begin(now, view, &mut around);
+        self.counters.faults.restarts += u64::from(self.homes[process].lives > 1);
+        self.living[process] = self.homes[process].life.as_ref().map(|life| life.incarnation);
+        self.enter_wake(now, process);
+    }
+
+    /// Begins a life where there is none, unless it is to stay so.
+    fn begin_again(&mut self, now: u64, process: usize) {
+        let allowed = self.phase == Phase::Chaos || self.setup.fates[process] == Fate::Core;
+        if self.homes[process].life.is_none() && allowed {
+            self.begin(now, process, None);
+        }
+    }
+
+    fn end(&mut self, now: u64, process: usize) {
+        let home = &mut self.homes[process];
+        if let Some(life) = &home.life {
+            count_endpoint(&life.endpoint, life.key, &mut self.counters.endpoint);
+            for problem in &life.papers.problems {
+                let what = format!("at {}: {problem}", life.papers.own);
+                self.violations.push(Violation::of("problem", what));
+            }
+            for divergence in life.endpoint.divergences(life.key) {
+                let what = format!("at {}: {divergence}", life.papers.own);
+                self.violations.push(Violation::of("shadow", what));
+            }
+            for region in home.end() {
+                let what = format!("frames of {region} region of p{process} never came back");
+                self.violations.push(Violation::of("frames-return", what));
+            }
+        }
+        self.living[process] = None;
+        self.note(now, || format!("p{process} has no life any more"));
+    }
+
+    fn crash(&mut self, now: u64, process: usize) {
+        let Some(life) = self.homes[process].life.as_mut() else { return };
+        if life.papers.exited.is_none() {
+            life.papers.place(now, u64::MAX, &mut self.ledger);
+            self.ledger.push(now, life.papers.own, What::Crash);
+        }
+        self.counters.faults.crashes += 1;
+        self.end(now, process);
+    }
+
+    fn chaos(&mut self, now: u64, what: Chaos) {
+        self.note(now, || format!("{what:?}"));
+        match what {
+            Chaos::Start { process } => self.begin_again(now, process),
+            Chaos::Crash { process, back_ns } => {
+                self.crash(now, process);
+                if let Some(back) = back_ns {
+                    self.agenda.enter(now + back, Next::Begin { process });
+                }
+            }
+            Chaos::Leave { process, back_ns } => {
+                let home = &mut self.homes[process];
+                if let Some(life) = home.life.as_mut().filter(|life| life.papers.exited.is_none())
+                    && home.paused_until <= now
+                {
+                    life.leaving = true;
+                    home.back_ns = Some(back_ns);
+                    life.endpoint.group(life.key).leave();
+                    self.counters.faults.leaves += 1;
+                    self.wake_soon(now, process);
+                }
+            }
+            Chaos::Pause { process, length_ns } => {
+                self.counters.faults.pauses += 1;
+                let home = &mut self.homes[process];
+                home.paused_until = home.paused_until.max(now + length_ns);
+                self.enter_wake(now, process);
+            }
+            Chaos::Accuse { process, whom } => {
+                let home = &mut self.homes[process];
+                if let Some(life) = home.life.as_mut().filter(|life| life.papers.exited.is_none())
+                    && home.paused_until <= now
+                {
+                    let mut group = life.endpoint.group(life.key);
+                    let whom = Rank::at(whom % group.view().size());
+                    if whom != group.view().rank() {
+                        group.suspect(&RankSet::one(whom));
+                        self.counters.faults.accusations += 1;
+                    }
+                    self.wake_soon(now, process);
+                }
+            }
+        }
+    }
+
+    /// Faults stop for the core; the rest stays broken.
+    fn settle(&mut self, now: u64) {
+        self.phase = Phase::Gather;
+        self.note(now, || "the faults are over for the core".into());
+        let fates = &self.setup.fates;
+        let core = (0..self.setup.processes).filter(|process| fates[*process] == Fate::Core);
+        self.network.heal_core(core.fold(0, |set, process| set | 1 << process));
+        let whole = fates.iter().all(|fate| *fate == Fate::Core);
+        self.counters.work.whole_cores += u64::from(whole);
+        self.counters.work.part_cores += u64::from(!whole);
+        for process in 0..self.setup.processes {
+            match self.setup.fates[process] {
+                Fate::Core => {
+                    self.homes[process].paused_until = now;
+                    self.begin_again(now, process);
+                    self.wake_soon(now, process);
+                }
+                Fate::Crashed => self.crash(now, process),
+                Fate::Apart => {}
+                Fate::Stopped => self.homes[process].paused_until = u64::MAX,
+            }
+        }
+        self.agenda.enter(now + LOOK_NS, Next::Look);
+    }
+
+    /// The lives of the core, if each has one that is in the group for good.
+    fn core(&self) -> Option<Vec<wadjet_oracle::Incarnation>> {
+        let core = self.homes.iter().filter(|home| self.setup.fates[home.process] == Fate::Core);
+        core.map(|home| {
+            let life = home.life.as_ref()?;
+            (life.papers.exited.is_none() && !life.leaving).then_some(life.papers.own)
+        })
+        .collect()
+    }
+
+    /// Whether the core is one view, of exactly its members.
+    fn is_one_view(&self) -> bool {
+        let Some(mut core) = self.core() else { return false };
+        core.sort_unstable();
+        let homes = self.homes.iter().filter(|home| self.setup.fates[home.process] == Fate::Core);
+        let mut views = homes.map(|home| home.life.as_ref().and_then(|life| life.papers.view.as_ref()));
+        let Some(Some((first, members))) = views.next() else { return false };
+        let mut members = members.clone();
+        members.sort_unstable();
+        members == core && views.all(|view| view.is_some_and(|(id, _)| id == first))
+    }
+
+    /// What is still missing in the core's view.
+    fn unfinished(&self) -> Option<String> {
+        let core = self.core().unwrap_or_default();
+        if let Some(lacking) = self.ledger.lacking(&core) {
+            return Some(lacking);
+        }
+        let homes = self.homes.iter().filter(|home| self.setup.fates[home.process] == Fate::Core);
+        homes
+            .filter_map(|home| {
+                let life = home.life.as_ref()?;
+                let stats = life.endpoint.stats(life.key);
+                let (own, postponed) = (life.papers.own, life.papers.postponed());
+                if postponed > 0 {
+                    Some(format!("{own} is not told that it can cast again"))
+                } else if stats.waiting > 0 {
+                    Some(format!("casts wait at {own}"))
+                } else if stats.retained > 0 {
+                    Some(format!("frames are retained at {own}"))
+                } else if home.overdue() > 0 {
+                    Some(format!("frames of past views are still out at {own}"))
+                } else {
+                    None
+                }
+            })
+            .next()
+    }
+
+    fn look(&mut self, now: u64) -> Option<End> {
+        if !self.is_one_view() {
+            self.phase = Phase::Gather;
+            return None;
+        }
+        match self.phase {
+            Phase::Gather => {
+                self.phase = Phase::Deliver;
+                self.note(now, || "the core is one view".into());
+                for process in 0..self.setup.processes {
+                    if self.setup.fates[process] == Fate::Core {
+                        self.mark(now, process);
+                    }
+                }
+            }
+            Phase::Deliver | Phase::Quiet(_) if self.unfinished().is_some() => self.phase = Phase::Deliver,
+            Phase::Deliver => self.phase = Phase::Quiet(now),
+            Phase::Quiet(since) if now > since + SETTLE_NS => {
+                self.ask_for_stability(now);
+                return Some(End::Quiet);
+            }
+            Phase::Quiet(_) | Phase::Chaos => {}
+        }
+        None
+    }
+
+    fn mark(&mut self, now: u64, process: usize) {
+        let mut around = around!(self);
+        if let Some(life) = self.homes[process].life.as_mut() {
+            let mut group = life.endpoint.group(life.key);
+            desk(now, &mut life.papers, &mut around).mark(&mut group);
+        }
+        self.wake_soon(now, process);
+    }
+
+    /// Enters what every endpoint of the core says of stability in the end.
+    fn ask_for_stability(&mut self, now: u64) {
+        for process in 0..self.setup.processes {
+            let mut around = around!(self);
+            if let Some(life) = self.homes[process].life.as_mut() {
+                let stability = life.endpoint.group(life.key).stability();
+                desk(now, &mut life.papers, &mut around).report_stability(&stability);
+            }
+        }
+    }
+
+    fn arrive(&mut self, now: u64, to: usize, bytes: Rc<[u8]>, damage: Option<Damage>) {
+        let home = &mut self.homes[to];
+        if home.life.is_none() {
+            return;
+        }
+        if home.inbox.len() >= home.driver.inbox_frames_max {
+            self.counters.faults.overflowed += 1;
+            return;
+        }
+        let bytes = match damage {
+            Some(damage) => {
+                let mut changed = bytes.to_vec();
+                damage.apply(&mut changed, self.setup.frame_bytes.max(bytes.len()));
+                changed.into()
+            }
+            None => bytes,
+        };
+        home.inbox.push_back(bytes);
+        if home.busy_until <= now && home.paused_until <= now {
+            self.wake(now, to);
+        } else {
+            self.enter_wake(now, to);
+        }
+    }
+
+    /// Something was done to it from outside its loop.
+    fn wake_soon(&mut self, now: u64, process: usize) {
+        let home = &mut self.homes[process];
+        let due = now.max(home.busy_until).max(home.paused_until);
+        if due < u64::MAX && home.wake_at.is_none_or(|entered| due < entered || entered < now) {
+            home.wake_at = Some(due);
+            self.agenda.enter(due, Next::Wake { process });
+        }
+    }
+
+    fn wake(&mut self, now: u64, process: usize) {
+        self.homes[process].wake_at = None;
+        if self.homes[process].paused_until <= now {
+            let mut around = around!(self);
+            self.homes[process].iterate(now, &mut around, &mut self.departures);
+            self.carry(now, process);
+            if self.homes[process].is_over() {
+                self.over(now, process);
+            }
+        }
+        self.enter_wake(now, process);
+    }
+
+    /// The group is over for the life that is lived there: another one follows.
+    fn over(&mut self, now: u64, process: usize) {
+        self.end(now, process);
+        let home = &mut self.homes[process];
+        let back = home.back_ns.take().unwrap_or_else(|| home.random.scaled(100_000, 50_000_000));
+        self.agenda.enter(now + back, Next::Begin { process });
+    }
+
+    /// Hands what `from` submitted to the network.
+    fn carry(&mut self, now: u64, from: usize) {
+        for (bytes, to) in self.departures.drain(..) {
+            let mut left = to;
+            while left != 0 {
+                let to = left.trailing_zeros() as usize;
+                left &= left - 1;
+                let (network, counters, agenda) = (&mut self.network, &mut self.counters, &mut self.agenda);
+                network.carry(from, to, now, &mut counters.faults, &mut |arrival| {
+                    let bytes = bytes.clone();
+                    agenda.enter(arrival.at, Next::Arrive { to, bytes, damage: arrival.damage });
+                });
+            }
+        }
+    }
+
+    /// Enters the process's next iteration, if it is sooner than the one entered.
+    fn enter_wake(&mut self, now: u64, process: usize) {
+        let Some(due) = self.homes[process].due(now) else { return };
+        let due = due.max(now);
+        if self.homes[process].wake_at.is_none_or(|entered| due < entered) {
+            self.homes[process].wake_at = Some(due);
+            self.agenda.enter(due, Next::Wake { process });
+        }
+    }
+
+    /// Takes the world apart: its outcome, and what was found wrong on the way.
+    fn finish(
+        mut self,
+        scenario: &'static str,
+        panicked: bool,
+        quiescent: bool,
+    ) -> (Outcome, Vec<Violation>) {
+        let now = self.agenda.now();
+        if panicked {
+            std::mem::forget(std::mem::take(&mut self.homes));
+        } else {
+            for process in 0..self.setup.processes {
+                if quiescent && self.homes[process].life.is_none() && self.setup.fates[process] == Fate::Core
+                {
+                    self.violations.push(Violation::of("liveness", format!("p{process} has no life")));
+                }
+                self.end(now, process);
+            }
+        }
+        let mut counters = self.counters;
+        counters.work.runs = 1;
+        counters.work.views_runs = 1;
+        counters.work.accelerated_runs = u64::from(self.setup.accelerated);
+        counters.work.packing_runs = u64::from(self.setup.packing);
+        counters.work.shadow_runs = u64::from(self.setup.shadow);
+        counters.work.microseconds = now / 1000;
+        let history = std::mem::take(&mut self.ledger.history);
+        let outcome = Outcome {
+            seed: self.seed,
+            scenario,
+            world: scenario::World::Views(Box::new(self.setup.clone())),
+            violations: Vec::new(),
+            digest: digest(&history),
+            counters,
+            history,
+            streams: Streams::new(),
+            notes: self.notes.unwrap_or_default(),
+        };
+        (outcome, self.violations)
+    }
+}
+
+/// A hash of all that happened.
+fn digest(history: &wadjet_oracle::History) -> u64 {
+    let mut digest = 0;
+    let mut enter = |word: u64| digest = splitmix(digest ^ word).wrapping_add(word);
+    for event in &history.events {
+        enter(event.at);
+        enter(event.member.0);
+        match &event.what {
+            What::View { view, members, transitional } => {
+                enter(view.counter << 1 | u64::from(*transitional));
+                enter(view.coordinator.0);
+                members.iter().for_each(|member| enter(member.0));
+            }
+            What::CastIssued { sequence, content, .. } | What::SendIssued { sequence, content, .. } => {
+                enter(*sequence);
+                enter(content.hash);
+            }
+            What::CastDelivered { origin, sequence, content, .. } => {
+                enter(origin.0 << 8 | Traffic::Cast as u64);
+                enter(*sequence ^ content.hash);
+            }
+            What::SendDelivered { origin, sequence, content, .. } => {
+                enter(origin.0 << 8 | Traffic::Send as u64);
+                enter(*sequence ^ content.hash);
+            }
+            What::Seen { origin, through } => enter(origin.0 << 32 | through),
+            What::Stable { measure, origin, through, members } => {
+                enter(origin.0 << 32 | through);
+                enter(u64::from(*members) << 1 | u64::from(*measure == Measure::Held));
+            }
+            What::CastPlaced { sequence, view } => enter(*sequence ^ view.counter << 32),
+            What::Start { process } => enter(u64::from(*process)),
+            What::CastRefused { .. } | What::SendRefused { .. } | What::Crash | What::Exit { .. } => enter(1),
+        }
+    }
+    digest
+}
