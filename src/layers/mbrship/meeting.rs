@@ -37,7 +37,9 @@ impl Mbrship {
     /// Looks for other views of the group: at the contacts, where former members were, and wherever everybody can be
     /// asked.
     pub(super) fn probe(&mut self, context: &mut Context<'_>) {
-        context.arm(self.handles().probe, context.now() + self.probe_wait);
+        let due = context.now() + self.probe_wait;
+        self.legacy.probe_due = Some(due);
+        context.arm(self.handles().probe, due);
         self.probe_wait = (self.probe_wait * 2).min(self.options.probe_most);
         if !self.coordinates(context) || self.promise.is_some() {
             return;

@@ -247,6 +247,8 @@ struct Legacy {
     former: Vec<Member>,
     counter: u64,
     leave: bool,
+    /// When others are looked for next: views may follow each other faster than that.
+    probe_due: Option<Time>,
 }
 
 impl Mbrship {
@@ -463,7 +465,10 @@ impl Layer for Mbrship {
         }
         let neighbours = context.neighbours();
         if neighbours.discover || !neighbours.contacts.is_empty() || !self.legacy.former.is_empty() {
-            context.arm(self.handles().probe, context.now() + self.probe_wait);
+            let due = context.now() + self.probe_wait;
+            let due = self.legacy.probe_due.map_or(due, |before| before.min(due));
+            self.legacy.probe_due = Some(due);
+            context.arm(self.handles().probe, due);
         }
         if self.legacy.leave {
             self.leave(context);

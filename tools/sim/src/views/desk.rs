@@ -162,7 +162,7 @@ impl Desk<'_> {
         if self.papers.exited.is_some() {
             return true;
         }
-        let payload = self.payload(Traffic::Cast, group.message_bytes_max());
+        let payload = self.payload(Traffic::Cast, group.reserve_bytes_max());
         let reserve = self.papers.random.chance(self.load.reserve);
         let result = match reserve {
             true => group.reserve(payload.len()).map(|mut reservation| {
@@ -184,8 +184,8 @@ impl Desk<'_> {
                 false
             }
             Err(CastError::Exited(_)) => true,
-            Err(CastError::TooLong { length, max }) => {
-                panic!("{length} bytes are refused, {max} are allowed")
+            Err(error @ (CastError::TooLong { .. } | CastError::BeyondFrame { .. })) => {
+                panic!("{} bytes are refused: {error}", payload.len())
             }
         };
         self.papers.buffer = payload;

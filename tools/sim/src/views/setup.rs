@@ -220,7 +220,8 @@ fn draw_stack(random: &mut Random) -> String {
     let least = random.scaled(4, 40);
     let suspect = format!(
         "SUSPECT(beat_us={},least_ms={least},most_ms={},first_ms={},pause_ms={})",
-        random.scaled(500, 4000),
+        // Several beats must be missed before anybody is suspected.
+        random.scaled(500, 4000).min(least * 250),
         least * random.between(1, 5),
         random.scaled(50, 400),
         random.scaled(10, 50),
