@@ -126,6 +126,8 @@ pub(crate) struct Core {
     pub(crate) casts_waiting: bool,
     /// Frames that came ahead of their turn are to go to the layers.
     pub(crate) expand_early: bool,
+    /// Own copies wait elsewhere: this is a fork, and its queue was left behind.
+    pub(crate) left_behind: bool,
     /// Whether somebody wants to know whose process is gone.
     pub(crate) hint_wanted: bool,
     /// Who else can be found, besides the members of the view.
@@ -583,6 +585,7 @@ impl Core {
     /// A copy with empty queues.
     pub(crate) fn fork(&self) -> Core {
         let mut fork = self.clone();
+        fork.left_behind |= self.looping() > 0;
         fork.queue.clear();
         fork.loop_numbers = 0..0;
         fork.loopback.clear();

@@ -127,15 +127,6 @@ impl GossipState {
         self.due.min(self.introduction)
     }
 
-    /// In what it differs from another, as far as the digest sees it.
-    pub(crate) fn differs(&self, other: &GossipState) -> Option<String> {
-        let state = |state: &GossipState| {
-            (state.reported.clone(), state.due, state.requested, state.ask, state.asked)
-        };
-        let (ours, theirs) = (state(self), state(other));
-        (ours != theirs).then(|| format!("{ours:?} and {theirs:?}"))
-    }
-
     pub(crate) fn digest(&self, hasher: &mut Hasher64) {
         for value in &self.reported {
             hasher.word(*value);

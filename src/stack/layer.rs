@@ -534,7 +534,7 @@ impl Context<'_> {
 
     /// Whether own casts, or casts waiting for their order, are still on their way to the application.
     pub fn deliveries_pending(&self) -> bool {
-        self.core.looping() > 0 || !self.core.order.is_empty()
+        self.core.looping() > 0 || !self.core.order.is_empty() || self.core.left_behind
     }
 
     /// Another view is about to follow: frames that may be of it are held for it.

@@ -8,7 +8,7 @@ use crate::id::{Hasher64, MEMBERS_MAX, Rank, RankSet, ViewId};
 use crate::stack::event::{Cut, Down, Up};
 use crate::stack::layer::Context;
 use crate::transport::Outside;
-use crate::view::View;
+use crate::view::{Member, View};
 
 impl Mbrship {
     /// Begins a flush if this member coordinates and there is a reason, or one that was not known when the present one
@@ -328,11 +328,15 @@ impl Mbrship {
     fn next_view(&mut self, context: &Context<'_>, id: ViewId) -> View {
         let current = context.view().view();
         let staying = self.live(context).without(self.leaving);
-        let mut members: Vec<_> = staying.iter().map(|rank| current.members[rank.index()].clone()).collect();
+        let mut members: Vec<Member> =
+            staying.iter().map(|rank| current.members[rank.index()].clone()).collect();
         for guest in &self.guests {
-            let known = |incarnation| members.iter().any(|member| member.incarnation == incarnation);
+            // Nor two lives of one process: what is for the one would reach the other.
+            let known = |new: &Member| {
+                members.iter().any(|old| old.incarnation == new.incarnation || old.address == new.address)
+            };
             let fits = members.len() + guest.members.len() <= MEMBERS_MAX;
-            if fits && !guest.members.iter().any(|member| known(member.incarnation)) {
+            if fits && !guest.members.iter().any(known) {
                 members.extend(guest.members.iter().cloned());
                 self.counter = self.counter.max(guest.counter + 1);
             }

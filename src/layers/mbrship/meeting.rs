@@ -241,6 +241,17 @@ impl Mbrship {
             return;
         }
         let guest = Guest { proposal, counter: view.counter.max(proposal.counter), members };
+        // Who asks from the address of another guest is that process in its next life: the other is no more.
+        let replaced = |known: &Guest| {
+            let of = |old: &Member| {
+                guest
+                    .members
+                    .iter()
+                    .any(|new| new.address == old.address && new.incarnation != old.incarnation)
+            };
+            known.members.iter().any(of)
+        };
+        self.guests.retain(|known| !replaced(known));
         match self.guests.iter_mut().find(|known| known.members[0].incarnation == origin) {
             Some(known) => *known = guest,
             None => {

@@ -348,6 +348,7 @@ impl Stack {
             view_expected: false,
             casts_waiting: false,
             expand_early: false,
+            left_behind: false,
             hint_wanted: false,
             neighbours,
             gossip: GossipState::new(blueprint.gossips.clone(), members, config.gossip_delay),

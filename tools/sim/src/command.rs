@@ -132,6 +132,7 @@ pub fn command(arguments: &SimArgs) -> ExitCode {
             .threads
             .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)),
         failures_max: 8,
+        shrunk_max: 2,
         progress: true,
     };
     let mut out = io::stdout().lock();

@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use crate::outcome::{Counters, Outcome, Violation};
 use crate::scenario::{self, Overrides, Scenario};
+use crate::views::shrink;
 use crate::world::run;
 
 /// How much is run for each seed.
@@ -34,6 +35,8 @@ pub struct SwarmOptions {
     pub threads: usize,
     /// Stop after so many failing seeds.
     pub failures_max: usize,
+    /// Make so many failing seeds small: take out of their worlds what the failure does not need.
+    pub shrunk_max: usize,
     /// Tell progress on standard error every few seconds.
     pub progress: bool,
 }
@@ -96,10 +99,25 @@ pub fn swarm(seeds: Range<u64>, scenario: &'static Scenario, options: &SwarmOpti
     });
     let (counters, mut failures, seeds_run) = gathered.into_inner().expect("workers do not panic");
     failures.sort_by_key(|failure: &Failure| failure.seed);
+    for failure in failures.iter_mut().take(options.shrunk_max) {
+        make_small(failure, scenario, options);
+    }
     let below_floor =
         if failures.is_empty() { below_floor(scenario, seeds_run, &counters) } else { Vec::new() };
     let seconds = begin.elapsed().as_secs_f64();
     SwarmReport { scenario: scenario.name, seeds, seeds_run, failures, below_floor, counters, seconds }
+}
+
+/// Takes out of the world of a failing seed what the failure does not need.
+fn make_small(failure: &mut Failure, scenario: &'static Scenario, options: &SwarmOptions) {
+    let live = matches!(scenario.world(failure.seed, &options.overrides), scenario::World::Views(_));
+    let Some(first) = failure.violations.first().filter(|_| live) else { return };
+    if let Some(shrunk) = shrink(failure.seed, scenario, &options.overrides, &first.property) {
+        let overrides = Overrides { without: shrunk.without, ..options.overrides.clone() };
+        let options = SwarmOptions { overrides, check: Check::Once, ..options.clone() };
+        failure.replay = replay_command(failure.seed, scenario, &options);
+        failure.violations = shrunk.outcome.violations;
+    }
 }
 
 const PROGRESS_EVERY: Duration = Duration::from_secs(5);
@@ -334,6 +352,7 @@ mod tests {
             check: Check::All,
             threads: 1,
             failures_max: 1,
+            shrunk_max: 0,
             progress: false,
         };
         assert_eq!(

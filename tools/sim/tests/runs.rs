@@ -4,7 +4,14 @@ use wadjet_oracle::{Content, Event, History, Incarnation, Promises, What, check}
 use wadjet_sim::{Check, Overrides, SCENARIOS, Scenario, SwarmOptions, run, run_checked, run_setup, swarm};
 
 fn options(check: Check) -> SwarmOptions {
-    SwarmOptions { overrides: Overrides::default(), check, threads: 2, failures_max: 1, progress: false }
+    SwarmOptions {
+        overrides: Overrides::default(),
+        check,
+        threads: 2,
+        failures_max: 1,
+        shrunk_max: 0,
+        progress: false,
+    }
 }
 
 #[test]

@@ -25,6 +25,8 @@ pub struct Promises {
     pub sends: bool,
     /// What is held is delivered at once: true where no ordering layer delays delivery.
     pub held_is_delivered: bool,
+    /// A transitional view precedes every regular view but a member's first.
+    pub transitional: bool,
     /// The run went on, without faults that last for ever, until nothing was left to do: everything must have arrived.
     pub quiescent: bool,
     /// By the end of such a run every member was told that every cast is held at all members.
@@ -40,6 +42,7 @@ impl Promises {
             sending_view: true,
             sends: true,
             held_is_delivered: true,
+            transitional: false,
             quiescent: false,
             stability_is_reported: false,
         }
@@ -105,6 +108,18 @@ pub const PROPERTIES: &[Property] = &[
         says: "in the end the living members of a view all have that view",
         applies: |promises| promises.quiescent,
         judge: views::common_view,
+    },
+    Property {
+        name: "transitional-precedes",
+        says: "one transitional view precedes every regular view but a member's first, and none stands elsewhere",
+        applies: |promises| promises.transitional,
+        judge: views::transitional_precedes,
+    },
+    Property {
+        name: "transitional-is-truthful",
+        says: "a transitional view belongs to the regular view before it, and names those that go on together from there",
+        applies: |_| true,
+        judge: views::transitional_is_truthful,
     },
     Property {
         name: "no-creation",

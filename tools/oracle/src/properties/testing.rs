@@ -62,6 +62,12 @@ impl Run {
         self.event(member, What::View { view, members, transitional: false })
     }
 
+    /// A transitional view of the present one.
+    pub(crate) fn transit(&mut self, member: Incarnation, together: &[Incarnation]) -> &mut Run {
+        let (view, members) = (self.view, together.to_vec());
+        self.event(member, What::View { view, members, transitional: true })
+    }
+
     pub(crate) fn cast(&mut self, origin: Incarnation, sequence: u64) -> &mut Run {
         let (content, view) = (content(origin, sequence), Some(self.view));
         self.event(origin, What::CastIssued { sequence, content, view })

@@ -1,5 +1,7 @@
 //! Properties of views.
 
+use std::collections::HashMap;
+
 use crate::history::{Incarnation, ViewId, What};
 use crate::index::{Index, Life};
 use crate::properties::Promises;
@@ -106,6 +108,85 @@ pub(crate) fn common_view(index: &Index<'_>, _: &Promises, findings: &mut Findin
     }
 }
 
+pub(crate) fn transitional_precedes(index: &Index<'_>, _: &Promises, findings: &mut Findings<'_>) {
+    for life in &index.lives {
+        for (at, stay) in life.stays.iter().enumerate() {
+            let next = life.stays.get(at + 1);
+            let fault = match (next, stay.transitional.len()) {
+                (Some(_), 1) | (None, 0 | 1) => continue,
+                (Some(next), 0) => format!("goes on to {} without a transitional view", next.view),
+                (_, count) => format!("is told of {count} transitional views"),
+            };
+            findings.add(|| Finding {
+                what: format!("{} in {} {fault}", life.incarnation, stay.view),
+                members: vec![life.incarnation],
+                messages: Vec::new(),
+                events: [stay.event]
+                    .into_iter()
+                    .chain(stay.transitional.iter().copied())
+                    .chain(next.map(|next| next.event))
+                    .collect(),
+            });
+        }
+    }
+}
+
+pub(crate) fn transitional_is_truthful(index: &Index<'_>, _: &Promises, findings: &mut Findings<'_>) {
+    // Who went from one view to another, by both.
+    let mut ways: HashMap<(ViewId, ViewId), Vec<Incarnation>> = HashMap::new();
+    if index.lives.iter().all(|life| life.stays.iter().all(|stay| stay.transitional.is_empty())) {
+        return;
+    }
+    for life in &index.lives {
+        for pair in life.stays.windows(2) {
+            ways.entry((pair[0].view, pair[1].view)).or_default().push(life.incarnation);
+        }
+    }
+    for life in &index.lives {
+        for (at, stay) in life.stays.iter().enumerate() {
+            let next = life.stays.get(at + 1);
+            for event in &stay.transitional {
+                let (view, together) = installed(index, *event);
+                let of_view = index.members(stay.view);
+                let strange = together.iter().find(|member| !of_view.contains(member));
+                let elsewhere = next.and_then(|next| {
+                    together.iter().find(|member| {
+                        let after = index.life(**member).and_then(|other| after(other, stay.view));
+                        after.is_some_and(|view| view != next.view)
+                    })
+                });
+                let forgotten = next.and_then(|next| {
+                    let went = ways.get(&(stay.view, next.view)).map_or(&[][..], Vec::as_slice);
+                    went.iter().find(|member| !together.contains(member))
+                });
+                let (whom, fault) = if view != stay.view {
+                    (None, format!("is said to belong to {view}"))
+                } else if let Some(member) = strange {
+                    (Some(*member), format!("names {member}, which is not in that view"))
+                } else if let Some(member) = elsewhere {
+                    (Some(*member), format!("names {member}, which goes on to another view"))
+                } else if let Some(member) = forgotten {
+                    (Some(*member), format!("does not name {member}, which goes on to the same view"))
+                } else {
+                    continue;
+                };
+                findings.add(|| Finding {
+                    what: format!("the transitional view of {} in {} {fault}", life.incarnation, stay.view),
+                    members: [life.incarnation].into_iter().chain(whom).collect(),
+                    messages: Vec::new(),
+                    events: [*event].into_iter().chain(next.map(|next| next.event)).collect(),
+                });
+            }
+        }
+    }
+}
+
+/// The view that `life` installed after `view`.
+fn after(life: &Life, view: ViewId) -> Option<ViewId> {
+    let at = life.stays.iter().position(|stay| stay.view == view)?;
+    life.stays.get(at + 1).map(|stay| stay.view)
+}
+
 /// Where a member went from one of its views: those with equal journeys go together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Journey {
@@ -134,7 +215,8 @@ fn installed<'a>(index: &Index<'a>, event: usize) -> (ViewId, &'a [Incarnation])
 
 #[cfg(test)]
 mod tests {
-    use crate::history::What;
+    use crate::history::{Incarnation, What};
+    use crate::properties::Promises;
     use crate::properties::testing::*;
 
     #[test]
@@ -150,7 +232,7 @@ mod tests {
         run.install(C, 2, &[A, B]);
         assert_eq!(run.violated(), ["self-inclusion"]);
         let mut run = Run::of(3);
-        let transitional = What::View { view: view(2), members: vec![A, B], transitional: true };
+        let transitional = What::View { view: view(1), members: vec![A, B], transitional: true };
         run.event(C, transitional);
         assert_eq!(run.violated(), ["self-inclusion"]);
     }
@@ -200,5 +282,57 @@ mod tests {
         run.install(A, 1, &[A, B]);
         assert_eq!(run.violated_in_the_end(), ["common-view"], "one has no view at all");
         assert_eq!(run.event(B, What::Crash).violated_in_the_end(), [""; 0], "the dead are excused");
+    }
+
+    fn evs() -> Promises {
+        Promises { transitional: true, ..Promises::reliable_fifo() }
+    }
+
+    #[test]
+    fn transitional_views_that_say_who_goes_together_pass() {
+        let mut run = Run::of(3);
+        run.transit(A, &[A, B]).install(A, 2, &[A, B]);
+        run.view = view(1);
+        run.transit(B, &[A, B]).install(B, 2, &[A, B]);
+        assert_eq!(run.violated_under(&evs()), [""; 0]);
+        // C is alone; and who dies before the next view is excused.
+        run.view = view(1);
+        run.transit(C, &[C]).install(C, 3, &[C]).transit(C, &[C]).event(C, What::Crash);
+        assert_eq!(run.violated_under(&evs()), [""; 0]);
+    }
+
+    #[test]
+    fn regular_views_without_a_transitional_one_before_are_caught() {
+        let mut run = Run::of(2);
+        run.install(A, 2, &[A]);
+        assert_eq!(run.violated_under(&evs()), ["transitional-precedes"]);
+        assert_eq!(run.violated(), [""; 0], "unless it is not promised");
+        let mut run = Run::of(2);
+        run.transit(A, &[A]).transit(A, &[A]).install(A, 2, &[A]);
+        assert_eq!(run.violated_under(&evs()), ["transitional-precedes"]);
+    }
+
+    #[test]
+    fn transitional_views_that_lie_are_caught() {
+        let truth = |told: &[Incarnation], b_goes_along: bool| {
+            let mut run = Run::of(3);
+            run.transit(A, told).install(A, 2, &[A, B]);
+            run.view = view(1);
+            if b_goes_along {
+                run.transit(B, &[A, B]).install(B, 2, &[A, B]);
+            } else {
+                run.transit(B, &[B]).install(B, 3, &[B]);
+            }
+            run.violated_under(&evs())
+        };
+        assert_eq!(truth(&[A, B], true), [""; 0]);
+        assert_eq!(truth(&[A], true), ["transitional-is-truthful"], "one that goes along is not named");
+        assert_eq!(truth(&[A, B], false), ["transitional-is-truthful"], "one goes elsewhere");
+        assert_eq!(truth(&[A, B, D], true), ["transitional-is-truthful"], "one was never there");
+        assert_eq!(truth(&[B], true), ["self-inclusion", "transitional-is-truthful"], "not even itself");
+        let mut run = Run::of(1);
+        run.view = view(2);
+        run.transit(A, &[A]).install(A, 2, &[A]);
+        assert_eq!(run.violated_under(&evs()), ["transitional-is-truthful"], "it belongs to the view before");
     }
 }

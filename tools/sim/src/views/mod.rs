@@ -8,7 +8,9 @@ mod desk;
 mod home;
 mod ledger;
 mod setup;
+mod shrink;
 mod world;
 
 pub use setup::{Chaos, Fate, Load, ViewsSetup};
+pub use shrink::{Shrunk, shrink};
 pub use world::run_views;
