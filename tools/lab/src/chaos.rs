@@ -170,7 +170,7 @@ pub fn run(plan: &Plan) -> Result<ChaosRun, Box<dyn Error>> {
         };
         let group = format!("{label}-{}", chapter.run.chapters);
         let outcome = chapter.play(&group, &faults, &directory);
-        let verdict = outcome.and_then(|()| judge::judge(&judge::files_of(&directory)?, true));
+        let verdict = outcome.and_then(|rested| judge::judge(&judge::files_of(&directory)?, rested));
         match verdict {
             Ok(verdict) => enter(&mut run, &verdict, &directory)?,
             Err(error) => {
@@ -230,7 +230,8 @@ struct Chapter<'c> {
 }
 
 impl Chapter<'_> {
-    fn play(&mut self, group: &str, faults: &[Kind], directory: &Path) -> Result<(), Box<dyn Error>> {
+    /// Whether the chapter ended at rest.
+    fn play(&mut self, group: &str, faults: &[Kind], directory: &Path) -> Result<bool, Box<dyn Error>> {
         let options = CrewOptions {
             carrier: self.plan.carrier,
             stack: self.plan.stack.clone(),
@@ -250,7 +251,7 @@ impl Chapter<'_> {
         outcome
     }
 
-    fn act(&mut self, crew: &mut Crew<'_>, faults: &[Kind]) -> Result<(), Box<dyn Error>> {
+    fn act(&mut self, crew: &mut Crew<'_>, faults: &[Kind]) -> Result<bool, Box<dyn Error>> {
         (0..self.plan.members).try_for_each(|at| crew.start(at))?;
         self.meet(crew)?;
         for (at, kind) in faults.iter().enumerate() {
@@ -261,8 +262,13 @@ impl Chapter<'_> {
                 self.peace(crew)?;
             }
         }
-        self.peace(crew)?;
-        crew.rest(REST_MAX)
+        for _ in 0..REST_TRIES {
+            self.peace(crew)?;
+            if crew.settle(REST_MAX)? {
+                return crew.close(REST_MAX);
+            }
+        }
+        Err(format!("the group does not stay together:\n{}", crew.describe()).into())
     }
 
     /// Every second fault comes into what the one before has set off.
@@ -425,11 +431,16 @@ pub fn stopped_sender(plan: &Plan, rounds: usize) -> Result<Verdict, Box<dyn Err
     let mut crew = Crew::new(options, &plan.program, &group, None)?;
     let all: Vec<usize> = (0..plan.members).collect();
     let meet = |crew: &mut Crew<'_>, whom: &[usize]| -> Result<(), Box<dyn Error>> {
-        let met = crew.until(TOGETHER_MAX, |crew| crew.together(whom));
-        if met { Ok(()) } else { Err(format!("not together:\n{}", crew.describe()).into()) }
+        let begun = Instant::now();
+        while begun.elapsed() < TOGETHER_MAX {
+            crew.revive(whom)?;
+            if crew.until(LOOK, |crew| crew.together(whom)) {
+                return Ok(());
+            }
+        }
+        Err(format!("not together:\n{}", crew.describe()).into())
     };
-    let mut play = || -> Result<(), Box<dyn Error>> {
-        all.iter().try_for_each(|at| crew.start(*at))?;
+    let mut play = || -> Result<bool, Box<dyn Error>> {
         let mut dice = Dice::new(plan.seed);
         for round in 0..rounds {
             meet(&mut crew, &all)?;
@@ -441,21 +452,15 @@ pub fn stopped_sender(plan: &Plan, rounds: usize) -> Result<Verdict, Box<dyn Err
             // The survivors' rings go round meanwhile.
             crew.pass(Duration::from_millis(dice.below(200)));
             crew.go_on(victim)?;
-            if !crew.until(TOGETHER_MAX, |crew| !crew.lives(victim)) {
-                return Err(
-                    format!("the stopped sender does not learn it is out:\n{}", crew.describe()).into()
-                );
-            }
-            crew.revive()?;
         }
         meet(&mut crew, &all)?;
-        crew.rest(REST_MAX)
+        let settled = crew.settle(REST_MAX)?;
+        Ok(settled && crew.close(REST_MAX)?)
     };
     let outcome = play();
     crew.end();
     judge::write_conductor(&plan.directory, &crew.killed)?;
-    outcome?;
-    judge::judge(&judge::files_of(&plan.directory)?, true)
+    judge::judge(&judge::files_of(&plan.directory)?, outcome?)
 }
 
 /// The figures as a table of markdown.
@@ -491,6 +496,7 @@ const LOOK: Duration = Duration::from_millis(10);
 /// After so many faults everything is mended and all must meet.
 const PEACE_EVERY: usize = 6;
 const TOGETHER_MAX: Duration = Duration::from_secs(20);
+const REST_TRIES: u32 = 5;
 const REST_MAX: Duration = Duration::from_secs(20);
 const FAULT_MAX: Duration = Duration::from_secs(25);
 const LIFE: Duration = Duration::from_secs(120);

@@ -66,8 +66,8 @@ pub struct Life {
     pub exit: Option<String>,
     /// What it said was wrong.
     pub problems: Vec<String>,
-    /// After [`Order::Quiet`].
-    pub settled: bool,
+    /// The last [`Order::Quiet`] it has answered.
+    pub settled: u32,
     /// After [`Order::Close`].
     pub closed: bool,
     /// Its last words: casts, deliveries, pauses, the longest of them.
@@ -105,6 +105,7 @@ pub struct Crew<'h> {
     say: Sender<(u64, Option<Word>)>,
     hear: Receiver<(u64, Option<Word>)>,
     next_incarnation: u64,
+    quiets: u32,
     /// Lives that were killed: what the conductor knows of the history.
     pub killed: Vec<(u64, u64)>,
 }
@@ -145,6 +146,7 @@ impl<'h> Crew<'h> {
             say,
             hear,
             next_incarnation,
+            quiets: 0,
             killed: Vec::new(),
         })
     }
@@ -159,6 +161,8 @@ impl<'h> Crew<'h> {
     /// # Errors
     /// If the process cannot be started.
     pub fn start(&mut self, at: usize) -> Result<(), Box<dyn Error>> {
+        // Whoever was there has exited, and lets go of its address when it is gone.
+        self.places[at].running = None;
         let incarnation = self.next_incarnation;
         self.next_incarnation += 1;
         let others = self.places.iter().enumerate().filter(|(other, _)| *other != at);
@@ -297,13 +301,13 @@ impl<'h> Crew<'h> {
         })
     }
 
-    /// Starts anew who has exited or ended; whether there was anybody.
+    /// Starts those of `whom` that have not begun, exited or ended; whether there was anybody.
     ///
     /// # Errors
     /// As [`Crew::start`]; or if a life ended otherwise than by a fault of the conductor's.
-    pub fn revive(&mut self) -> Result<bool, Box<dyn Error>> {
+    pub fn revive(&mut self, whom: &[usize]) -> Result<bool, Box<dyn Error>> {
         let mut any = false;
-        for at in 0..self.places.len() {
+        for at in whom.iter().copied() {
             let place = &mut self.places[at];
             if let Some(why) = &place.life.failed {
                 return Err(format!("member {at} failed: {why}").into());
@@ -343,21 +347,38 @@ impl<'h> Crew<'h> {
         text
     }
 
-    /// Lets everybody come to rest and closes the histories: no casts, nothing under way, then the end.
+    /// Lets everybody come to rest: no casts, nothing under way. False if somebody was excluded meanwhile, or ended: then
+    /// the group must meet first.
     ///
     /// # Errors
     /// If they do not within the time.
-    pub fn rest(&mut self, limit: Duration) -> Result<(), Box<dyn Error>> {
+    pub fn settle(&mut self, limit: Duration) -> Result<bool, Box<dyn Error>> {
         let all = 0..self.places.len();
-        all.clone().for_each(|at| self.tell(at, Order::Quiet));
-        if !self.until(limit, |crew| crew.places.iter().all(|place| place.life.settled)) {
-            return Err(format!("the group does not come to rest:\n{}", self.describe()).into());
+        self.quiets += 1;
+        let number = self.quiets;
+        all.clone().for_each(|at| self.tell(at, Order::Quiet(number)));
+        let away = |crew: &Crew<'_>| all.clone().any(|at| !crew.lives(at));
+        if self
+            .until(limit, |crew| crew.places.iter().all(|place| place.life.settled == number) || away(crew))
+        {
+            return Ok(!away(self));
         }
-        all.for_each(|at| self.tell(at, Order::Close));
-        if !self.until(limit, |crew| crew.places.iter().all(|place| place.life.closed)) {
-            return Err(format!("the histories are not closed:\n{}", self.describe()).into());
+        Err(format!("the group does not come to rest:\n{}", self.describe()).into())
+    }
+
+    /// Closes the histories. Whether nothing has changed meanwhile, so that they are of one moment.
+    ///
+    /// # Errors
+    /// If they are not closed within the time.
+    pub fn close(&mut self, limit: Duration) -> Result<bool, Box<dyn Error>> {
+        let all: Vec<usize> = (0..self.places.len()).collect();
+        all.iter().for_each(|at| self.tell(*at, Order::Close));
+        let closed =
+            |crew: &Crew<'_>| crew.places.iter().all(|place| place.life.closed || place.life.exit.is_some());
+        if self.until(limit, closed) {
+            return Ok(self.together(&all));
         }
-        Ok(())
+        Err(format!("the histories are not closed:\n{}", self.describe()).into())
     }
 
     /// Ends everybody, and hears their last words.
@@ -394,7 +415,7 @@ impl<'h> Crew<'h> {
             Some(Word::Suspect { at, members }) => life.suspicions.push((at, members)),
             Some(Word::Problem(what)) => life.problems.push(what),
             Some(Word::Exit { reason, .. }) => life.exit = Some(reason),
-            Some(Word::Settled) => life.settled = true,
+            Some(Word::Settled(number)) => life.settled = number,
             Some(Word::Closed) => life.closed = true,
             Some(Word::End { casts, delivered, pauses, pause_longest, counts }) => {
                 life.end = Some((casts, delivered, pauses, pause_longest));

@@ -101,6 +101,8 @@ pub struct FailureRun {
     pub first_cast_ns: LatencySummary,
     /// From the start of a join to the view of all at the one who joins, in nanoseconds.
     pub join_ns: LatencySummary,
+    /// From when the fault is put right to the view of all at the last one, in nanoseconds.
+    pub whole_ns: LatencySummary,
     /// How long the first, the second, and so on took to join at the start, in nanoseconds.
     pub join_by_size_ns: Vec<u64>,
     /// Survivors that were suspected, and views lost by it.
@@ -218,6 +220,7 @@ fn measure(
         view_ns: figures.view.summary(),
         first_cast_ns: figures.first.summary(),
         join_ns: figures.join.summary(),
+        whole_ns: figures.whole.summary(),
         join_by_size_ns: figures.growth,
         false_suspicions: figures.false_suspicions,
         not_together: figures.not_together,
@@ -234,18 +237,24 @@ struct Figures {
     view: Latencies,
     first: Latencies,
     join: Latencies,
+    whole: Latencies,
     growth: Vec<u64>,
     false_suspicions: u64,
     not_together: u32,
 }
 
-/// Waits until all are in one view; who was excluded by mistake starts anew.
+/// Waits until all are in one view.
 fn gather(crew: &mut Crew<'_>) -> Result<(), Box<dyn Error>> {
     let all: Vec<usize> = (0..crew.places.len()).collect();
+    gather_those(crew, &all)
+}
+
+/// Waits until these are in one view; who was excluded by mistake starts anew.
+fn gather_those(crew: &mut Crew<'_>, whom: &[usize]) -> Result<(), Box<dyn Error>> {
     let begun = Instant::now();
     while begun.elapsed() < TOGETHER_MAX {
-        crew.revive()?;
-        if crew.until(LOOK, |crew| crew.together(&all)) {
+        crew.revive(whom)?;
+        if crew.until(LOOK, |crew| crew.together(whom)) {
             return Ok(());
         }
     }
@@ -255,11 +264,7 @@ fn gather(crew: &mut Crew<'_>) -> Result<(), Box<dyn Error>> {
 /// Starts one after the other; how long each took to join those that were there.
 fn grow(crew: &mut Crew<'_>, growth: &mut Vec<u64>) -> Result<(), Box<dyn Error>> {
     for at in 0..crew.places.len() {
-        crew.start(at)?;
-        let there: Vec<usize> = (0..=at).collect();
-        if !crew.until(TOGETHER_MAX, |crew| crew.together(&there) || broken(crew)) || broken(crew) {
-            return Err(format!("member {at} does not get in:\n{}", crew.describe()).into());
-        }
+        gather_those(crew, &(0..=at).collect::<Vec<_>>())?;
         let life = &crew.places[at].life;
         growth.push(life.view.as_ref().map_or(0, |(_, _, installed)| installed.saturating_sub(life.joining)));
     }
@@ -332,9 +337,13 @@ fn all_faults(
                 life.suspicions.drain(..).flat_map(|(_, whom)| whom).filter(|who| *who != victims);
             figures.false_suspicions += false_ones.count() as u64;
         }
+        let mended = crate::clock::now();
         mend(crew, hosts, fault, victim)?;
         gather(crew)?;
-        if fault != Fault::Partition {
+        let installed = crew.places.iter().filter_map(|place| place.life.view.as_ref().map(|(_, _, at)| *at));
+        figures.whole.record(installed.max().unwrap_or(0).saturating_sub(mended));
+        // Who was stopped for a short time may come back by a merge, as who it was.
+        if crew.places[victim].life.incarnation != victims {
             let life = &crew.places[victim].life;
             let installed = life.view.as_ref().map_or(0, |(_, _, at)| *at);
             figures.join.record(installed.saturating_sub(life.joining));
@@ -377,13 +386,8 @@ fn mend(
 ) -> Result<(), Box<dyn Error>> {
     match fault {
         Fault::Kill => crew.start(victim)?,
-        Fault::Stop => {
-            crew.go_on(victim)?;
-            let all: Vec<usize> = (0..crew.places.len()).collect();
-            if !crew.until(FAULT_MAX, |crew| !crew.lives(victim) || crew.together(&all)) {
-                return Err(format!("who was stopped does not learn it is out:\n{}", crew.describe()).into());
-            }
-        }
+        // It learns that it is out and ends, or comes back by a merge.
+        Fault::Stop => drop(crew.go_on(victim)?),
         Fault::Partition => hosts.ok_or("a partition needs hosts")?.set_port(victim + 1, true)?,
         Fault::None => {}
     }
@@ -409,7 +413,7 @@ fn write(report: &FailureReport, json: Option<&Path>) -> Result<(), Box<dyn Erro
 pub fn table(runs: &[FailureRun]) -> String {
     let mut text = String::from(
         "| fault | transport | members | load | faults | new view p50 / p99 / max, ms | first cast p50 / p99 / max, ms \
-         | join p50 / p99, ms | false suspicions |\n|---|---|---|---|---|---|---|---|---|\n",
+         | join p50 / p99, ms | whole again p50 / p99, ms | false suspicions |\n|---|---|---|---|---|---|---|---|---|---|\n",
     );
     let ms = |nanoseconds: u64| format!("{:.1}", nanoseconds as f64 / 1e6);
     let three = |s: &LatencySummary| format!("{} / {} / {}", ms(s.p50), ms(s.p99), ms(s.max));
@@ -420,7 +424,7 @@ pub fn table(runs: &[FailureRun]) -> String {
         };
         let joins = &run.join_ns;
         text += &format!(
-            "| {} | {} | {} | {load} | {} | {} | {} | {} / {} | {} |\n",
+            "| {} | {} | {} | {load} | {} | {} | {} | {} / {} | {} / {} | {} |\n",
             run.fault.name(),
             run.transport.name(),
             run.members,
@@ -429,6 +433,8 @@ pub fn table(runs: &[FailureRun]) -> String {
             three(&run.first_cast_ns),
             ms(joins.p50),
             ms(joins.p99),
+            ms(run.whole_ns.p50),
+            ms(run.whole_ns.p99),
             run.false_suspicions
         );
         for wrong in run.error.iter().cloned().chain(

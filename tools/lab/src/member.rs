@@ -35,7 +35,7 @@ const BURST: u32 = 32;
 /// Casts of a given rate go out in bursts so far apart.
 const BURST_PAUSE: Duration = Duration::from_millis(2);
 /// Nothing delivered for so long: the group has settled.
-const SETTLED: Duration = Duration::from_millis(150);
+const SETTLED: Duration = Duration::from_millis(600);
 const PARK: Duration = Duration::from_millis(1);
 /// How long a member that leaves waits for the others.
 const LEAVE_MAX: Duration = Duration::from_secs(2);
@@ -145,7 +145,8 @@ struct Shift {
     payload: Vec<u8>,
     /// Until when it waits for the others to let it go.
     leaving: Option<u64>,
-    quiet_since: Option<u64>,
+    /// The number of the order to cast nothing, until it is answered.
+    quiet: Option<u32>,
 }
 
 impl Shift {
@@ -154,7 +155,7 @@ impl Shift {
         payload[..8].copy_from_slice(&seat.incarnation.to_le_bytes());
         let now = clock::now();
         let end = now + seat.life.as_nanos() as u64;
-        Shift { load: seat.load, end, next_burst: now, payload, leaving: None, quiet_since: None }
+        Shift { load: seat.load, end, next_burst: now, payload, leaving: None, quiet: None }
     }
 
     fn goes_on<T: Transport>(
@@ -165,8 +166,8 @@ impl Shift {
     ) -> bool {
         let now = clock::now();
         match orders.try_recv() {
-            Ok(Order::Quiet) => {
-                self.quiet_since = Some(now);
+            Ok(Order::Quiet(number)) => {
+                self.quiet = Some(number);
                 driver.application_mut().delivered_at = now;
             }
             Ok(Order::Close) => {
@@ -180,10 +181,11 @@ impl Shift {
             Err(TryRecvError::Empty) => {}
             Err(TryRecvError::Disconnected) => return false,
         }
-        if self.quiet_since.is_some() && now > driver.application().delivered_at + SETTLED.as_nanos() as u64 {
-            self.quiet_since = None;
+        let settled = now > driver.application().delivered_at + SETTLED.as_nanos() as u64;
+        if let Some(number) = self.quiet.filter(|_| settled) {
+            self.quiet = None;
             self.load = Load::Rate(0);
-            say(&Word::Settled);
+            say(&Word::Settled(number));
         }
         let over = now >= self.end || self.leaving.is_some_and(|until| now >= until);
         !over && !driver.application().exited
@@ -192,7 +194,7 @@ impl Shift {
     /// Casts what is due.
     fn cast<T: Transport>(&mut self, driver: &mut Driver<T, Diary>, key: GroupKey) {
         let greet = std::mem::take(&mut driver.application_mut().greet);
-        if self.quiet_since.is_some() {
+        if self.quiet.is_some() {
             return;
         }
         let due = match self.load {

@@ -87,8 +87,8 @@ pub struct Seat {
 /// What the conductor says to a member, one line each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Order {
-    /// Cast nothing any more; say [`Word::Settled`] when nothing more is delivered.
-    Quiet,
+    /// Cast nothing any more; say [`Word::Settled`] with this number when nothing more is delivered.
+    Quiet(u32),
     /// The history ends here.
     Close,
     /// Leave the group.
@@ -144,8 +144,8 @@ pub enum Word {
         /// Why.
         reason: String,
     },
-    /// After [`Order::Quiet`], nothing was delivered for a while.
-    Settled,
+    /// After [`Order::Quiet`] of that number, nothing was delivered for a while.
+    Settled(u32),
     /// After [`Order::Close`], the history is whole.
     Closed,
     /// It ends in good order.

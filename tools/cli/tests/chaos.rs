@@ -1,0 +1,134 @@
+//! Real processes to which things happen, judged by what they wrote; short forms of what `wadjet chaos` does at length.
+
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+use wadjet_lab::chaos::{Faults, Plan, stopped_sender};
+use wadjet_lab::hosts::{Hosts, LabError};
+use wadjet_lab::seat::Carrier;
+
+fn wadjet(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_wadjet")).args(arguments).output().unwrap()
+}
+
+fn report(arguments: &[&str]) -> Value {
+    let output = wadjet(arguments);
+    let text = String::from_utf8(output.stdout).unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(0), "{text}\n{said}");
+    serde_json::from_str(&text).expect("nothing but JSON on standard output")
+}
+
+/// Namespaces need root. Who is not is told so; in CI, which is, nothing is passed over.
+fn may_make_hosts() -> bool {
+    match Hosts::up(&format!("may{}", std::process::id()), 1) {
+        Ok(_) => true,
+        Err(LabError::NotPermitted { what }) if std::env::var_os("CI").is_none() => {
+            println!("not run, because it is not permitted: {what}");
+            false
+        }
+        Err(error) => panic!("{error}"),
+    }
+}
+
+#[test]
+fn whatever_is_killed_and_stopped_over_shared_memory_no_promise_is_broken() {
+    let report = report(&["chaos", "--transport", "shm", "--kills", "12", "--stops", "12", "--json", "-"]);
+    let run = &report["chaos"][0];
+    assert_eq!((&run["faults"]["kills"], &run["faults"]["stops"]), (&Value::from(12), &Value::from(12)));
+    assert_eq!(run["violations"], Value::Array(Vec::new()));
+    // Who was killed started anew, and each time there were new views, in which something was delivered.
+    assert!(run["lives"].as_u64().unwrap() >= 3 + 12, "{run}");
+    assert!(run["views"].as_u64().unwrap() > 24 && run["delivered"].as_u64().unwrap() > 1000, "{run}");
+}
+
+#[test]
+fn nor_over_a_network_whose_ports_go_down_and_which_loses_packets() {
+    if !may_make_hosts() {
+        return;
+    }
+    let faults = ["--kills", "6", "--stops", "6", "--partitions", "6", "--losses", "4", "--chapter", "11"];
+    let report = report(&[&["chaos", "--transport", "udp", "--json", "-"], &faults[..]].concat());
+    let run = &report["chaos"][0];
+    assert_eq!((&run["faults"]["partitions"], &run["faults"]["losses"]), (&Value::from(6), &Value::from(4)));
+    assert_eq!((&run["violations"], &run["chapters"]), (&Value::Array(Vec::new()), &Value::from(2)));
+    assert!(run["views"].as_u64().unwrap() > 16, "{run}");
+}
+
+#[test]
+fn a_sender_that_was_stopped_and_goes_on_after_the_view_change_changes_nothing() {
+    let directory = std::env::temp_dir().join(format!("wadjet-stopped-sender-{}", std::process::id()));
+    let plan = Plan {
+        carrier: Carrier::Shm,
+        stack: Carrier::Shm.stack().to_owned(),
+        members: 3,
+        faults: Faults::default(),
+        rate: 20_000,
+        bytes: 200,
+        chapter: 0,
+        seed: 5,
+        program: PathBuf::from(env!("CARGO_BIN_EXE_wadjet")),
+        directory: directory.clone(),
+    };
+    let verdict = stopped_sender(&plan, 6).unwrap();
+    assert_eq!(verdict.violations, [], "histories: {}", directory.display());
+    assert!(verdict.views > 12 && verdict.delivered > 10_000, "{verdict:?}");
+    std::fs::remove_dir_all(directory).unwrap();
+}
+
+#[test]
+fn a_failure_is_measured_at_each_survivor() {
+    for (transport, fault) in [("shm", "kill"), ("udp", "stop")] {
+        let arguments =
+            ["bench", "--failure", fault, "--transport", transport, "--faults", "3", "--json", "-"];
+        let report = report(&arguments);
+        let run = &report["failures"][0];
+        assert_eq!((&run["faults"], &run["not_together"]), (&Value::from(3), &Value::from(0)), "{run}");
+        let [view, first] =
+            ["view_ns", "first_cast_ns"].map(|which| run[which]["p50"].as_u64().expect("a number"));
+        // Nobody is given up at once, and nothing is delivered in a view before it is installed.
+        assert!(view > 1_000_000 && first >= view, "{run}");
+        assert_eq!(run["join_by_size_ns"].as_array().unwrap().len(), 3);
+    }
+}
+
+#[test]
+fn hosts_reach_each_other_until_a_port_goes_down_and_leave_nothing_behind() {
+    if !may_make_hosts() {
+        return;
+    }
+    let label = format!("hosts{}", std::process::id());
+    let hosts = Hosts::up(&label, 2).unwrap();
+    let carrier = |host: usize| {
+        let output = hosts.command(host, "cat".as_ref()).arg("/sys/class/net/lan0/carrier").output().unwrap();
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    };
+    assert_eq!([carrier(1), carrier(2)], ["1", "1"]);
+    hosts.set_port(2, false).unwrap();
+    assert_eq!([carrier(1), carrier(2)], ["1", "0"]);
+    hosts.set_port(2, true).unwrap();
+    // As after a crash: nobody has removed them.
+    hosts.keep();
+    assert_eq!((Hosts::down(&label).unwrap(), Hosts::down(&label).unwrap()), (3, 0));
+    assert!(matches!(Hosts::up("no spaces", 1), Err(LabError::Senseless(_))));
+}
+
+#[test]
+fn a_history_with_a_violation_is_judged_so() {
+    let file = std::env::temp_dir().join(format!("wadjet-judge-me-{}.jsonl", std::process::id()));
+    let view = r#""view":{"counter":1,"coordinator":1}"#;
+    let lines = [
+        r#"{"at":1,"member":1,"event":"start","process":0}"#.to_owned(),
+        format!(r#"{{"at":2,"member":1,"event":"view",{view},"members":[1]}}"#),
+        format!(
+            r#"{{"at":3,"member":1,"event":"cast_delivered","origin":1,"sequence":7,"content":{{"bytes":0,"hash":0}},{view}}}"#
+        ),
+    ];
+    std::fs::write(&file, lines.join("\n") + "\n").unwrap();
+    let output = wadjet(&["judge", file.to_str().unwrap()]);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("no-creation: m1 delivers cast m1#7 that nobody issued"), "{said}");
+    std::fs::remove_file(file).unwrap();
+}
