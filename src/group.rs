@@ -28,6 +28,50 @@ pub trait Application {
     fn event(&mut self, event: &Event, group: &mut Group<'_>) {
         let _ = (event, group);
     }
+
+    /// The application's state as it is now, for members that have just come in (with the layer XFER). It is asked for at
+    /// the cut of a new view: everything of the last view has been delivered, nothing of the new one. What it returns is
+    /// read bit by bit while the group goes on, and must not change with it. `None`: there is no state to be had, and
+    /// those who come in need none.
+    fn snapshot(&mut self, group: &mut Group<'_>) -> Option<Box<dyn Snapshot>> {
+        let _ = group;
+        None
+    }
+
+    /// A part of the group's state, at a member that has just come in; parts come in order, before the view is told, and
+    /// replace what the application had. A part at zero begins anew: the donor has failed and another one takes over.
+    ///
+    /// # Errors
+    /// In words: the process then leaves the group, and the others are not disturbed.
+    fn install_state(&mut self, part: &StatePart<'_>, group: &mut Group<'_>) -> Result<(), String> {
+        let _ = (part, group);
+        Err("the group has a state and this application does not take one in (`install_state`)".into())
+    }
+}
+
+/// A state that does not change any more, to be read in order.
+pub trait Snapshot {
+    /// Fills `into` from the front with what comes next, and returns how many bytes that is; zero is the end.
+    fn read(&mut self, into: &mut [u8]) -> usize;
+}
+
+impl Snapshot for std::io::Cursor<Vec<u8>> {
+    fn read(&mut self, into: &mut [u8]) -> usize {
+        std::io::Read::read(self, into).unwrap_or(0)
+    }
+}
+
+/// A part of the group's state as another member had it when the view began.
+#[derive(Clone, Copy, Debug)]
+pub struct StatePart<'p> {
+    /// The bytes; the last part may have none.
+    pub bytes: &'p [u8],
+    /// How many bytes have come before these. At zero the state begins, perhaps once more.
+    pub at: u64,
+    /// Whether the state is complete with it.
+    pub last: bool,
+    /// Whose state it is.
+    pub donor: Rank,
 }
 
 /// A delivered list. It lies where it was received; keep it with [`Delivery::keep`], copy it, or let it go.

@@ -20,7 +20,7 @@ pub mod wire;
 
 pub use config::{Config, Shadow};
 pub use endpoint::{Endpoint, GroupKey};
-pub use group::{Application, CastError, Delivery, Event, Group, SendError, Ticket};
+pub use group::{Application, CastError, Delivery, Event, Group, SendError, Snapshot, StatePart, Ticket};
 pub use id::{GroupId, Incarnation, Life, Rank, RankSet, ViewId};
 pub use stack::run::InstallError;
 pub use time::Time;

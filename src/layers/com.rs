@@ -64,7 +64,9 @@ impl Layer for Com {
             | Down::Cut(_)
             | Down::FlushOk
             | Down::Leave
-            | Down::Over => {}
+            | Down::Over
+            | Down::Snapshot(_)
+            | Down::StateRefused(_) => {}
         }
     }
 

@@ -14,6 +14,7 @@ mod stable;
 mod suspect;
 mod trace;
 mod unicast;
+mod xfer;
 
 use crate::stack::registry::LayerEntry;
 
@@ -34,6 +35,7 @@ pub(crate) fn entries() -> Vec<LayerEntry> {
         suspect::entry(),
         trace::entry(),
         unicast::entry(),
+        xfer::entry(),
     ]
 }
 

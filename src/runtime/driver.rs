@@ -96,7 +96,11 @@ impl<T: Transport, A: Application> Driver<T, A> {
         let JoinOptions { group, spec, address, neighbours } = options;
         let address = self.inner.bind(group, &address)?;
         let incarnation = self.inner.engine().endpoint.incarnation();
-        let view = View::alone(group, crate::view::Member { incarnation, address }, &spec);
+        let member = crate::view::Member { incarnation, address };
+        // Who looks for nobody founds the group: of two processes that are alone, it lets the other one in.
+        let founds = neighbours.contacts.is_empty() && !neighbours.discover;
+        let view =
+            if founds { View::fixed(group, vec![member], &spec) } else { View::alone(group, member, &spec) };
         let view = LocalView::new(view, incarnation).expect("this process is in the view made of it");
         let group = self.open_among(view, neighbours)?;
         let next = self.inner.engine().endpoint.channel_options(2);

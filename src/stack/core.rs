@@ -14,6 +14,7 @@ use super::retention::Retention;
 use super::slots::{MatrixSlot, MemberSlot, SlotFile, Tally, fixed};
 use super::timers::Timers;
 use crate::buf::{Exhausted, FrameMut, Region};
+use crate::group::Snapshot;
 use crate::id::{Hasher64, Rank, RankSet};
 use crate::time::Time;
 use crate::transport::{ChannelId, Destination, Outside, Slice, Transmit};
@@ -48,6 +49,15 @@ pub(crate) enum Emerged {
     Cast(Rank, Message),
     Send(Rank, Message),
     Event(Up),
+}
+
+/// The application's state, while it is given to others. A fork has none.
+pub(crate) struct Taken(pub(crate) Option<Box<dyn Snapshot>>);
+
+impl Clone for Taken {
+    fn clone(&self) -> Taken {
+        Taken(None)
+    }
 }
 
 /// A counted thing: whose, what, how often.
@@ -130,6 +140,7 @@ pub(crate) struct Core {
     pub(crate) left_behind: bool,
     /// Whether somebody wants to know whose process is gone.
     pub(crate) hint_wanted: bool,
+    pub(crate) snapshot: Taken,
     /// Who else can be found, besides the members of the view.
     pub(crate) neighbours: Rc<Neighbours>,
     pub(crate) gossip: GossipState,
@@ -574,6 +585,7 @@ impl Core {
     /// Lets go of every frame that waits or is retained: the group is over for this process.
     pub(crate) fn let_go(&mut self) {
         self.loop_numbers = 0..0;
+        self.snapshot.0 = None;
         self.loopback.clear();
         self.looped_headers.clear();
         self.order.clear();

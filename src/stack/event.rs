@@ -250,6 +250,10 @@ pub enum Down {
     Leave,
     /// This view is over: the next one is decided.
     Over,
+    /// The application's snapshot is taken, as [`Up::Snapshot`] asked; whether it has a state at all.
+    Snapshot(bool),
+    /// The application could not take in the state it was given, and says why.
+    StateRefused(String),
 }
 
 /// How much of each member's casts belongs to a view, and who can forward what its origin cannot send any more.
@@ -268,6 +272,21 @@ pub struct NextView {
     pub view: View,
     /// Members of this view that go on together to the next: to them the promises of virtual synchrony apply.
     pub together: RankSet,
+    /// Whether this side was let in by the other: where both have a state, the other's counts.
+    pub guest: bool,
+}
+
+/// A part of the group's state, on its way to the application.
+#[derive(Clone, Debug)]
+pub struct StateBytes {
+    /// Who gives it.
+    pub donor: Rank,
+    /// How much has come before it, in bytes; zero begins anew.
+    pub at: u64,
+    /// Whether it is the last.
+    pub last: bool,
+    /// The bytes.
+    pub list: List,
 }
 
 /// A message from outside the view, from another view of the group.
@@ -328,6 +347,10 @@ pub enum Up {
     Problem(Problem),
     /// A member left.
     Leave(Rank),
+    /// The application's state is wanted as it is now: before anything of this view is delivered.
+    Snapshot,
+    /// A part of the group's state.
+    State(StateBytes),
     /// The group is over for this process.
     Exit(ExitReason),
 }
@@ -363,6 +386,9 @@ pub enum ExitReason {
     /// The next view could not be opened here.
     #[error("the next view could not be opened at this process; the event before says why")]
     NotOpened,
+    /// The group's state could not be taken over.
+    #[error("this process could not take over the group's state and left; the event before says why")]
+    NoState,
     /// Others have heard this incarnation before: the process was restarted into a view that it was in already.
     #[error(
         "member {reporter} holds {reported} casts of this incarnation, which has cast {own}: \

@@ -485,6 +485,31 @@ impl Context<'_> {
         self.core.reliable_room(peer)
     }
 
+    /// Frames for control messages that are free.
+    pub fn control_frames_free(&self) -> usize {
+        self.core.control.free_frames()
+    }
+
+    /// Reads on in the application's snapshot ([`Up::Snapshot`]) until `into` is full; returns how many bytes came, fewer
+    /// at its end.
+    pub fn read_snapshot(&mut self, into: &mut [u8]) -> usize {
+        let Some(snapshot) = &mut self.core.snapshot.0 else { return 0 };
+        let mut filled = 0;
+        while filled < into.len() {
+            match snapshot.read(&mut into[filled..]) {
+                0 => break,
+                // More than there was room for is the application's mistake, and must not become this stack's.
+                count => filled = into.len().min(filled + count),
+            }
+        }
+        filled
+    }
+
+    /// The snapshot is needed no more.
+    pub fn drop_snapshot(&mut self) {
+        self.core.snapshot.0 = None;
+    }
+
     fn control_message(&self, traffic: Traffic, body: FrameMut) -> Message {
         let frame = body.freeze();
         let (from, to) = (frame.start(), frame.end());

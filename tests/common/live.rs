@@ -1,9 +1,11 @@
 //! Processes whose views are agreed on, over the in-memory transport, driven by hand with a clock of their own.
 
+use std::collections::BTreeMap;
+use std::io::Cursor;
 use std::time::Duration;
 
 use wadjet::endpoint::{Endpoint, GroupKey, Request};
-use wadjet::group::{Application, Delivery, Event, Group};
+use wadjet::group::{Application, Delivery, Event, Group, Snapshot, StatePart};
 use wadjet::transport::memory::{Hub, HubOptions, MemoryTransport};
 use wadjet::transport::{ChannelId, Full, Received, Transport};
 use wadjet::view::Neighbours;
@@ -28,11 +30,16 @@ pub enum Seen {
 pub struct Diary {
     pub seen: Vec<Seen>,
     members: Vec<u64>,
+    /// A state, if the application has one.
+    pub replica: Option<Replica>,
 }
 
 impl Application for Diary {
     fn cast(&mut self, delivery: &Delivery<'_>, _group: &mut Group<'_>) {
         let origin = self.members[delivery.origin().index()];
+        if let Some(replica) = &mut self.replica {
+            delivery.messages().for_each(|message| replica.apply(origin, message));
+        }
         self.seen.extend(delivery.messages().map(|message| Seen::Cast(origin, message.to_vec())));
     }
 
@@ -46,6 +53,9 @@ impl Application for Diary {
         let seen = match event {
             Event::View(view) => {
                 self.members = view.view().members.iter().map(|member| member.incarnation.0).collect();
+                if let Some(replica) = &mut self.replica {
+                    replica.at_views.push((view.view().id, replica.state.clone()));
+                }
                 Seen::View(view.view().id, self.members.clone())
             }
             Event::Transitional(together) => Seen::Transitional(ranks(together)),
@@ -57,6 +67,77 @@ impl Application for Diary {
             _ => return,
         };
         self.seen.push(seen);
+    }
+
+    fn snapshot(&mut self, _group: &mut Group<'_>) -> Option<Box<dyn Snapshot>> {
+        let replica = self.replica.as_mut()?;
+        replica.snapshots += 1;
+        Some(Box::new(Cursor::new(replica.encode())))
+    }
+
+    fn install_state(&mut self, part: &StatePart<'_>, _group: &mut Group<'_>) -> Result<(), String> {
+        self.replica.as_mut().ok_or("no replica here")?.install(part)
+    }
+}
+
+/// By origin's incarnation: how many messages were applied, and a hash of them in their order.
+pub type State = BTreeMap<u64, (u64, u64)>;
+
+/// A state that everything delivered changes, with ballast that depends on it.
+#[derive(Default)]
+pub struct Replica {
+    pub state: State,
+    pub ballast_bytes: usize,
+    /// The state when each view was told.
+    pub at_views: Vec<(ViewId, State)>,
+    pub snapshots: usize,
+    /// Refuses the part that goes beyond so many bytes.
+    pub refuse_beyond: Option<u64>,
+    /// What has come of another's state, and how often one began.
+    pub received: Vec<u8>,
+    pub begun: usize,
+    pub installed: usize,
+}
+
+impl Replica {
+    fn apply(&mut self, origin: u64, message: &[u8]) {
+        let (count, hash) = self.state.entry(origin).or_default();
+        *count += 1;
+        for byte in message {
+            *hash = (*hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3).rotate_left(7);
+        }
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        let mut bytes = (self.state.len() as u64).to_le_bytes().to_vec();
+        for (origin, (count, hash)) in &self.state {
+            [*origin, *count, *hash].iter().for_each(|word| bytes.extend(word.to_le_bytes()));
+        }
+        let seed = self.state.values().fold(0, |sum: u64, (_, hash)| sum.wrapping_add(*hash));
+        bytes.extend((0..self.ballast_bytes as u64).map(|at| (seed.wrapping_add(at * 0x9e37) >> 3) as u8));
+        bytes
+    }
+
+    fn install(&mut self, part: &StatePart<'_>) -> Result<(), String> {
+        if part.at == 0 {
+            self.received.clear();
+            self.begun += 1;
+        }
+        assert_eq!(part.at, self.received.len() as u64, "parts come in order and without gaps");
+        self.received.extend(part.bytes);
+        if self.refuse_beyond.is_some_and(|most| self.received.len() as u64 > most) {
+            return Err("the disk is full".into());
+        }
+        if part.last {
+            let word = |at: usize| u64::from_le_bytes(self.received[8 * at..8 * at + 8].try_into().unwrap());
+            let entries = word(0) as usize;
+            self.state =
+                (0..entries).map(|n| (word(1 + 3 * n), (word(2 + 3 * n), word(3 + 3 * n)))).collect();
+            self.ballast_bytes = self.received.len() - 8 - 24 * entries;
+            assert!(self.encode() == self.received, "the ballast is that of this state");
+            self.installed += 1;
+        }
+        Ok(())
     }
 }
 

@@ -420,7 +420,8 @@ impl Mbrship {
         self.legacy.past.drain(..excess);
         self.legacy.proposal = Some(proposal);
         self.legacy.counter = self.counter.max(view.id.counter);
-        context.up(Up::NextView(Rc::new(NextView { view, together })));
+        let guest = proposal.coordinator != view.id.coordinator;
+        context.up(Up::NextView(Rc::new(NextView { view, together, guest })));
     }
 
     /// This process wants out.

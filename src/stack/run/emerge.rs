@@ -5,10 +5,10 @@ use crate::accel::execute;
 use crate::accel::pack::OpenPack;
 use crate::accel::shadow::{Handled, ShadowRun};
 use crate::config::Shadow;
-use crate::group::{Application, Delivery, Event, Group};
+use crate::group::{Application, Delivery, Event, Group, StatePart};
 use crate::id::Rank;
 use crate::stack::core::Emerged;
-use crate::stack::event::{Down, ExitReason, List, Up};
+use crate::stack::event::{Down, ExitReason, List, StateBytes, Up};
 use crate::stack::layer::Kind;
 
 impl Stack {
@@ -100,6 +100,17 @@ impl Stack {
                 return;
             }
             Up::Transitional(together) => Event::Transitional(together),
+            Up::Snapshot => {
+                let snapshot = app.snapshot(&mut Group::new(self));
+                let taken = snapshot.is_some();
+                self.engine.core.snapshot.0 = snapshot;
+                self.engine.enter(Down::Snapshot(taken));
+                return;
+            }
+            Up::State(part) => {
+                self.install_state(&part, app);
+                return;
+            }
             Up::FlushOk
             | Up::Cast(..)
             | Up::Send(..)
@@ -110,6 +121,19 @@ impl Stack {
             | Up::Paused => return,
         };
         app.event(&event, &mut Group::new(self));
+    }
+
+    fn install_state(&mut self, part: &StateBytes, app: &mut dyn Application) {
+        if self.state_refused {
+            return;
+        }
+        let StateBytes { donor, at, last, ref list } = *part;
+        let part = StatePart { bytes: list.payload(), at, last, donor };
+        if let Err(why) = app.install_state(&part, &mut Group::new(self)) {
+            self.state_refused = true;
+            self.engine.enter(Down::StateRefused(why));
+            self.leave();
+        }
     }
 
     /// Leaves the group: what is waiting or retained is let go of, nothing is delivered any more, and the exit is told

@@ -33,7 +33,7 @@ use crate::config::{Config, Shadow};
 use crate::group::Ticket;
 use crate::id::{Hasher64, Incarnation, Rank, RankSet};
 use crate::stack::build::{Blueprint, Build, Closes, Field, GuardKind};
-use crate::stack::core::Core;
+use crate::stack::core::{Core, Taken};
 use crate::stack::engine::Engine;
 use crate::stack::event::{ExitReason, NextView, Up};
 use crate::stack::gossip::GossipState;
@@ -140,6 +140,8 @@ pub(crate) struct Stack {
     pub(crate) opening: bool,
     /// The application wants out; the layers see to it.
     leaving: bool,
+    /// It could not take in a part of the state: it gets no more of it.
+    state_refused: bool,
     /// Some layer agrees on views.
     live: bool,
     /// The view that follows.
@@ -350,6 +352,7 @@ impl Stack {
             expand_early: false,
             left_behind: false,
             hint_wanted: false,
+            snapshot: Taken(None),
             neighbours,
             gossip: GossipState::new(blueprint.gossips.clone(), members, config.gossip_delay),
             asked: Asked::new(members),
@@ -411,6 +414,7 @@ impl Stack {
             closed: false,
             opening: false,
             leaving: false,
+            state_refused: false,
             live,
             next: None,
             views: 1,

@@ -1,0 +1,735 @@
+//! XFER: who comes in gets the group's state, cut exactly at its view.
+//!
+//! | | |
+//! |---|---|
+//! | requires | P3 reliable FIFO sends, P9 virtual synchrony, P15 consistent views |
+//! | provides | P23 state transfer |
+//! | promises | the state given to a member that comes in, and what it delivers after it, are together what the others have: nothing between the two is missing or comes twice |
+//! | costs | nothing on ordinary messages of members that have the state; at one that waits for it deliveries take the layers and are copied |
+//!
+//! A process that founds a group has a state (its own); one that is let in has none and gets the group's, whatever it had.
+//! Where two views merge, the side that lets the other in keeps its state. Everybody tracks who lacks the state. The lowest
+//! member that has it is the *donor*: it takes a snapshot at the cut of the view, before anything is delivered in it, and
+//! sends it as fast as acknowledgements allow, to all that lack it in step (one snapshot, read once). Whoever lacks it holds
+//! back what it delivers in the view, and the view itself, until the state is complete. A view change begins the transfer
+//! anew at the new cut, by whoever is the donor then; what was held is let go of, for it is in the new snapshot.
+//!
+//! ```text
+//! 0 (donor)                 1                        2 (comes in)
+//! ── view 8 {0, 1, 2}: snapshot ───────────────────▶ lacks the state
+//! ── begin: 2 lacks it ───▶ ───────────────────────▶
+//! ── part 0, part 1, ... ──────────────────────────▶ the application takes them in
+//! ── casts of view 8 ─────▶ delivers ──────────────▶ holds them
+//! ── last part ────────────────────────────────────▶ view 8, then the casts held
+//! ◀─ have ────────────────── ◀─ have ───────────────
+//! ```
+//!
+//! If nobody in a view has the state any more, all say that they lack it, and the first of them goes on with what it has.
+//! Members that hold too much ask the others to stop casting until they have the state (`full=hold`), or leave
+//! (`full=leave`).
+//!
+//! After Horus's XFER and Ensemble's `xfer` (Hayden, 1998); the donor's cut is the rule of virtual synchrony (Birman and
+//! Joseph, 1987).
+
+mod hold;
+
+use std::any::Any;
+use std::rc::Rc;
+use std::time::Duration;
+
+use self::hold::Hold;
+use crate::accel::case::CommonCase;
+use crate::id::{Hasher64, Incarnation, MEMBERS_MAX, Rank, RankSet};
+use crate::stack::build::{Build, Closes, Guard, GuardKind, TimerId, shared};
+use crate::stack::event::{Down, ExitReason, Message, NextView, StateBytes, Up};
+use crate::stack::layer::{Context, Fast, Kind, Layer};
+use crate::stack::property::{Properties, Property};
+use crate::stack::registry::{LayerEntry, ParameterError, Parameters};
+use crate::stack::slots::MatrixSlot;
+
+pub(super) fn entry() -> LayerEntry {
+    LayerEntry {
+        name: "XFER",
+        about: "state transfer to members that come in",
+        requires: Properties::of(&[
+            Property::FifoUnicast,
+            Property::VirtuallySynchronous,
+            Property::ConsistentViews,
+        ]),
+        provides: Properties::of(&[Property::StateTransfer]),
+        destroys: Properties::NONE,
+        cost: 3,
+        parameters: &[
+            (
+                "hold_kib_max",
+                "what a member that waits for the state may hold back before it is full, in KiB (default 262144); \
+                 what is under way by then comes on top",
+            ),
+            (
+                "full",
+                "what it does then; hold: the others stop casting until it has the state (default), leave: it leaves",
+            ),
+            (
+                "flight_kib",
+                "parts that may be unacknowledged, in KiB (default 4096): a view change waits for them",
+            ),
+        ],
+        make: |parameters| Ok(Box::new(Xfer::new(parameters)?)),
+    }
+}
+
+/// Parts that are made in one iteration, in bytes: casts wait no longer than that takes.
+const BURST_BYTES: usize = 256 << 10;
+/// Held events that are handed on in one go: the event queue is bounded.
+const RELEASE_MAX: usize = 64;
+/// Kind, flags, and how much came before.
+const PART_HEAD_BYTES: usize = 10;
+/// The set of those who lack the state.
+const BEGIN_BYTES: usize = 1 + MEMBERS_MAX / 8;
+const LAST: u8 = 1;
+/// The application has no state: there is nothing to take in.
+const STATELESS: u8 = 2;
+
+/// First bytes of messages.
+mod kind {
+    pub(super) const LACKS: u8 = 1;
+    pub(super) const BEGIN: u8 = 2;
+    pub(super) const PART: u8 = 3;
+    pub(super) const HAVE: u8 = 4;
+    pub(super) const FULL: u8 = 5;
+}
+
+#[derive(Clone)]
+struct Xfer {
+    options: Options,
+    handles: Option<Handles>,
+    own: Own,
+    /// Members without the state, as far as it is known here. Whoever is not in it has the state for certain.
+    lacks: RankSet,
+    /// Members that have said in this view that they lack it.
+    said: RankSet,
+    /// The others know that this member has the state.
+    known: bool,
+    /// Members that are full: nobody casts until they have the state.
+    full: RankSet,
+    giving: Option<Giving>,
+    /// What is still to be said, and to whom.
+    unsaid: Vec<(RankSet, Say)>,
+    hold: Hold,
+    /// What is stable has changed meanwhile.
+    stable_held: bool,
+    /// This member has said that it is full.
+    full_said: bool,
+    /// A view change is under way: what is said now might not arrive in this view.
+    flushing: bool,
+    /// The next view is decided.
+    next: Option<Rc<NextView>>,
+    legacy: Option<Legacy>,
+    /// Of the first view in this stack: before anything was sent.
+    limits: Limits,
+}
+
+#[derive(Clone, Copy)]
+struct Options {
+    hold_bytes: u64,
+    leave: bool,
+    flight_bytes: u64,
+}
+
+#[derive(Clone, Copy)]
+struct Handles {
+    casts_held: Guard,
+    sends_held: Guard,
+    deliver: [Guard; 2],
+    acked: MatrixSlot,
+    turn: TimerId,
+}
+
+/// How this member stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Own {
+    /// It has the state.
+    Has,
+    /// It waits for the state, or takes it in: from whom, and how much there is.
+    Lacks { donor: Option<Rank>, at: u64 },
+    /// The state is whole; what was held is on its way up.
+    Whole,
+    /// Its application could not take the state in, or it was full: it leaves.
+    Refused,
+}
+
+/// What the donor is at.
+#[derive(Clone, Copy)]
+struct Giving {
+    stage: Stage,
+    at: u64,
+    part_bytes: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// The application has been asked for its snapshot.
+    Asked,
+    /// Parts are sent.
+    Parts,
+    /// The application has no state; that must be said.
+    Stateless,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Say {
+    Lacks,
+    Begin,
+    Have,
+    Full,
+}
+
+/// What is left to other traffic.
+#[derive(Clone, Copy, Default)]
+struct Limits {
+    /// Reliable messages to a peer.
+    room: u64,
+    /// Frames for control messages.
+    frames: usize,
+}
+
+/// What the next view's layer must know.
+#[derive(Clone)]
+struct Legacy {
+    has: bool,
+    known: bool,
+    refused: bool,
+    /// Members that have the state and go on together with this one.
+    complete: Vec<Incarnation>,
+}
+
+impl Xfer {
+    fn new(parameters: &Parameters) -> Result<Xfer, ParameterError> {
+        let kib = |name, default| parameters.number(name, default, 1..=1 << 30).map(|kib| kib << 10);
+        let options = Options {
+            hold_bytes: kib("hold_kib_max", 256 << 10)?,
+            leave: parameters.choice("full", &["hold", "leave"])? == "leave",
+            flight_bytes: kib("flight_kib", 4096)?,
+        };
+        Ok(Xfer {
+            options,
+            handles: None,
+            own: Own::Has,
+            lacks: RankSet::EMPTY,
+            said: RankSet::EMPTY,
+            known: true,
+            full: RankSet::EMPTY,
+            giving: None,
+            unsaid: Vec::new(),
+            hold: Hold::default(),
+            stable_held: false,
+            full_said: false,
+            flushing: false,
+            next: None,
+            legacy: None,
+            limits: Limits::default(),
+        })
+    }
+
+    fn handles(&self) -> Handles {
+        self.handles.expect("installed before use")
+    }
+
+    fn others(context: &Context<'_>) -> RankSet {
+        context.view().others().collect()
+    }
+
+    fn turn_now(&self, context: &mut Context<'_>) {
+        context.arm(self.handles().turn, context.now());
+    }
+
+    /// Says something to all others, soon.
+    fn say(&mut self, context: &mut Context<'_>, what: Say) {
+        let others = Xfer::others(context);
+        if !others.is_empty() {
+            self.unsaid.push((others, what));
+        }
+        self.turn_now(context);
+    }
+
+    /// Says what is to be said, as far as there is room.
+    fn speak(&mut self, context: &mut Context<'_>) {
+        if self.flushing {
+            return;
+        }
+        while let Some((to, what)) = self.unsaid.first().copied() {
+            for peer in to.iter() {
+                let Ok(mut body) = context.control_frame() else { return };
+                let written = match what {
+                    Say::Lacks => body.extend(&[kind::LACKS]),
+                    Say::Have => body.extend(&[kind::HAVE]),
+                    Say::Full => body.extend(&[kind::FULL]),
+                    Say::Begin => {
+                        let words = self.lacks.words().map(u64::to_le_bytes);
+                        body.extend(&[kind::BEGIN]).and_then(|()| body.extend(words.as_flattened()))
+                    }
+                };
+                written.expect("a frame holds a set of members");
+                if context.send_reliable(RankSet::one(peer), body).is_err() {
+                    return;
+                }
+                self.unsaid[0].0.remove(peer);
+            }
+            self.unsaid.remove(0);
+            self.known |= matches!(what, Say::Have | Say::Begin);
+        }
+    }
+
+    /// This member takes a snapshot, and gives it to those who lack it.
+    fn become_donor(&mut self, context: &mut Context<'_>) {
+        self.giving = Some(Giving { stage: Stage::Asked, at: 0, part_bytes: 0 });
+        context.count("snapshot taken");
+        context.up(Up::Snapshot);
+    }
+
+    /// Whether acknowledgements allow another part.
+    fn has_room(&self, context: &Context<'_>, giving: &Giving, sent: u64) -> bool {
+        let own = context.rank();
+        let most = (self.options.flight_bytes / giving.part_bytes.max(1)).max(2);
+        let ready = |peer: Rank| {
+            let acked = context.pair(self.handles().acked, peer, own);
+            let under_way = context.next_send_number(peer).saturating_sub(acked) + sent;
+            context.reliable_room(peer) > self.limits.room && under_way < most
+        };
+        self.lacks.iter().all(ready)
+    }
+
+    /// Whether there are frames for another part; what is kept of them is for everything else.
+    fn has_frames(&self, context: &Context<'_>) -> bool {
+        context.control_frames_free() > self.limits.frames + self.lacks.len()
+    }
+
+    /// Sends parts.
+    fn give(&mut self, context: &mut Context<'_>) {
+        if self.flushing || !self.unsaid.is_empty() {
+            return;
+        }
+        let Some(mut giving) = self.giving.filter(|giving| giving.stage != Stage::Asked) else { return };
+        let (mut burst, mut sent) = (0, 0);
+        while !self.lacks.is_empty() && self.has_room(context, &giving, sent) && self.has_frames(context) {
+            if burst >= BURST_BYTES {
+                // What else there is to do comes first.
+                context.arm(self.handles().turn, context.now() + Duration::from_nanos(1));
+                break;
+            }
+            let Ok(mut body) = context.control_frame() else { break };
+            let room = body.room();
+            let part = body.grow(room).expect("the room was asked for");
+            let length = context.read_snapshot(&mut part[PART_HEAD_BYTES..]);
+            let last = length < room - PART_HEAD_BYTES;
+            let stateless = giving.stage == Stage::Stateless;
+            let flags = (u8::from(last) * LAST) | (u8::from(stateless) * STATELESS);
+            part[..2].copy_from_slice(&[kind::PART, flags]);
+            part[2..PART_HEAD_BYTES].copy_from_slice(&giving.at.to_le_bytes());
+            body.truncate(PART_HEAD_BYTES + length);
+            context.send_reliable(self.lacks, body).expect("there was room for it");
+            giving.at += length as u64;
+            giving.part_bytes = room as u64;
+            burst += room;
+            sent += 1;
+            self.giving = Some(giving);
+            if last {
+                context.count("state given");
+                self.given(context);
+                return;
+            }
+        }
+        if self.lacks.is_empty() {
+            self.given(context);
+        }
+    }
+
+    /// The snapshot is needed no more.
+    fn given(&mut self, context: &mut Context<'_>) {
+        self.giving = None;
+        context.drop_snapshot();
+    }
+
+    /// `origin` has the state, it says.
+    fn has(&mut self, context: &mut Context<'_>, origin: Rank) {
+        self.lacks.remove(origin);
+        if self.full.contains(origin) {
+            self.full.remove(origin);
+            let Handles { casts_held, sends_held, .. } = self.handles();
+            context.open(sends_held, origin);
+            if self.full.is_empty() {
+                context.open(casts_held, context.rank());
+            }
+        }
+    }
+
+    /// `origin`, which may be this member, is full.
+    fn is_full(&mut self, context: &mut Context<'_>, origin: Rank) {
+        let Handles { casts_held, sends_held, .. } = self.handles();
+        self.full.insert(origin);
+        context.close(casts_held, context.rank());
+        context.close(sends_held, origin);
+        context.count("casts held for a member without the state");
+    }
+
+    /// `origin` begins to give the state.
+    fn begin(&mut self, context: &mut Context<'_>, origin: Rank, lacks: RankSet) {
+        self.has(context, origin);
+        // Whoever is known to have it has it.
+        self.lacks = self.lacks.and(lacks);
+        match self.own {
+            Own::Lacks { donor, .. } => {
+                self.lacks.insert(context.rank());
+                if donor.is_none_or(|donor| origin < donor) {
+                    self.own = Own::Lacks { donor: Some(origin), at: 0 };
+                }
+            }
+            Own::Refused => self.lacks.insert(context.rank()),
+            Own::Has | Own::Whole => {
+                self.lacks.remove(context.rank());
+                if self.giving.is_some() && origin < context.rank() {
+                    self.given(context);
+                }
+                if lacks.contains(context.rank()) && self.own == Own::Has && !self.flushing {
+                    self.say(context, Say::Have);
+                }
+            }
+        }
+    }
+
+    /// A part of the state.
+    fn part(&mut self, context: &mut Context<'_>, origin: Rank, message: &Message) {
+        let payload = message.list.payload();
+        let Some((head, bytes)) = payload.split_at_checked(PART_HEAD_BYTES) else {
+            context.count("part that does not decode");
+            return;
+        };
+        let flags = head[1];
+        let mut at = [0; 8];
+        at.copy_from_slice(&head[2..]);
+        let at = u64::from_le_bytes(at);
+        match self.own {
+            Own::Lacks { donor: Some(donor), at: expected } if donor == origin && at == expected => {}
+            _ => {
+                context.count("part of a state that is not taken in");
+                return;
+            }
+        }
+        let last = flags & LAST != 0;
+        if flags & STATELESS == 0 {
+            let (frame, to) = (message.list.frame().clone(), message.list.to());
+            let list = crate::stack::event::List::single(frame, to - bytes.len(), to);
+            context.up(Up::State(StateBytes { donor: origin, at, last, list }));
+        }
+        self.own = Own::Lacks { donor: Some(origin), at: at + bytes.len() as u64 };
+        if last {
+            // The application has its say first.
+            self.own = Own::Whole;
+            self.turn_now(context);
+        }
+    }
+
+    /// Whether nobody in this view has the state, and this member is the one to go on with what there is.
+    fn found(&mut self, context: &mut Context<'_>) {
+        let Own::Lacks { donor: None, .. } = self.own else { return };
+        let all_lack = Xfer::others(context).without(self.said).is_empty();
+        if self.flushing || !all_lack || context.rank() != Rank(0) {
+            return;
+        }
+        context.count("nobody had the state");
+        context.problem(
+            None,
+            "all members that had the group's state are gone; this process goes on with what it has of it, and gives \
+             that to those who come in",
+        );
+        self.own = Own::Whole;
+        self.lacks.remove(Rank(0));
+        if !self.lacks.is_empty() {
+            self.become_donor(context);
+        }
+        self.turn_now(context);
+    }
+
+    /// Hands on what was held, a bounded part of it at a time.
+    fn release(&mut self, context: &mut Context<'_>) {
+        if self.own != Own::Whole || self.giving.is_some_and(|giving| giving.stage == Stage::Asked) {
+            return;
+        }
+        for _ in 0..RELEASE_MAX {
+            let Some(event) = self.hold.pop() else {
+                self.complete(context);
+                return;
+            };
+            context.up(event);
+        }
+        self.turn_now(context);
+    }
+
+    /// This member has the state and has delivered what was held.
+    fn complete(&mut self, context: &mut Context<'_>) {
+        let own = context.rank();
+        self.own = Own::Has;
+        self.hold.clear();
+        self.has(context, own);
+        for rank in (0..context.view().size()).map(Rank::at) {
+            self.handles().deliver.into_iter().for_each(|guard| context.open(guard, rank));
+        }
+        if std::mem::take(&mut self.stable_held) {
+            context.up(Up::Stable);
+        }
+        context.count("state complete");
+        self.known = Xfer::others(context).is_empty();
+        if !self.flushing {
+            self.say(context, Say::Have);
+        }
+    }
+
+    /// It is over for this member.
+    fn refuse(&mut self, context: &mut Context<'_>, why: String) {
+        self.own = Own::Refused;
+        self.hold.clear();
+        context.problem(None, why);
+    }
+
+    /// An event at a member that has not got the state yet.
+    fn keep(&mut self, context: &mut Context<'_>, event: Up) {
+        match event {
+            Up::Stable => self.stable_held = true,
+            Up::Send(_, ref message) if message.is_control() => context.up(event),
+            Up::View(_)
+            | Up::Cast(..)
+            | Up::Send(..)
+            | Up::Transitional(_)
+            | Up::Suspect(_)
+            | Up::Leave(_)
+            | Up::LostMessage { .. } => {
+                if self.own == Own::Refused {
+                    return;
+                }
+                self.hold.push(event, context.layer > 0);
+                if self.hold.bytes() >= self.options.hold_bytes && !self.full_said {
+                    self.full_said = true;
+                    self.filled(context);
+                }
+            }
+            event => context.up(event),
+        }
+    }
+
+    fn filled(&mut self, context: &mut Context<'_>) {
+        if self.options.leave {
+            let why = format!(
+                "more than {} KiB were cast in the group before its state was complete here (hold_kib_max)",
+                self.options.hold_bytes >> 10
+            );
+            self.refuse(context, why);
+            context.down(Down::Leave);
+            return;
+        }
+        self.is_full(context, context.rank());
+        if !self.flushing {
+            self.say(context, Say::Full);
+        }
+    }
+
+    fn waits(&self) -> bool {
+        self.own != Own::Has
+    }
+}
+
+impl Layer for Xfer {
+    fn name(&self) -> &'static str {
+        "XFER"
+    }
+
+    fn install(&mut self, build: &mut Build<'_>) {
+        let deliver = [GuardKind::CastDeliver, GuardKind::SendDeliver]
+            .map(|kind| build.guard(kind, "no state yet", Closes::FastPath));
+        self.handles = Some(Handles {
+            casts_held: build.guard(GuardKind::CastSend, "a member without the state is full", Closes::Entry),
+            sends_held: build.guard(GuardKind::SendSend, "without the state, and full", Closes::Entry),
+            deliver,
+            acked: build.shared_matrix_slot(shared::ACKED),
+            turn: build.timer("turn"),
+        });
+    }
+
+    fn start(&mut self, context: &mut Context<'_>) {
+        let own = context.rank();
+        let peer = context.view().others().next();
+        self.limits = Limits {
+            room: peer.map_or(0, |peer| context.reliable_room(peer)) / 2,
+            frames: context.control_frames_free() / 2,
+        };
+        let Some(legacy) = self.legacy.clone() else { return };
+        let view = context.view();
+        let lacking = |rank: &Rank| !legacy.complete.contains(&view.member(*rank).incarnation);
+        self.lacks = (0..view.size()).map(Rank::at).filter(lacking).collect();
+        self.known = legacy.known;
+        if legacy.has {
+            self.lacks.remove(own);
+            if !legacy.known {
+                self.say(context, Say::Have);
+            }
+            let lower = RankSet::all(own.index());
+            if !self.lacks.is_empty() && lower.without(self.lacks).is_empty() {
+                self.become_donor(context);
+            }
+            return;
+        }
+        self.own = if legacy.refused { Own::Refused } else { Own::Lacks { donor: None, at: 0 } };
+        self.lacks.insert(own);
+        for rank in (0..context.view().size()).map(Rank::at) {
+            self.handles().deliver.into_iter().for_each(|guard| context.close(guard, rank));
+        }
+        self.say(context, Say::Lacks);
+    }
+
+    fn bequeath(&mut self) -> Option<Box<dyn Any>> {
+        self.next.as_ref()?;
+        Some(Box::new(self.legacy.take()?))
+    }
+
+    fn inherit(&mut self, legacy: Box<dyn Any>) {
+        self.legacy = legacy.downcast::<Legacy>().ok().map(|legacy| *legacy);
+    }
+
+    fn down(&mut self, context: &mut Context<'_>, event: Down) {
+        match event {
+            Down::Snapshot(taken) => match &mut self.giving {
+                Some(giving) if giving.stage == Stage::Asked => {
+                    giving.stage = if taken { Stage::Parts } else { Stage::Stateless };
+                    self.say(context, Say::Begin);
+                }
+                _ => context.drop_snapshot(),
+            },
+            Down::StateRefused(why) => {
+                self.refuse(context, format!("the group's state was not taken in: {why}"))
+            }
+            event => context.down(event),
+        }
+    }
+
+    fn up(&mut self, context: &mut Context<'_>, event: Up) {
+        match event {
+            Up::NextView(next) => {
+                let view = context.view();
+                let has = |rank: &Rank| !self.lacks.contains(*rank) && *rank != view.rank();
+                let incarnation = |rank: Rank| view.member(rank).incarnation;
+                let complete: Vec<Incarnation> = next.together.iter().filter(has).map(incarnation).collect();
+                self.legacy = Some(Legacy {
+                    has: self.own == Own::Has && !next.guest,
+                    known: self.known,
+                    refused: self.own == Own::Refused,
+                    complete: if next.guest { Vec::new() } else { complete },
+                });
+                self.hold.clear();
+                self.given(context);
+                context.disarm(self.handles().turn);
+                self.next = Some(Rc::clone(&next));
+                context.up(Up::NextView(next));
+            }
+            Up::Flush => {
+                self.flushing = true;
+                context.up(Up::Flush);
+            }
+            Up::Exit(ExitReason::Left) if self.own == Own::Refused => context.exit(ExitReason::NoState),
+            event if self.waits() && self.next.is_none() => self.keep(context, event),
+            event => context.up(event),
+        }
+    }
+
+    fn control(&mut self, context: &mut Context<'_>, origin: Rank, message: &Message) {
+        if self.next.is_some() {
+            return;
+        }
+        let payload = message.list.payload();
+        match payload.first() {
+            Some(&kind::LACKS) => {
+                self.lacks.insert(origin);
+                self.said.insert(origin);
+                self.found(context);
+            }
+            Some(&kind::BEGIN) if payload.len() == BEGIN_BYTES => {
+                let mut words = [0; MEMBERS_MAX / 64];
+                for (word, bytes) in words.iter_mut().zip(payload[1..].chunks_exact(8)) {
+                    *word = u64::from_le_bytes(bytes.try_into().expect("eight bytes"));
+                }
+                self.begin(context, origin, RankSet::from_words(words));
+            }
+            Some(&kind::PART) => self.part(context, origin, message),
+            Some(&kind::HAVE) => {
+                self.has(context, origin);
+                self.turn_now(context);
+            }
+            Some(&kind::FULL) if self.lacks.contains(origin) => self.is_full(context, origin),
+            _ => context.count("transfer message that does not decode"),
+        }
+    }
+
+    fn timer(&mut self, context: &mut Context<'_>, _timer: TimerId) {
+        if self.next.is_some() {
+            return;
+        }
+        self.found(context);
+        self.release(context);
+        self.speak(context);
+        self.give(context);
+    }
+
+    fn post(&mut self, context: &mut Context<'_>) {
+        if self.next.is_some() || self.flushing {
+            return;
+        }
+        // Frames are not looked at here: a fork of the stack takes some, too, and must come to the same result.
+        let gives = self.giving.as_ref().is_some_and(|giving| {
+            giving.stage != Stage::Asked && self.has_room(context, giving, 0) && !self.lacks.is_empty()
+        });
+        if gives || !self.unsaid.is_empty() {
+            context.arm_if_idle(self.handles().turn, context.now());
+        }
+    }
+
+    fn common_case(&self, _kind: Kind, _case: &mut CommonCase<'_>) -> Fast {
+        Fast::Transparent
+    }
+
+    fn fork(&self) -> Box<dyn Layer> {
+        Box::new(self.clone())
+    }
+
+    fn digest(&self, digest: &mut Hasher64) {
+        let own = match self.own {
+            Own::Has => 0,
+            Own::Whole => 1,
+            Own::Refused => 2,
+            Own::Lacks { donor, at } => 3 + donor.map_or(0, |donor| 1 + u64::from(donor.0)) + (at << 16),
+        };
+        digest.word(own);
+        for set in [self.lacks, self.said, self.full] {
+            set.words().into_iter().for_each(|word| digest.word(word));
+        }
+        digest.word(self.hold.bytes());
+        digest.word(self.unsaid.len() as u64);
+        digest.word(self.giving.map_or(u64::MAX, |giving| giving.at));
+        digest.word(u64::from(self.flushing));
+    }
+
+    fn dump(&self, _context: &Context<'_>) -> Option<String> {
+        let own = match self.own {
+            Own::Has => "has the state".to_owned(),
+            Own::Whole => "has the state, and hands on what was held".to_owned(),
+            Own::Lacks { donor: None, .. } => "waits for a donor".to_owned(),
+            Own::Lacks { donor: Some(donor), at } => format!("has {at} bytes of the state of member {donor}"),
+            Own::Refused => "could not take in the state, and leaves".to_owned(),
+        };
+        let giving = self.giving.map_or(String::new(), |giving| format!("; has given {} bytes", giving.at));
+        Some(format!(
+            "{own}; without it {:?}, full {:?}; holds {} of at most {} KiB{giving}",
+            self.lacks,
+            self.full,
+            self.hold.bytes() >> 10,
+            self.options.hold_bytes >> 10
+        ))
+    }
+}

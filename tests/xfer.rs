@@ -1,0 +1,353 @@
+//! State transfer: who comes in gets the state at the cut of its view, whatever happens meanwhile. With the shadow on.
+
+mod common;
+
+use std::time::Duration;
+
+use common::live::{Replica, Seen, Town};
+use wadjet::Config;
+
+const SECOND: Duration = Duration::from_secs(1);
+const BALLAST: usize = 256 << 10;
+
+fn stack(parameters: &str) -> String {
+    // Few parts at a time, so that a transfer takes many rounds.
+    format!("XFER(flight_kib=32{parameters}):{}", wadjet::layers::LIVE_STACK_WITH_INTEGRITY)
+}
+
+/// A group of replicas whose casts go on all the time.
+struct Storm {
+    town: Town,
+    casts: u64,
+    calm: bool,
+}
+
+impl Storm {
+    fn of(members: u64, parameters: &str, ballast_bytes: usize) -> Storm {
+        Storm::over(Town::of(members, &stack(parameters), &Config::default()), ballast_bytes)
+    }
+
+    fn over(mut town: Town, ballast_bytes: usize) -> Storm {
+        for process in &mut town.processes {
+            process.diary.replica = Some(Replica { ballast_bytes, ..Replica::default() });
+        }
+        town.run(Duration::from_millis(1));
+        let mut storm = Storm { town, casts: 0, calm: false };
+        storm.run(Duration::from_millis(10));
+        storm
+    }
+
+    fn replica(&mut self, at: usize) -> &mut Replica {
+        self.town.processes[at].diary.replica.as_mut().unwrap()
+    }
+
+    fn join(&mut self, contact: u64) -> usize {
+        let at = self.town.join(&[contact]);
+        self.town.processes[at].diary.replica = Some(Replica::default());
+        at
+    }
+
+    fn step(&mut self) {
+        for process in &mut self.town.processes {
+            if !process.stopped && !self.calm {
+                self.casts += 1;
+                // What is refused is not cast: no harm.
+                let _ = process.endpoint.group(process.key).cast(&self.casts.to_le_bytes());
+            }
+        }
+        self.town.step();
+    }
+
+    fn until(&mut self, what: &str, mut done: impl FnMut(&mut Storm) -> bool) {
+        let end = self.town.now + SECOND * 2;
+        while !done(self) {
+            self.step();
+            if self.town.now >= end {
+                let mut text = String::new();
+                for process in &mut self.town.processes {
+                    let dump = process.endpoint.group(process.key).dump();
+                    let counts = process.endpoint.stats(process.key).counts;
+                    let events = process.diary.seen.iter().filter(|seen| !matches!(seen, Seen::Cast(..)));
+                    text += &format!("{dump:#?}\n{counts:?}\n{:?}\n", events.collect::<Vec<_>>());
+                }
+                panic!("{what} takes too long\n{text}");
+            }
+        }
+    }
+
+    fn run(&mut self, time: Duration) {
+        let end = self.town.now + time;
+        while self.town.now < end {
+            self.step();
+        }
+    }
+
+    /// Everybody named was told of a view of them all.
+    fn told(&self, whom: &[usize]) -> bool {
+        whom.iter().all(|at| {
+            let views = self.town.processes[*at].diary.seen.iter().rev();
+            let last = views.filter(|seen| matches!(seen, Seen::View(..))).next();
+            matches!(last, Some(Seen::View(_, members)) if members.len() == whom.len())
+        })
+    }
+
+    /// Casts stop; everybody has the same state then, and had when each view they share was told.
+    fn settle(&mut self, whom: &[usize]) {
+        self.until("a view of all", |storm| storm.told(whom));
+        self.run(Duration::from_millis(2));
+        self.calm = true;
+        let first = whom[0];
+        self.until("the same state everywhere", |storm| {
+            let quiet = whom.iter().all(|at| {
+                let process = &mut storm.town.processes[*at];
+                process.endpoint.stats(process.key).unacknowledged == 0
+            });
+            let state = storm.replica(first).state.clone();
+            quiet && whom.iter().all(|at| storm.replica(*at).state == state)
+        });
+        for at in &whom[1..] {
+            let views = self.replica(*at).at_views.clone();
+            let mut shared = 0;
+            for (view, state) in views {
+                let theirs = self.replica(first).at_views.iter().find(|(id, _)| *id == view).cloned();
+                if let Some((_, theirs)) = theirs {
+                    assert_eq!(state, theirs, "at {view}, {at} and {first}");
+                    shared += 1;
+                }
+            }
+            assert!(shared > 0);
+        }
+        let counts: u64 = self.replica(first).state.values().map(|(count, _)| count).sum();
+        assert!(counts > 100, "there were casts: {counts}");
+        self.calm = false;
+    }
+
+    /// A process has some of the state, and not all.
+    fn half_way(&mut self, at: usize) {
+        self.until("the transfer", |storm| storm.replica(at).received.len() > BALLAST / 3);
+        assert_eq!(self.replica(at).installed, 0, "it is under way");
+    }
+}
+
+#[test]
+fn who_comes_in_has_the_state_of_the_cut_and_delivers_the_rest() {
+    let mut storm = Storm::of(3, "", BALLAST);
+    let new = storm.join(2);
+    storm.settle(&[0, 1, 2, new]);
+    assert_eq!(storm.replica(0).snapshots, 1);
+    assert_eq!(storm.replica(1).snapshots + storm.replica(2).snapshots, 0, "one donor is enough");
+    assert_eq!((storm.replica(new).begun, storm.replica(new).installed), (1, 1));
+    // The next one gets it from the lowest again; the one that came in last knows that it is not the donor.
+    let next = storm.join(4);
+    storm.settle(&[0, 1, 2, new, next]);
+    assert_eq!((storm.replica(0).snapshots, storm.replica(new).snapshots), (2, 0));
+}
+
+#[test]
+fn a_member_that_came_in_is_a_donor_when_the_others_are_gone() {
+    let mut storm = Storm::of(1, "", BALLAST);
+    let second = storm.join(1);
+    storm.settle(&[0, second]);
+    storm.town.processes[0].stopped = true;
+    let third = storm.join(2);
+    storm.settle(&[second, third]);
+    assert_eq!(storm.replica(second).snapshots, 1);
+}
+
+#[test]
+fn two_that_come_in_at_once_share_a_snapshot() {
+    let mut storm = Storm::of(2, "", BALLAST);
+    let (a, b) = (storm.join(1), storm.join(2));
+    storm.settle(&[0, 1, a, b]);
+    assert!(storm.replica(0).snapshots <= 2, "one for both, or one each if they came one after the other");
+}
+
+#[test]
+fn the_donor_dies_half_way_and_the_next_one_begins_anew() {
+    let mut storm = Storm::of(3, "", BALLAST);
+    let new = storm.join(1);
+    storm.half_way(new);
+    storm.town.processes[0].stopped = true;
+    storm.settle(&[1, 2, new]);
+    assert_eq!((storm.replica(1).snapshots, storm.replica(2).snapshots), (1, 0));
+    let replica = storm.replica(new);
+    assert_eq!((replica.begun, replica.installed), (2, 1));
+}
+
+#[test]
+fn the_donor_leaves_half_way_and_the_next_one_begins_anew() {
+    let mut storm = Storm::of(2, "", BALLAST);
+    let new = storm.join(1);
+    storm.half_way(new);
+    let donor = &mut storm.town.processes[0];
+    donor.endpoint.group(donor.key).leave();
+    storm.settle(&[1, new]);
+    assert_eq!(storm.replica(1).snapshots, 1);
+}
+
+#[test]
+fn who_dies_half_way_through_the_transfer_is_left_out() {
+    let mut storm = Storm::of(2, "", BALLAST);
+    let new = storm.join(1);
+    storm.half_way(new);
+    storm.town.processes[new].stopped = true;
+    storm.settle(&[0, 1]);
+    let another = storm.join(1);
+    storm.settle(&[0, 1, another]);
+}
+
+#[test]
+fn another_comes_in_while_one_is_half_way() {
+    let mut storm = Storm::of(2, "", BALLAST);
+    let first = storm.join(1);
+    storm.half_way(first);
+    let second = storm.join(1);
+    storm.settle(&[0, 1, first, second]);
+}
+
+#[test]
+fn when_nobody_has_the_state_any_more_the_first_goes_on_and_says_so() {
+    let mut storm = Storm::of(1, "", BALLAST);
+    let (a, b) = (storm.join(1), storm.join(1));
+    storm.half_way(a);
+    storm.half_way(b);
+    storm.town.processes[0].stopped = true;
+    storm.settle(&[a, b]);
+    let problems = |storm: &Storm, at: usize| {
+        let seen = storm.town.processes[at].diary.seen.iter();
+        seen.filter(|seen| matches!(seen, Seen::Problem(what) if what.contains("are gone"))).count()
+    };
+    let said = [problems(&storm, a), problems(&storm, b)];
+    assert_eq!(said.iter().sum::<usize>(), 1, "{said:?}");
+    let another = storm.join(2);
+    storm.settle(&[a, b, another]);
+}
+
+#[test]
+fn who_cannot_take_the_state_in_leaves_and_nobody_else_is_disturbed() {
+    let mut storm = Storm::of(2, "", BALLAST);
+    let new = storm.join(1);
+    storm.replica(new).refuse_beyond = Some(100_000);
+    storm.until("the exit", |storm| {
+        matches!(storm.town.processes[new].diary.seen.last(), Some(Seen::Exit(_)))
+    });
+    let seen = &storm.town.processes[new].diary.seen;
+    let Some(problem) =
+        seen.iter().position(|seen| matches!(seen, Seen::Problem(why) if why.contains("the disk is full")))
+    else {
+        panic!("{seen:?}")
+    };
+    assert!(
+        matches!(&seen[problem + 1..], [.., Seen::Exit(why)] if why.contains("could not take over")),
+        "{seen:?}"
+    );
+    assert!(!seen[problem..].iter().any(|seen| matches!(seen, Seen::Cast(..) | Seen::View(..))));
+    storm.settle(&[0, 1]);
+    for at in [0, 1] {
+        let suspects =
+            storm.town.processes[at].diary.seen.iter().filter(|seen| matches!(seen, Seen::Suspect(_)));
+        assert_eq!(suspects.count(), 0, "it leaves in order");
+    }
+}
+
+#[test]
+fn an_application_without_a_state_gives_none_and_takes_none() {
+    let mut town = Town::of(2, &stack(""), &Config::default());
+    town.run(Duration::from_millis(10));
+    let new = town.join(&[1]);
+    town.meet(&[0, 1, new], SECOND);
+    town.cast(0, b"hello");
+    town.run(Duration::from_millis(10));
+    let seen = &town.processes[new].diary.seen;
+    assert!(
+        matches!(&seen[..], [.., Seen::View(_, members), Seen::Cast(1, _)] if members.len() == 3),
+        "{seen:?}"
+    );
+}
+
+#[test]
+fn what_was_delivered_in_the_view_waits_until_it_is_told() {
+    let mut storm = Storm::of(2, "", BALLAST);
+    let new = storm.join(1);
+    let own = storm.town.processes[new].endpoint.incarnation().0;
+    storm.settle(&[0, 1, new]);
+    let seen = &storm.town.processes[new].diary.seen;
+    let view =
+        seen.iter().position(|seen| matches!(seen, Seen::View(_, members) if members.len() == 3)).unwrap();
+    let casts = |origin: u64| {
+        let casts = seen[view..].iter().filter(|seen| matches!(seen, Seen::Cast(from, _) if *from == origin));
+        casts.count()
+    };
+    assert!(casts(1) > 0 && casts(2) > 0 && casts(own) > 0, "its own casts wait like all others");
+    let held = storm.town.processes[0].endpoint.stats(storm.town.processes[0].key).counts;
+    assert!(held.iter().any(|count| count.what == "state given"), "{held:?}");
+}
+
+#[test]
+fn a_full_hold_makes_the_senders_wait_and_nothing_is_lost() {
+    let mut storm = Storm::of(3, ",hold_kib_max=8", BALLAST);
+    let new = storm.join(1);
+    storm.settle(&[0, 1, 2, new]);
+    let counts = storm.town.processes[0].endpoint.stats(storm.town.processes[0].key).counts;
+    assert!(
+        counts.iter().any(|count| count.what == "casts held for a member without the state"),
+        "{counts:?}"
+    );
+    // Held no longer: casts go on.
+    storm.settle(&[0, 1, 2, new]);
+}
+
+#[test]
+fn who_is_full_and_dies_holds_nobody_any_longer() {
+    let mut storm = Storm::of(2, ",hold_kib_max=8", BALLAST);
+    let new = storm.join(1);
+    storm.half_way(new);
+    storm.town.processes[new].stopped = true;
+    storm.settle(&[0, 1]);
+}
+
+#[test]
+fn a_full_hold_makes_the_joiner_leave_if_the_stack_says_so() {
+    let mut storm = Storm::of(2, ",hold_kib_max=8,full=leave", BALLAST);
+    let new = storm.join(1);
+    storm.until("the exit", |storm| {
+        matches!(storm.town.processes[new].diary.seen.last(), Some(Seen::Exit(_)))
+    });
+    let seen = &storm.town.processes[new].diary.seen;
+    assert!(
+        seen.iter().any(|seen| matches!(seen, Seen::Problem(why) if why.contains("hold_kib_max"))),
+        "{seen:?}"
+    );
+    storm.settle(&[0, 1]);
+}
+
+#[test]
+fn loss_of_a_third_of_all_frames_changes_nothing() {
+    let mut storm = Storm::of(2, "", BALLAST / 8);
+    let mut random = 1u64;
+    storm.town.lose = Box::new(move |_, _| {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (random >> 33) % 10 < 3
+    });
+    let new = storm.join(1);
+    storm.until("the state", |storm| storm.replica(new).installed > 0);
+    storm.town.lose = Box::new(|_, _| false);
+    storm.settle(&[0, 1, new]);
+}
+
+#[test]
+fn of_two_groups_that_meet_the_state_of_the_one_that_lets_the_other_in_counts() {
+    let mut storm = Storm::over(Town::new(&stack(""), &Config::default()), 0);
+    // It looks for the second process, which is not there yet, at growing intervals.
+    let alone = storm.join(2);
+    storm.run(Duration::from_millis(2));
+    storm.calm = true;
+    storm.run(Duration::from_millis(400));
+    assert!(!storm.replica(alone).state.is_empty(), "it has a state of its own");
+    let (b, c) = (storm.join(9), storm.join(2));
+    storm.replica(b).ballast_bytes = BALLAST;
+    storm.calm = false;
+    storm.settle(&[b, c]);
+    storm.settle(&[alone, b, c]);
+    assert_eq!((storm.replica(alone).installed, storm.replica(alone).snapshots), (1, 0));
+}
