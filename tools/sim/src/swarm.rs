@@ -294,6 +294,34 @@ fn floors(scenario: &str) -> &'static [(&'static str, u64)] {
             ("in_place_runs", 50),
             ("used_up", 50),
         ],
+        "views" => &[
+            ("lost", 4_000),
+            ("lost_in_burst", 1_000),
+            ("cut", 200),
+            ("divided", 20_000),
+            ("duplicated", 5_000),
+            ("stale", 500),
+            ("reordered", 5_000),
+            ("spikes", 100),
+            ("corrupted", 500),
+            ("overflowed", 50),
+            ("full", 50),
+            ("pauses", 200),
+            ("slow_reads", 500),
+            ("crashes", 500),
+            ("restarts", 500),
+            ("leaves", 100),
+            ("accusations", 50),
+            ("views", 10_000),
+            ("blocks", 10_000),
+            ("exits", 200),
+            ("whole_cores", 300),
+            ("part_cores", 300),
+            ("casts", 20_000),
+            ("sends", 5_000),
+            ("postponed", 500),
+            ("shadow_runs", 50),
+        ],
         "calm" => &[("casts", 20_000), ("in_place_runs", 100)],
         "loss" => &[("lost", 100_000), ("duplicated", 30_000), ("reordered", 30_000)],
         "corruption" => &[("corrupted", 2_000), ("intruders", 5_000), ("stale", 1_000)],
@@ -301,6 +329,28 @@ fn floors(scenario: &str) -> &'static [(&'static str, u64)] {
         "slow" => &[("slow_reads", 2_000), ("overflowed", 1_000)],
         "wrap" => &[("casts", 40_000_000)],
         "exhaustion" => &[("full", 1_000), ("postponed", 1_000)],
+        _ => &[],
+    }
+}
+
+/// What endpoints must have counted in a thousand seeds of a scenario, at least: the transitions of membership.
+fn endpoint_floors(scenario: &str) -> &'static [(&'static str, u64)] {
+    match scenario {
+        "views" => &[
+            ("MBRSHIP: flush begun", 5_000),
+            ("MBRSHIP: flush held up", 200),
+            ("MBRSHIP: view decided", 4_000),
+            ("MBRSHIP: merge begun", 2_000),
+            ("MBRSHIP: merge denied", 200),
+            ("MBRSHIP: merge given up", 200),
+            ("MBRSHIP: answered with the view", 500),
+            ("MBRSHIP: told of its exclusion", 200),
+            ("MBRSHIP: given up by another member", 50),
+            ("NAK: forwarding", 50),
+            ("SUSPECT: suspicion", 2_000),
+            ("SUSPECT: suspicion taken over", 500),
+            ("SUSPECT: own pause", 100),
+        ],
         _ => &[],
     }
 }
@@ -316,9 +366,12 @@ fn below_floor(scenario: &Scenario, seeds: u64, counters: &Counters) -> Vec<Stri
         let mut all = counters.faults.list().chain(counters.work.list());
         all.find(|(other, _)| *other == name).map(|(_, count)| count).expect("floors name counters")
     };
-    floors(scenario.name)
-        .iter()
-        .map(|(name, floor)| (name, floor * seeds / 1000, count(name)))
+    let endpoints = |name: &str| counters.endpoint.get(name).copied().unwrap_or(0);
+    let of_world = floors(scenario.name).iter().map(|(name, floor)| (name, floor, count(name)));
+    let of_layers = endpoint_floors(scenario.name).iter().map(|(name, floor)| (name, floor, endpoints(name)));
+    of_world
+        .chain(of_layers)
+        .map(|(name, floor, count)| (name, floor * seeds / 1000, count))
         .filter(|(_, floor, count)| count < floor)
         .map(|(name, floor, count)| format!("{name}: {count}, at least {floor} expected"))
         .collect()
@@ -333,7 +386,7 @@ mod tests {
     fn a_swarm_that_injects_nothing_is_told() {
         for scenario in SCENARIOS {
             let missing = below_floor(scenario, 1000, &Counters::default());
-            assert_eq!(missing.len(), floors(scenario.name).len());
+            assert_eq!(missing.len(), floors(scenario.name).len() + endpoint_floors(scenario.name).len());
             assert!(!missing.is_empty(), "{} has floors", scenario.name);
         }
     }

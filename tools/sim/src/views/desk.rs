@@ -312,6 +312,7 @@ impl Application for Desk<'_> {
         match event {
             Event::View(view) => self.installed(view, group),
             Event::Writable => self.retry(group),
+            Event::Stable if !self.load.stability => {}
             Event::Stable => self.report_stability(&group.stability()),
             Event::Block => {
                 self.work.blocks += 1;

@@ -2,8 +2,8 @@
 
 use std::collections::VecDeque;
 use std::rc::Rc;
+use std::time::Duration;
 
-use wadjet::buf::{Region, RegionOptions};
 use wadjet::config::{Config, Shadow};
 use wadjet::endpoint::{Endpoint, GroupKey, Request};
 use wadjet::id::{GroupId, Incarnation, Rank, RankSet};
@@ -20,6 +20,7 @@ use crate::random::Random;
 use crate::scenario::Driver;
 use crate::views::desk::{Desk, Papers};
 use crate::views::ledger::Ledger;
+use crate::views::pools::Pool;
 use crate::views::setup::ViewsSetup;
 
 /// An address of the simulated network.
@@ -30,9 +31,7 @@ pub(crate) struct Home {
     /// Lives begun here so far.
     pub(crate) lives: u64,
     pub(crate) inbox: VecDeque<Rc<[u8]>>,
-    arrivals: Region,
-    /// Regions of closed channels, all of whose frames came back.
-    spares: Vec<[Region; 2]>,
+    arrivals: Pool,
     submitted: VecDeque<Submitted>,
     backlog: bool,
     iterations: u64,
@@ -59,7 +58,7 @@ pub(crate) struct Life {
     lanes: Vec<Lane>,
     lanes_opened: u32,
     /// Regions of closed channels that still had frames out.
-    closed: Vec<[Region; 2]>,
+    closed: Vec<[Pool; 2]>,
     pub(crate) papers: Papers,
     pub(crate) next_act: u64,
     pub(crate) leaving: bool,
@@ -72,7 +71,7 @@ struct Lane {
     id: ChannelId,
     /// By rank: where it lives, and its incarnation.
     members: Vec<(usize, Incarnation)>,
-    regions: [Region; 2],
+    regions: [Pool; 2],
     excluded: RankSet,
 }
 
@@ -131,12 +130,6 @@ pub(crate) fn member(seed: u64, process: usize, life: u64) -> Member {
     Member { incarnation: incarnation(seed, process, life), address: address(process) }
 }
 
-fn pool(frames: usize, frame_bytes: usize) -> Region {
-    let options =
-        RegionOptions { frames, link_headroom_bytes: 0, frame_bytes, reserve_frames: 0, huge_pages: false };
-    Region::pool(options).expect("some memory")
-}
-
 /// Smaller than the defaults, for speed: every view allocates its regions.
 const WAITING_FRAMES: usize = 32;
 const CONTROL_FRAMES: usize = 128;
@@ -153,7 +146,8 @@ fn config(setup: &ViewsSetup) -> Config {
         control_frames: (CONTROL_FRAMES / setup.scarcity).max(16),
         early_frames_max: (default.early_frames_max / setup.scarcity).max(1),
         frame_number_limit: setup.number_limit,
-        linger_delay: std::time::Duration::from_nanos(setup.linger_ns),
+        linger_delay: Duration::from_nanos(setup.linger_ns),
+        post_delay: Duration::from_nanos(setup.post_ns),
         trace_lines_max: 16,
         ..default
     }
@@ -175,29 +169,20 @@ fn caps(setup: &ViewsSetup) -> Caps {
 }
 
 /// Opens the channel of a view.
-fn open(
-    setup: &ViewsSetup,
-    id: ChannelId,
-    view: &LocalView,
-    asked: &ChannelOptions,
-    spares: &mut Vec<[Region; 2]>,
-) -> (Lane, Channel) {
-    let [casts, control] = spares.pop().unwrap_or_else(|| {
-        [
-            pool((asked.cast_frames / setup.scarcity).max(CAST_FRAMES_MIN), setup.frame_bytes),
-            pool(asked.control_frames, setup.frame_bytes),
-        ]
-    });
+fn open(setup: &ViewsSetup, id: ChannelId, view: &LocalView, asked: &ChannelOptions) -> (Lane, Channel) {
+    let casts = Pool::of((asked.cast_frames / setup.scarcity).max(CAST_FRAMES_MIN), setup.frame_bytes);
+    let control = Pool::of(asked.control_frames, setup.frame_bytes);
+    let channel = Channel { id, casts: casts.clone(), control: control.clone() };
     let members = view.view().members.iter();
     let lane = Lane {
         id,
         members: members
             .map(|member| (process_at(&member.address).expect("of this network"), member.incarnation))
             .collect(),
-        regions: [casts.clone(), control.clone()],
+        regions: [casts, control],
         excluded: RankSet::EMPTY,
     };
-    (lane, Channel { id, casts, control })
+    (lane, channel)
 }
 
 impl Home {
@@ -209,11 +194,11 @@ impl Home {
             lives: 0,
             inbox: VecDeque::new(),
             // Whatever the largest view needs, twice: those of the view before are held for a while.
-            arrivals: pool(
-                2 * (setup.window as usize * (setup.processes + 1) + 128 + RECEIVE_RESERVE_FRAMES),
+            arrivals: Pool::of(
+                (2 * (setup.window as usize * (setup.processes + 1) + 128 + RECEIVE_RESERVE_FRAMES))
+                    .next_power_of_two(),
                 setup.frame_bytes.max(OUTSIDE_BYTES_MAX),
             ),
-            spares: Vec::new(),
             submitted: VecDeque::new(),
             backlog: false,
             iterations: 0,
@@ -244,7 +229,7 @@ impl Home {
         let others = (0..setup.processes).filter(|process| *process != self.process && !discover);
         let neighbours = Neighbours { contacts: others.map(address).collect(), discover };
         let asked = endpoint.channel_options(view.size());
-        let (lane, channel) = open(setup, ChannelId(0), &view, &asked, &mut self.spares);
+        let (lane, channel) = open(setup, ChannelId(0), &view, &asked);
         let key = endpoint
             .install_among(view, neighbours, channel, &caps(setup), Time::from_nanos(at))
             .unwrap_or_else(|error| panic!("stack {} is refused: {error}", setup.stack));
@@ -275,13 +260,11 @@ impl Home {
         drop((endpoint, papers));
         let mut out = Vec::new();
         for regions in lanes.into_iter().map(|lane| lane.regions).chain(closed) {
-            if regions.iter().any(|region| region.usage().lent > 0) {
+            if regions.iter().any(Pool::is_out) {
                 out.push("a channel's");
-            } else {
-                self.spares.push(regions);
             }
         }
-        if self.arrivals.usage().lent > 0 {
+        if self.arrivals.is_out() {
             out.push("the arrivals'");
         }
         out
@@ -379,7 +362,7 @@ impl Home {
                 Request::Open { group, view, options } => {
                     let id = ChannelId(*lanes_opened);
                     *lanes_opened += 1;
-                    let (lane, channel) = open(setup, id, &view, &options, &mut self.spares);
+                    let (lane, channel) = open(setup, id, &view, &options);
                     lanes.push(lane);
                     self.busy_until += setup.open_ns;
                     let opened = Ok((channel, caps(setup)));
@@ -389,9 +372,7 @@ impl Home {
                     if let Some(at) = lanes.iter().position(|lane| lane.id == channel) {
                         let lane = lanes.remove(at);
                         closed.push(lane.regions);
-                        let out =
-                            |regions: &[Region; 2]| regions.iter().any(|region| region.usage().lent > 0);
-                        self.spares.extend(closed.extract_if(.., |regions| !out(regions)));
+                        closed.retain(|regions| regions.iter().any(Pool::is_out));
                     }
                 }
                 Request::Exclude { group, channel, rank } => {

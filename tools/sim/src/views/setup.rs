@@ -30,6 +30,8 @@ pub struct ViewsSetup {
     pub window: u32,
     /// Frame numbers of one view.
     pub number_limit: u64,
+    /// How long post-processing is put off.
+    pub post_ns: u64,
     /// How long the channel of a past view stays open.
     pub linger_ns: u64,
     /// The layers there are.
@@ -138,6 +140,8 @@ pub struct Load {
     pub reserve: u32,
     /// A delivered cast, and all before it, is acknowledged.
     pub acknowledge: u32,
+    /// What endpoints say of stability is written down.
+    pub stability: bool,
 }
 
 const MICROSECOND: u64 = 1_000;
@@ -184,6 +188,7 @@ impl ViewsSetup {
             scarcity: 1,
             window: *random.pick(&[8, 16, 32, 64]),
             number_limit: NUMBERS,
+            post_ns: *random.pick(&[0, 0, 0, 20 * MICROSECOND, 200 * MICROSECOND]),
             linger_ns: random.scaled(MILLISECOND, 1_000 * MILLISECOND),
             registry: Registry::standard,
             together: random.below(2) == 0,
@@ -221,7 +226,7 @@ fn draw_stack(random: &mut Random) -> String {
     let suspect = format!(
         "SUSPECT(beat_us={},least_ms={least},most_ms={},first_ms={},pause_ms={})",
         // Several beats must be missed before anybody is suspected.
-        random.scaled(500, 4000).min(least * 250),
+        random.scaled(500, 10_000).min(least * 250),
         least * random.between(1, 5),
         random.scaled(50, 400),
         random.scaled(10, 50),
@@ -259,6 +264,7 @@ fn draw_load(random: &mut Random, processes: usize) -> Load {
         reply: often(random, 4, 5 * PERCENT),
         reserve: 30 * PERCENT,
         acknowledge: often(random, 2, 30 * PERCENT),
+        stability: random.below(3) == 0,
     }
 }
 
@@ -402,7 +408,7 @@ impl fmt::Display for ViewsSetup {
         writeln!(
             formatter,
             "{} processes of {}, frames of {} B, acceleration {}, packing {}, shadow {}, window {}, scarcity {}, \
-             numbers {}, lingers {} ms, opens in {} ms, {}, hints {}, {} ms of faults",
+             numbers {}, post-processing after {} ms, lingers {} ms, opens in {} ms, {}, hints {}, {} ms of faults",
             self.processes,
             self.stack,
             self.frame_bytes,
@@ -412,6 +418,7 @@ impl fmt::Display for ViewsSetup {
             self.window,
             self.scarcity,
             self.number_limit,
+            millis(self.post_ns),
             millis(self.linger_ns),
             millis(self.open_ns),
             if self.together { "in one view from the start" } else { "alone at first" },

@@ -88,7 +88,7 @@ pub fn run_views(seed: u64, scenario: &'static str, setup: ViewsSetup, narrate: 
     }
     let promises = Promises {
         quiescent,
-        stability_is_reported: quiescent && setup.stack.contains("STABLE"),
+        stability_is_reported: quiescent && setup.load.stability,
         ..Promises::reliable_fifo()
     };
     violations.extend(check(&world.ledger.history, &promises).into_iter().map(Violation::from));
@@ -408,6 +408,9 @@ impl<'w> World<'w> {
 
     /// Enters what every endpoint of the core says of stability in the end.
     fn ask_for_stability(&mut self, now: u64) {
+        if !self.setup.load.stability {
+            return;
+        }
         for process in 0..self.setup.processes {
             let mut around = around!(self);
             if let Some(life) = self.homes[process].life.as_mut() {
