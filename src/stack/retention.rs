@@ -141,9 +141,14 @@ impl Retention {
         self.lists[self.place(number)].as_ref()
     }
 
-    /// What is retained, to be moved elsewhere.
-    pub(crate) fn lists_mut(&mut self) -> Vec<&mut List> {
-        self.lists.iter_mut().flatten().collect()
+    /// Moves every list elsewhere, or lets go of it alone: it cannot be sent again by this process then.
+    pub(crate) fn move_all(&mut self, mut moved: impl FnMut(&List) -> Option<List>) {
+        for number in self.numbers() {
+            let place = self.place(number);
+            self.lists[place] = self.lists[place].take().and_then(|list| moved(&list));
+        }
+        (self.counted, self.pinned_bytes) = (self.copied, 0);
+        self.count();
     }
 
     /// Lets go of all frames below `number`.
@@ -176,14 +181,15 @@ impl Retention {
         self.pinned_bytes
     }
 
-    fn nth(&self, at: usize) -> &List {
-        self.list(self.low + at as u64).expect("callers stay among what is retained")
+    fn nth(&self, at: usize) -> Option<&List> {
+        self.list(self.low + at as u64)
     }
 
     /// The bytes that the list at `at` pins and none before it does: several datagrams may have come in one frame.
     fn pinned_by(&self, at: usize) -> u64 {
-        let frame = self.nth(at).frame();
-        let shared = at > self.copied && self.nth(at - 1).frame().is(frame);
+        let Some(list) = self.nth(at) else { return 0 };
+        let frame = list.frame();
+        let shared = at > self.copied && self.nth(at - 1).is_some_and(|before| before.frame().is(frame));
         if shared { 0 } else { frame.pinned_bytes() as u64 }
     }
 
@@ -193,7 +199,7 @@ impl Retention {
             self.pinned_bytes -= self.pinned_by(at);
         }
         if count > self.copied && count < self.counted && self.pinned_by(count) == 0 {
-            self.pinned_bytes += self.nth(count).frame().pinned_bytes() as u64;
+            self.pinned_bytes += self.nth(count).map_or(0, |list| list.frame().pinned_bytes() as u64);
         }
         self.copied = self.copied.saturating_sub(count);
         self.counted = self.counted.saturating_sub(count);

@@ -79,13 +79,15 @@ impl Stack {
     /// was intact until then.
     pub(crate) fn rescue(&mut self, rank: Rank, intact: &dyn Fn(&Frame) -> bool) {
         let header_bytes = self.engine.core.layouts[0].compressed_bytes();
-        let lists = self.engine.core.casts[rank.index()].lists_mut();
-        let most = lists.iter().map(|list| list.payload().len() + header_bytes).max().unwrap_or(0);
+        let retention = &mut self.engine.core.casts[rank.index()];
+        let lists = retention.numbers().filter_map(|number| retention.list(number));
+        let most = lists.map(|list| list.payload().len() + header_bytes).max().unwrap_or(0);
+        let numbers = retention.numbers();
         if most == 0 {
             return;
         }
         let options = RegionOptions {
-            frames: lists.len(),
+            frames: (numbers.end - numbers.start) as usize,
             link_headroom_bytes: 0,
             frame_bytes: most,
             reserve_frames: 0,
@@ -96,19 +98,19 @@ impl Stack {
             return;
         };
         let (mut copies, mut damaged) = (0, 0);
-        for list in lists {
+        retention.move_all(|list| {
             // With the compressed header before it, if there is one.
             let before = header_bytes.min(list.from());
             let (from, to) = (list.from() - before, list.to());
-            let Ok(mut frame) = region.take(0) else { continue };
+            let mut frame = region.take(0).ok()?;
             frame.extend(list.frame().slice(from, to)).expect("the longest was counted");
             if !intact(list.frame()) {
                 damaged += 1;
-                continue;
+                return None;
             }
-            *list = list.moved(frame.freeze(), before);
             copies += 1;
-        }
+            Some(list.moved(frame.freeze(), before))
+        });
         self.copies += copies;
         if damaged > 0 {
             // Whoever still holds a sound copy forwards it.
