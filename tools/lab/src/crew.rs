@@ -407,11 +407,12 @@ impl<'h> Crew<'h> {
                 life.view = Some((view, members, at));
                 life.first = None;
             }
-            Some(Word::First { at, view }) => {
-                if life.view.as_ref().is_some_and(|(current, _, _)| *current == view) {
-                    life.first = life.first.or(Some(at));
-                }
+            Some(Word::First { at, view })
+                if life.view.as_ref().is_some_and(|(current, _, _)| *current == view) =>
+            {
+                life.first = life.first.or(Some(at));
             }
+            Some(Word::First { .. }) => {}
             Some(Word::Suspect { at, members }) => life.suspicions.push((at, members)),
             Some(Word::Problem(what)) => life.problems.push(what),
             Some(Word::Exit { reason, .. }) => life.exit = Some(reason),

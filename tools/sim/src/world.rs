@@ -41,7 +41,12 @@ pub fn run(seed: u64, scenario: &'static Scenario, overrides: &Overrides) -> Out
 
 /// The same; with `narrate`, what layers count and what becomes of processes is noted on the way, where views follow each
 /// other.
-pub fn run_with(seed: u64, scenario: &'static Scenario, overrides: &Overrides, narrate: bool) -> Outcome {
+pub(crate) fn run_with(
+    seed: u64,
+    scenario: &'static Scenario,
+    overrides: &Overrides,
+    narrate: bool,
+) -> Outcome {
     match scenario.world(seed, overrides) {
         scenario::World::Fixed(setup) => run_setup(seed, scenario.name, *setup),
         scenario::World::Views(setup) => run_views(seed, scenario.name, *setup, narrate),
