@@ -264,16 +264,6 @@ fn differing(plan: &Engine, layers: &Engine) -> String {
         hasher.finish()
     };
     let (ours, theirs) = (&plan.core, &layers.core);
-    for (at, layer) in ours.timer_layers.iter().enumerate() {
-        let timer = crate::stack::build::TimerId(at);
-        let [by_plan, by_layers] = [ours, theirs].map(|core| core.timers.deadline(timer));
-        if by_plan != by_layers {
-            let (layer, now) = (plan.layers[*layer].name(), ours.now);
-            parts.push(format!(
-                "deadline {at}, of {layer}: plan {by_plan:?}, layers {by_layers:?}, now {now:?}"
-            ));
-        }
-    }
     let differ = [
         ("gossip", digest(&|h| ours.gossip.digest(h)), digest(&|h| theirs.gossip.digest(h))),
         (
