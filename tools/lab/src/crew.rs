@@ -371,12 +371,16 @@ impl<'h> Crew<'h> {
     /// # Errors
     /// If they are not closed within the time.
     pub fn close(&mut self, limit: Duration) -> Result<bool, Box<dyn Error>> {
+        let views = |crew: &Crew<'_>| -> Vec<_> {
+            crew.places.iter().map(|place| place.life.view.as_ref().map(|(view, ..)| *view)).collect()
+        };
         let all: Vec<usize> = (0..self.places.len()).collect();
+        let before = views(self);
         all.iter().for_each(|at| self.tell(*at, Order::Close));
         let closed =
             |crew: &Crew<'_>| crew.places.iter().all(|place| place.life.closed || place.life.exit.is_some());
         if self.until(limit, closed) {
-            return Ok(self.together(&all));
+            return Ok(self.together(&all) && views(self) == before);
         }
         Err(format!("the histories are not closed:\n{}", self.describe()).into())
     }

@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 
-use wadjet_oracle::{History, Incarnation, Promises, ViewId, Violation, What, check};
+use wadjet_oracle::{Event, History, Incarnation, Promises, ViewId, Violation, What, check};
 
 /// The conductor's file in a directory of histories.
 pub const CONDUCTOR: &str = "conductor.jsonl";
@@ -104,6 +104,8 @@ fn read(path: &Path) -> Result<History, Box<dyn Error>> {
 fn complete(history: History) -> History {
     #[derive(Default)]
     struct Origin {
+        started: bool,
+        exited: bool,
         view: Option<ViewId>,
         issued: Vec<u64>,
         placed: HashSet<u64>,
@@ -113,6 +115,8 @@ fn complete(history: History) -> History {
     for event in &history.events {
         let origin = origins.entry(event.member).or_default();
         match &event.what {
+            What::Start { .. } => origin.started = true,
+            What::Exit { .. } => origin.exited = true,
             What::View { view, transitional: false, .. } => origin.view = Some(*view),
             What::CastIssued { sequence, view: None, .. } => origin.issued.push(*sequence),
             What::CastPlaced { sequence, .. } => drop(origin.placed.insert(*sequence)),
@@ -122,6 +126,10 @@ fn complete(history: History) -> History {
             origin.last = event.at;
         }
     }
+    // Who was killed before it began to write never lived, and who had exited by then had died before.
+    let crashes = |member: &Incarnation| origins.get(member).is_some_and(|life| life.started && !life.exited);
+    let untold = |event: &Event| matches!(event.what, What::Crash) && !crashes(&event.member);
+    let events: Vec<Event> = history.events.into_iter().filter(|event| !untold(event)).collect();
     let mut placed = History::default();
     for (member, origin) in origins {
         let Some(view) = origin.view else { continue };
@@ -131,7 +139,7 @@ fn complete(history: History) -> History {
     }
     // What is placed comes after everything of its time, but before the end, which is later.
     let (mut ends, mut others) = (History::default(), History::default());
-    for event in history.events {
+    for event in events {
         let end = matches!(event.what, What::Crash | What::Exit { .. });
         if end { ends.events.push(event) } else { others.events.push(event) }
     }
@@ -185,6 +193,18 @@ mod tests {
         assert_eq!((verdict.lives, verdict.views, verdict.casts, verdict.delivered), (2, 2, 1, 1));
         std::fs::remove_dir_all(&directory).unwrap();
         verdict.violations
+    }
+
+    #[test]
+    fn who_was_killed_before_it_began_or_after_it_exited_did_not_crash() {
+        let (never, out) = (Incarnation(1), Incarnation(2));
+        let mut history = History::default();
+        history.push(1, out, What::Start { process: 0 });
+        history.push(2, out, What::Exit { reason: "excluded".into() });
+        let told = history.clone();
+        history.push(3, never, What::Crash);
+        history.push(4, out, What::Crash);
+        assert_eq!(complete(history), told);
     }
 
     #[test]

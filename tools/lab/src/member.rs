@@ -372,8 +372,9 @@ impl Application for Diary {
                 self.exited = true;
                 let (at, reason) = (clock::now(), reason.to_string());
                 self.note(at, What::Exit { reason: reason.clone() });
-                say(&Word::Exit { at, reason });
+                // Who has said so may be killed.
                 self.close();
+                say(&Word::Exit { at, reason });
             }
             _ => {}
         }
