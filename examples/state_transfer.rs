@@ -6,6 +6,8 @@
 //! ```
 //! Transport, MiB of state, bytes of a frame, and (if given) microseconds between casts of each member.
 
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
