@@ -85,8 +85,8 @@ impl Storm {
     /// Everybody named was told of a view of them all.
     fn told(&self, whom: &[usize]) -> bool {
         whom.iter().all(|at| {
-            let views = self.town.processes[*at].diary.seen.iter().rev();
-            let last = views.filter(|seen| matches!(seen, Seen::View(..))).next();
+            let mut views = self.town.processes[*at].diary.seen.iter().rev();
+            let last = views.find(|seen| matches!(seen, Seen::View(..)));
             matches!(last, Some(Seen::View(_, members)) if members.len() == whom.len())
         })
     }
