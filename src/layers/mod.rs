@@ -46,9 +46,9 @@ pub const DEFAULT_STACK: &str = "STABLE:FC:UNICAST:LOCAL:NAK:CHKSUM:COM";
 /// The default stack over a transport that keeps bytes whole.
 pub const DEFAULT_STACK_WITH_INTEGRITY: &str = "STABLE:FC:UNICAST:LOCAL:NAK:COM";
 
-/// The default stack of a group whose views are agreed on: virtually synchronous, flow-controlled, self-delivering. Over a
-/// transport that keeps bytes whole CHKSUM can be left out.
-pub const LIVE_STACK: &str = "EVS:MBRSHIP:SUSPECT:STABLE:FC:UNICAST:LOCAL:NAK:CHKSUM:COM";
+/// The default stack of a group whose views are agreed on: virtually synchronous, with messages larger than a frame,
+/// flow-controlled, self-delivering. Over a transport that keeps bytes whole CHKSUM can be left out.
+pub const LIVE_STACK: &str = "EVS:MBRSHIP:SUSPECT:FRAG:STABLE:FC:UNICAST:LOCAL:NAK:CHKSUM:COM";
 
 /// The default stack of a group whose views are agreed on, over a transport that keeps bytes whole.
-pub const LIVE_STACK_WITH_INTEGRITY: &str = "EVS:MBRSHIP:SUSPECT:STABLE:FC:UNICAST:LOCAL:NAK:COM";
+pub const LIVE_STACK_WITH_INTEGRITY: &str = "EVS:MBRSHIP:SUSPECT:FRAG:STABLE:FC:UNICAST:LOCAL:NAK:COM";

@@ -48,7 +48,10 @@ pub(super) fn entry() -> LayerEntry {
                 "beat_us",
                 "a member that has cast nothing for so long sends a heartbeat, in microseconds (default 1000)",
             ),
-            ("least_ms", "the shortest silence that is suspected, in milliseconds (default 10)"),
+            (
+                "least_ms",
+                "the shortest silence that is suspected, in milliseconds, but never less than four beats (default 10)",
+            ),
             ("most_ms", "the longest silence that is not, in milliseconds (default 30)"),
             (
                 "first_ms",
@@ -64,6 +67,8 @@ pub(super) fn entry() -> LayerEntry {
 const SILENCE_FACTOR: u32 = 3;
 /// One sweep counts for so many beats at most: what is beyond, this process has slept.
 const BEATS_MAX: u32 = 2;
+/// No silence of fewer beats is suspected without a hint.
+const LEAST_BEATS: u32 = 4;
 /// With a hint that its process is gone, so many beats of silence are enough.
 const GONE_BEATS: u32 = 3;
 /// The memory of the longest silence fades by this part every beat.
@@ -114,9 +119,12 @@ impl Suspect {
     fn new(parameters: &Parameters) -> Result<Suspect, ParameterError> {
         let millis =
             |name, default| parameters.number(name, default, 1..=3_600_000).map(Duration::from_millis);
-        let (least, most) = (millis("least_ms", 10)?, millis("most_ms", 30)?);
+        let beat = Duration::from_micros(parameters.number("beat_us", 1000, 50..=10_000_000)?);
+        // The second check takes a beat there and a beat back.
+        let least = millis("least_ms", 10)?.max(beat * LEAST_BEATS);
+        let most = millis("most_ms", 30)?;
         Ok(Suspect {
-            beat: Duration::from_micros(parameters.number("beat_us", 1000, 50..=10_000_000)?),
+            beat,
             least,
             most: most.max(least),
             first: millis("first_ms", 100)?,

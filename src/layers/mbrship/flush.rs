@@ -39,9 +39,10 @@ impl Mbrship {
         let failed = self.failed;
         self.proposal = Some(Proposal { id, failed, held, cut: None, done: RankSet::EMPTY });
         context.count("flush begun");
+        // What is waited for before the report are the sends so far, not this one's acknowledgement.
+        self.take_part(context, own, id, failed);
         let others = self.live_others(context);
         self.say(context, others, &Inside::Flush { proposal: id, failed });
-        self.take_part(context, own, id, failed);
         self.progress(context);
     }
 

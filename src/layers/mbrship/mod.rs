@@ -85,7 +85,7 @@ pub(super) fn entry() -> LayerEntry {
                 "probe_ms",
                 "how long after the start others are looked for, in milliseconds; then at doubling intervals (default 4)",
             ),
-            ("probe_most_ms", "the longest interval between such looks, in milliseconds (default 1000)"),
+            ("probe_most_ms", "the longest interval between such looks, in milliseconds (default 200)"),
         ],
         make: |parameters| Ok(Box::new(Mbrship::new(parameters)?)),
     }
@@ -262,7 +262,7 @@ impl Mbrship {
             merge: millis("merge_ms", 100)?,
             gather: Duration::from_micros(parameters.number("gather_us", 2000, 0..=10_000_000)?),
             probe,
-            probe_most: millis("probe_most_ms", 1000)?.max(probe),
+            probe_most: millis("probe_most_ms", 200)?.max(probe),
         };
         Ok(Mbrship {
             options,
