@@ -635,11 +635,8 @@ impl Endpoint {
     /// The next frame to submit. Groups take turns.
     #[inline]
     pub fn transmit(&mut self) -> Option<Transmit> {
-        if let [stack] = &mut self.stacks[..]
-            && !self.full[0]
-            && let Some(transmit) = stack.engine.core.outbox.pop_front()
-        {
-            return Some(transmit);
+        if let ([stack], [false], true) = (&mut self.stacks[..], &self.full[..], self.retired.is_empty()) {
+            return stack.engine.core.outbox.pop_front();
         }
         self.transmit_in_turn()
     }
