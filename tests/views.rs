@@ -197,3 +197,19 @@ fn members_die_one_after_the_other_while_frames_are_lost_and_everybody_casts() {
         }
     }
 }
+
+#[test]
+fn a_cast_refused_because_numbers_run_out_is_asked_for_again_in_the_next_view() {
+    let config = Config { frame_number_limit: 8, pack: false, ..Config::default() };
+    let mut town = Town::of(2, STACK, &config);
+    town.run(Duration::from_millis(5));
+    let process = &mut town.processes[0];
+    let taken = (0..64u8).take_while(|n| process.endpoint.group(process.key).cast(&[*n]).is_ok()).count();
+    assert!((1..64).contains(&taken), "{taken} casts were taken: the limit was reached");
+    let told = |town: &mut Town| town.processes[0].diary.seen.contains(&Seen::Writable);
+    assert!(town.until(SECOND, told), "{:?}", town.processes[0].diary.seen);
+    assert!(
+        town.processes[0].diary.seen.iter().any(|seen| matches!(seen, Seen::View(id, _) if id.counter > 1))
+    );
+    town.cast(0, b"again");
+}

@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use super::broken::Broken;
 use super::message::{Beyond, Inside};
 use super::{Mbrship, Promise, Proposal};
 use crate::id::{Hasher64, MEMBERS_MAX, Rank, RankSet, ViewId};
@@ -25,14 +26,19 @@ impl Mbrship {
             || !self.failed.is_empty()
             || !self.leaving.is_empty()
             || self.promise.is_some();
-        let known = self.proposal.as_ref().is_some_and(|proposal| proposal.failed == self.failed);
+        let known = self
+            .proposal
+            .as_ref()
+            .is_some_and(|proposal| proposal.failed == self.failed || self.is(Broken::NeverBeginsAnew));
         if wanted && !known {
             self.propose(context);
         }
     }
 
     fn propose(&mut self, context: &mut Context<'_>) {
-        self.counter += 1;
+        if !(self.is(Broken::UsesIdsAgain) && self.counter > context.view().view().id.counter) {
+            self.counter += 1;
+        }
         let own = context.rank();
         let id = ViewId { counter: self.counter, coordinator: context.view().member(own).incarnation };
         let held = vec![None; context.view().size()];
@@ -54,7 +60,7 @@ impl Mbrship {
             return;
         }
         let promised = self.promise.as_ref().map(|promise| promise.proposal);
-        if promised.is_some_and(|promised| promised >= proposal) {
+        if promised.is_some_and(|promised| promised >= proposal) && !self.is(Broken::PromisesBackwards) {
             let promised = self.counter_id(context);
             self.say(context, RankSet::one(by), &Inside::Behind { promised });
             return;
@@ -76,7 +82,9 @@ impl Mbrship {
     }
 
     fn take_part(&mut self, context: &mut Context<'_>, by: Rank, proposal: ViewId, failed: RankSet) {
-        self.counter = self.counter.max(proposal.counter);
+        if !self.is(Broken::ForgetsCounters) {
+            self.counter = self.counter.max(proposal.counter);
+        }
         self.give_up(context, failed);
         self.promise = Some(Promise { proposal, by, settled: false, reported: false, cut: None });
         if !self.blocked {
@@ -88,7 +96,9 @@ impl Mbrship {
             }
             context.up(Up::Flush);
         }
-        context.expand_early();
+        if !self.is(Broken::ReportsBeforeEarly) {
+            context.expand_early();
+        }
         self.watch(context);
     }
 
@@ -96,7 +106,9 @@ impl Mbrship {
     fn stop(&mut self, context: &mut Context<'_>) {
         self.stopped = true;
         let super::Handles { casts_wait, sends_wait, .. } = self.handles();
-        context.close(casts_wait, context.rank());
+        if !self.is(Broken::CastsOn) {
+            context.close(casts_wait, context.rank());
+        }
         for peer in (0..context.view().size()).map(Rank::at) {
             context.close(sends_wait, peer);
             self.sent[peer.index()] = context.next_send_number(peer);
@@ -139,19 +151,23 @@ impl Mbrship {
     fn ready(&self, context: &Context<'_>, promise: &Promise) -> bool {
         let own = context.rank();
         let super::Handles { acked, .. } = self.handles();
-        let acknowledged = |peer: Rank| context.pair(acked, peer, own) >= self.sent[peer.index()];
+        let acknowledged = |peer: Rank| {
+            context.pair(acked, peer, own) >= self.sent[peer.index()] || self.is(Broken::LeavesSends)
+        };
         promise.settled && self.stopped && self.live_others(context).iter().all(acknowledged)
     }
 
     /// Whether this member has delivered what the cut says.
     fn complete(&self, context: &Context<'_>, cut: &Cut) -> bool {
         let delivered = |(origin, frames): (usize, &u64)| context.accepted(Rank::at(origin)) >= *frames;
-        cut.frames.iter().enumerate().all(delivered) && !context.deliveries_pending()
+        let pending = context.deliveries_pending() && !self.is(Broken::LeavesOwnCopies);
+        cut.frames.iter().enumerate().all(delivered) && !pending
     }
 
     fn all_done(&self, context: &Context<'_>, proposal: &Proposal) -> bool {
         let others_done = self.live_others(context).without(proposal.done).is_empty();
-        others_done && proposal.cut.as_ref().is_some_and(|cut| self.complete(context, cut))
+        (others_done || self.is(Broken::DecidesAlone))
+            && proposal.cut.as_ref().is_some_and(|cut| self.complete(context, cut))
     }
 
     /// Does what can be done now.
@@ -202,7 +218,7 @@ impl Mbrship {
             return;
         };
         // Vectors count only if they are about the same survivors (pitfall 5).
-        if failed == proposal.failed {
+        if failed == proposal.failed || self.options.broken == Broken::MixesFailedSets {
             proposal.held[origin.index()] = Some(held);
             return;
         }
@@ -233,6 +249,8 @@ impl Mbrship {
         let held = |rank: Rank, origin: Rank| {
             proposal.held[rank.index()].as_ref().map_or(0, |held| held[origin.index()])
         };
+        let (least, own_only) =
+            (self.options.broken == Broken::CutsAtLeast, self.options.broken == Broken::CutsAtOwn);
         let most = |origin: Rank| {
             if live.contains(origin) {
                 return (held(origin, origin), origin);
@@ -240,12 +258,17 @@ impl Mbrship {
             // Of a failed member: as much as any survivor holds, from the first that does.
             let first = |best: (u64, Rank), rank: Rank| {
                 let frames = held(rank, origin);
-                if frames > best.0 { (frames, rank) } else { best }
+                let better = if least { frames < best.0 } else { frames > best.0 };
+                if better && !own_only { (frames, rank) } else { best }
             };
             let lowest = live.iter().next().unwrap_or(origin);
             live.iter().fold((held(lowest, origin), lowest), first)
         };
-        let (frames, holders) = (0..context.view().size()).map(|origin| most(Rank::at(origin))).unzip();
+        let (frames, mut holders): (Vec<u64>, Vec<Rank>) =
+            (0..context.view().size()).map(|origin| most(Rank::at(origin))).unzip();
+        if self.options.broken == Broken::NobodyForwards {
+            holders = (0..context.view().size()).map(Rank::at).collect();
+        }
         let cut = Cut { frames, holders };
         let id = proposal.id;
         proposal.cut = Some(Rc::new(cut.clone()));
@@ -281,6 +304,7 @@ impl Mbrship {
         let Some(promise) = &self.promise else { return };
         let (proposal, by) = (promise.proposal, promise.by);
         let complete = promise.cut.as_ref().is_some_and(|cut| self.complete(context, cut));
+        let complete = complete || promise.cut.is_some() && self.is(Broken::ConfirmsUnread);
         if !complete || by == context.rank() || self.confirmed.last() == Some(&proposal) {
             return;
         }
@@ -313,7 +337,9 @@ impl Mbrship {
         self.confirmed.push(id);
         let view = self.next_view(context, id);
         let others = self.live_others(context);
-        self.say(context, others, &Inside::View { proposal: id, view: view.clone() });
+        if !self.is(Broken::TellsNobody) {
+            self.say(context, others, &Inside::View { proposal: id, view: view.clone() });
+        }
         for guest in std::mem::take(&mut self.guests) {
             if view.members.iter().any(|member| member.incarnation == guest.members[0].incarnation) {
                 let message = Beyond::View { proposal: guest.proposal, view: view.clone() };
@@ -328,18 +354,26 @@ impl Mbrship {
     /// The view that follows by the proposal `id`: the survivors that stay, then who wants in.
     fn next_view(&mut self, context: &Context<'_>, id: ViewId) -> View {
         let current = context.view().view();
-        let staying = self.live(context).without(self.leaving);
+        let mut staying = self.live(context).without(self.leaving);
+        if self.is(Broken::KeepsTheFailed) {
+            staying = staying.with(self.failed);
+        }
+        if self.is(Broken::LosesTheLast) && staying.len() > 2 {
+            staying.iter().last().into_iter().for_each(|last| staying.remove(last));
+        }
         let mut members: Vec<Member> =
             staying.iter().map(|rank| current.members[rank.index()].clone()).collect();
         for guest in &self.guests {
             // Nor two lives of one process: what is for the one would reach the other.
             let known = |new: &Member| {
-                members.iter().any(|old| old.incarnation == new.incarnation || old.address == new.address)
+                let twice = |old: &Member| old.address == new.address && !self.is(Broken::LetsInTwice);
+                members.iter().any(|old| old.incarnation == new.incarnation || twice(old))
             };
             let fits = members.len() + guest.members.len() <= MEMBERS_MAX;
             if fits && !guest.members.iter().any(known) {
                 members.extend(guest.members.iter().cloned());
-                self.counter = self.counter.max(guest.counter + 1);
+                let above = if self.is(Broken::IgnoresGuestIds) { 0 } else { guest.counter + 1 };
+                self.counter = self.counter.max(above);
             }
         }
         // Ids grow at the guests, too; an id above the proposed one is consumed by this very decision.
@@ -370,7 +404,7 @@ impl Mbrship {
             && from.is_some_and(|from| self.promise.as_ref().is_some_and(|promise| promise.by == from));
         let undecided = self.confirmed.contains(&proposal)
             && self.promise.as_ref().is_some_and(|promise| !self.confirmed.contains(&promise.proposal));
-        if latest || given_up || undecided {
+        if latest || given_up || undecided || self.is(Broken::InstallsUnconfirmed) {
             self.install(context, proposal, view);
         } else {
             context.count("view of a proposal that was not confirmed");

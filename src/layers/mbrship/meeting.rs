@@ -1,5 +1,6 @@
 //! How views of one group meet: probes, merging, and answers to those who were left behind.
 
+use super::broken::Broken;
 use super::message::{Beyond, Inside};
 use super::{ANSWER_PAUSE, Guest, Host, MERGE_REPEAT, Mbrship};
 use crate::id::{Incarnation, MEMBERS_MAX, ViewId};
@@ -41,7 +42,7 @@ impl Mbrship {
         self.legacy.probe_due = Some(due);
         context.arm(self.handles().probe, due);
         self.probe_wait = (self.probe_wait * 2).min(self.options.probe_most);
-        if !self.coordinates(context) || self.promise.is_some() {
+        if !self.coordinates(context) || self.promise.is_some() || self.is(Broken::NeverLooks) {
             return;
         }
         let members = &context.view().view().members;
@@ -101,6 +102,7 @@ impl Mbrship {
             Beyond::Inquire => self.stranger(context, origin, view),
             Beyond::Excluded { past } => {
                 if let Some(by) = member
+                    && !self.is(Broken::StaysExcluded)
                     && past == context.view().view().id
                 {
                     self.over = true;
@@ -251,7 +253,9 @@ impl Mbrship {
             };
             known.members.iter().any(of)
         };
-        self.guests.retain(|known| !replaced(known));
+        if self.options.broken != Broken::LetsInTwice {
+            self.guests.retain(|known| !replaced(known));
+        }
         match self.guests.iter_mut().find(|known| known.members[0].incarnation == origin) {
             Some(known) => *known = guest,
             None => {
@@ -298,7 +302,9 @@ impl Mbrship {
                 return;
             }
             let others = self.live_others(context);
-            self.say(context, others, &Inside::View { proposal, view: view.clone() });
+            if !self.is(Broken::KeepsTheHostsView) {
+                self.say(context, others, &Inside::View { proposal, view: view.clone() });
+            }
             self.install(context, proposal, view);
         } else if let Some(from) = context.view().rank_of(origin) {
             self.view(context, Some(from), proposal, view);
@@ -307,7 +313,7 @@ impl Mbrship {
 
     /// Somebody is in a view that this process has left.
     pub(super) fn stranger(&mut self, context: &mut Context<'_>, origin: Incarnation, view: ViewId) {
-        if self.over || !self.legacy.past.contains(&view) {
+        if self.over || !self.legacy.past.contains(&view) || self.is(Broken::NeverAnswers) {
             return;
         }
         let now = context.now();

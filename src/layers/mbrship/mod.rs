@@ -30,6 +30,7 @@
 //! After Horus's MBRSHIP (van Renesse, Birman, Maffeis, 1996), Ensemble's `intra`, `elect`, `sync` and `merge`
 //! (Hayden, 1998), and Derecho's rule that a successor continues what its predecessor may have finished.
 
+mod broken;
 mod flush;
 mod meeting;
 mod message;
@@ -39,6 +40,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Duration;
 
+use self::broken::Broken;
 use self::message::{Beyond, Inside};
 use crate::accel::case::CommonCase;
 use crate::id::{Hasher64, Incarnation, Rank, RankSet, ViewId};
@@ -86,6 +88,8 @@ pub(super) fn entry() -> LayerEntry {
                 "how long after the start others are looked for, in milliseconds; then at doubling intervals (default 4)",
             ),
             ("probe_most_ms", "the longest interval between such looks, in milliseconds (default 200)"),
+            #[cfg(feature = "laboratory")]
+            ("broken", "wrong on purpose, for the museum: which way (default no)"),
         ],
         make: |parameters| Ok(Box::new(Mbrship::new(parameters)?)),
     }
@@ -151,6 +155,7 @@ struct Options {
     gather: Duration,
     probe: Duration,
     probe_most: Duration,
+    broken: Broken,
 }
 
 #[derive(Clone, Copy)]
@@ -263,6 +268,7 @@ impl Mbrship {
             gather: Duration::from_micros(parameters.number("gather_us", 2000, 0..=10_000_000)?),
             probe,
             probe_most: millis("probe_most_ms", 200)?.max(probe),
+            broken: Broken::of(parameters)?,
         };
         Ok(Mbrship {
             options,
@@ -381,7 +387,9 @@ impl Mbrship {
             self.unsaid[rank.index()] = Unsaid::default();
             context.exclude(rank);
         }
-        context.down(Down::Flush(self.failed));
+        if !self.is(Broken::AcceptsTheFailed) {
+            context.down(Down::Flush(self.failed));
+        }
     }
 
     /// Whether a view of `id` may follow this one.
@@ -415,6 +423,9 @@ impl Mbrship {
         self.legacy.former.extend(gone.cloned());
         let excess = self.legacy.former.len().saturating_sub(FORMER_MAX);
         self.legacy.former.drain(..excess);
+        if self.is(Broken::ForgetsItsViews) {
+            self.legacy.past.clear();
+        }
         self.legacy.past.push(current.id);
         let excess = self.legacy.past.len().saturating_sub(PAST_MAX);
         self.legacy.past.drain(..excess);

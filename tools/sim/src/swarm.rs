@@ -338,14 +338,15 @@ fn endpoint_floors(scenario: &str) -> &'static [(&'static str, u64)] {
     match scenario {
         "views" => &[
             ("MBRSHIP: flush begun", 5_000),
-            ("MBRSHIP: flush held up", 200),
+            ("MBRSHIP: flush held up", 30),
             ("MBRSHIP: view decided", 4_000),
             ("MBRSHIP: merge begun", 2_000),
             ("MBRSHIP: merge denied", 200),
             ("MBRSHIP: merge given up", 200),
             ("MBRSHIP: answered with the view", 500),
             ("MBRSHIP: told of its exclusion", 200),
-            ("MBRSHIP: given up by another member", 50),
+            ("MBRSHIP: cut with a failed holder", 1),
+            ("MBRSHIP: report for another proposal", 20),
             ("NAK: forwarding", 50),
             ("SUSPECT: suspicion", 2_000),
             ("SUSPECT: suspicion taken over", 500),

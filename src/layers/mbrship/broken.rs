@@ -1,0 +1,120 @@
+//! Membership that is wrong on purpose: the museum of the laboratory. Without the feature there is nothing here but the
+//! word that nothing is broken.
+
+use super::Mbrship;
+use crate::stack::registry::{ParameterError, Parameters};
+
+/// What is wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(not(feature = "laboratory"), expect(dead_code, reason = "only the laboratory breaks anything"))]
+pub(super) enum Broken {
+    /// Nothing.
+    No,
+    /// The cut is what every survivor holds of a failed member, not what any holds.
+    CutsAtLeast,
+    /// The cut is what the coordinator holds of a failed member.
+    CutsAtOwn,
+    /// Nobody forwards what the dead have sent.
+    NobodyForwards,
+    /// Frames of the failed are accepted after the report.
+    AcceptsTheFailed,
+    /// Frames that came early are not expanded before the report.
+    ReportsBeforeEarly,
+    /// Reports about another failed set count.
+    MixesFailedSets,
+    /// The coordinator waits for nobody's confirmation.
+    DecidesAlone,
+    /// A flush that is begun anew has the id of the one before.
+    UsesIdsAgain,
+    /// A view of a proposal that was not confirmed is installed.
+    InstallsUnconfirmed,
+    /// Own copies are not waited for.
+    LeavesOwnCopies,
+    /// Sends that are not acknowledged are not waited for.
+    LeavesSends,
+    /// Casting goes on during the flush.
+    CastsOn,
+    /// The cut is confirmed before it is delivered.
+    ConfirmsUnread,
+    /// A further failure does not begin the flush anew.
+    NeverBeginsAnew,
+    /// An older proposal is taken part in after a newer one.
+    PromisesBackwards,
+    /// Ids of other proposals are not learned from.
+    ForgetsCounters,
+    /// The next view's id need not be above those of the guests.
+    IgnoresGuestIds,
+    /// Two lives of one process are let in.
+    LetsInTwice,
+    /// The failed are in the next view.
+    KeepsTheFailed,
+    /// The last member of a view is not in the next.
+    LosesTheLast,
+    /// The decided view is told to nobody.
+    TellsNobody,
+    /// The view that let this one in is not told to the others.
+    KeepsTheHostsView,
+    /// Nobody looks for other views.
+    NeverLooks,
+    /// Who stayed behind in a past view is not answered.
+    NeverAnswers,
+    /// Who is told of its exclusion does not believe it.
+    StaysExcluded,
+    /// Only the last view is remembered.
+    ForgetsItsViews,
+}
+
+impl Broken {
+    #[cfg(not(feature = "laboratory"))]
+    #[expect(clippy::unnecessary_wraps, reason = "the laboratory's may fail")]
+    pub(super) fn of(_: &Parameters) -> Result<Broken, ParameterError> {
+        Ok(Broken::No)
+    }
+
+    #[cfg(feature = "laboratory")]
+    pub(super) fn of(parameters: &Parameters) -> Result<Broken, ParameterError> {
+        let names: Vec<&'static str> = VARIANTS.iter().map(|(name, _)| *name).collect();
+        let name = parameters.choice("broken", &names)?;
+        Ok(VARIANTS.iter().find(|(known, _)| *known == name).map_or(Broken::No, |(_, broken)| *broken))
+    }
+}
+
+impl Mbrship {
+    /// Whether it is wrong in this way.
+    #[inline]
+    pub(super) fn is(&self, broken: Broken) -> bool {
+        cfg!(feature = "laboratory") && self.options.broken == broken
+    }
+}
+
+/// Every way to be wrong, by the name it has as a parameter; the first is none.
+#[cfg(feature = "laboratory")]
+const VARIANTS: &[(&str, Broken)] = &[
+    ("no", Broken::No),
+    ("cuts-at-least", Broken::CutsAtLeast),
+    ("cuts-at-own", Broken::CutsAtOwn),
+    ("nobody-forwards", Broken::NobodyForwards),
+    ("accepts-the-failed", Broken::AcceptsTheFailed),
+    ("reports-before-early", Broken::ReportsBeforeEarly),
+    ("mixes-failed-sets", Broken::MixesFailedSets),
+    ("decides-alone", Broken::DecidesAlone),
+    ("uses-ids-again", Broken::UsesIdsAgain),
+    ("installs-unconfirmed", Broken::InstallsUnconfirmed),
+    ("leaves-own-copies", Broken::LeavesOwnCopies),
+    ("leaves-sends", Broken::LeavesSends),
+    ("casts-on", Broken::CastsOn),
+    ("confirms-unread", Broken::ConfirmsUnread),
+    ("never-begins-anew", Broken::NeverBeginsAnew),
+    ("promises-backwards", Broken::PromisesBackwards),
+    ("forgets-counters", Broken::ForgetsCounters),
+    ("ignores-guest-ids", Broken::IgnoresGuestIds),
+    ("lets-in-twice", Broken::LetsInTwice),
+    ("keeps-the-failed", Broken::KeepsTheFailed),
+    ("loses-the-last", Broken::LosesTheLast),
+    ("tells-nobody", Broken::TellsNobody),
+    ("keeps-the-hosts-view", Broken::KeepsTheHostsView),
+    ("never-looks", Broken::NeverLooks),
+    ("never-answers", Broken::NeverAnswers),
+    ("stays-excluded", Broken::StaysExcluded),
+    ("forgets-its-views", Broken::ForgetsItsViews),
+];
