@@ -145,7 +145,7 @@ pub enum Event {
     Left(Rank),
     /// A message is known to be lost.
     LostMessage {
-        /// Whose.
+        /// Whose, or on its way to whom.
         origin: Rank,
         /// What is known of it.
         reason: &'static str,

@@ -213,3 +213,18 @@ fn a_cast_refused_because_numbers_run_out_is_asked_for_again_in_the_next_view() 
     );
     town.cast(0, b"again");
 }
+
+#[test]
+fn sends_to_a_member_that_failed_are_said_to_be_lost_and_others_are_not() {
+    let mut town = Town::of(3, STACK, &Config::default());
+    town.run(Duration::from_millis(30));
+    town.processes[2].stopped = true;
+    let all: wadjet::RankSet = [1, 2].map(wadjet::Rank).into_iter().collect();
+    let process = &mut town.processes[0];
+    process.endpoint.group(process.key).send(&all, b"both of you").unwrap();
+    town.meet(&[0, 1], SECOND);
+    town.run(Duration::from_millis(1));
+    let count = |at: usize, what: &Seen| town.processes[at].diary.seen.iter().filter(|s| *s == what).count();
+    assert_eq!((count(0, &Seen::Lost), count(1, &Seen::Lost)), (1, 0));
+    assert_eq!(count(1, &Seen::Send(1, b"both of you".to_vec())), 1);
+}

@@ -338,7 +338,7 @@ pub enum Up {
     FlushOk,
     /// A message is known to be lost.
     LostMessage {
-        /// Whose.
+        /// Whose, or on its way to whom.
         origin: Rank,
         /// What is known of it.
         reason: &'static str,

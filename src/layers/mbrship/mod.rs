@@ -432,6 +432,12 @@ impl Mbrship {
         self.legacy.proposal = Some(proposal);
         self.legacy.counter = self.counter.max(view.id.counter);
         let guest = proposal.coordinator != view.id.coordinator;
+        for peer in self.failed.iter() {
+            if context.pair(self.handles().acked, peer, context.rank()) < self.sent[peer.index()] {
+                let reason = "sends to it were not acknowledged when it failed";
+                context.up(Up::LostMessage { origin: peer, reason });
+            }
+        }
         context.up(Up::NextView(Rc::new(NextView { view, together, guest })));
     }
 
@@ -545,6 +551,9 @@ impl Layer for Mbrship {
             Inside::CutOk { proposal } => self.cut_ok(context, origin, proposal),
             Inside::View { proposal, view } => self.view(context, Some(origin), proposal, view),
             Inside::Leave => {
+                if !self.leaving.contains(origin) {
+                    context.up(Up::Leave(origin));
+                }
                 self.leaving.insert(origin);
                 context.up(Up::Leave(origin));
                 self.reconsider(context);
