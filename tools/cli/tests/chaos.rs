@@ -1,5 +1,7 @@
 //! Real processes to which things happen, judged by what they wrote; short forms of what `wadjet chaos` does at length.
 
+#![allow(clippy::print_stdout)]
+
 use std::path::PathBuf;
 use std::process::{Command, Output};
 

@@ -251,9 +251,16 @@ fn write(path: &Path, text: &str) -> Result<(), Box<dyn Error>> {
     })
 }
 
-/// How this program was called.
+/// How this program was called, but for where it wrote.
 pub(crate) fn command_line() -> String {
-    let words =
-        std::env::args().skip(1).map(|word| if word.contains(' ') { format!("'{word}'") } else { word });
-    std::iter::once("wadjet".to_owned()).chain(words).collect::<Vec<_>>().join(" ")
+    let mut words = vec!["wadjet".to_owned()];
+    let mut arguments = std::env::args().skip(1);
+    while let Some(word) = arguments.next() {
+        match word.as_str() {
+            "--json" | "--histories" => drop(arguments.next()),
+            _ if word.contains(' ') => words.push(format!("'{word}'")),
+            _ => words.push(word),
+        }
+    }
+    words.join(" ")
 }
