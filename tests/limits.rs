@@ -194,7 +194,7 @@ fn a_full_window_of_sends_is_refused_and_told_when_it_opens() {
 }
 
 #[test]
-fn without_a_free_frame_sends_are_refused_and_later_taken() {
+fn with_few_control_frames_sends_are_refused_and_later_taken() {
     for shadow in [Shadow::Panic, Shadow::Off] {
         let config = Config { control_frames: 16, window_frames: 1024, shadow, ..unpacked() };
         let mut world = World::new(2, DEFAULT_STACK, &config);
@@ -206,7 +206,7 @@ fn without_a_free_frame_sends_are_refused_and_later_taken() {
             let node = &mut world.nodes[0];
             match node.endpoint.group(node.key).send(&to, &message) {
                 Ok(()) => taken.push(message),
-                Err(SendError::NoFrame(_)) => {
+                Err(SendError::NoFrame(_) | SendError::Full { .. }) => {
                     refused += 1;
                     let before = writables(&world, 0);
                     assert!(world.until(30_000, |world| writables(world, 0) > before), "{}", taken.len());
