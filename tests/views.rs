@@ -228,3 +228,21 @@ fn sends_to_a_member_that_failed_are_said_to_be_lost_and_others_are_not() {
     assert_eq!((count(0, &Seen::Lost), count(1, &Seen::Lost)), (1, 0));
     assert_eq!(count(1, &Seen::Send(1, b"both of you".to_vec())), 1);
 }
+
+#[test]
+fn with_block_a_member_that_leaves_is_not_asked_whether_it_has_stopped() {
+    let spec = STACK.replace("MBRSHIP", "MBRSHIP(block=yes)");
+    for blocked_before in [false, true] {
+        let mut town = Town::of(2, &spec, &Config::default());
+        town.run(Duration::from_millis(30));
+        town.processes[1].stopped = true;
+        if blocked_before {
+            let blocked = |town: &mut Town| town.processes[0].diary.seen.contains(&Seen::Block);
+            assert!(town.until(SECOND, blocked));
+        }
+        let process = &mut town.processes[0];
+        process.endpoint.group(process.key).leave();
+        let left = |town: &mut Town| matches!(town.processes[0].diary.seen.last(), Some(Seen::Exit(_)));
+        assert!(town.until(SECOND, left), "{:?}", town.processes[0].diary.seen);
+    }
+}

@@ -90,7 +90,8 @@ impl Mbrship {
         if !self.blocked {
             self.blocked = true;
             context.expect_view();
-            self.block_ok = !self.options.block;
+            // Who leaves has stopped casting.
+            self.block_ok = !self.options.block || self.legacy.leave;
             if self.block_ok {
                 self.stop(context);
             }

@@ -444,6 +444,7 @@ impl Mbrship {
     /// This process wants out.
     fn leave(&mut self, context: &mut Context<'_>) {
         self.legacy.leave = true;
+        self.block_ok |= self.blocked;
         if self.over {
             return;
         }
