@@ -6,7 +6,7 @@ use crate::stack::registry::{ParameterError, Parameters};
 
 /// What is wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(not(feature = "laboratory"), expect(dead_code, reason = "only the laboratory breaks anything"))]
+#[cfg_attr(not(feature = "laboratory"), allow(dead_code, reason = "only the laboratory breaks anything"))]
 pub(super) enum Broken {
     /// Nothing.
     No,
