@@ -146,12 +146,16 @@ fn a_group_lives_over_udp() {
 
 #[test]
 fn a_group_lives_over_shared_memory() {
-    let group = GroupId(u64::from(std::process::id()) << 8 | 1);
+    // One of the processes ends as if it were killed: what it leaves goes with the directory.
+    let directory = std::path::PathBuf::from(format!("/dev/shm/live-{}", std::process::id()));
+    std::fs::create_dir(&directory).unwrap();
+    let group = GroupId::named("shm");
     let addresses = ["one", "two", "three"];
     let processes = (0..3).map(|at| {
-        let transport = Shm::new(ShmOptions::default());
+        let transport = Shm::new(ShmOptions { directory: directory.clone() });
         let contacts: &[&str] = if at == 0 { &[] } else { &addresses[..1] };
         process(transport, group, LIVE_STACK_WITH_INTEGRITY, at as u64 + 1, addresses[at], contacts)
     });
     a_group_lives(processes.collect());
+    std::fs::remove_dir_all(&directory).unwrap();
 }
