@@ -107,8 +107,7 @@ pub fn explain(
         salt: 0,
     };
     let view = LocalView::new(view, Incarnation(0)).expect("made of distinct members");
-    let config = Config::default();
-    let compiled = compile(registry, &view, network, (config.window_frames, config.control_frames as u64))?;
+    let compiled = compile(registry, &view, network, Config::default().window_frames)?;
     Ok(explanation(registry, &compiled))
 }
 
