@@ -490,7 +490,11 @@ impl Layer for Mbrship {
             context.arm(self.handles().probe, due);
         }
         if self.legacy.leave {
-            self.leave(context);
+            self.leaving.insert(context.rank());
+            let others = self.live_others(context);
+            self.say(context, others, &Inside::Leave);
+            // Not at once: the application is told of the view before it is told that this view ends.
+            context.arm(self.handles().gather, context.now());
         }
     }
 

@@ -2,7 +2,7 @@
 
 use crate::outcome::Outcome;
 use crate::scenario::{Overrides, Scenario};
-use crate::views::run_views;
+use crate::views::{Fate, run_views};
 
 /// What is left of a failing world.
 #[derive(Debug)]
@@ -27,8 +27,11 @@ pub fn shrink(
 ) -> Option<Shrunk> {
     let whole = scenario.views(seed, overrides);
     let fails = |without: &[usize]| {
-        let outcome = run_views(seed, scenario.name, whole.without(without), false);
-        let same = outcome.violations.iter().any(|violation| violation.property == property);
+        let setup = whole.without(without);
+        // Where nobody is left, nobody becomes one view.
+        let core = setup.fates.contains(&Fate::Core);
+        let outcome = run_views(seed, scenario.name, setup, false);
+        let same = core && outcome.violations.iter().any(|violation| violation.property == property);
         (same, outcome)
     };
     let (mut without, mut runs, mut iterations) = (overrides.without.clone(), 1, 0);
