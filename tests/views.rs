@@ -246,3 +246,25 @@ fn with_block_a_member_that_leaves_is_not_asked_whether_it_has_stopped() {
         assert!(town.until(SECOND, left), "{:?}", town.processes[0].diary.seen);
     }
 }
+
+#[test]
+fn who_asks_to_leave_at_any_point_of_a_view_change_hears_of_each_view_before_that_one_ends() {
+    for steps in 0..30 {
+        let mut town = Town::of(2, STACK, &Config::default());
+        town.run(Duration::from_millis(30));
+        let leaver = &mut town.processes[0];
+        leaver.endpoint.group(leaver.key).leave();
+        (0..steps).for_each(|_| town.step());
+        let follower = &mut town.processes[1];
+        follower.endpoint.group(follower.key).leave();
+        let exits = |town: &mut Town| matches!(town.processes[1].diary.seen.last(), Some(Seen::Exit(_)));
+        assert!(town.until(SECOND, exits), "{steps}: {:?}", town.processes[1].diary.seen);
+        let seen = &town.processes[1].diary.seen;
+        let marks: Vec<bool> = seen
+            .iter()
+            .filter(|seen| matches!(seen, Seen::View(..) | Seen::Block))
+            .map(|seen| matches!(seen, Seen::Block))
+            .collect();
+        assert!(marks.windows(2).all(|pair| pair != [true, true]), "{steps}: {seen:?}");
+    }
+}

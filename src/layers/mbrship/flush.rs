@@ -86,7 +86,14 @@ impl Mbrship {
             self.counter = self.counter.max(proposal.counter);
         }
         self.give_up(context, failed);
-        self.promise = Some(Promise { proposal, by, settled: false, reported: false, cut: None });
+        self.promise = Some(Promise {
+            proposal,
+            by,
+            settled: false,
+            reported: false,
+            without: RankSet::EMPTY,
+            cut: None,
+        });
         if !self.blocked {
             self.blocked = true;
             context.expect_view();
@@ -193,6 +200,7 @@ impl Mbrship {
         let (proposal, by) = (promise.proposal, promise.by);
         if let Some(promise) = &mut self.promise {
             promise.reported = true;
+            promise.without = self.failed;
         }
         let held: Vec<u64> =
             (0..context.view().size()).map(|rank| context.accepted(Rank::at(rank))).collect();
@@ -309,8 +317,13 @@ impl Mbrship {
         if !complete || by == context.rank() || self.confirmed.last() == Some(&proposal) {
             return;
         }
-        self.confirmed.push(proposal);
+        self.note_confirmed(proposal);
         self.say(context, RankSet::one(by), &Inside::CutOk { proposal });
+    }
+
+    fn note_confirmed(&mut self, proposal: ViewId) {
+        self.confirmed.push(proposal);
+        self.confirmed_without.push(self.promise.as_ref().map_or(self.failed, |promise| promise.without));
     }
 
     /// A member has delivered what the cut says.
@@ -330,12 +343,12 @@ impl Mbrship {
         let id = proposal.id;
         if self.host.is_some() && !self.leaving.contains(context.rank()) {
             if self.confirmed.last() != Some(&id) {
-                self.confirmed.push(id);
+                self.note_confirmed(id);
                 self.ask_host(context);
             }
             return;
         }
-        self.confirmed.push(id);
+        self.note_confirmed(id);
         let view = self.next_view(context, id);
         let others = self.live_others(context);
         if !self.is(Broken::TellsNobody) {

@@ -121,6 +121,8 @@ struct Mbrship {
     promise: Option<Promise>,
     /// Proposals whose cut this member has confirmed, the latest last.
     confirmed: Vec<ViewId>,
+    /// By the same order: who was out of the view when this member reported for the proposal.
+    confirmed_without: Vec<RankSet>,
     /// The flush this member leads.
     proposal: Option<Proposal>,
     blocked: bool,
@@ -210,6 +212,8 @@ struct Promise {
     /// What came early has gone to the layers since.
     settled: bool,
     reported: bool,
+    /// Who was out of the view then.
+    without: RankSet,
     cut: Option<Rc<Cut>>,
 }
 
@@ -280,6 +284,7 @@ impl Mbrship {
             renew_asked: false,
             promise: None,
             confirmed: Vec::new(),
+            confirmed_without: Vec::new(),
             proposal: None,
             blocked: false,
             block_ok: false,
@@ -416,8 +421,12 @@ impl Mbrship {
             });
             return;
         }
-        let together =
-            self.live(context).iter().filter(|rank| goes_on(context.view().member(*rank))).collect();
+        // Those who took part in what was decided, whomever this member has come to suspect since.
+        let decided = self.confirmed.iter().zip(&self.confirmed_without).rev();
+        let without =
+            decided.into_iter().find(|(id, _)| **id == proposal).map_or(self.failed, |(_, out)| *out);
+        let part = RankSet::all(context.view().size()).without(without);
+        let together = part.iter().filter(|rank| goes_on(context.view().member(*rank))).collect();
         let gone = current.members.iter().filter(|member| !goes_on(member));
         self.legacy.former.retain(|former| !goes_on(former));
         self.legacy.former.extend(gone.cloned());

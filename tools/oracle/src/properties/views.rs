@@ -149,11 +149,15 @@ pub(crate) fn transitional_is_truthful(index: &Index<'_>, _: &Promises, findings
                 let (view, together) = installed(index, *event);
                 let of_view = index.members(stay.view);
                 let strange = together.iter().find(|member| !of_view.contains(member));
+                // Who never hears of the next view, and goes elsewhere, is as good as dead to those who name it.
                 let elsewhere = next.and_then(|next| {
                     together.iter().find(|member| {
-                        let after = index.life(**member).and_then(|other| after(other, stay.view));
-                        after.is_some_and(|view| view != next.view)
+                        let before = index.life(**member).and_then(|other| before(other, next.view));
+                        before.is_some_and(|view| view != stay.view)
                     })
+                });
+                let left_out = next.and_then(|next| {
+                    together.iter().find(|member| !index.members(next.view).contains(member))
                 });
                 let forgotten = next.and_then(|next| {
                     let went = ways.get(&(stay.view, next.view)).map_or(&[][..], Vec::as_slice);
@@ -164,7 +168,9 @@ pub(crate) fn transitional_is_truthful(index: &Index<'_>, _: &Promises, findings
                 } else if let Some(member) = strange {
                     (Some(*member), format!("names {member}, which is not in that view"))
                 } else if let Some(member) = elsewhere {
-                    (Some(*member), format!("names {member}, which goes on to another view"))
+                    (Some(*member), format!("names {member}, which comes to the next view from another"))
+                } else if let Some(member) = left_out {
+                    (Some(*member), format!("names {member}, which is not in the next view"))
                 } else if let Some(member) = forgotten {
                     (Some(*member), format!("does not name {member}, which goes on to the same view"))
                 } else {
@@ -181,10 +187,10 @@ pub(crate) fn transitional_is_truthful(index: &Index<'_>, _: &Promises, findings
     }
 }
 
-/// The view that `life` installed after `view`.
-fn after(life: &Life, view: ViewId) -> Option<ViewId> {
+/// The view in which `life` was before it installed `view`.
+fn before(life: &Life, view: ViewId) -> Option<ViewId> {
     let at = life.stays.iter().position(|stay| stay.view == view)?;
-    life.stays.get(at + 1).map(|stay| stay.view)
+    life.stays.get(at.checked_sub(1)?).map(|stay| stay.view)
 }
 
 /// Where a member went from one of its views: those with equal journeys go together.
@@ -327,7 +333,13 @@ mod tests {
         };
         assert_eq!(truth(&[A, B], true), [""; 0]);
         assert_eq!(truth(&[A], true), ["transitional-is-truthful"], "one that goes along is not named");
-        assert_eq!(truth(&[A, B], false), ["transitional-is-truthful"], "one goes elsewhere");
+        assert_eq!(truth(&[A, B], false), [""; 0], "one never hears of the next view, and goes elsewhere");
+        assert_eq!(truth(&[A, B, C], true), ["transitional-is-truthful"], "one is not in the next view");
+        let mut run = Run::of(2);
+        run.install(B, 2, &[B]);
+        run.view = view(1);
+        run.transit(A, &[A, B]).install(A, 3, &[A, B]).install(B, 3, &[A, B]);
+        assert_eq!(run.violated(), ["transitional-is-truthful"], "one comes from another view");
         assert_eq!(truth(&[A, B, D], true), ["transitional-is-truthful"], "one was never there");
         assert_eq!(truth(&[B], true), ["self-inclusion", "transitional-is-truthful"], "not even itself");
         let mut run = Run::of(1);

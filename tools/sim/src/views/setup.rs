@@ -247,7 +247,8 @@ fn draw_stack(random: &mut Random) -> String {
         "STABLE(ask_us=300,report_us=100):FC(window=5):UNICAST(window=3,repeat_us=200):LOCAL:\
          NAK(window=7,repair_us=20,status_us=100):CHKSUM:COM",
     ]);
-    format!("{membership}:{suspect}:{rest}")
+    let above = if least.is_multiple_of(3) { "EVS:" } else { "" };
+    format!("{above}{membership}:{suspect}:{rest}")
 }
 
 fn draw_load(random: &mut Random, processes: usize) -> Load {

@@ -88,6 +88,7 @@ pub fn run_views(seed: u64, scenario: &'static str, setup: ViewsSetup, narrate: 
     }
     let promises = Promises {
         quiescent,
+        transitional: setup.stack.starts_with("EVS"),
         stability_is_reported: quiescent && setup.load.stability,
         ..Promises::reliable_fifo()
     };
