@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use super::broken::Broken;
 use super::message::{Beyond, Inside};
-use super::{Mbrship, Promise, Proposal};
+use super::{GUEST_PATIENCE, Mbrship, Promise, Proposal};
 use crate::id::{Hasher64, MEMBERS_MAX, Rank, RankSet, ViewId};
 use crate::stack::event::{Cut, Down, Up};
 use crate::stack::layer::Context;
@@ -19,7 +19,9 @@ impl Mbrship {
             self.proposal = None;
             return;
         }
-        let guests = !self.guests.is_empty() && context.now() >= self.guests_due;
+        let now = context.now();
+        self.guests.retain(|guest| now < guest.asked + GUEST_PATIENCE);
+        let guests = !self.guests.is_empty() && now >= self.guests_due;
         let wanted = guests
             || self.renew
             || self.host.is_some()
@@ -377,7 +379,8 @@ impl Mbrship {
         }
         let mut members: Vec<Member> =
             staying.iter().map(|rank| current.members[rank.index()].clone()).collect();
-        for guest in &self.guests {
+        let now = context.now();
+        for guest in self.guests.iter().filter(|guest| now < guest.asked + GUEST_PATIENCE) {
             // Nor two lives of one process: what is for the one would reach the other.
             let known = |new: &Member| {
                 let twice = |old: &Member| old.address == new.address && !self.is(Broken::LetsInTwice);

@@ -242,7 +242,8 @@ impl Mbrship {
             self.write(context, &coordinator, &Beyond::Deny { proposal, unlike: for_good, reason });
             return;
         }
-        let guest = Guest { proposal, counter: view.counter.max(proposal.counter), members };
+        let guest =
+            Guest { proposal, counter: view.counter.max(proposal.counter), members, asked: context.now() };
         // Who asks from the address of another guest is that process in its next life: the other is no more.
         let replaced = |known: &Guest| {
             let of = |old: &Member| {
@@ -290,7 +291,8 @@ impl Mbrship {
 
     /// Somebody outside says which view follows this one.
     fn told_view(&mut self, context: &mut Context<'_>, origin: Incarnation, proposal: ViewId, view: View) {
-        let host = self.host.as_ref().is_some_and(|host| host.coordinator.incarnation == origin);
+        // Whoever was asked by its address may be that process in its next life.
+        let host = self.host.is_some() && context.view().rank_of(origin).is_none();
         let waits = self.proposal.as_ref().is_some_and(|own| own.id == proposal)
             && self.confirmed.last() == Some(&proposal);
         if host && waits {

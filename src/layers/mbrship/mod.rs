@@ -101,6 +101,8 @@ const PAST_MAX: usize = 64;
 const FORMER_MAX: usize = 256;
 /// A request to be let in is repeated so often.
 const MERGE_REPEAT: Duration = Duration::from_millis(5);
+/// A guest that has not repeated its request for so long has given up.
+const GUEST_PATIENCE: Duration = Duration::from_millis(20);
 /// Who asks from a past view is answered at most so often.
 const ANSWER_PAUSE: Duration = Duration::from_millis(1);
 
@@ -236,6 +238,8 @@ struct Guest {
     /// The highest counter its members have seen.
     counter: u64,
     members: Vec<Member>,
+    /// When it asked last: whoever has given up is not waited for.
+    asked: Time,
 }
 
 /// A view to be let into.
