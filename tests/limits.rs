@@ -222,6 +222,37 @@ fn with_few_control_frames_sends_are_refused_and_later_taken() {
 }
 
 #[test]
+fn sends_to_a_member_that_is_cut_off_leave_frames_for_sends_to_the_others() {
+    for (control_frames, members) in [(16, 3), (64, 3), (64, 9)] {
+        let config = Config { control_frames, window_frames: 1024, ..unpacked() };
+        let mut world = World::new(members, DEFAULT_STACK, &config);
+        world.lose = Box::new(|receiver, _| receiver == 2);
+        let cut_off = RankSet::one(Rank(2));
+        let mut taken = 0;
+        let node = &mut world.nodes[0];
+        while node.endpoint.group(node.key).send(&cut_off, b"to one that is cut off").is_ok() {
+            taken += 1;
+            assert!(taken < control_frames, "all control frames may be held by one member");
+        }
+        let other = RankSet::one(Rank(1));
+        for number in 0..300_u32 {
+            // Its own window may be full until it acknowledges; frames there are.
+            let sent = |world: &mut World| {
+                let node = &mut world.nodes[0];
+                match node.endpoint.group(node.key).send(&other, &number.to_le_bytes()) {
+                    Ok(()) => true,
+                    Err(error) => {
+                        assert_eq!(error, SendError::Full { slowest: Rank(1) });
+                        false
+                    }
+                }
+            };
+            assert!(world.until(3000, sent), "{control_frames} frames, {members} members: send {number}");
+        }
+    }
+}
+
+#[test]
 fn a_transport_that_is_full_gets_its_frames_later_and_loses_none() {
     let hub = Hub::new(HubOptions { queue_frames_max: 2, ..HubOptions::default() });
     let config = Config { window_frames: 32, ..unpacked() };

@@ -56,7 +56,7 @@ pub(super) fn entry() -> LayerEntry {
         parameters: &[
             (
                 "window",
-                "sends to one peer that may be unacknowledged (default: half of the endpoint's window_frames)",
+                "sends to one peer that may be unacknowledged (default: half of the endpoint's window_frames, and at most the peer's share of half of its control_frames)",
             ),
             (
                 "repeat_us",
@@ -202,7 +202,7 @@ impl Layer for Unicast {
 
     fn install(&mut self, build: &mut Build<'_>) {
         // Retention holds the endpoint's window; the reserve for control messages takes half of it.
-        let most = (build.window_max() / 2).max(1);
+        let most = (build.window_max() / 2).min(build.control_share()).max(1);
         if self.window == 0 || self.window > most {
             self.window = most;
         }

@@ -184,6 +184,7 @@ pub struct Build<'b> {
     pub(crate) name: &'static str,
     pub(crate) properties: Properties,
     pub(crate) window_max: u64,
+    pub(crate) control_frames: u64,
 }
 
 /// The most guard bits that layers can have of one plan.
@@ -271,6 +272,12 @@ impl Build<'_> {
     /// Whether the whole stack provides a property.
     pub fn stack_provides(&self, property: Property) -> bool {
         self.properties.contains(property)
+    }
+
+    /// Frames of the control region that what goes to one member may hold at once: half of the region is shared equally, so
+    /// that a member that acknowledges nothing leaves frames for the others.
+    pub fn control_share(&self) -> u64 {
+        (self.control_frames / (2 * self.view.size().saturating_sub(1).max(1) as u64)).max(1)
     }
 
     /// The largest window, in frames, that the endpoint's regions were sized for.

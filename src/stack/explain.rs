@@ -107,7 +107,8 @@ pub fn explain(
         salt: 0,
     };
     let view = LocalView::new(view, Incarnation(0)).expect("made of distinct members");
-    let compiled = compile(registry, &view, network, Config::default().window_frames)?;
+    let config = Config::default();
+    let compiled = compile(registry, &view, network, (config.window_frames, config.control_frames as u64))?;
     Ok(explanation(registry, &compiled))
 }
 

@@ -195,13 +195,13 @@ impl Stack {
             return if core.emerged.is_empty() { Time::NEVER } else { Time::ZERO };
         }
         let mut can_enter = self.entry_open() && (self.open.is_open() || !self.waiting.is_empty());
-        let mut short_of_frames = self.refused;
+        let mut short_of_frames = self.refused || self.refused_frame;
         if self.large.is_pending() {
             if self.can_go_on_sending() {
                 return Time::ZERO;
             }
             can_enter &= !self.large.starved();
-            short_of_frames |= self.large.starved();
+            short_of_frames |= self.large.starved() || !self.control_frame_to_spare();
         }
         let packing = self.open.is_open() && self.busy && self.waiting.is_empty();
         let own_copies = core.looping() > 0 && core.holding(core.own) < self.order_share;

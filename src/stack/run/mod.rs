@@ -189,7 +189,7 @@ pub(crate) fn compile(
     registry: &Registry,
     view: &LocalView,
     network: Properties,
-    window_max: u64,
+    (window_max, control_frames): (u64, u64),
 ) -> Result<Compiled, InstallError> {
     let spec = Spec::parse(&view.view().spec)?;
     let checked = spec.check(registry, network)?;
@@ -213,6 +213,7 @@ pub(crate) fn compile(
             name,
             properties: top,
             window_max,
+            control_frames,
         });
     }
     let layouts = blueprint.layouts()?;
@@ -245,7 +246,12 @@ impl Stack {
         if view.view().wire_version != WIRE_VERSION {
             return Err(InstallError::WireVersion(view.view().wire_version));
         }
-        let compiled = compile(registry, &view, network_properties(caps), config.window_frames)?;
+        let compiled = compile(
+            registry,
+            &view,
+            network_properties(caps),
+            (config.window_frames, config.control_frames as u64),
+        )?;
         let Compiled { mut layers, blueprint, layouts, mut plans, counted, properties, spec } = compiled;
         let live = properties.first().is_some_and(|top| top.contains(Property::ConsistentViews));
         for (name, legacy) in legacies {
