@@ -1,7 +1,7 @@
 //! A member: an endpoint and its application in a loop.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::commands::{Command, CommandOptions, Commands, Handle};
 use super::looper::{Engine, Loop, LoopOptions, LoopStats};
@@ -9,7 +9,7 @@ use super::pin;
 use crate::buf::Frame;
 use crate::endpoint::{Dropped, Endpoint, GroupKey, Request};
 use crate::group::{Application, CastError, Group, SendError};
-use crate::id::{GroupId, Life, Rank, RankSet};
+use crate::id::{GroupId, Incarnation, Life, Rank, RankSet};
 use crate::stack::run::InstallError;
 use crate::stats::Stats;
 use crate::time::Time;
@@ -40,6 +40,21 @@ pub struct JoinOptions {
     pub address: Address,
     /// Where others may be found.
     pub neighbours: Neighbours,
+}
+
+impl JoinOptions {
+    /// Takes part in the group of that name, under `address`, with whoever is found by the transport's own discovery: a
+    /// multicast address on networks that have it ([`UdpOptions::discovery`]), this host on shared memory.
+    ///
+    /// [`UdpOptions::discovery`]: crate::transport::udp::UdpOptions::discovery
+    pub fn discover(group: &str, address: &str, spec: &str) -> JoinOptions {
+        JoinOptions {
+            group: GroupId::named(group),
+            spec: spec.to_owned(),
+            address: Address(address.to_owned()),
+            neighbours: Neighbours { contacts: Vec::new(), discover: true },
+        }
+    }
 }
 
 /// A view could not be opened.
@@ -363,7 +378,17 @@ const COMMANDS_PER_ITERATION: usize = 256;
 
 /// A number that no other process draws, but by one chance in four thousand million.
 fn draw_life() -> Life {
-    // The standard library seeds its hash maps from the system's random source.
-    let hasher = RandomState::new().build_hasher();
-    Life((hasher.finish() as u32).max(1))
+    Life((draw() as u32).max(1))
+}
+
+/// An incarnation that no other life of any process has: the time in nanoseconds, its lowest bits drawn at random.
+pub fn fresh_incarnation() -> Incarnation {
+    const DRAWN: u64 = 0xffff;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_nanos() as u64);
+    Incarnation(now & !DRAWN | draw() & DRAWN)
+}
+
+/// The standard library seeds its hash maps from the system's random source.
+fn draw() -> u64 {
+    RandomState::new().build_hasher().finish()
 }

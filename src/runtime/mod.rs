@@ -20,7 +20,7 @@ mod pin;
 
 pub use clock::Clock;
 pub use commands::{CommandOptions, Handle, HandleError, Refusal, Request};
-pub use driver::{Driver, DriverOptions, JoinOptions, Member, OpenError};
+pub use driver::{Driver, DriverOptions, JoinOptions, Member, OpenError, fresh_incarnation};
 pub use idle::IdleStrategy;
 pub use looper::{Engine, Loop, LoopOptions, LoopStats};
 pub use pin::{PinError, cores, pin};

@@ -10,7 +10,7 @@ use std::io::BufRead;
 use std::net::SocketAddrV4;
 use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
 use std::thread;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
 use wadjet::runtime::{Driver, DriverOptions, IdleStrategy, JoinOptions, LoopOptions};
@@ -138,7 +138,7 @@ fn live<T: Transport>(
         NodeTransport::Shm => wadjet::layers::LIVE_STACK_WITH_INTEGRITY,
     };
     let spec = options.stack.clone().unwrap_or_else(|| default.to_owned());
-    let endpoint = Endpoint::new(Config::default(), fresh_incarnation())?;
+    let endpoint = Endpoint::new(Config::default(), wadjet::runtime::fresh_incarnation())?;
     let idle = IdleStrategy::Park { spins: 0, timeout: PARK };
     let looping = LoopOptions { idle, ..LoopOptions::default() };
     let mut driver = Driver::new(
@@ -167,13 +167,6 @@ fn live<T: Transport>(
     }
     let narrator = driver.application();
     Ok(Life { exit: narrator.exit, addresses: narrator.members.iter().map(|(_, a)| a.clone()).collect() })
-}
-
-/// No two lives are ever the same: the time, and in its lowest bits which process.
-fn fresh_incarnation() -> Incarnation {
-    const PROCESS: u64 = 0x3ff;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_nanos() as u64);
-    Incarnation(now & !PROCESS | u64::from(std::process::id()) & PROCESS)
 }
 
 /// What was typed.
