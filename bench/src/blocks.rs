@@ -8,18 +8,25 @@ use crate::workload::Goal;
 /// Members in one thread, by whether they take part in the present block.
 pub type Parties = Vec<Box<dyn Party>>;
 
-/// A run that does not end. The text says who waits for what.
+/// A run that does not come to its end. The text says why, or who waits for what.
 #[derive(Debug, thiserror::Error)]
-#[error("no progress for {} s: {waits}", STANDSTILL.as_secs())]
-pub struct Standstill {
-    /// Each member's state.
-    pub waits: String,
+pub enum Standstill {
+    /// Nothing moves.
+    #[error("no progress for {} s: {waits}", STANDSTILL.as_secs())]
+    Waits {
+        /// Each member's state.
+        waits: String,
+    },
+    /// A member can no longer take part.
+    #[error("{0}")]
+    Trouble(String),
 }
 
 /// Runs one block on all of `parties` until each has finished.
 ///
-/// `bystanders` take part in other blocks. They are served only when nothing moves here: somebody elsewhere may still
-/// need a repair from them, but polling them always would be measured.
+/// `bystanders` take part in other blocks. Polling them always would be measured; they are served once in
+/// [`BYSTANDERS_EVERY`], so that a group whose members watch each other takes none of them for failed, and when nothing moves
+/// here: somebody elsewhere may still need a repair from them.
 ///
 /// # Errors
 /// [`Standstill`] if nothing moves for too long.
@@ -37,10 +44,17 @@ pub fn run_block(parties: &mut Parties, bystanders: &mut Parties, goal: Goal) ->
         }
         match watch.look(parties) {
             Stillness::None => {}
-            Stillness::Short => bystanders.iter_mut().for_each(|party| party.step()),
+            Stillness::Bystanders => {
+                bystanders.iter_mut().for_each(|party| party.step());
+                if let Some(trouble) =
+                    parties.iter().chain(bystanders.iter()).find_map(|party| party.trouble())
+                {
+                    return Err(Standstill::Trouble(trouble));
+                }
+            }
             Stillness::TooLong => {
                 let waits: Vec<String> = parties.iter().map(|party| party.workload().waits_for()).collect();
-                return Err(Standstill { waits: waits.join("; ") });
+                return Err(Standstill::Waits { waits: waits.join("; ") });
             }
         }
     }
@@ -56,7 +70,8 @@ pub fn linger(parties: &mut Parties, limit: Duration, mut stop: impl FnMut() -> 
 
 enum Stillness {
     None,
-    Short,
+    /// It is their turn, or nothing has moved for a short time.
+    Bystanders,
     TooLong,
 }
 
@@ -66,11 +81,14 @@ struct Watch {
     progress: u64,
     moved: Instant,
     short: bool,
+    /// When bystanders were served last.
+    served: Instant,
 }
 
 impl Watch {
     fn new() -> Watch {
-        Watch { countdown: LOOK_EVERY, progress: 0, moved: Instant::now(), short: false }
+        let now = Instant::now();
+        Watch { countdown: LOOK_EVERY, progress: 0, moved: now, short: false, served: now }
     }
 
     #[inline]
@@ -86,19 +104,25 @@ impl Watch {
     fn look_now(&mut self, parties: &Parties) -> Stillness {
         self.countdown = LOOK_EVERY;
         let progress = parties.iter().fold(0_u64, |sum, party| sum.wrapping_add(party.workload().progress()));
+        let now = Instant::now();
         if progress != self.progress {
-            (self.progress, self.moved) = (progress, Instant::now());
+            (self.progress, self.moved) = (progress, now);
         }
-        let still = self.moved.elapsed();
+        let still = now - self.moved;
         self.short = still > SHORT;
-        match (self.short, still > STANDSTILL) {
-            (false, _) => Stillness::None,
-            (true, false) => Stillness::Short,
-            (true, true) => Stillness::TooLong,
+        if still > STANDSTILL {
+            Stillness::TooLong
+        } else if self.short || now - self.served > BYSTANDERS_EVERY {
+            self.served = now;
+            Stillness::Bystanders
+        } else {
+            Stillness::None
         }
     }
 }
 
-const LOOK_EVERY: u32 = 1024;
+const LOOK_EVERY: u32 = 256;
+/// How often members that take part in other blocks are served: less than a heartbeat, and some thousandths of the time.
+const BYSTANDERS_EVERY: Duration = Duration::from_millis(1);
 const SHORT: Duration = Duration::from_millis(2);
 const STANDSTILL: Duration = Duration::from_secs(5);

@@ -21,6 +21,10 @@ pub trait Party {
     fn account(&self) -> Account;
     /// Whether the driver shares its core with others at the moment.
     fn crowded(&self) -> bool;
+    /// Why this member can no longer take part, in words.
+    fn trouble(&self) -> Option<String> {
+        None
+    }
 }
 
 /// How the fast path did.

@@ -1,7 +1,7 @@
 //! The workload as the application of an endpoint.
 
 use wadjet::endpoint::GroupKey;
-use wadjet::group::{Application, CastError, Delivery, Group};
+use wadjet::group::{Application, CastError, Delivery, Event, Group};
 use wadjet::runtime::Driver;
 use wadjet::transport::Transport;
 
@@ -13,9 +13,24 @@ use crate::workload::{Goal, Outlet, Workload};
 pub struct BenchApplication {
     /// The traffic.
     pub workload: Workload,
+    /// What became of the group, if it is not what it was at the start: members are measured that are all there.
+    pub trouble: Option<String>,
 }
 
 impl Application for BenchApplication {
+    fn event(&mut self, event: &Event, group: &mut Group<'_>) {
+        let trouble = match event {
+            Event::View(view) if view.size() < self.workload.members() => {
+                format!("the group lost members: of {} there are {}", self.workload.members(), view.size())
+            }
+            Event::Exit(reason) => {
+                format!("member {} is no longer in the group: {reason}", group.view().rank())
+            }
+            _ => return,
+        };
+        self.trouble.get_or_insert(trouble);
+    }
+
     #[inline]
     fn cast(&mut self, delivery: &Delivery<'_>, group: &mut Group<'_>) {
         let mut door = Door { group };
@@ -110,5 +125,9 @@ impl<T: Transport> Party for StackParty<T> {
 
     fn crowded(&self) -> bool {
         self.driver.inner().crowded()
+    }
+
+    fn trouble(&self) -> Option<String> {
+        self.driver.application().trouble.clone()
     }
 }

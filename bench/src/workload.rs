@@ -272,6 +272,11 @@ impl Workload {
         &self.verifier
     }
 
+    /// Members of the view.
+    pub fn members(&self) -> usize {
+        self.task.members
+    }
+
     /// Messages cast so far.
     pub fn sent(&self) -> u64 {
         self.sent
