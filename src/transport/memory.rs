@@ -14,6 +14,7 @@ use std::task::{Wake, Waker};
 use std::thread;
 use std::time::Duration;
 
+use super::links::Links;
 use super::{
     Caps, Channel, ChannelId, ChannelOptions, Destination, Full, OUTSIDE_BYTES_MAX, Outside, Received,
     Transmit, Transport, TransportCounters, TransportError,
@@ -68,7 +69,7 @@ impl Hub {
     pub fn transport(&self) -> MemoryTransport {
         MemoryTransport {
             hub: self.clone(),
-            links: Vec::new(),
+            links: Links::new(),
             turn: 0,
             bound: Vec::new(),
             letters: None,
@@ -94,7 +95,7 @@ impl Hub {
 #[derive(Debug)]
 pub struct MemoryTransport {
     hub: Hub,
-    links: Vec<Option<Link>>,
+    links: Links<Link>,
     /// The channel whose turn it is to be received from first.
     turn: usize,
     /// Mailboxes of this process, at most one per group.
@@ -107,7 +108,7 @@ pub struct MemoryTransport {
 impl MemoryTransport {
     /// Frames made of a head and a body that somebody still holds.
     pub fn joined_frames_lent(&self) -> usize {
-        self.links.iter().flatten().map(|link| link.joined.usage().lent).sum()
+        self.links.iter().map(|link| link.joined.usage().lent).sum()
     }
 
     #[cold]
@@ -218,6 +219,7 @@ impl Transport for MemoryTransport {
     }
 
     fn open(&mut self, view: &LocalView, options: &ChannelOptions) -> Result<Channel, TransportError> {
+        let id = self.links.vacant()?;
         let frame_bytes = options.frame_bytes.min(self.hub.options.frame_bytes_max);
         let pool = |frames: usize| {
             Region::pool(RegionOptions {
@@ -239,15 +241,12 @@ impl Transport for MemoryTransport {
             return Err(TransportError::IncarnationInUse(format!("incarnation {}", member.incarnation)));
         }
         let link = Link { wire, own: view.rank(), joined, frame_bytes, excluded: RankSet::EMPTY };
-        let id = ChannelId(self.links.len() as u32);
-        self.links.push(Some(link));
+        self.links.put(id, link);
         Ok(Channel { id, casts, control })
     }
 
     fn close(&mut self, channel: ChannelId) {
-        if let Some(link) = self.links.get_mut(channel.0 as usize) {
-            *link = None;
-        }
+        self.links.take(channel);
     }
 
     fn bind(&mut self, group: GroupId, address: &Address) -> Result<Address, TransportError> {
@@ -295,14 +294,14 @@ impl Transport for MemoryTransport {
     }
 
     fn exclude(&mut self, channel: ChannelId, rank: Rank) {
-        if let Some(Some(link)) = self.links.get_mut(channel.0 as usize) {
+        if let Some(link) = self.links.get_mut(channel) {
             link.excluded.insert(rank);
         }
     }
 
     #[inline]
     fn submit(&mut self, transmit: Transmit) -> Result<(), Full> {
-        let Some(Some(link)) = self.links.get(transmit.channel.0 as usize) else {
+        let Some(link) = self.links.get(transmit.channel) else {
             self.counters.dropped += 1;
             return Ok(());
         };
@@ -344,20 +343,20 @@ impl Transport for MemoryTransport {
     #[inline]
     fn receive(&mut self, budget: usize, sink: &mut impl FnMut(Received)) -> usize {
         let mut received = 0;
-        let channels = self.links.len();
-        for step in 0..channels {
-            let at = if channels == 1 { 0 } else { (self.turn + step) % channels };
-            let Some(link) = &self.links[at] else { continue };
+        let places = self.links.places();
+        for step in 0..places {
+            let at = if places == 1 { 0 } else { (self.turn + step) % places };
+            let Some((channel, link)) = self.links.at(at) else { continue };
             let inbox = &link.wire.inboxes[link.own.index()];
             while received < budget {
                 let Some(frame) = inbox.pop() else { break };
                 received += 1;
                 // A submitted frame does not change, so its bounds are still those it was sent with.
                 let (from, to) = (frame.start(), frame.end());
-                sink(Received { channel: ChannelId(at as u32), frame, from, to });
+                sink(Received { channel, frame, from, to });
             }
         }
-        self.turn = if channels > 1 { (self.turn + 1) % channels } else { 0 };
+        self.turn = if places > 1 { (self.turn + 1) % places } else { 0 };
         if !self.bound.is_empty() {
             received += self.receive_letters(budget - received, sink);
         }
@@ -368,8 +367,8 @@ impl Transport for MemoryTransport {
     /// As on shared memory: some reader is more than one frame behind.
     #[inline]
     fn busy(&self, channel: ChannelId) -> bool {
-        match self.links.get(channel.0 as usize) {
-            Some(Some(link)) => link.any(Destination::All, |inbox| inbox.len() > 1),
+        match self.links.get(channel) {
+            Some(link) => link.any(Destination::All, |inbox| inbox.len() > 1),
             _ => false,
         }
     }
@@ -377,7 +376,7 @@ impl Transport for MemoryTransport {
     /// Frames come only from this thread, so there is nothing to wait for but the time or the [`Waker`], unless frames
     /// wait already.
     fn wait(&mut self, timeout: Duration) {
-        let mut links = self.links.iter().flatten();
+        let mut links = self.links.iter();
         let waiting = links.any(|link| link.wire.inboxes[link.own.index()].len() > 0);
         if !waiting && self.bound.iter().all(|bound| bound.letters.borrow().is_empty()) {
             self.counters.system_calls += 1;

@@ -19,6 +19,7 @@
 //! and what arrives comes out of [`Transport::receive`] like any frame; its header says what it is.
 
 pub mod fault;
+mod links;
 pub mod memory;
 pub mod shm;
 pub mod udp;

@@ -17,7 +17,6 @@
 //! and counted, as is a frame that the system will never take (no route, no permission).
 #![allow(unsafe_code)]
 
-mod links;
 mod receive;
 mod refusals;
 mod send;
@@ -30,12 +29,12 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
-use self::links::Links;
 use self::receive::{Intake, Pools};
 use self::refusals::Refusals;
 use self::send::{LaneId, SocketOutlet, Stage};
 use self::socket::{Abilities, Name};
 use self::spares::{Regions, Spares};
+use super::links::Links;
 use super::wake::Alarm;
 use super::{
     Caps, Channel, ChannelId, ChannelOptions, Destination, Full, OUTSIDE_BYTES_MAX, Outside, Received,
@@ -111,7 +110,7 @@ pub struct UdpTransport {
     options: UdpOptions,
     abilities: Abilities,
     ports: Vec<Option<Port>>,
-    links: Links,
+    links: Links<Link>,
     spares: Spares,
     alarm: Arc<Alarm>,
     polled: Vec<libc::pollfd>,
@@ -196,7 +195,7 @@ impl UdpTransport {
             options,
             abilities,
             ports: Vec::new(),
-            links: Links::default(),
+            links: Links::new(),
             spares: Spares::default(),
             polled: Vec::new(),
             alarm,

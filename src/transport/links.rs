@@ -1,8 +1,7 @@
 //! Open channels by their ids. Ids are never used twice, so that one that is closed cannot be mistaken for another;
 //! what they stand for is found without a search, in as many places as were ever in use at once.
 
-use super::Link;
-use crate::transport::{ChannelId, TransportError};
+use super::{ChannelId, TransportError};
 
 /// Bits of an id that tell the place; the rest tells how often the place has been used.
 const PLACE_BITS: u32 = 10;
@@ -10,26 +9,30 @@ const PLACES_MAX: usize = 1 << PLACE_BITS;
 /// A place is given up after so many uses; the last id of all is never given out: it is [`ChannelId::OUTSIDE`].
 const USES_MAX: u32 = (1 << (32 - PLACE_BITS)) - 1;
 
-#[derive(Default)]
-pub(super) struct Links {
-    places: Vec<Place>,
+#[derive(Debug)]
+pub(super) struct Links<Link> {
+    places: Vec<Place<Link>>,
 }
 
-#[derive(Default)]
-struct Place {
+#[derive(Debug)]
+struct Place<Link> {
     /// How often it has been used before.
     uses: u32,
     link: Option<Link>,
 }
 
-impl Links {
+impl<Link> Links<Link> {
+    pub(super) const fn new() -> Links<Link> {
+        Links { places: Vec::new() }
+    }
+
     /// The id that the next link is to be put under.
     pub(super) fn vacant(&mut self) -> Result<ChannelId, TransportError> {
-        let vacant = |place: &Place| place.link.is_none() && place.uses < USES_MAX;
+        let vacant = |place: &Place<Link>| place.link.is_none() && place.uses < USES_MAX;
         let at = match self.places.iter().position(vacant) {
             Some(at) => at,
             None if self.places.len() < PLACES_MAX => {
-                self.places.push(Place::default());
+                self.places.push(Place { uses: 0, link: None });
                 self.places.len() - 1
             }
             None => {
@@ -67,9 +70,21 @@ impl Links {
     }
 
     /// How many places there are, in use or not.
-    #[cfg(test)]
+    #[inline]
     pub(super) fn places(&self) -> usize {
         self.places.len()
+    }
+
+    /// What is at a place below [`Links::places`], and under which id.
+    #[inline]
+    pub(super) fn at(&self, place: usize) -> Option<(ChannelId, &Link)> {
+        let Place { uses, link } = &self.places[place];
+        link.as_ref().map(|link| (ChannelId(uses << PLACE_BITS | place as u32), link))
+    }
+
+    /// All of them.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Link> {
+        self.places.iter().filter_map(|place| place.link.as_ref())
     }
 }
 
@@ -81,4 +96,25 @@ fn place(id: ChannelId) -> usize {
 #[inline]
 fn uses(id: ChannelId) -> u32 {
     id.0 >> PLACE_BITS
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_used_again_and_ids_are_not() {
+        let mut links: Links<u32> = Links::new();
+        let mut before = Vec::new();
+        for n in 0..1000 {
+            let id = links.vacant().unwrap();
+            links.put(id, n);
+            assert!(!before.contains(&id));
+            assert_eq!(links.at(0), Some((id, &n)));
+            assert!(before.iter().all(|closed| links.get(*closed).is_none()));
+            assert_eq!((links.get(id).copied(), links.take(id), links.take(id)), (Some(n), Some(n), None));
+            before.push(id);
+        }
+        assert_eq!((links.places(), links.iter().count()), (1, 0));
+    }
 }
