@@ -6,6 +6,7 @@
 use crate::stack::build::{Field, Gossip, Guard};
 use crate::stack::layer::Kind;
 use crate::stack::slots::{MemberSlot, Slot, Tally};
+use crate::stack::turns::Turns;
 
 /// A word that an effect changes: for deliveries a member slot is the origin's, for sends the peer's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,12 +54,21 @@ pub struct Effect {
     pub source: Source,
 }
 
-/// A guard that closes when a field reaches a slot's value.
+/// What happens when a field reaches a slot's value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Limit {
     pub(crate) field: Field,
     pub(crate) limit: Target,
-    pub(crate) guard: Guard,
+    pub(crate) sets: Sets,
+}
+
+/// What a limit sets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sets {
+    /// The guard closes.
+    Guard(Guard),
+    /// From then on this member's messages carry the mark.
+    Mark(Field),
 }
 
 /// One statement, and the layer that made it.
@@ -74,6 +84,7 @@ pub(crate) enum Statement {
     Limit(Limit),
     Effect(Effect),
     Release(MemberSlot),
+    Turns(Turns),
 }
 
 /// Takes a layer's declaration for one kind of traffic.
@@ -131,12 +142,23 @@ impl CommonCase<'_> {
 
     /// When `field`, after advancing, has reached the value of `limit`, the guard closes.
     pub fn limit(&mut self, field: Field, limit: Target, guard: Guard) {
-        self.state(Statement::Limit(Limit { field, limit, guard }));
+        self.state(Statement::Limit(Limit { field, limit, sets: Sets::Guard(guard) }));
+    }
+
+    /// When `field`, after advancing, has reached the value of `limit`, this member's messages carry `mark`.
+    pub fn mark_from(&mut self, field: Field, limit: Target, mark: Field) {
+        self.state(Statement::Limit(Limit { field, limit, sets: Sets::Mark(mark) }));
     }
 
     /// A word changes.
     pub fn effect(&mut self, operation: Operation, target: Target, source: Source) {
         self.state(Statement::Effect(Effect { operation, target, source }));
+    }
+
+    /// Members deliver in turns: a frame goes to this layer's upper neighbour when it is its origin's turn, which a mark
+    /// ends. What this layer and those above declare takes effect then.
+    pub fn turns(&mut self, turns: Turns) {
+        self.state(Statement::Turns(turns));
     }
 
     /// The frame is delivered to this layer's upper neighbour only when the origin's word in `slot` exceeds its

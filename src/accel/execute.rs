@@ -3,7 +3,7 @@
 //! Everything is checked before anything is written: a miss leaves no trace.
 
 use super::case::{Effect, Target};
-use super::plan::{DeliverStep, Plan, apply, value_of};
+use super::plan::{DeliverStep, Plan, TurnStep, apply, value_of};
 use crate::buf::FrameMut;
 use crate::id::Rank;
 use crate::stack::core::{Core, Looped};
@@ -277,7 +277,20 @@ pub(crate) fn released(core: &mut Core, step: &DeliverStep, origin: Rank, number
     if step.retain {
         core.casts[origin.index()].keep(number, list.clone());
     }
+    if let Some(turn) = &step.turns
+        && marked(turn, step.header_bytes, list)
+    {
+        core.hand_on(&turn.turns, origin, number);
+    }
     true
+}
+
+/// Whether a cast by plan, whose compressed header stands before its payload, ends its origin's turn.
+#[inline]
+fn marked(turn: &TurnStep, header_bytes: usize, list: &List) -> bool {
+    let at = list.from() - header_bytes + 8 + 8 * usize::from(turn.mark.word);
+    let word = crate::wire::word(list.frame().slice(at, at + 8), 0).unwrap_or_default();
+    (word >> turn.mark.shift) & turn.mark.mask != 0
 }
 
 /// Runs a send plan on a payload whose guard is known to be open: writes the header, applies the effects and puts the
@@ -394,7 +407,7 @@ fn send_words<const CAST: bool, const TEMPLATE: usize, const WORDS: usize>(
     core.outbox.push_back(Transmit { channel: core.channel, to, head: frame, body: None });
 }
 
-/// Closes the guards whose limits a field has reached; returns the number at which the next one may be: zero if there
+/// Sets the guards and marks whose limits a field has reached; returns the number at which the next one may be: zero if there
 /// are limits on other fields than the number. Limits change by layers and by effects, and every such change sets the
 /// ceiling to zero too.
 #[inline(never)]
@@ -404,7 +417,7 @@ fn limit(plan: &Plan, section: &mut [u64]) -> u64 {
         let at = section[limit.limit as usize];
         let field = (section[limit.field_slot as usize] >> limit.field.shift) & limit.field.mask;
         if field >= at {
-            section[plan.guard as usize] |= limit.guard;
+            section[limit.word as usize] |= limit.bits;
         }
         ceiling = if limit.on_number { ceiling.min(at) } else { 0 };
     }

@@ -1,10 +1,11 @@
 //! Plans: what a whole stack does with an ordinary message, as plain data (design D1 to D4).
 
-use super::case::{CommonCase, Effect, Limit, Operation, Source, Statement, Target};
+use super::case::{CommonCase, Effect, Limit, Operation, Sets, Source, Statement, Target};
 use super::execute::Shape;
 use crate::stack::build::{Blueprint, Field, GossipSource, GuardKind};
 use crate::stack::layer::{Fast, Kind, Layer};
 use crate::stack::slots::{MatrixSlot, fixed};
+use crate::stack::turns::Turns;
 use crate::wire::Traffic;
 use crate::wire::bits::low_bits;
 use crate::wire::layout::{Class, GOSSIPS_MAX, Layout, Place, TEMPLATE_WORDS_MAX};
@@ -75,7 +76,8 @@ pub(crate) struct FilterStep {
     pub(crate) layer: usize,
 }
 
-/// A guard closed when a field reaches a limit. Slots are offsets in the section of the plan.
+/// Bits, of the guard or of a mark, that are set when a field reaches a limit. Slots are offsets in the section of the
+/// plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct LimitStep {
     /// Whether the field is the frame number.
@@ -83,7 +85,9 @@ pub(crate) struct LimitStep {
     pub(crate) field_slot: u32,
     pub(crate) field: Spot,
     pub(crate) limit: u32,
-    pub(crate) guard: u64,
+    /// What happens: these bits of this word are set.
+    pub(crate) word: u32,
+    pub(crate) bits: u64,
 }
 
 /// What a plan does at one step: change words that are not in the template.
@@ -127,11 +131,22 @@ pub(crate) struct Plan {
 pub(crate) struct DeliverStep {
     /// Offsets in the origin's section of words that must exceed the frame number.
     pub(crate) releases: Vec<u32>,
+    /// Whose turn it is, if casts are delivered in turns.
+    pub(crate) turns: Option<TurnStep>,
+    /// Bytes of the header before a payload, in which the mark is.
+    pub(crate) header_bytes: usize,
     pub(crate) effects: Effects,
     pub(crate) retain: bool,
     pub(crate) hits: u32,
     /// The lowest layer that belongs to it.
     pub(crate) layer: usize,
+}
+
+/// Where the mark is that ends a turn, and what follows from it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TurnStep {
+    pub(crate) mark: Spot,
+    pub(crate) turns: Turns,
 }
 
 /// Why a kind of traffic has no plan.
@@ -209,11 +224,19 @@ impl Compiler<'_> {
         }
         let mut plan = self.empty(kind, layout);
         let release =
-            statements.iter().find(|(_, s)| matches!(s, Statement::Release(_))).map(|(layer, _)| *layer);
+            statements.iter().find(|(_, s)| matches!(s, Statement::Release(_) | Statement::Turns(_)));
+        let release = release.map(|(layer, _)| *layer);
         if let Some(layer) = release {
-            let hits = fixed::CAST_DELIVER_HITS;
-            plan.deliver =
-                Some(DeliverStep { releases: Vec::new(), effects: Vec::new(), retain: false, hits, layer });
+            let (hits, header_bytes) = (fixed::CAST_DELIVER_HITS, layout.compressed_bytes());
+            plan.deliver = Some(DeliverStep {
+                releases: Vec::new(),
+                turns: None,
+                header_bytes,
+                effects: Vec::new(),
+                retain: false,
+                hits,
+                layer,
+            });
         }
         for (layer, statement) in statements {
             let late = release.is_some_and(|lowest| layer <= lowest);
@@ -348,16 +371,23 @@ impl Compiler<'_> {
                 }
                 plan.loop_layer = Some(layer);
             }
-            Statement::Limit(Limit { field, limit, guard }) => {
+            Statement::Limit(Limit { field, limit, sets }) => {
                 let Some(spot) = spot(layout, usize::from(field.index)).filter(|_| here(field)) else {
                     return refuse("it limits a field that is not in the header");
                 };
                 if plan.kind.delivers() {
                     return refuse("limits on deliveries are not compiled yet");
                 }
-                if guard.kind != plan.kind.guard() {
+                let set = match sets {
+                    Sets::Guard(guard) if guard.kind == plan.kind.guard() => Some((plan.guard, guard.mask)),
+                    Sets::Guard(_) => None,
+                    Sets::Mark(mark) => mark_spot(layout, mark)
+                        .filter(|_| here(mark))
+                        .map(|spot| (plan.template[usize::from(spot.word)].slot, spot.mask << spot.shift)),
+                };
+                let Some((word, bits)) = set else {
                     return refuse("it closes another plan's guard");
-                }
+                };
                 let limit = match (limit, plan.kind) {
                     (Target::Own(slot), Kind::CastSend) => slot.0,
                     (Target::Member(slot), Kind::SendSend) => slot.0,
@@ -365,7 +395,7 @@ impl Compiler<'_> {
                 };
                 let (on_number, field_slot) =
                     (spot == plan.number, plan.template[usize::from(spot.word)].slot);
-                plan.limits.push(LimitStep { on_number, field_slot, field: spot, limit, guard: guard.mask });
+                plan.limits.push(LimitStep { on_number, field_slot, field: spot, limit, word, bits });
             }
             Statement::Effect(effect) => match &mut plan.deliver {
                 Some(step) if late => step.effects.push(effect),
@@ -375,6 +405,18 @@ impl Compiler<'_> {
                 Some(step) if plan.kind.delivers() => step.releases.push(slot.0),
                 _ => return refuse("only deliveries are released"),
             },
+            Statement::Turns(turns) => {
+                let Some(mark) = mark_spot(layout, turns.mark).filter(|_| here(turns.mark)) else {
+                    return refuse("its mark is not in the header");
+                };
+                match &mut plan.deliver {
+                    Some(step) if plan.kind.delivers() && step.turns.is_none() => {
+                        step.releases.push(turns.free.0);
+                        step.turns = Some(TurnStep { mark, turns });
+                    }
+                    _ => return refuse("only deliveries have turns, and of one layer"),
+                }
+            }
         }
         Ok(())
     }
@@ -415,6 +457,12 @@ fn spot(layout: &Layout, field: usize) -> Option<Spot> {
     }
 }
 
+/// Where a mark is.
+fn mark_spot(layout: &Layout, field: Field) -> Option<Spot> {
+    let (definition, _) = layout.fields().get(usize::from(field.index))?;
+    spot(layout, usize::from(field.index)).filter(|_| definition.class == Class::Mark)
+}
+
 impl Plan {
     /// The gossips that ride along.
     #[inline]
@@ -424,7 +472,9 @@ impl Plan {
 
     /// How many steps the executor takes for one message: what `explain` prints and the cost depends on.
     pub(crate) fn steps(&self) -> usize {
-        let deliver = self.deliver.as_ref().map_or(0, |step| 1 + step.releases.len() + step.effects.len());
+        let deliver = self.deliver.as_ref().map_or(0, |step| {
+            1 + step.releases.len() + step.effects.len() + usize::from(step.turns.is_some())
+        });
         self.template_words
             + self.filters.len()
             + self.gossip_count
@@ -449,7 +499,7 @@ impl Plan {
         };
         let fields = |word: u8| {
             let inside = layout.fields().iter().filter(|(field, place)| {
-                field.class == Class::Protocol && matches!(place, Place::Word { word: at, .. } if *at == word)
+                field.class.is_in_template() && matches!(place, Place::Word { word: at, .. } if *at == word)
             });
             inside.map(|(field, _)| field.name.as_str()).collect::<Vec<_>>().join(", ")
         };
@@ -493,14 +543,19 @@ impl Plan {
             lines.push(format!("effect   {:?} {:?} {:?}", effect.operation, effect.target, effect.source));
         }
         for limit in &self.limits {
-            let owner =
-                blueprint.guards.iter().find(|g| g.kind == self.kind.guard() && g.mask == limit.guard);
-            let name =
-                owner.map_or("?".to_string(), |owner| format!("{}: {}", names[owner.layer], owner.name));
-            lines.push(format!(
-                "limit    close the guard when its field reaches slot {} ({name})",
-                limit.limit
-            ));
+            let of_guard = limit.word == self.guard;
+            let mut owners = blueprint.guards.iter().filter(|_| of_guard);
+            let owner = owners.find(|g| g.kind == self.kind.guard() && g.mask == limit.bits);
+            let what = match owner {
+                Some(owner) => {
+                    let (slot, layer, name) = (limit.limit, names[owner.layer], owner.name);
+                    format!("close the guard when its field reaches slot {slot} ({layer}: {name})")
+                }
+                None => {
+                    format!("set {:#x} in the slots when its field reaches slot {}", limit.bits, limit.limit)
+                }
+            };
+            lines.push(format!("limit    {what}"));
         }
         if self.retain {
             lines.push("retain   the frame under its number".to_string());
@@ -510,6 +565,10 @@ impl Plan {
         }
         if let Some(step) = &self.deliver {
             lines.push(format!("queue    until {} releases it", names[step.layer]));
+            if let Some(turn) = &step.turns {
+                let Spot { word, shift, .. } = turn.mark;
+                lines.push(format!("turn     goes to the next if word {word} bit {shift} is set"));
+            }
             if step.retain {
                 lines.push("retain   the frame under its number".to_string());
             }

@@ -71,7 +71,7 @@ pub(crate) enum Handled<'l> {
         delivered: bool,
         from_layer: usize,
     },
-    /// A cast that was accepted before has been released: it goes on up from a layer.
+    /// A cast that was accepted before has been released by a layer.
     Released { origin: Rank, number: u64, list: &'l List, from_layer: usize },
 }
 
@@ -104,7 +104,8 @@ impl ShadowRun {
                 plan_delivered.push(delivered_list(false, origin, number, list));
                 let header = self.fork.core.header_before(Traffic::Cast, list).unwrap_or(Header::ZERO);
                 let message = Message { header, number, ..Message::data(Traffic::Cast, list.clone()) };
-                self.fork.core.emit_up(from_layer, Up::Cast(origin, message));
+                // The layer that held it sees it once more, as it does with what took the layers.
+                self.fork.core.emit_up(from_layer + 1, Up::Cast(origin, message));
                 self.fork.run();
             }
             Handled::Accepted { kind, origin, header, list, number, delivered, from_layer } => {

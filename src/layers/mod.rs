@@ -6,12 +6,14 @@ mod com;
 mod count;
 mod evs;
 mod fc;
+mod fixed;
 mod frag;
 mod local;
 mod mbrship;
 mod nak;
 mod stable;
 mod suspect;
+mod total;
 mod trace;
 mod unicast;
 mod xfer;
@@ -27,12 +29,14 @@ pub(crate) fn entries() -> Vec<LayerEntry> {
         count::entry(),
         evs::entry(),
         fc::entry(),
+        fixed::entry(),
         frag::entry(),
         local::entry(),
         mbrship::entry(),
         nak::entry(),
         stable::entry(),
         suspect::entry(),
+        total::entry(),
         trace::entry(),
         unicast::entry(),
         xfer::entry(),

@@ -253,7 +253,7 @@ impl Blueprint {
     pub(crate) fn homes(layouts: &[Layout; 3]) -> [Vec<FieldHome>; 3] {
         [0, 1, 2].map(|traffic| {
             let home = |(definition, place): &(FieldDefinition, Place)| match place {
-                Place::Word { word, shift } if definition.class == Class::Protocol => {
+                Place::Word { word, shift } if definition.class.is_in_template() => {
                     FieldHome { word: Some(*word), shift: *shift, mask: low_bits(definition.bits) }
                 }
                 _ => FieldHome { word: None, shift: 0, mask: low_bits(definition.bits) },
@@ -326,6 +326,11 @@ impl Build<'_> {
     /// frames a view can have.
     pub fn protocol_field(&mut self, traffic: Traffic, name: &'static str, bits: u32) -> Field {
         self.field(traffic, Build::definition(name, bits, Class::Protocol))
+    }
+
+    /// A bit that this member's casts carry or not, as the layer or a plan has set it. Receivers do not predict it.
+    pub fn mark_field(&mut self, traffic: Traffic, name: &'static str) -> Field {
+        self.field(traffic, Build::definition(name, 1, Class::Mark))
     }
 
     /// The protocol field that numbers the frames of `traffic`; a stack has one per kind of traffic.

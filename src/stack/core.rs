@@ -132,8 +132,11 @@ pub(crate) struct Core {
     pub(crate) failed: RankSet,
     /// Another view is about to follow.
     pub(crate) view_expected: bool,
-    /// Casts wait above the stack.
+    /// Casts wait above the stack, and in how many frames.
     pub(crate) casts_waiting: bool,
+    pub(crate) waiting_frames: u64,
+    /// The last frame cast is a piece of a message of which more will follow.
+    pub(crate) amid_message: bool,
     /// Frames that came ahead of their turn are to go to the layers.
     pub(crate) expand_early: bool,
     /// Own copies wait elsewhere: this is a fork, and its queue was left behind.

@@ -154,6 +154,8 @@ pub enum Part {
     },
     /// A piece of a message that was refused: nothing of it is delivered.
     Void,
+    /// Nothing: a layer's own cast.
+    Blank,
 }
 
 /// A message on its way through the layers.

@@ -3,9 +3,9 @@
 use std::any::Any;
 use std::borrow::Cow;
 
-use super::build::{Build, Field, Guard, GuardKind, TimerId};
-use super::core::{Core, Looped};
-use super::event::{Down, ExitReason, Message, Problem, Up};
+use super::build::{Build, Closes, Field, Guard, GuardKind, GuardOwner, TimerId};
+use super::core::{Core, Emerged, Looped};
+use super::event::{Down, ExitReason, Message, Part, Problem, Up};
 use super::order::Ordered;
 use super::retention::Retained;
 use super::slots::{MatrixSlot, MemberSlot, Slot, Tally};
@@ -435,11 +435,11 @@ impl Context<'_> {
         self.core.looped_headers.push_back((header, part));
     }
 
-    /// Holds a cast of `origin` until its word in `slot` exceeds the cast's frame number; then it goes on up from this
-    /// layer, in order with what plans have accepted.
+    /// Holds a cast of `origin` until its word in `slot` exceeds the cast's frame number; then it comes to this layer once
+    /// more, in order with what plans have accepted.
     pub fn hold(&mut self, origin: Rank, slot: MemberSlot, message: Message) {
         let (number, list) = (message.number, message.list.clone());
-        let slow = Some((self.layer, slot, Box::new(message)));
+        let slow = Some((self.layer + 1, slot, Box::new(message)));
         self.core.order.insert(Ordered { origin, number, list, slow });
     }
 
@@ -557,14 +557,42 @@ impl Context<'_> {
         self.core.hint_wanted = true;
     }
 
-    /// Whether own casts, or casts waiting for their order, are still on their way to the application.
-    pub fn deliveries_pending(&self) -> bool {
-        self.core.looping() > 0 || !self.core.order.is_empty() || self.core.left_behind
+    /// Whether own casts are still on their way up.
+    pub fn own_copies_pending(&self) -> bool {
+        self.core.looping() > 0 || self.core.left_behind
     }
 
     /// Another view is about to follow: frames that may be of it are held for it.
     pub fn expect_view(&mut self) {
         self.core.view_expected = true;
+    }
+
+    /// Whether a cast of a layer's own may go down now, whatever `but` says: no window is full, no flush has stopped
+    /// casting, and the last cast was not a piece of a message.
+    pub fn may_cast(&self, but: Guard) -> bool {
+        let entry = |owner: &&GuardOwner| owner.kind == GuardKind::CastSend && owner.closes == Closes::Entry;
+        let entry = self.core.guards.iter().filter(entry).fold(0, |mask, owner| mask | owner.mask);
+        let closed = self.core.slots.word(GuardKind::CastSend.offset()) & entry & !but.mask;
+        closed == 0 && !self.core.amid_message && self.next_frame_number() < self.core.number_limit
+    }
+
+    /// Casts a message without content of the application, in a frame for control messages. It takes a frame number as
+    /// any cast: `set` writes what it has to say into the fields.
+    ///
+    /// # Errors
+    /// If there is no frame.
+    pub fn cast_blank(&mut self, set: impl FnOnce(&mut Message)) -> Result<(), Exhausted> {
+        let frame = self.core.control_frame()?.freeze();
+        let (from, to) = (frame.start(), frame.end());
+        let mut message = Message::data(Traffic::Cast, List::single(frame, from, to));
+        set(&mut message);
+        self.down(Down::Cast(message));
+        Ok(())
+    }
+
+    /// A cast without content has been delivered: it is seen, and nobody above is told of it.
+    pub fn blank(&mut self, origin: Rank, message: Message) {
+        self.core.emerged.push_back(Emerged::Cast(origin, Message { part: Part::Blank, ..message }));
     }
 
     /// Whether casts wait above the stack, as of the beginning of this iteration's post-processing.

@@ -2,6 +2,7 @@
 //!
 //! - [`spec`] names a stack, [`registry`] knows the layers, [`property`] says what each needs and gives;
 //! - [`layer`] is the interface of a protocol, [`event`] what travels between layers, [`build`] what a layer registers;
+//! - [`turns`] is how members take turns in casting;
 //! - [`slots`] hold every variable that ordinary messages touch;
 //! - [`backoff`] says when to do a thing again;
 //! - `engine` is the slow path, `run` joins it with the plans of `accel`, [`explain`] prints both.
@@ -23,3 +24,4 @@ pub(crate) mod run;
 pub mod slots;
 pub mod spec;
 pub(crate) mod timers;
+pub mod turns;

@@ -15,7 +15,7 @@ pub(crate) struct Ordered {
     pub(crate) origin: Rank,
     pub(crate) number: u64,
     pub(crate) list: List,
-    /// The layer that holds it, its release word and the message, if it took the slow path.
+    /// The layer from which it comes up again, its release word and the message, if it took the slow path.
     pub(crate) slow: Option<(usize, MemberSlot, Box<Message>)>,
 }
 

@@ -35,11 +35,21 @@ pub enum Class {
     Protocol,
     /// Depends on the message itself.
     Message,
+    /// Said by the sender from protocol state, and not predicted: it stands among the protocol fields, is written with
+    /// them and never compared.
+    Mark,
     /// Not needed for this message to be correct.
     Gossip,
     /// Zero in ordinary messages, and then without bits; a message with another value has a full header. Covered by
     /// filters all the same.
     Exception,
+}
+
+impl Class {
+    /// Whether its fields stand in template words.
+    pub(crate) fn is_in_template(self) -> bool {
+        matches!(self, Class::Protocol | Class::Mark)
+    }
 }
 
 /// How a message field's value comes about.
@@ -150,12 +160,12 @@ impl Layout {
         }
         let mut room = Room { used: [0; WORDS_MAX] };
         let mut places = vec![Place::Elided; fields.len()];
-        let travels = |field: &FieldDefinition, class| field.class == class && !field.bound;
-        for (at, field) in fields.iter().enumerate().filter(|(_, field)| travels(field, Class::Protocol)) {
+        let travels = |field: &FieldDefinition| field.class.is_in_template() && !field.bound;
+        for (at, field) in fields.iter().enumerate().filter(|(_, field)| travels(field)) {
             places[at] = room.take(field.bits, TEMPLATE_WORDS_MAX).ok_or_else(|| LayoutError::TooWide {
                 traffic: traffic.name(),
                 class: "protocol",
-                bits: fields.iter().filter(|f| travels(f, Class::Protocol)).map(|f| f.bits as usize).sum(),
+                bits: fields.iter().filter(|f| travels(f)).map(|f| f.bits as usize).sum(),
                 room: TEMPLATE_WORDS_MAX * 64,
             })?;
         }
@@ -239,11 +249,11 @@ impl Layout {
         self.full_bytes
     }
 
-    /// The bits of a template word that are protocol fields.
+    /// The bits of a template word that are protocol fields or marks.
     pub fn template_mask(&self, word: usize) -> u64 {
         self.fields
             .iter()
-            .filter(|(field, _)| field.class == Class::Protocol)
+            .filter(|(field, _)| field.class.is_in_template())
             .filter_map(|(field, place)| match place {
                 Place::Word { word: at, shift } if usize::from(*at) == word => {
                     Some(low_bits(field.bits) << shift)

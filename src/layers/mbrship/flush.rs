@@ -170,7 +170,8 @@ impl Mbrship {
     /// Whether this member has delivered what the cut says.
     fn complete(&self, context: &Context<'_>, cut: &Cut) -> bool {
         let delivered = |(origin, frames): (usize, &u64)| context.accepted(Rank::at(origin)) >= *frames;
-        let pending = context.deliveries_pending() && !self.is(Broken::LeavesOwnCopies);
+        // What is in order has been delivered by now. What is not never will be: it follows on what is lost with its origin.
+        let pending = context.own_copies_pending() && !self.is(Broken::LeavesOwnCopies);
         cut.frames.iter().enumerate().all(delivered) && !pending
     }
 

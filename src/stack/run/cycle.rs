@@ -48,7 +48,7 @@ impl Stack {
         if self.large.is_pending() {
             self.enter_sends();
         }
-        self.engine.core.casts_waiting = !self.waiting.is_empty() || self.open.is_open();
+        self.note_waiting();
         self.post_if_due(app);
         if !self.engine.core.emerged.is_empty() || !self.engine.core.order.is_empty() {
             self.drain(app);
@@ -65,6 +65,17 @@ impl Stack {
             }
             app.event(&Event::Writable, &mut Group::new(self));
         }
+    }
+
+    /// Tells the layers of casts that wait. The first that waits because the entry is closed is work for them.
+    fn note_waiting(&mut self) {
+        let waits = !self.waiting.is_empty() || self.open.is_open();
+        let news = waits && !self.engine.core.casts_waiting && !self.entry_open();
+        let core = &mut self.engine.core;
+        core.casts_waiting = waits;
+        core.waiting_frames = self.waiting.len() as u64 + u64::from(self.open.is_open());
+        core.work += u32::from(news);
+        self.stuck |= news;
     }
 
     /// Delivers this member's own casts.
@@ -179,6 +190,7 @@ impl Stack {
         if work >= self.post_batch
             || now >= self.post_due
             || blocked
+            || std::mem::take(&mut self.stuck)
             || core.gossip.requested()
             || now >= core.gossip.due()
         {

@@ -354,7 +354,9 @@ impl Stack {
                 },
                 Some(Waiting::Large(mut large)) => {
                     let entered = fragments < FRAGMENTS_PER_POLL && self.enter_fragment(&mut large);
+                    self.engine.core.amid_message |= entered;
                     if large.is_sent() {
+                        self.engine.core.amid_message = false;
                         self.large.shelved -= 1;
                         self.large.waiting_bytes -= large.bytes.len();
                     } else {
@@ -482,6 +484,10 @@ impl Stack {
                 return;
             }
             Part::Fragment { first, left } => (first, left),
+            Part::Blank => {
+                self.blank(kind, origin, message.number);
+                return;
+            }
             Part::Void => {
                 self.large.partial[at][origin.index()] = None;
                 self.blank(kind, origin, message.number);

@@ -122,6 +122,8 @@ pub(crate) struct Stack {
     /// A frame has left in this iteration: further messages are packed until its end.
     sent: bool,
     pub(crate) busy: bool,
+    /// Casts have come to wait at a closed entry: the layers are told soon.
+    stuck: bool,
     post_batch: u32,
     post_delay: Duration,
     post_due: Time,
@@ -355,6 +357,8 @@ impl Stack {
             failed: RankSet::EMPTY,
             view_expected: false,
             casts_waiting: false,
+            waiting_frames: 0,
+            amid_message: false,
             expand_early: false,
             left_behind: false,
             hint_wanted: false,
@@ -407,6 +411,7 @@ impl Stack {
             releases,
             sent: false,
             busy: false,
+            stuck: false,
             post_batch: config.post_batch_messages,
             post_delay: config.post_delay,
             post_due: Time::NEVER,

@@ -1,0 +1,406 @@
+//! TOTAL: all members deliver all casts in one order, by turns.
+//!
+//! | | |
+//! |---|---|
+//! | requires | P9 virtual synchrony, P25 self-delivery |
+//! | provides | P6 total order, P5 causal order |
+//! | promises | what two members deliver of one view is in the same order at both, also if they part; members that go together deliver the same |
+//! | costs | one bit on each cast; a lone sender waits for nobody, of several each waits for its turn |
+//!
+//! Those who cast at present, and nobody else, stand in a *ring* and take turns. Whose turn it is follows from what has
+//! been delivered ([`turns`](crate::stack::turns)): a member casts what waits, marks the last one, and by delivering that
+//! everybody knows that it is the turn of its successor. There is no token apart from the casts, so none can be lost or
+//! doubled: NAK repairs what carries it. The casts of others that came before their turn wait in the order queue.
+//!
+//! ```text
+//! ring A, B            A ── 7, 8* ──▶            (* ends the turn of A)
+//!                      ◀── 3* ── B               (B casts what waited, and ends its own)
+//! C wants to cast      C ── may I? ──▶           best effort, repeated
+//! ring A, C, B         A ── 9 (invites C) ──▶    a cast without content
+//!                      ◀── 0* ── C
+//! B has nothing        B ── 4 (passes) ──▶       without content; the third time in a row: (leaves)
+//! ring A, C
+//! ```
+//!
+//! A member alone in the ring keeps the turn: it casts at the cost of FIFO. The ring changes only by what is delivered, so
+//! all members know it. Each view begins with the first member alone in it.
+//!
+//! When a view ends, everything that can be delivered in order is, before the next one. A cast of a member that has
+//! failed may follow on one that nobody has any more, that of another failed member: it is delivered nowhere. A cast of a
+//! survivor never does: it has delivered all before it, and so they belong to the view.
+//!
+//! After the TOTAL layer of Horus (van Renesse, Birman, Maffeis, 1996: "the token rotates among the current senders");
+//! invitation and leaving by casts, from Totem's rule that all there is to know travels with the token.
+
+use std::time::Duration;
+
+use crate::accel::case::{CommonCase, Target};
+use crate::id::{Hasher64, Rank, RankSet};
+use crate::stack::backoff::Backoff;
+use crate::stack::build::{Build, Closes, Field, GuardKind, TimerId};
+use crate::stack::event::{Down, Message, Up};
+use crate::stack::layer::{Context, Fast, Kind, Layer};
+use crate::stack::property::{Properties, Property};
+use crate::stack::registry::{LayerEntry, ParameterError, Parameters};
+use crate::stack::turns::Turns;
+use crate::wire::Traffic;
+
+pub(super) fn entry() -> LayerEntry {
+    LayerEntry {
+        name: "TOTAL",
+        about: "one order for all casts, by turns of those who cast",
+        requires: Properties::of(&[Property::VirtuallySynchronous, Property::SelfDelivery]),
+        provides: Properties::of(&[Property::Total, Property::Causal]),
+        destroys: Properties::NONE,
+        cost: 5,
+        parameters: &[
+            ("burst", "the most frames of one turn, if others cast too (default 16)"),
+            (
+                "idle_us",
+                "how long a member with nothing to cast keeps the turn, if others cast too, in microseconds (default 0)",
+            ),
+            ("leave", "so many turns in a row without a cast end in leaving the ring (default 4)"),
+            ("ask_us", "after how long a request for a turn is repeated, in microseconds (default 200)"),
+            ("backoff_us", "the longest interval between repetitions, in microseconds (default 50000)"),
+        ],
+        make: |parameters| Ok(Box::new(Total::new(parameters)?)),
+    }
+}
+
+/// Not in the ring, as a `next`.
+const OUT: u64 = u64::MAX;
+/// What a cast without content says; from [`code::INVITES`] on it is the rank of who is invited.
+mod code {
+    pub(super) const DATA: u64 = 0;
+    pub(super) const PASSES: u64 = 1;
+    pub(super) const LEAVES: u64 = 2;
+    pub(super) const INVITES: u64 = 3;
+    pub(super) const BITS: u32 = 8;
+}
+
+const _: () = assert!((crate::id::MEMBERS_MAX as u64) + code::INVITES <= 1 << code::BITS);
+
+#[derive(Clone)]
+struct Total {
+    burst: u64,
+    idle: Duration,
+    leave: u64,
+    ask: Backoff,
+    handles: Option<Handles>,
+    /// Members that have asked for a turn.
+    wanting: RankSet,
+    /// Turns in a row without a cast of the application, and the frame number after the last of them.
+    quiet: u64,
+    quiet_at: u64,
+}
+
+#[derive(Clone, Copy)]
+struct Handles {
+    turns: Turns,
+    /// What a cast without content says.
+    says: Field,
+    number: Field,
+    pass: TimerId,
+    ask: TimerId,
+}
+
+impl Total {
+    fn new(parameters: &Parameters) -> Result<Total, ParameterError> {
+        let micros = |name, default, least| {
+            parameters.number(name, default, least..=10_000_000).map(Duration::from_micros)
+        };
+        Ok(Total {
+            burst: parameters.number("burst", 16, 1..=1 << 20)?,
+            idle: micros("idle_us", 0, 0)?,
+            leave: parameters.number("leave", 4, 1..=1 << 20)?,
+            ask: Backoff::new(micros("ask_us", 200, 1)?, micros("backoff_us", 50_000, 1)?),
+            handles: None,
+            wanting: RankSet::EMPTY,
+            quiet: 0,
+            quiet_at: 0,
+        })
+    }
+
+    fn handles(&self) -> Handles {
+        self.handles.expect("installed before use")
+    }
+
+    /// Whether it is this member's turn, and it has not ended it yet.
+    fn has_turn(&self, context: &Context<'_>) -> bool {
+        !context.is_closed(self.handles().turns.waits, context.rank())
+    }
+
+    fn next(&self, context: &Context<'_>, rank: Rank) -> u64 {
+        context.of(self.handles().turns.next, rank)
+    }
+
+    fn is_in_ring(&self, context: &Context<'_>, rank: Rank) -> bool {
+        self.next(context, rank) != OUT
+    }
+
+    fn is_alone(&self, context: &Context<'_>) -> bool {
+        self.next(context, context.rank()) == u64::from(context.rank().0)
+    }
+
+    /// The first of those who want a turn and are not in the ring.
+    fn invited(&self, context: &Context<'_>) -> Option<Rank> {
+        self.wanting.iter().find(|rank| !self.is_in_ring(context, *rank))
+    }
+
+    /// A cast is delivered: whose turn is it now?
+    fn delivered(&mut self, context: &mut Context<'_>, origin: Rank, message: &Message) {
+        let Handles { turns, says, .. } = self.handles();
+        let number = message.number;
+        match message.field(says) {
+            code::DATA if message.field(turns.mark) == 0 => {}
+            code::DATA | code::PASSES => context.hand_on(&turns, origin, number),
+            code::LEAVES => {
+                let next = self.leaves(context, origin);
+                context.hand_to(&turns, origin, number, next);
+            }
+            invites => {
+                let guest = (invites - code::INVITES) as usize;
+                if guest < context.view().size() {
+                    let guest = Rank::at(guest);
+                    self.joins(context, origin, guest);
+                    context.hand_to(&turns, origin, number, guest);
+                } else {
+                    context.count("invitation of no member");
+                    context.hand_on(&turns, origin, number);
+                }
+            }
+        }
+    }
+
+    /// `origin` leaves the ring; returns whose turn it is.
+    fn leaves(&mut self, context: &mut Context<'_>, origin: Rank) -> Rank {
+        let slot = self.handles().turns.next;
+        let next = self.next(context, origin);
+        if next == u64::from(origin.0) {
+            context.count("the last of the ring wants to leave it");
+            return origin;
+        }
+        let before = (0..context.view().size())
+            .map(Rank::at)
+            .find(|rank| *rank != origin && self.next(context, *rank) == u64::from(origin.0));
+        if let Some(before) = before {
+            context.set_of(slot, before, next);
+        }
+        context.set_of(slot, origin, OUT);
+        Rank(next as u16)
+    }
+
+    /// `guest` comes into the ring, after `origin`.
+    fn joins(&mut self, context: &mut Context<'_>, origin: Rank, guest: Rank) {
+        let slot = self.handles().turns.next;
+        self.wanting.remove(guest);
+        if !self.is_in_ring(context, guest) {
+            context.set_of(slot, guest, self.next(context, origin));
+            context.set_of(slot, origin, u64::from(guest.0));
+        }
+    }
+
+    /// Ends this member's turn by a cast without content, if there is a reason.
+    fn pass(&mut self, context: &mut Context<'_>) {
+        let Handles { turns, says, .. } = self.handles();
+        if !self.has_turn(context) || !context.may_cast(turns.waits) {
+            return;
+        }
+        let guest = self.invited(context);
+        let idle = !self.is_alone(context) && !context.casts_waiting();
+        let begun = context.next_frame_number();
+        let quiet = if begun == self.quiet_at { self.quiet + 1 } else { 1 };
+        let word = match guest {
+            Some(guest) => code::INVITES + u64::from(guest.0),
+            None if idle && quiet >= self.leave => code::LEAVES,
+            None if idle => code::PASSES,
+            None => return,
+        };
+        if context.cast_blank(|message| message.set_field(says, word)).is_err() {
+            context.count("turn kept for want of a frame");
+            return;
+        }
+        (self.quiet, self.quiet_at) = if idle { (quiet, begun + 1) } else { (0, 0) };
+        context.count(match word {
+            code::PASSES => "turns passed on",
+            code::LEAVES => "turns passed on in leaving",
+            _ => "invitations",
+        });
+        context.close(turns.waits, context.rank());
+    }
+
+    /// Asks for a turn.
+    fn request(&mut self, context: &mut Context<'_>) {
+        if let Ok(mut body) = context.control_frame() {
+            body.extend(&[WANTS]).expect("a frame holds a byte");
+            let others = context.view().others().collect();
+            context.send_raw(others, body);
+            context.count("requests for a turn");
+        }
+    }
+}
+
+/// The one request there is.
+const WANTS: u8 = 1;
+
+impl Layer for Total {
+    fn name(&self) -> &'static str {
+        "TOTAL"
+    }
+
+    fn install(&mut self, build: &mut Build<'_>) {
+        let number = build.frame_number().expect("FIFO multicast numbers casts");
+        let turns = Turns {
+            mark: build.mark_field(Traffic::Cast, "ends"),
+            free: build.member_slot(),
+            next: build.member_slot(),
+            waits: build.guard(GuardKind::CastSend, "not its turn", Closes::Entry),
+            mark_at: build.slot(),
+            over_at: build.slot(),
+            burst: self.burst,
+        };
+        self.handles = Some(Handles {
+            turns,
+            says: build.exception_field(Traffic::Cast, "says", code::BITS),
+            number,
+            pass: build.timer("pass"),
+            ask: build.timer("ask"),
+        });
+    }
+
+    fn start(&mut self, context: &mut Context<'_>) {
+        let turns = self.handles().turns;
+        for rank in (0..context.view().size()).map(Rank::at) {
+            let first = rank == Rank(0);
+            context.set_of(turns.next, rank, if first { 0 } else { OUT });
+            context.set_of(turns.free, rank, if first { u64::MAX } else { 0 });
+        }
+        if context.rank() == Rank(0) {
+            context.take_turn(&turns);
+        } else {
+            context.close(turns.waits, context.rank());
+        }
+    }
+
+    fn down(&mut self, context: &mut Context<'_>, event: Down) {
+        match event {
+            Down::Cast(mut message) => {
+                let turns = self.handles().turns;
+                let marked = context.spend_turn(&turns);
+                message.set_field(turns.mark, u64::from(marked));
+                context.down(Down::Cast(message));
+            }
+            event => context.down(event),
+        }
+    }
+
+    fn up(&mut self, context: &mut Context<'_>, event: Up) {
+        let turns = self.handles().turns;
+        match event {
+            Up::Cast(origin, message)
+                if context.of(turns.free, origin) <= message.number
+                    || context.holds_before(origin, message.number) =>
+            {
+                context.hold(origin, turns.free, message);
+            }
+            Up::Cast(origin, message) => {
+                self.delivered(context, origin, &message);
+                if message.field(self.handles().says) == code::DATA {
+                    context.up(Up::Cast(origin, message));
+                } else {
+                    context.blank(origin, message);
+                }
+            }
+            event => context.up(event),
+        }
+    }
+
+    fn control(&mut self, context: &mut Context<'_>, origin: Rank, message: &Message) {
+        if message.list.payload() != [WANTS] {
+            context.count("request that does not decode");
+        } else if self.is_in_ring(context, origin) {
+            context.count("request of one in the ring");
+        } else {
+            self.wanting.insert(origin);
+        }
+    }
+
+    fn timer(&mut self, context: &mut Context<'_>, timer: TimerId) {
+        if timer == self.handles().pass {
+            self.pass(context);
+        } else {
+            self.request(context);
+            self.ask.repeat(context.now());
+            context.arm(timer, self.ask.due());
+        }
+    }
+
+    fn post(&mut self, context: &mut Context<'_>) {
+        let Handles { turns, pass, ask, .. } = self.handles();
+        let has_turn = self.has_turn(context);
+        if has_turn && context.may_cast(turns.waits) && self.invited(context).is_some() {
+            context.arm(pass, context.now());
+        } else if has_turn && !self.is_alone(context) && !context.casts_waiting() {
+            context.arm_if_idle(pass, context.now() + self.idle);
+        } else {
+            context.disarm(pass);
+        }
+        if context.casts_waiting() && !self.is_in_ring(context, context.rank()) {
+            if context.is_closed(turns.waits, context.rank()) && self.ask.due() == crate::time::Time::NEVER {
+                self.ask.begin(context.now());
+                context.arm(ask, context.now());
+            }
+        } else {
+            self.ask.settle();
+            context.disarm(ask);
+        }
+    }
+
+    fn common_case(&self, kind: Kind, case: &mut CommonCase<'_>) -> Fast {
+        let Handles { turns, number, .. } = self.handles();
+        match kind {
+            Kind::CastSend => {
+                case.mark_from(number, Target::Own(turns.mark_at), turns.mark);
+                case.limit(number, Target::Own(turns.over_at), turns.waits);
+                Fast::Declared
+            }
+            Kind::CastDeliver | Kind::SelfDeliver => {
+                case.turns(turns);
+                Fast::Declared
+            }
+            Kind::SendSend | Kind::SendDeliver => Fast::Transparent,
+        }
+    }
+
+    fn fork(&self) -> Box<dyn Layer> {
+        Box::new(self.clone())
+    }
+
+    fn digest(&self, digest: &mut Hasher64) {
+        self.wanting.words().into_iter().for_each(|word| digest.word(word));
+        digest.word(self.quiet);
+        digest.word(self.quiet_at);
+        self.ask.digest(digest);
+    }
+
+    fn dump(&self, context: &Context<'_>) -> Option<String> {
+        let turns = self.handles().turns;
+        let mut ring = Vec::new();
+        let members = || (0..context.view().size()).map(Rank::at);
+        let turn = members().find(|rank| context.of(turns.free, *rank) == u64::MAX)?;
+        let mut at = turn;
+        while ring.len() < context.view().size() && self.is_in_ring(context, at) {
+            ring.push(at.to_string());
+            at = Rank(self.next(context, at) as u16);
+            if at == turn {
+                break;
+            }
+        }
+        Some(format!(
+            "turn of {turn}, ring {}; here {}, wanting {:?}",
+            ring.join(" "),
+            if self.has_turn(context) { "casting" } else { "waiting" },
+            self.wanting
+        ))
+    }
+}

@@ -1,0 +1,107 @@
+//! Turns: one member at a time casts, and ends its turn by a mark on a cast (design D4).
+//!
+//! Whose turn it is follows from what has been delivered, and from nothing else: the casts of the member whose turn it
+//! is are delivered in their own order, up to and including the first that carries the mark; then it is the turn of that
+//! member's *next*. So all members deliver all casts in one order without a number for it on the wire.
+//!
+//! ```text
+//! next of A is B, next of B is A
+//! A   0  1  2*           3*            (* carries the mark)
+//! B             0* ----------> 1
+//! delivered everywhere: A0 A1 A2 | B0 | A3 | B1
+//! ```
+//!
+//! A layer says who is whose next, and declares that this is what happens ([`CommonCase::turns`]); plan and layer both do
+//! it by the functions here.
+//!
+//! [`CommonCase::turns`]: crate::accel::case::CommonCase::turns
+
+use super::build::{Field, Guard};
+use super::core::Core;
+use super::layer::Context;
+use super::slots::{MemberSlot, Slot};
+use crate::id::Rank;
+
+/// Everything that turns are about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Turns {
+    /// On a cast: its origin's turn ends here.
+    pub mark: Field,
+    /// By origin: casts below this number may be delivered. All of the member whose turn it is.
+    pub free: MemberSlot,
+    /// By member: the rank of who comes after it.
+    pub next: MemberSlot,
+    /// Closes the entry while it is not this member's turn.
+    pub waits: Guard,
+    /// The frame number from which on this member's casts carry the mark, and the one at which its turn is over.
+    pub mark_at: Slot,
+    /// See `mark_at`.
+    pub over_at: Slot,
+    /// The most frames of one turn.
+    pub burst: u64,
+}
+
+impl Core {
+    /// The turn of `origin` ended with its cast of this number.
+    #[inline(never)]
+    pub(crate) fn hand_on(&mut self, turns: &Turns, origin: Rank, number: u64) {
+        let next = Rank(self.slots.of(turns.next, origin) as u16);
+        self.hand_to(turns, origin, number, next);
+    }
+
+    /// As [`Core::hand_on`], to a certain member.
+    pub(crate) fn hand_to(&mut self, turns: &Turns, origin: Rank, number: u64, next: Rank) {
+        self.slots.set_of(turns.free, origin, number + 1);
+        self.slots.set_of(turns.free, next, u64::MAX);
+        if next == self.own {
+            self.take_turn(turns);
+        }
+    }
+
+    /// It is this member's turn: until the end of the view if there is nobody else, otherwise for what waits.
+    pub(crate) fn take_turn(&mut self, turns: &Turns) {
+        let own = self.own;
+        let alone = self.slots.of(turns.next, own) == u64::from(own.0);
+        let number = self.next_frame_number();
+        let frames = self.waiting_frames.clamp(1, turns.burst);
+        let (mark_at, over_at) =
+            if alone { (u64::MAX, u64::MAX) } else { (number + frames - 1, number + frames) };
+        self.slots.set(turns.mark_at, mark_at);
+        self.slots.set(turns.over_at, over_at);
+        self.set_sending(turns.mark, own, u64::from(number >= mark_at));
+        *self.slots.word_mut(turns.waits.kind.offset()) &= !turns.waits.mask;
+        self.ceiling = 0;
+    }
+}
+
+impl Context<'_> {
+    /// The turn of `origin` ended with its cast of this number: it is the turn of the next.
+    pub fn hand_on(&mut self, turns: &Turns, origin: Rank, number: u64) {
+        self.core.hand_on(turns, origin, number);
+    }
+
+    /// The turn of `origin` ended with its cast of this number: it is the turn of `next`.
+    pub fn hand_to(&mut self, turns: &Turns, origin: Rank, number: u64, next: Rank) {
+        self.core.hand_to(turns, origin, number, next);
+    }
+
+    /// It is this member's turn.
+    pub fn take_turn(&mut self, turns: &Turns) {
+        self.core.take_turn(turns);
+    }
+
+    /// What a plan does with a cast's mark: writes it as it is, then sets it for the next one or ends the turn. Returns
+    /// whether this cast carries it.
+    pub fn spend_turn(&mut self, turns: &Turns) -> bool {
+        let own = self.rank();
+        let marked = self.core.sending(turns.mark, own) != 0;
+        let next = self.core.next_frame_number() + 1;
+        if next >= self.get(turns.mark_at) {
+            self.core.set_sending(turns.mark, own, 1);
+        }
+        if next >= self.get(turns.over_at) {
+            self.close(turns.waits, own);
+        }
+        marked
+    }
+}
