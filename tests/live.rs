@@ -3,12 +3,17 @@
 
 use std::time::{Duration, Instant};
 
+#[path = "common/mixed.rs"]
+mod mixed;
+
+use mixed::Mixed;
 use wadjet::group::{Application, Delivery, Event, Group};
 use wadjet::layers::{LIVE_STACK, LIVE_STACK_WITH_INTEGRITY};
 use wadjet::runtime::{Driver, DriverOptions, JoinOptions};
 use wadjet::transport::Transport;
 use wadjet::transport::shm::{Shm, ShmOptions};
 use wadjet::transport::udp::{UdpOptions, UdpTransport};
+use wadjet::transport::uring::{UringOptions, UringTransport};
 use wadjet::view::Neighbours;
 use wadjet::{Address, Config, Endpoint, GroupId, GroupKey, Incarnation};
 
@@ -130,12 +135,38 @@ fn a_group_lives<T: Transport>(mut processes: Vec<Process<T>>) {
     assert_eq!(processes[0].0.application().exit.as_deref(), Some("left the group"));
 }
 
-#[test]
-fn a_group_lives_over_udp() {
+/// Addresses that were free just now.
+fn addresses() -> Vec<String> {
     let port = |socket: &std::net::UdpSocket| socket.local_addr().unwrap().to_string();
     let sockets: Vec<_> = (0..3).map(|_| std::net::UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
-    let addresses: Vec<String> = sockets.iter().map(port).collect();
-    drop(sockets);
+    sockets.iter().map(port).collect()
+}
+
+#[test]
+fn a_group_lives_over_io_uring() {
+    let addresses = addresses();
+    let processes = (0..3).map(|at| {
+        let transport = UringTransport::new(UringOptions::default()).unwrap();
+        let contacts: &[&str] = if at == 0 { &[] } else { &[&addresses[0]] };
+        process(transport, GroupId::named("uring"), LIVE_STACK, at as u64 + 1, &addresses[at], contacts)
+    });
+    a_group_lives(processes.collect());
+}
+
+#[test]
+fn a_group_lives_of_members_over_udp_and_over_io_uring() {
+    let addresses = addresses();
+    let processes = (0..3).map(|at| {
+        let transport = Mixed::of(at, &UdpOptions::default());
+        let contacts: &[&str] = if at == 0 { &[] } else { &[&addresses[0]] };
+        process(transport, GroupId::named("mixed"), LIVE_STACK, at as u64 + 1, &addresses[at], contacts)
+    });
+    a_group_lives(processes.collect());
+}
+
+#[test]
+fn a_group_lives_over_udp() {
+    let addresses = addresses();
     let processes = (0..3).map(|at| {
         let transport = UdpTransport::new(UdpOptions::default()).unwrap();
         let contacts: &[&str] = if at == 0 { &[] } else { &[&addresses[0]] };

@@ -10,6 +10,7 @@ use wadjet::id::{GroupId, Incarnation, Rank, ViewId};
 use wadjet::transport::memory::{Hub, HubOptions};
 use wadjet::transport::shm::{Shm, ShmOptions};
 use wadjet::transport::udp::{UdpOptions, UdpTransport};
+use wadjet::transport::uring::{UringOptions, UringTransport};
 use wadjet::transport::{Channel, ChannelOptions, Destination, Slice, Transmit, Transport};
 use wadjet::view::{Address, LocalView, Member, View};
 
@@ -108,6 +109,13 @@ fn udp_allocates_nothing() {
     let process = std::process::id();
     let address = |at| format!("127.{}.{}.{}:7600", 1 + process % 250, process / 250 % 256, at + 1);
     carry(address, || UdpTransport::new(UdpOptions::default()).unwrap());
+}
+
+#[test]
+fn uring_allocates_nothing() {
+    let process = std::process::id();
+    let address = |at| format!("127.{}.{}.{}:7601", 1 + process % 250, process / 250 % 256, at + 1);
+    carry(address, || UringTransport::new(UringOptions::default()).unwrap());
 }
 
 #[test]

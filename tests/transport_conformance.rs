@@ -1,16 +1,20 @@
 //! Every transport keeps the contract of [`wadjet::transport`]. To add one: a [`Bed`] and a line of `conformance!`.
 
 mod conformance;
+#[path = "common/mixed.rs"]
+mod mixed;
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use conformance::Bed;
+use mixed::Mixed;
 use wadjet::transport::fault::{FaultOptions, Faulty};
 use wadjet::transport::memory::{Hub, HubOptions, MemoryTransport};
 use wadjet::transport::shm::{Shm, ShmOptions};
 use wadjet::transport::udp::{MulticastOptions, UdpOptions, UdpTransport};
+use wadjet::transport::uring::{UringOptions, UringTransport};
 use wadjet::view::Address;
 
 struct MemoryBed(Hub);
@@ -87,6 +91,44 @@ impl Bed for UdpBed {
     }
 }
 
+/// The same over a ring.
+struct UringBed(UdpBed);
+
+impl Bed for UringBed {
+    type Transport = UringTransport;
+
+    fn transport(&mut self, _rank: usize) -> UringTransport {
+        UringTransport::new(UringOptions { udp: self.0.options.clone() }).unwrap()
+    }
+
+    fn address(&self, rank: usize) -> Address {
+        self.0.address(rank)
+    }
+
+    fn lent(transport: &UringTransport) -> usize {
+        transport.receive_frames_lent()
+    }
+}
+
+/// Half of the members over system calls of their own, half over rings.
+struct MixedBed(UdpBed);
+
+impl Bed for MixedBed {
+    type Transport = Mixed;
+
+    fn transport(&mut self, rank: usize) -> Mixed {
+        Mixed::of(rank, &self.0.options)
+    }
+
+    fn address(&self, rank: usize) -> Address {
+        self.0.address(rank)
+    }
+
+    fn lent(transport: &Mixed) -> usize {
+        transport.receive_frames_lent()
+    }
+}
+
 /// Members with a directory of their own for their segments.
 struct ShmBed {
     directory: PathBuf,
@@ -149,6 +191,12 @@ conformance!(memory, MemoryBed::new());
 conformance!(udp_fan_out, UdpBed::fan_out());
 conformance!(udp_one_by_one, UdpBed::one_by_one());
 conformance!(udp_multicast, UdpBed::multicast());
+conformance!(uring_fan_out, UringBed(UdpBed::fan_out()));
+conformance!(uring_one_by_one, UringBed(UdpBed::one_by_one()));
+conformance!(uring_multicast, UringBed(UdpBed::multicast()));
+conformance!(udp_and_uring, MixedBed(UdpBed::fan_out()));
+conformance!(udp_and_uring_multicast, MixedBed(UdpBed::multicast()));
+conformance!(faulty_uring, FaultyBed(UringBed(UdpBed::fan_out())));
 
 macro_rules! live_groups {
     ($($name:ident, $bed:expr;)+) => {
@@ -166,6 +214,10 @@ live_groups!(
     udp_one_by_one_live, UdpBed::one_by_one();
     udp_multicast_live, UdpBed::multicast();
     faulty_udp_live, FaultyBed(UdpBed::fan_out());
+    udp_and_uring_live, MixedBed(UdpBed::fan_out());
+    uring_fan_out_live, UringBed(UdpBed::fan_out());
+    uring_one_by_one_live, UringBed(UdpBed::one_by_one());
+    uring_multicast_live, UringBed(UdpBed::multicast());
 );
 
 // All but one: on shared memory the oldest frame that anybody holds keeps the sender's ring from going round, so frames

@@ -10,6 +10,7 @@ use wadjet::runtime::{Driver, DriverOptions, IdleStrategy, Loop, LoopOptions};
 use wadjet::transport::memory::{Hub, HubOptions};
 use wadjet::transport::shm::{Shm, ShmOptions};
 use wadjet::transport::udp::{UdpOptions, UdpTransport};
+use wadjet::transport::uring::{UringOptions, UringTransport};
 use wadjet::transport::{ChannelOptions, Transport};
 use wadjet::view::{Address, LocalView, Member, View};
 
@@ -59,9 +60,13 @@ impl Hosted {
                 hosted.seat(seat, open, open)?;
             }
             TransportKind::Udp => {
-                let (segmentation, coalescing) = (seat.plan.offload, seat.plan.offload);
-                let options = UdpOptions { segmentation, coalescing, ..UdpOptions::default() };
+                let options = udp_options(&seat.plan);
                 let open = || Ok(UdpTransport::new(options.clone())?);
+                hosted.seat(seat, open, open)?;
+            }
+            TransportKind::Uring => {
+                let options = UringOptions { udp: udp_options(&seat.plan) };
+                let open = || Ok(UringTransport::new(options.clone())?);
                 hosted.seat(seat, open, open)?;
             }
         }
@@ -174,6 +179,10 @@ impl Hosted {
             }
         }
     }
+}
+
+fn udp_options(plan: &Plan) -> UdpOptions {
+    UdpOptions { segmentation: plan.offload, coalescing: plan.offload, ..UdpOptions::default() }
 }
 
 /// Collects what the blocks of one kind came to, at each member hosted.

@@ -50,7 +50,7 @@ pub struct BenchOptions {
     /// One message per frame, always
     #[arg(long)]
     pub no_pack: bool,
-    /// udp: every frame a datagram of its own, sent and received, without UDP_SEGMENT and UDP_GRO
+    /// udp, uring: every frame a datagram of its own, sent and received, without UDP_SEGMENT and UDP_GRO
     #[arg(long)]
     pub no_offload: bool,
     /// Pairs of blocks of --vs-raw
@@ -88,8 +88,10 @@ impl BenchOptions {
         self.check()?;
         let transports = match self.transport {
             Some(transport) => vec![transport],
-            None if self.no_offload => vec![TransportKind::Udp],
-            None => vec![TransportKind::Memory, TransportKind::Shm, TransportKind::Udp],
+            None if self.no_offload => vec![TransportKind::Udp, TransportKind::Uring],
+            None => {
+                vec![TransportKind::Memory, TransportKind::Shm, TransportKind::Udp, TransportKind::Uring]
+            }
         };
         let default = if self.messages.is_some() { Pattern::AllToAll } else { Pattern::Pingpong };
         Ok(transports
@@ -154,8 +156,10 @@ impl BenchOptions {
         if self.duration.is_some_and(|seconds| !(0.05..=3600.0).contains(&seconds)) {
             return refuse("--duration must be between 0.05 and 3600 seconds");
         }
-        if self.no_offload && self.transport.is_some_and(|transport| transport != TransportKind::Udp) {
-            return refuse("--no-offload is about UDP_SEGMENT and UDP_GRO; give --transport udp with it");
+        if self.no_offload && self.transport.is_some_and(|transport| !transport.is_ip()) {
+            return refuse(
+                "--no-offload is about UDP_SEGMENT and UDP_GRO; give --transport udp or uring with it",
+            );
         }
         if self.messages == Some(0) {
             return refuse("--messages must be at least 1");
@@ -212,8 +216,8 @@ mod tests {
         let options = BenchOptions { vs_raw: true, ..BenchOptions::default() };
         assert!(!options.everything() && BenchOptions::default().everything());
         let plans = options.plans().unwrap();
-        assert_eq!(plans.len(), 3);
+        assert_eq!(plans.len(), 4);
         assert!(plans.iter().all(|plan| plan.subject == Subject::Versus { blocks: 100 }));
-        assert!(plans[2].has_layer("CHKSUM") && !plans[1].has_layer("CHKSUM"));
+        assert!([2, 3].iter().all(|at| plans[*at].has_layer("CHKSUM")) && !plans[1].has_layer("CHKSUM"));
     }
 }

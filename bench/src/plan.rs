@@ -20,6 +20,8 @@ pub enum TransportKind {
     Shm,
     /// UDP sockets, on the loopback interface.
     Udp,
+    /// UDP through io_uring, on the loopback interface.
+    Uring,
 }
 
 impl TransportKind {
@@ -29,12 +31,18 @@ impl TransportKind {
             TransportKind::Memory => "memory",
             TransportKind::Shm => "shm",
             TransportKind::Udp => "udp",
+            TransportKind::Uring => "uring",
         }
+    }
+
+    /// Whether members have IP addresses.
+    pub fn is_ip(self) -> bool {
+        matches!(self, TransportKind::Udp | TransportKind::Uring)
     }
 
     /// Whether the bytes need no checksum above it.
     pub fn has_integrity(self) -> bool {
-        self != TransportKind::Udp
+        !self.is_ip()
     }
 
     /// The default stack over it.

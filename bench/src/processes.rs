@@ -224,7 +224,7 @@ fn seats(plan: &Plan) -> Result<Vec<Seat>, Box<dyn Error>> {
     let run =
         SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos() as u64 ^ u64::from(std::process::id()) << 40;
     let (stack_addresses, raw_addresses) = match plan.transport {
-        TransportKind::Udp => {
+        TransportKind::Udp | TransportKind::Uring => {
             let mut ports = loopback_ports(2 * plan.members)?;
             let raw = ports.split_off(plan.members);
             (ports, raw)

@@ -10,7 +10,7 @@ use crate::machine::Machine;
 use crate::memory_cost::MemoryCost;
 use crate::party::{Account, FastPath};
 use crate::payload::Faults;
-use crate::plan::{MemberReport, Plan, Side, TransportKind};
+use crate::plan::{MemberReport, Plan, Side};
 use crate::workload::BlockResult;
 
 /// Everything of one invocation.
@@ -56,7 +56,7 @@ pub struct RunReport {
     pub accel: bool,
     /// Whether messages were packed while the way was busy.
     pub pack: bool,
-    /// Whether runs of frames could be sent and received as one (UDP_SEGMENT, UDP_GRO); of udp only.
+    /// Whether runs of frames could be sent and received as one (UDP_SEGMENT, UDP_GRO); of udp and uring only.
     pub offload: bool,
     /// Messages per second each sender was to send, if that was given.
     pub rate: Option<f64>,
@@ -169,7 +169,7 @@ fn bare(plan: &Plan, raw: bool) -> RunReport {
         raw,
         accel: plan.accel && !raw,
         pack: plan.pack && !raw,
-        offload: plan.offload && plan.transport == TransportKind::Udp,
+        offload: plan.offload && plan.transport.is_ip(),
         rate: plan.rate,
         shared_cores: plan.shares_cores(),
         ..RunReport::default()

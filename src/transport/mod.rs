@@ -18,11 +18,13 @@
 //! [`Address`], best effort: [`Transport::bind`] makes a process reachable there, [`Transport::send_outside`] sends,
 //! and what arrives comes out of [`Transport::receive`] like any frame; its header says what it is.
 
+mod datagram;
 pub mod fault;
 mod links;
 pub mod memory;
 pub mod shm;
 pub mod udp;
+pub mod uring;
 mod wake;
 
 use std::io;

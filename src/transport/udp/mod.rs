@@ -3,46 +3,29 @@
 //! A member's address is `ip:port`. Frames leave straight from where they were written: one `sendmmsg` per flush,
 //! runs of equal-size frames to one destination as one segmented message (UDP_SEGMENT), heads and bodies gathered by
 //! the system. They are received in place, runs coalesced (UDP_GRO). What the system lacks is done without, and
-//! [`Caps::notes`] says so.
+//! [`Caps::notes`](super::Caps::notes) says so.
 //!
 //! Channels of views in which this member has the same address share a socket, also with what is bound there to be
 //! reached outside any view. A datagram does not say which of them it belongs to, nor is its sender looked at: it is
-//! handed up on the newest channel, or on [`ChannelId::OUTSIDE`] if none is open, and the cookie or header in it tells.
+//! handed up on the newest channel, or on [`ChannelId::OUTSIDE`](super::ChannelId::OUTSIDE) if none is open, and the
+//! cookie or header in it tells.
 //!
 //! Opening a channel at an address that is in use costs microseconds: the frames of the channels closed before, and the
-//! memory for received ones, are used again (see `receive` and `spares`); [`Transport::prepare`] makes what is lacking.
+//! memory for received ones, are used again; [`Transport::prepare`](super::Transport::prepare) makes what is lacking.
 //!
-//! Limits: frames staged ([`UdpOptions::stage_frames_max`]; beyond them [`Full`]); frames being received (see
-//! `receive`; beyond them the system's buffer fills, and the system drops). A datagram longer than a frame is dropped
-//! and counted, as is a frame that the system will never take (no route, no permission).
+//! Limits: frames staged ([`UdpOptions::stage_frames_max`]; beyond them [`Full`](super::Full)); frames being received
+//! (32 and what channels asked for; beyond them the system's buffer fills, and the system drops). A datagram longer than
+//! a frame is dropped and counted, as is a frame that the system will never take (no route, no permission).
 #![allow(unsafe_code)]
 
-mod receive;
-mod refusals;
-mod send;
-mod socket;
-mod spares;
-
-use std::net::{IpAddr, SocketAddr, SocketAddrV4};
+use std::net::SocketAddrV4;
 use std::os::fd::RawFd;
-use std::sync::Arc;
-use std::task::Waker;
 use std::time::Duration;
 
-use self::receive::{Intake, Pools};
-use self::refusals::Refusals;
-use self::send::{LaneId, SocketOutlet, Stage};
-use self::socket::{Abilities, Name};
-use self::spares::{Regions, Spares};
-use super::links::Links;
-use super::wake::Alarm;
-use super::{
-    Caps, Channel, ChannelId, ChannelOptions, Destination, Full, OUTSIDE_BYTES_MAX, Outside, Received,
-    Transmit, Transport, TransportCounters, TransportError,
-};
-use crate::buf::Pages;
-use crate::id::{GroupId, Rank, RankSet};
-use crate::view::{Address, LocalView};
+use super::datagram::Datagrams;
+use super::datagram::calls::{Calls, Inlet, Landed};
+use super::datagram::send::Outcome;
+use super::{TransportCounters, TransportError};
 
 /// How to use UDP.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,55 +89,7 @@ impl MulticastOptions {
 }
 
 /// The transport.
-pub struct UdpTransport {
-    options: UdpOptions,
-    abilities: Abilities,
-    ports: Vec<Option<Port>>,
-    links: Links<Link>,
-    spares: Spares,
-    alarm: Arc<Alarm>,
-    polled: Vec<libc::pollfd>,
-    notes: Vec<String>,
-    multicast_failed: bool,
-    counters: TransportCounters,
-}
-
-/// A socket (two with multicast, one more for discovery), the channels that share it, and the groups that are reached
-/// there.
-struct Port {
-    own: SocketAddr,
-    stage: Stage,
-    pools: Pools,
-    /// What comes to the own address, by the socket that also sends; and what comes to the multicast group.
-    intakes: Vec<Intake>,
-    discovery: Option<Intake>,
-    /// Calls until discovery is looked at again: it is rare and in no hurry, and a look costs a system call.
-    rest: u32,
-    refusals: Refusals,
-    groups: Vec<GroupId>,
-    /// Open channels, oldest first. Frames are handed up on the last.
-    channels: Vec<ChannelId>,
-    /// Sum of what the open channels may hold.
-    receive_frames: usize,
-}
-
-/// How many calls of [`Transport::receive`] pass between two looks at the discovery address.
-const DISCOVERY_REST: u32 = 64;
-
-/// A channel.
-struct Link {
-    port: usize,
-    /// By rank; none for this member itself, and for those that are excluded.
-    lanes: Vec<Option<LaneId>>,
-    addresses: Vec<SocketAddr>,
-    /// Members at whose addresses nobody listens, as the network says.
-    gone: RankSet,
-    /// To all at once.
-    all: Option<LaneId>,
-    frame_bytes: usize,
-    receive_frames: usize,
-    regions: Regions,
-}
+pub type UdpTransport = Datagrams<Direct>;
 
 impl UdpTransport {
     /// A transport without channels.
@@ -162,597 +97,145 @@ impl UdpTransport {
     /// # Errors
     /// [`TransportError`] if the multicast options are wrong or the system gives no sockets.
     pub fn new(options: UdpOptions) -> Result<UdpTransport, TransportError> {
-        if let Some(multicast) = &options.multicast {
-            socket::interface_index(multicast)?;
-            if !multicast.group.ip().is_multicast() || multicast.group.port() == 0 {
-                let group = Address(multicast.group.to_string());
-                let why = "write the multicast group as address:port with an address from 224.0.0.0/4";
-                return Err(TransportError::BadAddress(group, why));
-            }
-        }
-        if let Some(discovery) = options.discovery {
-            let wrong = |why| Err(TransportError::BadAddress(Address(discovery.to_string()), why));
-            if !discovery.ip().is_multicast() || discovery.port() == 0 {
-                return wrong("write the discovery address as address:port with an address from 224.0.0.0/4");
-            }
-            if options.multicast.as_ref().is_some_and(|multicast| multicast.group == discovery) {
-                return wrong("it is that of the multicast group; give discovery a port of its own");
-            }
-        }
-        let mut abilities = socket::probe()?;
-        let mut notes = Vec::new();
-        if options.segmentation && !abilities.segmentation {
-            notes.push("no segmentation (UDP_SEGMENT): every frame is a message of its own".into());
-        }
-        if options.coalescing && !abilities.coalescing {
-            notes.push("no coalescing (UDP_GRO): every frame is received on its own".into());
-        }
-        abilities.segmentation &= options.segmentation;
-        // Runs of fewer than four frames do not pay for the frames of 64 KiB.
-        abilities.coalescing &= options.coalescing && options.frame_bytes_max <= 16_000;
-        let alarm = Alarm::new()?;
-        Ok(UdpTransport {
-            options,
-            abilities,
-            ports: Vec::new(),
-            links: Links::new(),
-            spares: Spares::default(),
-            polled: Vec::new(),
-            alarm,
-            notes,
-            multicast_failed: false,
-            counters: TransportCounters::default(),
-        })
-    }
-
-    /// Received frames held by anybody, those that wait for datagrams included.
-    pub fn receive_frames_lent(&self) -> usize {
-        self.ports.iter().flatten().map(|port| port.pools.lent()).sum()
-    }
-
-    /// Bytes of memory for received frames, whether held or not. It grows when channels are opened, never in between.
-    pub fn receive_bytes(&self) -> usize {
-        self.ports.iter().flatten().map(|port| port.pools.bytes()).sum()
-    }
-
-    /// Datagrams that the system dropped because this transport was not fast enough.
-    pub fn kernel_drops(&self) -> u64 {
-        let ports = self.ports.iter().flatten();
-        ports.flat_map(|port| &port.intakes).map(Intake::kernel_drops).sum()
-    }
-
-    /// The index of the port for `own`, made if there is none.
-    fn port(&mut self, own: SocketAddr, huge_pages: bool) -> Result<usize, TransportError> {
-        let is_own = |port: &Option<Port>| port.as_ref().is_some_and(|port| port.own == own);
-        if let Some(at) = self.ports.iter().position(is_own) {
-            return Ok(at);
-        }
-        let unicast = socket::bound(own)?;
-        let unbound =
-            |source| TransportError::Io { what: format!("cannot ask for the port of `{own}`"), source };
-        let own = socket::local_address(&unicast).map_err(unbound)?;
-        let mut sockets = vec![];
-        match (self.options.multicast.clone().filter(|_| !self.multicast_failed), own.ip()) {
-            (Some(multicast), IpAddr::V4(ip)) => {
-                let interface = socket::interface_index(&multicast)?;
-                match socket::joined(&unicast, ip, interface, &multicast) {
-                    Ok(socket) => sockets.push((socket, Some(Name::of(own)))),
-                    Err(error) => {
-                        self.multicast_failed = true;
-                        self.notes.push(format!(
-                            "no multicast to {} ({error}): fan-out instead; this member hears no multicast, so turn it \
-                             off at every member",
-                            multicast.group
-                        ));
-                    }
-                }
-            }
-            (Some(_), IpAddr::V6(_)) => {
-                self.multicast_failed = true;
-                self.notes.push("no multicast with IPv6 addresses: fan-out instead".into());
-            }
-            (None, _) => {}
-        }
-        // Without it members are found to have failed by their silence alone.
-        let _ = socket::report_errors(&unicast, own.is_ipv4(), true);
-        sockets.insert(0, (unicast, None));
-        // Others may have been told to send longer frames than this member does.
-        let frame_bytes = self.options.frame_bytes_max;
-        let pools = Pools::new(sockets.len(), frame_bytes, self.abilities.coalescing, huge_pages)?;
-        let mut intakes = Vec::new();
-        for (socket, unwanted) in sockets {
-            let asked = self.options.receive_buffer_bytes;
-            let got = socket::size_buffers(&socket, asked, self.options.send_buffer_bytes);
-            if got < asked {
-                self.notes.push(format!(
-                    "receive buffer of {got} instead of {asked} bytes: raise /proc/sys/net/core/rmem_max"
-                ));
-            }
-            let intake = Intake::new(socket, unwanted, true, &pools);
-            intakes.push(intake.expect("fresh pools hold a reserve for every slot"));
-        }
-        let stage = Stage::new(self.options.stage_frames_max.max(1), self.abilities.segmentation);
-        let port = Port {
-            own,
-            stage,
-            pools,
-            intakes,
-            discovery: None,
-            rest: 0,
-            refusals: Refusals::default(),
-            groups: Vec::new(),
-            channels: Vec::new(),
-            receive_frames: 0,
-        };
-        let at = self.ports.iter().position(Option::is_none).unwrap_or(self.ports.len());
-        if at == self.ports.len() {
-            self.ports.push(None);
-        }
-        self.ports[at] = Some(port);
-        Ok(at)
-    }
-
-    /// Listens to the discovery address at a port, if there is one and it can be had.
-    fn discover(&mut self, port_index: usize) -> Result<(), TransportError> {
-        let port = self.ports[port_index].as_mut().expect("the caller has just made or found it");
-        let (Some(group), None) = (self.options.discovery, &port.discovery) else { return Ok(()) };
-        let IpAddr::V4(ip) = port.own.ip() else {
-            self.notes.push("no discovery with IPv6 addresses: processes are found by address only".into());
-            return Ok(());
-        };
-        let like = self.options.multicast.clone().unwrap_or_else(|| MulticastOptions::to(group));
-        let options = MulticastOptions { group, loopback: true, ..like };
-        let interface = socket::interface_index(&options)?;
-        match socket::joined(port.intakes[0].socket(), ip, interface, &options) {
-            Ok(socket) => {
-                port.pools.add_socket(false)?;
-                let intake = Intake::new(socket, Some(Name::of(port.own)), false, &port.pools);
-                port.discovery = Some(intake.expect("a reserve for its slots was just added"));
-            }
-            Err(error) => {
-                self.notes
-                    .push(format!("no discovery at {group} ({error}): processes are found by address only"));
-            }
-        }
-        Ok(())
-    }
-
-    /// Closes a port that nobody uses any more.
-    fn leave_port(&mut self, at: usize) {
-        if self.ports[at].as_ref().is_some_and(|port| port.channels.is_empty() && port.groups.is_empty()) {
-            self.ports[at] = None;
-        }
-        self.list_polled();
-    }
-
-    /// The port at which a group's processes reach this one.
-    fn port_of(&mut self, group: GroupId) -> Option<usize> {
-        self.ports.iter().position(|port| port.as_ref().is_some_and(|port| port.groups.contains(&group)))
-    }
-
-    /// Notes which members are gone and which are heard again.
-    #[cold]
-    fn attend(&mut self, at: usize) {
-        let Some(port) = &mut self.ports[at] else { return };
-        let fresh = port.refusals.fresh();
-        let heard: Vec<SocketAddr> = port.intakes.iter().flat_map(Intake::heard).copied().collect();
-        let mut news = !heard.is_empty();
-        let mut watched = Vec::new();
-        for channel in &port.channels {
-            let Some(link) = self.links.get_mut(*channel) else { continue };
-            for (rank, address) in link.addresses.iter().enumerate() {
-                let rank = Rank::at(rank);
-                let within =
-                    |addresses: &[SocketAddr]| addresses.iter().any(|one| socket::same(*one, *address));
-                if link.lanes[rank.index()].is_none() {
-                    continue;
-                }
-                if within(&heard) {
-                    link.gone.remove(rank);
-                } else if within(&fresh) && !link.gone.contains(rank) {
-                    link.gone.insert(rank);
-                    news = true;
-                }
-                if link.gone.contains(rank) && !within(&watched) {
-                    watched.push(*address);
-                }
-            }
-        }
-        if news {
-            port.intakes.iter_mut().for_each(|intake| intake.watch(&watched));
-        }
-        port.refusals.judge(port.intakes[0].socket(), port.own.is_ipv4(), news);
-    }
-
-    fn note_pages(&mut self, pages: &Pages) {
-        if let Pages::Fallback(why) = pages
-            && !self.notes.contains(why)
-        {
-            self.notes.push(why.clone());
-        }
-    }
-
-    fn list_polled(&mut self) {
-        let intakes = self.ports.iter().flatten().flat_map(|port| port.intakes.iter().chain(&port.discovery));
-        let descriptors = intakes.map(Intake::descriptor).chain([self.alarm.descriptor()]);
-        self.polled = descriptors.map(|fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 }).collect();
+        Datagrams::over(Direct::default(), options)
     }
 }
 
-impl Transport for UdpTransport {
-    fn caps(&self) -> Caps {
-        let mut notes = self.notes.clone();
-        let stages = self.ports.iter().flatten().map(|port| &port.stage);
-        let without: usize = stages.map(Stage::lanes_without_segmentation).sum();
-        if without > 0 {
-            notes.push(format!("the way to {without} members does not segment: single frames to them"));
-        }
-        Caps {
-            name: "udp",
-            frame_bytes_max: self.options.frame_bytes_max,
-            multicast: self.options.multicast.is_some() && !self.multicast_failed,
-            integrity: false,
-            loses: true,
-            duplicates: true,
-            reorders: true,
-            zero_copy: true,
-            segmentation: self.abilities.segmentation,
-            notes,
-        }
+/// One system call for what there is now.
+#[derive(Debug, Default)]
+pub struct Direct {
+    landed: Landed,
+}
+
+// SAFETY: no call of the system outlives the call that makes it.
+unsafe impl Calls for Direct {
+    const NAME: &'static str = "udp";
+    const LASTING: bool = false;
+
+    fn add(&mut self, _socket: RawFd) -> Result<Inlet, TransportError> {
+        Ok(Inlet(0))
     }
 
-    fn open(&mut self, view: &LocalView, options: &ChannelOptions) -> Result<Channel, TransportError> {
-        let addresses = socket::addresses(view)?;
-        let own = addresses[view.rank().index()];
-        let id = self.links.vacant()?;
-        let frame_bytes = options.frame_bytes.min(self.options.frame_bytes_max);
-        let regions = self.spares.take(options, frame_bytes)?;
-        self.note_pages(regions.casts.pages());
-        let port_index = self.port(own, options.huge_pages)?;
-        let port = self.ports[port_index].as_mut().expect("just found or made");
-        if let Err(error) = port.pools.grow(port.receive_frames + options.receive_frames, options.huge_pages)
-        {
-            self.leave_port(port_index);
-            return Err(error.into());
-        }
-        let pages = port.pools.pages().clone();
-        let group = self.options.multicast.as_ref().filter(|_| !self.multicast_failed).map(|m| m.group);
-        let mut lanes = Vec::with_capacity(view.size());
-        for (rank, address) in addresses.iter().enumerate() {
-            let other = rank != view.rank().index();
-            lanes.push(other.then(|| port.stage.add_lane(id, Name::of(*address))));
-        }
-        // With one other member multicast gains nothing, and unicast keeps casts and sends in one order.
-        let all = group
-            .filter(|_| view.size() > 2)
-            .map(|group| port.stage.add_lane(id, Name::of(SocketAddr::V4(group))));
-        port.channels.push(id);
-        port.receive_frames += options.receive_frames;
-        let (casts, control) = (regions.casts.clone(), regions.control.clone());
-        let receive_frames = options.receive_frames;
-        let gone = RankSet::EMPTY;
-        let link =
-            Link { port: port_index, lanes, addresses, gone, all, frame_bytes, receive_frames, regions };
-        self.links.put(id, link);
-        self.note_pages(&pages);
-        self.list_polled();
-        Ok(Channel { id, casts, control })
+    fn remove(&mut self, _inlet: Inlet) {}
+
+    #[inline]
+    fn look(&mut self, _counters: &mut TransportCounters) {}
+
+    #[inline]
+    fn crowd(&self, _inlet: Inlet, wanted: usize) -> usize {
+        wanted
     }
 
-    fn close(&mut self, channel: ChannelId) {
-        self.flush();
-        let Some(link) = self.links.take(channel) else { return };
-        let port = self.ports[link.port].as_mut().expect("a port lives as long as its channels");
-        self.counters.dropped += port.stage.remove_lanes(channel);
-        port.receive_frames -= link.receive_frames;
-        port.channels.retain(|open| *open != channel);
-        port.pools.shrink(port.receive_frames.max(link.receive_frames));
-        self.spares.put(link.regions);
-        self.leave_port(link.port);
-    }
-
-    fn bind(&mut self, group: GroupId, address: &Address) -> Result<Address, TransportError> {
-        let own = socket::address(address, true)?;
-        let before = self.port_of(group);
-        let at = self.port(own, false)?;
-        if let Err(error) = self.discover(at) {
-            self.leave_port(at);
-            return Err(error);
-        }
-        if let Some(before) = before.filter(|before| *before != at) {
-            let port = self.ports[before].as_mut().expect("found above");
-            port.groups.retain(|bound| *bound != group);
-            self.leave_port(before);
-        }
-        let port = self.ports[at].as_mut().expect("just found or made");
-        if before != Some(at) {
-            port.groups.push(group);
-        }
-        let own = port.own;
-        self.list_polled();
-        Ok(Address(own.to_string()))
-    }
-
-    fn send_outside(&mut self, group: GroupId, to: &Outside, bytes: &[u8]) {
-        let to = match to {
-            Outside::To(address) => socket::address(address, false).ok(),
-            Outside::Discover => match self.options.discovery {
-                Some(discovery) => Some(SocketAddr::V4(discovery)),
-                None => return,
-            },
+    #[inline]
+    fn ask(
+        &mut self,
+        _inlet: Inlet,
+        socket: RawFd,
+        messages: &mut [libc::mmsghdr],
+        bare: bool,
+        counters: &mut TransportCounters,
+    ) {
+        counters.system_calls += 1;
+        // SAFETY: the intake has pointed the headers at live memory of its own (`Intake::ask`).
+        let count = unsafe {
+            match messages {
+                [only] if bare => {
+                    let header = &mut only.msg_hdr;
+                    let piece = &*header.msg_iov;
+                    let bytes = libc::recv(socket, piece.iov_base, piece.iov_len, libc::MSG_TRUNC);
+                    only.msg_len = bytes.max(0) as u32;
+                    header.msg_controllen = 0;
+                    header.msg_flags = if bytes > piece.iov_len as isize { libc::MSG_TRUNC } else { 0 };
+                    if bytes < 0 { -1 } else { 1 }
+                }
+                [only] => {
+                    let bytes = libc::recvmsg(socket, &raw mut only.msg_hdr, 0);
+                    only.msg_len = bytes.max(0) as u32;
+                    if bytes < 0 { -1 } else { 1 }
+                }
+                many => libc::recvmmsg(socket, many.as_mut_ptr(), many.len() as u32, 0, std::ptr::null_mut()),
+            }
         };
-        let port = self.port_of(group).and_then(|at| self.ports[at].as_mut());
-        let (Some(to), Some(port), true) = (to, port, bytes.len() <= OUTSIDE_BYTES_MAX) else {
-            self.counters.dropped += 1;
-            return;
+        // Whatever the error is, it is no datagram: nothing there, a signal, an ICMP message about a dead peer.
+        let error = if count < 0 { std::io::Error::last_os_error().raw_os_error() } else { None };
+        let troubled = error.is_some_and(|error| !matches!(error, libc::EAGAIN | libc::EINTR));
+        self.landed = Landed { from: 0, to: count.max(0) as usize, troubled };
+    }
+
+    #[inline]
+    fn idle(&self, _inlet: Inlet) -> bool {
+        true
+    }
+
+    #[inline]
+    fn landed(&mut self, _inlet: Inlet, _messages: &mut [libc::mmsghdr]) -> Landed {
+        std::mem::take(&mut self.landed)
+    }
+
+    #[inline]
+    fn send(
+        &mut self,
+        _inlet: Inlet,
+        socket: RawFd,
+        messages: &mut [libc::mmsghdr],
+        outcomes: &mut [Outcome],
+        counters: &mut TransportCounters,
+    ) {
+        counters.system_calls += 1;
+        // SAFETY: the stage filled these headers in this flush: names, pieces and control data lie in its own boxed
+        // arrays and lanes, and pieces point into frames that its entries hold.
+        let taken = unsafe {
+            match messages {
+                // Of one piece: the cheapest call for the commonest case.
+                [only] if only.msg_hdr.msg_iovlen == 1 && only.msg_hdr.msg_control.is_null() => {
+                    let header = &only.msg_hdr;
+                    let piece = &*header.msg_iov;
+                    let name = header.msg_name.cast();
+                    let length = header.msg_namelen;
+                    libc::sendto(socket, piece.iov_base, piece.iov_len, 0, name, length).min(1) as i32
+                }
+                [only] => libc::sendmsg(socket, &raw const only.msg_hdr, 0).min(1) as i32,
+                _ => libc::sendmmsg(socket, messages.as_mut_ptr(), messages.len() as u32, 0),
+            }
         };
-        let sent = to.is_ipv4() == port.own.is_ipv4() && port.send(to, bytes, &mut self.counters);
-        self.counters.frames_sent += u64::from(sent);
-        self.counters.dropped += u64::from(!sent);
-    }
-
-    fn exclude(&mut self, channel: ChannelId, rank: Rank) {
-        let Some(link) = self.links.get_mut(channel) else { return };
-        let Some(lane) = link.lanes.get_mut(rank.index()).and_then(Option::take) else { return };
-        let port = self.ports[link.port].as_mut().expect("a port lives as long as its channels");
-        self.counters.dropped += port.stage.remove_lane(lane);
-    }
-
-    fn gone(&self, channel: ChannelId) -> RankSet {
-        self.links.get(channel).map_or(RankSet::EMPTY, |link| link.gone)
-    }
-
-    /// Makes the regions of a channel, and room for what it receives, at the port that has channels already.
-    fn prepare(&mut self, options: &ChannelOptions) {
-        let frame_bytes = options.frame_bytes.min(self.options.frame_bytes_max);
-        // What cannot be had now is an error when it is needed.
-        let _ = self.spares.prepare(options, frame_bytes);
-        for port in self.ports.iter_mut().flatten() {
-            let _ = port.pools.grow(port.receive_frames + options.receive_frames, options.huge_pages);
-        }
-    }
-
-    #[inline]
-    fn submit(&mut self, transmit: Transmit) -> Result<(), Full> {
-        let Some(link) = self.links.get(transmit.channel).filter(|link| transmit.len() <= link.frame_bytes)
-        else {
-            self.counters.dropped += 1;
-            return Ok(());
-        };
-        let port = self.ports[link.port].as_mut().expect("a port lives as long as its channels");
-        if port.stage.is_full() {
-            return Err(Full(transmit));
-        }
-        transmit.head.submit();
-        match (transmit.to, link.all) {
-            (Destination::All, Some(all)) => port.stage.put(transmit, [all].into_iter()),
-            (Destination::All, None) => port.stage.put(transmit, link.lanes.iter().copied().flatten()),
-            (Destination::One(rank), _) => {
-                port.stage.put(transmit, link.lanes.get(rank.index()).copied().flatten().into_iter());
-            }
-            (Destination::Some(ranks), _) => {
-                let lanes = ranks.iter().filter_map(|rank| link.lanes.get(rank.index()).copied().flatten());
-                port.stage.put(transmit, lanes);
+        outcomes.fill(Outcome::Untried);
+        match taken {
+            // An empty datagram counts too: `sendmsg` returns its length, which is zero.
+            0 if messages.len() == 1 => outcomes[0] = Outcome::Sent,
+            0.. => outcomes[..taken as usize].fill(Outcome::Sent),
+            _ => {
+                let error = std::io::Error::last_os_error().raw_os_error().unwrap_or(0);
+                outcomes[0] = Outcome::Failed(error);
             }
         }
-        if port.stage.len().is_multiple_of(self.options.stage_frames_flush.max(1)) {
-            port.flush(&mut self.counters);
-        }
-        Ok(())
     }
 
-    #[inline]
-    fn flush(&mut self) {
-        for port in self.ports.iter_mut().flatten() {
-            port.flush(&mut self.counters);
-        }
-    }
-
-    /// Tries again to send what the system did not take. Everything else is finished when its system call is.
-    #[inline]
-    fn reap(&mut self) {
-        self.flush();
-    }
-
-    #[inline]
-    fn receive(&mut self, budget: usize, sink: &mut impl FnMut(Received)) -> usize {
-        let mut received = 0;
-        for at in 0..self.ports.len() {
-            let Some(port) = &mut self.ports[at] else { continue };
-            received += port.receive(budget - received, &mut self.counters, sink);
-            if port.refusals.any() || port.intakes.iter().any(|intake| !intake.heard().is_empty()) {
-                self.attend(at);
-            }
-        }
-        received
-    }
-
-    #[inline]
-    fn busy(&self, channel: ChannelId) -> bool {
-        let port = self.links.get(channel).and_then(|link| self.ports[link.port].as_ref());
-        port.is_some_and(|port| !port.stage.is_empty())
-    }
-
-    fn wait(&mut self, timeout: Duration) {
-        let pending = |port: &Port| port.intakes.iter().chain(&port.discovery).any(Intake::pending);
-        if self.ports.iter().flatten().any(pending) || !self.alarm.doze() {
-            return;
-        }
-        let mut polled = self.polled.iter_mut();
-        for port in self.ports.iter().flatten() {
-            let out = if port.stage.is_empty() { 0 } else { libc::POLLOUT };
-            let sockets = port.intakes.len() + usize::from(port.discovery.is_some());
-            for (at, polled) in polled.by_ref().take(sockets).enumerate() {
-                polled.events = libc::POLLIN | if at == 0 { out } else { 0 };
-            }
-        }
+    fn wait(
+        &mut self,
+        polled: &mut [libc::pollfd],
+        timeout: Duration,
+        counters: &mut TransportCounters,
+    ) -> bool {
         let timeout = libc::timespec {
             tv_sec: timeout.as_secs().min(1 << 30) as libc::time_t,
             tv_nsec: timeout.subsec_nanos().into(),
         };
-        self.counters.system_calls += 1;
+        counters.system_calls += 1;
+        let count = polled.len() as libc::nfds_t;
         // SAFETY: the array is live and of the length given; its descriptors are open, for the list is made anew
         // whenever a port is opened or closed.
-        let ready = unsafe {
-            libc::ppoll(
-                self.polled.as_mut_ptr(),
-                self.polled.len() as libc::nfds_t,
-                &raw const timeout,
-                std::ptr::null(),
-            )
-        };
-        for port in self.ports.iter_mut().flatten() {
-            // Whoever waits finds what came there at once.
-            port.rest = 0;
+        let ready = unsafe { libc::ppoll(polled.as_mut_ptr(), count, &raw const timeout, std::ptr::null()) };
+        if ready <= 0 {
+            polled.iter_mut().for_each(|polled| polled.revents = 0);
         }
-        for polled in self.polled.iter().filter(|polled| ready > 0 && polled.revents & libc::POLLERR != 0) {
-            let is_its = |port: &&mut Port| port.intakes[0].descriptor() == polled.fd;
-            if let Some(port) = self.ports.iter_mut().flatten().find(is_its) {
-                // What is left in the queue would end the next wait too.
-                port.refusals.take_in(polled.fd);
-            }
-        }
-        let alarm: RawFd = self.alarm.descriptor();
-        let rung = ready > 0 && self.polled.iter().any(|p| p.fd == alarm && p.revents != 0);
-        self.counters.system_calls += self.alarm.rise(rung);
+        polled.last().is_some_and(|alarm| alarm.revents != 0)
     }
 
-    fn waker(&self) -> Waker {
-        self.alarm.waker()
-    }
-
-    fn counters(&self) -> TransportCounters {
-        self.counters
-    }
-}
-
-impl Port {
-    #[inline]
-    fn flush(&mut self, counters: &mut TransportCounters) {
-        if !self.stage.is_empty() {
-            let mut outlet = SocketOutlet(self.intakes[0].descriptor(), &mut self.refusals);
-            self.stage.flush(&mut outlet, counters);
-            counters.system_calls += self.refusals.calls();
-        }
-    }
-
-    #[inline]
-    fn receive(
-        &mut self,
-        budget: usize,
-        counters: &mut TransportCounters,
-        sink: &mut impl FnMut(Received),
-    ) -> usize {
-        let channel = self.channels.last().copied().unwrap_or(ChannelId::OUTSIDE);
-        let mut received = 0;
-        for intake in &mut self.intakes {
-            received += intake.receive(channel, budget - received, &self.pools, counters, sink);
-        }
-        if let Some(discovery) = &mut self.discovery {
-            self.rest = if self.rest == 0 { DISCOVERY_REST } else { self.rest - 1 };
-            if self.rest == DISCOVERY_REST || discovery.pending() {
-                received += discovery.receive(channel, budget - received, &self.pools, counters, sink);
-            }
-        }
-        if self.intakes[0].troubled() {
-            self.refusals.take_in(self.intakes[0].descriptor());
-        }
-        self.refusals.pass(self.intakes[0].socket(), self.own.is_ipv4());
-        counters.system_calls += self.refusals.calls();
-        received
-    }
-
-    /// Sends bytes past the stage; whether the system took them.
-    fn send(&mut self, to: SocketAddr, bytes: &[u8], counters: &mut TransportCounters) -> bool {
-        let socket = self.intakes[0].descriptor();
-        // What the network says of an earlier datagram may be reported to the first call, which then sends nothing.
-        for _ in 0..2 {
-            counters.system_calls += 1;
-            if socket::send(socket, to, bytes).is_ok() {
-                return true;
-            }
-            let reported = self.refusals.take_in(socket);
-            counters.system_calls += self.refusals.calls();
-            if !reported {
-                return false;
-            }
-        }
+    fn pending(&self) -> bool {
         false
     }
-}
 
-impl std::fmt::Debug for UdpTransport {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter
-            .debug_struct("UdpTransport")
-            .field("options", &self.options)
-            .field("counters", &self.counters)
-            .finish_non_exhaustive()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::id::{Incarnation, ViewId};
-    use crate::view::{Member, View};
-
-    fn view(counter: u64) -> LocalView {
-        let members = ["127.83.1.1:7403", "127.83.1.2:7403", "127.83.1.3:7403"].into_iter().zip(0..);
-        let view = View {
-            group: GroupId::named("udp"),
-            id: ViewId { counter, coordinator: Incarnation(0) },
-            members: members
-                .map(|(address, at)| Member {
-                    incarnation: Incarnation(at),
-                    address: Address(address.into()),
-                })
-                .collect(),
-            spec: String::new(),
-            wire_version: 1,
-            salt: 0,
-        };
-        LocalView::new(view, Incarnation(0)).unwrap()
-    }
-
-    #[test]
-    fn views_that_follow_each_other_leave_nothing_behind() {
-        let options = ChannelOptions {
-            cast_frames: 100,
-            control_frames: 10,
-            receive_frames: 300,
-            frame_bytes: 1000,
-            huge_pages: false,
-        };
-        let mut transport = UdpTransport::new(UdpOptions::default()).unwrap();
-        let mut open = transport.open(&view(1), &options).unwrap();
-        let (mut bases, mut bytes) = (Vec::new(), 0);
-        for counter in 2..300 {
-            let mut frame = open.casts.take(0).unwrap();
-            frame.grow(100).unwrap();
-            let head = frame.freeze();
-            let transmit = Transmit { channel: open.id, to: Destination::All, head, body: None };
-            transport.submit(transmit).unwrap();
-            transport.exclude(open.id, Rank(1));
-            let next = transport.open(&view(counter), &options).unwrap();
-            transport.close(open.id);
-            open = next;
-            bases.push(open.casts.memory().base());
-            if counter == 10 {
-                bytes = transport.receive_bytes();
-            }
-        }
-        bases.sort();
-        bases.dedup();
-        assert!(bases.len() <= 3, "regions are used again: {}", bases.len());
-        assert_eq!(transport.receive_bytes(), bytes);
-        assert_eq!((transport.links.places(), transport.ports.len()), (2, 1));
-        assert_eq!(
-            transport.ports[0].as_ref().unwrap().stage.lanes(),
-            3,
-            "an excluded member's goes to the next view"
-        );
-        transport.close(open.id);
-        assert!(transport.ports[0].is_none());
+    fn notes(&self) -> &[String] {
+        &[]
     }
 }

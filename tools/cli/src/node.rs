@@ -18,6 +18,7 @@ use wadjet::stack::event::ExitReason;
 use wadjet::transport::Transport;
 use wadjet::transport::shm::{Shm, ShmOptions};
 use wadjet::transport::udp::{UdpOptions, UdpTransport};
+use wadjet::transport::uring::{UringOptions, UringTransport};
 use wadjet::view::Neighbours;
 use wadjet::{
     Address, Application, CastError, Config, Delivery, Endpoint, Event, Group, GroupId, GroupKey,
@@ -30,7 +31,7 @@ pub(crate) struct NodeOptions {
     /// The group; all that name it alike and can find each other come together
     #[arg(long, value_name = "NAME")]
     group: String,
-    /// Where this member is reached: `ip:port` over udp, any name of your choice over shm
+    /// Where this member is reached: `ip:port` over udp and uring, any name of your choice over shm
     #[arg(long, value_name = "A")]
     address: String,
     /// Addresses of others; any one member of the group will do
@@ -42,7 +43,7 @@ pub(crate) struct NodeOptions {
     /// The stack, top to bottom [default: the stack for live groups over that transport]
     #[arg(long, value_name = "SPEC")]
     stack: Option<String>,
-    /// Look for the group without knowing an address: over udp at a multicast address, over shm on this host
+    /// Look for the group without knowing an address: over udp and uring at a multicast address, over shm on this host
     #[arg(long, value_name = "IP:PORT", num_args = 0..=1, default_missing_value = DISCOVERY)]
     discover: Option<SocketAddrV4>,
     /// If the others go on without this member, join again as a new one
@@ -57,6 +58,8 @@ pub(crate) struct NodeOptions {
 enum NodeTransport {
     /// UDP sockets
     Udp,
+    /// UDP through io_uring; members over udp and over uring are members of one group
+    Uring,
     /// Shared memory of this host
     Shm,
 }
@@ -93,6 +96,10 @@ pub(crate) fn run(options: &NodeOptions) -> Result<bool, Box<dyn Error>> {
             NodeTransport::Udp => {
                 let udp = UdpOptions { discovery: options.discover, ..UdpOptions::default() };
                 live(options, UdpTransport::new(udp)?, &contacts, &mut lines, end)?
+            }
+            NodeTransport::Uring => {
+                let udp = UdpOptions { discovery: options.discover, ..UdpOptions::default() };
+                live(options, UringTransport::new(UringOptions { udp })?, &contacts, &mut lines, end)?
             }
             NodeTransport::Shm => live(options, Shm::new(ShmOptions::default()), &contacts, &mut lines, end)?,
         };
@@ -134,7 +141,7 @@ fn live<T: Transport>(
     end: Option<Instant>,
 ) -> Result<Life, Box<dyn Error>> {
     let default = match options.transport {
-        NodeTransport::Udp => wadjet::layers::LIVE_STACK,
+        NodeTransport::Udp | NodeTransport::Uring => wadjet::layers::LIVE_STACK,
         NodeTransport::Shm => wadjet::layers::LIVE_STACK_WITH_INTEGRITY,
     };
     let spec = options.stack.clone().unwrap_or_else(|| default.to_owned());

@@ -105,10 +105,10 @@ pub struct ChaosOptions {
     /// Members stopped and continued
     #[arg(long, value_name = "N", default_value = "10")]
     stops: u32,
-    /// Ports taken down and up again, over udp [default: 5 if this user may make namespaces, else 0]
+    /// Ports taken down and up again, over udp and uring [default: 5 if this user may make namespaces, else 0]
     #[arg(long, value_name = "N")]
     partitions: Option<u32>,
-    /// Times in which the bridge loses packets, over udp [default: 5 if this user may make namespaces, else 0]
+    /// Times in which the bridge loses packets, over udp and uring [default: 5 if this user may make namespaces, else 0]
     #[arg(long, value_name = "N")]
     losses: Option<u32>,
     /// Casts of each member per second
@@ -145,7 +145,7 @@ pub fn chaos(options: &ChaosOptions) -> Result<bool, Box<dyn Error>> {
     let mut runs = Vec::new();
     for carrier in carriers {
         let bridged = |asked: Option<u32>| match carrier {
-            Carrier::Udp => asked.unwrap_or(if root { 5 } else { 0 }),
+            Carrier::Udp | Carrier::Uring => asked.unwrap_or(if root { 5 } else { 0 }),
             Carrier::Shm => 0,
         };
         let plan = Plan {

@@ -158,9 +158,10 @@ fn carriers(bench: &BenchOptions, fault: Fault) -> Result<Vec<Carrier>, Box<dyn 
         }
         (Some(TransportKind::Shm), _) => vec![Carrier::Shm],
         (Some(TransportKind::Udp), _) | (None, Fault::Partition) => vec![Carrier::Udp],
+        (Some(TransportKind::Uring), _) => vec![Carrier::Uring],
         (None, _) => vec![Carrier::Udp, Carrier::Shm],
         (Some(TransportKind::Memory), _) => {
-            return Err("processes that fail need --transport udp or shm".into());
+            return Err("processes that fail need --transport udp, uring or shm".into());
         }
     })
 }

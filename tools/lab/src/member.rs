@@ -17,6 +17,7 @@ use wadjet::runtime::{Driver, DriverOptions, IdleStrategy, JoinOptions, LoopOpti
 use wadjet::transport::Transport;
 use wadjet::transport::shm::{Shm, ShmOptions};
 use wadjet::transport::udp::{UdpOptions, UdpTransport};
+use wadjet::transport::uring::{UringOptions, UringTransport};
 use wadjet::view::Neighbours;
 use wadjet::{
     Address, Application, CastError, Config, Delivery, Endpoint, Event, Group, GroupId, GroupKey,
@@ -65,6 +66,7 @@ fn try_be_member() -> Result<(), Box<dyn Error>> {
     let seat: Seat = serde_json::from_str(&line)?;
     match seat.carrier {
         Carrier::Udp => live(&seat, UdpTransport::new(UdpOptions::default())?),
+        Carrier::Uring => live(&seat, UringTransport::new(UringOptions::default())?),
         Carrier::Shm => live(&seat, Shm::new(ShmOptions::default())),
     }
 }

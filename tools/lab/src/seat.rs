@@ -12,6 +12,8 @@ use serde::{Deserialize, Serialize};
 pub enum Carrier {
     /// UDP sockets.
     Udp,
+    /// UDP through io_uring.
+    Uring,
     /// Shared memory of one host.
     Shm,
 }
@@ -21,6 +23,7 @@ impl Carrier {
     pub fn name(self) -> &'static str {
         match self {
             Carrier::Udp => "udp",
+            Carrier::Uring => "uring",
             Carrier::Shm => "shm",
         }
     }
@@ -28,7 +31,7 @@ impl Carrier {
     /// The stack for live groups over it.
     pub fn stack(self) -> &'static str {
         match self {
-            Carrier::Udp => wadjet::layers::LIVE_STACK,
+            Carrier::Udp | Carrier::Uring => wadjet::layers::LIVE_STACK,
             Carrier::Shm => wadjet::layers::LIVE_STACK_WITH_INTEGRITY,
         }
     }

@@ -15,12 +15,13 @@ use std::mem::{size_of, zeroed};
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
+use super::calls::{Calls, Inlet, NOTHING};
 use super::socket::{self, Name};
 use crate::buf::{Exhausted, Frame, FrameMut, MemoryError, Pages, Region, RegionOptions};
 use crate::transport::{ChannelId, Received, TransportCounters};
 
 /// Datagrams, or runs of them, taken in one system call.
-pub(super) const SLOTS: usize = 32;
+pub(crate) const SLOTS: usize = 32;
 /// Datagrams in one system call from which on coalescing is worth its price.
 const CROWD: usize = 8;
 /// Datagrams that come one by one, after which it is not.
@@ -209,6 +210,7 @@ impl Pool {
 /// The receiving side of one socket.
 pub(super) struct Intake {
     socket: OwnedFd,
+    inlet: Inlet,
     /// Whose datagrams are not wanted: this member's own, which multicast brings back.
     own: Option<Name>,
     /// Bytes of the longest single frame.
@@ -223,6 +225,10 @@ pub(super) struct Intake {
     /// Slots `next..filled` hold datagrams that have not been handed over.
     next: usize,
     filled: usize,
+    /// Datagrams, or runs of them, that came last.
+    came: usize,
+    /// Whether many came at once, which has not been drawn conclusions from yet.
+    crowded: bool,
     /// Whether the last call found something: then the next one asks for many.
     flowing: bool,
     /// Bytes of a run that go to the small frame.
@@ -276,6 +282,7 @@ impl Intake {
     /// coalesced.
     pub(super) fn new(
         socket: OwnedFd,
+        inlet: Inlet,
         own: Option<Name>,
         runs: bool,
         pools: &Pools,
@@ -290,6 +297,7 @@ impl Intake {
         let empty = libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 };
         Ok(Intake {
             socket,
+            inlet,
             own,
             border: pools.frame_bytes,
             frame_bytes: pools.frame_bytes,
@@ -302,6 +310,8 @@ impl Intake {
             names: vec![Name::blank(); SLOTS].into(),
             next: 0,
             filled: 0,
+            came: 0,
+            crowded: false,
             flowing: false,
             unarmed: SLOTS,
             coalescing: false,
@@ -336,6 +346,10 @@ impl Intake {
         &self.socket
     }
 
+    pub(super) fn inlet(&self) -> Inlet {
+        self.inlet
+    }
+
     pub(super) fn descriptor(&self) -> RawFd {
         self.socket.as_raw_fd()
     }
@@ -351,76 +365,86 @@ impl Intake {
 
     /// Hands over at most `budget` frames; at most one system call.
     #[inline]
-    pub(super) fn receive(
+    pub(super) fn receive<C: Calls>(
         &mut self,
+        calls: &mut C,
         channel: ChannelId,
         budget: usize,
         pools: &Pools,
         counters: &mut TransportCounters,
         sink: &mut impl FnMut(Received),
     ) -> usize {
+        let mut handed = 0;
         if self.pending() {
-            let handed = self.hand_over(channel, budget, pools, counters, sink);
-            if self.pending() || handed == budget {
+            handed = self.hand_over(channel, budget, pools, counters, sink);
+            if self.pending() || (handed == budget && !C::LASTING) {
                 return handed;
             }
-            self.fetch(budget - handed, counters);
-            return handed + self.hand_over(channel, budget - handed, pools, counters, sink);
         }
-        self.fetch(budget, counters);
-        self.hand_over(channel, budget, pools, counters, sink)
+        if !C::LASTING {
+            let wanted = if self.flowing { (budget - handed).min(SLOTS) } else { (budget - handed).min(1) };
+            if wanted == 0 {
+                return handed;
+            }
+            self.ask(wanted, calls, counters);
+        }
+        if self.take_landed(calls, counters) {
+            handed += self.hand_over(channel, budget - handed, pools, counters, sink);
+        }
+        self.expect(calls, counters);
+        handed
     }
 
-    /// Takes what has arrived into the slots.
+    /// Sees to it that what comes is received, where that takes a request that lasts.
     #[inline]
-    fn fetch(&mut self, budget: usize, counters: &mut TransportCounters) {
-        let wanted = if self.flowing { budget.min(SLOTS) } else { budget.min(1) };
-        if wanted == 0 {
-            return;
+    pub(super) fn expect<C: Calls>(&mut self, calls: &mut C, counters: &mut TransportCounters) {
+        if C::LASTING && !self.pending() && calls.idle(self.inlet) {
+            // What was lent has been replaced: the next datagrams may land.
+            self.ask(calls.crowd(self.inlet, SLOTS), calls, counters);
         }
+    }
+
+    /// Asks for datagrams in the slots `0..wanted`, into which nothing asked for before may come any more.
+    #[inline]
+    fn ask<C: Calls>(&mut self, wanted: usize, calls: &mut C, counters: &mut TransportCounters) {
         for at in 0..self.unarmed {
             self.arm(at);
         }
-        self.unarmed = 0;
-        counters.system_calls += 1;
-        // SAFETY: `arm` has pointed the headers at live memory of this intake: names and control data in
-        // its boxed arrays, pieces in frames that only its slots hold.
-        let count = unsafe {
-            if wanted == 1 && !self.coalescing && self.own.is_none() && self.watched.is_empty() {
-                // The cheapest call for the commonest case: the bare bytes. It says by the length what is too long.
-                let piece = &self.pieces[0][0];
-                let bytes =
-                    libc::recv(self.socket.as_raw_fd(), piece.iov_base, piece.iov_len, libc::MSG_TRUNC);
-                let header = &mut self.messages[0];
-                header.msg_len = bytes.max(0) as u32;
-                header.msg_hdr.msg_controllen = 0;
-                header.msg_hdr.msg_flags = if bytes > piece.iov_len as isize { libc::MSG_TRUNC } else { 0 };
-                if bytes < 0 { -1 } else { 1 }
-            } else if wanted == 1 {
-                let header = &mut self.messages[0];
-                let bytes = libc::recvmsg(self.socket.as_raw_fd(), &raw mut header.msg_hdr, 0);
-                header.msg_len = bytes.max(0) as u32;
-                if bytes < 0 { -1 } else { 1 }
-            } else {
-                let messages = self.messages.as_mut_ptr();
-                libc::recvmmsg(self.socket.as_raw_fd(), messages, wanted as u32, 0, std::ptr::null_mut())
-            }
-        };
-        // Whatever the error is, it is no datagram: nothing there, a signal, an ICMP message about a dead peer.
-        if count < 0 {
-            let error = std::io::Error::last_os_error().raw_os_error();
-            self.troubled |= !matches!(error, Some(libc::EAGAIN | libc::EINTR));
+        self.unarmed = if C::LASTING { wanted } else { 0 };
+        // The cheapest call for the commonest case: the bare bytes. It says by the length what is too long.
+        let bare =
+            (wanted == 1 || C::LASTING) && !self.coalescing && self.own.is_none() && self.watched.is_empty();
+        let socket = self.socket.as_raw_fd();
+        // `arm` has pointed the headers at live memory of this intake: names and control data in its boxed arrays, pieces
+        // in frames that only its slots hold, and that stay there until they landed.
+        calls.ask(self.inlet, socket, &mut self.messages[..wanted], bare, counters);
+    }
+
+    /// Takes what has arrived; whether there was anything.
+    #[inline]
+    fn take_landed<C: Calls>(&mut self, calls: &mut C, counters: &mut TransportCounters) -> bool {
+        let landed = calls.landed(self.inlet, &mut self.messages);
+        self.troubled |= landed.troubled;
+        self.flowing = landed.to > landed.from;
+        (self.next, self.filled) = (landed.from, landed.to);
+        if !self.flowing {
+            return false;
         }
-        self.flowing = count > 0;
-        self.next = 0;
-        self.filled = count.max(0) as usize;
-        self.unarmed = self.filled;
-        for at in 0..self.filled {
+        if !C::LASTING {
+            self.unarmed = landed.to;
+        }
+        let brought =
+            self.messages[landed.from..landed.to].iter().filter(|message| message.msg_len != NOTHING);
+        self.came = if C::LASTING { brought.count() } else { landed.to - landed.from };
+        for at in landed.from..landed.to {
             self.note(at, counters);
         }
-        if self.filled >= CROWD || self.lonely >= LONELY_MAX {
+        self.crowded |= self.came >= CROWD;
+        // With requests outstanding that do not expect runs, none may be made.
+        if (self.crowded && calls.idle(self.inlet)) || self.lonely >= LONELY_MAX {
             self.adapt(counters);
         }
+        true
     }
 
     /// Has the system coalesce while there is something to coalesce, for without it a datagram that comes alone can be
@@ -430,15 +454,16 @@ impl Intake {
         self.lonely = 0;
         // A run that is queued when coalescing ends would come without its segment size; the last fetch found but one
         // datagram, so at most a run that arrived since is dropped as too long.
-        let coalescing = self.filled >= CROWD;
+        let coalescing = std::mem::take(&mut self.crowded);
         if coalescing != self.coalescing && self.runs {
             counters.system_calls += 1;
             socket::coalesce(&self.socket, coalescing);
             self.coalescing = coalescing;
             // A datagram that comes alone belongs into the small frame as a whole; of what will come in runs, the longest
             // that came just now tells the size.
-            let longest = self.messages[..self.filled].iter().map(|message| message.msg_len as usize).max();
-            let longest = longest.filter(|longest| coalescing && (1..=self.frame_bytes).contains(longest));
+            let lengths = self.messages[..self.filled].iter().map(|message| message.msg_len as usize);
+            let longest = lengths.filter(|length| (1..=self.frame_bytes).contains(length)).max();
+            let longest = longest.filter(|_| coalescing);
             self.border = longest.map_or(self.frame_bytes, |bytes| self.frame_bytes / bytes * bytes);
             self.unarmed = SLOTS;
         }
@@ -479,11 +504,15 @@ impl Intake {
         let header = &message.msg_hdr;
         let slot = &mut self.slots[at];
         slot.run = None;
-        self.lonely = if self.coalescing && self.filled == 1 { self.lonely + 1 } else { 0 };
+        if message.msg_len == NOTHING {
+            return;
+        }
+        self.lonely = if self.coalescing && self.came == 1 { self.lonely + 1 } else { 0 };
         if self.own.as_ref().is_some_and(|own| own.same_v4(&self.names[at])) {
             return;
         }
         if !self.watched.is_empty()
+            && header.msg_namelen > 0
             && let Some(from) = self.names[at].address()
             && let Some(place) = self.watched.iter().position(|watched| socket::same(*watched, from))
         {

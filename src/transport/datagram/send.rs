@@ -9,13 +9,14 @@ use std::collections::VecDeque;
 use std::mem::{size_of, zeroed};
 use std::os::fd::RawFd;
 
+use super::calls::{Calls, Inlet};
 use super::refusals::Refusals;
 use super::socket::Name;
 use crate::buf::Frame;
 use crate::transport::{ChannelId, Slice, Transmit, TransportCounters};
 
 /// Messages per system call.
-const MESSAGES_MAX: usize = 64;
+pub(crate) const MESSAGES_MAX: usize = 64;
 /// Pieces of frames per system call, and per message.
 const PIECES_MAX: usize = 1024;
 /// Frames in one run: the system's limit.
@@ -25,10 +26,27 @@ const RUN_BYTES_MAX: usize = 65_000;
 /// How often a call that failed for a passing reason is repeated within one flush.
 const RETRIES_MAX: usize = 16;
 
+/// What came of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(unreachable_pub)]
+pub enum Outcome {
+    /// The system took it.
+    Sent,
+    /// It was not tried.
+    Untried,
+    /// The system did not take it, and says why.
+    Failed(i32),
+}
+
 /// The system call, so that tests can be the system.
 pub(super) trait Outlet {
-    /// Sends messages in order; returns how many were taken, or why not even the first was.
-    fn send(&mut self, messages: &mut [libc::mmsghdr]) -> Result<usize, i32>;
+    /// Sends messages and says of each what came of it.
+    fn send(
+        &mut self,
+        messages: &mut [libc::mmsghdr],
+        outcomes: &mut [Outcome],
+        counters: &mut TransportCounters,
+    );
 
     /// Takes in what the network has said about earlier datagrams; whether it has said anything. The system reports it
     /// to whichever call comes next, which then does nothing.
@@ -36,37 +54,26 @@ pub(super) trait Outlet {
 }
 
 /// A non-blocking datagram socket, and what the network says about what is sent by it.
-pub(super) struct SocketOutlet<'p>(pub(super) RawFd, pub(super) &'p mut Refusals);
+pub(super) struct SocketOutlet<'p, C> {
+    pub(super) calls: &'p mut C,
+    pub(super) inlet: Inlet,
+    pub(super) socket: RawFd,
+    pub(super) refusals: &'p mut Refusals,
+}
 
-impl Outlet for SocketOutlet<'_> {
+impl<C: Calls> Outlet for SocketOutlet<'_, C> {
     fn errors(&mut self) -> bool {
-        self.1.take_in(self.0)
+        self.refusals.take_in(self.socket)
     }
 
     #[inline]
-    fn send(&mut self, messages: &mut [libc::mmsghdr]) -> Result<usize, i32> {
-        // SAFETY: the stage filled these headers in this flush: names, pieces and control data lie in its own boxed
-        // arrays and lanes, and pieces point into frames that its entries hold.
-        let taken = unsafe {
-            match messages {
-                // Of one piece: the cheapest call for the commonest case.
-                [only] if only.msg_hdr.msg_iovlen == 1 => {
-                    let header = &only.msg_hdr;
-                    let piece = &*header.msg_iov;
-                    let name = header.msg_name.cast();
-                    let length = header.msg_namelen;
-                    libc::sendto(self.0, piece.iov_base, piece.iov_len, 0, name, length).min(1) as i32
-                }
-                [only] => libc::sendmsg(self.0, &raw const only.msg_hdr, 0).min(1) as i32,
-                _ => libc::sendmmsg(self.0, messages.as_mut_ptr(), messages.len() as u32, 0),
-            }
-        };
-        // An empty datagram counts too: `sendmsg` returns its length, which is zero.
-        match taken {
-            0 if messages.len() == 1 => Ok(1),
-            0.. => Ok(taken as usize),
-            _ => Err(std::io::Error::last_os_error().raw_os_error().unwrap_or(0)),
-        }
+    fn send(
+        &mut self,
+        messages: &mut [libc::mmsghdr],
+        outcomes: &mut [Outcome],
+        counters: &mut TransportCounters,
+    ) {
+        self.calls.send(self.inlet, self.socket, messages, outcomes, counters);
     }
 }
 
@@ -86,6 +93,17 @@ pub(super) struct Stage {
     pieces: Box<[libc::iovec]>,
     controls: Box<[Control]>,
     runs: Box<[Run]>,
+    outcomes: Box<[Outcome]>,
+}
+
+/// What a round of sending came to.
+#[derive(Clone, Copy, Default)]
+struct Turn {
+    sent: bool,
+    /// The system has no room.
+    full: bool,
+    /// A message is impossible as it was.
+    refused: bool,
 }
 
 #[derive(Default)]
@@ -131,6 +149,7 @@ impl Stage {
                 .collect(),
             controls: vec![Control([0; 24]); MESSAGES_MAX].into(),
             runs: vec![Run::default(); MESSAGES_MAX].into(),
+            outcomes: vec![Outcome::Untried; MESSAGES_MAX].into(),
         }
     }
 
@@ -169,7 +188,7 @@ impl Stage {
         let lane = &mut self.lanes[at as usize];
         lane.channel = None;
         let standing = lane.queue.len();
-        self.leave(at as usize, standing);
+        self.leave(at as usize, 0, standing);
         standing as u64
     }
 
@@ -232,47 +251,75 @@ impl Stage {
         // one destination must not use up the turns of the others, so a frame that was sent forgives what was before.
         while !self.active.is_empty() && retries < RETRIES_MAX {
             let count = self.compose();
-            counters.system_calls += 1;
-            match outlet.send(&mut self.messages[..count]) {
-                Ok(taken) => {
-                    debug_assert!(taken <= count);
-                    retries = if taken == 0 { retries + 1 } else { 0 };
-                    for at in 0..taken {
-                        let Run { lane, frames } = self.runs[at];
-                        counters.frames_sent += u64::from(frames);
-                        self.leave(lane as usize, frames as usize);
-                    }
-                    if taken < count {
-                        // It may have been an error about a frame just sent, which the system then forgets.
-                        outlet.errors();
-                    }
-                }
-                Err(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM) => return,
-                Err(libc::EINTR) => retries += 1,
-                // What the network says of another frame may be reported to an innocent call: this one sent nothing.
-                Err(error) => {
-                    if outlet.errors() || error == libc::ECONNREFUSED {
-                        retries += 1;
-                    } else {
-                        self.refused(error, counters);
-                    }
-                }
+            outlet.send(&mut self.messages[..count], &mut self.outcomes[..count], counters);
+            let turn = self.settle(count, outlet, counters);
+            if turn.full {
+                return;
             }
+            retries = if turn.sent { 0 } else { retries + usize::from(!turn.refused) };
         }
     }
 
-    /// The first message is impossible as it is.
+    /// Goes through what came of the first `count` messages.
+    #[inline]
+    fn settle(&mut self, count: usize, outlet: &mut impl Outlet, counters: &mut TransportCounters) -> Turn {
+        let mut turn = Turn::default();
+        // Messages of a lane follow each other; frames before this one stay in it.
+        let (mut lane_before, mut kept) = (u32::MAX, 0);
+        let mut cut_short = false;
+        for at in 0..count {
+            let Run { lane, frames } = self.runs[at];
+            kept = if lane == lane_before { kept } else { 0 };
+            lane_before = lane;
+            let leaves = match self.outcomes[at] {
+                Outcome::Sent => {
+                    counters.frames_sent += u64::from(frames);
+                    turn.sent = true;
+                    true
+                }
+                Outcome::Untried => {
+                    cut_short = true;
+                    false
+                }
+                Outcome::Failed(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM) => {
+                    turn.full = true;
+                    false
+                }
+                Outcome::Failed(libc::EINTR) => false,
+                // What the network says of another frame may be reported to an innocent call: this one sent nothing.
+                Outcome::Failed(error) => {
+                    if outlet.errors() || error == libc::ECONNREFUSED {
+                        false
+                    } else {
+                        turn.refused = true;
+                        self.refused(error, lane, frames, counters)
+                    }
+                }
+            };
+            if leaves {
+                self.leave(lane as usize, kept, frames as usize);
+            } else {
+                kept += frames as usize;
+            }
+        }
+        if turn.sent && cut_short {
+            // It may have been an error about a frame just sent, which the system then forgets.
+            outlet.errors();
+        }
+        turn
+    }
+
+    /// A message is impossible as it is; whether its frames are given up.
     #[cold]
-    fn refused(&mut self, error: i32, counters: &mut TransportCounters) {
-        let Run { lane, frames } = self.runs[0];
+    fn refused(&mut self, error: i32, lane: u32, frames: u32, counters: &mut TransportCounters) -> bool {
         let about_segments =
             matches!(error, libc::EINVAL | libc::EIO | libc::EMSGSIZE | libc::EOPNOTSUPP | libc::ENOPROTOOPT);
         if frames > 1 && about_segments {
             self.lanes[lane as usize].segmentation = false;
-            return;
+            return false;
         }
         counters.dropped += u64::from(frames);
-        self.leave(lane as usize, frames as usize);
+        true
     }
 
     /// Fills messages from the lanes, as many as there is room for; returns their number.
@@ -332,12 +379,13 @@ impl Stage {
         count
     }
 
-    /// The first `frames` frames of a lane are done with.
+    /// `frames` frames of a lane, behind the first `kept`, are done with.
     #[inline]
-    fn leave(&mut self, lane: usize, frames: usize) {
+    fn leave(&mut self, lane: usize, kept: usize, frames: usize) {
         for _ in 0..frames {
-            let index = self.lanes[lane].queue.pop_front().expect("as many as were counted");
-            self.let_go(index);
+            let queue = &mut self.lanes[lane].queue;
+            let index = if kept == 0 { queue.pop_front() } else { queue.remove(kept) };
+            self.let_go(index.expect("as many as were counted"));
         }
         if frames > 0 && self.lanes[lane].queue.is_empty() {
             let place = self.active.iter().position(|at| *at as usize == lane);
@@ -411,7 +459,23 @@ mod tests {
             false
         }
 
-        fn send(&mut self, messages: &mut [libc::mmsghdr]) -> Result<usize, i32> {
+        fn send(
+            &mut self,
+            messages: &mut [libc::mmsghdr],
+            outcomes: &mut [Outcome],
+            counters: &mut TransportCounters,
+        ) {
+            counters.system_calls += 1;
+            outcomes.fill(Outcome::Untried);
+            match self.try_to_send(messages) {
+                Ok(taken) => outcomes[..taken].fill(Outcome::Sent),
+                Err(error) => outcomes[0] = Outcome::Failed(error),
+            }
+        }
+    }
+
+    impl Script {
+        fn try_to_send(&mut self, messages: &mut [libc::mmsghdr]) -> Result<usize, i32> {
             self.turn += 1;
             let answer = self.answers[self.turn % self.answers.len()];
             if answer < 0 {
@@ -516,6 +580,82 @@ mod tests {
             prop_assert_eq!(counters.dropped, 0);
             prop_assert_eq!(counters.system_calls, outlet.turn as u64);
             prop_assert_eq!(counters.frames_sent, expected.iter().map(Vec::len).sum::<usize>() as u64);
+        }
+    }
+
+    /// A system that says of each message what it is told to say, in any mixture, as a ring does.
+    struct Mixture {
+        answers: Vec<Outcome>,
+        turn: usize,
+        taken: Vec<Vec<u8>>,
+    }
+
+    impl Outlet for Mixture {
+        fn errors(&mut self) -> bool {
+            false
+        }
+
+        fn send(
+            &mut self,
+            messages: &mut [libc::mmsghdr],
+            outcomes: &mut [Outcome],
+            _counters: &mut TransportCounters,
+        ) {
+            for (message, outcome) in messages.iter().zip(outcomes) {
+                self.turn += 1;
+                *outcome = self.answers[self.turn % self.answers.len()];
+                let header = &message.msg_hdr;
+                // SAFETY: as in `Script`.
+                let (name, pieces) = unsafe {
+                    let name = &*header.msg_name.cast::<libc::sockaddr_in>();
+                    (name, std::slice::from_raw_parts(header.msg_iov, header.msg_iovlen))
+                };
+                let lane = usize::from(u16::from_be(name.sin_port)) - 1000;
+                for piece in pieces.iter().filter(|_| *outcome == Outcome::Sent) {
+                    // SAFETY: as in `Script`: a piece lies in a frame that the stage holds.
+                    self.taken[lane].push(unsafe { *piece.iov_base.cast::<u8>() });
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn whichever_messages_fail_the_others_leave_once_each() {
+        let region = region();
+        let failed = Outcome::Failed;
+        let answers = vec![
+            Outcome::Sent,
+            failed(libc::EAGAIN),
+            Outcome::Sent,
+            failed(libc::ECONNREFUSED),
+            Outcome::Sent,
+            Outcome::Sent,
+            failed(libc::EINTR),
+        ];
+        let mut outlet = Mixture { answers, turn: 0, taken: vec![Vec::new(); 2] };
+        let mut stage = Stage::new(16, false);
+        let mut counters = TransportCounters::default();
+        let name = |at: usize| Name::of(format!("127.0.0.1:{}", 1000 + at).parse().unwrap());
+        let lanes = [0, 1].map(|at| stage.add_lane(ChannelId(0), name(at)));
+        for number in 0..200_u8 {
+            let mut head = region.take(0).unwrap();
+            head.extend(&[number; 3]).unwrap();
+            let head = head.freeze();
+            let chosen = if number % 3 == 0 { &lanes[..] } else { &lanes[..1] };
+            let transmit = Transmit { channel: ChannelId(0), to: Destination::All, head, body: None };
+            stage.put(transmit, chosen.iter().copied());
+            for _ in 0..if number % 9 == 8 || stage.is_full() { 20 } else { 0 } {
+                stage.flush(&mut outlet, &mut counters);
+            }
+        }
+        for _ in 0..20 {
+            stage.flush(&mut outlet, &mut counters);
+        }
+        assert!(stage.is_empty());
+        assert_eq!((region.usage().lent, counters.dropped), (0, 0));
+        for (taken, step) in outlet.taken.iter_mut().zip([1, 3]) {
+            taken.sort_unstable();
+            assert_eq!(*taken, (0..200).step_by(step).collect::<Vec<u8>>());
         }
     }
 
