@@ -1,0 +1,304 @@
+//! The services as their clients see them, with a replica killed at a random point: nothing acknowledged is lost, what was
+//! acknowledged is read everywhere, and all survivors are equal.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use wadjet_services::replica::STACK;
+
+const REPLICAS: usize = 3;
+/// How long anything may take before the test fails, on a machine that is busy with others.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Requests that a client has under way at once.
+const OUTSTANDING: usize = 16;
+/// Runs of each service. Short ones: what differs is the moment of the kill.
+const RUNS: u64 = 25;
+
+/// Numbers that look random, the same for the same seed.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % limit
+    }
+}
+
+/// The services' stack, with a SUSPECT that waits longer for one that runs: a busy machine is no fault of the replicas. That
+/// a process has gone is noticed at once all the same.
+fn patient() -> String {
+    STACK.replace(":SUSPECT:", ":SUSPECT(least_ms=500,most_ms=2000,first_ms=2000):")
+}
+
+/// A replica's process; killed when dropped.
+struct Replica {
+    child: Child,
+    input: ChildStdin,
+    /// Of its present life.
+    life: usize,
+    /// The members of its view.
+    view: usize,
+    digests: Vec<String>,
+}
+
+/// All replicas, and what they say, as it comes.
+struct Service {
+    program: &'static str,
+    group: String,
+    replicas: Vec<Replica>,
+    lines: Receiver<(usize, usize, String)>,
+    say: Sender<(usize, usize, String)>,
+    requests: u64,
+    /// Replies by request, with the place that replied.
+    replies: BTreeMap<u64, (usize, String)>,
+}
+
+impl Service {
+    fn start(program: &'static str, name: &str) -> Service {
+        let (say, lines) = channel();
+        let group = format!("{name} {}", std::process::id());
+        let mut service = Service {
+            program,
+            group,
+            replicas: Vec::new(),
+            lines,
+            say,
+            requests: 0,
+            replies: BTreeMap::new(),
+        };
+        for place in 0..REPLICAS {
+            let replica = service.spawn(place, 0);
+            service.replicas.push(replica);
+        }
+        service.whole();
+        service
+    }
+
+    fn spawn(&self, place: usize, life: usize) -> Replica {
+        let mut child = Command::new(self.program)
+            .args(["--group", &self.group, "--address", &format!("r{place}"), "--stack", &patient()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the service is built");
+        let (input, output) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+        let say = self.say.clone();
+        thread::spawn(move || {
+            for line in BufReader::new(output).lines().map_while(Result::ok) {
+                if say.send((place, life, line)).is_err() {
+                    return;
+                }
+            }
+            drop(say.send((place, life, "ended".to_owned())));
+        });
+        Replica { child, input, life, view: 0, digests: Vec::new() }
+    }
+
+    /// Takes in what was said until `done`.
+    fn until(&mut self, what: &str, mut done: impl FnMut(&Service) -> bool) {
+        let end = Instant::now() + PATIENCE;
+        while !done(self) {
+            assert!(Instant::now() < end, "never: {what}; {}", self.state());
+            self.hear(what);
+        }
+    }
+
+    /// Takes in one line.
+    fn hear(&mut self, what: &str) {
+        let line = self.lines.recv_timeout(PATIENCE);
+        let (place, life, line) = line.unwrap_or_else(|_| panic!("never: {what}; {}", self.state()));
+        let replica = &mut self.replicas[place];
+        if replica.life != life {
+            return;
+        }
+        match line.split_once(' ') {
+            Some(("view", size)) => replica.view = size.parse().unwrap(),
+            Some(("digest", digest)) => replica.digests.push(digest.to_owned()),
+            Some(("exit", _)) => {}
+            Some(("problem", what)) => panic!("replica {place}: {what}"),
+            // A replica that was excluded on a busy machine is started again, as a supervisor would.
+            None if line == "ended" => self.restart(place),
+            Some((request, reply)) => {
+                self.replies.insert(request.parse().unwrap(), (place, reply.to_owned()));
+            }
+            None => panic!("replica {place} said {line:?}"),
+        }
+    }
+
+    fn state(&self) -> String {
+        let replica = |(place, replica): (usize, &Replica)| {
+            format!("replica {place}, life {}: view of {}", replica.life, replica.view)
+        };
+        self.replicas.iter().enumerate().map(replica).collect::<Vec<_>>().join("; ")
+    }
+
+    fn whole(&mut self) {
+        self.until("all in one view", |service| {
+            service.replicas.iter().all(|replica| replica.view == REPLICAS)
+        });
+    }
+
+    /// A new request at a replica.
+    fn ask(&mut self, place: usize, command: &str) -> u64 {
+        self.requests += 1;
+        // To one that has just died it is a request that is never answered.
+        drop(writeln!(self.replicas[place].input, "{} {command}", self.requests));
+        self.requests
+    }
+
+    /// Clients at each place execute their commands in order, some at a time, again if they are refused; after `moment`
+    /// replies the victim is killed and started again. Returns what was acknowledged: place, command, reply. What was
+    /// under way at a replica that died is unknown.
+    fn drive(
+        &mut self,
+        mut scripts: Vec<VecDeque<String>>,
+        victim: usize,
+        moment: usize,
+    ) -> Vec<(usize, String, String)> {
+        let mut waiting: Vec<BTreeMap<u64, String>> = vec![BTreeMap::new(); REPLICAS];
+        let mut lives: Vec<usize> = self.replicas.iter().map(|replica| replica.life).collect();
+        let (mut acknowledged, mut killed) = (Vec::new(), false);
+        loop {
+            for place in 0..REPLICAS {
+                if self.replicas[place].life != lives[place] {
+                    lives[place] = self.replicas[place].life;
+                    waiting[place].clear();
+                }
+                let replied = waiting[place].extract_if(.., |request, _| self.replies.contains_key(request));
+                for (request, command) in replied.collect::<Vec<_>>().into_iter().rev() {
+                    let reply = self.replies[&request].1.clone();
+                    if reply.starts_with("refused") {
+                        scripts[place].push_front(command);
+                    } else if !reply.starts_with("unknown") {
+                        acknowledged.push((place, command, reply));
+                    }
+                }
+                while self.replicas[place].view > REPLICAS / 2 && waiting[place].len() < OUTSTANDING {
+                    let Some(command) = scripts[place].pop_front() else { break };
+                    let request = self.ask(place, &command);
+                    waiting[place].insert(request, command);
+                }
+            }
+            if !killed && acknowledged.len() >= moment {
+                killed = true;
+                self.restart(victim);
+                continue;
+            }
+            if scripts.iter().all(VecDeque::is_empty) && waiting.iter().all(BTreeMap::is_empty) {
+                return acknowledged;
+            }
+            self.hear("replies");
+        }
+    }
+
+    /// The reply to a request that is repeated, as a client would, until some replica takes it.
+    fn answer(&mut self, place: usize, command: &str) -> String {
+        for _ in 0..100 {
+            let (request, life) = (self.ask(place, command), self.replicas[place].life);
+            self.until(command, |service| {
+                service.replies.contains_key(&request) || service.replicas[place].life != life
+            });
+            match self.replies.get(&request) {
+                Some((_, reply)) if !reply.starts_with("refused") => return reply.clone(),
+                // No majority for now, or its life ended in between.
+                _ => self.until("a majority", |service| service.replicas[place].view > REPLICAS / 2),
+            }
+        }
+        panic!("never answered: {command}");
+    }
+
+    fn restart(&mut self, place: usize) {
+        let life = self.replicas[place].life + 1;
+        let replica = self.spawn(place, life);
+        let mut old = std::mem::replace(&mut self.replicas[place], replica);
+        drop(old.child.kill());
+        old.child.wait().unwrap();
+    }
+
+    /// The digest of all, which is the same.
+    fn digest(&mut self) -> String {
+        loop {
+            self.whole();
+            self.replicas.iter_mut().for_each(|replica| replica.digests.clear());
+            let lives = self.lives();
+            self.ask(0, "digest");
+            let all = |service: &Service| service.replicas.iter().all(|replica| !replica.digests.is_empty());
+            self.until("all digests", |service| all(service) || service.lives() != lives);
+            if all(self) {
+                let digests: Vec<&String> = self.replicas.iter().map(|replica| &replica.digests[0]).collect();
+                assert!(digests.iter().all(|digest| *digest == digests[0]), "{digests:?}");
+                return digests[0].clone();
+            }
+        }
+    }
+
+    fn lives(&self) -> Vec<usize> {
+        self.replicas.iter().map(|replica| replica.life).collect()
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        for replica in &mut self.replicas {
+            drop(replica.child.kill());
+            drop(replica.child.wait());
+        }
+    }
+}
+
+#[test]
+fn a_write_that_was_acknowledged_is_never_lost_and_read_everywhere() {
+    for seed in 0..RUNS {
+        let mut dice = Dice(seed);
+        let mut service = Service::start(env!("CARGO_BIN_EXE_key_value"), "store");
+        let script = |place| (0..100).map(|round| format!("put key{place}.{round} {round}")).collect();
+        let scripts = (0..REPLICAS).map(script).collect();
+        let (victim, moment) = (dice.below(REPLICAS as u64) as usize, dice.below(250) as usize);
+        let acknowledged = service.drive(scripts, victim, moment);
+        // All of them are read, each at a replica that is as good as any other.
+        let mut reads = vec![VecDeque::new(); REPLICAS];
+        for (_, command, reply) in &acknowledged {
+            assert_eq!(reply, "ok");
+            let key = command.split(' ').nth(1).unwrap();
+            reads[dice.below(REPLICAS as u64) as usize].push_back(format!("get {key}"));
+        }
+        service.whole();
+        for (at, read, reply) in service.drive(reads, victim, usize::MAX) {
+            let value = read.rsplit('.').next().unwrap();
+            assert_eq!(reply, format!("value {value}"), "seed {seed}: {read} at {at}");
+        }
+        service.digest();
+    }
+}
+
+#[test]
+fn order_books_are_equal_at_all_survivors_and_at_the_one_started_again() {
+    for seed in 0..RUNS {
+        let mut dice = Dice(seed);
+        let mut service = Service::start(env!("CARGO_BIN_EXE_order_book"), "book");
+        let mut scripts = vec![VecDeque::new(); REPLICAS];
+        for order in 0..1000 {
+            let (side, price) = if dice.below(2) == 0 { ("buy", 995) } else { ("sell", 1000) };
+            let (price, quantity) = (price + dice.below(10), 1 + dice.below(100));
+            let place = dice.below(REPLICAS as u64) as usize;
+            scripts[place].push_back(format!("{side} {order} {price} {quantity}"));
+        }
+        let (victim, moment) = (dice.below(REPLICAS as u64) as usize, dice.below(1000) as usize);
+        let acknowledged = service.drive(scripts, victim, moment);
+        let digest = service.digest();
+        let books: Vec<String> = (0..REPLICAS).map(|place| service.answer(place, "book")).collect();
+        assert!(books.iter().all(|book| *book == books[0]), "seed {seed}: {books:?}");
+        let traded = |reply: &str| reply.strip_prefix("traded ").and_then(|count| count.parse::<u64>().ok());
+        let told: u64 = acknowledged.iter().filter_map(|(_, _, reply)| traded(reply)).sum();
+        let traded = books[0].split(' ').nth(5).and_then(|count| count.parse::<u64>().ok());
+        assert!(
+            traded >= Some(told),
+            "seed {seed}, digest {digest}: {told} were told to clients, of {}",
+            books[0]
+        );
+    }
+}
