@@ -87,6 +87,10 @@ fn a_process_joins_through_any_member_and_leaves_again() {
         assert!(took < Duration::from_millis(10), "nobody waits for a time-out: {took:?}");
         town.run(Duration::from_millis(10));
         assert_eq!(town.processes[1].diary.seen.last(), Some(&Seen::Exit("left the group".into())));
+        for at in [0, 2, 3] {
+            let left = town.processes[at].diary.seen.iter().filter(|seen| matches!(seen, Seen::Left(_)));
+            assert_eq!(left.count(), 1, "told once that it leaves");
+        }
     }
 }
 

@@ -22,6 +22,7 @@ pub enum Seen {
     Block,
     Writable,
     Suspect(Vec<u16>),
+    Left(u16),
     Lost,
     Problem(String),
     Exit(String),
@@ -61,6 +62,7 @@ impl Application for Diary {
             }
             Event::Transitional(together) => Seen::Transitional(ranks(together)),
             Event::Suspect(suspected) => Seen::Suspect(ranks(suspected)),
+            Event::Left(rank) => Seen::Left(rank.0),
             Event::Block => Seen::Block,
             Event::Writable => Seen::Writable,
             Event::LostMessage { .. } => Seen::Lost,

@@ -570,10 +570,9 @@ impl Layer for Mbrship {
             Inside::View { proposal, view } => self.view(context, Some(origin), proposal, view),
             Inside::Leave => {
                 if !self.leaving.contains(origin) {
+                    self.leaving.insert(origin);
                     context.up(Up::Leave(origin));
                 }
-                self.leaving.insert(origin);
-                context.up(Up::Leave(origin));
                 self.reconsider(context);
             }
             Inside::Renew => {
