@@ -222,7 +222,7 @@ fn differing(plan: &Engine, layers: &Engine) -> String {
     let uncompared = plan.core.uncompared();
     for at in 0..plan.core.slots.words() as u32 {
         let (by_plan, by_layers) = (plan.core.slots.word(at), layers.core.slots.word(at));
-        if by_plan != by_layers && !uncompared.contains(&at) {
+        if by_plan != by_layers && !uncompared[at as usize] {
             parts.push(format!("slot {at}: plan {by_plan:#x}, layers {by_layers:#x}"));
         }
     }

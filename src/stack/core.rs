@@ -1,6 +1,6 @@
 //! The state of one stack in one view that is not a layer's own: slots, retained frames, timers, queues.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::ops::Range;
 use std::rc::Rc;
@@ -544,18 +544,20 @@ impl Core {
         self.guards.iter().filter(move |owner| owner.kind == kind && owner.mask & bits != 0)
     }
 
-    /// Words in which plan and layers differ by design: hits, and the words that tallies are sums of.
-    pub(crate) fn uncompared(&self) -> HashSet<u32> {
-        let mut uncompared = HashSet::from([fixed::CAST_SEND_HITS]);
+    /// By word, whether plan and layers differ in it by design: hits, and the words that tallies are sums of.
+    pub(crate) fn uncompared(&self) -> Vec<bool> {
+        let mut uncompared = vec![false; self.slots.words()];
+        let mut skip = |word: u32| uncompared[word as usize] = true;
+        skip(fixed::CAST_SEND_HITS);
         let members = self.view.size();
         for rank in (0..members).map(Rank::at) {
             let section = self.slots.member(rank);
-            uncompared.extend([fixed::CAST_ACCEPT_HITS, fixed::CAST_DELIVER_HITS].map(|at| section + at));
-            uncompared.extend([fixed::SEND_SEND_HITS, fixed::SEND_DELIVER_HITS].map(|at| section + at));
+            [fixed::CAST_ACCEPT_HITS, fixed::CAST_DELIVER_HITS].into_iter().for_each(|at| skip(section + at));
+            [fixed::SEND_SEND_HITS, fixed::SEND_DELIVER_HITS].into_iter().for_each(|at| skip(section + at));
         }
         for (at, definition) in self.tallies.iter().enumerate() {
             let ranks = if definition.kind == GuardKind::CastSend { 1 } else { members };
-            uncompared.extend((0..ranks).map(|rank| self.tally_words(Tally(at as u32), Rank::at(rank)).0));
+            (0..ranks).for_each(|rank| skip(self.tally_words(Tally(at as u32), Rank::at(rank)).0));
         }
         uncompared
     }
@@ -569,7 +571,7 @@ impl Core {
             }
         }
         let uncompared = self.uncompared();
-        self.slots.hash(hasher, |at| uncompared.contains(&at));
+        self.slots.hash(hasher, |at| uncompared[at as usize]);
         for retention in &self.casts {
             retention.digest(hasher);
         }

@@ -1,8 +1,9 @@
 //! A history, sorted by what properties ask for. Built in one pass; properties only read it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use crate::history::{Content, History, Incarnation, Measure, MessageName, Traffic, ViewId, What};
+use crate::quick::QuickMap;
 
 /// Everything of one incarnation, in the order in which it happened to it.
 pub(crate) struct Life {
@@ -16,7 +17,7 @@ pub(crate) struct Life {
     /// Its casts; `casts[n - 1]` is number n unless the history is malformed (property `numbering`).
     pub(crate) casts: Vec<Issued>,
     /// By view: which of its casts were issued in it, as places in `casts`.
-    pub(crate) casts_by_view: HashMap<ViewId, Vec<usize>>,
+    pub(crate) casts_by_view: QuickMap<ViewId, Vec<usize>>,
     /// Its sends, likewise.
     pub(crate) sends: Vec<Issued>,
     /// What happened before its first view.
@@ -87,14 +88,15 @@ pub(crate) struct Report {
 pub(crate) struct Index<'a> {
     pub(crate) history: &'a History,
     pub(crate) lives: Vec<Life>,
-    numbers: HashMap<Incarnation, usize>,
+    numbers: QuickMap<Incarnation, usize>,
     /// Views by id, with their members as first installed, and every event that installed them.
     pub(crate) views: BTreeMap<ViewId, (Vec<Incarnation>, Vec<usize>)>,
 }
 
 impl<'a> Index<'a> {
     pub(crate) fn of(history: &'a History) -> Index<'a> {
-        let mut index = Index { history, lives: Vec::new(), numbers: HashMap::new(), views: BTreeMap::new() };
+        let mut index =
+            Index { history, lives: Vec::new(), numbers: QuickMap::default(), views: BTreeMap::new() };
         for event in &history.events {
             if !index.numbers.contains_key(&event.member) {
                 index.numbers.insert(event.member, index.lives.len());
@@ -147,7 +149,7 @@ impl Life {
             end: None,
             stays: Vec::new(),
             casts: Vec::new(),
-            casts_by_view: HashMap::new(),
+            casts_by_view: QuickMap::default(),
             sends: Vec::new(),
             homeless: Vec::new(),
             lifeless: Vec::new(),
@@ -175,7 +177,7 @@ impl Life {
         MessageName { traffic, origin: self.incarnation, sequence }
     }
 
-    fn take(&mut self, at: usize, what: &What, numbers: &HashMap<Incarnation, usize>) {
+    fn take(&mut self, at: usize, what: &What, numbers: &QuickMap<Incarnation, usize>) {
         if self.end.is_some() || (self.start.is_none() && !matches!(what, What::Start { .. })) {
             self.lifeless.push(at);
         }
@@ -255,7 +257,7 @@ impl Delivered {
         sequence: u64,
         content: Content,
         view: ViewId,
-        numbers: &HashMap<Incarnation, usize>,
+        numbers: &QuickMap<Incarnation, usize>,
     ) -> Delivered {
         Delivered { event, origin, sequence, content, view, life: numbers.get(&origin).copied() }
     }

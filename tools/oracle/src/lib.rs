@@ -29,10 +29,12 @@
 mod history;
 mod index;
 mod properties;
+mod quick;
 mod report;
 
 pub use history::{
     Content, Event, History, HistoryError, Incarnation, Measure, MessageName, Traffic, ViewId, What,
 };
 pub use properties::{PROPERTIES, Promises, Property, check};
+pub use quick::{QuickHasher, QuickMap, QuickSet};
 pub use report::Violation;

@@ -204,14 +204,16 @@ fn print_json(out: &mut impl Write, report: &SwarmReport) -> io::Result<()> {
 fn print_table(out: &mut impl Write, report: &SwarmReport) -> io::Result<()> {
     let verdict = if report.passed() { "all as promised" } else { "VIOLATED" };
     let counters = &report.counters;
+    let seconds = report.seconds.max(1e-9);
     writeln!(
         out,
-        "{}: {} seeds in {:.1} s ({:.0} per second, {:.1} simulated seconds): {verdict}",
+        "{}: {} seeds in {:.1} s ({:.0} per second), {:.1} simulated seconds ({:.1} per second): {verdict}",
         report.scenario,
         report.seeds_run,
         report.seconds,
-        report.seeds_run as f64 / report.seconds.max(1e-9),
+        report.seeds_run as f64 / seconds,
         counters.work.microseconds as f64 / 1e6,
+        counters.work.microseconds as f64 / 1e6 / seconds,
     )?;
     columns(out, "faults", counters.faults.list().map(|(name, count)| (name.to_string(), count)))?;
     columns(out, "work", counters.work.list().map(|(name, count)| (name.to_string(), count)))?;

@@ -5,11 +5,10 @@
 //! not been delivered, else the last that looks like it (a duplicate). If they were confused the oracle would see a
 //! gap, a duplicate or a creation, never nothing.
 
-use std::collections::HashMap;
-
 use wadjet_oracle::{Content, History, Incarnation, Measure, Traffic, ViewId, What};
 
 use crate::random::splitmix;
+use wadjet_oracle::QuickMap;
 
 /// Names a message of a workload, independently of when it is issued: the `index`-th of a stream of its origin.
 /// Stream 0 is what the member does by plan; stream 1 + n answers what member n did by plan.
@@ -90,7 +89,7 @@ pub(crate) struct Ledger {
     members: usize,
     view: ViewId,
     issued: [Vec<Vec<Entry>>; 2],
-    sequences: HashMap<Name, u64>,
+    sequences: QuickMap<Name, u64>,
     delivered: [Vec<Delivered>; 2],
     /// Messages issued but not yet delivered to somebody, once per addressee; never below zero.
     pub(crate) outstanding: u64,
@@ -121,7 +120,7 @@ impl Ledger {
             members,
             view,
             issued: [vec![Vec::new(); members], vec![Vec::new(); members]],
-            sequences: HashMap::new(),
+            sequences: QuickMap::default(),
             delivered: [none.clone(), none],
             outstanding: 0,
         }

@@ -1,11 +1,10 @@
 //! Properties of casts.
 
-use std::collections::HashMap;
-
 use crate::history::{Incarnation, MessageName, Traffic, ViewId, What};
 use crate::index::{Delivered, Index, Life, Stay};
 use crate::properties::Promises;
 use crate::properties::views::{Journey, journey};
+use crate::quick::QuickMap;
 use crate::report::{Finding, Findings};
 
 pub(crate) fn no_creation(index: &Index<'_>, _: &Promises, findings: &mut Findings<'_>) {
@@ -82,7 +81,7 @@ pub(crate) fn overtaken<'l>(
     deliveries: impl Iterator<Item = &'l Delivered>,
     findings: &mut Findings<'_>,
 ) {
-    let mut latest: HashMap<Incarnation, &Delivered> = HashMap::new();
+    let mut latest: QuickMap<Incarnation, &Delivered> = QuickMap::default();
     for delivered in deliveries.filter(|delivered| delivered.sequence > 0) {
         let last = latest.entry(delivered.origin).or_insert(delivered);
         if delivered.sequence < last.sequence {
@@ -108,7 +107,7 @@ pub(crate) fn no_gaps(index: &Index<'_>, _: &Promises, findings: &mut Findings<'
     let first = first_casts(index);
     for life in &index.lives {
         for stay in &life.stays {
-            let mut due: HashMap<Incarnation, u64> = HashMap::new();
+            let mut due: QuickMap<Incarnation, u64> = QuickMap::default();
             for delivered in stay.casts.iter().filter(|delivered| delivered.sequence > 0) {
                 let first = || first.get(&(delivered.origin, stay.view)).copied();
                 let due =
@@ -133,8 +132,8 @@ pub(crate) fn no_gaps(index: &Index<'_>, _: &Promises, findings: &mut Findings<'
 }
 
 /// The number of the first cast that each member issued in each view.
-pub(crate) fn first_casts(index: &Index<'_>) -> HashMap<(Incarnation, ViewId), u64> {
-    let mut first = HashMap::new();
+pub(crate) fn first_casts(index: &Index<'_>) -> QuickMap<(Incarnation, ViewId), u64> {
+    let mut first = QuickMap::default();
     for life in &index.lives {
         for cast in &life.casts {
             if let Some(view) = cast.view {
@@ -146,7 +145,7 @@ pub(crate) fn first_casts(index: &Index<'_>) -> HashMap<(Incarnation, ViewId), u
 }
 
 pub(crate) fn same_view(index: &Index<'_>, _: &Promises, findings: &mut Findings<'_>) {
-    let mut views: HashMap<(Incarnation, u64), (ViewId, &Life, &Delivered)> = HashMap::new();
+    let mut views: QuickMap<(Incarnation, u64), (ViewId, &Life, &Delivered)> = QuickMap::default();
     if index.views.len() < 2 {
         return;
     }
@@ -213,7 +212,7 @@ pub(crate) fn sending_view(index: &Index<'_>, _: &Promises, findings: &mut Findi
 }
 
 pub(crate) fn agreement(index: &Index<'_>, promises: &Promises, findings: &mut Findings<'_>) {
-    let mut travellers: HashMap<Journey, Traveller<'_>> = HashMap::new();
+    let mut travellers: QuickMap<Journey, Traveller<'_>> = QuickMap::default();
     for life in &index.lives {
         for (at, stay) in life.stays.iter().enumerate() {
             let Some(journey) = journey(life, at, promises).filter(|journey| journey.to.is_some()) else {

@@ -1,12 +1,11 @@
 //! Properties of sends: reliable, FIFO between each pair, and nobody else's business.
 
-use std::collections::{HashMap, HashSet};
-
 use crate::history::{Incarnation, Traffic, What};
 use crate::index::{Delivered, Index, Life};
 use crate::properties::Promises;
 use crate::properties::casts::{created, duplicated, name, overtaken};
 use crate::properties::views::{Journey, journey};
+use crate::quick::{QuickMap, QuickSet};
 use crate::report::{Finding, Findings};
 
 pub(crate) fn no_creation(index: &Index<'_>, _: &Promises, findings: &mut Findings<'_>) {
@@ -70,8 +69,8 @@ pub(crate) fn sending_view(index: &Index<'_>, _: &Promises, findings: &mut Findi
 }
 
 pub(crate) fn completeness(index: &Index<'_>, promises: &Promises, findings: &mut Findings<'_>) {
-    let mut journeys: HashSet<(Incarnation, Journey)> = HashSet::new();
-    let mut arrived: HashSet<(Incarnation, Incarnation, u64)> = HashSet::new();
+    let mut journeys: QuickSet<(Incarnation, Journey)> = QuickSet::default();
+    let mut arrived: QuickSet<(Incarnation, Incarnation, u64)> = QuickSet::default();
     for life in &index.lives {
         journeys.extend(
             (0..life.stays.len())
@@ -81,7 +80,7 @@ pub(crate) fn completeness(index: &Index<'_>, promises: &Promises, findings: &mu
         arrived.extend(delivered(life).map(|send| (life.incarnation, send.origin, send.sequence)));
     }
     for life in &index.lives {
-        let ways: HashMap<_, _> = (0..life.stays.len())
+        let ways: QuickMap<_, _> = (0..life.stays.len())
             .filter_map(|at| journey(life, at, promises))
             .map(|way| (Some(way.from), way))
             .collect();

@@ -1,11 +1,10 @@
 //! Properties of stability reports: they never say more than is so.
 
-use std::collections::HashMap;
-
 use crate::history::{Incarnation, Measure, MessageName, Traffic, ViewId};
 use crate::index::{Index, Life, Report};
 use crate::properties::Promises;
 use crate::properties::casts::first_casts;
+use crate::quick::QuickMap;
 use crate::report::{Finding, Findings};
 
 pub(crate) fn held_is_truthful(index: &Index<'_>, promises: &Promises, findings: &mut Findings<'_>) {
@@ -46,7 +45,7 @@ fn truthful(
     if !index.lives.iter().any(|life| life.reports.iter().any(|report| of_measure(&report))) {
         return;
     }
-    let mut progress = Progress { first: first_casts(index), done: HashMap::new() };
+    let mut progress = Progress { first: first_casts(index), done: QuickMap::default() };
     for life in &index.lives {
         collect(life, &mut progress);
     }
@@ -91,9 +90,9 @@ fn truthful(
 
 /// When each member had done something with all casts of an origin, up to each of them, in a view.
 struct Progress {
-    first: HashMap<(Incarnation, ViewId), u64>,
+    first: QuickMap<(Incarnation, ViewId), u64>,
     /// By (member, view, origin): at index n, the event by which the first n + 1 casts of the view were done.
-    done: HashMap<(Incarnation, ViewId, Incarnation), Vec<usize>>,
+    done: QuickMap<(Incarnation, ViewId, Incarnation), Vec<usize>>,
 }
 
 impl Progress {
@@ -147,7 +146,7 @@ const CASTS_MAX: usize = 1 << 26;
 
 pub(crate) fn stability_grows(index: &Index<'_>, _: &Promises, findings: &mut Findings<'_>) {
     for life in &index.lives {
-        let mut last: HashMap<(Measure, Incarnation, ViewId, u32), &Report> = HashMap::new();
+        let mut last: QuickMap<(Measure, Incarnation, ViewId, u32), &Report> = QuickMap::default();
         for report in &life.reports {
             let key = (report.measure, report.origin, report.view, report.members);
             let before = last.insert(key, report);

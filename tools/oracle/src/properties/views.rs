@@ -1,10 +1,9 @@
 //! Properties of views.
 
-use std::collections::HashMap;
-
 use crate::history::{Incarnation, ViewId, What};
 use crate::index::{Index, Life};
 use crate::properties::Promises;
+use crate::quick::QuickMap;
 use crate::report::{Finding, Findings};
 
 pub(crate) fn self_inclusion(index: &Index<'_>, _: &Promises, findings: &mut Findings<'_>) {
@@ -133,7 +132,7 @@ pub(crate) fn transitional_precedes(index: &Index<'_>, _: &Promises, findings: &
 
 pub(crate) fn transitional_is_truthful(index: &Index<'_>, _: &Promises, findings: &mut Findings<'_>) {
     // Who went from one view to another, by both.
-    let mut ways: HashMap<(ViewId, ViewId), Vec<Incarnation>> = HashMap::new();
+    let mut ways: QuickMap<(ViewId, ViewId), Vec<Incarnation>> = QuickMap::default();
     if index.lives.iter().all(|life| life.stays.iter().all(|stay| stay.transitional.is_empty())) {
         return;
     }

@@ -1,10 +1,9 @@
 //! What happened at the interface of every life, and what is still to arrive.
 
-use std::collections::HashMap;
-
 use wadjet_oracle::{Content, History, Incarnation, Measure, Traffic, ViewId, What};
 
 use crate::random::splitmix;
+use wadjet_oracle::QuickMap;
 
 /// The ledger of a run with views.
 ///
@@ -13,11 +12,11 @@ use crate::random::splitmix;
 pub(crate) struct Ledger {
     pub(crate) history: History,
     /// By (origin, cast or send): how many it has issued.
-    issued: HashMap<(Incarnation, Traffic), u64>,
+    issued: QuickMap<(Incarnation, Traffic), u64>,
     /// By (member, origin): the last cast and the last send delivered.
-    delivered: HashMap<(Incarnation, Incarnation), [u64; 2]>,
+    delivered: QuickMap<(Incarnation, Incarnation), [u64; 2]>,
     /// By (origin, addressee): the last send issued.
-    sent: HashMap<(Incarnation, Incarnation), u64>,
+    sent: QuickMap<(Incarnation, Incarnation), u64>,
 }
 
 /// Bytes of a payload that say who it is.

@@ -7,11 +7,19 @@ use std::ops::Deref;
 use wadjet::buf::{Region, RegionOptions};
 
 thread_local! {
-    static SPARES: RefCell<HashMap<(usize, usize), Vec<Region>>> = RefCell::default();
+    static SPARES: RefCell<Spares> = RefCell::default();
 }
 
-/// Spares of one size that are kept.
-const SPARES_MAX: usize = 64;
+/// By number of frames and their length.
+#[derive(Default)]
+struct Spares {
+    regions: HashMap<(usize, usize), Vec<Region>>,
+    /// What their frames take, together.
+    bytes: usize,
+}
+
+/// Bytes of spares that a thread keeps.
+const SPARE_BYTES_MAX: usize = 128 << 20;
 
 /// A region that becomes a spare when it is dropped, if all of its frames have come back.
 pub(crate) struct Pool {
@@ -20,10 +28,15 @@ pub(crate) struct Pool {
 }
 
 impl Pool {
-    /// A region of that many frames.
+    /// A region of that many frames, or of the next power of two: there are few sizes, so that spares fit.
     pub(crate) fn of(frames: usize, frame_bytes: usize) -> Pool {
+        let frames = frames.next_power_of_two();
         let key = (frames, frame_bytes);
-        let spare = SPARES.with_borrow_mut(|spares| spares.get_mut(&key).and_then(Vec::pop));
+        let spare = SPARES.with_borrow_mut(|spares| {
+            let spare = spares.regions.get_mut(&key).and_then(Vec::pop);
+            spares.bytes -= spare.as_ref().map_or(0, |_| frames * frame_bytes);
+            spare
+        });
         let region = spare.unwrap_or_else(|| {
             let options = RegionOptions {
                 frames,
@@ -55,9 +68,10 @@ impl Drop for Pool {
     fn drop(&mut self) {
         if !self.is_out() {
             SPARES.with_borrow_mut(|spares| {
-                let spares = spares.entry(self.key).or_default();
-                if spares.len() < SPARES_MAX {
-                    spares.push(self.region.clone());
+                let bytes = self.key.0 * self.key.1;
+                if spares.bytes + bytes <= SPARE_BYTES_MAX {
+                    spares.bytes += bytes;
+                    spares.regions.entry(self.key).or_default().push(self.region.clone());
                 }
             });
         }
