@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use common::live::{Seen, Town};
 use wadjet::Config;
+use wadjet::transport::ChannelId;
 
 const STACK: &str = wadjet::layers::LIVE_STACK_WITH_INTEGRITY;
 const SECOND: Duration = Duration::from_secs(1);
@@ -270,5 +271,24 @@ fn who_asks_to_leave_at_any_point_of_a_view_change_hears_of_each_view_before_tha
             .map(|seen| matches!(seen, Seen::Block))
             .collect();
         assert!(marks.windows(2).all(|pair| pair != [true, true]), "{steps}: {seen:?}");
+    }
+}
+
+#[test]
+fn who_has_asked_to_leave_has_left_however_it_learns_of_the_view_without_it() {
+    for lost_after in 0..40 {
+        let mut town = Town::of(3, STACK, &Config::default());
+        town.run(Duration::from_millis(10));
+        let leaver = &mut town.processes[2];
+        leaver.endpoint.group(leaver.key).leave();
+        (0..lost_after).for_each(|_| town.step());
+        // What it is told in the view does not reach it any more; letters do.
+        town.lose = Box::new(|at, received| at == 2 && received.channel != ChannelId::OUTSIDE);
+        town.meet(&[0, 1], SECOND);
+        let told =
+            town.until(SECOND, |town| matches!(town.processes[2].diary.seen.last(), Some(Seen::Exit(_))));
+        assert!(told, "lost after {lost_after} steps: {:?}", town.processes[2].diary.seen);
+        let last = town.processes[2].diary.seen.last();
+        assert_eq!(last, Some(&Seen::Exit("left the group".into())), "lost after {lost_after} steps");
     }
 }

@@ -102,11 +102,14 @@ impl Mbrship {
             Beyond::Inquire => self.stranger(context, origin, view),
             Beyond::Excluded { past } => {
                 if let Some(by) = member
-                    && !self.is(Broken::StaysExcluded)
                     && past == context.view().view().id
                 {
                     self.over = true;
-                    context.exit(ExitReason::Excluded { by, view });
+                    // Who has asked to leave may hear of it from there first.
+                    context.exit(match self.legacy.leave {
+                        true => ExitReason::Left,
+                        false => ExitReason::Excluded { by, view },
+                    });
                 }
             }
         }
@@ -315,7 +318,9 @@ impl Mbrship {
 
     /// Somebody is in a view that this process has left.
     pub(super) fn stranger(&mut self, context: &mut Context<'_>, origin: Incarnation, view: ViewId) {
-        if self.over || !self.legacy.past.contains(&view) || self.is(Broken::NeverAnswers) {
+        let silent = [Broken::NeverAnswers, Broken::TellsNobody, Broken::KeepsTheHostsView];
+        if self.over || !self.legacy.past.contains(&view) || silent.into_iter().any(|broken| self.is(broken))
+        {
             return;
         }
         let now = context.now();
