@@ -178,9 +178,10 @@ impl ViewsSetup {
             submitted_frames_max: random.scaled(16, 256) as usize,
         };
         let span_ns = random.scaled(20 * MILLISECOND, 1_000 * MILLISECOND);
+        let gentle = random.below(GENTLE_ONE_OF) == 0;
         let mut setup = ViewsSetup {
             processes,
-            stack: draw_stack(random),
+            stack: draw_stack(random, gentle),
             accelerated: random.below(8) > 0,
             packing: random.chance(70 * PERCENT),
             shadow: random.below(8) == 0,
@@ -209,8 +210,15 @@ impl ViewsSetup {
                 setup.chaos.push((random.below(first), Chaos::Start { process }));
             }
         }
-        draw_link_faults(random, &mut setup);
-        draw_chaos(random, &mut setup);
+        if gentle {
+            draw_gently(random, &mut setup);
+        } else {
+            draw_link_faults(random, &mut setup);
+            draw_chaos(random, &mut setup);
+        }
+        if random.below(3) == 0 {
+            draw_storms(random, &mut setup, gentle);
+        }
         setup.chaos.sort_by_key(|(at, _)| *at);
         draw_fates(random, &mut setup);
         // Every time-out may pass several times, one after the other, for every process that is found out to be gone.
@@ -221,20 +229,98 @@ impl ViewsSetup {
     }
 }
 
-fn draw_stack(random: &mut Random) -> String {
-    let least = random.scaled(4, 40);
+/// So many worlds are one in which nothing makes a living process look dead.
+const GENTLE_ONE_OF: u64 = 6;
+/// In a gentle world so many frames of a million are lost at most: never enough heartbeats in a row.
+const GENTLE_LOSS: u32 = 5 * PERCENT;
+
+impl ViewsSetup {
+    /// Whether nothing in this world can make a living process look dead or slow, crashes and leaves of others
+    /// notwithstanding: then nobody may be excluded.
+    pub(crate) fn is_gentle(&self) -> bool {
+        let calm = |link: &LinkFaults| {
+            let LinkFaults { loss, burst, spike, corrupt, delay_ns, jitter_ns, reorder_ns, .. } = *link;
+            loss <= GENTLE_LOSS
+                && burst == 0
+                && spike == 0
+                && corrupt == 0
+                && delay_ns + jitter_ns + reorder_ns < MILLISECOND
+        };
+        let quiet = |(_, what): &(u64, Chaos)| !matches!(what, Chaos::Pause { .. } | Chaos::Accuse { .. });
+        // Ten beats must be missed, and the second check as well.
+        let patient = self.millis("least_ms") * 1000 >= 10 * self.millis("beat_us");
+        let quick =
+            |driver: &Driver| driver.iteration_ns <= 20 * MICROSECOND && driver.inbox_frames_max >= 4096;
+        patient
+            && self.millis("least_ms") >= 10
+            && self.millis("flush_ms") >= 60
+            && self.scarcity == 1
+            && self.processes <= 8
+            && self.faults.partitions.is_empty()
+            && self.faults.cuts.is_empty()
+            && self.faults.links.iter().all(calm)
+            && self.chaos.iter().all(quiet)
+            && self.drivers.iter().all(quick)
+    }
+}
+
+/// Losses, duplicates and disorder of a sound network; processes that crash and leave.
+fn draw_gently(random: &mut Random, setup: &mut ViewsSetup) {
+    let loss = random.scaled(1_000, u64::from(GENTLE_LOSS)) as u32;
+    on_links(random, setup, |link| link.loss = loss);
+    if random.below(2) == 0 {
+        let (reorder, duplicate) =
+            (random.scaled(1_000, 100_000) as u32, random.scaled(1_000, 50_000) as u32);
+        on_links(random, setup, |link| {
+            (link.reorder, link.reorder_ns, link.duplicate) = (reorder, 2 * link.delay_ns, duplicate);
+        });
+    }
+    for _ in 0..random.between(1, 5) {
+        let (at, process) = (random.below(setup.span_ns), random.below(setup.processes as u64) as usize);
+        let back_ns = random.scaled(100 * MICROSECOND, 300 * MILLISECOND);
+        let what = match random.below(3) {
+            0 => Chaos::Leave { process, back_ns },
+            _ => Chaos::Crash { process, back_ns: Some(back_ns) },
+        };
+        setup.chaos.push((at, what));
+    }
+}
+
+/// Several things at nearly the same time: a view change meets the next.
+fn draw_storms(random: &mut Random, setup: &mut ViewsSetup, gentle: bool) {
+    let processes = setup.processes as u64;
+    for _ in 0..random.between(1, 4) {
+        let (mut at, pace) = (random.below(setup.span_ns), random.scaled(20 * MICROSECOND, 10 * MILLISECOND));
+        for _ in 0..random.between(2, 6) {
+            let process = random.below(processes) as usize;
+            let back_ns = random.scaled(100 * MICROSECOND, 30 * MILLISECOND);
+            let what = match random.below(if gentle { 4 } else { 7 }) {
+                0 | 1 => Chaos::Crash { process, back_ns: Some(back_ns) },
+                2 => Chaos::Leave { process, back_ns },
+                3 => Chaos::Start { process },
+                4 => Chaos::Pause { process, length_ns: back_ns },
+                _ => Chaos::Accuse { process, whom: random.below(processes) as usize },
+            };
+            setup.chaos.push((at, what));
+            at = (at + random.below(2 * pace)).min(setup.span_ns - 1);
+        }
+    }
+}
+
+fn draw_stack(random: &mut Random, gentle: bool) -> String {
+    let least = random.scaled(if gentle { 16 } else { 8 }, 48);
     let suspect = format!(
         "SUSPECT(beat_us={},least_ms={least},most_ms={},first_ms={},pause_ms={})",
         // Several beats must be missed before anybody is suspected.
-        random.scaled(500, 10_000).min(least * 250),
-        least * random.between(1, 5),
+        random.scaled(1_000, 10_000).min(least * 1000 / if gentle { 12 } else { random.between(4, 12) }),
+        least * random.between(1, 4),
         random.scaled(50, 400),
         random.scaled(10, 50),
     );
     let membership = format!(
         "MBRSHIP(block={},flush_ms={},merge_ms={},gather_us={},probe_ms={},probe_most_ms={})",
         if random.below(6) == 0 { "yes" } else { "no" },
-        random.scaled(20, 400),
+        random.scaled(if gentle { 100 } else { 20 }, 400),
         random.scaled(10, 200),
         random.scaled(1, 8_000),
         random.scaled(1, 16),
@@ -244,8 +330,8 @@ fn draw_stack(random: &mut Random) -> String {
         "STABLE:FC:UNICAST:LOCAL:NAK:CHKSUM:COM",
         "STABLE:FC:UNICAST:LOCAL:NAK:CHKSUM:COM",
         "STABLE:FC:UNICAST:LOCAL:NAK:CHKSUM:COM",
-        "STABLE(ask_us=300,report_us=100):FC(window=5):UNICAST(window=3,repeat_us=200):LOCAL:\
-         NAK(window=7,repair_us=20,status_us=100):CHKSUM:COM",
+        "STABLE(ask_us=2000,report_us=500):FC(window=5):UNICAST(window=3,repeat_us=500):LOCAL:\
+         NAK(window=7,repair_us=50,status_us=500):CHKSUM:COM",
     ]);
     let above = if least.is_multiple_of(3) { "EVS:" } else { "" };
     format!("{above}{membership}:{suspect}:{rest}")
@@ -255,7 +341,7 @@ fn draw_load(random: &mut Random, processes: usize) -> Load {
     use Lengths::*;
     let burst = *random.pick(&[1, 1, 4, 16]);
     let gap =
-        random.scaled(500 * MICROSECOND, 20 * MILLISECOND) * processes as u64 * (u64::from(burst) + 3) / 8;
+        random.scaled(2 * MILLISECOND, 20 * MILLISECOND) * processes as u64 * (u64::from(burst) + 3) / 8;
     let often = |random: &mut Random, of: u64, chance: u32| if random.below(of) == 0 { chance } else { 0 };
     Load {
         gaps_ns: (0..processes).map(|_| if random.below(6) == 0 { 0 } else { gap }).collect(),

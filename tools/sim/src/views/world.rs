@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use wadjet::id::{Incarnation, Rank, RankSet};
+use wadjet::stack::event::ExitReason;
 use wadjet::view::View;
 use wadjet_oracle::{Measure, Promises, Traffic, What, check};
 
@@ -111,6 +112,8 @@ struct World<'w> {
     phase: Phase,
     violations: Vec<Violation>,
     notes: Option<Vec<(usize, String)>>,
+    /// Nobody who lives may be excluded.
+    gentle: bool,
 }
 
 macro_rules! around {
@@ -148,6 +151,7 @@ impl<'w> World<'w> {
             phase: Phase::Chaos,
             violations: Vec::new(),
             notes: narrate.then(Vec::new),
+            gentle: setup.is_gentle(),
         }
     }
 
@@ -471,6 +475,17 @@ impl<'w> World<'w> {
 
     /// The group is over for the life that is lived there: another one follows.
     fn over(&mut self, now: u64, process: usize) {
+        let life = self.homes[process].life.as_ref();
+        let exited = life.and_then(|life| life.papers.exited.map(|reason| (life.papers.own, reason)));
+        // Those who are cut off from the core in the end are excluded with reason.
+        let within = self.phase == Phase::Chaos || self.setup.fates[process] == Fate::Core;
+        if let Some((own, reason @ ExitReason::Excluded { .. })) = exited
+            && within
+            && self.gentle
+        {
+            let what = format!("{own} lived and was heard all the time, and is out of its group: {reason}");
+            self.violations.push(Violation::of("undue-exclusion", what));
+        }
         self.end(now, process);
         let home = &mut self.homes[process];
         let back = home.back_ns.take().unwrap_or_else(|| home.random.scaled(100_000, 50_000_000));
