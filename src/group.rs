@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use crate::buf::Exhausted;
 use crate::id::{Rank, RankSet};
-use crate::stack::event::{ExitReason, List, MessageId, Problem};
+use crate::stack::event::{ExitReason, List, MessageId, Problem, Slow};
 use crate::stack::run::Stack;
 use crate::stats::Stats;
 use crate::view::LocalView;
@@ -138,6 +138,9 @@ pub enum Event {
     Block,
     /// Members are suspected: they will not be in the next view.
     Suspect(RankSet),
+    /// A member has held the senders up for long (`slow_ms` of FC), has caught up again, or is expelled for it
+    /// (`expel_ms`).
+    Slow(Slow),
     /// The members of this view that go on together to the next: what was delivered in it is promised to be the same at
     /// these, and at nobody else. It precedes the view that follows, and belongs to the one before.
     Transitional(RankSet),

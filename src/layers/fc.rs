@@ -19,19 +19,25 @@
 //! B ── credit: A may cast up to 1536 ──▶ A      A casts 1024 ...
 //! ```
 //!
+//! A member for which the senders wait is *slow* if it has not taken in, after `slow_ms`, what had been cast when they
+//! began to wait: so it is speed that counts, a window of frames in that time, and a member that merely sets the pace of a
+//! busy group is not slow. It is named in an event, and so is its catching up. With `expel_ms` it is expelled after that
+//! time: MBRSHIP goes on without it and tells it why. Time in which this process did not run counts for nobody.
+//!
 //! After Ensemble's `mflow` (Hayden, 1998), with credit that advertises retention, in frames.
 
 use std::time::Duration;
 
 use crate::accel::case::{CommonCase, Target};
-use crate::id::Hasher64;
+use crate::id::{Hasher64, Rank};
 use crate::stack::backoff::Backoff;
 use crate::stack::build::{Build, Closes, Field, Gossip, GossipSource, Guard, GuardKind, TimerId, shared};
-use crate::stack::event::Down;
+use crate::stack::event::{Down, Holdup, Slow, SlowOutcome, Up};
 use crate::stack::layer::{Context, Fast, Kind, Layer};
 use crate::stack::property::{Properties, Property};
 use crate::stack::registry::{LayerEntry, ParameterError, Parameters};
 use crate::stack::slots::{MatrixSlot, MemberSlot, Slot};
+use crate::time::Time;
 use crate::wire::Traffic;
 
 pub(super) fn entry() -> LayerEntry {
@@ -49,6 +55,14 @@ pub(super) fn entry() -> LayerEntry {
             ),
             ("ask_us", "how long a sender is held before it asks for credit, in microseconds (default 1000)"),
             ("backoff_us", "the longest interval between repetitions, in microseconds (default 50000)"),
+            (
+                "slow_ms",
+                "a member that holds the senders up for so long is called slow, in milliseconds (default 100)",
+            ),
+            (
+                "expel_ms",
+                "a member that holds the senders up for so long is expelled, in milliseconds (default: it is waited for)",
+            ),
         ],
         make: |parameters| Ok(Box::new(Fc::new(parameters)?)),
     }
@@ -60,7 +74,28 @@ struct Fc {
     /// When credit is asked for.
     ask: Backoff,
     handles: Option<Handles>,
+    /// A member that holds the senders up for so long is called slow; and is expelled, if it ever is.
+    slow: Duration,
+    expel: Option<Duration>,
+    holder: Option<Holder>,
 }
+
+/// The member that this one waits for.
+#[derive(Clone, Copy, Debug)]
+struct Holder {
+    member: Rank,
+    /// Whether it lacks casts; else it lacks nothing, and gives no credit.
+    behind: bool,
+    /// The casts there were when the wait began: it must take in these.
+    target: u64,
+    since: Time,
+    lasting: Duration,
+    looked: Time,
+    told: bool,
+}
+
+/// Looks at a member that holds the senders up, within the time after which something is said of it.
+const LOOKS: u32 = 8;
 
 #[derive(Clone, Copy)]
 struct Handles {
@@ -72,6 +107,10 @@ struct Handles {
     limit: Slot,
     no_credit: Guard,
     ask: TimerId,
+    look: TimerId,
+    held: MatrixSlot,
+    /// Whether the group can go on without a member.
+    live: bool,
     /// Per origin: frames let go of, if some layer keeps them until stable.
     released: Option<MemberSlot>,
 }
@@ -83,11 +122,106 @@ impl Fc {
         let micros =
             |name, default| parameters.number(name, default, 1..=10_000_000).map(Duration::from_micros);
         let ask = Backoff::new(micros("ask_us", 1000)?, micros("backoff_us", 50_000)?);
-        Ok(Fc { window, ask, handles: None })
+        let millis = |name, default| parameters.number(name, default, 1..=3_600_000);
+        let expel = Some(millis("expel_ms", 0)?).filter(|expel| *expel > 0).map(Duration::from_millis);
+        let slow = Duration::from_millis(millis("slow_ms", 100)?);
+        Ok(Fc { window, ask, handles: None, slow, expel, holder: None })
     }
 
     fn handles(&self) -> Handles {
         self.handles.expect("installed before use")
+    }
+
+    /// How often a member that holds this one up is looked at.
+    fn tick(&self) -> Duration {
+        self.expel.map_or(self.slow, |expel| expel.min(self.slow)) / LOOKS
+    }
+
+    /// Who holds this member up now; `None` if nobody does.
+    fn slowest(&self, context: &Context<'_>) -> Option<Holder> {
+        let Handles { held, credit, .. } = self.handles();
+        let (own, now) = (context.rank(), context.now());
+        let target = context.next_frame_number();
+        let (member, behind) = match context.least_other(held, own)? {
+            (member, holds) if holds < target => (member, true),
+            _ => (context.least_other(credit, own)?.0, false),
+        };
+        let lasting = Duration::ZERO;
+        Some(Holder { member, behind, target, since: now, lasting, looked: now, told: false })
+    }
+
+    /// Whether it has taken in what it was waited for, or nobody waits for it any more.
+    fn caught_up(&self, context: &Context<'_>, holder: &Holder) -> bool {
+        let Handles { held, credit, .. } = self.handles();
+        let own = context.rank();
+        if context.has_failed(holder.member) {
+            return true;
+        }
+        if holder.behind {
+            return context.pair(held, holder.member, own) >= holder.target;
+        }
+        // What others lack it cannot give credit for.
+        let all = context.least_of_others(held, own).is_none_or(|least| least >= holder.target);
+        !all || context.pair(credit, holder.member, own) > holder.target
+    }
+
+    fn say(&self, context: &mut Context<'_>, holder: &Holder, outcome: SlowOutcome) {
+        let Holder { member, behind, since, lasting, .. } = *holder;
+        let lacks = holder.target.saturating_sub(context.pair(self.handles().held, member, context.rank()));
+        let why = if behind { Holdup::Behind { frames: lacks } } else { Holdup::NoCredit };
+        context.up(Up::Slow(Slow { member, why, since, lasting, outcome }));
+    }
+
+    /// Nobody is waited for any more.
+    fn let_off(&mut self, context: &mut Context<'_>) {
+        if let Some(holder) = self.holder.take()
+            && holder.told
+            && !context.has_failed(holder.member)
+        {
+            self.say(context, &holder, SlowOutcome::CaughtUp);
+        }
+        context.disarm(self.handles().look);
+    }
+
+    /// The senders wait, or have waited: for whom, and how long?
+    fn watch(&mut self, context: &mut Context<'_>, closed: bool) {
+        if self.holder.is_some_and(|holder| self.caught_up(context, &holder)) {
+            self.let_off(context);
+        }
+        if closed && self.holder.is_none() {
+            self.holder = self.slowest(context);
+            if self.holder.is_some() {
+                context.arm(self.handles().look, context.now() + self.tick());
+            }
+        }
+    }
+
+    /// Looks at the member that is waited for.
+    fn look(&mut self, context: &mut Context<'_>) {
+        let Handles { no_credit, look, live, .. } = self.handles();
+        let own = context.rank();
+        let Some(mut holder) = self.holder else { return };
+        // Room for a frame now and then is no reason to think better of it, but that nobody wants to cast is.
+        if self.caught_up(context, &holder) || !context.is_closed(no_credit, own) {
+            self.let_off(context);
+            return;
+        }
+        // Time in which this process did not run is not the other's.
+        holder.lasting += context.now().since(holder.looked).min(self.tick() * 2);
+        holder.looked = context.now();
+        let threshold = self.expel.map_or(self.slow, |expel| expel.min(self.slow));
+        if !holder.told && holder.lasting >= threshold {
+            holder.told = true;
+            context.count("slow member");
+            self.say(context, &holder, SlowOutcome::Waits);
+        }
+        self.holder = Some(holder);
+        if live && self.expel.is_some_and(|expel| holder.lasting >= expel) {
+            self.holder = None;
+            self.say(context, &holder, SlowOutcome::Expelled { by: own });
+            return;
+        }
+        context.arm(look, context.now() + self.tick());
     }
 }
 
@@ -112,6 +246,9 @@ impl Layer for Fc {
             limit: build.slot(),
             no_credit: build.guard(GuardKind::CastSend, "no credit", Closes::Entry),
             ask: build.timer("ask"),
+            look: build.timer("look"),
+            held: build.shared_matrix_slot(shared::HELD),
+            live: build.stack_provides(Property::ConsistentViews),
             released: retains.then(|| build.shared_member_slot(shared::RELEASED)),
         });
     }
@@ -134,10 +271,18 @@ impl Layer for Fc {
         if cast && after >= context.get(self.handles().limit) {
             context.close(self.handles().no_credit, context.rank());
         }
+        if matches!(event, Down::Over) {
+            self.holder = None;
+            context.disarm(self.handles().look);
+        }
         context.down(event);
     }
 
     fn timer(&mut self, context: &mut Context<'_>, timer: TimerId) {
+        if timer == self.handles().look {
+            self.look(context);
+            return;
+        }
         context.gossip_now(true);
         self.ask.repeat(context.now());
         context.arm(timer, self.ask.due());
@@ -158,6 +303,9 @@ impl Layer for Fc {
             self.ask.settle();
         } else {
             self.ask.begin(context.now());
+        }
+        if next >= least || self.holder.is_some() {
+            self.watch(context, next >= least);
         }
         context.arm_or_disarm(ask, self.ask.due());
     }
@@ -185,15 +333,30 @@ impl Layer for Fc {
 
     fn digest(&self, digest: &mut Hasher64) {
         self.ask.digest(digest);
+        if let Some(holder) = &self.holder {
+            digest.word(u64::from(holder.member.0));
+            digest.word(holder.target);
+            digest.word(holder.lasting.as_nanos() as u64);
+        }
     }
 
     fn dump(&self, context: &Context<'_>) -> Option<String> {
         let handles = self.handles();
+        let millis = |duration: Duration| duration.as_millis();
+        let policy = match self.expel {
+            Some(expel) if handles.live => format!("expelled after {} ms", millis(expel)),
+            _ => "held for".to_owned(),
+        };
+        let waits = match &self.holder {
+            Some(holder) => format!("; waits for {} since {} ms", holder.member, millis(holder.lasting)),
+            None => String::new(),
+        };
         Some(format!(
-            "may cast up to frame {}, is at {}; window {}",
+            "may cast up to frame {}, is at {}; window {}; slow after {} ms and then {policy}{waits}",
             context.get(handles.limit),
             context.next_frame_number(),
-            self.window
+            self.window,
+            millis(self.slow)
         ))
     }
 }

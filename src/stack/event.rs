@@ -4,11 +4,14 @@
 //! layer does not care about it passes on unchanged.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::rc::Rc;
+use std::time::Duration;
 
 use crate::buf::Frame;
 use crate::id::{Incarnation, Rank, RankSet, ViewId};
 use crate::stack::build::Field;
+use crate::time::Time;
 use crate::view::{LocalView, View};
 use crate::wire::Traffic;
 use crate::wire::full::NO_CONTROL;
@@ -347,6 +350,8 @@ pub enum Up {
     },
     /// Something the application should know.
     Problem(Problem),
+    /// A member holds the senders up.
+    Slow(Slow),
     /// A member left.
     Leave(Rank),
     /// The application's state is wanted as it is now: before anything of this view is delivered.
@@ -368,6 +373,56 @@ pub struct Problem {
     pub what: Cow<'static, str>,
 }
 
+/// A member that holds the senders up: they may not cast until it has taken in more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slow {
+    /// Who.
+    pub member: Rank,
+    /// In which way.
+    pub why: Holdup,
+    /// Since when, on this process's clock.
+    pub since: Time,
+    /// For how long that is, not counting time in which this process did not run.
+    pub lasting: Duration,
+    /// What becomes of it.
+    pub outcome: SlowOutcome,
+}
+
+/// In which way a member holds the senders up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holdup {
+    /// It has not taken in so many frames of casts that the others may have long since.
+    Behind {
+        /// How many.
+        frames: u64,
+    },
+    /// It has taken in everything, and gives no credit for more.
+    NoCredit,
+}
+
+/// What becomes of a member that holds the senders up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SlowOutcome {
+    /// It is waited for.
+    Waits,
+    /// It has caught up, or nobody waits for it any more.
+    CaughtUp,
+    /// It is expelled: the next view is without it.
+    Expelled {
+        /// By whom.
+        by: Rank,
+    },
+}
+
+impl fmt::Display for Holdup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Holdup::Behind { frames } => write!(f, "it lacks {frames} frames of casts"),
+            Holdup::NoCredit => f.write_str("it gives no credit for more"),
+        }
+    }
+}
+
 /// Why the group is over for this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ExitReason {
@@ -384,6 +439,18 @@ pub enum ExitReason {
         by: Rank,
         /// The view it is in now.
         view: ViewId,
+    },
+    /// It held the senders up for longer than the stack allows (`expel_ms` of FC).
+    #[error(
+        "expelled: member {by} waited {} ms for this process to take in what was cast, which is longer than the stack \
+         allows; it may join again with a new incarnation, if it can keep up",
+        lasting.as_millis()
+    )]
+    Expelled {
+        /// Who says so.
+        by: Rank,
+        /// How long it was waited for.
+        lasting: Duration,
     },
     /// The next view could not be opened here.
     #[error("the next view could not be opened at this process; the event before says why")]

@@ -293,6 +293,20 @@ impl Context<'_> {
             .min()
     }
 
+    /// Whom that is: the first member other than `subject` that says least of it, and what it says.
+    pub fn least_other(&self, matrix: MatrixSlot, subject: Rank) -> Option<(Rank, u64)> {
+        (0..self.view().size())
+            .map(Rank::at)
+            .filter(|reporter| *reporter != subject && !self.core.failed.contains(*reporter))
+            .map(|reporter| (reporter, self.pair(matrix, reporter, subject)))
+            .min_by_key(|(_, says)| *says)
+    }
+
+    /// Whether a member has failed as far as this view is concerned ([`Context::exclude`]).
+    pub fn has_failed(&self, rank: Rank) -> bool {
+        self.core.failed.contains(rank)
+    }
+
     /// A count.
     pub fn tally(&self, tally: Tally, rank: Rank) -> u64 {
         self.core.tally(tally, rank)

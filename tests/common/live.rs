@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use wadjet::endpoint::{Endpoint, GroupKey, Request};
 use wadjet::group::{Application, Delivery, Event, Group, Snapshot, StatePart};
+use wadjet::stack::event::Slow;
 use wadjet::transport::memory::{Hub, HubOptions, MemoryTransport};
 use wadjet::transport::{ChannelId, Full, Received, Transport};
 use wadjet::view::Neighbours;
@@ -23,6 +24,7 @@ pub enum Seen {
     Writable,
     Suspect(Vec<u16>),
     Left(u16),
+    Slow(Slow),
     Lost,
     Problem(String),
     Exit(String),
@@ -63,6 +65,7 @@ impl Application for Diary {
             Event::Transitional(together) => Seen::Transitional(ranks(together)),
             Event::Suspect(suspected) => Seen::Suspect(ranks(suspected)),
             Event::Left(rank) => Seen::Left(rank.0),
+            Event::Slow(slow) => Seen::Slow(*slow),
             Event::Block => Seen::Block,
             Event::Writable => Seen::Writable,
             Event::LostMessage { .. } => Seen::Lost,
@@ -153,6 +156,8 @@ pub struct Process {
     pub diary: Diary,
     /// Does nothing, as a stopped process.
     pub stopped: bool,
+    /// Takes in one frame in so many iterations; zero is as many as there are.
+    pub dull: u32,
 }
 
 impl Process {
@@ -193,6 +198,7 @@ pub struct Town {
     pub now: Time,
     pub lose: Lose,
     next: u64,
+    steps: u32,
 }
 
 pub const STEP: Duration = Duration::from_micros(20);
@@ -202,7 +208,16 @@ impl Town {
         let hub = Hub::new(HubOptions { queue_frames_max: 1 << 14, ..HubOptions::default() });
         let (config, spec) = (config.clone(), spec.to_owned());
         let lose: Lose = Box::new(|_, _| false);
-        Town { hub, config, spec, processes: Vec::new(), now: Time::from_nanos(1000), lose, next: 1 }
+        Town {
+            hub,
+            config,
+            spec,
+            processes: Vec::new(),
+            now: Time::from_nanos(1000),
+            lose,
+            next: 1,
+            steps: 0,
+        }
     }
 
     /// A group of `members` that starts in one view.
@@ -236,7 +251,7 @@ impl Town {
         let key = endpoint.install_among(view, neighbours, channel, &caps, self.now).unwrap();
         let channels = vec![id];
         let diary = Diary::default();
-        self.processes.push(Process { endpoint, transport, key, channels, diary, stopped: false });
+        self.processes.push(Process { endpoint, transport, key, channels, diary, stopped: false, dull: 0 });
         self.processes.len() - 1
     }
 
@@ -248,15 +263,20 @@ impl Town {
     /// One iteration of every process.
     pub fn step(&mut self) {
         self.now = self.now + STEP;
-        let now = self.now;
+        self.steps += 1;
+        let (now, steps) = (self.now, self.steps);
         for at in 0..self.processes.len() {
-            let Process { endpoint, transport, channels, diary, stopped, .. } = &mut self.processes[at];
+            let Process { endpoint, transport, channels, diary, stopped, dull, .. } = &mut self.processes[at];
             if *stopped {
                 continue;
             }
             transport.reap();
             let lose = &mut self.lose;
-            transport.receive(64, &mut |received| {
+            let budget = match *dull {
+                0 => 64,
+                dull => usize::from(steps % dull == 0),
+            };
+            transport.receive(budget, &mut |received| {
                 if !lose(at, &received) {
                     endpoint.receive(received, now, diary);
                 }

@@ -31,7 +31,7 @@ impl Mbrship {
         }
     }
 
-    fn write(&self, context: &mut Context<'_>, to: &Member, message: &Beyond) {
+    pub(super) fn write(&self, context: &mut Context<'_>, to: &Member, message: &Beyond) {
         context.send_outside(Outside::To(to.address.clone()), message.encode());
     }
 
@@ -112,6 +112,7 @@ impl Mbrship {
                     });
                 }
             }
+            Beyond::Expelled { past, lasting } => self.expelled(context, origin, past, lasting),
         }
         if !self.over {
             self.progress(context);
@@ -341,7 +342,11 @@ impl Mbrship {
         } else if let Some(former) = self.legacy.former.iter().find(|former| former.incarnation == origin) {
             let former = former.clone();
             context.count("told of its exclusion");
-            self.write(context, &former, &Beyond::Excluded { past: view });
+            let message = match self.expelled_for(origin) {
+                Some(lasting) => Beyond::Expelled { past: view, lasting },
+                None => Beyond::Excluded { past: view },
+            };
+            self.write(context, &former, &message);
         }
     }
 

@@ -3,7 +3,10 @@
 //! Numbers are little-endian; a rank set is two words; a view id is two words; a text is its length (`u16`) and its
 //! bytes; a list is its length (`u16`) and its items.
 
+use std::time::Duration;
+
 use crate::id::{GroupId, Incarnation, MEMBERS_MAX, Rank, RankSet, ViewId};
+use crate::stack::event::Holdup;
 use crate::view::{Address, Member, View};
 use crate::wire::control::{BodyReader, ControlError};
 
@@ -26,6 +29,8 @@ pub(super) enum Inside {
     Leave,
     /// The numbers of this view are running out: wants another with the same members.
     Renew,
+    /// This one has held the senders up for too long: it is out of this view.
+    Expelled { member: Rank, why: Holdup, lasting: Duration },
 }
 
 /// Between processes of different views, outside any.
@@ -53,6 +58,8 @@ pub(super) enum Beyond {
     Inquire,
     /// No: that view is past, and you are not in its successors.
     Excluded { past: ViewId },
+    /// You have held the senders of that view up for so long, and are out of it.
+    Expelled { past: ViewId, lasting: Duration },
 }
 
 /// Writes a body from front to back.
@@ -209,6 +216,13 @@ impl Inside {
             Inside::View { proposal, view } => body.byte(5).id(*proposal).view(view),
             Inside::Leave => body.byte(6),
             Inside::Renew => body.byte(7),
+            Inside::Expelled { member, why, lasting } => {
+                let (code, frames) = match why {
+                    Holdup::Behind { frames } => (0, *frames),
+                    Holdup::NoCredit => (1, 0),
+                };
+                body.byte(8).half(member.0).byte(code).word(frames).word(lasting.as_millis() as u64)
+            }
         };
         body.bytes
     }
@@ -246,6 +260,18 @@ impl Inside {
             5 => Inside::View { proposal: reader.id()?, view: reader.view()? },
             6 => Inside::Leave,
             7 => Inside::Renew,
+            8 => {
+                let member = Rank(reader.half()?);
+                let why = match (reader.byte()?, reader.word()?) {
+                    (0, frames) => Holdup::Behind { frames },
+                    (1, 0) => Holdup::NoCredit,
+                    _ => return Err(ControlError),
+                };
+                if member.index() >= members {
+                    return Err(ControlError);
+                }
+                Inside::Expelled { member, why, lasting: Duration::from_millis(reader.word()?) }
+            }
             _ => return Err(ControlError),
         };
         reader.end()?;
@@ -275,6 +301,7 @@ impl Beyond {
             Beyond::View { proposal, view } => body.byte(3).id(*proposal).view(view),
             Beyond::Inquire => body.byte(4),
             Beyond::Excluded { past } => body.byte(5).id(*past),
+            Beyond::Expelled { past, lasting } => body.byte(6).id(*past).word(lasting.as_millis() as u64),
         };
         body.bytes
     }
@@ -301,6 +328,7 @@ impl Beyond {
             3 => Beyond::View { proposal: reader.id()?, view: reader.view()? },
             4 => Beyond::Inquire,
             5 => Beyond::Excluded { past: reader.id()? },
+            6 => Beyond::Expelled { past: reader.id()?, lasting: Duration::from_millis(reader.word()?) },
             _ => return Err(ControlError),
         };
         reader.end()?;
@@ -328,6 +356,7 @@ mod tests {
         let view = view();
         let coordinator = view.members[0].clone();
         let (spec, wire_version) = (view.spec.clone(), 1);
+        let lasting = Duration::from_millis(1234);
         let inside = [
             Inside::Flush { proposal: id(2), failed },
             Inside::FlushOk { proposal: id(2), failed, held: vec![7, 8, 9] },
@@ -337,6 +366,8 @@ mod tests {
             Inside::View { proposal: id(2), view: view.clone() },
             Inside::Leave,
             Inside::Renew,
+            Inside::Expelled { member: Rank(2), why: Holdup::Behind { frames: 700 }, lasting },
+            Inside::Expelled { member: Rank(0), why: Holdup::NoCredit, lasting },
         ];
         for message in inside {
             let bytes = message.encode();
@@ -360,6 +391,7 @@ mod tests {
             Beyond::View { proposal: id(2), view },
             Beyond::Inquire,
             Beyond::Excluded { past: id(1) },
+            Beyond::Expelled { past: id(1), lasting },
         ];
         for message in beyond {
             let bytes = message.encode();
@@ -377,6 +409,9 @@ mod tests {
         assert_eq!(Inside::decode(&bytes, 3), Err(ControlError));
         let bytes =
             Inside::FlushOk { proposal: id(2), failed: RankSet::EMPTY, held: vec![1, 2, 3, 4] }.encode();
+        assert_eq!(Inside::decode(&bytes, 3), Err(ControlError));
+        let (why, lasting) = (Holdup::NoCredit, Duration::ZERO);
+        let bytes = Inside::Expelled { member: Rank(3), why, lasting }.encode();
         assert_eq!(Inside::decode(&bytes, 3), Err(ControlError));
         let holders = vec![Rank(0), Rank(1), Rank(3)];
         let bytes = Inside::Cut { proposal: id(2), frames: vec![1, 2, 3], holders }.encode();

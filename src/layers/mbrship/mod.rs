@@ -31,6 +31,7 @@
 //! (Hayden, 1998), and Derecho's rule that a successor continues what its predecessor may have finished.
 
 mod broken;
+mod expel;
 mod flush;
 mod meeting;
 mod message;
@@ -258,6 +259,8 @@ struct Legacy {
     proposal: Option<ViewId>,
     /// Members of past views that are not in this one.
     former: Vec<Member>,
+    /// Those that were expelled, and how long they were waited for.
+    expelled: Vec<(Incarnation, Duration)>,
     counter: u64,
     leave: bool,
     /// When others are looked for next: views may follow each other faster than that.
@@ -547,6 +550,7 @@ impl Layer for Mbrship {
             },
             Up::Stranger { origin, view } => self.stranger(context, origin, view),
             Up::Paused => self.inquire(context),
+            Up::Slow(slow) => self.slow(context, slow),
             event => context.up(event),
         }
     }
@@ -578,6 +582,9 @@ impl Layer for Mbrship {
             Inside::Renew => {
                 self.renew = true;
                 self.reconsider(context);
+            }
+            Inside::Expelled { member, why, lasting } => {
+                self.told_expelled(context, origin, member, why, lasting);
             }
         }
         if !self.over {

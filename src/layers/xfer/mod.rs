@@ -501,6 +501,7 @@ impl Xfer {
             | Up::Send(..)
             | Up::Transitional(_)
             | Up::Suspect(_)
+            | Up::Slow(_)
             | Up::Leave(_)
             | Up::LostMessage { .. } => {
                 if self.own == Own::Refused {

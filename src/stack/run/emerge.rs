@@ -95,6 +95,7 @@ impl Stack {
             Up::Flush => Event::Block,
             Up::Leave(rank) => Event::Left(rank),
             Up::Suspect(ranks) => Event::Suspect(ranks),
+            Up::Slow(slow) => Event::Slow(slow),
             Up::NextView(next) => {
                 self.next = Some(next);
                 return;

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
 use wadjet::runtime::{Driver, DriverOptions, IdleStrategy, JoinOptions, LoopOptions};
-use wadjet::stack::event::ExitReason;
+use wadjet::stack::event::{ExitReason, Slow, SlowOutcome};
 use wadjet::transport::Transport;
 use wadjet::transport::shm::{Shm, ShmOptions};
 use wadjet::transport::udp::{UdpOptions, UdpTransport};
@@ -104,7 +104,7 @@ pub(crate) fn run(options: &NodeOptions) -> Result<bool, Box<dyn Error>> {
             NodeTransport::Shm => live(options, Shm::new(ShmOptions::default()), &contacts, &mut lines, end)?,
         };
         match life.exit {
-            Some(ExitReason::Excluded { .. }) if options.rejoin => {
+            Some(ExitReason::Excluded { .. } | ExitReason::Expelled { .. }) if options.rejoin => {
                 println!("joining again, as a new member");
                 let known = life.addresses.into_iter().filter(|address| address.0 != options.address);
                 contacts.extend(known);
@@ -112,7 +112,7 @@ pub(crate) fn run(options: &NodeOptions) -> Result<bool, Box<dyn Error>> {
                 contacts.dedup();
             }
             Some(ExitReason::Left) => return Ok(true),
-            Some(ExitReason::Excluded { .. }) => {
+            Some(ExitReason::Excluded { .. } | ExitReason::Expelled { .. }) => {
                 println!("ended; with --rejoin it would join again, as a new member");
                 return Ok(false);
             }
@@ -299,6 +299,20 @@ impl Narrator {
         self.members.get(rank.index()).map_or_else(|| format!("member {rank}"), |(_, a)| a.to_string())
     }
 
+    fn slow(&self, slow: &Slow) {
+        let name = self.name(slow.member);
+        let millis = slow.lasting.as_millis();
+        match slow.outcome {
+            SlowOutcome::Waits => println!("{name} holds the senders up, for {millis} ms now: {}", slow.why),
+            SlowOutcome::CaughtUp => println!("{name} has caught up"),
+            SlowOutcome::Expelled { by } => println!(
+                "{name} is expelled by {}: it held the senders up for {millis} ms, {}",
+                self.name(by),
+                slow.why
+            ),
+        }
+    }
+
     fn view(&mut self, view: &LocalView) {
         println!("{}", members(view));
         let next: Vec<_> =
@@ -353,6 +367,7 @@ impl Application for Narrator {
                     }
                 }
             }
+            Event::Slow(slow) => self.slow(slow),
             Event::Left(rank) => {
                 if let Some((incarnation, address)) = self.members.get(rank.index()) {
                     println!("{address} leaves");

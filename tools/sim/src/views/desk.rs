@@ -338,7 +338,7 @@ impl Application for Desk<'_> {
                 self.ledger.push(self.now, self.papers.own, What::Exit { reason: reason.to_string() });
             }
             Event::Problem(problem) => self.papers.problems.push(format!("{problem:?}")),
-            Event::LostMessage { .. } | Event::Suspect(_) | Event::Left(_) => {}
+            Event::LostMessage { .. } | Event::Suspect(_) | Event::Slow(_) | Event::Left(_) => {}
         }
     }
 }
