@@ -4,6 +4,8 @@
 //! clock, moves frames between it and a transport, and calls [`Endpoint::poll`] once per iteration and not later than
 //! [`Endpoint::deadline`].
 
+mod strangers;
+
 use std::collections::VecDeque;
 use std::rc::Rc;
 
@@ -12,7 +14,8 @@ use crate::buf::Frame;
 use crate::config::{Config, ConfigError};
 use crate::group::{Application, Group};
 use crate::id::{GroupId, Hasher64, Incarnation, Life, Rank, RankSet};
-use crate::stack::event::{Letter, List, Message};
+use crate::stack::complaints::Complaints;
+use crate::stack::event::{List, Message};
 use crate::stack::layer::Kind;
 use crate::stack::registry::Registry;
 use crate::stack::run::{Arrived, InstallError, Stack};
@@ -20,9 +23,9 @@ use crate::stats::Stats;
 use crate::time::Time;
 use crate::transport::{Caps, Channel, ChannelId, ChannelOptions, Outside, Received, Transmit};
 use crate::view::{LocalView, Neighbours, View};
-use crate::wire::full::{FullError, Identification, NO_CONTROL, PREFIX_BYTES, Prefix, STACK_CONTROL};
-use crate::wire::outside::{self, Assembler, ChunkError, OUTSIDE_CONTROL};
-use crate::wire::{COOKIE_MASK, FULL_FLAG, Traffic};
+use crate::wire::full::{FullError, Identification, NO_CONTROL, Prefix, STACK_CONTROL};
+use crate::wire::outside::{self, Assembler, OUTSIDE_CONTROL};
+use crate::wire::{COOKIE_MASK, FULL_FLAG, Traffic, WIRE_VERSION};
 
 /// A group of an endpoint. It names its endpoint too: another endpoint's key is refused, not taken for another group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -134,6 +137,7 @@ pub struct Endpoint {
     ahead: Vec<Received>,
     letters: Assembler,
     letters_written: u32,
+    complaints: Complaints,
     #[cfg(feature = "laboratory")]
     cookie_mask: u64,
 }
@@ -175,6 +179,7 @@ impl Endpoint {
             ahead: Vec::new(),
             letters: Assembler::default(),
             letters_written: 0,
+            complaints: Complaints::default(),
             #[cfg(feature = "laboratory")]
             cookie_mask: u64::MAX,
         })
@@ -385,7 +390,8 @@ impl Endpoint {
             for (to, body) in wants.outside {
                 let identification: Identification = self.stacks[index].core().identification;
                 self.letters_written = self.letters_written.wrapping_add(1);
-                for bytes in outside::split(identification, self.letters_written, &body) {
+                let traffic = if to == Outside::Discover { Traffic::Cast } else { Traffic::Raw };
+                for bytes in outside::split(identification, traffic, self.letters_written, &body) {
                     let group = identification.group;
                     self.requests.push_back(Request::Outside { group, to: to.clone(), bytes });
                 }
@@ -518,8 +524,8 @@ impl Endpoint {
                 self.dropped.short += 1;
                 return;
             }
-            Err(FullError::Version(_)) => {
-                self.dropped.version += 1;
+            Err(FullError::Version(version)) => {
+                self.other_version(&received, version, app);
                 return;
             }
             Err(FullError::Magic | FullError::Code) => {
@@ -529,7 +535,7 @@ impl Endpoint {
         };
         let identification = prefix.identification;
         if prefix.control == OUTSIDE_CONTROL {
-            self.letter(&received, identification, app);
+            self.letter(&received, &prefix, WIRE_VERSION, app);
             return;
         }
         let belongs = |stack: &Stack| {
@@ -584,32 +590,6 @@ impl Endpoint {
         stack.engine.core.now = self.now;
         let message = Message { control, header, ..Message::data(prefix.traffic, list) };
         stack.full_frame(origin, message, app);
-    }
-
-    /// A chunk of a message from outside the view.
-    fn letter(&mut self, received: &Received, from: Identification, app: &mut dyn Application) {
-        if from.origin == self.incarnation {
-            self.dropped.own += 1;
-            return;
-        }
-        let of_group = |stack: &&mut Stack| stack.is_live() && stack.core().view.view().group == from.group;
-        let Some(stack) = self.stacks.iter_mut().find(of_group) else {
-            self.dropped.other_view += 1;
-            return;
-        };
-        if stack.exited().is_some() {
-            self.dropped.exited += 1;
-            return;
-        }
-        let (prefix, chunk) = received.bytes().split_at(PREFIX_BYTES);
-        match self.letters.take(from.origin, prefix, chunk) {
-            Ok(Some(body)) => {
-                stack.engine.core.now = self.now;
-                stack.letter(Letter { origin: from.origin, view: from.view, body }, app);
-            }
-            Ok(None) => {}
-            Err(ChunkError::Malformed | ChunkError::Damaged) => self.dropped.malformed += 1,
-        }
     }
 
     /// One iteration: timers, own copies of casts, packs, post-processing.

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::buf::Frame;
-use crate::id::{Incarnation, Rank, RankSet, ViewId};
+use crate::id::{GroupId, Incarnation, Rank, RankSet, ViewId};
 use crate::stack::build::Field;
 use crate::time::Time;
 use crate::view::{LocalView, View};
@@ -299,6 +299,10 @@ pub struct StateBytes {
 pub struct Letter {
     /// Who wrote it.
     pub origin: Incarnation,
+    /// Of which group.
+    pub group: GroupId,
+    /// In which wire version.
+    pub wire_version: u8,
     /// The view it is in.
     pub view: ViewId,
     /// What it says.

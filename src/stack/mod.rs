@@ -9,6 +9,7 @@
 
 pub mod backoff;
 pub mod build;
+pub(crate) mod complaints;
 pub(crate) mod core;
 pub(crate) mod engine;
 pub mod event;

@@ -96,15 +96,34 @@ impl Prefix {
     /// # Errors
     /// [`FullError`]; afterwards nothing can fail on length.
     pub fn decode(bytes: &[u8]) -> Result<(Prefix, &[u8], &[u8]), FullError> {
-        let word = |at: usize| super::word(bytes, at * 8).ok_or(FullError::Short);
-        let first = word(0)?;
-        if first & 0xffff != MAGIC || first & FULL_FLAG == 0 {
-            return Err(FullError::Magic);
-        }
-        let version = (first >> 16) as u8;
+        let version = Prefix::version(bytes)?;
         if version != WIRE_VERSION {
             return Err(FullError::Version(version));
         }
+        Prefix::decode_any(bytes)
+    }
+
+    /// The wire version of a frame with a full header.
+    ///
+    /// # Errors
+    /// If it is none.
+    pub fn version(bytes: &[u8]) -> Result<u8, FullError> {
+        let first = super::word(bytes, 0).ok_or(FullError::Short)?;
+        if first & 0xffff != MAGIC || first & FULL_FLAG == 0 {
+            return Err(FullError::Magic);
+        }
+        Ok((first >> 16) as u8)
+    }
+
+    /// As [`Prefix::decode`], whatever the version: for what is the same in all of them, which are messages outside any
+    /// view and the group that a frame is for.
+    ///
+    /// # Errors
+    /// [`FullError`], but for the version.
+    pub fn decode_any(bytes: &[u8]) -> Result<(Prefix, &[u8], &[u8]), FullError> {
+        Prefix::version(bytes)?;
+        let word = |at: usize| super::word(bytes, at * 8).ok_or(FullError::Short);
+        let first = word(0)?;
         let traffic = match (first >> 24) & 0xf {
             0 => Traffic::Cast,
             1 => Traffic::Send,

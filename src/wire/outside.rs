@@ -5,6 +5,10 @@
 //! ```text
 //! chunk = crc:u32 letter:u32 index:u8 count:u8 bytes...      (crc: CRC32C of everything after it; index < count)
 //! ```
+//! The traffic of the header says whether the letter is for whoever listens (cast) or was sent to this address (raw). All
+//! this, and how a letter begins that says who is there or no, is the same in every wire version: so two processes that
+//! speak different ones can tell each other so.
+//!
 //! A letter longer than a datagram goes in chunks, which are put together again per writer; a letter of which a chunk is
 //! lost is lost, and whoever wrote it writes again.
 
@@ -37,17 +41,16 @@ pub enum ChunkError {
     Damaged,
 }
 
-/// The datagrams that carry a letter.
+/// The datagrams that carry a letter, to whoever listens (cast) or to an address (raw).
 ///
 /// # Panics
 /// If it is longer than [`LETTER_BYTES_MAX`].
-pub fn split(identification: Identification, letter: u32, body: &[u8]) -> Vec<Vec<u8>> {
+pub fn split(identification: Identification, traffic: Traffic, letter: u32, body: &[u8]) -> Vec<Vec<u8>> {
     assert!(body.len() <= LETTER_BYTES_MAX, "a letter of {} bytes", body.len());
     let chunks: Vec<&[u8]> =
         if body.is_empty() { vec![body] } else { body.chunks(CHUNK_BYTES_MAX).collect() };
     let count = chunks.len() as u8;
-    let prefix =
-        Prefix { traffic: Traffic::Raw, control: OUTSIDE_CONTROL, pack: false, words: 0, identification };
+    let prefix = Prefix { traffic, control: OUTSIDE_CONTROL, pack: false, words: 0, identification };
     let datagram = |(index, chunk): (usize, &&[u8])| {
         let mut bytes = vec![0; PREFIX_BYTES + 4];
         prefix.encode(&mut bytes);
@@ -146,7 +149,7 @@ mod tests {
     fn letters_of_all_lengths_come_out_as_they_went_in_whatever_the_order_of_their_chunks() {
         for length in [0, 1, CHUNK_BYTES_MAX, CHUNK_BYTES_MAX + 1, 10 * CHUNK_BYTES_MAX] {
             let body: Vec<u8> = (0..length).map(|n| n as u8).collect();
-            let mut datagrams = split(identification(), 9, &body);
+            let mut datagrams = split(identification(), Traffic::Raw, 9, &body);
             assert!(datagrams.iter().all(|datagram| datagram.len() <= OUTSIDE_BYTES_MAX));
             datagrams.reverse();
             let mut assembler = Assembler::default();
@@ -161,7 +164,7 @@ mod tests {
     #[test]
     fn damage_anywhere_is_noticed_and_incomplete_letters_are_bounded() {
         let mut assembler = Assembler::default();
-        let datagram = &split(identification(), 9, b"hello")[0];
+        let datagram = &split(identification(), Traffic::Raw, 9, b"hello")[0];
         for bit in 0..datagram.len() * 8 {
             let mut damaged = datagram.clone();
             damaged[bit / 8] ^= 1 << (bit % 8);

@@ -303,7 +303,8 @@ impl Town {
                     Request::Hint { group, channel } => {
                         endpoint.gone(group, channel, transport.gone(channel), diary);
                     }
-                    Request::Outside { group, to, bytes } => transport.send_outside(group, &to, &bytes),
+                    // As in a network, an address is one whatever group it is used for.
+                    Request::Outside { to, bytes, .. } => transport.send_outside(group(), &to, &bytes),
                 }
             }
             while let Some(transmit) = endpoint.transmit() {

@@ -4,7 +4,7 @@ use super::broken::Broken;
 use super::message::{Beyond, Inside};
 use super::{ANSWER_PAUSE, Guest, Host, MERGE_REPEAT, Mbrship};
 use crate::id::{Incarnation, MEMBERS_MAX, ViewId};
-use crate::stack::event::ExitReason;
+use crate::stack::event::{ExitReason, Letter};
 use crate::stack::layer::Context;
 use crate::transport::Outside;
 use crate::view::{Member, View};
@@ -138,10 +138,48 @@ impl Mbrship {
         None
     }
 
-    /// Tells the application, once per process it is about.
+    /// Whether a letter is of this group and wire version.
+    pub(super) fn is_ours(&self, context: &Context<'_>, letter: &Letter) -> bool {
+        let view = context.view().view();
+        letter.group == view.group && letter.wire_version == view.wire_version
+    }
+
+    /// A letter of another group, or of another wire version: the two can never be one, and both are told why.
+    pub(super) fn heard_abroad(&mut self, context: &mut Context<'_>, letter: &Letter, message: Beyond) {
+        let own = context.view().member(context.rank()).clone();
+        let (group, current) = (context.view().view().group, context.view().view().id);
+        match message {
+            Beyond::Presence { reply, view, coordinator, .. } => {
+                let other = &coordinator.address;
+                let reason = if letter.group == group {
+                    format!(
+                        "{other} speaks wire version {}, {} speaks {}: they cannot be in one view",
+                        letter.wire_version,
+                        own.address,
+                        context.view().view().wire_version
+                    )
+                } else {
+                    format!(
+                        "{other} looks for group {} at {}, which is in group {group}: they cannot be in one view; are \
+                         the names of the groups, and the addresses, right?",
+                        letter.group, own.address
+                    )
+                };
+                self.complain(context, coordinator.incarnation, &reason);
+                if reply {
+                    self.write(context, &coordinator, &Beyond::Deny { proposal: view, unlike: true, reason });
+                }
+            }
+            Beyond::Deny { proposal, unlike: true, reason } if proposal == current => {
+                self.complain(context, letter.origin, &reason);
+            }
+            _ => context.count("letter of another group or wire version"),
+        }
+    }
+
+    /// Tells the application, once per process it is about and not of many at once.
     fn complain(&mut self, context: &mut Context<'_>, about: Incarnation, reason: &str) {
-        if !self.complained.contains(&about) && self.complained.len() < MEMBERS_MAX {
-            self.complained.push(about);
+        if self.legacy.complaints.may(about, context.now()) {
             context.problem(None, reason.to_owned());
         }
     }

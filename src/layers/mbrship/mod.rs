@@ -46,6 +46,7 @@ use self::message::{Beyond, Inside};
 use crate::accel::case::CommonCase;
 use crate::id::{Hasher64, Incarnation, Rank, RankSet, ViewId};
 use crate::stack::build::{Build, Closes, Guard, GuardKind, TimerId, shared};
+use crate::stack::complaints::Complaints;
 use crate::stack::event::{Cut, Down, ExitReason, Message, NextView, Up};
 use crate::stack::layer::{Context, Fast, Kind, Layer};
 use crate::stack::property::{Properties, Property};
@@ -147,7 +148,6 @@ struct Mbrship {
     host: Option<Host>,
     tried: Option<(ViewId, Time)>,
     probe_wait: Duration,
-    complained: Vec<Incarnation>,
     answered: Vec<(Incarnation, Time)>,
     legacy: Legacy,
 }
@@ -261,6 +261,7 @@ struct Legacy {
     former: Vec<Member>,
     /// Those that were expelled, and how long they were waited for.
     expelled: Vec<(Incarnation, Duration)>,
+    complaints: Complaints,
     counter: u64,
     leave: bool,
     /// When others are looked for next: views may follow each other faster than that.
@@ -305,7 +306,6 @@ impl Mbrship {
             host: None,
             tried: None,
             probe_wait: probe,
-            complained: Vec::new(),
             answered: Vec::new(),
             legacy: Legacy::default(),
         })
@@ -544,8 +544,11 @@ impl Layer for Mbrship {
                 self.progress(context);
             }
             Up::Outside(letter) => match Beyond::decode(&letter.body) {
-                Ok(message) if !self.over => self.heard(context, letter.origin, letter.view, message),
-                Ok(_) => {}
+                Ok(_) if self.over => {}
+                Ok(message) if self.is_ours(context, &letter) => {
+                    self.heard(context, letter.origin, letter.view, message);
+                }
+                Ok(message) => self.heard_abroad(context, &letter, message),
                 Err(_) => context.count("letter that does not decode"),
             },
             Up::Stranger { origin, view } => self.stranger(context, origin, view),

@@ -1,0 +1,79 @@
+//! What comes from processes that are in no view of this one, or that it cannot understand.
+
+use super::Endpoint;
+use crate::group::Application;
+use crate::stack::event::Letter;
+use crate::stack::run::Stack;
+use crate::transport::Received;
+use crate::wire::full::{PREFIX_BYTES, Prefix};
+use crate::wire::outside::{ChunkError, OUTSIDE_CONTROL};
+use crate::wire::{Traffic, WIRE_VERSION};
+
+impl Endpoint {
+    /// A frame of another wire version. Who wrote a letter is told; of others the application is.
+    #[cold]
+    pub(super) fn other_version(&mut self, received: &Received, version: u8, app: &mut dyn Application) {
+        self.dropped.version += 1;
+        let Ok((prefix, ..)) = Prefix::decode_any(received.bytes()) else { return };
+        if prefix.control == OUTSIDE_CONTROL {
+            self.letter(received, &prefix, version, app);
+            return;
+        }
+        let from = prefix.identification;
+        let of_group = |stack: &&mut Stack| stack.core().view.view().group == from.group;
+        let stack = self.stacks.iter_mut().find(of_group).filter(|stack| stack.exited().is_none());
+        if let Some(stack) = stack
+            && self.complaints.may(from.origin, self.now)
+        {
+            let core = stack.core();
+            let own = core.view.member(core.view.rank());
+            let what = format!(
+                "incarnation {} sends frames of wire version {version} to group {}, in which {} speaks version \
+                 {WIRE_VERSION}: they are dropped; run one version of the library, or give one of them another address",
+                from.origin, from.group, own.address
+            );
+            stack.engine.core.now = self.now;
+            stack.problem(what, app);
+        }
+    }
+
+    /// A chunk of a message from outside the view. One that asks for another group at this address, or in another wire
+    /// version, is for the layers all the same: they say why it is refused.
+    pub(super) fn letter(
+        &mut self,
+        received: &Received,
+        prefix: &Prefix,
+        wire_version: u8,
+        app: &mut dyn Application,
+    ) {
+        let from = prefix.identification;
+        if from.origin == self.incarnation {
+            self.dropped.own += 1;
+            return;
+        }
+        let group = |stack: &Stack| stack.core().view.view().group;
+        let of_group = self.stacks.iter().position(|stack| stack.is_live() && group(stack) == from.group);
+        let at = of_group.or_else(|| {
+            self.dropped.other_view += 1;
+            // Whoever calls for its group wherever somebody listens does not mean this process.
+            let meant = prefix.traffic != Traffic::Cast;
+            self.stacks.iter().position(|stack| meant && stack.is_live() && stack.exited().is_none())
+        });
+        let Some(at) = at else { return };
+        let stack = &mut self.stacks[at];
+        if stack.exited().is_some() {
+            self.dropped.exited += 1;
+            return;
+        }
+        let (prefix, chunk) = received.bytes().split_at(PREFIX_BYTES);
+        match self.letters.take(from.origin, prefix, chunk) {
+            Ok(Some(body)) => {
+                stack.engine.core.now = self.now;
+                let (origin, group, view) = (from.origin, from.group, from.view);
+                stack.letter(Letter { origin, group, wire_version, view, body }, app);
+            }
+            Ok(None) => {}
+            Err(ChunkError::Malformed | ChunkError::Damaged) => self.dropped.malformed += 1,
+        }
+    }
+}
