@@ -25,9 +25,11 @@
 //! A member alone in the ring keeps the turn: it casts at the cost of FIFO. The ring changes only by what is delivered, so
 //! all members know it. Each view begins with the first member alone in it.
 //!
-//! When a view ends, everything that can be delivered in order is, before the next one. A cast of a member that has
-//! failed may follow on one that nobody has any more, that of another failed member: it is delivered nowhere. A cast of a
-//! survivor never does: it has delivered all before it, and so they belong to the view.
+//! In a flush nobody waits for a turn any more: with MBRSHIP's `block` what was cast before belongs to this view, and
+//! whoever has stopped cannot hand the turn on. When the view ends, everything that its turns put in order is delivered,
+//! then what else the survivors cast, by rank. A cast of a member that has failed may follow on one that nobody has any
+//! more, that of another failed member: what of the failed is not in order by then is delivered nowhere. What turns put
+//! in order before a cast of a survivor is always there: it had delivered it.
 //!
 //! After the TOTAL layer of Horus (van Renesse, Birman, Maffeis, 1996: "the token rotates among the current senders");
 //! invitation and leaving by casts, from Totem's rule that all there is to know travels with the token.
@@ -42,7 +44,7 @@ use crate::stack::event::{Down, Message, Up};
 use crate::stack::layer::{Context, Fast, Kind, Layer};
 use crate::stack::property::{Properties, Property};
 use crate::stack::registry::{LayerEntry, ParameterError, Parameters};
-use crate::stack::turns::Turns;
+use crate::stack::turns::{Turns, phase};
 use crate::wire::Traffic;
 
 pub(super) fn entry() -> LayerEntry {
@@ -151,6 +153,9 @@ impl Total {
     fn delivered(&mut self, context: &mut Context<'_>, origin: Rank, message: &Message) {
         let Handles { turns, says, .. } = self.handles();
         let number = message.number;
+        if context.get(turns.phase) == phase::OVER {
+            return;
+        }
         match message.field(says) {
             code::DATA if message.field(turns.mark) == 0 => {}
             code::DATA | code::PASSES => context.hand_on(&turns, origin, number),
@@ -203,7 +208,8 @@ impl Total {
     /// Ends this member's turn by a cast without content, if there is a reason.
     fn pass(&mut self, context: &mut Context<'_>) {
         let Handles { turns, says, .. } = self.handles();
-        if !self.has_turn(context) || !context.may_cast(turns.waits) {
+        let ends = context.get(turns.phase) != phase::TURNS;
+        if ends || !self.has_turn(context) || !context.may_cast(turns.waits) {
             return;
         }
         let guest = self.invited(context);
@@ -257,6 +263,7 @@ impl Layer for Total {
             waits: build.guard(GuardKind::CastSend, "not its turn", Closes::Entry),
             mark_at: build.slot(),
             over_at: build.slot(),
+            phase: build.slot(),
             burst: self.burst,
         };
         self.handles = Some(Handles {
@@ -311,6 +318,15 @@ impl Layer for Total {
                     context.blank(origin, message);
                 }
             }
+            Up::Flush => {
+                // Those who have stopped casting cannot hand the turn on any more.
+                context.flush_turns(&turns);
+                context.up(Up::Flush);
+            }
+            Up::NextView(next) => {
+                context.end_turns(&turns, next.survivors);
+                context.up(Up::NextView(next));
+            }
             event => context.up(event),
         }
     }
@@ -337,6 +353,12 @@ impl Layer for Total {
 
     fn post(&mut self, context: &mut Context<'_>) {
         let Handles { turns, pass, ask, .. } = self.handles();
+        if context.get(turns.phase) != phase::TURNS {
+            self.ask.settle();
+            context.disarm(pass);
+            context.disarm(ask);
+            return;
+        }
         let has_turn = self.has_turn(context);
         if has_turn && context.may_cast(turns.waits) && self.invited(context).is_some() {
             context.arm(pass, context.now());

@@ -277,6 +277,8 @@ pub struct NextView {
     pub view: View,
     /// Members of this view that go on together to the next: to them the promises of virtual synchrony apply.
     pub together: RankSet,
+    /// Members of this view that took part in its end, those that leave included: all of their casts belong to it.
+    pub survivors: RankSet,
     /// Whether this side was let in by the other: where both have a state, the other's counts.
     pub guest: bool,
 }

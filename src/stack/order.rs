@@ -27,12 +27,22 @@ pub(crate) struct OrderQueue {
     count: usize,
     /// The turn of the next one accepted.
     turn: u64,
+    /// The view ends: there is room for whatever may still come of it.
+    unbounded: bool,
+    /// Those of lower rank go first.
+    by_rank: bool,
 }
 
 impl OrderQueue {
     pub(crate) fn new(members: usize, room: usize) -> OrderQueue {
         let queue = || VecDeque::with_capacity(room / members);
-        OrderQueue { of: (0..members).map(|_| queue()).collect(), count: 0, turn: 0 }
+        OrderQueue {
+            of: (0..members).map(|_| queue()).collect(),
+            count: 0,
+            turn: 0,
+            unbounded: false,
+            by_rank: false,
+        }
     }
 
     #[inline]
@@ -48,6 +58,22 @@ impl OrderQueue {
     #[inline]
     pub(crate) fn of(&self, origin: Rank) -> usize {
         self.of[origin.index()].len()
+    }
+
+    /// Whether no more of `origin` is taken in, of which there may be `share`.
+    #[inline]
+    pub(crate) fn is_full(&self, origin: Rank, share: usize) -> bool {
+        self.of(origin) >= share && !self.unbounded
+    }
+
+    /// From now on there is no bound: what can still come is bounded by what waits at its origins.
+    pub(crate) fn lift_bound(&mut self) {
+        self.unbounded = true;
+    }
+
+    /// From now on those of lower rank go first, whatever was accepted first.
+    pub(crate) fn go_by_rank(&mut self) {
+        self.by_rank = true;
     }
 
     /// Whether one of `origin` has a number below `number`.
@@ -83,7 +109,7 @@ impl OrderQueue {
         let mut next: Option<(u64, usize)> = None;
         for (origin, queue) in self.of.iter().enumerate() {
             if let Some((turn, held)) = queue.front()
-                && next.is_none_or(|(earliest, _)| *turn < earliest)
+                && next.is_none_or(|(earliest, _)| *turn < earliest && !self.by_rank)
                 && free(held)
             {
                 next = Some((*turn, origin));

@@ -11,6 +11,9 @@
 //! delivered everywhere: A0 A1 A2 | B0 | A3 | B1
 //! ```
 //!
+//! When the view ends, turns do ([`Turns::phase`]): in a flush everybody casts what waits, and what is still held when
+//! nothing more can come is delivered by rank.
+//!
 //! A layer says who is whose next, and declares that this is what happens ([`CommonCase::turns`]); plan and layer both do
 //! it by the functions here.
 //!
@@ -20,7 +23,7 @@ use super::build::{Field, Guard};
 use super::core::Core;
 use super::layer::Context;
 use super::slots::{MemberSlot, Slot};
-use crate::id::Rank;
+use crate::id::{Rank, RankSet};
 
 /// Everything that turns are about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,14 +40,29 @@ pub struct Turns {
     pub mark_at: Slot,
     /// See `mark_at`.
     pub over_at: Slot,
+    /// One of [`phase`]: whether turns are taken.
+    pub phase: Slot,
     /// The most frames of one turn.
     pub burst: u64,
+}
+
+/// Values of [`Turns::phase`].
+pub mod phase {
+    /// Turns are taken.
+    pub const TURNS: u64 = 0;
+    /// A flush has begun: nobody ends its turn, and nobody waits for one in order to cast.
+    pub const FLUSH: u64 = 1;
+    /// Nothing more will come: what is held is delivered by rank.
+    pub const OVER: u64 = 2;
 }
 
 impl Core {
     /// The turn of `origin` ended with its cast of this number.
     #[inline(never)]
     pub(crate) fn hand_on(&mut self, turns: &Turns, origin: Rank, number: u64) {
+        if self.slots.get(turns.phase) == phase::OVER {
+            return;
+        }
         let next = Rank(self.slots.of(turns.next, origin) as u16);
         self.hand_to(turns, origin, number, next);
     }
@@ -61,7 +79,8 @@ impl Core {
     /// It is this member's turn: until the end of the view if there is nobody else, otherwise for what waits.
     pub(crate) fn take_turn(&mut self, turns: &Turns) {
         let own = self.own;
-        let alone = self.slots.of(turns.next, own) == u64::from(own.0);
+        let flush = self.slots.get(turns.phase) != phase::TURNS;
+        let alone = flush || self.slots.of(turns.next, own) == u64::from(own.0);
         let number = self.next_frame_number();
         let frames = self.waiting_frames.clamp(1, turns.burst);
         let (mark_at, over_at) =
@@ -88,6 +107,24 @@ impl Context<'_> {
     /// It is this member's turn.
     pub fn take_turn(&mut self, turns: &Turns) {
         self.core.take_turn(turns);
+    }
+
+    /// A flush has begun.
+    pub fn flush_turns(&mut self, turns: &Turns) {
+        if self.get(turns.phase) == phase::TURNS {
+            self.set(turns.phase, phase::FLUSH);
+            self.core.take_turn(turns);
+            self.core.order.lift_bound();
+        }
+    }
+
+    /// Nothing more will come: what is held of the members in `of` is delivered by rank, the rest never.
+    pub fn end_turns(&mut self, turns: &Turns, of: RankSet) {
+        self.set(turns.phase, phase::OVER);
+        for rank in of.iter() {
+            self.set_of(turns.free, rank, u64::MAX);
+        }
+        self.core.order.go_by_rank();
     }
 
     /// What a plan does with a cast's mark: writes it as it is, then sets it for the next one or ends the turn. Returns

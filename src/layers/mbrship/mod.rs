@@ -454,7 +454,7 @@ impl Mbrship {
                 context.up(Up::LostMessage { origin: peer, reason });
             }
         }
-        context.up(Up::NextView(Rc::new(NextView { view, together, guest })));
+        context.up(Up::NextView(Rc::new(NextView { view, together, survivors: part, guest })));
     }
 
     /// This process wants out.

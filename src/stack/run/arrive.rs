@@ -66,7 +66,7 @@ impl Stack {
     #[inline(never)]
     fn try_compared(&mut self, arrived: Arrived<'_>, app: &mut dyn Application, parked: bool) -> bool {
         let Arrived { kind, origin, first, bytes, .. } = arrived;
-        if kind == Kind::CastDeliver && self.engine.core.holding(origin) >= self.order_share {
+        if kind == Kind::CastDeliver && self.engine.core.order.is_full(origin, self.order_share) {
             if !parked {
                 self.engine.core.count_stack("cast dropped: order queue full");
             }
@@ -258,7 +258,7 @@ impl Stack {
     }
 
     fn arrive(&mut self, origin: Rank, message: Message, app: &mut dyn Application) {
-        if message.traffic == Traffic::Cast && self.engine.core.holding(origin) >= self.order_share {
+        if message.traffic == Traffic::Cast && self.engine.core.order.is_full(origin, self.order_share) {
             self.engine.core.count_stack("cast dropped: order queue full");
             return;
         }

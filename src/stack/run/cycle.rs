@@ -84,7 +84,7 @@ impl Stack {
         pending -= self.own_retained(app);
         let own = self.engine.core.own;
         for _ in 0..pending {
-            if self.engine.core.holding(own) >= self.order_share {
+            if self.engine.core.order.is_full(own, self.order_share) {
                 return;
             }
             let Some(looped) = self.engine.core.next_looped() else { return };
@@ -216,7 +216,7 @@ impl Stack {
             short_of_frames |= self.large.starved() || !self.control_frame_to_spare();
         }
         let packing = self.open.is_open() && self.busy && self.waiting.is_empty();
-        let own_copies = core.looping() > 0 && core.holding(core.own) < self.order_share;
+        let own_copies = core.looping() > 0 && !core.order.is_full(core.own, self.order_share);
         if can_enter && !packing || own_copies || !core.emerged.is_empty() || core.gossip.requested() {
             return Time::ZERO;
         }

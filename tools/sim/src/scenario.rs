@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 use wadjet::stack::registry::Registry;
+use wadjet_oracle::Promises;
 
 use crate::faults::{Faults, LinkFaults};
 use crate::random::Random;
@@ -95,6 +96,16 @@ impl fmt::Display for Setup {
         let Faults { pauses, cuts, intruders, heals, .. } = &self.faults;
         writeln!(formatter, "  pauses {pauses:?}, cuts {cuts:?}, intruders {intruders:?}, heals {heals}")
     }
+}
+
+/// What a stack that orders casts across origins promises besides.
+pub(crate) fn ordered(stack: &str, promises: Promises) -> Promises {
+    let has = |layer: &str| stack.split(':').any(|named| named.split('(').next() == Some(layer));
+    let total = has("TOTAL") || has("SEQUENCER");
+    let safe = total && has("SAFE") && (has("FIXED") || has("EVS"));
+    // What is cast while the application blocks is in order among those that go on together.
+    let without_holes = total && !stack.contains("block=yes");
+    Promises { causal: total, total, without_holes, safe, held_is_delivered: !total, ..promises }
 }
 
 /// The world of a run.
@@ -191,6 +202,11 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "views",
         about: "processes come and go, are cut off and stand still: views follow each other",
         draw: Draw::Views(ViewsSetup::draw),
+    },
+    Scenario {
+        name: "order",
+        about: "stacks that deliver in one order, in a view that stays as it is or in views that follow each other",
+        draw: Draw::Both(order, order_views),
     },
     Scenario {
         name: "calm",
@@ -567,6 +583,38 @@ fn swarm(random: &mut Random, members: Option<usize>) -> Setup {
     if random.below(3) == 0 {
         add_frag(random, &mut setup);
     }
+    setup
+}
+
+/// What orders, in a stack of its own making.
+fn draw_order(random: &mut Random) -> String {
+    let parameters = format!(
+        "(burst={},idle_us={},leave={},ask_us={})",
+        random.scaled(1, 32),
+        random.below(3) * random.scaled(1, 2_000),
+        random.scaled(1, 8),
+        random.scaled(20, 5_000)
+    );
+    if random.below(2) == 0 { "TOTAL".into() } else { format!("TOTAL{parameters}") }
+}
+
+fn order(random: &mut Random, members: Option<usize>) -> Setup {
+    let mut setup = swarm(random, members);
+    // Members whose numbers are used up cannot give their turn away, and no view follows here.
+    setup.number_limit = NUMBERS;
+    setup.stack = format!("{}:FIXED:{}", draw_order(random), setup.stack);
+    setup
+}
+
+fn order_views(random: &mut Random, members: Option<usize>) -> ViewsSetup {
+    let mut setup = ViewsSetup::draw(random, members);
+    let membership = setup.stack.strip_prefix("EVS:").unwrap_or(&setup.stack).to_owned();
+    let order = draw_order(random);
+    setup.stack = match random.below(3) {
+        0 => format!("{order}:{membership}"),
+        1 => format!("EVS:{order}:{membership}"),
+        _ => format!("{order}:EVS:{membership}"),
+    };
     setup
 }
 

@@ -2,6 +2,7 @@
 
 mod casts;
 mod lives;
+mod order;
 mod sends;
 mod stability;
 #[cfg(test)]
@@ -23,6 +24,14 @@ pub struct Promises {
     pub sending_view: bool,
     /// Sends are reliable and FIFO between each pair of members.
     pub sends: bool,
+    /// A cast is delivered only after everything that its origin had delivered when it issued it.
+    pub causal: bool,
+    /// What two members both deliver in one view is in one order.
+    pub total: bool,
+    /// What one member delivers in a view begins with what another does, or the other way round.
+    pub without_holes: bool,
+    /// What is delivered in a view, before a transitional view of it, is delivered by all of its members that go on.
+    pub safe: bool,
     /// What is held is delivered at once: true where no ordering layer delays delivery.
     pub held_is_delivered: bool,
     /// A transitional view precedes every regular view but a member's first.
@@ -41,6 +50,10 @@ impl Promises {
             own_copies: true,
             sending_view: true,
             sends: true,
+            causal: false,
+            total: false,
+            without_holes: false,
+            safe: false,
             held_is_delivered: true,
             transitional: false,
             quiescent: false,
@@ -168,6 +181,30 @@ pub const PROPERTIES: &[Property] = &[
         says: "a member delivers every cast it issued in a view before it goes on to the next",
         applies: |promises| promises.own_copies,
         judge: casts::own_copies,
+    },
+    Property {
+        name: "causal",
+        says: "a cast is delivered only after what its origin had delivered in that view when it issued it",
+        applies: |promises| promises.causal,
+        judge: order::causal,
+    },
+    Property {
+        name: "total",
+        says: "what two members both deliver in a view they deliver in one order",
+        applies: |promises| promises.total,
+        judge: order::total,
+    },
+    Property {
+        name: "without-holes",
+        says: "what one member delivers in a view begins with what another delivers in it, or the other way round",
+        applies: |promises| promises.without_holes,
+        judge: order::without_holes,
+    },
+    Property {
+        name: "safe",
+        says: "what is delivered while a view is whole is delivered by all of its members, wherever they go on to",
+        applies: |promises| promises.safe,
+        judge: order::safe,
     },
     Property {
         name: "completeness",

@@ -53,10 +53,13 @@ fn truthful(
     for life in &index.lives {
         for report in life.reports.iter().filter(of_measure) {
             let members = index.members(report.view);
-            // Where delivery may come after holding, it must still come, unless the member dies or the run is cut.
+            // Where delivery may come after holding, it must still come, unless the member dies, the run is cut, or the
+            // view ends before: then what it holds may follow on something that it does not.
             let late = measure == Measure::Held && !promises.held_is_delivered;
             let excused = |member: Incarnation| {
-                late && (!promises.quiescent || index.life(member).is_none_or(|life| !life.lives()))
+                let stays = |life: &Life| life.stays.last().is_some_and(|last| last.view == report.view);
+                let waits = |life: &Life| life.lives() && stays(life);
+                late && (!promises.quiescent || !index.life(member).is_some_and(waits))
             };
             let before = if late { usize::MAX } else { report.event };
             let lacking: Vec<Incarnation> = members
