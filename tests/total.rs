@@ -6,6 +6,7 @@ use common::{Dice, World};
 use wadjet::{Config, Shadow};
 
 const TOTAL: &str = "TOTAL:FIXED:STABLE:FC:UNICAST:LOCAL:NAK:CHKSUM:COM";
+const SAFE: &str = "SAFE:TOTAL:FIXED:STABLE:FC:UNICAST:LOCAL:NAK:CHKSUM:COM";
 const MODES: [(bool, Shadow); 3] = [(true, Shadow::Panic), (true, Shadow::Off), (false, Shadow::Off)];
 
 fn config(accelerate: bool, shadow: Shadow) -> Config {
@@ -45,15 +46,15 @@ fn check(world: &mut World, casting: &[usize], count: usize, what: &str) {
 
 #[test]
 fn all_members_deliver_all_casts_in_one_order() {
-    for members in [1, 2, 3, 5] {
-        for steps in [0, 1, 7, 40] {
-            for (accelerate, shadow) in MODES {
-                let what = format!("{members} members, {steps} steps apart, {accelerate} {shadow:?}");
-                let mut world = World::new(members, TOTAL, &config(accelerate, shadow));
-                let casting: Vec<usize> = (0..members).collect();
-                traffic(&mut world, &casting, 100, steps);
-                check(&mut world, &casting, 100, &what);
-            }
+    for (spec, members, steps) in [TOTAL, SAFE].into_iter().flat_map(|spec| {
+        [1, 2, 3, 5].into_iter().flat_map(move |members| [0, 1, 7, 40].map(|steps| (spec, members, steps)))
+    }) {
+        for (accelerate, shadow) in MODES {
+            let what = format!("{spec} {members} members, {steps} steps apart, {accelerate} {shadow:?}");
+            let mut world = World::new(members, spec, &config(accelerate, shadow));
+            let casting: Vec<usize> = (0..members).collect();
+            traffic(&mut world, &casting, 100, steps);
+            check(&mut world, &casting, 100, &what);
         }
     }
 }
@@ -63,7 +64,7 @@ fn losses_change_nothing_about_it() {
     for (accelerate, shadow) in MODES {
         for seed in 0..6 {
             let config = Config { window_frames: 64, ..config(accelerate, shadow) };
-            let mut world = World::new(3, TOTAL, &config);
+            let mut world = World::new(3, if seed % 2 == 0 { TOTAL } else { SAFE }, &config);
             let mut dice = Dice(seed);
             world.lose = Box::new(move |_, _| dice.below(10) < 2);
             traffic(&mut world, &[0, 1, 2], 120, 2);
@@ -132,5 +133,95 @@ fn a_quiet_group_is_silent() {
         assert_eq!(node.sent.len(), 0);
         let stats = node.stats();
         assert_eq!((stats.retained, stats.unacknowledged, stats.waiting), (0, 0, 0));
+    }
+}
+
+/// With SAFE nobody delivers what some member does not hold; without it the order alone counts.
+#[test]
+fn safe_waits_for_every_member_and_agreed_does_not() {
+    for (spec, waits) in [(SAFE, true), (TOTAL, false)] {
+        let mut world = World::new(3, spec, &config(true, Shadow::Panic));
+        traffic(&mut world, &[0, 1], 5, 20);
+        check(&mut world, &[0, 1], 5, spec);
+        world.steps(1000);
+        world.nodes[2].stopped = true;
+        world.cast(0, b"who holds this?");
+        world.steps(2000);
+        for node in 0..2 {
+            assert_eq!(world.nodes[node].log.casts.len(), if waits { 10 } else { 11 }, "{spec} {node}");
+        }
+        world.nodes[2].stopped = false;
+        assert!(
+            world.until(10_000, |world| world.nodes.iter().all(|node| node.log.casts.len() == 11)),
+            "{spec}"
+        );
+    }
+}
+
+/// Safe delivery takes a round trip more than agreed delivery, not more.
+#[test]
+fn safe_costs_one_round_trip_more() {
+    let steps = |spec: &str| {
+        let mut world = World::new(3, spec, &config(true, Shadow::Off));
+        world.cast(0, b"first");
+        world.steps(2000);
+        let mut longest = 0;
+        for _ in 0..50 {
+            let before = world.nodes[1].log.casts.len();
+            world.cast(0, b"one");
+            let mut steps = 0;
+            while world.nodes.iter().any(|node| node.log.casts.len() == before) {
+                world.step();
+                steps += 1;
+                assert!(steps < 1000);
+            }
+            longest = longest.max(steps);
+            world.steps(200);
+        }
+        longest
+    };
+    let (agreed, safe) = (steps(TOTAL), steps(SAFE));
+    assert!(
+        safe <= agreed + 4,
+        "agreed {agreed} steps, safe {safe}: a message takes one to arrive and one to be seen"
+    );
+}
+
+/// The order queue is bounded: what comes to a full one is dropped before it counts as held, so its origin's window
+/// closes and it waits; NAK brings it again. Nothing is lost.
+#[test]
+fn a_full_order_queue_holds_senders_back_and_loses_nothing() {
+    for spec in [TOTAL, SAFE] {
+        for most in [1, 3, 8] {
+            let config = Config {
+                order_frames_max: most,
+                window_frames: 16,
+                pack: false,
+                ..config(true, Shadow::Panic)
+            };
+            let mut world = World::new(3, spec, &config);
+            let mut dice = Dice(most as u64);
+            world.lose = Box::new(move |_, _| dice.below(10) < 1);
+            traffic(&mut world, &[0, 1, 2], 60, 0);
+            check(&mut world, &[0, 1, 2], 60, &format!("{spec} {most}"));
+        }
+    }
+}
+
+/// Its frames may stand among those of others; it is delivered with its last.
+#[test]
+fn a_large_message_is_one_place_in_the_order() {
+    let spec = "TOTAL:FIXED:FRAG:STABLE:FC:UNICAST:LOCAL:NAK:CHKSUM:COM";
+    let mut world = World::new(3, spec, &config(true, Shadow::Panic));
+    for n in 0..6u8 {
+        for node in 0..3 {
+            world.cast(node, &vec![n * 3 + node as u8; 20_000 + node]);
+            world.cast(node, &[n, node as u8]);
+        }
+        world.steps(3);
+    }
+    assert!(world.until(100_000, |world| world.nodes.iter().all(|node| node.log.casts.len() == 36)));
+    for node in 1..3 {
+        assert!(world.nodes[0].log.casts == world.nodes[node].log.casts);
     }
 }

@@ -84,6 +84,7 @@ pub(crate) enum Statement {
     Limit(Limit),
     Effect(Effect),
     Release(MemberSlot),
+    ReleaseInOrder(MemberSlot),
     Turns(Turns),
 }
 
@@ -153,6 +154,12 @@ impl CommonCase<'_> {
     /// A word changes.
     pub fn effect(&mut self, operation: Operation, target: Target, source: Source) {
         self.state(Statement::Effect(Effect { operation, target, source }));
+    }
+
+    /// As [`release`](CommonCase::release), of frames that layers beneath have put in order ([`turns`](CommonCase::turns)):
+    /// they are released in that order, each only after those before it.
+    pub fn release_in_order(&mut self, slot: MemberSlot) {
+        self.state(Statement::ReleaseInOrder(slot));
     }
 
     /// Members deliver in turns: a frame goes to this layer's upper neighbour when it is its origin's turn, which a mark

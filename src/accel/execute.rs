@@ -285,6 +285,22 @@ pub(crate) fn released(core: &mut Core, step: &DeliverStep, origin: Rank, number
     true
 }
 
+/// Runs the last step of a frame that is in order, if there is one and its release words have reached it; those that came
+/// into order before it have gone.
+#[inline]
+pub(crate) fn released_in_order(
+    core: &mut Core,
+    last: Option<&DeliverStep>,
+    origin: Rank,
+    number: u64,
+    list: &List,
+) -> bool {
+    match last {
+        None => true,
+        Some(step) => core.order.is_clear() && released(core, step, origin, number, list),
+    }
+}
+
 /// Whether a cast by plan, whose compressed header stands before its payload, ends its origin's turn.
 #[inline]
 fn marked(turn: &TurnStep, header_bytes: usize, list: &List) -> bool {

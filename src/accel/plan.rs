@@ -124,6 +124,16 @@ pub(crate) struct Plan {
     pub(crate) bare: bool,
     /// The second step, if there is an ordering layer.
     pub(crate) deliver: Option<DeliverStep>,
+    /// The third, if a layer holds what is in order: those whose turn has come leave in that order.
+    pub(crate) last: Option<DeliverStep>,
+}
+
+/// The step in which a statement takes effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Accept,
+    Deliver,
+    Last,
 }
 
 /// The deliver step: what happens when the release words have reached the frame.
@@ -226,21 +236,27 @@ impl Compiler<'_> {
         let release =
             statements.iter().find(|(_, s)| matches!(s, Statement::Release(_) | Statement::Turns(_)));
         let release = release.map(|(layer, _)| *layer);
-        if let Some(layer) = release {
-            let (hits, header_bytes) = (fixed::CAST_DELIVER_HITS, layout.compressed_bytes());
-            plan.deliver = Some(DeliverStep {
-                releases: Vec::new(),
-                turns: None,
-                header_bytes,
-                effects: Vec::new(),
-                retain: false,
-                hits,
-                layer,
-            });
-        }
+        let ordered = statements.iter().any(|(_, s)| matches!(s, Statement::Turns(_)));
+        let last = statements.iter().find(|(_, s)| ordered && matches!(s, Statement::ReleaseInOrder(_)));
+        let last = last.map(|(layer, _)| *layer);
+        let step = |layer: usize, hits: u32| DeliverStep {
+            releases: Vec::new(),
+            turns: None,
+            header_bytes: layout.compressed_bytes(),
+            effects: Vec::new(),
+            retain: false,
+            hits,
+            layer,
+        };
+        plan.deliver = release.map(|layer| step(layer, fixed::CAST_DELIVER_HITS));
+        plan.last = last.map(|layer| step(layer, fixed::CAST_LAST_HITS));
         for (layer, statement) in statements {
-            let late = release.is_some_and(|lowest| layer <= lowest);
-            self.add(&mut plan, layer, statement, late, counted)?;
+            let stage = match (release, last) {
+                (_, Some(lowest)) if layer <= lowest => Stage::Last,
+                (Some(lowest), _) if layer <= lowest => Stage::Deliver,
+                _ => Stage::Accept,
+            };
+            self.add(&mut plan, layer, statement, stage, counted)?;
         }
         plan.shape = Shape::of(&plan);
         plan.bare = plan.template.iter().all(|step| step.mask == 0)
@@ -284,6 +300,7 @@ impl Compiler<'_> {
             hits: hits_word(kind.guard()),
             bare: false,
             deliver: None,
+            last: None,
         }
     }
 
@@ -292,12 +309,13 @@ impl Compiler<'_> {
         plan: &mut Plan,
         layer: usize,
         statement: Statement,
-        late: bool,
+        stage: Stage,
         counted: &mut [Option<u32>],
     ) -> Result<(), NoPlan> {
         let refuse = |reason| Err(NoPlan { layer: self.layers[layer].name(), reason });
         let layout = &self.layouts[plan.kind.traffic() as usize];
         let here = |field: Field| field.traffic == plan.kind.traffic();
+        let late = stage != Stage::Accept;
         match statement {
             Statement::Advance(field) => {
                 if late {
@@ -349,10 +367,8 @@ impl Compiler<'_> {
                 if definition.kind != plan.kind.guard() {
                     return refuse("it counts under another guard's plan");
                 }
-                let hits = match &plan.deliver {
-                    Some(step) if late => step.hits,
-                    _ => plan.hits,
-                };
+                let accept = plan.hits;
+                let hits = plan.step(stage).map_or(accept, |step| step.hits);
                 // Self-delivery and delivery share the words of the origin's section.
                 counted[tally.0 as usize] = Some(hits);
             }
@@ -360,9 +376,9 @@ impl Compiler<'_> {
                 if !matches!(plan.kind, Kind::CastSend | Kind::CastDeliver | Kind::SendSend) {
                     return refuse("it retains what is retained already, or what no store is for");
                 }
-                match &mut plan.deliver {
-                    Some(step) if late => step.retain = true,
-                    _ => plan.retain = true,
+                match plan.step(stage) {
+                    Some(step) => step.retain = true,
+                    None => plan.retain = true,
                 }
             }
             Statement::LoopBack => {
@@ -397,20 +413,26 @@ impl Compiler<'_> {
                     (spot == plan.number, plan.template[usize::from(spot.word)].slot);
                 plan.limits.push(LimitStep { on_number, field_slot, field: spot, limit, word, bits });
             }
-            Statement::Effect(effect) => match &mut plan.deliver {
-                Some(step) if late => step.effects.push(effect),
-                _ => plan.effects.push(effect),
+            Statement::Effect(effect) => match plan.step(stage) {
+                Some(step) => step.effects.push(effect),
+                None => plan.effects.push(effect),
             },
-            Statement::Release(slot) => match &mut plan.deliver {
-                Some(step) if plan.kind.delivers() => step.releases.push(slot.0),
-                _ => return refuse("only deliveries are released"),
+            Statement::ReleaseInOrder(slot) => match plan.step(stage) {
+                Some(step) if stage == Stage::Last => step.releases.push(slot.0),
+                _ => return refuse("nothing beneath it puts casts in order"),
+            },
+            Statement::Release(slot) => match plan.step(stage) {
+                Some(step) if stage == Stage::Deliver => step.releases.push(slot.0),
+                _ => {
+                    return refuse("only deliveries are released, and before a layer that keeps their order");
+                }
             },
             Statement::Turns(turns) => {
                 let Some(mark) = mark_spot(layout, turns.mark).filter(|_| here(turns.mark)) else {
                     return refuse("its mark is not in the header");
                 };
-                match &mut plan.deliver {
-                    Some(step) if plan.kind.delivers() && step.turns.is_none() => {
+                match plan.step(stage) {
+                    Some(step) if stage == Stage::Deliver && step.turns.is_none() => {
                         step.releases.push(turns.free.0);
                         step.turns = Some(TurnStep { mark, turns });
                     }
@@ -464,6 +486,15 @@ fn mark_spot(layout: &Layout, field: Field) -> Option<Spot> {
 }
 
 impl Plan {
+    /// The step in which statements of that stage take effect; none if it is the first.
+    fn step(&mut self, stage: Stage) -> Option<&mut DeliverStep> {
+        match stage {
+            Stage::Accept => None,
+            Stage::Deliver => self.deliver.as_mut(),
+            Stage::Last => self.last.as_mut(),
+        }
+    }
+
     /// The gossips that ride along.
     #[inline]
     pub(crate) fn gossips(&self) -> &[GossipStep] {
@@ -472,9 +503,10 @@ impl Plan {
 
     /// How many steps the executor takes for one message: what `explain` prints and the cost depends on.
     pub(crate) fn steps(&self) -> usize {
-        let deliver = self.deliver.as_ref().map_or(0, |step| {
-            1 + step.releases.len() + step.effects.len() + usize::from(step.turns.is_some())
-        });
+        let steps = [&self.deliver, &self.last].into_iter().flatten();
+        let deliver: usize = steps
+            .map(|step| 1 + step.releases.len() + step.effects.len() + usize::from(step.turns.is_some()))
+            .sum();
         self.template_words
             + self.filters.len()
             + self.gossip_count
@@ -563,7 +595,7 @@ impl Plan {
         if let Some(layer) = self.loop_layer {
             lines.push(format!("loop     the cast back, above {}", names[layer]));
         }
-        if let Some(step) = &self.deliver {
+        for step in [&self.deliver, &self.last].into_iter().flatten() {
             lines.push(format!("queue    until {} releases it", names[step.layer]));
             if let Some(turn) = &step.turns {
                 let Spot { word, shift, .. } = turn.mark;

@@ -71,8 +71,8 @@ pub(crate) enum Handled<'l> {
         delivered: bool,
         from_layer: usize,
     },
-    /// A cast that was accepted before has been released by a layer.
-    Released { origin: Rank, number: u64, list: &'l List, from_layer: usize },
+    /// A cast that was accepted before has been released: it comes up from a layer.
+    Released { origin: Rank, number: u64, list: &'l List, delivered: bool, from_layer: usize },
 }
 
 impl ShadowRun {
@@ -100,12 +100,13 @@ impl ShadowRun {
                     self.fork.core.gossip.ridden(1);
                 }
             }
-            Handled::Released { origin, number, list, from_layer } => {
-                plan_delivered.push(delivered_list(false, origin, number, list));
+            Handled::Released { origin, number, list, delivered, from_layer } => {
+                if delivered {
+                    plan_delivered.push(delivered_list(false, origin, number, list));
+                }
                 let header = self.fork.core.header_before(Traffic::Cast, list).unwrap_or(Header::ZERO);
                 let message = Message { header, number, ..Message::data(Traffic::Cast, list.clone()) };
-                // The layer that held it sees it once more, as it does with what took the layers.
-                self.fork.core.emit_up(from_layer + 1, Up::Cast(origin, message));
+                self.fork.core.emit_up(from_layer, Up::Cast(origin, message));
                 self.fork.run();
             }
             Handled::Accepted { kind, origin, header, list, number, delivered, from_layer } => {

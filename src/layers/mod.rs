@@ -10,7 +10,9 @@ mod fixed;
 mod frag;
 mod local;
 mod mbrship;
+mod misorder;
 mod nak;
+mod safe;
 mod stable;
 mod suspect;
 mod total;
@@ -34,6 +36,7 @@ pub(crate) fn entries() -> Vec<LayerEntry> {
         local::entry(),
         mbrship::entry(),
         nak::entry(),
+        safe::entry(),
         stable::entry(),
         suspect::entry(),
         total::entry(),

@@ -36,6 +36,7 @@
 
 use std::time::Duration;
 
+use super::misorder::Misorder;
 use crate::accel::case::{CommonCase, Target};
 use crate::id::{Hasher64, Rank, RankSet};
 use crate::stack::backoff::Backoff;
@@ -64,6 +65,8 @@ pub(super) fn entry() -> LayerEntry {
             ("leave", "so many turns in a row without a cast end in leaving the ring (default 4)"),
             ("ask_us", "after how long a request for a turn is repeated, in microseconds (default 200)"),
             ("backoff_us", "the longest interval between repetitions, in microseconds (default 50000)"),
+            #[cfg(feature = "laboratory")]
+            ("broken", "wrong on purpose, for the museum: which way (default no)"),
         ],
         make: |parameters| Ok(Box::new(Total::new(parameters)?)),
     }
@@ -84,6 +87,7 @@ const _: () = assert!((crate::id::MEMBERS_MAX as u64) + code::INVITES <= 1 << co
 
 #[derive(Clone)]
 struct Total {
+    broken: Misorder,
     burst: u64,
     idle: Duration,
     leave: u64,
@@ -112,6 +116,7 @@ impl Total {
             parameters.number(name, default, least..=10_000_000).map(Duration::from_micros)
         };
         Ok(Total {
+            broken: Misorder::of(parameters)?,
             burst: parameters.number("burst", 16, 1..=1 << 20)?,
             idle: micros("idle_us", 0, 0)?,
             leave: parameters.number("leave", 4, 1..=1 << 20)?,
@@ -157,7 +162,11 @@ impl Total {
             return;
         }
         match message.field(says) {
-            code::DATA if message.field(turns.mark) == 0 => {}
+            code::DATA if message.field(turns.mark) == 0 || self.broken.is(Misorder::IgnoresMarks) => {}
+            code::PASSES if self.broken.is(Misorder::GivesTwice) => {
+                context.hand_on(&turns, origin, number);
+                context.hand_to(&turns, origin, number, Rank(0));
+            }
             code::DATA | code::PASSES => context.hand_on(&turns, origin, number),
             code::LEAVES => {
                 let next = self.leaves(context, origin);
@@ -188,7 +197,9 @@ impl Total {
         let before = (0..context.view().size())
             .map(Rank::at)
             .find(|rank| *rank != origin && self.next(context, *rank) == u64::from(origin.0));
-        if let Some(before) = before {
+        if let Some(before) = before
+            && (origin == context.rank() || !self.broken.is(Misorder::LeavesAlone))
+        {
             context.set_of(slot, before, next);
         }
         context.set_of(slot, origin, OUT);
@@ -199,6 +210,10 @@ impl Total {
     fn joins(&mut self, context: &mut Context<'_>, origin: Rank, guest: Rank) {
         let slot = self.handles().turns.next;
         self.wanting.remove(guest);
+        if self.broken.is(Misorder::GuestBefore) && origin == context.rank() && !self.is_alone(context) {
+            context.set_of(slot, guest, u64::from(origin.0));
+            return;
+        }
         if !self.is_in_ring(context, guest) {
             context.set_of(slot, guest, self.next(context, origin));
             context.set_of(slot, origin, u64::from(guest.0));
@@ -212,12 +227,13 @@ impl Total {
         if ends || !self.has_turn(context) || !context.may_cast(turns.waits) {
             return;
         }
-        let guest = self.invited(context);
+        let guest = self.invited(context).filter(|_| !self.broken.is(Misorder::NeverInvites));
         let idle = !self.is_alone(context) && !context.casts_waiting();
         let begun = context.next_frame_number();
         let quiet = if begun == self.quiet_at { self.quiet + 1 } else { 1 };
         let word = match guest {
             Some(guest) => code::INVITES + u64::from(guest.0),
+            None if self.broken.is(Misorder::NeverPasses) => return,
             None if idle && quiet >= self.leave => code::LEAVES,
             None if idle => code::PASSES,
             None => return,
@@ -278,13 +294,15 @@ impl Layer for Total {
     fn start(&mut self, context: &mut Context<'_>) {
         let turns = self.handles().turns;
         for rank in (0..context.view().size()).map(Rank::at) {
-            let first = rank == Rank(0);
-            context.set_of(turns.next, rank, if first { 0 } else { OUT });
-            context.set_of(turns.free, rank, if first { u64::MAX } else { 0 });
+            let everybody = self.broken.is(Misorder::EverybodyFirst) && rank == context.rank();
+            let first = rank == Rank(0) && !self.broken.is(Misorder::EverybodyFirst) || everybody;
+            context.set_of(turns.next, rank, if first { u64::from(rank.0) } else { OUT });
+            let free = first || self.broken.is(Misorder::FreeForAll);
+            context.set_of(turns.free, rank, if free { u64::MAX } else { 0 });
         }
-        if context.rank() == Rank(0) {
+        if context.of(turns.next, context.rank()) != OUT {
             context.take_turn(&turns);
-        } else {
+        } else if !self.broken.is(Misorder::CastsOutOfTurn) {
             context.close(turns.waits, context.rank());
         }
     }
@@ -312,7 +330,9 @@ impl Layer for Total {
             }
             Up::Cast(origin, message) => {
                 self.delivered(context, origin, &message);
-                if message.field(self.handles().says) == code::DATA {
+                if message.field(self.handles().says) == code::DATA
+                    || self.broken.is(Misorder::DeliversBlanks)
+                {
                     context.up(Up::Cast(origin, message));
                 } else {
                     context.blank(origin, message);
@@ -320,11 +340,18 @@ impl Layer for Total {
             }
             Up::Flush => {
                 // Those who have stopped casting cannot hand the turn on any more.
-                context.flush_turns(&turns);
+                if !self.broken.is(Misorder::WaitsInFlush) {
+                    context.flush_turns(&turns);
+                }
                 context.up(Up::Flush);
             }
             Up::NextView(next) => {
-                context.end_turns(&turns, next.survivors);
+                let of = match self.broken {
+                    Misorder::DropsLeftovers => RankSet::EMPTY,
+                    Misorder::KeepsTheFailed => RankSet::all(context.view().size()),
+                    _ => next.survivors,
+                };
+                context.end_turns(&turns, of, !self.broken.is(Misorder::LeftoversAsTheyCame));
                 context.up(Up::NextView(next));
             }
             event => context.up(event),
@@ -345,9 +372,13 @@ impl Layer for Total {
         if timer == self.handles().pass {
             self.pass(context);
         } else {
-            self.request(context);
+            if !self.broken.is(Misorder::AsksNobody) {
+                self.request(context);
+            }
             self.ask.repeat(context.now());
-            context.arm(timer, self.ask.due());
+            if !self.broken.is(Misorder::AsksOnce) {
+                context.arm(timer, self.ask.due());
+            }
         }
     }
 

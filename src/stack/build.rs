@@ -162,6 +162,8 @@ pub(crate) struct Blueprint {
     pub(crate) timers: Vec<(usize, &'static str)>,
     /// Per peer: number from which sends are refused, control messages so many later.
     pub(crate) reliable: Option<(MemberSlot, u64)>,
+    /// Others wait for what post-processing says: it is not put off.
+    pub(crate) prompt: bool,
     /// The longest message that a layer carries in fragments; `None` if no layer does.
     pub(crate) fragmented_bytes_max: Option<u64>,
     shared: BTreeMap<&'static str, SharedSlot>,
@@ -206,6 +208,7 @@ impl Blueprint {
             tallies: Vec::new(),
             timers: Vec::new(),
             reliable: None,
+            prompt: false,
             fragmented_bytes_max: None,
             shared: BTreeMap::new(),
         }
@@ -326,6 +329,12 @@ impl Build<'_> {
     /// frames a view can have.
     pub fn protocol_field(&mut self, traffic: Traffic, name: &'static str, bits: u32) -> Field {
         self.field(traffic, Build::definition(name, bits, Class::Protocol))
+    }
+
+    /// Other members wait for what this stack's post-processing tells them: it runs in the iteration in which there is
+    /// something to tell, whatever the endpoint's `post_delay`.
+    pub fn post_at_once(&mut self) {
+        self.blueprint.prompt = true;
     }
 
     /// A bit that this member's casts carry or not, as the layer or a plan has set it. Receivers do not predict it.

@@ -552,7 +552,9 @@ impl Core {
         let members = self.view.size();
         for rank in (0..members).map(Rank::at) {
             let section = self.slots.member(rank);
-            [fixed::CAST_ACCEPT_HITS, fixed::CAST_DELIVER_HITS].into_iter().for_each(|at| skip(section + at));
+            [fixed::CAST_ACCEPT_HITS, fixed::CAST_DELIVER_HITS, fixed::CAST_LAST_HITS]
+                .into_iter()
+                .for_each(|at| skip(section + at));
             [fixed::SEND_SEND_HITS, fixed::SEND_DELIVER_HITS].into_iter().for_each(|at| skip(section + at));
         }
         for (at, definition) in self.tallies.iter().enumerate() {
@@ -667,7 +669,7 @@ impl Core {
                 (_, Some(tally)) => format!("{} {}", self.names[tally.layer], tally.name),
                 _ => format!("member slot {}", at - fixed::MEMBER_FREE),
             },
-            _ => "spare".to_string(),
+            _ => "cast-deliver last hits".to_string(),
         };
         format!("of {rank}: {what}")
     }

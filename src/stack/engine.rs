@@ -85,6 +85,19 @@ impl Engine {
         })
     }
 
+    /// The first of the held casts that are in order, if its release has come.
+    pub(crate) fn next_in_order(&mut self, plan_releases: &[u32]) -> Option<Ordered> {
+        let Core { order, slots, .. } = &mut self.core;
+        order.take_ordered(|held| {
+            let section = slots.member(held.origin);
+            let reached = |word: u32| slots.word(section + word) > held.number;
+            match &held.slow {
+                Some((_, slot, _)) => reached(slot.0),
+                None => plan_releases.iter().all(|word| reached(*word)),
+            }
+        })
+    }
+
     /// A copy for the shadow and the explorer.
     pub(crate) fn fork(&self) -> Engine {
         Engine { core: self.core.fork(), layers: self.layers.iter().map(|layer| layer.fork()).collect() }

@@ -457,6 +457,19 @@ impl Context<'_> {
         self.core.order.insert(Ordered { origin, number, list, slow });
     }
 
+    /// Holds a cast that layers beneath have put in order until the word of its origin in `slot` exceeds its frame number,
+    /// and all that were held so before it have gone; then it goes on up from this layer.
+    pub fn hold_in_order(&mut self, origin: Rank, slot: MemberSlot, message: Message) {
+        let (number, list) = (message.number, message.list.clone());
+        let slow = Some((self.layer, slot, Box::new(message)));
+        self.core.order.push_ordered(Ordered { origin, number, list, slow });
+    }
+
+    /// Whether a cast that is in order is held.
+    pub fn holds_in_order(&self) -> bool {
+        !self.core.order.is_clear()
+    }
+
     /// A frame for a control message's body.
     ///
     /// # Errors

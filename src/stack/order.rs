@@ -24,6 +24,10 @@ pub(crate) struct Ordered {
 pub(crate) struct OrderQueue {
     /// By origin, ascending in number, each with its turn.
     of: Vec<VecDeque<(u64, Ordered)>>,
+    /// Those that are in order and wait for something else, and by origin how many.
+    ordered: VecDeque<Ordered>,
+    ordered_of: Vec<usize>,
+    /// How many there are in all.
     count: usize,
     /// The turn of the next one accepted.
     turn: u64,
@@ -38,6 +42,8 @@ impl OrderQueue {
         let queue = || VecDeque::with_capacity(room / members);
         OrderQueue {
             of: (0..members).map(|_| queue()).collect(),
+            ordered: VecDeque::new(),
+            ordered_of: vec![0; members],
             count: 0,
             turn: 0,
             unbounded: false,
@@ -54,7 +60,7 @@ impl OrderQueue {
         self.count
     }
 
-    /// How many of `origin` there are.
+    /// How many of `origin` are not in order yet.
     #[inline]
     pub(crate) fn of(&self, origin: Rank) -> usize {
         self.of[origin.index()].len()
@@ -63,7 +69,7 @@ impl OrderQueue {
     /// Whether no more of `origin` is taken in, of which there may be `share`.
     #[inline]
     pub(crate) fn is_full(&self, origin: Rank, share: usize) -> bool {
-        self.of(origin) >= share && !self.unbounded
+        self.of(origin) + self.ordered_of[origin.index()] >= share && !self.unbounded
     }
 
     /// From now on there is no bound: what can still come is bounded by what waits at its origins.
@@ -79,6 +85,27 @@ impl OrderQueue {
     /// Whether one of `origin` has a number below `number`.
     pub(crate) fn holds_before(&self, origin: Rank, number: u64) -> bool {
         self.of[origin.index()].front().is_some_and(|(_, held)| held.number < number)
+    }
+
+    /// Whether nothing waits that is in order already.
+    #[inline]
+    pub(crate) fn is_clear(&self) -> bool {
+        self.ordered.is_empty()
+    }
+
+    /// Takes in a cast that is in order, after all others that are.
+    pub(crate) fn push_ordered(&mut self, held: Ordered) {
+        self.ordered_of[held.origin.index()] += 1;
+        self.ordered.push_back(held);
+        self.count += 1;
+    }
+
+    /// Takes out the first of those that are in order, if it is free.
+    pub(crate) fn take_ordered(&mut self, free: impl FnOnce(&Ordered) -> bool) -> Option<Ordered> {
+        let held = self.ordered.pop_front_if(|held| free(held))?;
+        self.ordered_of[held.origin.index()] -= 1;
+        self.count -= 1;
+        Some(held)
     }
 
     /// Takes in a cast with the highest number of its origin.
@@ -122,11 +149,17 @@ impl OrderQueue {
 
     pub(crate) fn clear(&mut self) {
         self.of.iter_mut().for_each(VecDeque::clear);
+        self.ordered.clear();
+        self.ordered_of.fill(0);
         self.count = 0;
     }
 
     /// Takes in who waits, and in which turn.
     pub(crate) fn digest(&self, hasher: &mut Hasher64) {
+        for held in &self.ordered {
+            hasher.word(u64::from(held.origin.0));
+            hasher.word(held.number);
+        }
         for (turn, held) in self.of.iter().flatten() {
             hasher.word(u64::from(held.origin.0));
             hasher.word(held.number);

@@ -3,7 +3,7 @@
 //! ```text
 //! own line 0    cast-send guard | hits | template words 0..3 | spare ..
 //! own line 1..  slots of one word
-//! member line 0 cast-deliver guard | accept hits | template words 0..3 | deliver hits | newest report | early
+//! member line 0 cast-deliver guard | accept hits | template words 0..3 | deliver hits | newest report | last hits
 //! member line 1 send-send guard | hits | words 0..1 | send-deliver guard | hits | words 0..1
 //! member line 2.. slots of one word per member, and rows of one word per (member, subject)
 //! ```
@@ -44,6 +44,7 @@ pub(crate) mod fixed {
     pub(crate) const CAST_DELIVER_WORDS: u32 = 2;
     pub(crate) const CAST_DELIVER_HITS: u32 = 5;
     pub(crate) const NEWEST_REPORT: u32 = 6;
+    pub(crate) const CAST_LAST_HITS: u32 = 7;
     pub(crate) const SEND_SEND_GUARD: u32 = 8;
     pub(crate) const SEND_SEND_HITS: u32 = 9;
     pub(crate) const SEND_SEND_WORDS: u32 = 10;

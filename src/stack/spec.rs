@@ -112,6 +112,9 @@ pub enum SpecProblem {
     },
 }
 
+/// Orders of delivery: a layer that provides one must add something to what there is.
+const ORDERS: &[Property] = &[Property::Causal, Property::Total, Property::Safe];
+
 impl fmt::Display for SpecError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let column = self.text.get(..self.at).map_or(self.at, |before| before.chars().count());
@@ -179,6 +182,10 @@ impl Spec {
                 ONCE.iter().find(|p| properties.contains(**p) && entry.provides.contains(**p))
             {
                 return Err(error(SpecProblem::Twice { layer: layer.name.clone(), property: *twice }));
+            }
+            let orders = ORDERS.iter().find(|order| entry.provides.contains(**order));
+            if let Some(order) = orders.filter(|_| entry.provides.without(properties).is_empty()) {
+                return Err(error(SpecProblem::Twice { layer: layer.name.clone(), property: *order }));
             }
             properties = properties.without(entry.destroys).with(entry.provides);
             checked.push((entry, properties));
@@ -351,6 +358,15 @@ mod tests {
         assert!(check("CHKSUM:NAK").unwrap_err().to_string().contains("lowest layer must be COM"));
         assert!(check("CHKSUM(a=1):COM").unwrap_err().to_string().contains("it has none"));
         assert!(check(&"COUNT:".repeat(2000)).is_err());
+        assert_eq!(place("TOTAL:TOTAL:FIXED:LOCAL:NAK:CHKSUM:COM"), 0);
+        assert_eq!(place("SAFE:SAFE:TOTAL:FIXED:STABLE:UNICAST:LOCAL:NAK:CHKSUM:COM"), 0);
+        assert!(check("SAFE:TOTAL:FIXED:STABLE:UNICAST:LOCAL:NAK:CHKSUM:COM").is_ok());
+        let without_views = check("TOTAL:LOCAL:NAK:CHKSUM:COM").unwrap_err().to_string();
+        assert!(without_views.contains("P9 (virtual synchrony)"), "{without_views}");
+        let without_copies = check("TOTAL:FIXED:NAK:CHKSUM:COM").unwrap_err().to_string();
+        assert!(without_copies.contains("put LOCAL below it"), "{without_copies}");
+        let not_ordered = check("SAFE:FIXED:STABLE:UNICAST:LOCAL:NAK:CHKSUM:COM").unwrap_err().to_string();
+        assert!(not_ordered.contains("P6 (total order)"), "{not_ordered}");
         assert!(check("ÄÖ:COM").is_err());
     }
 }

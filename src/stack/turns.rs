@@ -118,13 +118,15 @@ impl Context<'_> {
         }
     }
 
-    /// Nothing more will come: what is held of the members in `of` is delivered by rank, the rest never.
-    pub fn end_turns(&mut self, turns: &Turns, of: RankSet) {
+    /// Nothing more will come: what is held of the members in `of` is delivered, by rank or as it came; the rest never.
+    pub fn end_turns(&mut self, turns: &Turns, of: RankSet, by_rank: bool) {
         self.set(turns.phase, phase::OVER);
         for rank in of.iter() {
             self.set_of(turns.free, rank, u64::MAX);
         }
-        self.core.order.go_by_rank();
+        if by_rank {
+            self.core.order.go_by_rank();
+        }
     }
 
     /// What a plan does with a cast's mark: writes it as it is, then sets it for the next one or ends the turn. Returns

@@ -35,14 +35,14 @@ pub enum Class {
     Protocol,
     /// Depends on the message itself.
     Message,
-    /// Said by the sender from protocol state, and not predicted: it stands among the protocol fields, is written with
-    /// them and never compared.
-    Mark,
     /// Not needed for this message to be correct.
     Gossip,
     /// Zero in ordinary messages, and then without bits; a message with another value has a full header. Covered by
     /// filters all the same.
     Exception,
+    /// Said by the sender from protocol state, and not predicted: it stands among the protocol fields, is written with
+    /// them and never compared.
+    Mark,
 }
 
 impl Class {

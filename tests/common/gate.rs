@@ -16,7 +16,7 @@ pub fn gate() -> LayerEntry {
         name: "GATE",
         about: "delivers a cast when all members hold it",
         requires: Properties::of(&[Property::FifoMulticast]),
-        provides: Properties::of(&[Property::Safe]),
+        provides: Properties::NONE,
         destroys: Properties::NONE,
         cost: 1,
         parameters: &[],

@@ -118,12 +118,15 @@ impl Stack {
     ) {
         let Ok(plan) = &self.plans[kind as usize] else { return };
         let core = &mut self.engine.core;
-        let delivered = match &plan.deliver {
+        let in_order = match &plan.deliver {
             None => true,
             Some(step) => core.holding(origin) == 0 && execute::released(core, step, origin, number, &list),
         };
+        let delivered =
+            in_order && execute::released_in_order(core, plan.last.as_ref(), origin, number, &list);
         if !delivered {
-            core.order.push(Ordered { origin, number, list: list.clone(), slow: None });
+            let held = Ordered { origin, number, list: list.clone(), slow: None };
+            if in_order { core.order.push_ordered(held) } else { core.order.push(held) }
         }
         if let Some(before) = before {
             let header = core.header_before(kind.traffic(), &list).unwrap_or(Header::ZERO);

@@ -10,6 +10,7 @@ use crate::id::Rank;
 use crate::stack::core::Emerged;
 use crate::stack::event::{Down, ExitReason, List, StateBytes, Up};
 use crate::stack::layer::Kind;
+use crate::stack::order::Ordered;
 
 impl Stack {
     /// Hands everything that emerged at the top to the application, and what was released since.
@@ -33,29 +34,45 @@ impl Stack {
             if self.engine.core.order.is_empty() {
                 return;
             }
-            let Some(held) = self.engine.next_released(&self.releases) else { return };
-            match held.slow {
-                Some((layer, _, message)) => {
-                    self.engine.core.emit_up(layer, Up::Cast(held.origin, *message));
-                    self.engine.run();
-                }
-                None => {
-                    let own = held.origin == self.engine.core.view.rank();
-                    let kind = if own { Kind::SelfDeliver } else { Kind::CastDeliver };
-                    let Ok(plan) = &self.plans[kind as usize] else { continue };
-                    let Some(step) = &plan.deliver else { continue };
-                    let before = (self.shadow != Shadow::Off).then(|| ShadowRun::before(&self.engine));
-                    execute::released(&mut self.engine.core, step, held.origin, held.number, &held.list);
-                    if let Some(before) = before {
-                        let (origin, number, list) = (held.origin, held.number, &held.list);
-                        let handled = Handled::Released { origin, number, list, from_layer: step.layer };
-                        let differs = before.compare(&mut self.engine, handled);
-                        self.diverged(kind, differs);
-                    }
-                    self.upcall(kind, held.origin, held.number, &held.list, app);
-                }
+            if !self.release_one(app) {
+                return;
             }
         }
+    }
+
+    /// Takes one held cast on whose release has come; returns whether there was one.
+    fn release_one(&mut self, app: &mut dyn Application) -> bool {
+        let in_order = self.engine.next_in_order(&self.last_releases);
+        let last = in_order.is_some();
+        let Some(held) = in_order.or_else(|| self.engine.next_released(&self.releases)) else { return false };
+        let Ordered { origin, number, list, slow } = held;
+        if let Some((layer, _, message)) = slow {
+            self.engine.core.emit_up(layer, Up::Cast(origin, *message));
+            self.engine.run();
+            return true;
+        }
+        let kind = if origin == self.engine.core.own { Kind::SelfDeliver } else { Kind::CastDeliver };
+        let Ok(plan) = &self.plans[kind as usize] else { return true };
+        let step = if last { &plan.last } else { &plan.deliver };
+        let Some(step) = step else { return true };
+        let before = (self.shadow != Shadow::Off).then(|| ShadowRun::before(&self.engine));
+        let core = &mut self.engine.core;
+        execute::released(core, step, origin, number, &list);
+        // The layer that held it first sees it once more, as it does with what took the layers.
+        let from_layer = if last { step.layer } else { step.layer + 1 };
+        let delivered = last || execute::released_in_order(core, plan.last.as_ref(), origin, number, &list);
+        if !delivered {
+            core.order.push_ordered(Ordered { origin, number, list: list.clone(), slow: None });
+        }
+        if let Some(before) = before {
+            let handled = Handled::Released { origin, number, list: &list, delivered, from_layer };
+            let differs = before.compare(&mut self.engine, handled);
+            self.diverged(kind, differs);
+        }
+        if delivered {
+            self.upcall(kind, origin, number, &list, app);
+        }
+        true
     }
 
     #[inline]

@@ -119,6 +119,8 @@ pub(crate) struct Stack {
     /// members could fill their queues with what the others have no room to accept, for ever.
     order_share: usize,
     releases: Vec<u32>,
+    /// The same of what is in order already.
+    last_releases: Vec<u32>,
     /// A frame has left in this iteration: further messages are packed until its end.
     sent: bool,
     pub(crate) busy: bool,
@@ -308,10 +310,12 @@ impl Stack {
                 .fold(0, |mask, owner| mask | owner.mask)
         });
         let loop_layer = plans[Kind::CastSend as usize].as_ref().ok().and_then(|plan| plan.loop_layer);
-        let releases = [Kind::CastDeliver, Kind::SelfDeliver]
-            .iter()
-            .find_map(|kind| plans[*kind as usize].as_ref().ok()?.deliver.as_ref())
-            .map_or_else(Vec::new, |step| step.releases.clone());
+        let mut releases = Vec::new();
+        let mut last_releases = Vec::new();
+        for plan in [Kind::CastDeliver, Kind::SelfDeliver].iter().flat_map(|kind| &plans[*kind as usize]) {
+            releases = plan.deliver.as_ref().map_or(releases, |step| step.releases.clone());
+            last_releases = plan.last.as_ref().map_or(last_releases, |step| step.releases.clone());
+        }
         let window = config.window_frames;
         // What one event can set off: everything parked of one origin, as much resent to one asker, sends repeated to
         // every peer, own casts looped; and something for every layer and member.
@@ -409,11 +413,12 @@ impl Stack {
             early_delay: config.early_delay,
             order_share: (config.order_frames_max / members).max(1),
             releases,
+            last_releases,
             sent: false,
             busy: false,
             stuck: false,
             post_batch: config.post_batch_messages,
-            post_delay: config.post_delay,
+            post_delay: if blueprint.prompt { Duration::ZERO } else { config.post_delay },
             post_due: Time::NEVER,
             number_limit,
             send_number_limit,

@@ -595,7 +595,8 @@ fn draw_order(random: &mut Random) -> String {
         random.scaled(1, 8),
         random.scaled(20, 5_000)
     );
-    if random.below(2) == 0 { "TOTAL".into() } else { format!("TOTAL{parameters}") }
+    let total = if random.below(2) == 0 { "TOTAL".into() } else { format!("TOTAL{parameters}") };
+    if random.below(3) == 0 { format!("SAFE:{total}") } else { total }
 }
 
 fn order(random: &mut Random, members: Option<usize>) -> Setup {

@@ -1,0 +1,96 @@
+//! Order that is wrong on purpose: the museum of the laboratory, for TOTAL and SAFE. Without the feature there is nothing
+//! here but the word that nothing is broken.
+
+use crate::stack::registry::{ParameterError, Parameters};
+
+/// What is wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(not(feature = "laboratory"), allow(dead_code, reason = "only the laboratory breaks anything"))]
+pub(super) enum Misorder {
+    /// Nothing.
+    No,
+    /// TOTAL: casts are delivered as they come.
+    FreeForAll,
+    /// TOTAL: casts are issued without a turn.
+    CastsOutOfTurn,
+    /// TOTAL: the guest stands before its host, at the host alone.
+    GuestBefore,
+    /// TOTAL: whoever leaves the ring is the only one to know.
+    LeavesAlone,
+    /// TOTAL: marks of casts that take the layers are not seen.
+    IgnoresMarks,
+    /// TOTAL: what a flush leaves is delivered as it came.
+    LeftoversAsTheyCame,
+    /// TOTAL: what a flush leaves is not delivered.
+    DropsLeftovers,
+    /// TOTAL: what the failed have cast out of order is delivered, too.
+    KeepsTheFailed,
+    /// TOTAL: in a flush one waits for one's turn.
+    WaitsInFlush,
+    /// TOTAL: a request that is lost is not repeated.
+    AsksOnce,
+    /// TOTAL: nobody asks.
+    AsksNobody,
+    /// TOTAL: who has nothing to cast keeps the turn.
+    NeverPasses,
+    /// TOTAL: requests are not answered.
+    NeverInvites,
+    /// TOTAL: casts without content are delivered.
+    DeliversBlanks,
+    /// TOTAL: everybody begins with the turn.
+    EverybodyFirst,
+    /// TOTAL: a turn handed on counts for those alone that hand it on by the layers.
+    GivesTwice,
+    /// SAFE: nobody waits for the failed.
+    ExcusesTheFailed,
+    /// SAFE: one's own hold is enough.
+    HoldsItself,
+    /// SAFE: what is not safe when the view ends is not delivered.
+    ForgetsTheRest,
+}
+
+impl Misorder {
+    #[cfg(not(feature = "laboratory"))]
+    #[expect(clippy::unnecessary_wraps, reason = "the laboratory's may fail")]
+    pub(super) fn of(_: &Parameters) -> Result<Misorder, ParameterError> {
+        Ok(Misorder::No)
+    }
+
+    #[cfg(feature = "laboratory")]
+    pub(super) fn of(parameters: &Parameters) -> Result<Misorder, ParameterError> {
+        let names: Vec<&'static str> = VARIANTS.iter().map(|(name, _)| *name).collect();
+        let name = parameters.choice("broken", &names)?;
+        Ok(VARIANTS.iter().find(|(known, _)| *known == name).map_or(Misorder::No, |(_, broken)| *broken))
+    }
+
+    /// Whether it is wrong in this way.
+    #[inline]
+    pub(super) fn is(self, broken: Misorder) -> bool {
+        cfg!(feature = "laboratory") && self == broken
+    }
+}
+
+/// Every way to be wrong, by the name it has as a parameter; the first is none.
+#[cfg(feature = "laboratory")]
+const VARIANTS: &[(&str, Misorder)] = &[
+    ("no", Misorder::No),
+    ("free-for-all", Misorder::FreeForAll),
+    ("casts-out-of-turn", Misorder::CastsOutOfTurn),
+    ("guest-before", Misorder::GuestBefore),
+    ("leaves-alone", Misorder::LeavesAlone),
+    ("ignores-marks", Misorder::IgnoresMarks),
+    ("leftovers-as-they-came", Misorder::LeftoversAsTheyCame),
+    ("drops-leftovers", Misorder::DropsLeftovers),
+    ("keeps-the-failed", Misorder::KeepsTheFailed),
+    ("waits-in-flush", Misorder::WaitsInFlush),
+    ("asks-once", Misorder::AsksOnce),
+    ("asks-nobody", Misorder::AsksNobody),
+    ("never-passes", Misorder::NeverPasses),
+    ("never-invites", Misorder::NeverInvites),
+    ("delivers-blanks", Misorder::DeliversBlanks),
+    ("everybody-first", Misorder::EverybodyFirst),
+    ("gives-twice", Misorder::GivesTwice),
+    ("excuses-the-failed", Misorder::ExcusesTheFailed),
+    ("holds-itself", Misorder::HoldsItself),
+    ("forgets-the-rest", Misorder::ForgetsTheRest),
+];
