@@ -24,7 +24,7 @@ mod region;
 
 pub use frame::{Frame, FrameMut, NoRoom};
 pub use memory::{Memory, MemoryError, Pages};
-pub use region::{Exhausted, Region, RegionOptions, RegionUse, RingOptions};
+pub use region::{ChunkOptions, Exhausted, Region, RegionOptions, RegionUse, RingOptions};
 
 /// Room kept free behind the payload of every frame: an authentication tag fits.
 pub const TAILROOM_BYTES: usize = 16;

@@ -25,6 +25,15 @@ pub struct RegionOptions {
     pub huge_pages: bool,
 }
 
+/// How a pool lies in memory that it shares with others, in chunks as a device wants them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChunkOptions {
+    /// Offset of the first chunk in the memory; a whole number of chunks.
+    pub offset_bytes: usize,
+    /// Bytes from one chunk to the next; a power of two. Each holds one frame.
+    pub stride_bytes: usize,
+}
+
 /// How a ring region is laid out over memory it is given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RingOptions {
@@ -102,17 +111,49 @@ impl Region {
         assert!(options.reserve_frames < options.frames, "a pool must be larger than its reserve");
         let stride = Region::stride(&options);
         let memory = Memory::anonymous(stride * options.frames, options.huge_pages)?;
+        Ok(Region::frames_at(memory, options, |index| index * stride))
+    }
+
+    /// A pool of equal frames in chunks of memory that belongs to several regions. The chunks must be nobody else's
+    /// while the region or one of its frames lives: what is written to a frame is otherwise in another.
+    ///
+    /// Chunks are a power of two apart, so the first lines of all would fall into the same few sets of the cache. Where
+    /// a chunk is longer than its frame, frames begin as many lines into their chunks as leaves them room, up to seven,
+    /// each another number than its neighbour. `huge_pages` says nothing here: the memory is what it is.
+    ///
+    /// # Panics
+    /// If the reserve is not smaller than the number of frames, the chunks do not lie in the memory on whole chunks, or
+    /// a frame with headroom and tailroom does not fit a chunk.
+    pub fn pool_in(memory: Memory, chunks: ChunkOptions, options: RegionOptions) -> Region {
+        assert!(options.reserve_frames < options.frames, "a pool must be larger than its reserve");
+        let ChunkOptions { offset_bytes, stride_bytes } = chunks;
+        assert!(stride_bytes.is_power_of_two() && offset_bytes.is_multiple_of(stride_bytes));
+        let bytes =
+            options.frames.checked_mul(stride_bytes).and_then(|bytes| bytes.checked_add(offset_bytes));
+        assert!(bytes.is_some_and(|end| end <= memory.bytes()), "the chunks overrun their memory");
+        let used = options.link_headroom_bytes + options.frame_bytes + TAILROOM_BYTES;
+        assert!(used <= stride_bytes, "a frame with headroom and tailroom must fit a chunk");
+        let colours = ((stride_bytes - used) / LINE_BYTES + 1).min(COLOURS_MAX);
+        Region::frames_at(memory, options, |index| {
+            offset_bytes + index * stride_bytes + index % colours * LINE_BYTES
+        })
+    }
+
+    /// A pool whose frames begin at the offsets in `memory` that `at` tells.
+    fn frames_at(memory: Memory, options: RegionOptions, at: impl Fn(usize) -> usize) -> Region {
         let base = memory.base();
-        let capacity = (options.link_headroom_bytes + options.frame_bytes) as u32;
+        let length = options.link_headroom_bytes + options.frame_bytes;
         let states: Box<[FrameState]> = (0..options.frames)
             .map(|index| {
-                // SAFETY: `index * stride` is inside the memory, which holds `frames * stride` bytes.
-                let at = unsafe { base.add(index * stride) };
-                FrameState::new(at, capacity)
+                let at = at(index);
+                assert!(at + length + TAILROOM_BYTES <= memory.bytes(), "a frame overruns its memory");
+                // SAFETY: just checked to be inside the memory with all its bytes.
+                let at = unsafe { base.add(at) };
+                FrameState::new(at, length as u32)
             })
             .collect();
         let free: Vec<u32> = (0..options.frames as u32).rev().collect();
-        Ok(Region::house(Home {
+        Region::house(Home {
             memory,
             states,
             discipline: Discipline::Pool { free: UnsafeCell::new(free), reserve: options.reserve_frames },
@@ -121,7 +162,7 @@ impl Region {
             handles: Cell::new(1),
             lent: Cell::new(0),
             exhausted: Cell::new(0),
-        }))
+        })
     }
 
     /// Bytes from one frame of a pool to the next: an odd number of cache lines, so that the frames' first lines do
@@ -502,9 +543,79 @@ impl std::fmt::Debug for Region {
     }
 }
 
+/// Places in a chunk at which frames may begin, a line apart.
+const COLOURS_MAX: usize = 8;
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn regions_of_one_memory_keep_to_their_chunks_and_their_frames_begin_on_different_lines() {
+        let memory = Memory::anonymous(32 * 2048, false).unwrap();
+        let options = RegionOptions {
+            frames: 16,
+            link_headroom_bytes: 64,
+            frame_bytes: 1472,
+            reserve_frames: 0,
+            huge_pages: false,
+        };
+        let pools = [0, 16 * 2048].map(|offset_bytes| {
+            let chunks = ChunkOptions { offset_bytes, stride_bytes: 2048 };
+            (offset_bytes, Region::pool_in(memory.clone(), chunks, options))
+        });
+        let mut held = Vec::new();
+        for (offset, pool) in &pools {
+            let mut chunks = std::collections::BTreeSet::new();
+            let mut lines = std::collections::BTreeSet::new();
+            for _ in 0..16 {
+                let mut frame = pool.take(24).unwrap();
+                frame.extend(&[held.len() as u8; 1448]).unwrap();
+                assert!(frame.extend(&[0]).is_err(), "no more than it was made for");
+                let frame = frame.freeze();
+                let at = frame.base().as_ptr() as usize - memory.base().as_ptr() as usize;
+                assert!((*offset..offset + 16 * 2048).contains(&at));
+                assert!(at % 2048 + 64 + 1472 + TAILROOM_BYTES <= 2048, "it does not leave its chunk");
+                chunks.insert(at / 2048);
+                lines.insert(at % 2048 / LINE_BYTES);
+                held.push(frame);
+            }
+            assert_eq!((chunks.len(), lines.len()), (16, 8));
+            assert!(pool.take(0).is_err());
+        }
+        for (number, frame) in held.iter().enumerate() {
+            assert_eq!(frame.bytes(), [number as u8; 1448], "no frame lies in another");
+        }
+    }
+
+    #[test]
+    fn chunks_that_frames_fill_leave_no_choice_where_they_begin() {
+        let memory = Memory::anonymous(4 * 2048, false).unwrap();
+        let options = RegionOptions {
+            frames: 4,
+            link_headroom_bytes: 0,
+            frame_bytes: 2048 - TAILROOM_BYTES,
+            reserve_frames: 0,
+            huge_pages: false,
+        };
+        let chunks = ChunkOptions { offset_bytes: 0, stride_bytes: 2048 };
+        let pool = Region::pool_in(memory.clone(), chunks, options);
+        let frames: Vec<_> = (0..4).map(|_| pool.take(0).unwrap().freeze()).collect();
+        assert!(frames.iter().all(|frame| (frame.base().as_ptr() as usize).is_multiple_of(2048)));
+        let refused = |chunks: ChunkOptions, options: RegionOptions| {
+            let memory = memory.clone();
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                Region::pool_in(memory, chunks, options)
+            }))
+            .is_err()
+        };
+        assert!(refused(ChunkOptions { offset_bytes: 2048, ..chunks }, options), "beyond the memory");
+        assert!(refused(
+            ChunkOptions { offset_bytes: 1024, ..chunks },
+            RegionOptions { frames: 1, ..options }
+        ));
+        assert!(refused(chunks, RegionOptions { link_headroom_bytes: 1, ..options }), "longer than a chunk");
+    }
 
     fn pool(frames: usize, reserve: usize) -> Region {
         Region::pool(RegionOptions {

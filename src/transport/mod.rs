@@ -25,7 +25,7 @@ pub mod memory;
 pub mod shm;
 pub mod udp;
 pub mod uring;
-mod wake;
+pub mod wake;
 
 use std::io;
 use std::task::Waker;

@@ -1,4 +1,4 @@
-//! Waking a driver that blocks in [`super::Transport::wait`] from another thread.
+//! Waking a driver that blocks in [`super::Transport::wait`] from another thread: for whoever writes a transport.
 #![allow(unsafe_code)]
 
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -13,7 +13,7 @@ use super::TransportError;
 /// Waking somebody who is awake costs one atomic exchange and no system call, and is not forgotten: his next sleep
 /// ends at once.
 #[derive(Debug)]
-pub(super) struct Alarm {
+pub struct Alarm {
     descriptor: OwnedFd,
     state: AtomicU32,
 }
@@ -23,7 +23,11 @@ const ASLEEP: u32 = 1;
 const WOKEN: u32 = 2;
 
 impl Alarm {
-    pub(super) fn new() -> Result<Arc<Alarm>, TransportError> {
+    /// An alarm that has not gone off.
+    ///
+    /// # Errors
+    /// [`TransportError::Io`] if the system gives no descriptor.
+    pub fn new() -> Result<Arc<Alarm>, TransportError> {
         // SAFETY: no pointers are passed.
         let descriptor = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
         if descriptor < 0 {
@@ -38,16 +42,17 @@ impl Alarm {
     }
 
     /// To be polled for reading between [`Alarm::doze`] and [`Alarm::rise`].
-    pub(super) fn descriptor(&self) -> RawFd {
+    pub fn descriptor(&self) -> RawFd {
         self.descriptor.as_raw_fd()
     }
 
-    pub(super) fn waker(self: &Arc<Alarm>) -> Waker {
+    /// Wakes the sleeper, from any thread.
+    pub fn waker(self: &Arc<Alarm>) -> Waker {
         Waker::from(Arc::clone(self))
     }
 
     /// Whether the caller may go to sleep; if not, he was woken already.
-    pub(super) fn doze(&self) -> bool {
+    pub fn doze(&self) -> bool {
         let before = self.state.compare_exchange(AWAKE, ASLEEP, Ordering::SeqCst, Ordering::SeqCst);
         if before.is_err() {
             self.state.store(AWAKE, Ordering::SeqCst);
@@ -56,7 +61,7 @@ impl Alarm {
     }
 
     /// Ends the sleep; `readable` says whether the descriptor was. Returns how many system calls that took.
-    pub(super) fn rise(&self, readable: bool) -> u64 {
+    pub fn rise(&self, readable: bool) -> u64 {
         self.state.store(AWAKE, Ordering::SeqCst);
         if !readable {
             return 0;
