@@ -15,11 +15,12 @@ pub mod clock;
 pub mod command;
 pub mod crew;
 pub mod failure;
-pub mod hosts;
 pub mod judge;
 pub mod member;
 pub mod reliability;
 pub mod seat;
+
+pub use wadjet_hosts as hosts;
 
 pub use command::{ChaosOptions, JudgeOptions, LabOptions, ReliabilityOptions};
 pub use failure::FailureOptions;

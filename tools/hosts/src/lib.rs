@@ -5,12 +5,19 @@
 //!  lan0 10.78.0.1 ------ port1 [ bridge ] port2 ------ lan0 10.78.0.2
 //! ```
 //!
+//! Or two hosts wired to each other, by as many wires as are asked for ([`Hosts::pair`]).
+//!
 //! Nothing is made outside these namespaces, so several laboratories do not disturb each other, and removing the
 //! namespaces removes everything, whatever state a crash has left it in.
 
+use std::fs::File;
 use std::io::{self, Write};
+use std::marker::PhantomData;
 use std::net::Ipv4Addr;
+use std::os::fd::AsFd;
 use std::process::{Command, Output, Stdio};
+
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 /// A laboratory cannot be set up, or a fault cannot be made.
 #[derive(Debug)]
@@ -114,6 +121,52 @@ impl Hosts {
         Ok(hosts)
     }
 
+    /// Makes two hosts that are wired to each other without a bridge between them, in place of any of the same label:
+    /// the interfaces are `lan0`, `lan1` and so on, one for each wire, each in a network of its own.
+    ///
+    /// # Errors
+    /// [`LabError`]; what was made by then is removed.
+    pub fn pair(label: &str, wires: usize) -> Result<Hosts, LabError> {
+        if !(1..=HOSTS_MAX).contains(&wires) {
+            return Err(LabError::Senseless(format!("give between 1 and {HOSTS_MAX} wires, not {wires}")));
+        }
+        Hosts::down(label)?;
+        let hosts = Hosts { label: label.to_owned(), count: 2, lossy: false, kept: false };
+        let names = [hosts.name(1), hosts.name(2)];
+        for name in &names {
+            ip(&["netns", "add", name])?;
+        }
+        let mut on = [String::from("link set lo up\n"), String::from("link set lo up\n")];
+        for wire in 0..wires {
+            on[0] += &format!(
+                "link add lan{wire} address 02:00:00:{wire:02x}:4e:01 type veth peer name lan{wire} \
+                 address 02:00:00:{wire:02x}:4e:02 netns {}\n",
+                names[1]
+            );
+            for (at, on) in on.iter_mut().enumerate() {
+                let address = hosts.wire_address(at + 1, wire);
+                *on += &format!("addr add {address}/24 brd + dev lan{wire}\nlink set lan{wire} up\n");
+            }
+        }
+        for (name, commands) in names.iter().zip(&on) {
+            batch(name, commands)?;
+        }
+        Ok(hosts)
+    }
+
+    /// The address of a host of a pair on one of its wires.
+    pub fn wire_address(&self, host: usize, wire: usize) -> Ipv4Addr {
+        Ipv4Addr::new(10, 78, wire as u8, host as u8)
+    }
+
+    /// Moves the calling thread to a host, until what is returned is dropped: sockets made meanwhile are that host's.
+    ///
+    /// # Errors
+    /// [`LabError`].
+    pub fn enter(&self, host: usize) -> Result<Stay, LabError> {
+        Stay::at(&self.name(host))
+    }
+
     /// Removes all hosts of that label, and says how many namespaces that were. Doing it again does nothing.
     ///
     /// # Errors
@@ -212,6 +265,42 @@ impl Hosts {
         self.lossy = permille > 0;
         Ok(())
     }
+}
+
+/// The calling thread's stay at a host; it comes back when this is dropped.
+#[derive(Debug)]
+pub struct Stay {
+    home: File,
+    /// Of one thread.
+    _here: PhantomData<*const ()>,
+}
+
+impl Stay {
+    fn at(namespace: &str) -> Result<Stay, LabError> {
+        let open = |path: String| {
+            File::open(&path).map_err(|error| LabError::Failed {
+                command: format!("open {path}"),
+                said: error.to_string(),
+            })
+        };
+        let home = open("/proc/thread-self/ns/net".into())?;
+        move_to(&open(format!("/run/netns/{namespace}"))?)?;
+        Ok(Stay { home, _here: PhantomData })
+    }
+}
+
+impl Drop for Stay {
+    fn drop(&mut self) {
+        move_to(&self.home).expect("who could leave a namespace can come back to it");
+    }
+}
+
+fn move_to(namespace: &File) -> Result<(), LabError> {
+    let kind = Some(LinkNameSpaceType::Network);
+    move_into_link_name_space(namespace.as_fd(), kind).map_err(|error| match error {
+        rustix::io::Errno::PERM => LabError::NotPermitted { what: "enter a network namespace".into() },
+        other => LabError::Failed { command: "setns".into(), said: other.to_string() },
+    })
 }
 
 impl Drop for Hosts {

@@ -1,0 +1,265 @@
+//! Getting a queue: each step may be refused, each refusal is said in words, and what was got by then goes with it.
+
+use std::io;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use wadjet::buf::Memory;
+use wadjet::transport::TransportError;
+
+use crate::interface::Interface;
+use crate::options::{Mode, Wake, XdpOptions};
+use crate::program::{AttachError, Program};
+use crate::socket::{Socket, SocketError, SocketOptions};
+use crate::sys;
+
+/// What a transport got of what it asked for.
+pub(crate) struct Attached {
+    pub(crate) program: Program,
+    pub(crate) socket: Socket,
+    pub(crate) multi_buffer: bool,
+    /// The system is woken only when it asks for it.
+    pub(crate) wake_when_asked: bool,
+    pub(crate) notes: Vec<String>,
+}
+
+/// How long a queue may be taken before that is an error: the system tears a closed socket down after the fact.
+const TAKEN_MAX: Duration = Duration::from_secs(3);
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// Drivers of virtual interfaces, on which the program is faster above the driver: it copies less there.
+const VIRTUAL: [&str; 5] = ["veth", "tun", "bridge", "dummy", ""];
+
+/// Attaches the program, registers the memory, binds the socket, and gives it the queue.
+pub(crate) fn attach(
+    interface: &Interface,
+    options: &XdpOptions,
+    memory: &Memory,
+    sizes: &SocketOptions,
+) -> Result<Attached, TransportError> {
+    // A socket of this kind is the first thing that may not be there or not be allowed.
+    drop(sys::socket(libc::AF_XDP, libc::SOCK_RAW, 0).map_err(no_socket)?);
+    let (program, native, mut notes) = program(interface, options.mode)?;
+    let (socket, flags) = bound(interface, options, memory, sizes, native)?;
+    let mut program = program;
+    program.give(options.queue, &SocketDescriptor(&socket)).map_err(|source| TransportError::Io {
+        what: format!("cannot give queue {} of `{}` to the socket", options.queue, interface.name),
+        source,
+    })?;
+    let multi_buffer = flags & libc::XDP_USE_SG != 0;
+    if options.multi_buffer && !multi_buffer {
+        notes.push("no multi-buffer sends (XDP_USE_SG): frames in pieces are copied".into());
+    }
+    notes.insert(
+        0,
+        format!(
+            "queue {} of {}: {} mode, {}",
+            options.queue,
+            interface.name,
+            if native { "native" } else { "skb" },
+            if socket.zero_copy { "zero copy" } else { "the system copies" }
+        ),
+    );
+    let wake_when_asked = flags & libc::XDP_USE_NEED_WAKEUP != 0;
+    Ok(Attached { program, socket, multi_buffer, wake_when_asked, notes })
+}
+
+struct SocketDescriptor<'s>(&'s Socket);
+
+impl std::os::fd::AsRawFd for SocketDescriptor<'_> {
+    fn as_raw_fd(&self) -> std::os::fd::RawFd {
+        self.0.descriptor()
+    }
+}
+
+/// The program, in the mode asked for or the one that suits the driver; and whether that is the driver's own.
+fn program(interface: &Interface, mode: Mode) -> Result<(Program, bool, Vec<String>), TransportError> {
+    let native = match mode {
+        Mode::Native => true,
+        Mode::Skb => false,
+        Mode::Auto => !VIRTUAL.contains(&interface.driver.as_str()),
+    };
+    match try_program(interface, native) {
+        Ok(program) => Ok((program, native, Vec::new())),
+        Err(AttachError::Attach(error)) if mode == Mode::Auto && native && !is_taken(&error) => {
+            let program =
+                try_program(interface, false).map_err(|error| no_program(error, interface, false))?;
+            let note =
+                format!("the driver `{}` does not take the program ({error}): skb mode", interface.driver);
+            Ok((program, false, vec![note]))
+        }
+        Err(error) => Err(no_program(error, interface, native)),
+    }
+}
+
+fn try_program(interface: &Interface, native: bool) -> Result<Program, AttachError> {
+    let deadline = Instant::now() + TAKEN_MAX;
+    loop {
+        match Program::attach(interface.index, native) {
+            Err(AttachError::Attach(error)) if is_taken(&error) && Instant::now() < deadline => {
+                thread::sleep(PAUSE);
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+/// The socket with the most of what is asked for that the queue gives, and the flags it was bound with.
+fn bound(
+    interface: &Interface,
+    options: &XdpOptions,
+    memory: &Memory,
+    sizes: &SocketOptions,
+    native: bool,
+) -> Result<(Socket, u16), TransportError> {
+    let asked = |zero_copy: bool| match options.wake {
+        Wake::Asked => libc::XDP_USE_NEED_WAKEUP,
+        Wake::Auto if zero_copy => libc::XDP_USE_NEED_WAKEUP,
+        _ => 0,
+    };
+    let mut ways = Vec::new();
+    // Above the driver there is nothing that could read frames where they are.
+    for zero_copy in [true, false].into_iter().skip(usize::from(!(options.zero_copy && native))) {
+        let kind = if zero_copy { libc::XDP_ZEROCOPY } else { libc::XDP_COPY };
+        for pieces in [libc::XDP_USE_SG, 0].into_iter().skip(usize::from(!options.multi_buffer)) {
+            ways.push(kind | pieces | asked(zero_copy));
+        }
+    }
+    let deadline = Instant::now() + TAKEN_MAX;
+    let mut at = 0;
+    loop {
+        match Socket::new(memory, &SocketOptions { flags: ways[at], ..*sizes }) {
+            Ok(socket) => return Ok((socket, ways[at])),
+            Err(SocketError::Bind(error)) if is_taken(&error) && Instant::now() < deadline => {
+                thread::sleep(PAUSE);
+            }
+            Err(SocketError::Bind(error)) if !is_taken(&error) && at + 1 < ways.len() => at += 1,
+            Err(error) => return Err(no_queue(error, interface, options.queue, memory.bytes())),
+        }
+    }
+}
+
+fn is_taken(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::EBUSY)
+}
+
+fn permission(what: &str) -> TransportError {
+    TransportError::Permission {
+        what: what.into(),
+        remedy: "it takes CAP_NET_RAW, CAP_NET_ADMIN and CAP_BPF: run as root, give the program these \
+                 (setcap cap_net_raw,cap_net_admin,cap_bpf+ep), or use the transport udp"
+            .into(),
+    }
+}
+
+fn no_socket(source: io::Error) -> TransportError {
+    match source.raw_os_error() {
+        Some(libc::EPERM | libc::EACCES) => permission("an AF_XDP socket"),
+        Some(libc::EAFNOSUPPORT | libc::ESOCKTNOSUPPORT | libc::EPROTONOSUPPORT) => TransportError::Io {
+            what:
+                "this kernel has no AF_XDP; take one with CONFIG_XDP_SOCKETS, or the transport udp or uring"
+                    .into(),
+            source,
+        },
+        Some(libc::EMFILE | libc::ENFILE) => TransportError::Io {
+            what: "cannot make an AF_XDP socket; raise the limit on open files (ulimit -n)".into(),
+            source,
+        },
+        _ => TransportError::Io { what: "cannot make an AF_XDP socket".into(), source },
+    }
+}
+
+fn no_program(error: AttachError, interface: &Interface, native: bool) -> TransportError {
+    let name = &interface.name;
+    let source = match error {
+        AttachError::Load(said, source) => {
+            return match source.raw_os_error() {
+                Some(libc::EPERM | libc::EACCES) => permission("loading an XDP program"),
+                _ => TransportError::Io { what: format!("the XDP program does not load ({said})"), source },
+            };
+        }
+        AttachError::Attach(source) => source,
+    };
+    let what = match source.raw_os_error() {
+        Some(libc::EPERM | libc::EACCES) => return permission(&format!("an XDP program on `{name}`")),
+        Some(libc::EBUSY | libc::EEXIST) => format!(
+            "another XDP program is attached to `{name}`, of another process perhaps that uses this transport there; \
+             `ip -d link show dev {name}` names it: end its process, or choose another interface"
+        ),
+        Some(libc::ERANGE | libc::EINVAL | libc::EOPNOTSUPP) if native => format!(
+            "the driver `{}` of `{name}` does not take the XDP program at an MTU of {}; lower the MTU (to 3506 or less \
+             on most drivers): ip link set dev {name} mtu 1500; or choose skb mode",
+            interface.driver, interface.mtu
+        ),
+        _ => format!("cannot attach the XDP program to `{name}`"),
+    };
+    TransportError::Io { what, source }
+}
+
+fn no_queue(error: SocketError, interface: &Interface, queue: u32, bytes: usize) -> TransportError {
+    let name = &interface.name;
+    match error {
+        SocketError::Socket(source) => no_socket(source),
+        SocketError::Memory(source) => match source.raw_os_error() {
+            Some(libc::ENOBUFS | libc::ENOMEM | libc::EPERM) => TransportError::NoSpace {
+                what: "the frames of an AF_XDP socket, which stay in memory".into(),
+                bytes,
+                remedy: "raise the limit on locked memory (ulimit -l, LimitMEMLOCK=), give the process CAP_IPC_LOCK, \
+                         or ask for fewer frames"
+                    .into(),
+            },
+            _ => TransportError::Io { what: "cannot register the frames of an AF_XDP socket".into(), source },
+        },
+        SocketError::Ring(source) => {
+            TransportError::Io { what: "cannot make the rings of an AF_XDP socket".into(), source }
+        }
+        SocketError::Bind(source) => {
+            let what = match source.raw_os_error() {
+                Some(libc::EBUSY) => format!(
+                    "queue {queue} of `{name}` is in use by another AF_XDP socket, which `ss --xdp` names; end its \
+                     process, or choose another queue or interface"
+                ),
+                Some(libc::EINVAL) => format!(
+                    "`{name}` has no queue {queue}, or does not take AF_XDP; `ethtool -l {name}` says how many queues \
+                     it has, counted from 0"
+                ),
+                Some(libc::ENETDOWN) => {
+                    format!("the interface `{name}` is down; bring it up first: ip link set dev {name} up")
+                }
+                Some(libc::EPERM | libc::EACCES) => return permission(&format!("queue {queue} of `{name}`")),
+                _ => format!("cannot bind to queue {queue} of `{name}`"),
+            };
+            TransportError::Io { what, source }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_refusal_says_what_to_do() {
+        let interface =
+            Interface { name: "lan7".into(), index: 7, mac: [0; 6], mtu: 9000, driver: "ena".into() };
+        let code = io::Error::from_raw_os_error;
+        let cases = [
+            (no_socket(code(libc::EAFNOSUPPORT)), "the transport udp or uring"),
+            (no_socket(code(libc::EPERM)), "CAP_NET_RAW"),
+            (no_socket(code(libc::EMFILE)), "ulimit -n"),
+            (no_program(AttachError::Load("no".into(), code(libc::EPERM)), &interface, true), "CAP_BPF"),
+            (
+                no_program(AttachError::Attach(code(libc::EBUSY)), &interface, true),
+                "ip -d link show dev lan7",
+            ),
+            (no_program(AttachError::Attach(code(libc::ERANGE)), &interface, true), "mtu 1500"),
+            (no_queue(SocketError::Memory(code(libc::ENOBUFS)), &interface, 0, 99), "ulimit -l"),
+            (no_queue(SocketError::Bind(code(libc::EBUSY)), &interface, 3, 99), "ss --xdp"),
+            (no_queue(SocketError::Bind(code(libc::EINVAL)), &interface, 3, 99), "ethtool -l lan7"),
+            (no_queue(SocketError::Bind(code(libc::ENETDOWN)), &interface, 3, 99), "ip link set dev lan7 up"),
+        ];
+        for (error, remedy) in cases {
+            assert!(error.to_string().contains(remedy), "{error}");
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! Wadjet over AF_XDP: UDP datagrams that go past the kernel's network stack, by rings shared with the driver.
+//!
+//! [`XdpTransport`] keeps the contract of [`wadjet::transport`] and passes its conformance suite. Frames on the wire are
+//! ordinary UDP datagrams between `ip:port` addresses: switches and routers forward them, `tcpdump` on the other side
+//! reads them, and a member on AF_XDP works in one group with members on ordinary sockets.
+//!
+//! What goes past the kernel, and what does not:
+//!
+//! - The XDP program gives the socket what is addressed to this process ([`XdpTransport::steered`] says how much that
+//!   was) and passes everything else on. What is addressed to it but does not fit a frame (runs that a sender leaves to
+//!   be segmented arrive as one over virtual interfaces), or comes in fragments, reaches it all the same, by an
+//!   ordinary socket that is bound to the same address.
+//! - Frames leave with their headers in their own headroom. Who is where is read from the kernel's table of
+//!   neighbours, never waited for: to a neighbour that is not known yet, to another interface, or to this very host,
+//!   frames go by the ordinary socket.
+//!
+//! It takes root, or CAP_NET_RAW, CAP_NET_ADMIN and CAP_BPF. One process may use it on an interface.
+#![allow(unsafe_code)]
+
+mod attach;
+mod bank;
+mod header;
+mod interface;
+mod line;
+mod neighbour;
+mod options;
+mod post;
+mod program;
+mod ring;
+mod socket;
+mod sys;
+mod transport;
+
+pub use options::{Mode, Wake, XdpOptions};
+pub use program::SteerCounters;
+pub use transport::XdpTransport;

@@ -1,0 +1,88 @@
+//! How to use AF_XDP.
+
+use std::net::SocketAddrV4;
+
+/// How to use AF_XDP.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct XdpOptions {
+    /// The interface, by name; that of the own address if none is given.
+    pub interface: Option<String>,
+    /// The interface's receive and transmit queue. What comes by another reaches this process more slowly, by an
+    /// ordinary socket: give a card one queue, or steer the group's ports to this one (`docs/tuning.md`).
+    pub queue: u32,
+    /// Where the XDP program runs.
+    pub mode: Mode,
+    /// Whether the system is to be woken only when it asks for it.
+    pub wake: Wake,
+    /// Try to let the device read and write frames itself. Without it, or if the device cannot, the system copies.
+    pub zero_copy: bool,
+    /// Send a frame that lies in several pieces without joining them, where the system can (`XDP_USE_SG`).
+    pub multi_buffer: bool,
+    /// Reach all members by IP multicast. Every member of the view must be told the same.
+    pub multicast: Option<SocketAddrV4>,
+    /// How many routers a multicast datagram may pass, plus one.
+    pub multicast_ttl: u8,
+    /// The multicast address to which `Outside::Discover` goes and to which bound processes listen.
+    pub discovery: Option<SocketAddrV4>,
+    /// The largest frame, in bytes; lowered to what the interface and a chunk hold.
+    pub frame_bytes_max: usize,
+    /// Chunks for the frames of all channels that are open at once, those of channels just closed included.
+    pub transmit_frames: usize,
+    /// Chunks for received frames. `fill_frames` of them are never lent.
+    pub receive_frames: usize,
+    /// Chunks that wait for frames to come.
+    pub fill_frames: usize,
+    /// Descriptors of frames on their way out; a power of two.
+    pub transmit_entries: u32,
+    /// Frames submitted at which they are sent without waiting for a flush.
+    pub stage_frames_flush: u32,
+    /// Whether to try for huge pages.
+    pub huge_pages: bool,
+}
+
+/// Where the XDP program runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// In the driver where that is faster: not on virtual interfaces (veth).
+    #[default]
+    Auto,
+    /// In the driver (native).
+    Native,
+    /// Above the driver (generic, skb): everywhere.
+    Skb,
+}
+
+/// When the system is woken to look at the rings.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Wake {
+    /// When it asks for it, with zero copy; else always, which is the same to it and cheaper to us.
+    #[default]
+    Auto,
+    /// When it asks for it (`XDP_USE_NEED_WAKEUP`).
+    Asked,
+    /// Whenever there is something to send.
+    Always,
+}
+
+impl Default for XdpOptions {
+    fn default() -> XdpOptions {
+        XdpOptions {
+            interface: None,
+            queue: 0,
+            mode: Mode::Auto,
+            wake: Wake::Auto,
+            zero_copy: true,
+            multi_buffer: true,
+            multicast: None,
+            multicast_ttl: 1,
+            discovery: None,
+            frame_bytes_max: 9000,
+            transmit_frames: 16_384,
+            receive_frames: 16_384,
+            fill_frames: 2048,
+            transmit_entries: 2048,
+            stage_frames_flush: 128,
+            huge_pages: true,
+        }
+    }
+}
