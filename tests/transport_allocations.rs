@@ -6,7 +6,7 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
-use wadjet::id::{GroupId, Incarnation, Rank, ViewId};
+use wadjet::id::{GroupId, Incarnation, Rank, RankSet, ViewId};
 use wadjet::transport::memory::{Hub, HubOptions};
 use wadjet::transport::shm::{Shm, ShmOptions};
 use wadjet::transport::udp::{UdpOptions, UdpTransport};
@@ -92,6 +92,10 @@ fn carry<T: Transport>(address: impl Fn(usize) -> String, mut make: impl FnMut()
                 transport.reap();
                 got += transport.receive(50, &mut |received| drop(received));
             }
+        }
+        // What is asked of a member that is silent.
+        for (transport, channel) in &members {
+            assert_eq!(transport.gone(channel.id), RankSet::EMPTY);
         }
     }
     assert!(got > 10_000);

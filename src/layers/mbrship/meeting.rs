@@ -53,6 +53,9 @@ impl Mbrship {
         addresses.sort();
         addresses.dedup();
         let discover = context.neighbours().discover;
+        if addresses.is_empty() && !discover {
+            return;
+        }
         let bytes = self.presence(context, true).encode();
         for address in addresses {
             context.send_outside(Outside::To(address), bytes.clone());

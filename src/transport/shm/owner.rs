@@ -1,7 +1,7 @@
 //! Who made a segment, and whether that process is still there.
 
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::MetadataExt;
 
 /// A process: enough to know that it has ended, also when its id has been given to another.
@@ -56,14 +56,40 @@ impl Owner {
         if here.start_time == 0 || self.start_time == 0 || self.namespace != here.namespace {
             return false;
         }
-        match fs::read_to_string(format!("/proc/{}/stat", self.pid)) {
-            Ok(stat) => {
-                status(&stat).is_some_and(|status| status.ended || status.start_time != self.start_time)
-            }
+        match status_of(self.pid) {
+            Ok(status) => status.is_some_and(|status| status.ended || status.start_time != self.start_time),
             Err(error) => error.kind() == io::ErrorKind::NotFound,
         }
     }
 }
+
+/// What the system says of the process `pid`, if it can be read. Allocates nothing: members that are silent for a moment
+/// are looked at all the time where there are fewer cores than members.
+fn status_of(pid: u64) -> io::Result<Option<Status>> {
+    let mut path = [0; PATH_BYTES_MAX];
+    let mut rest = &mut path[..];
+    write!(rest, "/proc/{pid}/stat").expect("the longest number was counted");
+    let length = PATH_BYTES_MAX - rest.len();
+    let path = str::from_utf8(&path[..length]).expect("digits and letters");
+    let mut file = File::open(path)?;
+    // A command, which is the one text in it, has 64 bytes at most.
+    let mut line = [0; LINE_BYTES_MAX];
+    let mut filled = 0;
+    while filled < line.len() {
+        match file.read(&mut line[filled..])? {
+            0 => break,
+            read => filled += read,
+        }
+    }
+    // A command may be no text. Its last parenthesis is what is looked for, and behind it there are only numbers.
+    let fields = line[..filled].iter().rposition(|byte| *byte == b')');
+    Ok(fields.and_then(|at| status(str::from_utf8(&line[at..filled]).ok()?)))
+}
+
+/// The path with the longest number.
+const PATH_BYTES_MAX: usize = 6 + 20 + 5;
+/// About fifty numbers of at most twenty digits, and the command.
+const LINE_BYTES_MAX: usize = 1280;
 
 /// Reads a process's status line: after the command in parentheses, which may itself contain any character, the state
 /// is the first field, the number of threads the 18th, the start time the 20th.
@@ -88,6 +114,7 @@ mod tests {
         assert!(!here.has_ended(&here));
         assert!(Owner { start_time: here.start_time - 1, ..here }.has_ended(&here));
         assert!(Owner { boot_id: (7, 7), ..here }.has_ended(&here));
+        assert!(Owner { start_time: here.start_time - 1, pid: u64::MAX, ..here }.has_ended(&here));
         // No process can have this id.
         let nobody = Owner { pid: 1 << 40, ..here };
         assert!(nobody.has_ended(&here));
