@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use common::live::{Seen, Town};
 use wadjet::Config;
-use wadjet::transport::ChannelId;
 use wadjet::stack::event::{Holdup, Slow, SlowOutcome};
+use wadjet::transport::ChannelId;
 use wadjet::wire::full::Prefix;
 
 const STACK: &str = wadjet::layers::LIVE_STACK_WITH_INTEGRITY;

@@ -171,7 +171,7 @@ mod tests {
             assert_eq!(take(&mut assembler, &damaged), Err(ChunkError::Damaged), "bit {bit}");
         }
         for letter in 0..1000 {
-            let datagrams = split(identification(), letter, &[0; 2 * CHUNK_BYTES_MAX]);
+            let datagrams = split(identification(), Traffic::Raw, letter, &[0; 2 * CHUNK_BYTES_MAX]);
             assert_eq!(take(&mut assembler, &datagrams[0]), Ok(None));
         }
         assert_eq!(assembler.incomplete.len(), INCOMPLETE_MAX);
