@@ -99,6 +99,36 @@ fn everybody_casts_and_nobody_starves_under_a_small_budget() {
 // ---- back-pressure and release ----
 
 #[test]
+fn in_a_large_view_nobody_is_overlooked_however_quiet_and_within_a_few_looks() {
+    let mut ends = End::group(20);
+    let looks = 20_usize.div_ceil(7);
+    for round in 0..3 {
+        for sender in 1..20 {
+            for _ in 0..5 {
+                assert!(ends[0].receive(64).is_empty());
+            }
+            let number = round * 20 + sender as u64;
+            if round == 1 {
+                assert!(ends[sender].control(Destination::One(Rank(0)), &numbered(number)));
+            } else {
+                ends[sender].cast(&numbered(number)).unwrap();
+            }
+            let got: Vec<u64> = (0..looks)
+                .flat_map(|_| ends[0].receive(64))
+                .map(|received| self::number(payload(&received)))
+                .collect();
+            assert_eq!(got, [number]);
+        }
+    }
+    // One that is gone does not shift the turns of the others.
+    let id = ends[0].channel.id;
+    ends[0].shm.exclude(id, Rank(7));
+    ends[19].cast(b"last").unwrap();
+    let got: usize = (0..looks).map(|_| ends[0].receive(64).len()).sum();
+    assert_eq!(got, 1);
+}
+
+#[test]
 fn a_slow_reader_holds_the_writer_within_bounds_and_lets_it_go_on() {
     let (mut one, mut two) = End::pair();
     let mut sent = 0;

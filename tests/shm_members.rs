@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use ends::{End, PATIENCE, number, numbered, payload, segment_of, small, unique, view};
+use ends::{End, HEADER_BYTES, PATIENCE, number, numbered, payload, segment_of, small, unique, view};
 use wadjet::id::{GroupId, Incarnation, Rank, RankSet};
 use wadjet::transport::shm::{Shm, ShmOptions};
 use wadjet::transport::{ChannelOptions, Destination, Outside, Transport, TransportError};
@@ -514,6 +514,75 @@ fn rubbish_in_a_lane_stops_that_lane_only() {
 }
 
 #[test]
+fn rubbish_written_while_it_is_read_stays_the_writers_trouble() {
+    // A third member writes rubbish into the second one's segment, again and again, while the first one reads: stamps,
+    // cursors, header, payload. What the first one hands up lies in the mapping, what it keeps of itself is sound, and
+    // the third one's own ring, which is as it should be, is read on.
+    let honest = |number: u64| [[0x33; 8], number.to_le_bytes()].concat();
+    let mut dropped = 0;
+    for round in 0..60 {
+        let group = unique("storm");
+        let mut ends: Vec<End> = (1..=3).map(|own| End::open(&group, 3, own)).collect();
+        ends.iter_mut().for_each(|end| end.find(2));
+        let path = segment_of(Path::new("/dev/shm"), &view(&group, 3, 2), 2);
+        let stop = std::sync::atomic::AtomicBool::new(false);
+        let ready = std::sync::Barrier::new(2);
+        std::thread::scope(|scope| {
+            let (stop, ready) = (&stop, &ready);
+            scope.spawn(move || {
+                let file = OpenOptions::new().read(true).write(true).open(&path).unwrap();
+                let words = file.metadata().unwrap().len() / 8;
+                let mut draw = Draw(round);
+                ready.wait();
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    // Most rubbish is near what it replaces, and where frames begin.
+                    let at =
+                        8 * if draw.below(4) == 0 { draw.below(words) } else { draw.below(words / 8) * 8 };
+                    let mut word = [0; 8];
+                    file.read_exact_at(&mut word, at).unwrap();
+                    let bits = match draw.below(3) {
+                        0 => 1 << draw.below(22),
+                        1 => 1 << draw.below(64),
+                        _ => draw.0,
+                    };
+                    let rubbish = u64::from_le_bytes(word) ^ bits;
+                    file.write_all_at(&rubbish.to_le_bytes(), at).unwrap();
+                }
+            });
+            ready.wait();
+            let [one, two, three] = &mut ends[..] else { unreachable!() };
+            let mut next = 0;
+            for number in 0..2_000 {
+                let _ = two.cast(&numbered(number));
+                two.control(Destination::All, &numbered(number));
+                assert!(three.control(Destination::One(Rank(0)), &honest(number)));
+                let own_before = one.channel.control.usage().lent;
+                for received in one.receive(64) {
+                    // Every byte can be read, and there are no more of them than a ring has.
+                    let sum: u64 = received.bytes().iter().map(|byte| u64::from(*byte)).sum();
+                    assert!(sum <= 255 << 22);
+                    next += u64::from(received.bytes().get(HEADER_BYTES..) == Some(&honest(next)));
+                }
+                assert_eq!(one.channel.control.usage().lent, own_before);
+            }
+            stop.store(true, std::sync::atomic::Ordering::Relaxed);
+            for _ in 0..100 {
+                for received in one.receive(64) {
+                    next += u64::from(received.bytes().get(HEADER_BYTES..) == Some(&honest(next)));
+                }
+            }
+            assert_eq!(next, 2_000, "what the third one sends arrives");
+            assert_eq!(one.shm.frames_held(), 0);
+        });
+        dropped += ends[0].shm.counters().dropped;
+        for end in &mut ends {
+            end.shm.close(end.channel.id);
+        }
+    }
+    assert!(dropped > 5, "rings found to be rubbish are counted: {dropped}");
+}
+
+#[test]
 fn rubbish_cursors_do_not_break_the_writer() {
     let group = unique("cursors");
     let (mut one, mut two) = (End::open(&group, 2, 1), End::open(&group, 2, 2));
@@ -584,6 +653,7 @@ fn another_process() {
         ["echo", group, count] => echo(group, count.parse().unwrap()),
         ["full", directory] => full(Path::new(directory)),
         ["sit", group] => sit(group),
+        ["churn", directory] => churn(Path::new(directory)),
         _ => panic!("no such role: {role}"),
     }
 }
@@ -670,8 +740,7 @@ fn what_a_killed_process_leaves_is_recognised_and_removed() {
     let (mut child, end) = sitting(group);
     child.kill().unwrap();
     child.wait().unwrap();
-    assert!(end.segment(group, 2).exists() && socket_of(group, "m2").exists());
-    // Whoever comes next to the address finds nobody there, and clears up.
+    // Whoever comes next to the address finds nobody there, and clears up, unless somebody else has done so.
     let next = bound(group, "m2").unwrap();
     assert!(!end.segment(group, 2).exists());
     assert!(end.segment(group, 1).exists(), "what belongs to the living stays");
@@ -679,6 +748,111 @@ fn what_a_killed_process_leaves_is_recognised_and_removed() {
     let left = fs::read_dir("/dev/shm").unwrap().flatten();
     let name = GroupId::named(group).to_string();
     assert_eq!(left.filter(|entry| entry.file_name().to_string_lossy().contains(&name)).count(), 0);
+}
+
+/// The view of two members with this number.
+fn churned(own: u64, counter: u64) -> LocalView {
+    let mut view = view("churn", 2, own).view().clone();
+    view.id.counter = counter;
+    LocalView::new(view, Incarnation(own)).unwrap()
+}
+
+/// Opens view after view as fast as it goes, casts in each, and closes it.
+fn churn(directory: &Path) {
+    let mut shm = Shm::new(ShmOptions { directory: directory.into() });
+    let mut before = None;
+    for counter in 1..u64::MAX {
+        let channel = shm.open(&churned(2, counter), &small()).unwrap();
+        shm.prepare(&small());
+        let mut end = End { shm, channel };
+        for number in 0..10 {
+            // The other member may not be there: then the ring is full at some time.
+            let _ = end.cast(&numbered(number));
+            end.control(Destination::All, &numbered(number));
+            end.receive(16);
+        }
+        let End { shm: back, channel } = end;
+        shm = back;
+        // Two channels at a time, as at a change of views.
+        if let Some(before) = before.replace(channel.id) {
+            shm.close(before);
+        }
+    }
+}
+
+/// Numbers that depend on the seed alone.
+struct Draw(u64);
+
+impl Draw {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % limit
+    }
+}
+
+#[test]
+fn killed_at_any_instant_nothing_is_stuck_and_nothing_stays() {
+    let directory = PathBuf::from("/dev/shm").join(unique("churn"));
+    fs::create_dir(&directory).unwrap();
+    let shm = ShmOptions { directory: directory.clone() };
+    let mut draw = Draw(41);
+    let (mut met, mut left) = (0, 0);
+    for _ in 0..40 {
+        let mut child = process(&format!("churn {}", directory.display()));
+        let start = Instant::now();
+        while fs::read_dir(&directory).unwrap().count() == 0 {
+            assert!(start.elapsed() < PATIENCE, "the other process does not begin");
+        }
+        // In whatever it is at after so many microseconds, during which this member opens the views that it is in.
+        let (begun, limit) = (Instant::now(), Duration::from_micros(draw.below(8_000)));
+        let mut mine = Shm::new(shm.clone());
+        let mut counter = newest_view(&directory);
+        let channel = mine.open(&churned(1, counter), &small()).unwrap();
+        let mut end = End { shm: mine, channel };
+        while begun.elapsed() < limit {
+            let newest = newest_view(&directory);
+            if newest > counter {
+                counter = newest;
+                let next = end.shm.open(&churned(1, counter), &small()).unwrap();
+                end.shm.close(std::mem::replace(&mut end.channel, next).id);
+            }
+            let _ = end.cast(&numbered(1));
+            end.control(Destination::All, &numbered(2));
+            for received in end.receive(16) {
+                number(payload(&received));
+            }
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        // Whatever it has left, the survivor goes on once it has excluded it.
+        met += end.shm.peers(end.channel.id);
+        end.shm.exclude(end.channel.id, Rank(1));
+        for number in 0..200 {
+            end.cast_patiently(&numbered(number));
+            end.receive(16);
+            assert!(end.control(Destination::All, &numbered(number)));
+        }
+        drop(end);
+        left += fs::read_dir(&directory).unwrap().count();
+        // Whoever opens a view next, of whatever group, clears up.
+        let next = End::open_with(&unique("next"), 2, 1, &small(), &shm).unwrap();
+        let names: Vec<_> = fs::read_dir(&directory).unwrap().flatten().map(|entry| entry.path()).collect();
+        assert_eq!(names.len(), 1, "{names:?}");
+        drop(next);
+    }
+    assert!(left > 10, "the killed have left something now and then: {left} files");
+    assert!(met > 0, "the members have met now and then");
+    fs::remove_dir(&directory).unwrap();
+}
+
+/// The newest view of the process that opens view after view.
+fn newest_view(directory: &Path) -> u64 {
+    let counter = |path: PathBuf| {
+        let name = path.file_name()?.to_str()?.to_owned();
+        let mut parts = name.rsplitn(3, '-');
+        u64::from_str_radix(parts.nth(1)?, 16).ok()
+    };
+    fs::read_dir(directory).unwrap().flatten().filter_map(|entry| counter(entry.path())).max().unwrap_or(1)
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod group;
 mod header;
 mod node;
 mod pack;
+mod segment;
 mod spec;
 
 use crate::Target;
@@ -23,4 +24,5 @@ pub const ALL: &[Target] = &[
     endpoint::ENDPOINT,
     group::GROUP,
     fragments::FRAGMENTS,
+    segment::SEGMENT,
 ];

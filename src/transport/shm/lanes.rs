@@ -140,3 +140,126 @@ impl Lane {
         own.set_limit(own.cursor(self.rank, Cursor::LaneLimit), self.ring.limit());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::id::{GroupId, Incarnation, ViewId};
+    use crate::transport::shm::owner::Owner;
+    use crate::transport::shm::segment::Sizes;
+    use crate::transport::shm::stock::Stock;
+    use crate::view::{Address, LocalView, Member, View};
+
+    const LANE_BYTES: usize = 1 << 14;
+    const ENTRY: [u8; 100] = [7; 100];
+
+    /// The first member's segment in a view of three, and its lanes.
+    fn lanes(group: &str) -> (Segment, Lanes) {
+        let member = |n| Member { incarnation: Incarnation(n), address: Address(format!("m{n}")) };
+        let view = View {
+            group: GroupId::named(&format!("{group} {}", std::process::id())),
+            id: ViewId { counter: 1, coordinator: Incarnation(0) },
+            members: (0..3).map(member).collect(),
+            spec: String::new(),
+            wire_version: 1,
+            salt: 0,
+        };
+        let view = LocalView::new(view, Incarnation(0)).unwrap();
+        let sizes = Sizes { cast_bytes: 1 << 14, lane_bytes: LANE_BYTES, frames_max: 16 };
+        let here = Owner::this_process();
+        let segment = Segment::create(Path::new("/dev/shm"), &view, sizes, &here, &mut Stock::new()).unwrap();
+        let lanes = Lanes::new(&segment, Rank(0), 3);
+        (segment, lanes)
+    }
+
+    fn lane(lanes: &mut Lanes, rank: u16) -> &mut Lane {
+        &mut lanes.towards(&Destination::One(Rank(rank)))[0]
+    }
+
+    fn fill(lane: &mut Lane) {
+        while lane.has_room(ENTRY.len()) {
+            assert!(lane.push(&ENTRY, &[]));
+        }
+    }
+
+    /// Asks for room until the answer is another than `Soon`; how long that took.
+    fn ask(lane: &mut Lane, released: u64, segment: &Segment) -> (Room, Duration) {
+        let begun = Instant::now();
+        loop {
+            let room = lane.make_room(ENTRY.len(), released, segment);
+            if room != Room::Soon {
+                return (room, begun.elapsed());
+            }
+            assert!(begun.elapsed() < Duration::from_secs(20), "a full lane refuses for ever");
+        }
+    }
+
+    #[test]
+    fn a_reader_that_stops_is_waited_for_once_and_then_loses_until_it_reads_again() {
+        let (segment, mut lanes) = lanes("throttle");
+        let slow = lane(&mut lanes, 1);
+        fill(slow);
+        assert!(!slow.push(&ENTRY, &[]), "nothing is overwritten");
+        assert_eq!(slow.make_room(ENTRY.len(), 0, &segment), Room::Soon, "it may only be busy");
+        let (room, waited) = ask(slow, 0, &segment);
+        assert_eq!(room, Room::Never { lost: true });
+        assert!(waited + Duration::from_micros(500) >= PATIENCE, "{waited:?}");
+        // From now on nobody waits for it: a sender that had to wait each time would be held to its pace.
+        for _ in 0..1000 {
+            assert_eq!(slow.make_room(ENTRY.len(), 0, &segment), Room::Never { lost: true });
+        }
+        // The other reader's lane knows nothing of it.
+        let other = lane(&mut lanes, 2);
+        assert!(other.has_room(ENTRY.len()) && other.push(&ENTRY, &[]));
+        // It reads again, and is waited for again.
+        let slow = lane(&mut lanes, 1);
+        let released = LANE_BYTES as u64 / 2;
+        assert_eq!(slow.make_room(ENTRY.len(), released, &segment), Room::Free);
+        let limit = segment.cursor(Rank(1), Cursor::LaneLimit).load(std::sync::atomic::Ordering::Relaxed);
+        assert_eq!(limit, released + LANE_BYTES as u64, "it is told what may be overwritten");
+        fill(slow);
+        assert_eq!(slow.make_room(ENTRY.len(), released, &segment), Room::Soon);
+        segment.close();
+    }
+
+    #[test]
+    fn a_reader_that_reads_however_slowly_is_waited_for_and_loses_nothing() {
+        let (segment, mut lanes) = lanes("slow");
+        let slow = lane(&mut lanes, 1);
+        fill(slow);
+        let mut released = 0;
+        for _ in 0..8 {
+            let begun = Instant::now();
+            while begun.elapsed() < PATIENCE / 4 {
+                let room = slow.make_room(ENTRY.len(), released, &segment);
+                // This thread may have slept for longer than its patience.
+                assert!(room == Room::Soon || begun.elapsed() >= PATIENCE, "{room:?}");
+            }
+            // One entry: its patience begins anew.
+            released += 128;
+            assert_eq!(slow.make_room(ENTRY.len(), released, &segment), Room::Free);
+            assert!(slow.push(&ENTRY, &[]));
+        }
+        segment.close();
+    }
+
+    #[test]
+    fn who_is_excluded_is_not_waited_for_and_what_a_hostile_reader_says_is_bounded() {
+        let (segment, mut lanes) = lanes("excluded");
+        fill(lane(&mut lanes, 1));
+        lanes.exclude(Rank(1));
+        let gone = lane(&mut lanes, 1);
+        assert_eq!(gone.make_room(ENTRY.len(), 0, &segment), Room::Never { lost: false });
+        assert!(!gone.push(&ENTRY, &[]));
+        let other = lane(&mut lanes, 2);
+        fill(other);
+        // More than was ever written has been released, it says.
+        assert_eq!(other.make_room(ENTRY.len(), u64::MAX, &segment), Room::Free);
+        fill(other);
+        let limit = segment.cursor(Rank(2), Cursor::LaneLimit).load(std::sync::atomic::Ordering::Relaxed);
+        assert!(limit <= 2 * LANE_BYTES as u64, "{limit}");
+        segment.close();
+    }
+}

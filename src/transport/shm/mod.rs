@@ -91,6 +91,8 @@ pub struct Shm {
     /// Closed channels of which somebody still holds frames.
     closing: Vec<Open>,
     opened: u32,
+    /// Whether what dead processes have left was looked for.
+    swept: bool,
     post: Post,
     stock: Stock,
     /// The most members that a view had so far.
@@ -140,6 +142,7 @@ impl Shm {
             channels: Vec::new(),
             closing: Vec::new(),
             opened: 0,
+            swept: false,
             counters: TransportCounters::default(),
             notes: Vec::new(),
             sleeper: Arc::new(Sleeper { thread: thread::current(), woken: AtomicBool::new(false) }),
@@ -225,6 +228,11 @@ impl Transport for Shm {
             id = ChannelId(index as u32);
         }
         self.members = self.members.max(view.size());
+        if !self.swept && view.size() > 1 {
+            // Members of fixed views never bind an address, and a group may never meet again: whoever comes first clears up.
+            self.swept = true;
+            self.post.sweep(&self.here);
+        }
         let (open, channel) = Open::new(id, &self.options, &self.here, view, options, &mut self.stock)?;
         self.opened = (id.0 >> INDEX_BITS).wrapping_add(1);
         if options.huge_pages && self.notes.is_empty() {

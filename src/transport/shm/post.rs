@@ -95,6 +95,17 @@ impl Post {
         Ok(())
     }
 
+    /// Removes what dead processes have left, of whatever group.
+    #[cold]
+    pub(super) fn sweep(&self, here: &Owner) {
+        segment::remove_dead(names(&self.directory, segment::PREFIX, NAMES_MAX), here);
+        for path in names(&self.directory, segment::PREFIX, NAMES_MAX) {
+            if is_socket_of_this_user(&path) {
+                remove_if_dead(&self.directory, &path);
+            }
+        }
+    }
+
     /// Sends, best effort.
     pub(super) fn send(
         &mut self,

@@ -138,9 +138,12 @@ pub(super) fn path(directory: &Path, view: &LocalView, rank: Rank) -> PathBuf {
     directory.join(format!("{}{incarnation}-{:x}-{}", prefix(group), id.counter, id.coordinator))
 }
 
+/// What the names of all files of all groups begin with.
+pub(super) const PREFIX: &str = "wadjet-";
+
 /// What the names of all files of a group begin with.
 pub(super) fn prefix(group: GroupId) -> String {
-    format!("wadjet-{group}-")
+    format!("{PREFIX}{group}-")
 }
 
 /// Removes those of the files that are segments of processes that have ended.
@@ -202,7 +205,8 @@ impl Segment {
             return Ok(segment(Memory::anonymous_untouched(bytes)?, None));
         }
         let path = path(directory, view, view.rank());
-        if let Some(spare) = stock.take_segment(bytes) {
+        // A process that is killed while it makes a file without a name leaves nothing.
+        if let Some(spare) = stock.take_segment(bytes).or_else(|| Spare::whole(directory, bytes).ok()) {
             // Nobody sees it before it has its name, and it has that only when it is complete.
             let made = segment(spare.memory.clone(), Some(path.clone()));
             match name(&spare.file, &path) {
@@ -210,7 +214,8 @@ impl Segment {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                     return Err(refused(&path, error));
                 }
-                // What else is wrong shows when the segment is made as if there had been no spare.
+                // What else is wrong shows when the segment is made with a name from the beginning, as on file systems
+                // that have no files without one.
                 Err(_) => {}
             }
         }
@@ -304,6 +309,13 @@ impl Spare {
         // far as `grow` has reserved its pages.
         let memory = unsafe { Memory::shared_writable(&file, bytes).map_err(|error| error.source)? };
         Ok(Spare { file, memory, grown: 0 })
+    }
+
+    /// As [`Spare::begin`], and all of it is there.
+    fn whole(directory: &Path, bytes: usize) -> io::Result<Spare> {
+        let mut spare = Spare::begin(directory, bytes)?;
+        spare.grow(bytes)?;
+        Ok(spare)
     }
 
     /// Whether it serves as a segment of `bytes` bytes without wasting more than that.
