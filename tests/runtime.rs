@@ -10,8 +10,10 @@ use wadjet::runtime::{
     CommandOptions, Driver, DriverOptions, Handle, HandleError, IdleStrategy, LoopOptions,
 };
 use wadjet::stack::event::ExitReason;
+use wadjet::transport::Transport;
 use wadjet::transport::memory::{Hub, HubOptions};
 use wadjet::transport::udp::{UdpOptions, UdpTransport};
+use wadjet::transport::uring::{UringOptions, UringTransport};
 use wadjet::{
     Address, Application, Config, Delivery, Endpoint, Event, Group, GroupId, GroupKey, Incarnation,
     LocalView, Member, Rank, RankSet, View, ViewId,
@@ -53,12 +55,23 @@ fn views() -> Vec<LocalView> {
 
 type Told = Receiver<(char, Vec<u8>)>;
 
+type Started = (Handle, GroupKey, Told, thread::JoinHandle<u64>);
+
+/// A member over UDP that runs until its handle says stop.
+fn start(view: LocalView, idle: IdleStrategy) -> Started {
+    start_over(view, idle, || UdpTransport::new(UdpOptions::default()).unwrap())
+}
+
 /// A member that runs until its handle says stop.
-fn start(view: LocalView, idle: IdleStrategy) -> (Handle, GroupKey, Told, thread::JoinHandle<u64>) {
+fn start_over<T: Transport>(
+    view: LocalView,
+    idle: IdleStrategy,
+    transport: impl FnOnce() -> T + Send + 'static,
+) -> Started {
     let (tell, told) = channel();
     let (hand, handed) = channel();
     let thread = thread::spawn(move || {
-        let transport = UdpTransport::new(UdpOptions::default()).unwrap();
+        let transport = transport();
         let endpoint = Endpoint::new(Config::default(), Incarnation(view.rank().0.into())).unwrap();
         let options = DriverOptions {
             looping: LoopOptions { idle, ..LoopOptions::default() },
@@ -86,10 +99,22 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 #[test]
 fn what_other_threads_cast_and_send_is_delivered_in_order_by_parked_members() {
+    delivered_by_parked_members(views().into_iter().map(|view| start(view, PARKED)).collect());
+}
+
+#[test]
+fn also_by_members_parked_in_the_ring() {
+    let ring = || UringTransport::new(UringOptions::default()).unwrap();
+    let members = views().into_iter().map(|view| start_over(view, PARKED, ring));
+    delivered_by_parked_members(members.collect());
+}
+
+/// Longer than a test may take: only the waker and arriving frames can end a wait in time.
+const PARKED: IdleStrategy =
+    IdleStrategy::Park { spins: 10, timeout: Duration::from_secs(10 * PATIENCE.as_secs()) };
+
+fn delivered_by_parked_members(members: Vec<Started>) {
     const MESSAGES: u32 = 3000;
-    // Longer than the test may take: only the waker and arriving frames can end a wait in time.
-    let idle = IdleStrategy::Park { spins: 10, timeout: PATIENCE * 10 };
-    let members: Vec<_> = views().into_iter().map(|view| start(view, idle)).collect();
     thread::scope(|scope| {
         for (handle, key, ..) in &members {
             scope.spawn(move || (0..MESSAGES).for_each(|n| put(handle, *key, &n.to_le_bytes())));

@@ -19,7 +19,7 @@ fn runs(arguments: &[&str]) -> Vec<Value> {
 
 #[test]
 fn each_transport_delivers_everything_raw_and_through_the_stack() {
-    for transport in ["memory", "shm", "udp"] {
+    for transport in ["memory", "shm", "udp", "uring"] {
         for pattern in ["pingpong", "stream", "all-to-all"] {
             let arguments = [
                 "--transport",

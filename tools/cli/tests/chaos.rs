@@ -54,11 +54,16 @@ fn nor_over_a_network_whose_ports_go_down_and_which_loses_packets() {
         return;
     }
     let faults = ["--kills", "6", "--stops", "6", "--partitions", "6", "--losses", "4", "--chapter", "11"];
-    let report = report(&[&["chaos", "--transport", "udp", "--json", "-"], &faults[..]].concat());
-    let run = &report["chaos"][0];
-    assert_eq!((&run["faults"]["partitions"], &run["faults"]["losses"]), (&Value::from(6), &Value::from(4)));
-    assert_eq!((&run["violations"], &run["chapters"]), (&Value::Array(Vec::new()), &Value::from(2)));
-    assert!(run["views"].as_u64().unwrap() > 16, "{run}");
+    for transport in ["udp", "uring"] {
+        let report = report(&[&["chaos", "--transport", transport, "--json", "-"], &faults[..]].concat());
+        let run = &report["chaos"][0];
+        assert_eq!(
+            (&run["faults"]["partitions"], &run["faults"]["losses"]),
+            (&Value::from(6), &Value::from(4))
+        );
+        assert_eq!((&run["violations"], &run["chapters"]), (&Value::Array(Vec::new()), &Value::from(2)));
+        assert!(run["views"].as_u64().unwrap() > 16, "{run}");
+    }
 }
 
 #[test]

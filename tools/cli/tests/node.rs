@@ -1,4 +1,4 @@
-//! `wadjet node` as people use it: three shells, over both transports.
+//! `wadjet node` as people use it: three shells, over the transports between processes.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::UdpSocket;
@@ -78,7 +78,7 @@ impl Drop for Shell {
 
 fn addresses(transport: &str) -> Vec<String> {
     match transport {
-        "udp" => {
+        "udp" | "uring" => {
             let sockets: Vec<_> = (0..3).map(|_| UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
             sockets.iter().map(|socket| socket.local_addr().unwrap().to_string()).collect()
         }
@@ -88,10 +88,11 @@ fn addresses(transport: &str) -> Vec<String> {
 
 #[test]
 fn what_is_typed_in_one_shell_appears_in_all_and_a_killed_one_is_told_of_by_the_others() {
-    for transport in ["udp", "shm"] {
-        let group = format!("tea-{transport}-{}", std::process::id());
+    // The members, and the one that was there first: udp and uring are one network.
+    for (transport, first) in [("udp", "udp"), ("shm", "shm"), ("uring", "udp")] {
+        let group = format!("tea-{transport}-{first}-{}", std::process::id());
         let at = addresses(transport);
-        let mut shells = vec![Shell::open(transport, &group, &at[0], &[])];
+        let mut shells = vec![Shell::open(first, &group, &at[0], &[])];
         shells.extend((1..3).map(|n| Shell::open(transport, &group, &at[n], &["--peers", &at[0]])));
         for shell in &mut shells {
             shell.sees(" of 3: ");
