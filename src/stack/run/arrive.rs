@@ -48,13 +48,21 @@ impl Stack {
             self.expand(kind, origin, received, Miss::Guard(0), app);
             return false;
         };
-        if self.shadow != Shadow::Off || plan.deliver.is_some() {
+        // What is in order when nothing waits goes up at once.
+        let held = plan.deliver.is_some() && (plan.last.is_some() || !engine.core.order.is_empty());
+        if self.shadow != Shadow::Off || held {
             return self.try_compared(arrived, app, false);
         }
         match execute::accept(&mut engine.core, plan, origin, first, bytes) {
             Outcome::Hit { number, count } => {
                 let list = accepted_list(&mut engine.core, plan, arrived, number, count);
                 fast.deliver_hit += 1;
+                if let Some(step) = &plan.deliver
+                    && !execute::released(&mut engine.core, step, origin, number, &list)
+                {
+                    engine.core.order.push(Ordered { origin, number, list, slow: None });
+                    return true;
+                }
                 self.upcall(kind, origin, number, &list, app);
                 true
             }

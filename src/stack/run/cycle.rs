@@ -9,6 +9,7 @@ use crate::id::RankSet;
 use crate::stack::core::Looped;
 use crate::stack::event::{Message, Part, Up};
 use crate::stack::layer::Kind;
+use crate::stack::order::Ordered;
 use crate::time::Time;
 use crate::wire::Traffic;
 
@@ -97,13 +98,17 @@ impl Stack {
     fn own_retained(&mut self, app: &mut dyn Application) -> usize {
         let numbers = self.engine.core.loop_numbers.clone();
         let Ok(plan) = &self.plans[Kind::SelfDeliver as usize] else { return 0 };
-        if self.shadow != Shadow::Off || !plan.bare || plan.deliver.is_some() {
+        if self.shadow != Shadow::Off || !plan.bare || plan.last.is_some() {
             return 0;
         }
         let own = self.engine.core.own;
         for number in numbers.clone() {
             // An upcall may end the group, and lets go of everything then.
+            let Ok(plan) = &self.plans[Kind::SelfDeliver as usize] else { break };
             let core = &mut self.engine.core;
+            if core.order.is_full(own, self.order_share) {
+                return (number - numbers.start) as usize;
+            }
             let Some(list) =
                 core.casts[own.index()].list(number).filter(|_| core.loop_numbers.start == number)
             else {
@@ -115,6 +120,12 @@ impl Stack {
             }
             core.loop_numbers.start = number + 1;
             self.fast.deliver_hit += 1;
+            if let Some(step) = &plan.deliver
+                && (core.holding(own) > 0 || !execute::released(core, step, own, number, &list))
+            {
+                core.order.push(Ordered { origin: own, number, list, slow: None });
+                continue;
+            }
             self.upcall(Kind::SelfDeliver, own, number, &list, app);
         }
         (numbers.end - numbers.start) as usize
