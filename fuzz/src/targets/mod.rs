@@ -5,6 +5,7 @@ mod endpoint;
 mod fragments;
 mod group;
 mod header;
+mod letters;
 mod node;
 mod pack;
 mod segment;
@@ -25,4 +26,5 @@ pub const ALL: &[Target] = &[
     group::GROUP,
     fragments::FRAGMENTS,
     segment::SEGMENT,
+    letters::LETTERS,
 ];
