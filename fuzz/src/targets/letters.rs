@@ -8,7 +8,7 @@ use wadjet::layers::LIVE_STACK;
 use wadjet::transport::{Caps, Channel, ChannelId, ChannelOptions, OUTSIDE_BYTES_MAX, Received};
 use wadjet::view::Neighbours;
 use wadjet::wire::full::Identification;
-use wadjet::wire::outside;
+use wadjet::wire::{Traffic, outside};
 use wadjet::{
     Address, Application, Config, Delivery, Event, Group, GroupId, Incarnation, LocalView, Member, RankSet,
     Shadow, Time, View, ViewId,
@@ -253,7 +253,7 @@ impl Lone {
         self.written += 1;
         let group = GroupId::named("fuzz");
         let identification = Identification { group, view, origin: Incarnation(origin), stack: 0 };
-        for bytes in outside::split(identification, self.written, body) {
+        for bytes in outside::split(identification, Traffic::Raw, self.written, body) {
             let mut frame = self.letters.take(0).expect("letters are not held");
             frame.extend(&bytes).expect("a datagram");
             let frame = frame.freeze();
