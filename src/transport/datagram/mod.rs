@@ -42,6 +42,9 @@ pub struct Datagrams<C: Calls> {
     ports: Vec<Option<Port>>,
     links: Links<Link>,
     spares: Spares,
+    /// What the next channel will need, until it is there; and calls until more of it is made.
+    wanted: Option<ChannelOptions>,
+    rest: u32,
     alarm: Arc<Alarm>,
     polled: Vec<libc::pollfd>,
     notes: Vec<String>,
@@ -67,6 +70,11 @@ struct Port {
     /// Sum of what the open channels may hold.
     receive_frames: usize,
 }
+
+/// How many calls of [`Transport::reap`] pass before the first part of what the next channel needs is made, for what a
+/// new view brings with it comes first; and between two parts.
+const FIRST_REST: u32 = 8;
+const STEP_REST: u32 = 1;
 
 /// How many calls of [`Transport::receive`] pass between two looks at the discovery address.
 const DISCOVERY_REST: u32 = 64;
@@ -128,6 +136,8 @@ impl<C: Calls> Datagrams<C> {
             ports: Vec::new(),
             links: Links::new(),
             spares: Spares::default(),
+            wanted: None,
+            rest: 0,
             polled: Vec::new(),
             alarm,
             notes,
@@ -141,7 +151,8 @@ impl<C: Calls> Datagrams<C> {
         self.ports.iter().flatten().map(|port| port.pools.lent()).sum()
     }
 
-    /// Bytes of memory for received frames, whether held or not. It grows when channels are opened, never in between.
+    /// Bytes of memory for received frames, whether held or not. It grows when channels are opened
+    /// or prepared, never in between.
     pub fn receive_bytes(&self) -> usize {
         self.ports.iter().flatten().map(|port| port.pools.bytes()).sum()
     }
@@ -254,6 +265,29 @@ impl<C: Calls> Datagrams<C> {
             }
         }
         Ok(())
+    }
+
+    /// Makes a part of what the next channel will need.
+    #[cold]
+    fn prepare_on(&mut self) {
+        let Some(options) = self.wanted.take() else { return };
+        if self.rest > 0 {
+            self.rest -= 1;
+            self.wanted = Some(options);
+            return;
+        }
+        self.rest = STEP_REST;
+        let frame_bytes = options.frame_bytes.min(self.options.frame_bytes_max);
+        // What cannot be had now is an error when it is needed.
+        let mut left = self.spares.prepare(&options, frame_bytes).unwrap_or(false);
+        if !left {
+            let mut ports = self.ports.iter_mut().flatten();
+            left = ports.any(|port| {
+                let frames = port.receive_frames + options.receive_frames;
+                port.pools.prepare(frames, options.huge_pages).unwrap_or(false)
+            });
+        }
+        self.wanted = left.then_some(options);
     }
 
     /// Closes a port that nobody uses any more.
@@ -442,14 +476,11 @@ impl<C: Calls> Transport for Datagrams<C> {
         self.links.get(channel).map_or(RankSet::EMPTY, |link| link.gone)
     }
 
-    /// Makes the regions of a channel, and room for what it receives, at the port that has channels already.
+    /// Begins to make the regions of a channel, and room for what it receives, at the port that has channels already.
+    /// It is 18 MB for two members: touched at once, that takes 5 ms, in which nobody would hear of this process.
     fn prepare(&mut self, options: &ChannelOptions) {
-        let frame_bytes = options.frame_bytes.min(self.options.frame_bytes_max);
-        // What cannot be had now is an error when it is needed.
-        let _ = self.spares.prepare(options, frame_bytes);
-        for port in self.ports.iter_mut().flatten() {
-            let _ = port.pools.grow(port.receive_frames + options.receive_frames, options.huge_pages);
-        }
+        self.wanted = Some(*options);
+        self.rest = FIRST_REST;
     }
 
     #[inline]
@@ -492,6 +523,9 @@ impl<C: Calls> Transport for Datagrams<C> {
     #[inline]
     fn reap(&mut self) {
         self.flush();
+        if self.wanted.is_some() {
+            self.prepare_on();
+        }
     }
 
     #[inline]

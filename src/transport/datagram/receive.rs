@@ -30,6 +30,8 @@ const LONELY_MAX: usize = 64;
 const OUTSIDE_FRAMES: usize = 64;
 /// Bytes of a large frame: the longest run.
 const LARGE_BYTES: usize = 65_535;
+/// Memory that is made at one step while there is no hurry.
+const STEP_BYTES: usize = 512 << 10;
 
 /// The memory that the frames of one port are received in. It grows when a channel is opened, if need be, and what
 /// stands idle for long is given back when one is closed.
@@ -93,6 +95,19 @@ impl Pools {
             pool.grow(large, huge_pages)?;
         }
         Ok(())
+    }
+
+    /// Makes a part of that room, as much as takes a fraction of a millisecond; whether something is left.
+    pub(super) fn prepare(&mut self, receive_frames: usize, huge_pages: bool) -> Result<bool, MemoryError> {
+        let (small, large) = self.wanted(receive_frames);
+        if self.small.free() < small {
+            self.small.grow_by(small, huge_pages, STEP_BYTES)?;
+            return Ok(true);
+        }
+        match &mut self.large {
+            Some(pool) => pool.grow_by(large, huge_pages, STEP_BYTES),
+            None => Ok(false),
+        }
     }
 
     /// Gives back idle memory beyond what changing views of users that hold `receive_frames` frames in all take.
@@ -179,19 +194,25 @@ impl Pool {
 
     /// Sees to it that `free` frames are free.
     fn grow(&mut self, free: usize, huge_pages: bool) -> Result<(), MemoryError> {
+        self.grow_by(free, huge_pages, usize::MAX).map(drop)
+    }
+
+    /// Sees to a part of that, of about `bytes`; whether something is left. Huge pages are made at once.
+    fn grow_by(&mut self, free: usize, huge_pages: bool, bytes: usize) -> Result<bool, MemoryError> {
+        let most = if huge_pages { usize::MAX } else { (bytes / self.frame_bytes).max(1) };
         let lacking = free.saturating_sub(self.free());
         if lacking > 0 {
             // Not one by one, if users keep one more at every change of views.
             let least = if self.regions.is_empty() { 0 } else { free / 4 };
             self.regions.push(Region::pool(RegionOptions {
-                frames: lacking.max(least),
+                frames: lacking.max(least).min(most),
                 link_headroom_bytes: 0,
                 frame_bytes: self.frame_bytes,
                 reserve_frames: 0,
                 huge_pages,
             })?);
         }
-        Ok(())
+        Ok(lacking > most)
     }
 
     /// Gives back regions that nobody holds a frame of, as long as `free` frames stay free.

@@ -28,11 +28,25 @@ impl Size {
         let &ChannelOptions { cast_frames, control_frames, huge_pages, .. } = options;
         Size { cast_frames, control_frames, frame_bytes, huge_pages }
     }
+
+    fn region(self, frames: usize) -> Result<Region, MemoryError> {
+        Region::pool(RegionOptions {
+            frames: frames.max(1),
+            link_headroom_bytes: 0,
+            frame_bytes: self.frame_bytes,
+            reserve_frames: 0,
+            huge_pages: self.huge_pages,
+        })
+    }
 }
 
-/// Oldest first.
 #[derive(Default)]
-pub(super) struct Spares(Vec<Regions>);
+pub(super) struct Spares {
+    /// Oldest first.
+    made: Vec<Regions>,
+    /// The first region of the next.
+    begun: Option<(Size, Region)>,
+}
 
 impl Spares {
     /// Regions of the sizes asked for, used before or new.
@@ -43,48 +57,46 @@ impl Spares {
     ) -> Result<Regions, MemoryError> {
         let size = Size::of(options, frame_bytes);
         match self.find(size) {
-            Some(at) => Ok(self.0.remove(at)),
-            None => Regions::new(size),
+            Some(at) => Ok(self.made.remove(at)),
+            None => {
+                while self.prepare(options, frame_bytes)? {}
+                Ok(self.made.pop().expect("just made"))
+            }
         }
     }
 
-    /// Makes what [`Spares::take`] would have to make.
+    /// Makes a part of what [`Spares::take`] would have to make; whether something is left.
     pub(super) fn prepare(
         &mut self,
         options: &ChannelOptions,
         frame_bytes: usize,
-    ) -> Result<(), MemoryError> {
+    ) -> Result<bool, MemoryError> {
         let size = Size::of(options, frame_bytes);
-        if self.find(size).is_none() {
-            self.put(Regions::new(size)?);
+        if self.find(size).is_some() {
+            return Ok(false);
         }
-        Ok(())
+        match self.begun.take_if(|(begun, _)| *begun == size) {
+            Some((_, casts)) => {
+                let control = size.region(size.control_frames)?;
+                self.put(Regions { casts, control, size });
+                Ok(false)
+            }
+            None => {
+                self.begun = Some((size, size.region(size.cast_frames)?));
+                Ok(true)
+            }
+        }
     }
 
     pub(super) fn put(&mut self, regions: Regions) {
-        if self.0.len() == SPARES_MAX {
-            self.0.remove(0);
+        if self.made.len() == SPARES_MAX {
+            self.made.remove(0);
         }
-        self.0.push(regions);
+        self.made.push(regions);
     }
 
     fn find(&self, size: Size) -> Option<usize> {
         let fits = |spare: &Regions| spare.size == size && spare.casts.is_idle() && spare.control.is_idle();
-        self.0.iter().position(fits)
-    }
-}
-
-impl Regions {
-    fn new(size: Size) -> Result<Regions, MemoryError> {
-        let pool = |frames: usize| {
-            Region::pool(RegionOptions {
-                frames: frames.max(1),
-                link_headroom_bytes: 0,
-                frame_bytes: size.frame_bytes,
-                reserve_frames: 0,
-                huge_pages: size.huge_pages,
-            })
-        };
-        Ok(Regions { casts: pool(size.cast_frames)?, control: pool(size.control_frames)?, size })
+        self.made.iter().position(fits)
     }
 }

@@ -11,7 +11,7 @@
 //! cookie or header in it tells.
 //!
 //! Opening a channel at an address that is in use costs microseconds: the frames of the channels closed before, and the
-//! memory for received ones, are used again; [`Transport::prepare`](super::Transport::prepare) makes what is lacking.
+//! memory for received ones, are used again; [`Transport::prepare`](super::Transport::prepare) makes what is lacking, bit by bit.
 //!
 //! Limits: frames staged ([`UdpOptions::stage_frames_max`]; beyond them [`Full`](super::Full)); frames being received
 //! (32 and what channels asked for; beyond them the system's buffer fills, and the system drops). A datagram longer than
