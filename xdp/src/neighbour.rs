@@ -27,19 +27,24 @@ pub(crate) struct Tables {
     socket: OwnedFd,
     interface: u32,
     sequence: u32,
+    /// What is asked and what is answered, made once: asking goes on while the transport is in use.
+    message: Vec<u8>,
+    buffer: Vec<u8>,
 }
 
 impl Tables {
     pub(crate) fn new(interface: u32) -> io::Result<Tables> {
         let socket = sys::socket(libc::AF_NETLINK, libc::SOCK_RAW, libc::NETLINK_ROUTE)?;
-        Ok(Tables { socket, interface, sequence: 0 })
+        let (message, buffer) = (Vec::with_capacity(MESSAGE_BYTES_MAX), vec![0; ANSWER_BYTES]);
+        Ok(Tables { socket, interface, sequence: 0, message, buffer })
     }
 
     /// How an address is reached.
     pub(crate) fn route(&mut self, to: Ipv4Addr) -> io::Result<Route> {
         // struct rtmsg: family, length of the destination's prefix.
-        let mut body = vec![libc::AF_INET as u8, 32, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-        attribute(&mut body, libc::RTA_DST, &to.octets());
+        let mut body = [0; ROUTE_BYTES + ADDRESS_BYTES];
+        body[..2].copy_from_slice(&[libc::AF_INET as u8, 32]);
+        attribute(&mut body[ROUTE_BYTES..], libc::RTA_DST, to);
         let mut route = Route::Nowhere;
         let interface = self.interface;
         let outcome = self.ask(libc::RTM_GETROUTE, libc::NLM_F_REQUEST, &body, |kind, body| {
@@ -70,7 +75,8 @@ impl Tables {
     pub(crate) fn neighbours(&mut self, known: &mut HashMap<Ipv4Addr, Mac>) -> io::Result<()> {
         known.clear();
         let interface = self.interface;
-        let mut body = vec![libc::AF_INET as u8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        let mut body = [0; NEIGHBOUR_BYTES];
+        body[0] = libc::AF_INET as u8;
         body[4..8].copy_from_slice(&interface.to_ne_bytes());
         self.ask(libc::RTM_GETNEIGH, libc::NLM_F_REQUEST | libc::NLM_F_DUMP, &body, |kind, body| {
             if kind != libc::RTM_NEWNEIGH || body.len() < NEIGHBOUR_BYTES {
@@ -98,9 +104,11 @@ impl Tables {
     /// Tells the system that a neighbour is in use, so that it finds out, or makes sure, where it is. What comes of it
     /// is in the table later.
     pub(crate) fn want(&mut self, neighbour: Ipv4Addr) -> io::Result<()> {
-        let mut body = vec![libc::AF_INET as u8, 0, 0, 0, 0, 0, 0, 0, 0, 0, libc::NTF_USE, 0];
+        let mut body = [0; NEIGHBOUR_BYTES + ADDRESS_BYTES];
+        body[0] = libc::AF_INET as u8;
         body[4..8].copy_from_slice(&self.interface.to_ne_bytes());
-        attribute(&mut body, libc::NDA_DST, &neighbour.octets());
+        body[10] = libc::NTF_USE;
+        attribute(&mut body[NEIGHBOUR_BYTES..], libc::NDA_DST, neighbour);
         let flags = libc::NLM_F_REQUEST | libc::NLM_F_CREATE | libc::NLM_F_ACK;
         self.ask(libc::RTM_NEWNEIGH, flags, &body, |_, _| ())
     }
@@ -115,7 +123,8 @@ impl Tables {
         mut answer: impl FnMut(u16, &[u8]),
     ) -> io::Result<()> {
         self.sequence = self.sequence.wrapping_add(1);
-        let mut message = Vec::with_capacity(HEADER_BYTES + body.len());
+        let Tables { message, buffer, .. } = self;
+        message.clear();
         message.extend(((HEADER_BYTES + body.len()) as u32).to_ne_bytes());
         message.extend(kind.to_ne_bytes());
         message.extend((flags as u16).to_ne_bytes());
@@ -128,7 +137,6 @@ impl Tables {
         if sent < 0 {
             return Err(io::Error::last_os_error());
         }
-        let mut buffer = vec![0_u8; ANSWER_BYTES];
         let one = flags & libc::NLM_F_DUMP != libc::NLM_F_DUMP;
         for _ in 0..ANSWERS_MAX {
             // SAFETY: at most as many bytes of a live buffer are written as it has.
@@ -187,13 +195,16 @@ fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     })
 }
 
-/// Appends an attribute of a multiple of four bytes.
-fn attribute(message: &mut Vec<u8>, kind: u16, value: &[u8]) {
-    message.extend((4 + value.len() as u16).to_ne_bytes());
-    message.extend(kind.to_ne_bytes());
-    message.extend(value);
+/// Writes an attribute that is an address.
+fn attribute(place: &mut [u8], kind: u16, address: Ipv4Addr) {
+    place[0..2].copy_from_slice(&(ADDRESS_BYTES as u16).to_ne_bytes());
+    place[2..4].copy_from_slice(&kind.to_ne_bytes());
+    place[4..8].copy_from_slice(&address.octets());
 }
 
+/// Bytes of an attribute that is an address.
+const ADDRESS_BYTES: usize = 8;
+const MESSAGE_BYTES_MAX: usize = 64;
 const HEADER_BYTES: usize = 16;
 const ROUTE_BYTES: usize = 12;
 const NEIGHBOUR_BYTES: usize = 12;

@@ -87,7 +87,7 @@ struct Lane {
 }
 
 /// How many calls of `receive` pass between two looks at the ordinary sockets.
-const POST_REST: u32 = 64;
+const POST_REST: u32 = 256;
 /// Datagrams taken from one ordinary socket in one call.
 const POST_BATCH: usize = 16;
 /// How many calls of `reap` pass between two looks at the clock.

@@ -1,0 +1,461 @@
+//! Groups over AF_XDP, alone and together with members on ordinary sockets; and what it leaves behind when it ends.
+//! All on test hosts of the test's own: they take root.
+
+mod common;
+
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use common::{Either, On, small};
+use wadjet::group::{Application, Delivery, Event, Group};
+use wadjet::layers::{DEFAULT_STACK, LIVE_STACK};
+use wadjet::runtime::{Driver, DriverOptions, JoinOptions};
+use wadjet::transport::udp::UdpOptions;
+use wadjet::transport::{
+    Channel, ChannelOptions, Destination, Received, Transmit, Transport, TransportError,
+};
+use wadjet::view::Neighbours;
+use wadjet::{Address, Config, Endpoint, GroupId, GroupKey, Incarnation, LocalView, Member, Rank, View};
+use wadjet_hosts::Hosts;
+use wadjet_xdp::{XdpOptions, XdpTransport};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+#[derive(Default)]
+struct Notes {
+    members: Vec<u64>,
+    casts: Vec<(u64, Vec<u8>)>,
+    /// Answers what others cast, from inside the upcall.
+    echo: bool,
+}
+
+impl Application for Notes {
+    fn cast(&mut self, delivery: &Delivery<'_>, group: &mut Group<'_>) {
+        let origin = self.members[delivery.origin().index()];
+        for message in delivery.messages() {
+            self.casts.push((origin, message.to_vec()));
+            if self.echo && delivery.origin() != group.view().rank() {
+                group.cast(message).unwrap();
+            }
+        }
+    }
+
+    fn event(&mut self, event: &Event, _group: &mut Group<'_>) {
+        if let Event::View(view) = event {
+            self.members = view.view().members.iter().map(|member| member.incarnation.0).collect();
+        }
+    }
+}
+
+type Process = (Driver<Either, Notes>, GroupKey);
+
+/// As much as a stack of three members asks for, twice: while a view changes there are two.
+fn roomy() -> XdpOptions {
+    XdpOptions { transmit_frames: 8192, receive_frames: 4096, ..small() }
+}
+
+fn address(hosts: &Hosts, host: usize) -> Address {
+    Address(format!("{}:7400", hosts.address(host)))
+}
+
+fn driver(transport: Either, own: u64) -> Driver<Either, Notes> {
+    let config = Config { window_frames: 256, ..Config::default() };
+    let endpoint = Endpoint::new(config, Incarnation(own)).unwrap();
+    Driver::new(endpoint, Notes::default(), transport, DriverOptions::default())
+}
+
+fn until(processes: &mut [Process], mut done: impl FnMut(&[Process]) -> bool) {
+    let end = Instant::now() + PATIENCE;
+    while !done(processes) {
+        processes.iter_mut().for_each(|(driver, _)| {
+            driver.run_once();
+        });
+        let state = |(driver, _): &Process| {
+            let notes = driver.application();
+            format!("{:?} {}", notes.members, notes.casts.len())
+        };
+        assert!(Instant::now() < end, "{:?}", processes.iter().map(state).collect::<Vec<_>>());
+    }
+}
+
+fn view(hosts: &Hosts, count: usize, spec: &str) -> View {
+    let member = |host| Member { incarnation: Incarnation(host as u64), address: address(hosts, host) };
+    View::fixed(GroupId::named("group"), (1..=count).map(member).collect(), spec)
+}
+
+#[test]
+fn two_members_play_ping_pong_through_the_whole_stack_and_nothing_is_copied() {
+    let Some(hosts) = common::hosts(|label| Hosts::pair(label, 1)) else { return };
+    let view = view(&hosts, 2, DEFAULT_STACK);
+    let mut both: Vec<Process> = (1..=2)
+        .map(|host| {
+            let mut driver = driver(Either::Xdp(common::xdp(&hosts, host, &roomy())), host as u64);
+            let key = driver.open(LocalView::new(view.clone(), Incarnation(host as u64)).unwrap()).unwrap();
+            driver.application_mut().members = vec![1, 2];
+            (driver, key)
+        })
+        .collect();
+    both[1].0.application_mut().echo = true;
+    for round in 0..500_u32 {
+        let (driver, key) = &mut both[0];
+        driver.group(*key).cast(&round.to_le_bytes()).unwrap();
+        until(&mut both, |both| {
+            let answers = both[0].0.application().casts.iter().filter(|(from, _)| *from == 2);
+            answers.count() > round as usize
+        });
+    }
+    for (driver, key) in &both {
+        let stats = driver.stats(*key);
+        assert!(stats.fast_path.deliver_hit >= 990, "{stats:?}");
+        let counters = driver.transport_counters();
+        assert_eq!(counters.copies, 0, "{counters:?}");
+        let Either::Xdp(transport) = driver.inner().transport() else { unreachable!() };
+        assert!(transport.inner.steered().steered >= 500, "it went by the ring");
+    }
+}
+
+/// Three processes find each other, cast more than a window, one ends without a word, the others go on.
+fn a_group_lives(hosts: &Rc<Hosts>, kinds: [bool; 3]) {
+    let mut processes: Vec<Process> = (1..=3)
+        .map(|host| {
+            let transport = if kinds[host - 1] {
+                Either::Xdp(common::xdp(hosts, host, &roomy()))
+            } else {
+                Either::Udp(common::udp(hosts, host, &UdpOptions::default()))
+            };
+            let mut driver = driver(transport, host as u64);
+            let contacts = if host == 1 { vec![] } else { vec![address(hosts, 1)] };
+            let key = driver
+                .join(JoinOptions {
+                    group: GroupId::named("live"),
+                    spec: LIVE_STACK.to_owned(),
+                    address: address(hosts, host),
+                    neighbours: Neighbours { contacts, discover: false },
+                })
+                .unwrap();
+            (driver, key)
+        })
+        .collect();
+    let together = |all: &[Process], members: &[u64]| {
+        all.iter().all(|(driver, _)| {
+            let mut present = driver.application().members.clone();
+            present.sort_unstable();
+            present == members
+        })
+    };
+    until(&mut processes, |all| together(all, &[1, 2, 3]));
+    const ROUNDS: u32 = 400;
+    let end = Instant::now() + PATIENCE;
+    for round in 0..ROUNDS {
+        // Several at once, so that they are packed and leave in runs.
+        for part in 0..8_u32 {
+            let message: Vec<u8> = (round * 8 + part).to_le_bytes().repeat(60);
+            for at in 0..processes.len() {
+                let (driver, key) = &mut processes[at];
+                let mut refused = driver.group(*key).cast(&message).is_err();
+                while refused {
+                    assert!(Instant::now() < end, "casts stay refused");
+                    processes.iter_mut().for_each(|(driver, _)| {
+                        driver.run_once();
+                    });
+                    let (driver, key) = &mut processes[at];
+                    refused = driver.group(*key).cast(&message).is_err();
+                }
+            }
+        }
+        processes.iter_mut().for_each(|(driver, _)| {
+            driver.run_once();
+        });
+    }
+    let casts = 3 * 8 * ROUNDS as usize;
+    until(&mut processes, |all| all.iter().all(|(driver, _)| driver.application().casts.len() >= casts));
+    for (driver, _) in &processes {
+        for origin in 1..=3 {
+            let of = driver.application().casts.iter().filter(|(from, _)| *from == origin);
+            assert!(
+                of.map(|(_, message)| message.clone())
+                    .eq((0..ROUNDS * 8).map(|n| n.to_le_bytes().repeat(60)))
+            );
+        }
+    }
+    let (driver, _) = processes.remove(1);
+    // As a process that is killed: nothing is closed, nothing is said.
+    std::mem::forget(driver);
+    until(&mut processes, |all| together(all, &[1, 3]));
+    for (driver, key) in &mut processes {
+        driver.group(*key).cast(b"we go on").unwrap();
+    }
+    until(&mut processes, |all| {
+        all.iter().all(|(driver, _)| {
+            let casts = driver.application().casts.iter();
+            casts.filter(|(_, message)| message == b"we go on").count() == 2
+        })
+    });
+}
+
+#[test]
+fn a_live_group_over_af_xdp_loses_a_member_and_goes_on() {
+    let Some(hosts) = common::hosts(|label| Hosts::up(label, 3)) else { return };
+    a_group_lives(&hosts, [true; 3]);
+}
+
+#[test]
+fn members_on_ordinary_sockets_and_on_af_xdp_live_in_one_group() {
+    let Some(hosts) = common::hosts(|label| Hosts::up(label, 3)) else { return };
+    a_group_lives(&hosts, [true, false, true]);
+    let Some(hosts) = common::hosts(|label| Hosts::up(label, 3)) else { return };
+    a_group_lives(&hosts, [false, true, false]);
+}
+
+const OPTIONS: ChannelOptions = ChannelOptions {
+    cast_frames: 256,
+    control_frames: 64,
+    receive_frames: 200,
+    frame_bytes: 1400,
+    huge_pages: false,
+};
+
+/// A member of each kind, the one on AF_XDP first.
+fn mixed(hosts: &Rc<Hosts>) -> [(Either, Channel); 2] {
+    let view = view(hosts, 2, "");
+    [1, 2].map(|host| {
+        let mut transport = if host == 1 {
+            Either::Xdp(common::xdp(hosts, host, &small()))
+        } else {
+            Either::Udp(common::udp(hosts, host, &UdpOptions::default()))
+        };
+        let local = LocalView::new(view.clone(), Incarnation(host as u64)).unwrap();
+        let channel = transport.open(&local, &OPTIONS).unwrap();
+        (transport, channel)
+    })
+}
+
+#[test]
+fn runs_that_a_sender_leaves_to_be_segmented_arrive_frame_by_frame() {
+    let Some(hosts) = common::hosts(|label| Hosts::pair(label, 1)) else { return };
+    let [(mut ring, there), (mut sockets, channel)] = mixed(&hosts);
+    assert!(sockets.caps().segmentation, "or there is nothing to see here");
+    let message = |number: usize| vec![number as u8; 1300];
+    let mut got: Vec<Vec<u8>> = Vec::new();
+    for round in 0..10 {
+        for at in 0..20 {
+            let mut frame = channel.casts.take(0).unwrap();
+            frame.extend(&message(round * 20 + at)).unwrap();
+            let head = frame.freeze();
+            let transmit = Transmit { channel: channel.id, to: Destination::All, head, body: None };
+            sockets.submit(transmit).unwrap();
+        }
+        sockets.flush();
+        let end = Instant::now() + PATIENCE;
+        while got.len() < (round + 1) * 20 && Instant::now() < end {
+            ring.receive(64, &mut |received: Received| got.push(received.bytes().to_vec()));
+            ring.reap();
+        }
+    }
+    assert!(got.iter().cloned().eq((0..200).map(message)));
+    let Either::Xdp(On { inner, .. }) = &ring else { unreachable!() };
+    assert!(inner.steered().long > 0, "they came as one: {:?}", inner.steered());
+    drop(there);
+}
+
+#[test]
+fn what_is_received_lies_in_the_shared_memory_and_kernel_checksums_are_not_looked_at() {
+    let Some(hosts) = common::hosts(|label| Hosts::pair(label, 1)) else { return };
+    let [(mut ring, there), (mut sockets, channel)] = mixed(&hosts);
+    let mut count = 0;
+    for round in 0..100_usize {
+        // From an ordinary socket, whose UDP checksum nobody has filled in.
+        let mut frame = channel.casts.take(0).unwrap();
+        frame.extend(&[round as u8; 700]).unwrap();
+        let to = Destination::One(Rank(0));
+        let transmit = Transmit { channel: channel.id, to, head: frame.freeze(), body: None };
+        sockets.submit(transmit).unwrap();
+        sockets.flush();
+        let end = Instant::now() + PATIENCE;
+        let mut got = Vec::new();
+        while got.is_empty() && Instant::now() < end {
+            ring.receive(8, &mut |received: Received| got.push(received));
+            ring.reap();
+        }
+        let Either::Xdp(On { inner, .. }) = &ring else { unreachable!() };
+        assert_eq!(got[0].bytes(), [round as u8; 700]);
+        assert!(inner.holds(got[0].bytes()));
+        count += got.len();
+        // And back, to a kernel that would drop what has a wrong checksum.
+        let mut frame = there.casts.take(0).unwrap();
+        frame.extend(&[round as u8; 333]).unwrap();
+        let transmit = Transmit { channel: there.id, to: Destination::All, head: frame.freeze(), body: None };
+        ring.submit(transmit).unwrap();
+        ring.flush();
+        let mut back = 0;
+        while back == 0 && Instant::now() < end {
+            back += sockets.receive(8, &mut |received: Received| {
+                assert_eq!(received.bytes(), [round as u8; 333]);
+            });
+        }
+    }
+    assert_eq!((count, ring.counters().copies), (100, 0));
+    let Either::Xdp(On { inner, .. }) = &ring else { unreachable!() };
+    assert!(inner.steered().steered >= 100);
+}
+
+const HOLD: &str = "WADJET_XDP_HOLD";
+
+/// Not a test of its own: the process that the next test kills. It holds an interface until its input ends.
+#[test]
+fn holds_an_interface_when_told_to() {
+    let Ok(address) = std::env::var(HOLD) else { return };
+    let mut transport = XdpTransport::new(small()).unwrap();
+    transport.bind(GroupId::named("held"), &Address(address)).unwrap();
+    #[allow(clippy::print_stdout, reason = "the parent waits for this")]
+    {
+        println!("\nheld");
+    }
+    let _ = std::io::stdin().read_line(&mut String::new());
+}
+
+fn says(hosts: &Hosts, command: &[&str]) -> String {
+    let output = hosts.command(1, command[0].as_ref()).args(&command[1..]).output().unwrap();
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[test]
+fn a_killed_process_leaves_no_program_and_no_socket() {
+    let Some(hosts) = common::hosts(|label| Hosts::pair(label, 1)) else { return };
+    let program = std::env::current_exe().unwrap();
+    let mut command: Command = hosts.command(1, program.as_os_str());
+    command.args(["--exact", "holds_an_interface_when_told_to", "--nocapture"]);
+    command.env(HOLD, address(&hosts, 1).0).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+    assert!(lines.any(|line| line.trim() == "held"));
+    let link = || says(&hosts, &["ip", "-d", "link", "show", "dev", "lan0"]);
+    assert!(link().contains("xdp"), "{}", link());
+    child.kill().unwrap();
+    child.wait().unwrap();
+    // The system takes them down after the fact; the next process waits for it, so it can be made at once.
+    let mut next = common::xdp(&hosts, 1, &small());
+    next.bind(GroupId::named("next"), &address(&hosts, 1)).unwrap();
+    drop(next);
+    let end = Instant::now() + PATIENCE;
+    while link().contains("xdp") && Instant::now() < end {
+        std::thread::yield_now();
+    }
+    assert!(!link().contains("xdp"));
+}
+
+fn refused(transport: &mut On<XdpTransport>, at: &Address) -> TransportError {
+    transport.bind(GroupId::named("refused"), at).unwrap_err()
+}
+
+#[test]
+fn what_cannot_be_had_is_refused_in_words_and_leaves_nothing() {
+    let Some(hosts) = common::hosts(|label| Hosts::pair(label, 2)) else { return };
+    let own = address(&hosts, 1);
+    let stay = hosts.enter(1).unwrap();
+    let missing = XdpOptions { interface: Some("nowhere0".into()), ..small() };
+    let error = XdpTransport::new(missing).unwrap_err();
+    assert!(matches!(&error, TransportError::NoSuchInterface(name) if name == "nowhere0"), "{error}");
+    drop(stay);
+    let mut transport = common::xdp(&hosts, 1, &small());
+    for (address, remedy) in [
+        ("10.78.0.99:7400", "`ip addr` lists"),
+        ("127.0.0.1:7400", "Ethernet"),
+        ("[fd00::1]:7400", "IPv4"),
+        ("lan0", "ip:port"),
+        ("239.1.1.1:7400", "others cannot send to it"),
+    ] {
+        let error = refused(&mut transport, &Address(address.into()));
+        assert!(matches!(error, TransportError::BadAddress(..)), "{error}");
+        assert!(error.to_string().contains(remedy), "{error}");
+    }
+    // A queue that is not there, and an interface that another has.
+    let mut ninth = common::xdp(&hosts, 1, &XdpOptions { queue: 9, ..small() });
+    let error = refused(&mut ninth, &own);
+    assert!(error.to_string().contains("no queue 9"), "{error}");
+    let mut first = common::xdp(&hosts, 1, &small());
+    first.bind(GroupId::named("first"), &own).unwrap();
+    let error = refused(&mut transport, &own);
+    assert!(matches!(error, TransportError::AddressInUse(_)), "{error}");
+    let other_port = Address(format!("{}:7401", hosts.address(1)));
+    let error = refused(&mut transport, &other_port);
+    assert!(error.to_string().contains("ip -d link show dev lan0"), "{error}");
+    drop(first);
+    // Jumbo frames are too long for the driver's mode, and not for the other.
+    for host in [1, 2] {
+        says_at(&hosts, host, &["ip", "link", "set", "dev", "lan1", "mtu", "9000"]);
+    }
+    let jumbo = Address(format!("{}:7400", hosts.wire_address(1, 1)));
+    let native = XdpOptions { mode: wadjet_xdp::Mode::Native, ..small() };
+    let error = refused(&mut common::xdp(&hosts, 1, &native), &jumbo);
+    assert!(error.to_string().contains("lower the MTU"), "{error}");
+    common::xdp(&hosts, 1, &small()).bind(GroupId::named("jumbo"), &jumbo).unwrap();
+    says_at(&hosts, 1, &["ip", "link", "set", "dev", "lan1", "down"]);
+    let error = refused(&mut transport, &jumbo);
+    assert!(error.to_string().contains("is down; bring it up"), "{error}");
+    // None of it is in the way of the next.
+    transport.bind(GroupId::named("at last"), &own).unwrap();
+}
+
+fn says_at(hosts: &Hosts, host: usize, command: &[&str]) {
+    let status = hosts.command(host, command[0].as_ref()).args(&command[1..]).status().unwrap();
+    assert!(status.success());
+}
+
+/// The calling thread's capabilities: those of `keep` among the effective ones it has.
+#[allow(unsafe_code)]
+fn keep_capabilities(keep: impl Fn(u32) -> bool) {
+    let header = [0x2008_0522_u32, 0];
+    let mut sets = [0_u32; 6];
+    // SAFETY: version 3 of these calls reads a header of two words, and writes or reads six words of sets, which both
+    // arrays are.
+    unsafe {
+        assert_eq!(libc::syscall(libc::SYS_capget, header.as_ptr(), sets.as_mut_ptr()), 0);
+        for (at, word) in [(0, 0), (3, 32)] {
+            for bit in (0..32).filter(|bit| !keep(word + bit)) {
+                sets[at] &= !(1 << bit);
+            }
+        }
+        assert_eq!(libc::syscall(libc::SYS_capset, header.as_ptr(), sets.as_ptr()), 0);
+    }
+}
+
+/// What binding says on a thread that keeps only some capabilities.
+fn refused_with(hosts: &Hosts, own: Address, keep: impl Fn(u32) -> bool + Send) -> TransportError {
+    let name = hosts.alias();
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(move || {
+            // It does not come back: it ends there.
+            std::mem::forget(name.enter(1).unwrap());
+            keep_capabilities(keep);
+            let mut transport = XdpTransport::new(small()).unwrap();
+            transport.bind(GroupId::named("refused"), &own).unwrap_err()
+        });
+        thread.join().unwrap()
+    })
+}
+
+#[test]
+#[allow(unsafe_code)]
+fn who_may_not_or_may_not_lock_memory_is_told_what_it_takes() {
+    let Some(hosts) = common::hosts(|label| Hosts::pair(label, 1)) else { return };
+    let error = refused_with(&hosts, address(&hosts, 1), |_| false);
+    assert!(matches!(error, TransportError::Permission { .. }), "{error}");
+    assert!(error.to_string().contains("CAP_NET_RAW"), "{error}");
+    // Whoever has CAP_IPC_LOCK does not feel the limit: the other tests of this process do not.
+    let limit = libc::rlimit { rlim_cur: 1 << 20, rlim_max: 1 << 20 };
+    // SAFETY: the limit is a live local.
+    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const limit) }, 0);
+    const IPC_LOCK: u32 = 14;
+    let error = refused_with(&hosts, address(&hosts, 1), |capability| capability != IPC_LOCK);
+    assert!(matches!(error, TransportError::NoSpace { .. }), "{error}");
+    assert!(error.to_string().contains("ulimit -l"), "{error}");
+    let mut transport = common::xdp(&hosts, 1, &XdpOptions { huge_pages: true, ..small() });
+    transport.bind(GroupId::named("may"), &address(&hosts, 1)).unwrap();
+    let notes = transport.caps().notes;
+    assert!(notes[0].contains("skb mode") && notes[0].contains("the system copies"), "{notes:?}");
+    let huge = std::fs::read_to_string("/proc/sys/vm/nr_hugepages").unwrap();
+    assert!(huge.trim() != "0" || notes.iter().any(|note| note.contains("nr_hugepages")), "{notes:?}");
+}
