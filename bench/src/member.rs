@@ -13,6 +13,7 @@ use wadjet::transport::udp::{UdpOptions, UdpTransport};
 use wadjet::transport::uring::{UringOptions, UringTransport};
 use wadjet::transport::{ChannelOptions, Transport};
 use wadjet::view::{Address, LocalView, Member, View};
+use wadjet_xdp::{XdpOptions, XdpTransport};
 
 use crate::allocations::allocations;
 use crate::blocks::{Parties, Standstill, linger, run_block};
@@ -69,6 +70,10 @@ impl Hosted {
                 let open = || Ok(UringTransport::new(options.clone())?);
                 hosted.seat(seat, open, open)?;
             }
+            TransportKind::Xdp => {
+                let open = || Ok(XdpTransport::new(XdpOptions::default())?);
+                hosted.seat(seat, open, open)?;
+            }
         }
         Ok(hosted)
     }
@@ -91,8 +96,9 @@ impl Hosted {
         }
         if subject != Subject::Raw {
             let transport = stack()?;
-            self.notes = transport.caps().notes;
-            self.stack.push(Box::new(stack_party(seat, transport)?));
+            let (party, notes) = stack_party(seat, transport)?;
+            self.notes = notes;
+            self.stack.push(Box::new(party));
         }
         Ok(())
     }
@@ -300,7 +306,10 @@ fn raw_party<T: Transport>(seat: &Seat, transport: T) -> Result<Loop<T, RawEngin
     Ok(looping)
 }
 
-fn stack_party<T: Transport>(seat: &Seat, transport: T) -> Result<StackParty<T>, Box<dyn Error>> {
+fn stack_party<T: Transport>(
+    seat: &Seat,
+    transport: T,
+) -> Result<(StackParty<T>, Vec<String>), Box<dyn Error>> {
     let plan = &seat.plan;
     let incarnation = Incarnation(seat.run.wrapping_add(seat.rank as u64));
     let config = Config { accelerate: plan.accel, pack: plan.pack, shadow: Shadow::Off, ..Config::default() };
@@ -309,7 +318,9 @@ fn stack_party<T: Transport>(seat: &Seat, transport: T) -> Result<StackParty<T>,
     let options = DriverOptions { looping: loop_options(plan), ..DriverOptions::default() };
     let mut driver = Driver::new(endpoint, application, transport, options);
     let key = driver.open(view(seat, false)?)?;
-    Ok(StackParty { driver, key })
+    // Some say only now what they got.
+    let notes = driver.inner().transport().caps().notes;
+    Ok((StackParty { driver, key }, notes))
 }
 
 /// What a raw member asks of its channel: as much as a stack's.

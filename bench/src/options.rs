@@ -89,9 +89,13 @@ impl BenchOptions {
         let transports = match self.transport {
             Some(transport) => vec![transport],
             None if self.no_offload => vec![TransportKind::Udp, TransportKind::Uring],
-            None => {
-                vec![TransportKind::Memory, TransportKind::Shm, TransportKind::Udp, TransportKind::Uring]
-            }
+            None => vec![
+                TransportKind::Memory,
+                TransportKind::Shm,
+                TransportKind::Udp,
+                TransportKind::Uring,
+                TransportKind::Xdp,
+            ],
         };
         let default = if self.messages.is_some() { Pattern::AllToAll } else { Pattern::Pingpong };
         Ok(transports

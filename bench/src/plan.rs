@@ -22,6 +22,8 @@ pub enum TransportKind {
     Udp,
     /// UDP through io_uring, on the loopback interface.
     Uring,
+    /// AF_XDP sockets, on test hosts that are made for the run: takes root.
+    Xdp,
 }
 
 impl TransportKind {
@@ -32,6 +34,7 @@ impl TransportKind {
             TransportKind::Shm => "shm",
             TransportKind::Udp => "udp",
             TransportKind::Uring => "uring",
+            TransportKind::Xdp => "xdp",
         }
     }
 
@@ -42,7 +45,7 @@ impl TransportKind {
 
     /// Whether the bytes need no checksum above it.
     pub fn has_integrity(self) -> bool {
-        !self.is_ip()
+        matches!(self, TransportKind::Memory | TransportKind::Shm)
     }
 
     /// The default stack over it.

@@ -24,7 +24,12 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
+use wadjet::id::GroupId;
 use wadjet::runtime::pin;
+use wadjet::transport::Transport;
+use wadjet::view::Address;
+use wadjet_hosts::Hosts;
+use wadjet_xdp::{XdpOptions, XdpTransport};
 
 use crate::member::Hosted;
 use crate::plan::{MemberReport, Plan, Seat, TransportKind};
@@ -48,12 +53,13 @@ enum Word {
 /// # Errors
 /// If a process cannot be started, does not keep to its time, or could not set its member up.
 pub fn run(plan: &Plan) -> Result<Vec<MemberReport>, Box<dyn Error>> {
-    let seats = seats(plan)?;
+    let hosts = hosts(plan)?;
+    let seats = seats(plan, hosts.as_ref())?;
     let deadline = Instant::now() + plan.time_limit();
     let (say, hear) = channel();
     let mut children = Vec::with_capacity(seats.len());
     for (at, seat) in seats.iter().enumerate() {
-        children.push(Running::start(at, seat, &say)?);
+        children.push(Running::start(at, seat, hosts.as_ref(), &say)?);
     }
     drop(say);
     for_each_child(&hear, children.len(), deadline, "get ready", |_, word| match word {
@@ -133,8 +139,18 @@ struct Running {
 }
 
 impl Running {
-    fn start(at: usize, seat: &Seat, say: &Sender<(usize, String)>) -> Result<Running, Box<dyn Error>> {
-        let mut child = Command::new(std::env::current_exe()?)
+    fn start(
+        at: usize,
+        seat: &Seat,
+        hosts: Option<&Hosts>,
+        say: &Sender<(usize, String)>,
+    ) -> Result<Running, Box<dyn Error>> {
+        let program = std::env::current_exe()?;
+        let mut command = match hosts {
+            Some(hosts) => hosts.command(at + 1, program.as_os_str()),
+            None => Command::new(program),
+        };
+        let mut child = command
             .arg(MEMBER_COMMAND)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -219,12 +235,44 @@ fn unexpected(word: Word) -> String {
     }
 }
 
+/// The test hosts of a run that takes some, removed with what is returned.
+fn hosts(plan: &Plan) -> Result<Option<Hosts>, Box<dyn Error>> {
+    if plan.transport != TransportKind::Xdp {
+        return Ok(None);
+    }
+    let label = format!("bench-{}", std::process::id());
+    // Raw and stack run side by side, each on an interface of its own: a queue has one socket.
+    Ok(Some(if plan.members == 2 {
+        Hosts::pair(&label, 2)?
+    } else {
+        Hosts::on_bridges(&label, plan.members, 2)?
+    }))
+}
+
+/// Why runs over AF_XDP cannot be made here, if they cannot.
+pub fn without_xdp() -> Option<String> {
+    let hosts = Hosts::pair(&format!("bench-{}", std::process::id()), 1);
+    let hosts = hosts.map_err(|error| error.to_string());
+    let outcome = hosts.and_then(|hosts| {
+        let _stay = hosts.enter(1).map_err(|error| error.to_string())?;
+        let address = Address(format!("{}:7400", hosts.address(1)));
+        let mut transport = XdpTransport::new(XdpOptions::default()).map_err(|error| error.to_string())?;
+        let bound = transport.bind(GroupId::named("wadjet bench"), &address);
+        bound.map(drop).map_err(|error| error.to_string())
+    });
+    outcome.err()
+}
+
 /// One seat per process: in memory one process hosts all members.
-fn seats(plan: &Plan) -> Result<Vec<Seat>, Box<dyn Error>> {
+fn seats(plan: &Plan, hosts: Option<&Hosts>) -> Result<Vec<Seat>, Box<dyn Error>> {
     let run =
         SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos() as u64 ^ u64::from(std::process::id()) << 40;
-    let (stack_addresses, raw_addresses) = match plan.transport {
-        TransportKind::Udp | TransportKind::Uring => {
+    let on_wire = |hosts: &Hosts, wire: usize| {
+        (1..=plan.members).map(|host| format!("{}:7400", hosts.wire_address(host, wire))).collect()
+    };
+    let (stack_addresses, raw_addresses) = match (plan.transport, hosts) {
+        (_, Some(hosts)) => (on_wire(hosts, 0), on_wire(hosts, 1)),
+        (TransportKind::Udp | TransportKind::Uring, None) => {
             let mut ports = loopback_ports(2 * plan.members)?;
             let raw = ports.split_off(plan.members);
             (ports, raw)

@@ -21,7 +21,14 @@ use crate::workload::Pattern;
 /// If the options make no sense together, or the report cannot be written.
 pub fn bench(options: &BenchOptions) -> Result<bool, Box<dyn Error>> {
     let whole = options.everything();
-    let plans = if whole { standard(options)? } else { options.plans()? };
+    let mut plans = if whole { standard(options)? } else { options.plans()? };
+    if options.transport.is_none()
+        && plans.iter().any(|plan| plan.transport == TransportKind::Xdp)
+        && let Some(why) = processes::without_xdp()
+    {
+        eprintln!("without xdp: {why}");
+        plans.retain(|plan| plan.transport != TransportKind::Xdp);
+    }
     let mut report =
         Report { machine: Machine::read(), runs: Vec::new(), floor: None, memory_cost: Vec::new() };
     let mut progress = Progress::new(plans.len() + 2 * usize::from(whole));

@@ -88,6 +88,18 @@ impl Hosts {
     /// # Errors
     /// [`LabError`]; what was made by then is removed.
     pub fn up(label: &str, count: usize) -> Result<Hosts, LabError> {
+        Hosts::on_bridges(label, count, 1)
+    }
+
+    /// As [`Hosts::up`], with so many interfaces each (`lan0`, `lan1` and so on), each on a bridge and in a network of its
+    /// own. Faults are made on the first.
+    ///
+    /// # Errors
+    /// [`LabError`]; what was made by then is removed.
+    pub fn on_bridges(label: &str, count: usize, wires: usize) -> Result<Hosts, LabError> {
+        if !(1..=HOSTS_MAX).contains(&wires) {
+            return Err(LabError::Senseless(format!("give between 1 and {HOSTS_MAX} wires, not {wires}")));
+        }
         if !(1..=HOSTS_MAX).contains(&count) {
             return Err(LabError::Senseless(format!("give between 1 and {HOSTS_MAX} hosts, not {count}")));
         }
@@ -96,27 +108,33 @@ impl Hosts {
         let hosts = Hosts { label: label.to_owned(), count, lossy: false, kept: false };
         let hub = hosts.hub();
         ip(&["netns", "add", &hub])?;
-        let mut in_hub =
-            String::from("link set lo up\nlink add bridge0 type bridge stp_state 0 forward_delay 0\n");
+        let mut in_hub = String::from("link set lo up\n");
+        for wire in 0..wires {
+            in_hub += &format!("link add bridge{wire} type bridge stp_state 0 forward_delay 0\n");
+        }
         for host in 1..=count {
             let name = hosts.name(host);
             ip(&["netns", "add", &name])?;
-            in_hub += &format!(
-                "link add port{host} type veth peer name lan0 address 02:00:00:00:4e:{host:02x} netns {name}\n\
-                 link set port{host} master bridge0\nlink set port{host} up\n"
-            );
+            for wire in 0..wires {
+                let port = if wire == 0 { format!("port{host}") } else { format!("port{host}-{wire}") };
+                in_hub += &format!(
+                    "link add {port} type veth peer name lan{wire} address 02:00:00:{wire:02x}:4e:{host:02x} netns {name}\n\
+                     link set {port} master bridge{wire}\nlink set {port} up\n"
+                );
+            }
         }
-        in_hub += "link set bridge0 up\n";
+        for wire in 0..wires {
+            in_hub += &format!("link set bridge{wire} up\n");
+        }
         batch(&hub, &in_hub)?;
         for host in 1..=count {
-            let address = hosts.address(host);
-            batch(
-                &hosts.name(host),
-                &format!(
-                    "link set lo up\naddr add {address}/24 brd + dev lan0\nlink set lan0 up\n\
-                     route add 224.0.0.0/4 dev lan0\n"
-                ),
-            )?;
+            let mut on = String::from("link set lo up\n");
+            for wire in 0..wires {
+                let address = hosts.wire_address(host, wire);
+                on += &format!("addr add {address}/24 brd + dev lan{wire}\nlink set lan{wire} up\n");
+            }
+            on += "route add 224.0.0.0/4 dev lan0\n";
+            batch(&hosts.name(host), &on)?;
         }
         Ok(hosts)
     }
@@ -154,7 +172,7 @@ impl Hosts {
         Ok(hosts)
     }
 
-    /// The address of a host of a pair on one of its wires.
+    /// The address of a host on one of its wires.
     pub fn wire_address(&self, host: usize, wire: usize) -> Ipv4Addr {
         Ipv4Addr::new(10, 78, wire as u8, host as u8)
     }
@@ -217,7 +235,7 @@ impl Hosts {
 
     /// The address of a host.
     pub fn address(&self, host: usize) -> Ipv4Addr {
-        Ipv4Addr::new(10, 78, 0, host as u8)
+        self.wire_address(host, 0)
     }
 
     /// A command that will run `program` on a host, in the very process that is spawned.

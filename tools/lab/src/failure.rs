@@ -160,7 +160,7 @@ fn carriers(bench: &BenchOptions, fault: Fault) -> Result<Vec<Carrier>, Box<dyn 
         (Some(TransportKind::Udp), _) | (None, Fault::Partition) => vec![Carrier::Udp],
         (Some(TransportKind::Uring), _) => vec![Carrier::Uring],
         (None, _) => vec![Carrier::Udp, Carrier::Shm],
-        (Some(TransportKind::Memory), _) => {
+        (Some(TransportKind::Memory | TransportKind::Xdp), _) => {
             return Err("processes that fail need --transport udp, uring or shm".into());
         }
     })
