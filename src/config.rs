@@ -61,7 +61,7 @@ pub struct Config {
     /// frame it came in). Beyond it post-processing copies them, longest kept first, to memory of the endpoint's own,
     /// which the windows bound. The default is above what full windows of a hundred members pin in ordinary frames.
     pub retain_bytes_max: u64,
-    /// Ordinary messages after which post-processing runs.
+    /// Ordinary messages after which post-processing runs; a quarter of the window, if that is less.
     pub post_batch_messages: u32,
     /// How long the channel of a past view stays open: what was last said in it gets out, and members that missed the
     /// end of the view are heard and told.
@@ -101,7 +101,7 @@ impl Default for Config {
             early_delay: Duration::from_micros(200),
             order_frames_max: 4096,
             retain_bytes_max: 256 << 20,
-            post_batch_messages: 64,
+            post_batch_messages: 128,
             linger_delay: Duration::from_millis(500),
             post_delay: Duration::from_micros(20),
             gossip_delay: Duration::from_micros(500),

@@ -18,7 +18,7 @@ use crate::stack::complaints::Complaints;
 use crate::stack::event::{List, Message};
 use crate::stack::layer::Kind;
 use crate::stack::registry::Registry;
-use crate::stack::run::{Arrived, InstallError, Stack};
+use crate::stack::run::{InstallError, Stack};
 use crate::stats::Stats;
 use crate::time::Time;
 use crate::transport::{Caps, Channel, ChannelId, ChannelOptions, Outside, Received, Transmit};
@@ -423,7 +423,6 @@ impl Endpoint {
         self.retired.retain(|retired| !over(retired));
     }
 
-    /// Whether this endpoint has a group by that key. A key tells endpoints apart only by how many groups they have.
     /// Whether this endpoint has a group by that key.
     #[inline]
     pub fn has_group(&self, key: GroupKey) -> bool {
@@ -476,7 +475,7 @@ impl Endpoint {
                 }
                 stack.engine.core.now = now;
                 let kind = if traffic == Traffic::Cast { Kind::CastDeliver } else { Kind::SendDeliver };
-                stack.fast_frame(Arrived { kind, origin, first, received: &received, bytes }, app);
+                stack.fast_frame(kind, origin, first, &received, app);
             }
             Err(NoMeaning::Unknown) => self.unknown_cookie(received),
             Err(NoMeaning::Collided) => {

@@ -167,7 +167,7 @@ pub fn scenarios() -> Vec<Scenario> {
         scenarios.push(Scenario { name, stack, checksum, path, size, messages });
     };
     for checksum in [false, true] {
-        let counts: &[usize] = if checksum { &[8] } else { &[5, 8, 12, 20] };
+        let counts: &[usize] = if checksum { &[8] } else { &[5, 8, 12, 16, 20] };
         add(Path::Fused, 0, checksum);
         for path in [Path::Burst, Path::Fast, Path::Slow] {
             counts.iter().for_each(|layers| add(path, *layers, checksum));

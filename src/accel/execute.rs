@@ -65,6 +65,15 @@ pub(crate) enum Shape {
 }
 
 impl Shape {
+    /// Header words that the copy reads.
+    pub(crate) fn words(self) -> usize {
+        match self {
+            Shape::Cast1 => 1,
+            Shape::Cast2 => 2,
+            Shape::Cast | Shape::Send => WORDS_MAX,
+        }
+    }
+
     pub(crate) fn of(plan: &Plan) -> Shape {
         match (plan.kind.traffic(), plan.template_words, plan.words) {
             (Traffic::Cast, 1, 1) => Shape::Cast1,
@@ -165,12 +174,15 @@ fn accept_words<const CAST: bool, const TEMPLATE: usize, const WORDS: usize>(
     }
     lines[hits_at] += 1;
     let number = plan.number.read_in::<WORDS>(&words);
-    if plan.gossip_count > 0 && (!CAST || number >= lines[fixed::NEWEST_REPORT as usize]) {
-        let about = if CAST { subject(origin, number, members) } else { core.own };
-        for gossip in plan.gossips() {
-            let short = gossip.spot.read_in::<WORDS>(&words) as u16;
-            let word = &mut rows[gossip.matrix.0 as usize - FIXED + about.index()];
-            *word = lengthen(*word, short);
+    if plan.gossip_count > 0 {
+        if !CAST {
+            for gossip in plan.gossips() {
+                let short = gossip.spot.read_in::<WORDS>(&words) as u16;
+                let word = &mut rows[gossip.matrix.0 as usize - FIXED + core.own.index()];
+                *word = lengthen(*word, short);
+            }
+        } else if number >= lines[fixed::NEWEST_REPORT as usize] {
+            core.gossip.carried.note(origin, subject(origin, number, members), &words);
         }
     }
     if !plan.effects.is_empty() {

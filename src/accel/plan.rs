@@ -122,6 +122,8 @@ pub(crate) struct Plan {
     pub(crate) hits: u32,
     /// Nothing but the guard is checked and nothing but hits counted: so it is for own copies below which all fields lie.
     pub(crate) bare: bool,
+    /// It is run alone and delivers at once: there is no second step, and no shadow.
+    pub(crate) straight: bool,
     /// The second step, if there is an ordering layer.
     pub(crate) deliver: Option<DeliverStep>,
     /// The third, if a layer holds what is in order: those whose turn has come leave in that order.
@@ -299,6 +301,7 @@ impl Compiler<'_> {
             loop_layer: None,
             hits: hits_word(kind.guard()),
             bare: false,
+            straight: false,
             deliver: None,
             last: None,
         }

@@ -16,6 +16,10 @@ pub(crate) struct Engine {
 impl Engine {
     /// Takes every queued event to its layer, until none is left.
     pub(crate) fn run(&mut self) {
+        if self.core.queue.is_empty() {
+            return;
+        }
+        self.core.merge_carried();
         while let Some(queued) = self.core.queue.pop_front() {
             match queued {
                 Queued::Down(layer, event) => match self.layers.get_mut(layer) {
@@ -52,6 +56,7 @@ impl Engine {
 
     /// Runs all timers that are due.
     pub(crate) fn timers(&mut self) {
+        self.core.merge_carried();
         while let Some(timer) = self.core.timers.due(self.core.now) {
             let layer = self.core.timer_layers[timer.0];
             self.layers[layer].timer(&mut Context { core: &mut self.core, layer }, timer);
@@ -62,6 +67,7 @@ impl Engine {
     /// Post-processing: the consequences of ordinary messages, from the bottom up.
     pub(crate) fn post(&mut self) {
         self.core.work = 0;
+        self.core.merge_carried();
         self.core.gossip_own_rows();
         for layer in (0..self.layers.len()).rev() {
             self.layers[layer].post(&mut Context { core: &mut self.core, layer });

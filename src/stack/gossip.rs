@@ -20,6 +20,7 @@ use super::build::{GossipDefinition, GossipSource};
 use super::core::Core;
 use super::event::{ExitReason, List, Message, Up};
 use super::slots::{MatrixSlot, MemberSlot, fixed};
+use crate::accel::plan::GossipStep;
 use crate::id::{Hasher64, Life, Rank, RankSet};
 use crate::time::Time;
 use crate::wire::Traffic;
@@ -45,6 +46,70 @@ pub(crate) fn lengthen(known: u64, short: u16) -> u64 {
     if ahead > 0 { known + ahead as u64 } else { known }
 }
 
+/// Short gossip that casts by plan have carried and nobody has looked at yet: of each origin about each subject the newest
+/// alone, for a newer one says all that an older one did. It is merged before a layer runs, so that none sees it missing.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Carried {
+    /// By origin and subject: whether there is any, and the words of its header.
+    words: Vec<u64>,
+    /// Words of each.
+    stride: usize,
+    members: usize,
+    steps: Vec<GossipStep>,
+    /// Where there is any.
+    places: Vec<usize>,
+}
+
+impl Carried {
+    /// For casts whose headers have `words` words with the gossip of `steps`.
+    pub(crate) fn new(members: usize, words: usize, steps: &[GossipStep]) -> Carried {
+        let (stride, pairs) = if steps.is_empty() { (1, 0) } else { (1 + words, members * members) };
+        Carried {
+            words: vec![0; stride * pairs],
+            stride,
+            members,
+            steps: steps.to_vec(),
+            places: Vec::with_capacity(pairs),
+        }
+    }
+
+    /// A cast of `origin` carried gossip about `subject` in its header.
+    #[inline(always)]
+    pub(crate) fn note<const WORDS: usize>(&mut self, origin: Rank, subject: Rank, header: &[u64; WORDS]) {
+        let stride = 1 + WORDS;
+        let at = (origin.index() * self.members + subject.index()) * stride;
+        let Some(place) = self.words.get_mut(at..at + stride) else { return };
+        let known = std::mem::replace(&mut place[0], 1);
+        place[1..].copy_from_slice(header);
+        if known == 0 {
+            self.first(at);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn first(&mut self, at: usize) {
+        self.places.push(at);
+    }
+
+    /// The value that `reporter` has of `subject`, given the one that has been merged.
+    fn with(&self, matrix: MatrixSlot, reporter: Rank, subject: Rank, merged: u64) -> u64 {
+        let at = (reporter.index() * self.members + subject.index()) * self.stride;
+        let step = self.steps.iter().find(|step| step.matrix == matrix);
+        match (step, self.words.get(at..at + self.stride)) {
+            (Some(step), Some([1, header @ ..])) => lengthen(merged, step.spot.read(header) as u16),
+            _ => merged,
+        }
+    }
+
+    fn digest(&self, hasher: &mut Hasher64) {
+        for at in &self.places {
+            hasher.word(*at as u64);
+            self.words[*at..*at + self.stride].iter().for_each(|word| hasher.word(*word));
+        }
+    }
+}
+
 /// What has been reported, and when the next row is due.
 #[derive(Clone, Debug)]
 pub(crate) struct GossipState {
@@ -68,13 +133,20 @@ pub(crate) struct GossipState {
     /// When they are asked next, and how long after that again.
     introduction: Time,
     introduction_gap: Duration,
+    /// What has not been merged yet.
+    pub(crate) carried: Carried,
 }
 
 /// A member that has not answered for so long is asked no more: it is not there, and asks itself when it comes.
 const INTRODUCTION_GAP_MAX: Duration = Duration::from_millis(200);
 
 impl GossipState {
-    pub(crate) fn new(definitions: Vec<GossipDefinition>, members: usize, delay: Duration) -> GossipState {
+    pub(crate) fn new(
+        definitions: Vec<GossipDefinition>,
+        members: usize,
+        delay: Duration,
+        carried: Carried,
+    ) -> GossipState {
         let values = definitions.len() * members;
         GossipState {
             definitions,
@@ -90,6 +162,7 @@ impl GossipState {
             unsure: RankSet::EMPTY,
             introduction: Time::NEVER,
             introduction_gap: delay,
+            carried,
         }
     }
 
@@ -136,6 +209,7 @@ impl GossipState {
         }
         hasher.word(self.introduction.as_nanos());
         hasher.word(self.due.as_nanos());
+        self.carried.digest(hasher);
         hasher.word(u64::from(self.requested) | u64::from(self.ask) << 1 | u64::from(self.asked) << 2);
     }
 }
@@ -251,6 +325,35 @@ impl Core {
         }
     }
 
+    /// Merges what casts by plan have carried. Layers and rows come after it.
+    #[inline]
+    pub(crate) fn merge_carried(&mut self) {
+        if !self.gossip.carried.places.is_empty() {
+            self.merge_all_carried();
+        }
+    }
+
+    #[inline(never)]
+    fn merge_all_carried(&mut self) {
+        let Core { gossip: GossipState { carried, .. }, slots, .. } = self;
+        let Carried { words, stride, members, steps, places } = carried;
+        for at in places.drain(..) {
+            let Some((any, header)) = words[at..at + *stride].split_first_mut() else { continue };
+            *any = 0;
+            let (origin, subject) = (at / *stride / *members, at / *stride % *members);
+            let section = slots.section(Rank::at(origin));
+            for step in steps.iter() {
+                let word = &mut section[step.matrix.0 as usize + subject];
+                *word = lengthen(*word, step.spot.read(header) as u16);
+            }
+        }
+    }
+
+    /// What `reporter` says of `subject`, with what is still to be merged.
+    pub(crate) fn reported(&self, matrix: MatrixSlot, reporter: Rank, subject: Rank) -> u64 {
+        self.gossip.carried.with(matrix, reporter, subject, self.slots.pair(matrix, reporter, subject))
+    }
+
     /// Merges the short gossip that a hit carried, unless its origin has reported since.
     #[inline]
     pub(crate) fn merge_short(
@@ -354,6 +457,7 @@ impl Core {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::accel::plan::Spot;
 
     #[test]
     fn casts_speak_of_every_other_member_in_turn() {
@@ -367,6 +471,26 @@ mod tests {
                 assert_eq!(spoken, expected);
             }
         }
+    }
+
+    #[test]
+    fn of_what_casts_carried_the_newest_is_known_before_it_is_merged() {
+        let matrix = MatrixSlot(40);
+        let spot = Spot { word: 1, shift: 16, mask: 0xffff };
+        let steps = [GossipStep { spot, matrix, ..GossipStep::default() }];
+        let mut carried = Carried::new(3, 2, &steps);
+        let (a, b, c) = (Rank(0), Rank(1), Rank(2));
+        let merged = 0xfff0;
+        assert_eq!(carried.with(matrix, a, b, merged), merged);
+        carried.note(a, b, &[u64::MAX, 0xfff4_ffff]);
+        carried.note(a, b, &[0, 0x0003_1234]);
+        carried.note(c, b, &[0, 0]);
+        assert_eq!(carried.with(matrix, a, b, merged), 0x1_0003);
+        assert_eq!(carried.with(matrix, c, b, merged), 0x1_0000);
+        // Of others, and of what does not ride on casts, nothing was said.
+        assert_eq!(carried.with(matrix, b, a, merged), merged);
+        assert_eq!(carried.with(MatrixSlot(41), a, b, merged), merged);
+        assert_eq!(carried.places.len(), 2);
     }
 
     #[test]

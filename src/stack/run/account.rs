@@ -31,7 +31,7 @@ impl Stack {
             matches!(gossip.source, GossipSource::Accepted(field) if Some(field) == core.frame_number)
         })?;
         let own = core.view.rank();
-        core.view.others().min_by_key(|rank| core.slots.pair(held.matrix, *rank, own))
+        core.view.others().min_by_key(|rank| core.reported(held.matrix, *rank, own))
     }
 
     pub(crate) fn payload_max(&self) -> usize {
@@ -50,7 +50,7 @@ impl Stack {
             let matrix = core.shared_matrices.iter().find(|(shared, _)| *shared == name);
             let row = |reporter: usize| {
                 let entry = |origin: usize| {
-                    matrix.map_or(0, |(_, slot)| core.slots.pair(*slot, Rank::at(reporter), Rank::at(origin)))
+                    matrix.map_or(0, |(_, slot)| core.reported(*slot, Rank::at(reporter), Rank::at(origin)))
                 };
                 (0..members).map(entry).collect::<Vec<u64>>()
             };
@@ -71,6 +71,7 @@ impl Stack {
     /// A line per layer that has something to say.
     pub(crate) fn dump(&mut self) -> Vec<String> {
         let Engine { core, layers } = &mut self.engine;
+        core.merge_carried();
         let mut lines = Vec::new();
         for (layer, handler) in layers.iter().enumerate() {
             let name = core.names[layer];

@@ -18,30 +18,55 @@ use crate::wire::{PACK_FLAG, Traffic, word};
 
 /// A frame with a compressed header, and what is known of it when its stack has been found.
 #[derive(Clone, Copy)]
-pub(crate) struct Arrived<'r> {
+struct Arrived<'r> {
     /// The plan that its cookie stands for.
-    pub(crate) kind: Kind,
+    kind: Kind,
     /// Whose it is.
-    pub(crate) origin: Rank,
+    origin: Rank,
     /// Its first word: the cookie, with the pack flag.
-    pub(crate) first: u64,
-    pub(crate) received: &'r Received,
+    first: u64,
+    received: &'r Received,
     /// The bytes of `received`.
-    pub(crate) bytes: &'r [u8],
+    bytes: &'r [u8],
 }
 
 impl Stack {
-    /// A frame whose cookie says what it is.
+    /// A frame whose cookie says what it is. What is known of it comes one by one: the hot part keeps it in registers.
     #[inline]
-    pub(crate) fn fast_frame(&mut self, arrived: Arrived<'_>, app: &mut dyn Application) {
-        if self.try_fast(arrived, app) && !self.early.is_empty() {
-            self.retry_early(arrived.origin, arrived.kind.traffic(), app);
+    pub(crate) fn fast_frame(
+        &mut self,
+        kind: Kind,
+        origin: Rank,
+        first: u64,
+        received: &Received,
+        app: &mut dyn Application,
+    ) {
+        let Stack { engine, plans, fast, .. } = self;
+        let ran = match &plans[kind as usize] {
+            Ok(plan) if plan.straight => {
+                match execute::accept(&mut engine.core, plan, origin, first, received.bytes()) {
+                    Outcome::Hit { number, count } => {
+                        let list = accepted_list(&mut engine.core, plan, origin, received, number, count);
+                        fast.deliver_hit += 1;
+                        self.upcall(kind, origin, number, &list, app);
+                        true
+                    }
+                    other => {
+                        let bytes = received.bytes();
+                        self.not_taken(Arrived { kind, origin, first, received, bytes }, other, app, false)
+                    }
+                }
+            }
+            _ => self.not_straight(Arrived { kind, origin, first, received, bytes: received.bytes() }, app),
+        };
+        if ran && !self.early.is_empty() {
+            self.retry_early(origin, kind.traffic(), app);
         }
     }
 
-    /// Tries the plan; returns whether it ran. What does not run is parked or takes the layers.
-    #[inline(always)]
-    fn try_fast(&mut self, arrived: Arrived<'_>, app: &mut dyn Application) -> bool {
+    /// Without a plan, or with one that delivers what is released, or that the layers repeat.
+    #[inline(never)]
+    fn not_straight(&mut self, arrived: Arrived<'_>, app: &mut dyn Application) -> bool {
         let Arrived { kind, origin, first, received, bytes } = arrived;
         let Stack { engine, plans, fast, .. } = self;
         let Ok(plan) = &plans[kind as usize] else {
@@ -49,13 +74,12 @@ impl Stack {
             return false;
         };
         // What is in order when nothing waits goes up at once.
-        let held = plan.deliver.is_some() && (plan.last.is_some() || !engine.core.order.is_empty());
-        if self.shadow != Shadow::Off || held {
+        if self.shadow != Shadow::Off || plan.last.is_some() || !engine.core.order.is_empty() {
             return self.try_compared(arrived, app, false);
         }
         match execute::accept(&mut engine.core, plan, origin, first, bytes) {
             Outcome::Hit { number, count } => {
-                let list = accepted_list(&mut engine.core, plan, arrived, number, count);
+                let list = accepted_list(&mut engine.core, plan, origin, received, number, count);
                 fast.deliver_hit += 1;
                 if let Some(step) = &plan.deliver
                     && !execute::released(&mut engine.core, step, origin, number, &list)
@@ -70,7 +94,8 @@ impl Stack {
         }
     }
 
-    /// As [`Stack::try_fast`], where deliveries wait for their release or the layers repeat everything.
+    /// Tries the plan where deliveries wait for their release or the layers repeat everything; returns whether it ran. What
+    /// does not run is parked or takes the layers.
     #[inline(never)]
     fn try_compared(&mut self, arrived: Arrived<'_>, app: &mut dyn Application, parked: bool) -> bool {
         let Arrived { kind, origin, first, bytes, .. } = arrived;
@@ -85,7 +110,7 @@ impl Stack {
         let Ok(plan) = &plans[kind as usize] else { return false };
         match execute::accept(&mut engine.core, plan, origin, first, bytes) {
             Outcome::Hit { number, count } => {
-                let list = accepted_list(&mut engine.core, plan, arrived, number, count);
+                let list = accepted_list(&mut engine.core, plan, origin, arrived.received, number, count);
                 fast.deliver_hit += u64::from(!parked);
                 fast.deliver_early += u64::from(parked);
                 self.accepted(kind, origin, number, list, before, app);
@@ -285,8 +310,14 @@ impl Stack {
 
 /// The list of an accepted frame, retained where the plan says so.
 #[inline]
-fn accepted_list(core: &mut Core, plan: &Plan, arrived: Arrived<'_>, number: u64, count: Count) -> List {
-    let Arrived { origin, received, .. } = arrived;
+fn accepted_list(
+    core: &mut Core,
+    plan: &Plan,
+    origin: Rank,
+    received: &Received,
+    number: u64,
+    count: Count,
+) -> List {
     let from = received.from + plan.header_bytes;
     let list = List::counted(received.frame.clone(), from, received.to, count);
     if plan.retain {

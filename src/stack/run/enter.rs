@@ -66,8 +66,11 @@ impl Stack {
     pub(crate) fn commit(&mut self) -> Ticket {
         self.open.commit();
         self.tickets += 1;
-        if self.way_is_free() || !self.pack {
-            self.close_open();
+        if !(self.pack && self.packs()) {
+            let clear = self.entry_is_clear();
+            if clear || !self.pack {
+                self.close_with(clear);
+            }
         }
         Ticket(self.tickets)
     }
@@ -91,7 +94,19 @@ impl Stack {
     /// Whether a cast would leave at once: nothing has left in this iteration, the transport is idle, nothing waits.
     #[inline]
     fn way_is_free(&self) -> bool {
-        !(self.busy || self.sent && self.pack) && self.waiting.is_empty() && self.entry_open()
+        !self.packs() && self.entry_is_clear()
+    }
+
+    /// Whether further messages are to be packed: something has left in this iteration, or the transport is not idle.
+    #[inline]
+    fn packs(&self) -> bool {
+        self.busy || self.sent && self.pack
+    }
+
+    /// Whether nothing waits and nothing makes a frame wait.
+    #[inline]
+    fn entry_is_clear(&self) -> bool {
+        self.waiting.is_empty() && self.entry_open()
     }
 
     #[cold]
@@ -159,11 +174,17 @@ impl Stack {
     /// Closes the open pack: it enters the stack, or waits for the entry to open.
     #[inline]
     pub(super) fn close_open(&mut self) {
+        self.close_with(self.entry_is_clear());
+    }
+
+    /// As [`Stack::close_open`], when it is known whether the entry is clear.
+    #[inline]
+    fn close_with(&mut self, clear: bool) {
         let Some(closed) = self.open.close() else {
             self.large.nothing_open();
             return;
         };
-        if self.waiting.is_empty() && self.entry_open() && !self.large.open_shelved() {
+        if clear && !self.large.open_shelved() {
             self.enter(closed);
             return;
         }

@@ -18,8 +18,6 @@ mod succeed;
 
 pub(crate) use succeed::Legacies;
 
-pub(crate) use arrive::Arrived;
-
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Duration;
@@ -36,7 +34,7 @@ use crate::stack::build::{Blueprint, Build, Closes, Field, GuardKind};
 use crate::stack::core::{Core, Taken};
 use crate::stack::engine::Engine;
 use crate::stack::event::{ExitReason, NextView, Up};
-use crate::stack::gossip::GossipState;
+use crate::stack::gossip::{Carried, GossipState};
 use crate::stack::identify::Asked;
 use crate::stack::layer::{Context, Kind};
 use crate::stack::order::OrderQueue;
@@ -301,6 +299,7 @@ impl Stack {
             })
             .collect();
         for plan in plans.iter_mut().flatten() {
+            plan.straight = plan.deliver.is_none() && plan.last.is_none() && config.shadow == Shadow::Off;
             plan.cookie = cookies[view.rank().index()][plan.kind.traffic() as usize];
         }
         let entry = [GuardKind::CastSend, GuardKind::SendSend].map(|kind| {
@@ -316,6 +315,10 @@ impl Stack {
             releases = plan.deliver.as_ref().map_or(releases, |step| step.releases.clone());
             last_releases = plan.last.as_ref().map_or(last_releases, |step| step.releases.clone());
         }
+        let carried = match &plans[Kind::CastDeliver as usize] {
+            Ok(plan) => Carried::new(members, plan.shape.words(), plan.gossips()),
+            Err(_) => Carried::default(),
+        };
         let window = config.window_frames;
         // What one event can set off: everything parked of one origin, as much resent to one asker, sends repeated to
         // every peer, own casts looped; and something for every layer and member.
@@ -368,7 +371,7 @@ impl Stack {
             hint_wanted: false,
             snapshot: Taken(None),
             neighbours,
-            gossip: GossipState::new(blueprint.gossips.clone(), members, config.gossip_delay),
+            gossip: GossipState::new(blueprint.gossips.clone(), members, config.gossip_delay, carried),
             asked: Asked::new(members),
             channel: channel.id,
             control: channel.control,
@@ -417,7 +420,8 @@ impl Stack {
             sent: false,
             busy: false,
             stuck: false,
-            post_batch: config.post_batch_messages,
+            // What is let go of is told with it: a sender whose window is full must not wait for more than it may send.
+            post_batch: config.post_batch_messages.min((window / 4).max(1) as u32),
             post_delay: if blueprint.prompt { Duration::ZERO } else { config.post_delay },
             post_due: Time::NEVER,
             number_limit,
