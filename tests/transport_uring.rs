@@ -154,3 +154,39 @@ fn more_sockets_than_the_ring_has_places_for_are_refused_in_words_and_places_are
     transport.bind(GroupId::named("group 0"), &bound[1]).unwrap();
     transport.bind(one_more, &Address("127.0.0.1:0".into())).unwrap();
 }
+
+const ROLE: &str = "WADJET_TEST_URING_ADDRESS";
+
+/// Holds an address until it is killed; does something only in a process started by the test below.
+#[test]
+fn another_process() {
+    let Ok(address) = std::env::var(ROLE) else { return };
+    let mut transport = make(UdpOptions::default()).unwrap();
+    transport.bind(GroupId::named("again"), &Address(address)).unwrap();
+    // What lasts: a request in the kernel, which waits for a datagram.
+    transport.wait(Duration::from_secs(60));
+}
+
+#[test]
+fn who_starts_again_where_a_process_was_killed_gets_its_address() {
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap().to_string();
+    drop(socket);
+    for _ in 0..5 {
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "another_process"])
+            .env(ROLE, &address)
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        let end = Instant::now() + Duration::from_secs(20);
+        while std::net::UdpSocket::bind(&address).is_ok() {
+            assert!(Instant::now() < end, "the other process does not take its address");
+            std::thread::yield_now();
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let mut next = make(UdpOptions::default()).unwrap();
+        next.bind(GroupId::named("again"), &Address(address.clone())).unwrap();
+    }
+}

@@ -11,10 +11,10 @@ mod socket;
 mod spares;
 
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::task::Waker;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use self::calls::Calls;
 use self::receive::{Intake, Pools};
@@ -78,6 +78,10 @@ const STEP_REST: u32 = 1;
 
 /// How many calls of [`Transport::receive`] pass between two looks at the discovery address.
 const DISCOVERY_REST: u32 = 64;
+
+/// How long an address may stay in use after its holder was killed, and how often it is tried meanwhile.
+const AFTERLIFE_MAX: Duration = Duration::from_millis(500);
+const AFTERLIFE_PAUSE: Duration = Duration::from_millis(5);
 
 /// A channel.
 struct Link {
@@ -163,13 +167,27 @@ impl<C: Calls> Datagrams<C> {
         ports.flat_map(|port| &port.intakes).map(Intake::kernel_drops).sum()
     }
 
+    /// The socket of a member's own address.
+    fn bound(&self, own: SocketAddr) -> Result<OwnedFd, TransportError> {
+        let begun = Instant::now();
+        loop {
+            match socket::bound(own) {
+                // The system ends what lasts of a process that was killed some time after the process.
+                Err(TransportError::AddressInUse(_)) if C::LASTING && begun.elapsed() < AFTERLIFE_MAX => {
+                    std::thread::sleep(AFTERLIFE_PAUSE);
+                }
+                bound => return bound,
+            }
+        }
+    }
+
     /// The index of the port for `own`, made if there is none.
     fn port(&mut self, own: SocketAddr, huge_pages: bool) -> Result<usize, TransportError> {
         let is_own = |port: &Option<Port>| port.as_ref().is_some_and(|port| port.own == own);
         if let Some(at) = self.ports.iter().position(is_own) {
             return Ok(at);
         }
-        let unicast = socket::bound(own)?;
+        let unicast = self.bound(own)?;
         let unbound =
             |source| TransportError::Io { what: format!("cannot ask for the port of `{own}`"), source };
         let own = socket::local_address(&unicast).map_err(unbound)?;
