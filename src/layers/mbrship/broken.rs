@@ -18,15 +18,15 @@ pub(super) enum Broken {
     NobodyForwards,
     /// Frames of the failed are accepted after the report.
     AcceptsTheFailed,
-    /// Frames that came early are not expanded before the report.
-    ReportsBeforeEarly,
-    /// Reports about another failed set count.
-    MixesFailedSets,
+    /// The cut is what the coordinator holds also of the living.
+    CutsLiveAtOwn,
+    /// A flush that is begun anew keeps the reports about the failed set before.
+    KeepsOldReports,
     /// The coordinator waits for nobody's confirmation.
     DecidesAlone,
     /// A flush that is begun anew has the id of the one before.
     UsesIdsAgain,
-    /// A view of a proposal that was not confirmed is installed.
+    /// Whatever view it is told is installed, whether it follows this one and was confirmed or not.
     InstallsUnconfirmed,
     /// Own copies are not waited for.
     LeavesOwnCopies,
@@ -50,18 +50,18 @@ pub(super) enum Broken {
     KeepsTheFailed,
     /// The last member of a view is not in the next.
     LosesTheLast,
-    /// The decided view is told to nobody.
+    /// The decided view is told to nobody, and who asks for it is not answered.
     TellsNobody,
-    /// The view that let this one in is not told to the others.
+    /// The view that let this one in is not told to the others, and who asks for it is not answered.
     KeepsTheHostsView,
     /// Nobody looks for other views.
     NeverLooks,
     /// Who stayed behind in a past view is not answered.
     NeverAnswers,
-    /// Who is told of its exclusion does not believe it.
-    StaysExcluded,
-    /// Only the last view is remembered.
-    ForgetsItsViews,
+    /// Who wants to leave tells nobody.
+    LeavesUntold,
+    /// Who was suspected after the report does not go together with the others, though the decided view has it.
+    LeavesOutTheSuspected,
 }
 
 impl Broken {
@@ -95,8 +95,8 @@ const VARIANTS: &[(&str, Broken)] = &[
     ("cuts-at-own", Broken::CutsAtOwn),
     ("nobody-forwards", Broken::NobodyForwards),
     ("accepts-the-failed", Broken::AcceptsTheFailed),
-    ("reports-before-early", Broken::ReportsBeforeEarly),
-    ("mixes-failed-sets", Broken::MixesFailedSets),
+    ("cuts-live-at-own", Broken::CutsLiveAtOwn),
+    ("keeps-old-reports", Broken::KeepsOldReports),
     ("decides-alone", Broken::DecidesAlone),
     ("uses-ids-again", Broken::UsesIdsAgain),
     ("installs-unconfirmed", Broken::InstallsUnconfirmed),
@@ -115,6 +115,6 @@ const VARIANTS: &[(&str, Broken)] = &[
     ("keeps-the-hosts-view", Broken::KeepsTheHostsView),
     ("never-looks", Broken::NeverLooks),
     ("never-answers", Broken::NeverAnswers),
-    ("stays-excluded", Broken::StaysExcluded),
-    ("forgets-its-views", Broken::ForgetsItsViews),
+    ("leaves-untold", Broken::LeavesUntold),
+    ("leaves-out-the-suspected", Broken::LeavesOutTheSuspected),
 ];

@@ -43,7 +43,10 @@ impl Mbrship {
         }
         let own = context.rank();
         let id = ViewId { counter: self.counter, coordinator: context.view().member(own).incarnation };
-        let held = vec![None; context.view().size()];
+        let mut held = vec![None; context.view().size()];
+        if self.is(Broken::KeepsOldReports) {
+            held = self.proposal.take().map_or(held, |before| before.held);
+        }
         let failed = self.failed;
         self.proposal = Some(Proposal { id, failed, held, cut: None, done: RankSet::EMPTY });
         context.count("flush begun");
@@ -106,9 +109,7 @@ impl Mbrship {
             }
             context.up(Up::Flush);
         }
-        if !self.is(Broken::ReportsBeforeEarly) {
-            context.expand_early();
-        }
+        context.expand_early();
         self.watch(context);
     }
 
@@ -230,7 +231,7 @@ impl Mbrship {
             return;
         };
         // Vectors count only if they are about the same survivors (pitfall 5).
-        if failed == proposal.failed || self.options.broken == Broken::MixesFailedSets {
+        if failed == proposal.failed {
             proposal.held[origin.index()] = Some(held);
             return;
         }
@@ -263,7 +264,12 @@ impl Mbrship {
         };
         let (least, own_only) =
             (self.options.broken == Broken::CutsAtLeast, self.options.broken == Broken::CutsAtOwn);
+        let live_at_own = self.options.broken == Broken::CutsLiveAtOwn;
         let most = |origin: Rank| {
+            if live.contains(origin) && live_at_own {
+                let own = live.iter().next().unwrap_or(origin);
+                return (held(own, origin), own);
+            }
             if live.contains(origin) {
                 return (held(origin, origin), origin);
             }
@@ -411,7 +417,7 @@ impl Mbrship {
         proposal: ViewId,
         view: View,
     ) {
-        if !self.may_follow(context, &view) {
+        if !self.may_follow(context, &view) && !self.is(Broken::InstallsUnconfirmed) {
             context.count("view that cannot follow");
             return;
         }

@@ -432,6 +432,7 @@ impl Mbrship {
         let decided = self.confirmed.iter().zip(&self.confirmed_without).rev();
         let without =
             decided.into_iter().find(|(id, _)| **id == proposal).map_or(self.failed, |(_, out)| *out);
+        let without = if self.is(Broken::LeavesOutTheSuspected) { self.failed } else { without };
         let part = RankSet::all(context.view().size()).without(without);
         let together = part.iter().filter(|rank| goes_on(context.view().member(*rank))).collect();
         let gone = current.members.iter().filter(|member| !goes_on(member));
@@ -439,9 +440,6 @@ impl Mbrship {
         self.legacy.former.extend(gone.cloned());
         let excess = self.legacy.former.len().saturating_sub(FORMER_MAX);
         self.legacy.former.drain(..excess);
-        if self.is(Broken::ForgetsItsViews) {
-            self.legacy.past.clear();
-        }
         self.legacy.past.push(current.id);
         let excess = self.legacy.past.len().saturating_sub(PAST_MAX);
         self.legacy.past.drain(..excess);
@@ -465,8 +463,10 @@ impl Mbrship {
             return;
         }
         self.leaving.insert(context.rank());
-        let others = self.live_others(context);
-        self.say(context, others, &Inside::Leave);
+        if !self.is(Broken::LeavesUntold) {
+            let others = self.live_others(context);
+            self.say(context, others, &Inside::Leave);
+        }
         self.reconsider(context);
     }
 }

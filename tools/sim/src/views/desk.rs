@@ -115,6 +115,11 @@ impl Desk<'_> {
         }
     }
 
+    /// So many casts.
+    pub(crate) fn last_words(&mut self, casts: u32, group: &mut Group<'_>) {
+        (0..casts).for_each(|_| self.cast(group));
+    }
+
     fn addressees(&mut self, members: usize, own: usize) -> RankSet {
         let random = &mut self.papers.random;
         let one = random.below(members.max(1) as u64) as usize;

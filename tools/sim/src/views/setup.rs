@@ -75,6 +75,18 @@ pub enum Chaos {
         /// After how long; never if none.
         back_ns: Option<u64>,
     },
+    /// It casts and dies while it sends, so that some get what it cast and others do not; it begins another life after
+    /// a while.
+    LastWords {
+        /// Which.
+        process: usize,
+        /// How many messages.
+        casts: u32,
+        /// The processes that its last frames reach, bit by bit.
+        reach: u64,
+        /// After how long.
+        back_ns: u64,
+    },
     /// It leaves the group, and begins another life after a while.
     Leave {
         /// Which.
@@ -103,6 +115,7 @@ impl Chaos {
         match self {
             Chaos::Start { process }
             | Chaos::Crash { process, .. }
+            | Chaos::LastWords { process, .. }
             | Chaos::Leave { process, .. }
             | Chaos::Pause { process, .. }
             | Chaos::Accuse { process, .. } => process,
@@ -221,6 +234,10 @@ impl ViewsSetup {
         }
         setup.chaos.sort_by_key(|(at, _)| *at);
         draw_fates(random, &mut setup);
+        if gentle {
+            draw_last_words(random, &mut setup);
+            setup.chaos.sort_by_key(|(at, _)| *at);
+        }
         // Every time-out may pass several times, one after the other, for every process that is found out to be gone.
         let [first, most, flush, merge, probe] =
             ["first_ms", "most_ms", "flush_ms", "merge_ms", "probe_most_ms"].map(|name| setup.millis(name));
@@ -283,6 +300,16 @@ fn draw_gently(random: &mut Random, setup: &mut ViewsSetup) {
             _ => Chaos::Crash { process, back_ns: Some(back_ns) },
         };
         setup.chaos.push((at, what));
+    }
+}
+
+/// Processes die in the middle of sending.
+fn draw_last_words(random: &mut Random, setup: &mut ViewsSetup) {
+    for _ in 0..random.between(1, 3) {
+        let (at, process) = (random.below(setup.span_ns), random.below(setup.processes as u64) as usize);
+        let (casts, reach) = (random.between(1, 6) as u32, random.word());
+        let back_ns = random.scaled(MILLISECOND, 300 * MILLISECOND);
+        setup.chaos.push((at, Chaos::LastWords { process, casts, reach, back_ns }));
     }
 }
 

@@ -253,6 +253,20 @@ impl<'w> World<'w> {
         self.end(now, process);
     }
 
+    /// It casts, and what it sends in this iteration reaches some of the others only.
+    fn last_words(&mut self, now: u64, process: usize, casts: u32, reach: u64) {
+        let home = &mut self.homes[process];
+        let life =
+            home.life.as_mut().filter(|life| life.papers.exited.is_none() && life.papers.view.is_some());
+        let Some(life) = life.filter(|_| home.paused_until <= now) else { return };
+        let mut around = around!(self);
+        let mut group = life.endpoint.group(life.key);
+        desk(now, &mut life.papers, &mut around).last_words(casts, &mut group);
+        home.iterate(now, &mut around, &mut self.departures);
+        self.departures.iter_mut().for_each(|(_, to)| *to &= reach);
+        self.carry(now, process);
+    }
+
     fn chaos(&mut self, now: u64, what: Chaos) {
         self.note(now, || format!("{what:?}"));
         match what {
@@ -262,6 +276,11 @@ impl<'w> World<'w> {
                 if let Some(back) = back_ns {
                     self.agenda.enter(now + back, Next::Begin { process });
                 }
+            }
+            Chaos::LastWords { process, casts, reach, back_ns } => {
+                self.last_words(now, process, casts, reach);
+                self.crash(now, process);
+                self.agenda.enter(now + back_ns, Next::Begin { process });
             }
             Chaos::Leave { process, back_ns } => {
                 let home = &mut self.homes[process];
