@@ -417,3 +417,16 @@ fn time_in_which_nobody_ran_makes_nobody_slow() {
     assert!(town.together(&[0, 1, 2]));
     assert_eq!(slow_ones(&town, 0), []);
 }
+
+#[test]
+fn a_member_that_came_late_into_the_view_is_found_to_have_failed_as_fast_as_others() {
+    let mut town = Town::of(3, STACK, &Config::default());
+    town.processes[2].stopped = true;
+    town.run(Duration::from_millis(25));
+    town.processes[2].stopped = false;
+    town.run(Duration::from_millis(30));
+    assert!(town.together(&[0, 1, 2]), "it may take first_ms to be heard");
+    town.processes[2].stopped = true;
+    let took = town.meet(&[0, 1], SECOND);
+    assert!(took < Duration::from_millis(16), "{took:?}");
+}

@@ -9,7 +9,8 @@
 //!
 //! Whatever comes from a member is a sign of life; who has cast nothing for a *beat* sends a heartbeat. Silence is
 //! counted on the own clock of *running time*: a process that did not run for a while has heard nobody, and must not
-//! blame them (pitfall 7). The time-out follows the longest silence that was seen to end lately, within two bounds. At
+//! blame them (pitfall 7). The time-out follows the longest silence that was seen to end lately, within two bounds; that
+//! before a member is heard first in a view has a bound of its own, and does not count later. At
 //! half of it the silent one is asked directly (the second check); when it is over the member is suspected, for good in
 //! this view, and heartbeats tell the others: so a link that works one way only does not leave two opinions (pitfall 8).
 //! A hint that a process is gone shortens the time-out, it does not replace it.
@@ -174,7 +175,9 @@ impl Suspect {
             let watched = &mut self.watched[rank.index()];
             let known = signs + watched.signs;
             if known != watched.known {
-                watched.longest = (watched.longest - watched.longest / FADE).max(watched.silence);
+                // How long it took to come into this view says nothing of how it will go on.
+                let silence = if watched.known == 0 { Duration::ZERO } else { watched.silence };
+                watched.longest = (watched.longest - watched.longest / FADE).max(silence);
                 (watched.known, watched.silence, watched.asked) = (known, Duration::ZERO, false);
                 continue;
             }
