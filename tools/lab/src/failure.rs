@@ -95,6 +95,9 @@ pub struct FailureRun {
     pub waiting: Waiting,
     /// How often it happened.
     pub faults: u32,
+    /// From the fault to the suspicion of the victim, at each survivor that had one, in nanoseconds.
+    #[serde(default)]
+    pub suspect_ns: LatencySummary,
     /// From the fault to the next view, at each survivor, in nanoseconds.
     pub view_ns: LatencySummary,
     /// From the fault to the first cast of another delivered in that view, at each survivor, in nanoseconds.
@@ -218,6 +221,7 @@ fn measure(
         load,
         waiting,
         faults: figures.made,
+        suspect_ns: figures.suspect.summary(),
         view_ns: figures.view.summary(),
         first_cast_ns: figures.first.summary(),
         join_ns: figures.join.summary(),
@@ -235,6 +239,7 @@ fn measure(
 #[derive(Default)]
 struct Figures {
     made: u32,
+    suspect: Latencies,
     view: Latencies,
     first: Latencies,
     join: Latencies,
@@ -334,6 +339,9 @@ fn all_faults(
         let victims = crew.places[victim].life.incarnation;
         for survivor in &survivors {
             let life = &mut crew.places[*survivor].life;
+            if let Some((told, _)) = life.suspicions.iter().find(|(_, whom)| whom.contains(&victims)) {
+                figures.suspect.record(told.saturating_sub(at));
+            }
             let false_ones =
                 life.suspicions.drain(..).flat_map(|(_, whom)| whom).filter(|who| *who != victims);
             figures.false_suspicions += false_ones.count() as u64;
@@ -413,8 +421,8 @@ fn write(report: &FailureReport, json: Option<&Path>) -> Result<(), Box<dyn Erro
 /// The figures as a table of markdown, which a person can read as it is; times in milliseconds.
 pub fn table(runs: &[FailureRun]) -> String {
     let mut text = String::from(
-        "| fault | transport | members | load | faults | new view p50 / p99 / max, ms | first cast p50 / p99 / max, ms \
-         | join p50 / p99, ms | whole again p50 / p99, ms | false suspicions |\n|---|---|---|---|---|---|---|---|---|---|\n",
+        "| fault | transport | members | load | faults | suspected p50 / p99 / max, ms | new view p50 / p99 / max, ms | first cast p50 / p99 / max, ms \
+         | join p50 / p99, ms | whole again p50 / p99, ms | false suspicions |\n|---|---|---|---|---|---|---|---|---|---|---|\n",
     );
     let ms = |nanoseconds: u64| format!("{:.1}", nanoseconds as f64 / 1e6);
     let three = |s: &LatencySummary| format!("{} / {} / {}", ms(s.p50), ms(s.p99), ms(s.max));
@@ -425,11 +433,12 @@ pub fn table(runs: &[FailureRun]) -> String {
         };
         let joins = &run.join_ns;
         text += &format!(
-            "| {} | {} | {} | {load} | {} | {} | {} | {} / {} | {} / {} | {} |\n",
+            "| {} | {} | {} | {load} | {} | {} | {} | {} | {} / {} | {} / {} | {} |\n",
             run.fault.name(),
             run.transport.name(),
             run.members,
             run.faults,
+            three(&run.suspect_ns),
             three(&run.view_ns),
             three(&run.first_cast_ns),
             ms(joins.p50),
