@@ -74,7 +74,8 @@ pub struct Config {
     ///
     /// [`CastError::NumberLimit`]: crate::group::CastError::NumberLimit
     pub frame_number_limit: u64,
-    /// Numbers of sends to one member in one view. At the limit sends are refused ([`SendError::NumberLimit`]).
+    /// Numbers of sends to one member in one view. At the limit sends are refused ([`SendError::NumberLimit`]). Where views
+    /// follow each other a new one is asked for well before, for casts and sends alike.
     ///
     /// [`SendError::NumberLimit`]: crate::group::SendError::NumberLimit
     pub send_number_limit: u64,

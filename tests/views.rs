@@ -430,3 +430,34 @@ fn a_member_that_came_late_into_the_view_is_found_to_have_failed_as_fast_as_othe
     let took = town.meet(&[0, 1], SECOND);
     assert!(took < Duration::from_millis(16), "{took:?}");
 }
+
+#[test]
+fn sends_go_on_in_the_next_view_when_their_numbers_run_out() {
+    let config = Config { send_number_limit: 64, ..Config::default() };
+    let mut town = Town::of(2, STACK, &config);
+    town.run(Duration::from_millis(5));
+    for n in 0..200u32 {
+        let sent = |town: &mut Town| {
+            let process = &mut town.processes[0];
+            process
+                .endpoint
+                .group(process.key)
+                .send(&wadjet::RankSet::one(wadjet::Rank(1)), &n.to_le_bytes())
+                .is_ok()
+        };
+        assert!(sent(&mut town) || town.until(SECOND, sent), "send {n}");
+    }
+    town.run(Duration::from_millis(10));
+    let seen = &town.processes[1].diary.seen;
+    let got: Vec<_> = seen
+        .iter()
+        .filter_map(|seen| if let Seen::Send(1, m) = seen { Some(m.clone()) } else { None })
+        .collect();
+    assert_eq!(got, (0..200u32).map(|n| n.to_le_bytes().to_vec()).collect::<Vec<_>>());
+    let views = seen.iter().filter(|seen| matches!(seen, Seen::View(..))).count();
+    assert!((4..=8).contains(&views), "{views} views of 64 sends");
+    assert!(
+        town.processes[0].diary.seen.contains(&Seen::Writable),
+        "who was refused is told when there is room"
+    );
+}

@@ -94,6 +94,8 @@ pub(crate) struct Core {
     pub(crate) shared_matrices: Vec<(&'static str, MatrixSlot)>,
     /// The frame number at which this view ends.
     pub(crate) number_limit: u64,
+    /// The number of sends to one member at which it does.
+    pub(crate) send_number_limit: u64,
     /// Per peer: number from which sends are refused, control messages so many later.
     pub(crate) reliable: Option<(MemberSlot, u64)>,
     /// Frames of the control region that reliable control messages leave to what lets them go: gossip, repetitions.

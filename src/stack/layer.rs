@@ -352,6 +352,11 @@ impl Context<'_> {
         self.core.number_limit
     }
 
+    /// The number of sends to one member at which this view ends.
+    pub fn send_number_limit(&self) -> u64 {
+        self.core.send_number_limit
+    }
+
     /// Whether a cast of `origin` with a lower number is held: then this one must be too.
     pub fn holds_before(&self, origin: Rank, number: u64) -> bool {
         self.core.order.holds_before(origin, number)

@@ -455,6 +455,13 @@ impl Mbrship {
         context.up(Up::NextView(Rc::new(NextView { view, together, survivors: part, guest })));
     }
 
+    /// Whether this member has used most of the view's numbers for its casts, or for its sends to somebody.
+    fn numbers_run_out(&self, context: &Context<'_>) -> bool {
+        let (casts, sends) = (context.frame_number_limit(), context.send_number_limit());
+        context.next_frame_number() >= casts - casts / 8
+            || context.view().others().any(|peer| context.next_send_number(peer) >= sends - sends / 8)
+    }
+
     /// This process wants out.
     fn leave(&mut self, context: &mut Context<'_>) {
         self.legacy.leave = true;
@@ -621,8 +628,7 @@ impl Layer for Mbrship {
             promise.settled = true;
             self.progress(context);
         }
-        let limit = context.frame_number_limit();
-        if !self.renew_asked && context.next_frame_number() >= limit - limit / 8 {
+        if !self.renew_asked && self.numbers_run_out(context) {
             self.renew_asked = true;
             let others = self.live_others(context);
             self.say(context, others, &Inside::Renew);

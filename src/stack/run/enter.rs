@@ -306,6 +306,10 @@ impl Stack {
         }
         let number_of = |peer: Rank| core.send_number.map_or(0, |field| core.sending(field, peer));
         if let Some(peer) = to.iter().find(|peer| number_of(*peer) + frames > self.send_number_limit) {
+            if self.live {
+                // The next view has numbers again.
+                self.refused_by.insert(peer);
+            }
             return Err(SendError::NumberLimit(peer));
         }
         Ok(())

@@ -388,6 +388,7 @@ impl Stack {
             control_floor: config.control_frames / 16,
             starved: 0,
             number_limit,
+            send_number_limit,
             fragmented_bytes_max: fragmented,
             layouts: layouts.clone(),
             view: Rc::new(view),
