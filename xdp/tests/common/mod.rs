@@ -143,6 +143,7 @@ impl<T: Transport> Transport for On<T> {
 }
 
 /// One of two transports, so that members on either stand in one list.
+#[allow(clippy::large_enum_variant, reason = "a handful per test")]
 pub(crate) enum Either {
     Xdp(On<XdpTransport>),
     Udp(On<UdpTransport>),
