@@ -93,14 +93,14 @@ fn run(spec: &str, seed: u64, accelerate: bool) -> (Run, u64) {
     world.lose = Box::new(move |_, _| losses.below(100) < lost);
     let mut refused = vec![0; members];
     for round in 0..ROUNDS {
-        for member in 0..members {
+        for (member, refused) in refused.iter_mut().enumerate() {
             // What is drawn does not depend on what becomes of it.
             let casts = [0, 1, 1, 5][script.below(4) as usize];
             for at in 0..casts {
                 let length = [4, 40, 300, 1700][script.below(if at == 0 { 4 } else { 3 }) as usize];
                 let mut message = vec![round as u8; length];
                 message[..2].copy_from_slice(&[member as u8, at as u8]);
-                refused[member] += usize::from(!cast(&mut world, member, &message));
+                *refused += usize::from(!cast(&mut world, member, &message));
             }
             if script.below(3) == 0 {
                 let to = Rank::at((member + 1 + script.below(members as u64 - 1) as usize) % members);
