@@ -14,7 +14,6 @@ use crate::buf::Frame;
 use crate::config::{Config, ConfigError};
 use crate::group::{Application, Group};
 use crate::id::{GroupId, Hasher64, Incarnation, Life, Rank, RankSet};
-use crate::stack::complaints::Complaints;
 use crate::stack::event::{List, Message};
 use crate::stack::layer::Kind;
 use crate::stack::registry::Registry;
@@ -137,7 +136,6 @@ pub struct Endpoint {
     ahead: Vec<Received>,
     letters: Assembler,
     letters_written: u32,
-    complaints: Complaints,
     #[cfg(feature = "laboratory")]
     cookie_mask: u64,
 }
@@ -179,7 +177,6 @@ impl Endpoint {
             ahead: Vec::new(),
             letters: Assembler::default(),
             letters_written: 0,
-            complaints: Complaints::default(),
             #[cfg(feature = "laboratory")]
             cookie_mask: u64::MAX,
         })

@@ -5,35 +5,19 @@ use crate::group::Application;
 use crate::stack::event::Letter;
 use crate::stack::run::Stack;
 use crate::transport::Received;
+use crate::wire::Traffic;
 use crate::wire::full::{PREFIX_BYTES, Prefix};
 use crate::wire::outside::{ChunkError, OUTSIDE_CONTROL};
-use crate::wire::{Traffic, WIRE_VERSION};
 
 impl Endpoint {
-    /// A frame of another wire version. Who wrote a letter is told; of others the application is.
+    /// A frame of another wire version. Letters have the same form in all of them, and a checksum: who wrote one is told. Any
+    /// other frame may as well be a damaged one, and is dropped and counted.
     #[cold]
     pub(super) fn other_version(&mut self, received: &Received, version: u8, app: &mut dyn Application) {
         self.dropped.version += 1;
         let Ok((prefix, ..)) = Prefix::decode_any(received.bytes()) else { return };
         if prefix.control == OUTSIDE_CONTROL {
             self.letter(received, &prefix, version, app);
-            return;
-        }
-        let from = prefix.identification;
-        let of_group = |stack: &&mut Stack| stack.core().view.view().group == from.group;
-        let stack = self.stacks.iter_mut().find(of_group).filter(|stack| stack.exited().is_none());
-        if let Some(stack) = stack
-            && self.complaints.may(from.origin, self.now)
-        {
-            let core = stack.core();
-            let own = core.view.member(core.view.rank());
-            let what = format!(
-                "incarnation {} sends frames of wire version {version} to group {}, in which {} speaks version \
-                 {WIRE_VERSION}: they are dropped; run one version of the library, or give one of them another address",
-                from.origin, from.group, own.address
-            );
-            stack.engine.core.now = self.now;
-            stack.problem(what, app);
         }
     }
 

@@ -63,16 +63,6 @@ impl Stack {
         self.drain(app);
     }
 
-    /// Something is wrong that no layer knows of.
-    pub(crate) fn problem(&mut self, what: String, app: &mut dyn Application) {
-        self.engine.core.emit_application(Up::Problem(Problem {
-            layer: "stack",
-            origin: None,
-            what: what.into(),
-        }));
-        self.drain(app);
-    }
-
     /// Somebody is in another view of this group.
     pub(crate) fn stranger(&mut self, origin: Incarnation, view: ViewId, app: &mut dyn Application) {
         self.engine.arrive(Up::Stranger { origin, view });
