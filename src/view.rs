@@ -5,7 +5,11 @@ use std::fmt;
 use crate::id::{GroupId, Hasher64, Incarnation, MEMBERS_MAX, Rank, ViewId};
 use crate::wire::WIRE_VERSION;
 
-/// Where a member can be reached. What the text means is the transport's affair: `ip:port` for udp, a name for shm.
+/// The longest address, in bytes: a view of [`MEMBERS_MAX`] members is told in one letter.
+pub const ADDRESS_BYTES_MAX: usize = 128;
+
+/// Where a member can be reached. What the text means is the transport's affair: `ip:port` for udp, a name for shm. At most
+/// [`ADDRESS_BYTES_MAX`] bytes.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Address(pub String);
 
@@ -97,6 +101,9 @@ pub enum ViewError {
     /// An incarnation stands twice.
     #[error("incarnation {0} stands twice in the view; every process needs one of its own")]
     Duplicate(Incarnation),
+    /// An address is too long.
+    #[error("an address has {0} bytes; the most is {ADDRESS_BYTES_MAX}")]
+    AddressTooLong(usize),
     /// This process is not in it: it was restarted, or never was a member.
     #[error(
         "incarnation {0} is not in the view; a restarted process has a new incarnation and must be given a new view"
@@ -115,7 +122,7 @@ impl LocalView {
     /// The view as the member with `incarnation` sees it.
     ///
     /// # Errors
-    /// If the view is empty, too large, names an incarnation twice, or does not name `incarnation`.
+    /// If the view is empty, too large, names an incarnation twice or too long an address, or does not name `incarnation`.
     pub fn new(view: View, incarnation: Incarnation) -> Result<LocalView, ViewError> {
         if view.members.is_empty() {
             return Err(ViewError::Empty);
@@ -126,6 +133,9 @@ impl LocalView {
         for (at, member) in view.members.iter().enumerate() {
             if view.members[..at].iter().any(|other| other.incarnation == member.incarnation) {
                 return Err(ViewError::Duplicate(member.incarnation));
+            }
+            if member.address.0.len() > ADDRESS_BYTES_MAX {
+                return Err(ViewError::AddressTooLong(member.address.0.len()));
             }
         }
         let rank = view

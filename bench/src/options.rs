@@ -220,7 +220,7 @@ mod tests {
         let options = BenchOptions { vs_raw: true, ..BenchOptions::default() };
         assert!(!options.everything() && BenchOptions::default().everything());
         let plans = options.plans().unwrap();
-        assert_eq!(plans.len(), 4);
+        assert_eq!(plans.len(), 5);
         assert!(plans.iter().all(|plan| plan.subject == Subject::Versus { blocks: 100 }));
         assert!([2, 3].iter().all(|at| plans[*at].has_layer("CHKSUM")) && !plans[1].has_layer("CHKSUM"));
     }

@@ -124,9 +124,9 @@ pub struct VersusRaw {
 }
 
 impl RunReport {
-    /// Whether everything was delivered once and in order, and the run came to its end.
+    /// Whether something was delivered at all, everything once and in order, and the run came to its end.
     pub fn good(&self) -> bool {
-        self.failure.is_none() && self.faults() == Faults::default()
+        self.failure.is_none() && self.messages > 0 && self.faults() == Faults::default()
     }
 
     /// What went wrong with messages.
@@ -275,8 +275,9 @@ mod tests {
 
     #[test]
     fn a_fault_anywhere_makes_the_run_bad() {
-        let good = RunReport::default();
+        let good = RunReport { messages: 1, ..RunReport::default() };
         assert!(good.good());
+        assert!(!RunReport { messages: 0, ..good.clone() }.good(), "nothing was measured");
         assert!(!RunReport { lost: 1, ..good.clone() }.good());
         assert!(!RunReport { duplicated: 1, ..good.clone() }.good());
         assert!(!RunReport { misordered: 1, ..good.clone() }.good());

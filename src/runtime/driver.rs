@@ -16,7 +16,7 @@ use crate::time::Time;
 use crate::transport::{
     Caps, Channel, ChannelId, Received, Transmit, Transport, TransportCounters, TransportError,
 };
-use crate::view::{Address, LocalView, Neighbours, View};
+use crate::view::{Address, LocalView, Neighbours, View, ViewError};
 
 /// How a [`Driver`] runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -66,6 +66,9 @@ pub enum OpenError {
     /// By the endpoint.
     #[error(transparent)]
     Install(#[from] InstallError),
+    /// It is no view of this process.
+    #[error(transparent)]
+    View(#[from] ViewError),
 }
 
 /// An endpoint and its application, driven by one thread over one transport.
@@ -116,7 +119,7 @@ impl<T: Transport, A: Application> Driver<T, A> {
         let founds = neighbours.contacts.is_empty() && !neighbours.discover;
         let view =
             if founds { View::fixed(group, vec![member], &spec) } else { View::alone(group, member, &spec) };
-        let view = LocalView::new(view, incarnation).expect("this process is in the view made of it");
+        let view = LocalView::new(view, incarnation)?;
         let group = self.open_among(view, neighbours)?;
         let next = self.inner.engine().endpoint.channel_options(2);
         self.inner.prepare(&next);

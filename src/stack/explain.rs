@@ -8,7 +8,7 @@ use super::registry::Registry;
 use super::run::{Compiled, InstallError, compile};
 use crate::accel::plan::NoPlan;
 use crate::config::Config;
-use crate::id::{GroupId, Incarnation, ViewId};
+use crate::id::{GroupId, Incarnation, MEMBERS_MAX, ViewId};
 use crate::view::{Address, LocalView, Member, View};
 use crate::wire::full::PREFIX_BYTES;
 use crate::wire::layout::{Class, GOSSIP_BITS, Place};
@@ -101,7 +101,7 @@ pub fn explain(
     let view = View {
         group: GroupId(0),
         id: ViewId { counter: 0, coordinator: Incarnation(0) },
-        members: (0..members.max(1)).map(member).collect(),
+        members: (0..members.clamp(1, MEMBERS_MAX)).map(member).collect(),
         spec: spec.to_string(),
         wire_version: WIRE_VERSION,
         salt: 0,

@@ -12,7 +12,7 @@ use super::registry::{LayerEntry, ParameterError, Parameters, Registry};
 /// The most layers in a stack.
 pub const LAYERS_MAX: usize = 64;
 /// The longest specification, in bytes.
-pub const SPEC_BYTES_MAX: usize = 4096;
+pub const SPEC_BYTES_MAX: usize = 2048;
 
 /// Properties that one layer of a stack provides: two that number the same messages, retain them, give them back or
 /// mark their fragments would do so twice.

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use crate::id::{GroupId, Incarnation, MEMBERS_MAX, Rank, RankSet, ViewId};
 use crate::stack::event::Holdup;
-use crate::view::{Address, Member, View};
+use crate::stack::spec::SPEC_BYTES_MAX;
+use crate::view::{ADDRESS_BYTES_MAX, Address, Member, View};
 use crate::wire::control::{BodyReader, ControlError};
 
 /// Between members of one view, by reliable sends.
@@ -127,14 +128,15 @@ impl BodyWriter {
     }
 }
 
-/// The longest text in a message, in bytes.
-const TEXT_BYTES_MAX: usize = 2048;
+/// The longest reason for a refusal, in bytes: it may name both stacks.
+const REASON_BYTES_MAX: usize = 3 * SPEC_BYTES_MAX;
 
 /// What is read beside plain numbers.
 trait Reads {
     fn id(&mut self) -> Result<ViewId, ControlError>;
     fn ranks(&mut self) -> Result<RankSet, ControlError>;
-    fn text(&mut self) -> Result<String, ControlError>;
+    /// A text of at most `most` bytes.
+    fn text(&mut self, most: usize) -> Result<String, ControlError>;
     fn flag(&mut self) -> Result<bool, ControlError>;
     fn count(&mut self) -> Result<usize, ControlError>;
     fn member(&mut self) -> Result<Member, ControlError>;
@@ -151,9 +153,9 @@ impl Reads for BodyReader<'_> {
         Ok(RankSet::from_words([self.word()?, self.word()?]))
     }
 
-    fn text(&mut self) -> Result<String, ControlError> {
+    fn text(&mut self, most: usize) -> Result<String, ControlError> {
         let length = usize::from(self.half()?);
-        if length > TEXT_BYTES_MAX {
+        if length > most {
             return Err(ControlError);
         }
         let mut bytes = vec![0; length];
@@ -177,11 +179,20 @@ impl Reads for BodyReader<'_> {
     }
 
     fn member(&mut self) -> Result<Member, ControlError> {
-        Ok(Member { incarnation: Incarnation(self.word()?), address: Address(self.text()?) })
+        Ok(Member { incarnation: Incarnation(self.word()?), address: Address(self.text(ADDRESS_BYTES_MAX)?) })
     }
 
     fn members(&mut self) -> Result<Vec<Member>, ControlError> {
-        (0..self.count()?).map(|_| self.member()).collect()
+        let count = self.count()?;
+        let mut members: Vec<Member> = Vec::with_capacity(count);
+        for _ in 0..count {
+            let member = self.member()?;
+            if members.iter().any(|other| other.incarnation == member.incarnation) {
+                return Err(ControlError);
+            }
+            members.push(member);
+        }
+        Ok(members)
     }
 
     fn view(&mut self) -> Result<View, ControlError> {
@@ -190,7 +201,7 @@ impl Reads for BodyReader<'_> {
             id: self.id()?,
             salt: self.word()?,
             wire_version: self.byte()?,
-            spec: self.text()?,
+            spec: self.text(SPEC_BYTES_MAX)?,
             members: self.members()?,
         })
     }
@@ -315,16 +326,20 @@ impl Beyond {
                 view: reader.id()?,
                 size: reader.half()?,
                 coordinator: reader.member()?,
-                spec: reader.text()?,
+                spec: reader.text(SPEC_BYTES_MAX)?,
                 wire_version: reader.byte()?,
             },
             1 => Beyond::Merge {
                 proposal: reader.id()?,
-                spec: reader.text()?,
+                spec: reader.text(SPEC_BYTES_MAX)?,
                 wire_version: reader.byte()?,
                 members: reader.members()?,
             },
-            2 => Beyond::Deny { proposal: reader.id()?, unlike: reader.flag()?, reason: reader.text()? },
+            2 => Beyond::Deny {
+                proposal: reader.id()?,
+                unlike: reader.flag()?,
+                reason: reader.text(REASON_BYTES_MAX)?,
+            },
             3 => Beyond::View { proposal: reader.id()?, view: reader.view()? },
             4 => Beyond::Inquire,
             5 => Beyond::Excluded { past: reader.id()? },
@@ -400,6 +415,21 @@ mod tests {
                 assert_eq!(Beyond::decode(&bytes[..length]), Err(ControlError));
             }
         }
+    }
+
+    #[test]
+    fn members_named_twice_and_addresses_too_long_are_refused() {
+        let view = |change: fn(&mut Vec<Member>)| {
+            let mut view = view();
+            change(&mut view.members);
+            Inside::decode(&Inside::View { proposal: id(2), view }.encode(), 3)
+        };
+        assert!(view(|_| {}).is_ok());
+        assert_eq!(view(|members| members[2].incarnation = members[0].incarnation), Err(ControlError));
+        assert_eq!(
+            view(|members| members[1].address.0 = "a".repeat(ADDRESS_BYTES_MAX + 1)),
+            Err(ControlError)
+        );
     }
 
     #[test]

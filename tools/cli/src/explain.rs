@@ -19,7 +19,7 @@ pub(crate) struct ExplainOptions {
     #[arg(value_name = "SPEC", default_value = DEFAULT_STACK)]
     stack: String,
     /// Members of the view
-    #[arg(long, value_name = "N", default_value = "3", value_parser = clap::value_parser!(u16).range(1..=256))]
+    #[arg(long, value_name = "N", default_value = "3", value_parser = clap::value_parser!(u16).range(1..=128))]
     members: u16,
     /// The transport beneath; memory and shm keep bytes whole by themselves
     #[arg(long, value_enum, default_value = "udp")]

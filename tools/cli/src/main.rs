@@ -144,7 +144,7 @@ Exit codes: 0 no violation; 1 a violation, or the group did not come together; 2
 const BENCH_HELP: &str = "\
 Examples:
   wadjet bench
-      memory, shm, udp and uring, raw and stack side by side, pinned, one table
+      memory, shm, udp, uring and (as root) xdp, raw and stack side by side, pinned, one table
   wadjet bench --transport shm --pattern pingpong --vs-raw
       interleaves 100 pairs of raw and stack blocks: the way to compare on a shared machine
   wadjet bench --transport udp --pattern stream --rate 500000 --duration 5

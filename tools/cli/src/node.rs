@@ -90,7 +90,14 @@ lines are cast to the group; these are not:
 pub(crate) fn run(options: &NodeOptions) -> Result<bool, Box<dyn Error>> {
     let mut lines = Lines::of_standard_input();
     let mut contacts: Vec<Address> = options.peers.iter().cloned().map(Address).collect();
-    let end = options.leave_after.map(Duration::from_secs_f64).map(|after| Instant::now() + after);
+    let end = match options.leave_after {
+        None => None,
+        Some(seconds) => {
+            let after = Duration::try_from_secs_f64(seconds).ok();
+            let end = after.and_then(|after| Instant::now().checked_add(after));
+            Some(end.ok_or_else(|| format!("--leave-after {seconds}: give seconds from now, as in 2.5"))?)
+        }
+    };
     for _ in 0..REJOINS_MAX {
         let life = match options.transport {
             NodeTransport::Udp => {

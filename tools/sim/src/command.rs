@@ -259,7 +259,7 @@ mod tests {
 
     #[test]
     fn an_unknown_scenario_is_answered_with_those_there_are() {
-        assert!(parse_scenario("storm").unwrap_err().contains("swarm, views, calm"));
+        assert!(parse_scenario("storm").unwrap_err().contains("swarm, views, order, calm"));
         assert_eq!(parse_scenario("loss"), Ok("loss"));
         assert!(parse_members("0").is_err() && parse_members("99").is_err());
     }

@@ -352,6 +352,15 @@ fn endpoint_floors(scenario: &str) -> &'static [(&'static str, u64)] {
             ("SUSPECT: suspicion taken over", 500),
             ("SUSPECT: own pause", 100),
         ],
+        "order" => &[
+            ("MBRSHIP: view decided", 1_000),
+            ("NAK: retransmission", 5_000),
+            ("TOTAL: invitations", 5_000),
+            ("TOTAL: request of one in the ring", 1_000),
+            ("TOTAL: requests for a turn", 8_000),
+            ("TOTAL: turns passed on", 20_000),
+            ("TOTAL: turns passed on in leaving", 5_000),
+        ],
         _ => &[],
     }
 }

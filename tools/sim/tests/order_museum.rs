@@ -2,27 +2,30 @@
 
 use wadjet_sim::{Overrides, Scenario, run_views};
 
-/// Layer and variant, with what is wrong said by its name (`src/layers/misorder.rs`), and a seed that catches it.
+/// Each is caught within so many seeds.
+const SEEDS: u64 = 2000;
+
+/// Layer and variant, with what is wrong said by its name (`src/layers/misorder.rs`), and a seed that caught it last.
 ///
 /// Two more were not caught in the first 60 seeds: a request that is not repeated (it must be lost on the way to everybody
 /// who gets the turn while somebody waits), and casts of the failed that are kept though they follow on what is lost (two
 /// members must fail between two casts).
 const CAUGHT: &[(&str, &str, u64)] = &[
     ("TOTAL", "free-for-all", 10),
-    ("TOTAL", "casts-out-of-turn", 0),
-    ("TOTAL", "guest-before", 1),
+    ("TOTAL", "casts-out-of-turn", 1),
+    ("TOTAL", "guest-before", 3),
     ("TOTAL", "leaves-alone", 3),
-    ("TOTAL", "ignores-marks", 0),
-    ("TOTAL", "leftovers-as-they-came", 13),
-    ("TOTAL", "drops-leftovers", 13),
-    ("TOTAL", "waits-in-flush", 13),
-    ("TOTAL", "asks-nobody", 0),
-    ("TOTAL", "never-passes", 30),
-    ("TOTAL", "never-invites", 0),
-    ("TOTAL", "delivers-blanks", 0),
-    ("TOTAL", "everybody-first", 0),
-    ("TOTAL", "gives-twice", 0),
-    ("SAFE", "excuses-the-failed", 11),
+    ("TOTAL", "ignores-marks", 4),
+    ("TOTAL", "leftovers-as-they-came", 133),
+    ("TOTAL", "drops-leftovers", 1),
+    ("TOTAL", "waits-in-flush", 1),
+    ("TOTAL", "asks-nobody", 1),
+    ("TOTAL", "never-passes", 5),
+    ("TOTAL", "never-invites", 1),
+    ("TOTAL", "delivers-blanks", 1),
+    ("TOTAL", "everybody-first", 1),
+    ("TOTAL", "gives-twice", 1),
+    ("SAFE", "excuses-the-failed", 1),
     ("SAFE", "holds-itself", 4),
     ("SAFE", "forgets-the-rest", 4),
 ];
@@ -41,11 +44,22 @@ fn caught(layer: &str, variant: &str, seed: u64) -> Option<String> {
     outcome.violations.first().map(|violation| violation.property.clone())
 }
 
+/// A seed that catches a variant, of those remembered and the first ones; whatever changes the protocol moves them.
+fn hunt(remembered: u64, caught: impl Fn(u64) -> bool) -> Option<u64> {
+    std::iter::once(remembered).chain(0..SEEDS).find(|seed| caught(*seed))
+}
+
 #[test]
 fn every_broken_order_is_caught_where_the_sound_one_is_not() {
-    for (layer, variant, seed) in CAUGHT {
-        assert_eq!(caught(layer, "no", *seed), None, "sound, seed {seed}");
-        assert_ne!(caught(layer, variant, *seed), None, "{variant} of {layer}, seed {seed}");
+    let mut survivors = Vec::new();
+    for (layer, variant, remembered) in CAUGHT {
+        match hunt(*remembered, |seed| caught(layer, variant, seed).is_some()) {
+            Some(seed) => {
+                println!("(\"{layer}\", \"{variant}\", {seed}),");
+                assert_eq!(caught(layer, "no", seed), None, "sound, seed {seed}");
+            }
+            None => survivors.push(variant),
+        }
     }
-    assert!(CAUGHT.len() >= 15);
+    assert!(survivors.is_empty(), "not caught in {SEEDS} seeds: {survivors:?}");
 }

@@ -2,7 +2,10 @@
 
 use wadjet_sim::{Overrides, Scenario, run_views};
 
-/// Variants, with what is wrong said by their names (`src/layers/mbrship/broken.rs`), and a seed that catches each.
+/// Each is caught within so many seeds.
+const SEEDS: u64 = 2000;
+
+/// Variants, with what is wrong said by their names (`src/layers/mbrship/broken.rs`), and a seed that caught each last.
 const CAUGHT: &[(&str, u64)] = &[
     ("cuts-at-least", 56),
     ("cuts-at-own", 56),
@@ -13,11 +16,11 @@ const CAUGHT: &[(&str, u64)] = &[
     ("installs-unconfirmed", 2),
     ("lets-in-twice", 439),
     ("leaves-own-copies", 144),
-    ("leaves-sends", 301),
+    ("leaves-sends", 408),
     ("casts-on", 3),
     ("confirms-unread", 36),
-    ("never-begins-anew", 261),
-    ("ignores-guest-ids", 61),
+    ("never-begins-anew", 351),
+    ("ignores-guest-ids", 7),
     ("keeps-the-failed", 0),
     ("loses-the-last", 3),
     ("tells-nobody", 3),
@@ -36,10 +39,22 @@ fn caught(variant: &str, seed: u64) -> Option<String> {
     outcome.violations.first().map(|violation| violation.property.clone())
 }
 
+/// A seed that catches a variant, of those remembered and the first ones; whatever changes the protocol moves them.
+fn hunt(remembered: u64, caught: impl Fn(u64) -> bool) -> Option<u64> {
+    std::iter::once(remembered).chain(0..SEEDS).find(|seed| caught(*seed))
+}
+
 #[test]
 fn every_broken_membership_is_caught_where_the_sound_one_is_not() {
-    for (variant, seed) in CAUGHT {
-        assert_eq!(caught("no", *seed), None, "sound, seed {seed}");
-        assert_ne!(caught(variant, *seed), None, "{variant}, seed {seed}");
+    let mut survivors = Vec::new();
+    for (variant, remembered) in CAUGHT {
+        match hunt(*remembered, |seed| caught(variant, seed).is_some()) {
+            Some(seed) => {
+                println!("(\"{variant}\", {seed}),");
+                assert_eq!(caught("no", seed), None, "sound, seed {seed}");
+            }
+            None => survivors.push(variant),
+        }
     }
+    assert!(survivors.is_empty(), "not caught in {SEEDS} seeds: {survivors:?}");
 }
