@@ -8,7 +8,9 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use wadjet::group::{Application, Delivery, Event, Group, Snapshot, StatePart};
@@ -23,7 +25,7 @@ use wadjet::{Address, Config, Endpoint, GroupId, Incarnation};
 /// So much memory stands for the whole state: what is measured is the way, not the memory.
 const WINDOW_BYTES: usize = 16 << 20;
 
-/// Whoever takes longer says what it is at, and ends.
+/// Whoever sees no byte of the state move for so long says what it is at, and ends.
 const TOO_LONG: Duration = Duration::from_secs(10);
 
 /// A state as long as asked, from the same memory over and over.
@@ -31,6 +33,7 @@ struct Ballast {
     bytes: Vec<u8>,
     at: usize,
     left: u64,
+    moved: Arc<AtomicU64>,
 }
 
 impl Snapshot for Ballast {
@@ -40,6 +43,7 @@ impl Snapshot for Ballast {
         into[..count].copy_from_slice(&from[..count]);
         self.at = (self.at + count) % self.bytes.len();
         self.left -= count as u64;
+        self.moved.fetch_add(count as u64, SeqCst);
         count
     }
 }
@@ -50,7 +54,8 @@ struct Store {
     members: usize,
     casts: u64,
     begun: Option<Instant>,
-    received: u64,
+    /// Bytes of the state under way: at whoever gives it those read, at whoever gets it those taken in.
+    moved: Arc<AtomicU64>,
     took: Option<Duration>,
     /// Casts that the group delivered here by the time the state was complete, and when those held were through.
     caught_up: Option<Duration>,
@@ -74,21 +79,32 @@ impl Application for Store {
     }
 
     fn snapshot(&mut self, _group: &mut Group<'_>) -> Option<Box<dyn Snapshot>> {
-        Some(Box::new(Ballast { bytes: vec![7; WINDOW_BYTES], at: 0, left: self.state_bytes }))
+        let moved = Arc::clone(&self.moved);
+        Some(Box::new(Ballast { bytes: vec![7; WINDOW_BYTES], at: 0, left: self.state_bytes, moved }))
     }
 
     fn install_state(&mut self, part: &StatePart<'_>, _group: &mut Group<'_>) -> Result<(), String> {
         if part.at == 0 {
+            // It may begin anew, after a view change.
             self.begun = Some(Instant::now());
+            self.moved.store(0, SeqCst);
         }
         let at = part.at as usize % (WINDOW_BYTES - part.bytes.len());
         self.bytes[at..at + part.bytes.len()].copy_from_slice(part.bytes);
-        self.received += part.bytes.len() as u64;
+        self.moved.fetch_add(part.bytes.len() as u64, SeqCst);
         if part.last {
             self.took = self.begun.map(|begun| begun.elapsed());
         }
         Ok(())
     }
+}
+
+/// How it went at one member.
+struct Outcome {
+    casts: u64,
+    received: u64,
+    took: Option<Duration>,
+    caught_up: Option<Duration>,
 }
 
 struct Plan {
@@ -100,7 +116,7 @@ struct Plan {
     pause: Duration,
 }
 
-fn member<T: Transport>(plan: &Plan, own: usize, transport: T, stop: &AtomicBool) -> Store {
+fn member<T: Transport>(plan: &Plan, own: usize, transport: T, stop: &AtomicBool) -> Outcome {
     let config = Config { frame_bytes_max: plan.frame_bytes, ..Config::default() };
     let store = Store {
         state_bytes: plan.state_bytes,
@@ -108,7 +124,7 @@ fn member<T: Transport>(plan: &Plan, own: usize, transport: T, stop: &AtomicBool
         members: 0,
         casts: 0,
         begun: None,
-        received: 0,
+        moved: Arc::default(),
         took: None,
         caught_up: None,
     };
@@ -125,6 +141,7 @@ fn member<T: Transport>(plan: &Plan, own: usize, transport: T, stop: &AtomicBool
     let group = driver.join(options).expect("a group");
     let started = Instant::now();
     let mut next = started;
+    let (mut moved, mut moved_at) = (0, started);
     while !stop.load(SeqCst) {
         driver.run_once();
         let now = Instant::now();
@@ -133,34 +150,41 @@ fn member<T: Transport>(plan: &Plan, own: usize, transport: T, stop: &AtomicBool
             // What flow control refuses now is not cast.
             let _ = driver.group(group).cast(&[0; 64]);
         }
-        if now > started + TOO_LONG {
-            eprintln!("it takes longer than {TOO_LONG:?}");
-            stop.store(true, SeqCst);
+        let so_far = driver.application().moved.load(SeqCst);
+        if so_far != moved {
+            (moved, moved_at) = (so_far, now);
         }
         if own == 1 && driver.application().took.is_some() && driver.application().members == 2 {
             stop.store(true, SeqCst);
+        } else if now > moved_at + TOO_LONG {
+            eprintln!("nothing of the state has moved for {TOO_LONG:?}");
+            driver.group(group).dump().iter().for_each(|line| eprintln!("{own} {line}"));
+            eprintln!("{own} {:?}", driver.stats(group).counts);
+            stop.store(true, SeqCst);
         }
     }
-    if started.elapsed() > TOO_LONG {
-        driver.group(group).dump().iter().for_each(|line| eprintln!("{own} {line}"));
-        eprintln!("{own} {:?}", driver.stats(group).counts);
-    }
-    let Store { casts, received, took, caught_up, members, .. } = *driver.application();
-    Store { state_bytes: 0, bytes: Vec::new(), begun: None, casts, received, took, caught_up, members }
+    let Store { casts, took, caught_up, ref moved, .. } = *driver.application();
+    Outcome { casts, received: moved.load(SeqCst), took, caught_up }
 }
 
-fn run<T: Transport>(plan: &Plan, transport: impl Fn() -> T + Sync) {
+/// Runs it; says how it went, and whether all of the state arrived.
+fn run<T: Transport>(plan: &Plan, transport: impl Fn() -> T + Sync) -> bool {
     let stop = AtomicBool::new(false);
     let (transport, stop) = (&transport, &stop);
-    let stores: Vec<Store> = std::thread::scope(|scope| {
+    let [donor, joiner]: [Outcome; 2] = std::thread::scope(|scope| {
         let member = |own: usize| scope.spawn(move || member(plan, own, transport(), stop));
         let first = member(0);
         std::thread::sleep(Duration::from_millis(100));
         let second = member(1);
-        [first, second].map(|thread| thread.join().expect("a member that ends well")).into()
+        [first, second].map(|thread| thread.join().expect("a member that ends well"))
     });
-    let [donor, joiner] = &stores[..] else { return };
-    let took = joiner.took.unwrap_or_default();
+    let Some(took) = joiner.took.filter(|_| joiner.received == plan.state_bytes) else {
+        eprintln!(
+            "the state did not arrive: {} of {} bytes were taken in",
+            joiner.received, plan.state_bytes
+        );
+        return false;
+    };
     println!(
         "{} MiB in {:.0} ms: {:.0} MB/s; the view was told after {:.0} ms; the donor delivered {} casts in all",
         joiner.received >> 20,
@@ -169,9 +193,10 @@ fn run<T: Transport>(plan: &Plan, transport: impl Fn() -> T + Sync) {
         joiner.caught_up.unwrap_or_default().as_secs_f64() * 1e3,
         donor.casts,
     );
+    true
 }
 
-fn main() {
+fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let number = |at: usize, default: u64| {
         arguments.get(at).map_or(default, |text| text.parse().expect("a whole number"))
@@ -185,12 +210,13 @@ fn main() {
         frame_bytes: number(2, 2048) as usize,
         pause: Duration::from_micros(number(3, 100)),
     };
-    if over == "udp" {
+    let arrived = if over == "udp" {
         let sockets = [0, 1].map(|_| std::net::UdpSocket::bind("127.0.0.1:0").expect("a port"));
         plan.addresses = sockets.map(|socket| socket.local_addr().expect("its address").to_string());
-        run(&plan, || UdpTransport::new(UdpOptions::default()).expect("a transport"));
+        run(&plan, || UdpTransport::new(UdpOptions::default()).expect("a transport"))
     } else {
         plan.spec = format!("XFER:{LIVE_STACK_WITH_INTEGRITY}");
-        run(&plan, || Shm::new(ShmOptions::default()));
-    }
+        run(&plan, || Shm::new(ShmOptions::default()))
+    };
+    if arrived { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
