@@ -80,6 +80,10 @@ pub(super) fn entry() -> LayerEntry {
 
 /// Parts that are made in one iteration, in bytes: casts wait no longer than that takes.
 const BURST_BYTES: usize = 256 << 10;
+/// One part of that many, of the frames for control messages and of what a peer may leave unacknowledged, is left to
+/// everything else. Parts may take the rest: whenever the two members' turns on a core are long, what is under way at
+/// once is what goes over in a turn.
+const LEFT_SHARE: u64 = 4;
 /// Held events that are handed on in one go: the event queue is bounded.
 const RELEASE_MAX: usize = 64;
 /// Kind, flags, and how much came before.
@@ -559,8 +563,8 @@ impl Layer for Xfer {
         let own = context.rank();
         let peer = context.view().others().next();
         self.limits = Limits {
-            room: peer.map_or(0, |peer| context.reliable_room(peer)) / 2,
-            frames: context.control_frames_free() / 2,
+            room: peer.map_or(0, |peer| context.reliable_room(peer)) / LEFT_SHARE,
+            frames: context.control_frames_free() / LEFT_SHARE as usize,
         };
         let Some(legacy) = self.legacy.clone() else { return };
         let view = context.view();
