@@ -5,7 +5,7 @@ mod common;
 use std::time::Duration;
 
 use common::live::{Replica, Seen, Town};
-use wadjet::Config;
+use wadjet::{Config, Rank, RankSet};
 
 const SECOND: Duration = Duration::from_secs(1);
 const BALLAST: usize = 256 << 10;
@@ -319,6 +319,27 @@ fn a_full_hold_makes_the_joiner_leave_if_the_stack_says_so() {
         "{seen:?}"
     );
     storm.settle(&[0, 1]);
+}
+
+#[test]
+fn sends_to_who_comes_in_get_their_turn_while_the_state_is_on_its_way() {
+    let spec = format!("XFER:{}", wadjet::layers::LIVE_STACK_WITH_INTEGRITY);
+    let mut storm = Storm::over(Town::of(2, &spec, &Config::default()), 16 * BALLAST);
+    let new = storm.join(1);
+    storm.until("the transfer", |storm| !storm.replica(new).received.is_empty());
+    let (mut taken, mut tried) = (0, 0);
+    storm.until("the state", |storm| {
+        let process = &mut storm.town.processes[0];
+        let mut group = process.endpoint.group(process.key);
+        tried += 1;
+        taken += usize::from(group.send(&RankSet::one(Rank(2)), b"meanwhile").is_ok());
+        storm.replica(new).installed > 0
+    });
+    // They share the way with the parts: without turns of their own three are taken.
+    assert!(taken > 10, "only {taken} of {tried} sends were taken");
+    storm.settle(&[0, 1, new]);
+    let seen = &storm.town.processes[new].diary.seen;
+    assert_eq!(seen.iter().filter(|seen| matches!(seen, Seen::Send(..))).count(), taken);
 }
 
 #[test]

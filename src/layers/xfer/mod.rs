@@ -168,6 +168,8 @@ struct Giving {
     stage: Stage,
     at: u64,
     part_bytes: u64,
+    /// There was no room for another part; it goes on when half of it is there again.
+    paused: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -286,7 +288,7 @@ impl Xfer {
 
     /// This member takes a snapshot, and gives it to those who lack it.
     fn become_donor(&mut self, context: &mut Context<'_>) {
-        self.giving = Some(Giving { stage: Stage::Asked, at: 0, part_bytes: 0 });
+        self.giving = Some(Giving { stage: Stage::Asked, at: 0, part_bytes: 0, paused: false });
         context.count("snapshot taken");
         context.up(Up::Snapshot);
     }
@@ -298,7 +300,9 @@ impl Xfer {
         let ready = |peer: Rank| {
             let acked = context.pair(self.handles().acked, peer, own);
             let under_way = context.next_send_number(peer).saturating_sub(acked) + sent;
-            context.reliable_room(peer) > self.limits.room && under_way < most
+            // Beyond half of it the application's sends to the peer are refused: they must get their turn, too.
+            let share = if giving.paused { LEFT_SHARE / 2 } else { 1 };
+            context.reliable_room(peer) > self.limits.room * share && under_way < most
         };
         self.lacks.iter().all(ready)
     }
@@ -315,7 +319,13 @@ impl Xfer {
         }
         let Some(mut giving) = self.giving.filter(|giving| giving.stage != Stage::Asked) else { return };
         let (mut burst, mut sent) = (0, 0);
-        while !self.lacks.is_empty() && self.has_room(context, &giving, sent) && self.has_frames(context) {
+        while !self.lacks.is_empty() {
+            if !self.has_room(context, &giving, sent) || !self.has_frames(context) {
+                giving.paused = true;
+                self.giving = Some(giving);
+                break;
+            }
+            giving.paused = false;
             if burst >= BURST_BYTES {
                 // What else there is to do comes first.
                 context.arm(self.handles().turn, context.now() + Duration::from_nanos(1));
