@@ -25,7 +25,7 @@ pub enum Standstill {
 /// Runs one block on all of `parties` until each has finished.
 ///
 /// `bystanders` take part in other blocks. Polling them always would be measured; they are served once in
-/// [`BYSTANDERS_EVERY`], so that a group whose members watch each other takes none of them for failed, and when nothing moves
+/// `BYSTANDERS_EVERY`, so that a group whose members watch each other takes none of them for failed, and when nothing moves
 /// here: somebody elsewhere may still need a repair from them.
 ///
 /// # Errors

@@ -1,5 +1,7 @@
 //! Membership that is wrong on purpose, in worlds of the simulator: each variant must be caught.
 
+#![allow(clippy::print_stdout)]
+
 use wadjet_sim::{Overrides, Scenario, run_views};
 
 /// Each is caught within so many seeds.
