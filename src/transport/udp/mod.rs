@@ -34,7 +34,7 @@ pub struct UdpOptions {
     pub frame_bytes_max: usize,
     /// Reach all members by IP multicast. Every member of the view must be told the same.
     pub multicast: Option<MulticastOptions>,
-    /// The multicast address to which [`Outside::Discover`] goes and to which bound processes listen, on the interface
+    /// The multicast address to which [`Outside::Discover`](crate::transport::Outside::Discover) goes and to which bound processes listen, on the interface
     /// named in `multicast` or else that of their own address; without it `Discover` reaches nobody. Processes on one
     /// host hear each other there, and with it each other's multicasts, whatever [`MulticastOptions::loopback`] says.
     pub discovery: Option<SocketAddrV4>,

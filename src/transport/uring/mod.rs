@@ -14,7 +14,7 @@
 //! for members that must not burn a core.
 //!
 //! Limits: those of [`udp`](super::udp), and [`SOCKETS_MAX`] sockets. Of what the kernel lacks, `Caps::notes` tells; one
-//! that has no ring, or forbids it, is refused by [`UringTransport::new`] in words that say what to do.
+//! that has no ring, or forbids it, is refused by `UringTransport::new` in words that say what to do.
 #![allow(unsafe_code)]
 
 mod ring;
