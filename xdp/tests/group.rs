@@ -91,7 +91,7 @@ fn two_members_play_ping_pong_through_the_whole_stack_and_nothing_is_copied() {
     let view = view(&hosts, 2, DEFAULT_STACK);
     let mut both: Vec<Process> = (1..=2)
         .map(|host| {
-            let mut driver = driver(Either::Xdp(common::xdp(&hosts, host, &roomy())), host as u64);
+            let mut driver = driver(Either::One(common::xdp(&hosts, host, &roomy())), host as u64);
             let key = driver.open(LocalView::new(view.clone(), Incarnation(host as u64)).unwrap()).unwrap();
             driver.application_mut().members = vec![1, 2];
             (driver, key)
@@ -111,7 +111,7 @@ fn two_members_play_ping_pong_through_the_whole_stack_and_nothing_is_copied() {
         assert!(stats.fast_path.deliver_hit >= 990, "{stats:?}");
         let counters = driver.transport_counters();
         assert_eq!(counters.copies, 0, "{counters:?}");
-        let Either::Xdp(transport) = driver.inner().transport() else { unreachable!() };
+        let Either::One(transport) = driver.inner().transport() else { unreachable!() };
         assert!(transport.inner.steered().steered >= 500, "it went by the ring");
     }
 }
@@ -121,9 +121,9 @@ fn a_group_lives(hosts: &Rc<Hosts>, kinds: [bool; 3]) {
     let mut processes: Vec<Process> = (1..=3)
         .map(|host| {
             let transport = if kinds[host - 1] {
-                Either::Xdp(common::xdp(hosts, host, &roomy()))
+                Either::One(common::xdp(hosts, host, &roomy()))
             } else {
-                Either::Udp(common::udp(hosts, host, &UdpOptions::default()))
+                Either::Other(common::udp(hosts, host, &UdpOptions::default()))
             };
             let mut driver = driver(transport, host as u64);
             let contacts = if host == 1 { vec![] } else { vec![address(hosts, 1)] };
@@ -222,9 +222,9 @@ fn mixed(hosts: &Rc<Hosts>) -> [(Either, Channel); 2] {
     let view = view(hosts, 2, "");
     [1, 2].map(|host| {
         let mut transport = if host == 1 {
-            Either::Xdp(common::xdp(hosts, host, &small()))
+            Either::One(common::xdp(hosts, host, &small()))
         } else {
-            Either::Udp(common::udp(hosts, host, &UdpOptions::default()))
+            Either::Other(common::udp(hosts, host, &UdpOptions::default()))
         };
         let local = LocalView::new(view.clone(), Incarnation(host as u64)).unwrap();
         let channel = transport.open(&local, &OPTIONS).unwrap();
@@ -255,7 +255,7 @@ fn runs_that_a_sender_leaves_to_be_segmented_arrive_frame_by_frame() {
         }
     }
     assert!(got.iter().cloned().eq((0..200).map(message)));
-    let Either::Xdp(On { inner, .. }) = &ring else { unreachable!() };
+    let Either::One(On { inner, .. }) = &ring else { unreachable!() };
     assert!(inner.steered().long > 0, "they came as one: {:?}", inner.steered());
     drop(there);
 }
@@ -279,7 +279,7 @@ fn what_is_received_lies_in_the_shared_memory_and_kernel_checksums_are_not_looke
             ring.receive(8, &mut |received: Received| got.push(received));
             ring.reap();
         }
-        let Either::Xdp(On { inner, .. }) = &ring else { unreachable!() };
+        let Either::One(On { inner, .. }) = &ring else { unreachable!() };
         assert_eq!(got[0].bytes(), [round as u8; 700]);
         assert!(inner.holds(got[0].bytes()));
         count += got.len();
@@ -297,7 +297,7 @@ fn what_is_received_lies_in_the_shared_memory_and_kernel_checksums_are_not_looke
         }
     }
     assert_eq!((count, ring.counters().copies), (100, 0));
-    let Either::Xdp(On { inner, .. }) = &ring else { unreachable!() };
+    let Either::One(On { inner, .. }) = &ring else { unreachable!() };
     assert!(inner.steered().steered >= 100);
 }
 

@@ -1,6 +1,9 @@
 //! Test hosts for transports that need them, and transports that live on one.
 #![allow(dead_code, reason = "each test uses what it needs")]
 
+#[path = "../../../tests/common/either.rs"]
+mod either;
+
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::Waker;
@@ -142,84 +145,5 @@ impl<T: Transport> Transport for On<T> {
     }
 }
 
-/// One of two transports, so that members on either stand in one list.
-#[allow(clippy::large_enum_variant, reason = "a handful per test")]
-pub(crate) enum Either {
-    Xdp(On<XdpTransport>),
-    Udp(On<UdpTransport>),
-}
-
-macro_rules! either {
-    ($self:ident, $transport:ident => $call:expr) => {
-        match $self {
-            Either::Xdp($transport) => $call,
-            Either::Udp($transport) => $call,
-        }
-    };
-}
-
-impl Transport for Either {
-    fn caps(&self) -> Caps {
-        either!(self, transport => transport.caps())
-    }
-
-    fn open(&mut self, view: &LocalView, options: &ChannelOptions) -> Result<Channel, TransportError> {
-        either!(self, transport => transport.open(view, options))
-    }
-
-    fn close(&mut self, channel: ChannelId) {
-        either!(self, transport => transport.close(channel));
-    }
-
-    fn bind(&mut self, group: GroupId, address: &Address) -> Result<Address, TransportError> {
-        either!(self, transport => transport.bind(group, address))
-    }
-
-    fn send_outside(&mut self, group: GroupId, to: &Outside, bytes: &[u8]) {
-        either!(self, transport => transport.send_outside(group, to, bytes));
-    }
-
-    fn exclude(&mut self, channel: ChannelId, rank: Rank) {
-        either!(self, transport => transport.exclude(channel, rank));
-    }
-
-    fn prepare(&mut self, options: &ChannelOptions) {
-        either!(self, transport => transport.prepare(options));
-    }
-
-    fn submit(&mut self, transmit: Transmit) -> Result<(), Full> {
-        either!(self, transport => transport.submit(transmit))
-    }
-
-    fn flush(&mut self) {
-        either!(self, transport => transport.flush());
-    }
-
-    fn reap(&mut self) {
-        either!(self, transport => transport.reap());
-    }
-
-    fn receive(&mut self, budget: usize, sink: &mut impl FnMut(Received)) -> usize {
-        either!(self, transport => transport.receive(budget, sink))
-    }
-
-    fn busy(&self, channel: ChannelId) -> bool {
-        either!(self, transport => transport.busy(channel))
-    }
-
-    fn wait(&mut self, timeout: Duration) {
-        either!(self, transport => transport.wait(timeout));
-    }
-
-    fn waker(&self) -> Waker {
-        either!(self, transport => transport.waker())
-    }
-
-    fn gone(&self, channel: ChannelId) -> RankSet {
-        either!(self, transport => transport.gone(channel))
-    }
-
-    fn counters(&self) -> TransportCounters {
-        either!(self, transport => transport.counters())
-    }
-}
+/// A member over AF_XDP, or over the kernel's sockets.
+pub(crate) type Either = either::Either<On<XdpTransport>, On<UdpTransport>>;
