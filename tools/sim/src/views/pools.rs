@@ -19,7 +19,7 @@ struct Spares {
 }
 
 /// Bytes of spares that a thread keeps.
-const SPARE_BYTES_MAX: usize = 128 << 20;
+const SPARE_BYTES_MAX: usize = 384 << 20;
 
 /// A region that becomes a spare when it is dropped, if all of its frames have come back.
 pub(crate) struct Pool {
