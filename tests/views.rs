@@ -461,3 +461,34 @@ fn sends_go_on_in_the_next_view_when_their_numbers_run_out() {
         "who was refused is told when there is room"
     );
 }
+
+#[test]
+fn a_large_send_that_a_view_change_interrupts_is_sent_whole_in_the_next_view() {
+    let mut town = Town::of(3, STACK, &Config::default());
+    town.run(Duration::from_millis(30));
+    let large: Vec<u8> = (0..1_000_000u32).map(|n| (n / 7) as u8).collect();
+    let all: wadjet::RankSet = [1, 2].map(wadjet::Rank).into_iter().collect();
+    let process = &mut town.processes[0];
+    process.endpoint.group(process.key).send(&all, &large).unwrap();
+    town.processes[2].stopped = true;
+    (0..3).for_each(|_| town.step());
+    town.meet(&[0, 1], SECOND);
+    let process = &mut town.processes[0];
+    let behind = |group: &mut wadjet::Group<'_>| group.send(&wadjet::RankSet::one(wadjet::Rank(1)), b"behind");
+    assert!(behind(&mut process.endpoint.group(process.key)).is_err(), "it is still under way");
+    let sent = |town: &mut Town| {
+        let process = &mut town.processes[0];
+        behind(&mut process.endpoint.group(process.key)).is_ok()
+    };
+    assert!(town.until(SECOND, sent));
+    town.run(Duration::from_millis(5));
+    let sends = |at: usize| -> Vec<&Vec<u8>> {
+        let seen = town.processes[at].diary.seen.iter();
+        seen.filter_map(|seen| if let Seen::Send(1, bytes) = seen { Some(bytes) } else { None }).collect()
+    };
+    assert!(sends(1) == [&large, &b"behind".to_vec()], "once, whole, and in order");
+    let told = town.processes[0].diary.seen.iter().filter(
+        |seen| matches!(seen, Seen::Problem(what) if what.contains("a large send to 0000000000000003")),
+    );
+    assert_eq!(told.count(), 1, "{:?}", town.processes[0].diary.seen);
+}

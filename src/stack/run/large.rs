@@ -12,7 +12,7 @@ use super::Stack;
 use crate::accel::pack::{Closed, PACK_ROOM_BYTES};
 use crate::buf::{Exhausted, Frame, FrameMut, Region, RegionOptions};
 use crate::group::{Application, CastError, Event, Group, SendError, Ticket};
-use crate::id::{Rank, RankSet};
+use crate::id::{Incarnation, Rank, RankSet};
 use crate::stack::build::GuardKind;
 use crate::stack::event::{Down, List, Message, Part, Problem};
 use crate::stack::layer::Kind;
@@ -333,6 +333,30 @@ impl Stack {
         self.large.shelved += usize::from(shelves);
         self.waiting.push_back(if shelves { Waiting::Shelved(closed) } else { Waiting::Frame(closed) });
         true
+    }
+
+    /// Takes over the large sends that were under way when the last view ended: they are sent whole in this one, to those
+    /// who are in it. Returns who is not, or cannot be sent it.
+    pub(super) fn inherit_sends(&mut self, old: &mut Stack) -> Vec<Incarnation> {
+        let mut lost = Vec::new();
+        for LargeSend { to, large } in std::mem::take(&mut old.large.sends) {
+            let large = large.again();
+            let carried = large.bytes.len() <= self.large.bytes_max;
+            let mut there = RankSet::EMPTY;
+            for rank in to.iter() {
+                let incarnation = old.engine.core.view.member(rank).incarnation;
+                match self.engine.core.view.rank_of(incarnation) {
+                    Some(rank) if carried => there.insert(rank),
+                    _ => lost.push(incarnation),
+                };
+            }
+            if !there.is_empty() {
+                self.large.waiting_bytes += large.bytes.len();
+                self.large.sends.push(LargeSend { to: there, large });
+            }
+        }
+        self.large.note_pending();
+        lost
     }
 
     /// What waits enters, in order, as long as the entry is open and there are frames.

@@ -141,11 +141,11 @@ impl Stack {
                 }));
             }
         }
-        if old.large.is_sending() {
+        for peer in self.inherit_sends(old) {
             self.engine.core.emit_application(Up::Problem(Problem {
                 layer: "stack",
                 origin: None,
-                what: "large sends that were under way when the view ended are lost".into(),
+                what: format!("a large send to {peer} was under way when the view ended, and is lost").into(),
             }));
         }
         (self.refused, self.refused_frame, self.refused_by) =
