@@ -492,3 +492,23 @@ fn a_large_send_that_a_view_change_interrupts_is_sent_whole_in_the_next_view() {
     );
     assert_eq!(told.count(), 1, "{:?}", town.processes[0].diary.seen);
 }
+
+#[test]
+fn who_had_to_wait_for_its_own_turn_lately_is_patient_with_others() {
+    for crowded in [true, false] {
+        let mut town = Town::of(2, STACK, &Config::default());
+        town.run(Duration::from_millis(30));
+        for _ in 0..3 {
+            town.processes[0].stopped = crowded;
+            town.run(Duration::from_millis(6));
+            town.processes[0].stopped = false;
+            town.run(Duration::from_millis(3));
+        }
+        town.processes[1].stopped = true;
+        town.run(Duration::from_millis(14));
+        town.processes[1].stopped = false;
+        town.run(Duration::from_millis(50));
+        let suspected = town.processes[0].diary.seen.iter().any(|seen| matches!(seen, Seen::Suspect(_)));
+        assert_eq!(suspected, !crowded);
+    }
+}

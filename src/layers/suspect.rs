@@ -10,7 +10,8 @@
 //! Whatever comes from a member is a sign of life; who has cast nothing for a *beat* sends a heartbeat. Silence is
 //! counted on the own clock of *running time*: a process that did not run for a while has heard nobody, and must not
 //! blame them (pitfall 7). The time-out follows the longest silence that was seen to end lately, within two bounds; that
-//! before a member is heard first in a view has a bound of its own, and does not count later. At
+//! before a member is heard first in a view has a bound of its own, and does not count later. How long this process had to
+//! wait for its own turn lately counts as such a silence, too: where processors are short they are short for others. At
 //! half of it the silent one is asked directly (the second check); when it is over the member is suspected, for good in
 //! this view, and heartbeats tell the others: so a link that works one way only does not leave two opinions (pitfall 8).
 //! A hint that a process is gone shortens the time-out, it does not replace it.
@@ -91,6 +92,8 @@ struct Suspect {
     /// Members that are out of this view already: not watched.
     failed: RankSet,
     last_sweep: Time,
+    /// The longest time lately that this process did not run when it should have.
+    waited: Duration,
     /// Own casts when last looked at.
     casts: u64,
     /// Beats since something was sent to all.
@@ -136,6 +139,7 @@ impl Suspect {
             gone: RankSet::EMPTY,
             failed: RankSet::EMPTY,
             last_sweep: Time::ZERO,
+            waited: Duration::ZERO,
             casts: 0,
             quiet_beats: 0,
             over: false,
@@ -149,7 +153,7 @@ impl Suspect {
     /// How long `rank` may be silent.
     fn limit(&self, rank: Rank) -> Duration {
         let watched = &self.watched[rank.index()];
-        let usual = (watched.longest * SILENCE_FACTOR).clamp(self.least, self.most);
+        let usual = (watched.longest.max(self.waited) * SILENCE_FACTOR).clamp(self.least, self.most);
         if watched.known == 0 {
             return usual.max(self.first);
         }
@@ -164,6 +168,8 @@ impl Suspect {
             context.count("own pause");
             context.up(Up::Paused);
         }
+        let waited = since.saturating_sub(self.beat).min(self.most / SILENCE_FACTOR);
+        self.waited = (self.waited - self.waited / FADE).max(waited);
         let passed = since.min(self.beat * BEATS_MAX);
         let (mut ask, mut hint, before) = (RankSet::EMPTY, false, self.suspected);
         for rank in context.view().others() {
@@ -372,6 +378,7 @@ impl Layer for Suspect {
             digest.word(watched.longest.as_nanos() as u64);
         }
         self.suspected.words().into_iter().for_each(|word| digest.word(word));
+        digest.word(self.waited.as_nanos() as u64);
         digest.word(self.casts);
     }
 
