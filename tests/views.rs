@@ -474,7 +474,8 @@ fn a_large_send_that_a_view_change_interrupts_is_sent_whole_in_the_next_view() {
     (0..3).for_each(|_| town.step());
     town.meet(&[0, 1], SECOND);
     let process = &mut town.processes[0];
-    let behind = |group: &mut wadjet::Group<'_>| group.send(&wadjet::RankSet::one(wadjet::Rank(1)), b"behind");
+    let behind =
+        |group: &mut wadjet::Group<'_>| group.send(&wadjet::RankSet::one(wadjet::Rank(1)), b"behind");
     assert!(behind(&mut process.endpoint.group(process.key)).is_err(), "it is still under way");
     let sent = |town: &mut Town| {
         let process = &mut town.processes[0];

@@ -24,6 +24,7 @@ use wadjet::{
     Address, Application, CastError, Config, Delivery, Endpoint, Event, Group, GroupId, GroupKey,
     Incarnation, LocalView, Rank, RankSet, SendError,
 };
+use wadjet_xdp::{XdpOptions, XdpTransport};
 
 /// Which group, where, and how.
 #[derive(Args, Clone, Debug)]
@@ -31,7 +32,7 @@ pub(crate) struct NodeOptions {
     /// The group; all that name it alike and can find each other come together
     #[arg(long, value_name = "NAME")]
     group: String,
-    /// Where this member is reached: `ip:port` over udp and uring, any name of your choice over shm
+    /// Where this member is reached: `ip:port` over udp, uring and xdp, any name of your choice over shm
     #[arg(long, value_name = "A")]
     address: String,
     /// Addresses of others; any one member of the group will do
@@ -43,7 +44,7 @@ pub(crate) struct NodeOptions {
     /// The stack, top to bottom [default: the stack for live groups over that transport]
     #[arg(long, value_name = "SPEC")]
     stack: Option<String>,
-    /// Look for the group without knowing an address: over udp and uring at a multicast address, over shm on this host
+    /// Look for the group without knowing an address: at a multicast address, or over shm on this host
     #[arg(long, value_name = "IP:PORT", num_args = 0..=1, default_missing_value = DISCOVERY)]
     discover: Option<SocketAddrV4>,
     /// If the others go on without this member, join again as a new one
@@ -60,6 +61,8 @@ enum NodeTransport {
     Udp,
     /// UDP through io_uring; members over udp and over uring are members of one group
     Uring,
+    /// AF_XDP sockets on the interface that has the address; takes root. Members over udp may be in the same group
+    Xdp,
     /// Shared memory of this host
     Shm,
 }
@@ -108,6 +111,10 @@ pub(crate) fn run(options: &NodeOptions) -> Result<bool, Box<dyn Error>> {
                 let udp = UdpOptions { discovery: options.discover, ..UdpOptions::default() };
                 live(options, UringTransport::new(UringOptions { udp })?, &contacts, &mut lines, end)?
             }
+            NodeTransport::Xdp => {
+                let xdp = XdpOptions { discovery: options.discover, ..XdpOptions::default() };
+                live(options, XdpTransport::new(xdp)?, &contacts, &mut lines, end)?
+            }
             NodeTransport::Shm => live(options, Shm::new(ShmOptions::default()), &contacts, &mut lines, end)?,
         };
         match life.exit {
@@ -148,7 +155,7 @@ fn live<T: Transport>(
     end: Option<Instant>,
 ) -> Result<Life, Box<dyn Error>> {
     let default = match options.transport {
-        NodeTransport::Udp | NodeTransport::Uring => wadjet::layers::LIVE_STACK,
+        NodeTransport::Udp | NodeTransport::Uring | NodeTransport::Xdp => wadjet::layers::LIVE_STACK,
         NodeTransport::Shm => wadjet::layers::LIVE_STACK_WITH_INTEGRITY,
     };
     let spec = options.stack.clone().unwrap_or_else(|| default.to_owned());

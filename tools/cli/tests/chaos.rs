@@ -54,7 +54,7 @@ fn nor_over_a_network_whose_ports_go_down_and_which_loses_packets() {
         return;
     }
     let faults = ["--kills", "6", "--stops", "6", "--partitions", "6", "--losses", "4", "--chapter", "11"];
-    for transport in ["udp", "uring"] {
+    for transport in ["udp", "uring", "xdp"] {
         let report = report(&[&["chaos", "--transport", transport, "--json", "-"], &faults[..]].concat());
         let run = &report["chaos"][0];
         assert_eq!(
@@ -89,7 +89,8 @@ fn a_sender_that_was_stopped_and_goes_on_after_the_view_change_changes_nothing()
 
 #[test]
 fn a_failure_is_measured_at_each_survivor() {
-    for (transport, fault) in [("shm", "kill"), ("udp", "stop")] {
+    let with_hosts = if may_make_hosts() { Some(("xdp", "kill")) } else { None };
+    for (transport, fault) in [("shm", "kill"), ("udp", "stop")].into_iter().chain(with_hosts) {
         let arguments =
             ["bench", "--failure", fault, "--transport", transport, "--faults", "3", "--json", "-"];
         let report = report(&arguments);

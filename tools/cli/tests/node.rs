@@ -7,6 +7,8 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use wadjet_lab::hosts::{Hosts, LabError};
+
 /// A shell with a node in it. Ended when dropped.
 struct Shell {
     address: String,
@@ -16,11 +18,17 @@ struct Shell {
     seen: Vec<String>,
 }
 
+const PROGRAM: &str = env!("CARGO_BIN_EXE_wadjet");
 const PATIENCE: Duration = Duration::from_secs(30);
 
 impl Shell {
     fn open(transport: &str, group: &str, address: &str, more: &[&str]) -> Shell {
-        let mut node = Command::new(env!("CARGO_BIN_EXE_wadjet"))
+        Shell::open_by(Command::new(PROGRAM), transport, group, address, more)
+    }
+
+    /// The command may start the program on a test host.
+    fn open_by(mut command: Command, transport: &str, group: &str, address: &str, more: &[&str]) -> Shell {
+        let mut node = command
             // Whatever becomes of this test, the node leaves.
             .args([
                 "node",
@@ -94,34 +102,64 @@ fn what_is_typed_in_one_shell_appears_in_all_and_a_killed_one_is_told_of_by_the_
         let at = addresses(transport);
         let mut shells = vec![Shell::open(first, &group, &at[0], &[])];
         shells.extend((1..3).map(|n| Shell::open(transport, &group, &at[n], &["--peers", &at[0]])));
-        for shell in &mut shells {
-            shell.sees(" of 3: ");
-        }
-        shells[1].type_line("tea is ready");
-        for shell in &mut shells {
-            shell.sees(&format!("<{}> tea is ready", at[1]));
-        }
-        shells[2].type_line(&format!("/send {} psst", at[0]));
-        shells[0].sees(&format!("<{}> to this member: psst", at[2]));
-        shells[1].type_line("/members");
-        assert!(shells[1].sees(" of 3: ").contains(&format!("{} (this one)", at[1])));
-        shells[1].type_line("/stats");
-        shells[1].sees("cast 1, delivered 1");
-
-        // The member that was there first coordinates, and is the one that dies.
-        shells[0].node.kill().unwrap();
-        for shell in &mut shells[1..] {
-            shell.sees(" of 2: ");
-            shell.sees(&format!("failed: {}", at[0]));
-        }
-        shells[2].type_line("who is left?");
-        shells[1].sees(&format!("<{}> who is left?", at[2]));
-        shells[2].type_line("/leave");
-        shells[2].sees("left the group");
-        assert!(shells[2].node.wait().unwrap().success());
-        shells[1].sees(&format!("left: {} (it asked to)", at[2]));
-        drop(shells);
+        talk(shells, &at);
     }
+}
+
+/// Three shells in which the same group was entered at these addresses.
+fn talk(mut shells: Vec<Shell>, at: &[String]) {
+    for shell in &mut shells {
+        shell.sees(" of 3: ");
+    }
+    shells[1].type_line("tea is ready");
+    for shell in &mut shells {
+        shell.sees(&format!("<{}> tea is ready", at[1]));
+    }
+    shells[2].type_line(&format!("/send {} psst", at[0]));
+    shells[0].sees(&format!("<{}> to this member: psst", at[2]));
+    shells[1].type_line("/members");
+    assert!(shells[1].sees(" of 3: ").contains(&format!("{} (this one)", at[1])));
+    shells[1].type_line("/stats");
+    shells[1].sees("cast 1, delivered 1");
+
+    // The member that was there first coordinates, and is the one that dies.
+    shells[0].node.kill().unwrap();
+    for shell in &mut shells[1..] {
+        shell.sees(" of 2: ");
+        shell.sees(&format!("failed: {}", at[0]));
+    }
+    shells[2].type_line("who is left?");
+    shells[1].sees(&format!("<{}> who is left?", at[2]));
+    shells[2].type_line("/leave");
+    shells[2].sees("left the group");
+    assert!(shells[2].node.wait().unwrap().success());
+    shells[1].sees(&format!("left: {} (it asked to)", at[2]));
+}
+
+#[test]
+#[expect(clippy::print_stdout, reason = "one line says what was not run, and why")]
+fn members_on_hosts_of_their_own_talk_by_af_xdp_with_one_that_has_ordinary_sockets() {
+    let hosts = match Hosts::up(&format!("node{}", std::process::id()), 3) {
+        Ok(hosts) => hosts,
+        Err(error @ (LabError::NotPermitted { .. } | LabError::NoCommand { .. }))
+            if std::env::var_os("CI").is_none() =>
+        {
+            println!("not run: {error}");
+            return;
+        }
+        Err(error) => panic!("{error}"),
+    };
+    let at: Vec<String> = (1..=3).map(|host| format!("{}:7000", hosts.address(host))).collect();
+    let open = |n: usize, transport: &str, more: &[&str]| {
+        Shell::open_by(hosts.command(n + 1, PROGRAM.as_ref()), transport, "tea", &at[n], more)
+    };
+    // Who comes later asks everybody, not one address.
+    let shells = vec![
+        open(0, "udp", &["--discover"]),
+        open(1, "xdp", &["--discover"]),
+        open(2, "xdp", &["--discover"]),
+    ];
+    talk(shells, &at);
 }
 
 #[test]
@@ -131,7 +169,7 @@ fn without_a_group_or_with_a_stack_that_cannot_live_the_error_says_what_to_do() 
         (&["--group", "g", "--address", "nowhere"], "nowhere"),
         (&["--group", "g", "--address", "127.0.0.1:0", "--stack", "FC:COM"], "FC"),
     ] {
-        let output = Command::new(env!("CARGO_BIN_EXE_wadjet")).arg("node").args(arguments).output().unwrap();
+        let output = Command::new(PROGRAM).arg("node").args(arguments).output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(2), "{arguments:?}: {said}");
         assert!(said.contains(words), "{arguments:?}: {said}");

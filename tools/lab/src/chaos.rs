@@ -133,7 +133,7 @@ enum Mend {
 pub fn run(plan: &Plan) -> Result<ChaosRun, Box<dyn Error>> {
     let begun = Instant::now();
     let label = format!("chaos{}", std::process::id());
-    let bridged = plan.faults.partitions + plan.faults.losses > 0;
+    let bridged = plan.faults.partitions + plan.faults.losses > 0 || plan.carrier.needs_hosts();
     let mut hosts = if bridged { Some(Hosts::up(&label, plan.members)?) } else { None };
     let mut dice = Dice::new(plan.seed);
     let mut kinds = shuffled(&plan.faults, &mut dice);

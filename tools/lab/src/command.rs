@@ -90,7 +90,7 @@ fn on_each(hosts: usize, command: &[String]) -> Result<bool, Box<dyn Error>> {
 /// Chaos with real processes.
 #[derive(Args, Clone, Debug)]
 pub struct ChaosOptions {
-    /// Over what; without it, over each
+    /// Over what; without it, over udp and shm
     #[arg(long, value_enum)]
     transport: Option<Carrier>,
     /// The stack, top to bottom [default: the stack for live groups over the transport]
@@ -105,10 +105,10 @@ pub struct ChaosOptions {
     /// Members stopped and continued
     #[arg(long, value_name = "N", default_value = "10")]
     stops: u32,
-    /// Ports taken down and up again, over udp and uring [default: 5 if this user may make namespaces, else 0]
+    /// Ports taken down and up again, over a network [default: 5 if this user may make namespaces, else 0]
     #[arg(long, value_name = "N")]
     partitions: Option<u32>,
-    /// Times in which the bridge loses packets, over udp and uring [default: 5 if this user may make namespaces, else 0]
+    /// Times in which the bridge loses packets, over a network [default: 5 if this user may make namespaces, else 0]
     #[arg(long, value_name = "N")]
     losses: Option<u32>,
     /// Casts of each member per second
@@ -144,9 +144,9 @@ pub fn chaos(options: &ChaosOptions) -> Result<bool, Box<dyn Error>> {
         .unwrap_or_else(|| std::env::temp_dir().join(format!("wadjet-chaos-{}", std::process::id())));
     let mut runs = Vec::new();
     for carrier in carriers {
-        let bridged = |asked: Option<u32>| match carrier {
-            Carrier::Udp | Carrier::Uring => asked.unwrap_or(if root { 5 } else { 0 }),
-            Carrier::Shm => 0,
+        let bridged = |asked: Option<u32>| match carrier.has_network() {
+            true => asked.unwrap_or(if root { 5 } else { 0 }),
+            false => 0,
         };
         let plan = Plan {
             carrier,

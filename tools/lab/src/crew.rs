@@ -444,9 +444,8 @@ fn addresses(options: &CrewOptions, hosts: Option<&Hosts>) -> Result<Vec<String>
     let members = options.members;
     match (options.carrier, hosts) {
         (Carrier::Shm, _) => Ok((0..members).map(|at| format!("m{at}")).collect()),
-        (Carrier::Udp | Carrier::Uring, Some(hosts)) => {
-            Ok((1..=members).map(|host| format!("{}:7000", hosts.address(host))).collect())
-        }
+        (_, Some(hosts)) => Ok((1..=members).map(|host| format!("{}:7000", hosts.address(host))).collect()),
+        (Carrier::Xdp, None) => Err("AF_XDP needs an interface for each member, on test hosts".into()),
         (Carrier::Udp | Carrier::Uring, None) => {
             let sockets: Result<Vec<_>, _> = (0..members).map(|_| UdpSocket::bind("127.0.0.1:0")).collect();
             let sockets =

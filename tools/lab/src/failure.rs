@@ -162,9 +162,10 @@ fn carriers(bench: &BenchOptions, fault: Fault) -> Result<Vec<Carrier>, Box<dyn 
         (Some(TransportKind::Shm), _) => vec![Carrier::Shm],
         (Some(TransportKind::Udp), _) | (None, Fault::Partition) => vec![Carrier::Udp],
         (Some(TransportKind::Uring), _) => vec![Carrier::Uring],
+        (Some(TransportKind::Xdp), _) => vec![Carrier::Xdp],
         (None, _) => vec![Carrier::Udp, Carrier::Shm],
-        (Some(TransportKind::Memory | TransportKind::Xdp), _) => {
-            return Err("processes that fail need --transport udp, uring or shm".into());
+        (Some(TransportKind::Memory), _) => {
+            return Err("processes that fail need --transport udp, uring, xdp or shm".into());
         }
     })
 }
@@ -198,9 +199,9 @@ fn measure(
         life: LIFE + FAULT_MAX * faults + Duration::from_secs_f64(seconds),
     };
     let label = format!("bench{}", std::process::id());
-    let hosts = match fault {
-        Fault::Partition => Some(Hosts::up(&label, members)?),
-        _ => None,
+    let hosts = match fault == Fault::Partition || carrier.needs_hosts() {
+        true => Some(Hosts::up(&label, members)?),
+        false => None,
     };
     let program = std::env::current_exe()?;
     let mut crew = Crew::new(crew_options, &program, &label, hosts.as_ref())?;

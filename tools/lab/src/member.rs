@@ -24,6 +24,7 @@ use wadjet::{
     Incarnation, LocalView,
 };
 use wadjet_oracle::{Content, ViewId, What};
+use wadjet_xdp::{XdpOptions, XdpTransport};
 
 use crate::clock;
 use crate::seat::{Carrier, Load, Order, Seat, ViewName, Waiting, Word};
@@ -67,6 +68,7 @@ fn try_be_member() -> Result<(), Box<dyn Error>> {
     match seat.carrier {
         Carrier::Udp => live(&seat, UdpTransport::new(UdpOptions::default())?),
         Carrier::Uring => live(&seat, UringTransport::new(UringOptions::default())?),
+        Carrier::Xdp => live(&seat, XdpTransport::new(XdpOptions::default())?),
         Carrier::Shm => live(&seat, Shm::new(ShmOptions::default())),
     }
 }

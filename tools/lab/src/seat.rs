@@ -14,6 +14,8 @@ pub enum Carrier {
     Udp,
     /// UDP through io_uring.
     Uring,
+    /// AF_XDP sockets, on test hosts; takes root.
+    Xdp,
     /// Shared memory of one host.
     Shm,
 }
@@ -24,6 +26,7 @@ impl Carrier {
         match self {
             Carrier::Udp => "udp",
             Carrier::Uring => "uring",
+            Carrier::Xdp => "xdp",
             Carrier::Shm => "shm",
         }
     }
@@ -31,9 +34,19 @@ impl Carrier {
     /// The stack for live groups over it.
     pub fn stack(self) -> &'static str {
         match self {
-            Carrier::Udp | Carrier::Uring => wadjet::layers::LIVE_STACK,
+            Carrier::Udp | Carrier::Uring | Carrier::Xdp => wadjet::layers::LIVE_STACK,
             Carrier::Shm => wadjet::layers::LIVE_STACK_WITH_INTEGRITY,
         }
+    }
+
+    /// Whether members are joined by a network, which can be taken down and lose packets.
+    pub fn has_network(self) -> bool {
+        self != Carrier::Shm
+    }
+
+    /// Whether every member needs a test host of its own.
+    pub fn needs_hosts(self) -> bool {
+        self == Carrier::Xdp
     }
 }
 
