@@ -4,11 +4,12 @@ mod common;
 
 use std::time::Duration;
 
-use common::live::{Seen, Town};
-use wadjet::Config;
+use common::live::{Seen, Town, group, member};
 use wadjet::stack::event::{Holdup, Slow, SlowOutcome};
 use wadjet::transport::ChannelId;
+use wadjet::view::Neighbours;
 use wadjet::wire::full::Prefix;
+use wadjet::{Config, View};
 
 const STACK: &str = wadjet::layers::LIVE_STACK_WITH_INTEGRITY;
 const SECOND: Duration = Duration::from_secs(1);
@@ -294,6 +295,85 @@ fn who_has_asked_to_leave_has_left_however_it_learns_of_the_view_without_it() {
         assert_eq!(last, Some(&Seen::Exit("left the group".into())), "lost after {lost_after} steps");
     }
 }
+
+/// How often a layer of the process has counted this, in its present view.
+fn counted(town: &Town, at: usize, what: &str) -> u64 {
+    let process = &town.processes[at];
+    let counts = process.endpoint.stats(process.key).counts;
+    counts.iter().filter(|count| count.what == what).map(|count| count.count).sum()
+}
+
+#[test]
+fn a_successor_whose_proposal_is_below_one_of_the_dead_coordinator_makes_a_higher_one() {
+    // The coordinator has the highest incarnation: of two proposals with one counter, its own is the greater.
+    let mut town = Town::new(STACK, &Config::default());
+    let members: Vec<_> = (1..=4).rev().map(member).collect();
+    for own in (1..=4).rev() {
+        town.start(View::fixed(group(), members.clone(), STACK), own, Neighbours::default());
+    }
+    town.run(Duration::from_millis(30));
+    town.processes[3].stopped = true;
+    town.run(Duration::from_millis(8));
+    // The successor does not hear of the flush, member 2 does; then the coordinator dies.
+    town.processes[1].stopped = true;
+    assert!(town.until(SECOND, |town| counted(town, 0, "flush begun") > 0));
+    (0..3).for_each(|_| town.step());
+    (town.processes[0].stopped, town.processes[1].stopped) = (true, false);
+    town.lose = Box::new(|at, _| at == 1);
+    town.step();
+    town.lose = Box::new(|_, _| false);
+    let took = town.meet(&[1, 2], SECOND);
+    assert!(took < Duration::from_millis(60), "nobody waits for the end of a flush: {took:?}");
+    assert!(!town.processes[2].diary.seen.iter().any(|seen| matches!(seen, Seen::Exit(_))));
+}
+
+#[test]
+fn who_is_let_in_after_it_has_given_up_does_not_bring_others_there_who_are_not_in_that_view() {
+    let spec = STACK.replace("MBRSHIP", "MBRSHIP(block=yes,merge_ms=20)");
+    let mut town = Town::new(&spec, &Config::default());
+    let block_ok = |town: &mut Town, whom: &[usize]| {
+        for at in whom {
+            let process = &mut town.processes[*at];
+            if process.diary.seen.last() == Some(&Seen::Block) {
+                process.endpoint.group(process.key).block_ok();
+            }
+        }
+    };
+    // The guest asks the host, whose application does not say that it has stopped before the guest has given up.
+    let guest = town.join(&[2]);
+    let asks_all = Neighbours { contacts: Vec::new(), discover: true };
+    let host = town.start(View::alone(group(), member(2), &spec), 2, asks_all);
+    let gave_up = |town: &mut Town| {
+        block_ok(town, &[guest]);
+        town.processes[guest].view().0.counter > 0
+    };
+    assert!(town.until(SECOND, gave_up));
+    assert_eq!(town.processes[host].diary.seen.last(), Some(&Seen::Block), "it has been asked");
+    block_ok(&mut town, &[host]);
+    town.step();
+    assert_eq!(town.processes[host].view().1, [2, 1], "the guest is let in");
+    // It lets another one in itself; then it hears of the host's view again, which is the greater one.
+    town.processes[host].stopped = true;
+    let view = View::alone(group(), member(3), &spec);
+    let knows_guest = Neighbours { contacts: vec![member(1).address], discover: false };
+    let other = town.start(view, 3, knows_guest);
+    let joined = |town: &mut Town| {
+        block_ok(town, &[guest, other]);
+        town.together(&[guest, other])
+    };
+    assert!(town.until(SECOND, joined));
+    town.processes[host].stopped = false;
+    assert!(town.processes[host].view().0 > town.processes[guest].view().0);
+    let whole = |town: &mut Town| {
+        block_ok(town, &[guest, host, other]);
+        town.together(&[guest, host, other])
+    };
+    assert!(town.until(SECOND, whole));
+    for at in [guest, host, other] {
+        assert!(!town.processes[at].diary.seen.iter().any(|seen| matches!(seen, Seen::Exit(_))), "{at}");
+    }
+}
+
 /// Everybody but process `but` casts as much as it may.
 fn all_cast(town: &mut Town, but: usize) {
     for at in (0..town.processes.len()).filter(|at| *at != but) {

@@ -64,9 +64,10 @@ impl Mbrship {
             context.count("given up by another member");
             return;
         }
-        let promised = self.promise.as_ref().map(|promise| promise.proposal);
-        if promised.is_some_and(|promised| promised >= proposal) && !self.is(Broken::PromisesBackwards) {
-            let promised = self.counter_id(context);
+        let later = self.promise.as_ref().map(|promise| promise.proposal).filter(|later| *later >= proposal);
+        if let Some(promised) = later
+            && !self.is(Broken::PromisesBackwards)
+        {
             self.say(context, RankSet::one(by), &Inside::Behind { promised });
             return;
         }
@@ -80,10 +81,6 @@ impl Mbrship {
         if by != context.rank() {
             self.proposal = None;
         }
-    }
-
-    fn counter_id(&self, context: &Context<'_>) -> ViewId {
-        ViewId { counter: self.counter, coordinator: context.view().member(context.rank()).incarnation }
     }
 
     fn take_part(&mut self, context: &mut Context<'_>, by: Rank, proposal: ViewId, failed: RankSet) {
@@ -245,6 +242,7 @@ impl Mbrship {
 
     /// Somebody has promised a later proposal.
     pub(super) fn behind(&mut self, context: &mut Context<'_>, promised: ViewId) {
+        context.count("proposal overtaken");
         self.counter = self.counter.max(promised.counter);
         if self.proposal.as_ref().is_some_and(|proposal| proposal.id <= promised) {
             self.proposal = None;
@@ -363,15 +361,18 @@ impl Mbrship {
         if !self.is(Broken::TellsNobody) {
             self.say(context, others, &Inside::View { proposal: id, view: view.clone() });
         }
-        for guest in std::mem::take(&mut self.guests) {
-            if view.members.iter().any(|member| member.incarnation == guest.members[0].incarnation) {
-                let message = Beyond::View { proposal: guest.proposal, view: view.clone() };
-                let to = Outside::To(guest.members[0].address.clone());
-                context.send_outside(to, message.encode());
-            }
+        let mut let_in = std::mem::take(&mut self.guests);
+        let_in.retain(|guest| {
+            view.members.iter().any(|member| member.incarnation == guest.members[0].incarnation)
+        });
+        for guest in &let_in {
+            let message = Beyond::View { proposal: guest.proposal, view: view.clone() };
+            let to = Outside::To(guest.members[0].address.clone());
+            context.send_outside(to, message.encode());
         }
         context.count("view decided");
         self.install(context, id, view);
+        self.legacy.let_in = let_in;
     }
 
     /// The view that follows by the proposal `id`: the survivors that stay, then who wants in.

@@ -4,7 +4,7 @@ use super::broken::Broken;
 use super::message::{Beyond, Inside};
 use super::{ANSWER_PAUSE, Guest, Host, MERGE_REPEAT, Mbrship};
 use crate::id::{Incarnation, MEMBERS_MAX, ViewId};
-use crate::stack::event::{ExitReason, Letter};
+use crate::stack::event::{Down, ExitReason, Letter};
 use crate::stack::layer::Context;
 use crate::transport::Outside;
 use crate::view::{Member, View};
@@ -253,9 +253,7 @@ impl Mbrship {
             return;
         }
         if context.view().rank_of(origin).is_some() {
-            // It has been let in and does not know yet.
-            let message = Beyond::View { proposal, view: context.view().view().clone() };
-            self.write(context, &coordinator, &message);
+            self.asked_from_inside(context, &coordinator, view, proposal, &members);
             return;
         }
         let unlike = self.unlike(context, &coordinator, spec, wire_version);
@@ -312,6 +310,36 @@ impl Mbrship {
                 self.guests.push(guest);
             }
         }
+    }
+
+    /// One that is in this view wants in.
+    fn asked_from_inside(
+        &mut self,
+        context: &mut Context<'_>,
+        asker: &Member,
+        view: ViewId,
+        proposal: ViewId,
+        members: &[Member],
+    ) {
+        let current = context.view().view();
+        let of_asker = |guest: &&Guest| guest.members.contains(asker);
+        let let_in = self.legacy.let_in.iter().find(of_asker).map(|guest| guest.proposal);
+        if let_in == Some(proposal) {
+            // It does not know yet.
+            let message = Beyond::View { proposal, view: current.clone() };
+            self.write(context, asker, &message);
+            return;
+        }
+        if let_in.is_some_and(|before| proposal > before) && view != current.id {
+            // It had given up when it was let in, and went on elsewhere: neither it nor those with it, who have taken part
+            // in what came later, will ever be here. This view must not be told to it now: it has let others in since,
+            // who are not in this one.
+            context.count("let in after it had given up");
+            let absent = members.iter().filter_map(|member| context.view().rank_of(member.incarnation));
+            context.down(Down::Suspect(absent.collect()));
+        }
+        let reason = format!("{} is in the view already", asker.address);
+        self.write(context, asker, &Beyond::Deny { proposal, unlike: false, reason });
     }
 
     fn denied(

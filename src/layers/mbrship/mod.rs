@@ -261,6 +261,8 @@ struct Legacy {
     former: Vec<Member>,
     /// Those that were expelled, and how long they were waited for.
     expelled: Vec<(Incarnation, Duration)>,
+    /// Those that this member has let into this view.
+    let_in: Vec<Guest>,
     complaints: Complaints,
     counter: u64,
     leave: bool,
@@ -444,6 +446,7 @@ impl Mbrship {
         let excess = self.legacy.past.len().saturating_sub(PAST_MAX);
         self.legacy.past.drain(..excess);
         self.legacy.proposal = Some(proposal);
+        self.legacy.let_in.clear();
         self.legacy.counter = self.counter.max(view.id.counter);
         let guest = proposal.coordinator != view.id.coordinator;
         for peer in self.failed.iter() {

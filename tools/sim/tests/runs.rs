@@ -53,6 +53,12 @@ fn seeds_that_found_a_bug_find_it_no_more() {
     let found = [
         // A large send waited for control frames that were at the transport, and nothing was due at its member.
         ("swarm", 5594),
+        // Who was let in after it had given up was told so when it asked next, with others that were not in that view.
+        ("views", 6747),
+        ("views", 12518),
+        ("views", 13813),
+        // A proposal was refused for one with the same counter, and its coordinator was told of none that is higher.
+        ("views", 19458),
     ];
     for (name, seed) in found {
         let outcome = run(seed, Scenario::named(name).unwrap(), &Overrides::default());
