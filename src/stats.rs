@@ -39,6 +39,17 @@ pub struct MissCount {
     pub count: u64,
 }
 
+/// How post-processing went.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PostProcessing {
+    /// Passes made at once, because somebody waited for it or layers had handled events.
+    pub whole: u64,
+    /// Passes made in pieces that have ended.
+    pub passes: u64,
+    /// Pieces, the passes not ended included: at least one in each iteration while a pass is under way.
+    pub pieces: u64,
+}
+
 /// What one group's stack did so far.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
@@ -70,4 +81,6 @@ pub struct Stats {
     pub retained_bytes: u64,
     /// Frames of others copied because more would have been pinned than `retain_bytes_max`.
     pub copies: u64,
+    /// How post-processing went.
+    pub post: PostProcessing,
 }

@@ -17,7 +17,7 @@ use crate::accel::case::CommonCase;
 use crate::id::Rank;
 use crate::stack::build::{Build, Field};
 use crate::stack::event::{Message, Up};
-use crate::stack::layer::{Context, Fast, Kind, Layer};
+use crate::stack::layer::{Context, Fast, Kind, Layer, Posts};
 use crate::stack::property::{Properties, Property};
 use crate::stack::registry::LayerEntry;
 use crate::wire::Traffic;
@@ -71,6 +71,10 @@ impl Layer for Chksum {
             return;
         }
         context.up(event);
+    }
+
+    fn posts(&self) -> Posts {
+        Posts::Nothing
     }
 
     fn common_case(&self, kind: Kind, case: &mut CommonCase<'_>) -> Fast {

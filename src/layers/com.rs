@@ -17,7 +17,7 @@ use crate::accel::case::CommonCase;
 use crate::id::RankSet;
 use crate::stack::build::Build;
 use crate::stack::event::Down;
-use crate::stack::layer::{Context, Fast, Kind, Layer};
+use crate::stack::layer::{Context, Fast, Kind, Layer, Posts};
 use crate::stack::property::{Properties, Property};
 use crate::stack::registry::LayerEntry;
 
@@ -68,6 +68,10 @@ impl Layer for Com {
             | Down::Snapshot(_)
             | Down::StateRefused(_) => {}
         }
+    }
+
+    fn posts(&self) -> Posts {
+        Posts::Nothing
     }
 
     fn common_case(&self, _kind: Kind, _case: &mut CommonCase<'_>) -> Fast {

@@ -17,7 +17,7 @@ use crate::accel::case::CommonCase;
 use crate::id::Rank;
 use crate::stack::build::{Build, GuardKind};
 use crate::stack::event::{Down, Up};
-use crate::stack::layer::{Context, Fast, Kind, Layer};
+use crate::stack::layer::{Context, Fast, Kind, Layer, Posts};
 use crate::stack::property::Properties;
 use crate::stack::registry::LayerEntry;
 use crate::stack::slots::Tally;
@@ -83,6 +83,10 @@ impl Layer for Count {
             _ => {}
         }
         context.up(event);
+    }
+
+    fn posts(&self) -> Posts {
+        Posts::Nothing
     }
 
     fn common_case(&self, kind: Kind, case: &mut CommonCase<'_>) -> Fast {

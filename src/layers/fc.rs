@@ -33,7 +33,7 @@ use crate::id::{Hasher64, Rank};
 use crate::stack::backoff::Backoff;
 use crate::stack::build::{Build, Closes, Field, Gossip, GossipSource, Guard, GuardKind, TimerId, shared};
 use crate::stack::event::{Down, Holdup, Slow, SlowOutcome, Up};
-use crate::stack::layer::{Context, Fast, Kind, Layer};
+use crate::stack::layer::{Context, Fast, Kind, Layer, Posts};
 use crate::stack::property::{Properties, Property};
 use crate::stack::registry::{LayerEntry, ParameterError, Parameters};
 use crate::stack::slots::{MatrixSlot, MemberSlot, Slot};
@@ -288,13 +288,22 @@ impl Layer for Fc {
         context.arm(timer, self.ask.due());
     }
 
-    fn post(&mut self, context: &mut Context<'_>) {
-        let Handles { granted, credit, limit, no_credit, ask, released, .. } = self.handles();
-        let own = context.rank();
-        for origin in context.view().others() {
-            let released = released.map_or_else(|| context.accepted(origin), |slot| context.of(slot, origin));
-            context.set_of(granted, origin, released + self.window);
+    fn posts(&self) -> Posts {
+        Posts::EachMember
+    }
+
+    fn post_member(&mut self, context: &mut Context<'_>, origin: Rank) {
+        if origin == context.rank() {
+            return;
         }
+        let Handles { granted, released, .. } = self.handles();
+        let released = released.map_or_else(|| context.accepted(origin), |slot| context.of(slot, origin));
+        context.set_of(granted, origin, released + self.window);
+    }
+
+    fn post(&mut self, context: &mut Context<'_>) {
+        let Handles { credit, limit, no_credit, ask, .. } = self.handles();
+        let own = context.rank();
         let next = context.next_frame_number();
         let least = context.least_of_others(credit, own).unwrap_or(u64::MAX);
         context.set(limit, least);

@@ -19,7 +19,7 @@
 
 use crate::accel::case::CommonCase;
 use crate::stack::build::Build;
-use crate::stack::layer::{Fast, Kind, Layer};
+use crate::stack::layer::{Fast, Kind, Layer, Posts};
 use crate::stack::property::{Properties, Property};
 use crate::stack::registry::LayerEntry;
 
@@ -45,6 +45,10 @@ impl Layer for Fixed {
     }
 
     fn install(&mut self, _build: &mut Build<'_>) {}
+
+    fn posts(&self) -> Posts {
+        Posts::Nothing
+    }
 
     fn common_case(&self, _kind: Kind, _case: &mut CommonCase<'_>) -> Fast {
         Fast::Transparent

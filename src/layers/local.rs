@@ -19,7 +19,7 @@
 use crate::accel::case::CommonCase;
 use crate::stack::build::Build;
 use crate::stack::event::Down;
-use crate::stack::layer::{Context, Fast, Kind, Layer};
+use crate::stack::layer::{Context, Fast, Kind, Layer, Posts};
 use crate::stack::property::{Properties, Property};
 use crate::stack::registry::LayerEntry;
 
@@ -51,6 +51,10 @@ impl Layer for Local {
             context.loop_back(message);
         }
         context.down(event);
+    }
+
+    fn posts(&self) -> Posts {
+        Posts::Nothing
     }
 
     fn common_case(&self, kind: Kind, case: &mut CommonCase<'_>) -> Fast {

@@ -30,7 +30,7 @@ use crate::id::{Hasher64, Rank, RankSet};
 use crate::stack::backoff::Backoff;
 use crate::stack::build::{Build, Closes, Field, Gossip, GossipSource, Guard, GuardKind, TimerId, shared};
 use crate::stack::event::{Cut, Down, Message, Up};
-use crate::stack::layer::{Context, Fast, Kind, Layer};
+use crate::stack::layer::{Context, Fast, Kind, Layer, Posts};
 use crate::stack::property::{Properties, Property};
 use crate::stack::registry::{LayerEntry, ParameterError, Parameters};
 use crate::stack::slots::{MatrixSlot, Slot};
@@ -427,6 +427,21 @@ impl Layer for Nak {
         self.arm_repair(context);
     }
 
+    fn posts(&self) -> Posts {
+        Posts::EachMember
+    }
+
+    fn post_member(&mut self, context: &mut Context<'_>, origin: Rank) {
+        if origin == context.rank() {
+            return;
+        }
+        if self.lacks(context, origin) {
+            self.look_later(context, origin);
+        } else {
+            self.repairs[origin.index()].settle();
+        }
+    }
+
     fn post(&mut self, context: &mut Context<'_>) {
         let Handles { number, held, window_limit, window_closed, status, .. } = self.handles();
         let own = context.rank();
@@ -447,13 +462,6 @@ impl Layer for Nak {
             self.status.begin(context.now());
         }
         context.arm_or_disarm(status, self.status.due());
-        for origin in context.view().others() {
-            if self.lacks(context, origin) {
-                self.look_later(context, origin);
-            } else {
-                self.repairs[origin.index()].settle();
-            }
-        }
     }
 
     fn common_case(&self, kind: Kind, case: &mut CommonCase<'_>) -> Fast {

@@ -27,7 +27,7 @@ use crate::id::{Hasher64, Rank};
 use crate::stack::backoff::Backoff;
 use crate::stack::build::{Build, GossipSource, TimerId, shared};
 use crate::stack::event::{Down, Up};
-use crate::stack::layer::{Context, Fast, Kind, Layer};
+use crate::stack::layer::{Context, Fast, Kind, Layer, Posts};
 use crate::stack::property::{Properties, Property};
 use crate::stack::registry::{LayerEntry, ParameterError, Parameters};
 use crate::stack::slots::{MatrixSlot, MemberSlot};
@@ -58,6 +58,9 @@ struct Stable {
     /// When reports are asked for.
     ask: Backoff,
     handles: Option<Handles>,
+    /// During post-processing: whether more has become stable since the last one, and whether anything is not.
+    progress: bool,
+    unstable: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -76,7 +79,8 @@ impl Stable {
         let micros =
             |name, default| parameters.number(name, default, 1..=10_000_000).map(Duration::from_micros);
         let ask = Backoff::new(micros("ask_us", 5000)?, micros("backoff_us", 100_000)?);
-        Ok(Stable { report: micros("report_us", 1000)?, ask, handles: None })
+        let report = micros("report_us", 1000)?;
+        Ok(Stable { report, ask, handles: None, progress: false, unstable: false })
     }
 
     fn handles(&self) -> Handles {
@@ -146,25 +150,30 @@ impl Layer for Stable {
         }
     }
 
-    fn post(&mut self, context: &mut Context<'_>) {
-        let Handles { released, report_timer, ask_timer, .. } = self.handles();
-        let (mut progress, mut unstable) = (false, false);
-        for origin in (0..context.view().size()).map(Rank::at) {
-            let stable = self.stable(context, origin);
-            progress |= stable > context.of(released, origin);
-            unstable |= stable < context.accepted(origin);
-            context.set_of(released, origin, stable);
-            if origin != context.rank() {
-                context.trim_casts(origin, stable);
-            }
+    fn posts(&self) -> Posts {
+        Posts::EachMember
+    }
+
+    fn post_member(&mut self, context: &mut Context<'_>, origin: Rank) {
+        let released = self.handles().released;
+        let (stable, accepted) = (self.stable(context, origin), context.accepted(origin));
+        self.progress |= stable > context.of(released, origin);
+        self.unstable |= stable < accepted;
+        context.set_of(released, origin, stable);
+        if origin != context.rank() {
+            context.trim_casts(origin, stable);
         }
-        if progress {
+    }
+
+    fn post(&mut self, context: &mut Context<'_>) {
+        let Handles { report_timer, ask_timer, .. } = self.handles();
+        if std::mem::take(&mut self.progress) {
             // Credit follows from what was let go of, and a layer below computes it.
             context.post_again();
             context.arm_if_idle(report_timer, context.now() + self.report);
             self.ask.settle();
         }
-        if unstable {
+        if std::mem::take(&mut self.unstable) {
             self.ask.begin(context.now());
         } else {
             self.ask.settle();

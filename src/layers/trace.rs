@@ -16,7 +16,7 @@
 use crate::accel::case::CommonCase;
 use crate::stack::build::Build;
 use crate::stack::event::{Down, Up};
-use crate::stack::layer::{Context, Fast, Kind, Layer};
+use crate::stack::layer::{Context, Fast, Kind, Layer, Posts};
 use crate::stack::property::Properties;
 use crate::stack::registry::LayerEntry;
 
@@ -90,6 +90,10 @@ impl Layer for Trace {
             other => context.trace(format_args!("up {other:?}")),
         }
         context.up(event);
+    }
+
+    fn posts(&self) -> Posts {
+        Posts::Nothing
     }
 
     fn common_case(&self, _kind: Kind, _case: &mut CommonCase<'_>) -> Fast {

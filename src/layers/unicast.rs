@@ -27,7 +27,7 @@ use crate::id::{Hasher64, Rank, RankSet};
 use crate::stack::backoff::Backoff;
 use crate::stack::build::{Build, Closes, Field, Gossip, GossipSource, Guard, GuardKind, TimerId, shared};
 use crate::stack::event::{Down, Message, Up};
-use crate::stack::layer::{Context, Fast, Kind, Layer};
+use crate::stack::layer::{Context, Fast, Kind, Layer, Posts};
 use crate::stack::property::{Properties, Property};
 use crate::stack::registry::{LayerEntry, ParameterError, Parameters};
 use crate::stack::slots::{MatrixSlot, MemberSlot};
@@ -276,32 +276,41 @@ impl Layer for Unicast {
         context.arm_or_disarm(timer, Backoff::first_due(&self.repeats));
     }
 
-    fn post(&mut self, context: &mut Context<'_>) {
-        let Handles { number, limit, window_closed, repeat, .. } = self.handles();
-        for peer in context.view().others() {
-            let acknowledged = self.acknowledged(context, peer);
-            let sent = context.sending(number, peer);
-            context.trim_sends(peer, acknowledged);
-            context.set_of(limit, peer, acknowledged + self.window);
-            if sent < acknowledged + self.window {
-                context.open(window_closed, peer);
-            }
-            let (wait, at) = (&mut self.repeats[peer.index()], &mut self.repeat_at[peer.index()]);
-            if acknowledged > *at {
-                *at = acknowledged;
-                wait.settle();
-            }
-            if acknowledged == sent {
-                wait.settle();
-            } else {
-                wait.begin(context.now());
-            }
-            for _ in 0..self.room(context, peer).min(self.put_off[peer.index()].len() as u64) {
-                if let Some(message) = self.put_off[peer.index()].pop_front() {
-                    self.send(context, peer, message);
-                }
+    fn posts(&self) -> Posts {
+        Posts::EachMember
+    }
+
+    fn post_member(&mut self, context: &mut Context<'_>, peer: Rank) {
+        if peer == context.rank() {
+            return;
+        }
+        let Handles { number, limit, window_closed, .. } = self.handles();
+        let acknowledged = self.acknowledged(context, peer);
+        let sent = context.sending(number, peer);
+        context.trim_sends(peer, acknowledged);
+        context.set_of(limit, peer, acknowledged + self.window);
+        if sent < acknowledged + self.window {
+            context.open(window_closed, peer);
+        }
+        let (wait, at) = (&mut self.repeats[peer.index()], &mut self.repeat_at[peer.index()]);
+        if acknowledged > *at {
+            *at = acknowledged;
+            wait.settle();
+        }
+        if acknowledged == sent {
+            wait.settle();
+        } else {
+            wait.begin(context.now());
+        }
+        for _ in 0..self.room(context, peer).min(self.put_off[peer.index()].len() as u64) {
+            if let Some(message) = self.put_off[peer.index()].pop_front() {
+                self.send(context, peer, message);
             }
         }
+    }
+
+    fn post(&mut self, context: &mut Context<'_>) {
+        let repeat = self.handles().repeat;
         context.arm_or_disarm(repeat, Backoff::first_due(&self.repeats));
     }
 

@@ -156,8 +156,10 @@ pub(crate) struct Core {
     pub(crate) identification: Identification,
     /// By rank and traffic.
     pub(crate) cookies: Vec<[u64; 3]>,
-    /// Ordinary messages since the last post-processing.
+    /// Ordinary messages since the last post-processing began.
     pub(crate) work: u32,
+    /// Layers have handled events since: what follows from these is done at once, not in pieces.
+    pub(crate) by_layers: bool,
     /// No limit on this member's casts is below this number. Whatever may change a limit sets it to zero: then the next
     /// cast by plan looks at the limits themselves.
     pub(crate) ceiling: u64,
@@ -600,6 +602,7 @@ impl Core {
         self.order.clear();
         for retention in self.casts.iter_mut().chain(&mut self.sends) {
             retention.trim(u64::MAX);
+            retention.let_go(u64::MAX);
         }
     }
 

@@ -4,6 +4,7 @@ use super::core::{Core, Queued};
 use super::event::{Down, Up};
 use super::layer::{Context, Layer};
 use super::order::Ordered;
+use super::post::Posting;
 use crate::id::Hasher64;
 
 /// Layers and what they share.
@@ -11,6 +12,7 @@ pub(crate) struct Engine {
     pub(crate) core: Core,
     /// Top to bottom.
     pub(crate) layers: Vec<Box<dyn Layer>>,
+    pub(crate) posting: Posting,
 }
 
 impl Engine {
@@ -20,6 +22,7 @@ impl Engine {
             return;
         }
         self.core.merge_carried();
+        self.core.by_layers = true;
         while let Some(queued) = self.core.queue.pop_front() {
             match queued {
                 Queued::Down(layer, event) => match self.layers.get_mut(layer) {
@@ -57,25 +60,12 @@ impl Engine {
     /// Runs all timers that are due.
     pub(crate) fn timers(&mut self) {
         self.core.merge_carried();
+        self.core.by_layers = true;
         while let Some(timer) = self.core.timers.due(self.core.now) {
             let layer = self.core.timer_layers[timer.0];
             self.layers[layer].timer(&mut Context { core: &mut self.core, layer }, timer);
             self.run();
         }
-    }
-
-    /// Post-processing: the consequences of ordinary messages, from the bottom up.
-    pub(crate) fn post(&mut self) {
-        self.core.work = 0;
-        self.core.merge_carried();
-        self.core.gossip_own_rows();
-        for layer in (0..self.layers.len()).rev() {
-            self.layers[layer].post(&mut Context { core: &mut self.core, layer });
-            self.run();
-        }
-        self.core.gossip_post();
-        self.run();
-        self.core.bound_retention();
     }
 
     /// The first held cast whose release has come, of an origin with no held cast before it.
@@ -106,7 +96,8 @@ impl Engine {
 
     /// A copy for the shadow and the explorer.
     pub(crate) fn fork(&self) -> Engine {
-        Engine { core: self.core.fork(), layers: self.layers.iter().map(|layer| layer.fork()).collect() }
+        let layers = self.layers.iter().map(|layer| layer.fork()).collect();
+        Engine { core: self.core.fork(), layers, posting: self.posting.fork() }
     }
 
     /// A hash of everything that plan and layers must agree on.

@@ -120,6 +120,11 @@ pub(crate) struct GossipState {
     previous: Vec<u64>,
     previous_casts: u64,
     due: Time,
+    /// During post-processing: whether all own values have gone out with casts since the last one, and whether any has
+    /// changed since it was told, and changed much.
+    all_ridden: bool,
+    changed: bool,
+    far: bool,
     requested: bool,
     ask: bool,
     /// Somebody asked for a row: it goes out when due, changed or not.
@@ -154,6 +159,9 @@ impl GossipState {
             previous: vec![0; values],
             previous_casts: 0,
             due: Time::NEVER,
+            all_ridden: false,
+            changed: false,
+            far: false,
             requested: false,
             ask: false,
             asked: false,
@@ -224,43 +232,48 @@ impl Core {
         }
     }
 
-    /// Takes the own values into the own row of each matrix.
-    pub(crate) fn gossip_own_rows(&mut self) {
-        let own = self.view.rank();
+    /// Takes the own values about `subject` into the own row of each matrix.
+    pub(crate) fn gossip_own(&mut self, subject: Rank) {
         for gossip in 0..self.gossip.definitions.len() {
             let GossipDefinition { source, matrix, .. } = self.gossip.definitions[gossip];
-            for subject in (0..self.view.size()).map(Rank::at) {
-                let value = self.own_value(source, subject);
-                self.slots.raise_pair(matrix, own, subject, value);
+            let value = self.own_value(source, subject);
+            self.slots.raise_pair(matrix, self.own, subject, value);
+        }
+    }
+
+    /// Looks at what has changed since the last look, before it looks at each member.
+    pub(crate) fn gossip_look(&mut self) {
+        let casts = u64::from(self.has_fast_casts()) * self.slots.word(fixed::CAST_SEND_HITS);
+        let ridden = casts.wrapping_sub(self.gossip.previous_casts);
+        let members = self.slots.members();
+        self.gossip.all_ridden = members > 1 && ridden >= members as u64 - 1;
+        self.gossip.previous_casts = casts;
+        (self.gossip.changed, self.gossip.far) = (false, false);
+    }
+
+    /// Looks at what has changed of `subject`. Casts tell their own number.
+    pub(crate) fn gossip_look_at(&mut self, subject: Rank) {
+        if subject == self.own {
+            return;
+        }
+        let count = self.gossip.definitions.len();
+        for gossip in 0..count {
+            let GossipDefinition { source, rides_on, quantum, .. } = self.gossip.definitions[gossip];
+            let value = self.own_value(source, subject);
+            let state = &mut self.gossip;
+            let at = subject.index() * count + gossip;
+            if state.all_ridden && rides_on == Some(Traffic::Cast) {
+                state.reported[at] = state.previous[at];
             }
+            state.previous[at] = value;
+            let ahead = value.saturating_sub(state.reported[at]);
+            state.changed |= ahead > 0;
+            state.far |= ahead >= quantum;
         }
     }
 
     /// Decides whether a row must go out.
     pub(crate) fn gossip_post(&mut self) {
-        let members = self.view.size();
-        let own = self.view.rank();
-        let count = self.gossip.definitions.len();
-        let casts = u64::from(self.has_fast_casts()) * self.slots.word(fixed::CAST_SEND_HITS);
-        let ridden = casts.wrapping_sub(self.gossip.previous_casts);
-        let all_ridden = members > 1 && ridden >= members as u64 - 1;
-        self.gossip.previous_casts = casts;
-        let (mut changed, mut far) = (false, false);
-        for gossip in 0..count {
-            let GossipDefinition { source, rides_on, quantum, .. } = self.gossip.definitions[gossip];
-            for subject in (0..members).map(Rank::at) {
-                let value = self.own_value(source, subject);
-                let at = subject.index() * count + gossip;
-                if all_ridden && rides_on == Some(Traffic::Cast) && subject != own {
-                    self.gossip.reported[at] = self.gossip.previous[at];
-                }
-                self.gossip.previous[at] = value;
-                let ahead = value.saturating_sub(self.gossip.reported[at]);
-                // Casts tell their own number.
-                changed |= ahead > 0 && subject != own;
-                far |= ahead >= quantum && subject != own;
-            }
-        }
         if self.now >= self.gossip.introduction {
             self.gossip.request(true);
             let gap = self.gossip.introduction_gap;
@@ -268,8 +281,8 @@ impl Core {
             self.gossip.introduction = if again { self.now + gap } else { Time::NEVER };
             self.gossip.introduction_gap = gap * 2;
         }
-        let wanted = changed || self.gossip.asked;
-        if self.gossip.requested || far || self.now >= self.gossip.due && wanted {
+        let wanted = self.gossip.changed || self.gossip.asked;
+        if self.gossip.requested || self.gossip.far || self.now >= self.gossip.due && wanted {
             self.report();
         } else if !wanted {
             self.gossip.due = Time::NEVER;

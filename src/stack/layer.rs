@@ -97,6 +97,17 @@ pub enum NotNow {
     NoFrame,
 }
 
+/// What a layer does in post-processing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Posts {
+    /// Nothing.
+    Nothing,
+    /// [`Layer::post`].
+    Once,
+    /// [`Layer::post_member`] for each member in order of rank, then [`Layer::post`].
+    EachMember,
+}
+
 /// A microprotocol.
 ///
 /// A layer keeps every variable that ordinary messages read or write in slots, everything else in itself. Ordinary
@@ -133,6 +144,17 @@ pub trait Layer {
     /// One of its timers is due.
     fn timer(&mut self, context: &mut Context<'_>, timer: TimerId) {
         let _ = (context, timer);
+    }
+
+    /// What post-processing it does.
+    fn posts(&self) -> Posts {
+        Posts::Once
+    }
+
+    /// The part of post-processing that concerns one member ([`Posts::EachMember`]). Ordinary messages may pass between
+    /// any two of these calls, and when a layer has handled an event all begin anew.
+    fn post_member(&mut self, context: &mut Context<'_>, member: Rank) {
+        let _ = (context, member);
     }
 
     /// Post-processing: the consequences of messages that have passed since the last call.

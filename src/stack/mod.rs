@@ -5,7 +5,7 @@
 //! - [`turns`] is how members take turns in casting;
 //! - [`slots`] hold every variable that ordinary messages touch;
 //! - [`backoff`] says when to do a thing again;
-//! - `engine` is the slow path, `run` joins it with the plans of `accel`, [`explain`] prints both.
+//! - `engine` is the slow path, `post` what follows from ordinary messages some time after them, `run` joins it with the plans of `accel`, [`explain`] prints both.
 
 pub mod backoff;
 pub mod build;
@@ -18,6 +18,7 @@ pub(crate) mod gossip;
 pub(crate) mod identify;
 pub mod layer;
 pub(crate) mod order;
+pub(crate) mod post;
 pub mod property;
 pub mod registry;
 pub mod retention;

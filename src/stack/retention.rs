@@ -32,6 +32,8 @@ pub struct Retention {
     /// Number of the first retained frame, and of the next to be kept.
     low: u64,
     next: u64,
+    /// Number of the first frame that lies here still: those before the first retained one are let go of in pieces.
+    rest: u64,
     /// How many frames are kept without a look at anything but the numbers: the window, or what there are places for.
     room: u64,
     /// A power of two of them: a frame's place is its number's lowest bits.
@@ -57,7 +59,18 @@ impl Retention {
     fn with(window: u64, low: u64, places: u64, slow: VecDeque<(u64, Header, u8)>) -> Retention {
         let lists: Box<[Option<List>]> = (0..places.next_power_of_two()).map(|_| None).collect();
         let room = window.min(lists.len() as u64);
-        Retention { window, low, next: low, room, lists, slow, copied: 0, counted: 0, pinned_bytes: 0 }
+        Retention {
+            window,
+            low,
+            next: low,
+            rest: low,
+            room,
+            lists,
+            slow,
+            copied: 0,
+            counted: 0,
+            pinned_bytes: 0,
+        }
     }
 
     /// The numbers retained.
@@ -85,7 +98,7 @@ impl Retention {
     #[inline(always)]
     pub(crate) fn keep(&mut self, number: u64, list: List) {
         assert!(number == self.next, "frames are retained in order");
-        if self.next - self.low >= self.room {
+        if self.next - self.rest >= self.room {
             self.make_room();
         }
         let place = self.place(number);
@@ -99,17 +112,19 @@ impl Retention {
     #[cold]
     fn make_room(&mut self) {
         if self.room == self.window {
-            self.trim(self.low + 1);
+            self.low = self.low.max(self.rest + 1);
+            self.let_go(1);
             return;
         }
-        let mut larger = Retention::with(self.window, self.low, 2 * self.room, VecDeque::new());
-        for number in self.numbers() {
+        let mut larger = Retention::with(self.window, self.rest, 2 * self.room, VecDeque::new());
+        for number in self.rest..self.next {
             let place = self.place(number);
             if let Some(list) = self.lists[place].take() {
                 larger.keep(number, list);
             }
         }
         larger.slow = std::mem::take(&mut self.slow);
+        larger.low = self.low;
         (larger.copied, larger.counted) = (self.copied, self.counted);
         larger.pinned_bytes = self.pinned_bytes;
         *self = larger;
@@ -143,28 +158,40 @@ impl Retention {
 
     /// Moves every list elsewhere, or lets go of it alone: it cannot be sent again by this process then.
     pub(crate) fn move_all(&mut self, mut moved: impl FnMut(&List) -> Option<List>) {
+        self.let_go(u64::MAX);
         for number in self.numbers() {
             let place = self.place(number);
             self.lists[place] = self.lists[place].take().and_then(|list| moved(&list));
         }
         (self.counted, self.pinned_bytes) = (self.copied, 0);
-        self.count();
+        self.count(u64::MAX);
     }
 
-    /// Lets go of all frames below `number`.
+    /// Frames below `number` are not retained any more: [`Retention::let_go`] makes their places free.
     pub(crate) fn trim(&mut self, number: u64) {
-        let number = number.min(self.next);
-        if self.low < number {
-            self.forget((number - self.low) as usize);
+        self.low = self.low.max(number.min(self.next));
+    }
+
+    /// Lets go of what is not retained any more, of `frames_max` frames at most. Returns whether that was all.
+    #[inline]
+    pub(crate) fn let_go(&mut self, frames_max: u64) -> bool {
+        self.rest == self.low || self.let_go_of(frames_max)
+    }
+
+    fn let_go_of(&mut self, frames_max: u64) -> bool {
+        let end = self.low.min(self.rest.saturating_add(frames_max));
+        let count = (end - self.rest) as usize;
+        if self.counted > 0 {
+            self.forget(count);
         }
-        while self.low < number {
-            let place = self.place(self.low);
-            self.lists[place] = None;
-            self.low += 1;
-        }
-        while self.slow.front().is_some_and(|(first, ..)| *first < self.low) {
+        let first = self.place(self.rest);
+        let (begin, places) = self.lists.split_at_mut(first);
+        places.iter_mut().chain(begin).take(count).for_each(|place| *place = None);
+        self.rest = end;
+        while self.slow.front().is_some_and(|(first, ..)| *first < end) {
             self.slow.pop_front();
         }
+        end == self.low
     }
 
     /// Bytes pinned in place by what was kept before the last call of [`Retention::count`].
@@ -172,17 +199,19 @@ impl Retention {
         self.pinned_bytes
     }
 
-    /// Counts what was kept since the last call. Returns the bytes pinned in place by all that is kept.
-    fn count(&mut self) -> u64 {
-        while self.counted < (self.next - self.low) as usize {
+    /// Counts what was kept since the last call, of `frames_max` frames at most. Returns whether that was all.
+    pub(crate) fn count(&mut self, frames_max: u64) -> bool {
+        let all = (self.next - self.rest) as usize;
+        let end = all.min(self.counted.saturating_add(frames_max.min(all as u64) as usize));
+        while self.counted < end {
             self.pinned_bytes += self.pinned_by(self.counted);
             self.counted += 1;
         }
-        self.pinned_bytes
+        self.counted == all
     }
 
     fn nth(&self, at: usize) -> Option<&List> {
-        self.list(self.low + at as u64)
+        self.lists[self.place(self.rest + at as u64)].as_ref()
     }
 
     /// The bytes that the list at `at` pins and none before it does: several datagrams may have come in one frame.
@@ -209,7 +238,7 @@ impl Retention {
     /// it did.
     fn copy_first(&mut self, memory: &Region, header_bytes: usize) -> bool {
         let at = self.copied;
-        let Some(list) = self.list(self.low + at as u64) else { return false };
+        let Some(list) = self.nth(at) else { return false };
         let begin = list.from().saturating_sub(header_bytes).max(list.frame().start());
         let Ok(mut frame) = memory.take(0) else { return false };
         if frame.extend(list.frame().slice(begin, list.to())).is_err() {
@@ -224,7 +253,7 @@ impl Retention {
         };
         self.pinned_bytes -= self.pinned_by(at);
         let next_shares = at + 1 < self.counted && self.pinned_by(at + 1) == 0;
-        let place = self.place(self.low + at as u64);
+        let place = self.place(self.rest + at as u64);
         self.lists[place] = Some(copy);
         self.copied += 1;
         if next_shares {
@@ -245,8 +274,8 @@ impl Retention {
     /// Takes in numbers and payloads.
     pub(crate) fn digest(&self, hasher: &mut Hasher64) {
         hasher.word(self.low);
-        for (at, list) in self.numbers().filter_map(|number| self.list(number)).enumerate() {
-            if at < self.copied {
+        for (number, list) in self.numbers().filter_map(|number| Some((number, self.list(number)?))) {
+            if number - self.rest < self.copied as u64 {
                 hasher.bytes(list.payload());
                 continue;
             }
@@ -266,26 +295,23 @@ fn never(stale: List) {
 /// A copy has places for what is retained and a little more: the shadow makes one for every message.
 impl Clone for Retention {
     fn clone(&self) -> Retention {
-        let places = (self.next - self.low + 1).min(self.window);
-        let mut copy = Retention::with(self.window, self.low, places, self.slow.clone());
-        for (number, list) in self.numbers().filter_map(|number| Some((number, self.list(number)?))) {
-            copy.keep(number, list.clone());
+        let places = (self.next - self.rest + 1).min(self.window);
+        let mut copy = Retention::with(self.window, self.rest, places, self.slow.clone());
+        for number in self.rest..self.next {
+            let (from, to) = (self.place(number), copy.place(number));
+            copy.lists[to] = self.lists[from].clone();
         }
+        (copy.low, copy.next) = (self.low, self.next);
         (copy.copied, copy.counted, copy.pinned_bytes) = (self.copied, self.counted, self.pinned_bytes);
         copy
     }
 }
 
 impl Core {
-    /// Copies what is retained of others beyond the budget. Part of post-processing: nothing of it is on the data path.
+    /// Copies what is retained of others beyond the budget, when it has been counted. Part of post-processing: nothing of
+    /// it is on the data path.
     pub(crate) fn bound_retention(&mut self) {
-        let own = self.own.index();
-        let mut pinned = 0;
-        for (origin, retention) in self.casts.iter_mut().enumerate() {
-            if origin != own {
-                pinned += retention.count();
-            }
-        }
+        let pinned = self.casts.iter().map(Retention::pinned_bytes).sum();
         if pinned > self.retain_bytes_max {
             self.copy_retained(pinned);
         }
@@ -352,11 +378,17 @@ mod tests {
         frame
     }
 
+    fn trim(store: &mut Retention, number: u64) {
+        store.trim(number);
+        assert!(store.let_go(u64::MAX));
+    }
+
     /// What a fresh count gives.
     fn recount(retention: &Retention) -> u64 {
         let mut fresh = retention.clone();
         (fresh.counted, fresh.pinned_bytes) = (fresh.copied, 0);
-        fresh.count()
+        fresh.count(u64::MAX);
+        fresh.pinned_bytes
     }
 
     #[test]
@@ -365,7 +397,8 @@ mod tests {
         let mut retention = Retention::new(8);
         let arrived = frame(&received, b"headpayload");
         retention.keep(0, List::single(arrived, 4, 11));
-        let pinned = retention.count();
+        retention.count(u64::MAX);
+        let pinned = retention.pinned_bytes();
         assert!(pinned >= 256, "the whole frame is pinned, not seven bytes");
         assert!(retention.copy_first(&own, 4));
         assert_eq!(retention.pinned_bytes(), 0);
@@ -375,7 +408,7 @@ mod tests {
         assert_eq!(list.frame().slice(list.from() - 4, list.from()), b"head");
         assert!(!retention.copy_first(&own, 4), "there is nothing else in place");
         drop(list);
-        retention.trim(1);
+        trim(&mut retention, 1);
         assert!(own.all_returned());
     }
 
@@ -393,19 +426,20 @@ mod tests {
                 );
             }
         }
-        assert_eq!(retention.count(), 3 * one);
+        retention.count(u64::MAX);
+        assert_eq!(retention.pinned_bytes(), 3 * one);
         let expected = [3, 3, 2, 2, 2, 1, 1, 1, 0];
         for (at, frames) in (0..).zip(expected) {
             if at % 2 == 0 {
                 assert!(retention.copy_first(&own, 0));
             } else {
                 // The copies and one that is in place.
-                retention.trim(at + 1);
+                trim(&mut retention, at + 1);
             }
             assert_eq!(retention.pinned_bytes(), frames * one, "{at}");
             assert_eq!(retention.pinned_bytes(), recount(&retention));
         }
-        retention.trim(9);
+        trim(&mut retention, 9);
         assert!(own.all_returned() && received.all_returned());
     }
 
@@ -416,7 +450,8 @@ mod tests {
         for number in 0..2 {
             retention.keep(number, List::single(frame(&received, b"payload"), 0, 7));
         }
-        let pinned = retention.count();
+        retention.count(u64::MAX);
+        let pinned = retention.pinned_bytes();
         assert!(retention.copy_first(&own, 0) && !retention.copy_first(&own, 0));
         assert_eq!(retention.pinned_bytes(), pinned / 2);
         assert_eq!(retention.get(1).unwrap().list.payload(), b"payload");
@@ -442,12 +477,38 @@ mod tests {
         }
         assert_eq!(kept(&store), [15, 16, 17, 18, 19]);
         assert_eq!(region.usage().lent, 5);
-        store.trim(18);
+        trim(&mut store, 18);
         assert_eq!((kept(&store), region.usage().lent), (vec![18, 19], 2));
         assert!(store.list(17).is_none() && store.list(20).is_none());
-        store.trim(u64::MAX);
+        trim(&mut store, u64::MAX);
         assert!(region.all_returned());
         assert_eq!(store.numbers(), 20..20);
+    }
+
+    #[test]
+    fn what_is_trimmed_goes_in_pieces_and_at_the_latest_when_its_place_is_needed() {
+        let region = pool(16);
+        let mut store = Retention::new(6);
+        for number in 0..6 {
+            store.keep(number, list(&region, number as u8));
+        }
+        store.trim(4);
+        assert_eq!((kept(&store), region.usage().lent), (vec![4, 5], 6));
+        assert!(store.list(3).is_none() && !store.is_full());
+        assert!(!store.let_go(1));
+        assert_eq!(region.usage().lent, 5);
+        let copy = store.clone();
+        assert_eq!((kept(&copy), copy.numbers()), (vec![4, 5], 4..6));
+        drop(copy);
+        // Never more than the window lies here: the sum of the region counts on it.
+        for number in 6..10 {
+            store.keep(number, list(&region, number as u8));
+            assert!(region.usage().lent <= 6);
+        }
+        assert_eq!(kept(&store), [4, 5, 6, 7, 8, 9]);
+        assert!(store.let_go(1), "nothing is left of what was trimmed");
+        trim(&mut store, u64::MAX);
+        assert!(region.all_returned());
     }
 
     #[test]

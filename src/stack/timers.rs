@@ -27,6 +27,9 @@ impl Timers {
     }
 
     pub(crate) fn set(&mut self, timer: TimerId, at: Time) {
+        if self.deadlines[timer.0] == at {
+            return;
+        }
         self.deadlines[timer.0] = at;
         self.earliest = self.deadlines.iter().copied().min().unwrap_or(Time::NEVER);
     }

@@ -70,7 +70,7 @@ impl Stack {
 
     /// A line per layer that has something to say.
     pub(crate) fn dump(&mut self) -> Vec<String> {
-        let Engine { core, layers } = &mut self.engine;
+        let Engine { core, layers, .. } = &mut self.engine;
         core.merge_carried();
         let mut lines = Vec::new();
         for (layer, handler) in layers.iter().enumerate() {
@@ -106,6 +106,7 @@ impl Stack {
             waiting: self.waiting.len() as u64,
             retained_bytes: core.casts.iter().map(Retention::pinned_bytes).sum(),
             copies: core.copied,
+            post: self.engine.posting.counts,
         }
     }
 

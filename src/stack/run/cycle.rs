@@ -7,11 +7,15 @@ use crate::config::Shadow;
 use crate::group::{Application, Event, Group};
 use crate::id::RankSet;
 use crate::stack::core::Looped;
+use crate::stack::engine::Engine;
 use crate::stack::event::{Message, Part, Up};
 use crate::stack::layer::Kind;
 use crate::stack::order::Ordered;
 use crate::time::Time;
 use crate::wire::Traffic;
+
+/// Pieces of post-processing in one iteration, at least.
+const PIECES_MIN: u64 = 1;
 
 impl Stack {
     /// One iteration: timers, own copies, early frames, open packs, waiting casts, post-processing.
@@ -106,7 +110,7 @@ impl Stack {
             // An upcall may end the group, and lets go of everything then.
             let Ok(plan) = &self.plans[Kind::SelfDeliver as usize] else { break };
             let core = &mut self.engine.core;
-            if core.order.is_full(own, self.order_share) {
+            if !core.order.is_empty() && core.order.is_full(own, self.order_share) {
                 return (number - numbers.start) as usize;
             }
             let Some(list) =
@@ -184,13 +188,16 @@ impl Stack {
         self.drain(app);
     }
 
+    /// Post-processing: begins when enough has happened or some time after the first of it, and goes on in pieces; at
+    /// once and whole where somebody waits for it, or where layers have handled events.
     fn post_if_due(&mut self, app: &mut dyn Application) {
-        let core = &self.engine.core;
+        let Engine { core, posting, .. } = &self.engine;
         let (now, work) = (core.now, core.work);
-        if work == 0 && !core.gossip.requested() && now < core.gossip.due() {
+        let told = core.gossip.requested() || now >= core.gossip.due();
+        if work == 0 && !told && !posting.is_under_way() {
             return;
         }
-        if self.post_due == Time::NEVER {
+        if work > 0 && self.post_due == Time::NEVER {
             self.post_due = now + self.post_delay;
         }
         let blocked = !self.waiting.is_empty()
@@ -198,17 +205,33 @@ impl Stack {
             || self.refused
             || self.refused_frame
             || !self.refused_by.is_empty();
-        if work >= self.post_batch
-            || now >= self.post_due
-            || blocked
-            || std::mem::take(&mut self.stuck)
-            || core.gossip.requested()
-            || now >= core.gossip.due()
+        let due = work >= self.post_batch || now >= self.post_due;
+        let by_layers = core.by_layers && (due || posting.is_under_way());
+        if blocked || std::mem::take(&mut self.stuck) || told || by_layers || due && self.post_delay.is_zero()
         {
             self.engine.post();
             self.post_due = Time::NEVER;
-            self.drain(app);
+            self.posted_work = 0;
+        } else if posting.is_under_way() {
+            self.post_on();
+        } else if due {
+            self.engine.begin_post();
+            self.post_due = Time::NEVER;
+            self.posted_work = 0;
+            self.post_on();
+        } else {
+            return;
         }
+        self.drain(app);
+    }
+
+    /// Goes on with post-processing: by a little, and by as much of a pass as the messages since the last piece are of half
+    /// a batch. So it ends before the next one is due, however many there are.
+    fn post_on(&mut self) {
+        let work = self.engine.core.work;
+        let since = u64::from(work - std::mem::replace(&mut self.posted_work, work));
+        let pace = self.pieces_of_a_pass * since / u64::from((self.post_batch / 2).max(1));
+        self.engine.post_pieces(PIECES_MIN + pace);
     }
 
     /// When `poll` must be called next.
@@ -232,7 +255,7 @@ impl Stack {
             return Time::ZERO;
         }
         let mut deadline = core.timers.earliest().min(core.gossip.due()).min(self.post_due);
-        if core.work > 0 && self.post_due == Time::NEVER {
+        if core.work > 0 && self.post_due == Time::NEVER || self.engine.posting.is_under_way() {
             return Time::ZERO;
         }
         if can_enter && packing {

@@ -38,6 +38,7 @@ use crate::stack::gossip::{Carried, GossipState};
 use crate::stack::identify::Asked;
 use crate::stack::layer::{Context, Kind};
 use crate::stack::order::OrderQueue;
+use crate::stack::post::Posting;
 use crate::stack::property::{Properties, Property};
 use crate::stack::registry::{ParameterError, Registry};
 use crate::stack::retention::Retention;
@@ -127,6 +128,9 @@ pub(crate) struct Stack {
     post_batch: u32,
     post_delay: Duration,
     post_due: Time,
+    /// The work that the last pieces of post-processing took note of, and how many pieces a pass has.
+    posted_work: u32,
+    pieces_of_a_pass: u64,
     number_limit: u64,
     send_number_limit: u64,
     /// A cast was refused and waits for room.
@@ -378,6 +382,7 @@ impl Stack {
             identification: identification(view.rank()),
             cookies,
             work: 0,
+            by_layers: false,
             ceiling: 0,
             fast_casts: plans[Kind::CastSend as usize].is_ok(),
             counts: Vec::with_capacity(64),
@@ -393,8 +398,12 @@ impl Stack {
             layouts: layouts.clone(),
             view: Rc::new(view),
         };
+        let posting = Posting::new(&layers, members);
+        // What is let go of is told with it: a sender whose window is full must not wait for more than it may send.
+        let post_batch = config.post_batch_messages.min((window / 4).max(1) as u32);
         let mut stack = Stack {
-            engine: Engine { core, layers },
+            pieces_of_a_pass: posting.pieces_of_a_pass(u64::from(post_batch)),
+            engine: Engine { core, layers, posting },
             cast_header_room: room(&plans, Kind::CastSend),
             send_header_room: room(&plans, Kind::SendSend),
             payload_max: frame_bytes - full(Traffic::Cast) - PACK_ROOM_BYTES,
@@ -421,10 +430,10 @@ impl Stack {
             sent: false,
             busy: false,
             stuck: false,
-            // What is let go of is told with it: a sender whose window is full must not wait for more than it may send.
-            post_batch: config.post_batch_messages.min((window / 4).max(1) as u32),
+            post_batch,
             post_delay: if blueprint.prompt { Duration::ZERO } else { config.post_delay },
             post_due: Time::NEVER,
+            posted_work: 0,
             number_limit,
             send_number_limit,
             refused: false,
@@ -450,7 +459,7 @@ impl Stack {
             cast_frames: 0,
         };
         for layer in (0..stack.engine.layers.len()).rev() {
-            let Engine { core, layers } = &mut stack.engine;
+            let Engine { core, layers, .. } = &mut stack.engine;
             layers[layer].start(&mut Context { core, layer });
             stack.engine.run();
         }

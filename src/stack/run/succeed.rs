@@ -80,6 +80,7 @@ impl Stack {
     pub(crate) fn rescue(&mut self, rank: Rank, intact: &dyn Fn(&Frame) -> bool) {
         let header_bytes = self.engine.core.layouts[0].compressed_bytes();
         let retention = &mut self.engine.core.casts[rank.index()];
+        retention.let_go(u64::MAX);
         let lists = retention.numbers().filter_map(|number| retention.list(number));
         let most = lists.map(|list| list.payload().len() + header_bytes).max().unwrap_or(0);
         let numbers = retention.numbers();

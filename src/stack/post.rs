@@ -1,0 +1,174 @@
+//! Post-processing: what follows from ordinary messages, some time after them.
+//!
+//! A *pass* takes the own values into their rows, lets each layer draw its conclusions from the bottom up, sees what of
+//! the own values must be told, and lets go of what nobody needs any more. After messages by plan it is done in *pieces*, a
+//! few in each iteration and more the more messages there were, so that no message waits for a whole pass and none that
+//! comes all the time can put it off. What follows from events that layers have handled is done at once: a view that is
+//! being agreed on waits for it.
+
+use std::rc::Rc;
+
+use super::core::Core;
+use super::engine::Engine;
+use super::layer::{Context, Layer, Posts};
+use crate::id::Rank;
+use crate::stats::PostProcessing;
+
+/// How far a pass has come.
+pub(crate) struct Posting {
+    stages: Rc<[Stage]>,
+    /// The stage of the next piece, and the member it begins with; all stages are through if there is no pass.
+    at: usize,
+    member: usize,
+    members: usize,
+    pub(crate) counts: PostProcessing,
+}
+
+/// What is done one after the other: for each member, and then for all.
+#[derive(Clone, Copy, Debug)]
+enum Stage {
+    OwnRows,
+    Layer(usize, Posts),
+    Report,
+    Retained,
+}
+
+/// What one piece does at most.
+#[derive(Clone, Copy)]
+struct Piece {
+    members: usize,
+    /// Frames that it lets go of, or counts.
+    frames: u64,
+}
+
+const WHOLE: Piece = Piece { members: usize::MAX, frames: u64::MAX };
+const FRAMES_A_PIECE: u64 = 8;
+/// A piece is for so many members as have so many reports of each other.
+const PAIRS_A_PIECE: usize = 16;
+
+impl Posting {
+    /// For a stack of these layers, top to bottom.
+    pub(crate) fn new(layers: &[Box<dyn Layer>], members: usize) -> Posting {
+        let posts = layers.iter().enumerate().rev().map(|(at, layer)| (at, layer.posts()));
+        let posts = posts.filter(|(_, posts)| *posts != Posts::Nothing);
+        let mut stages = vec![Stage::OwnRows];
+        stages.extend(posts.map(|(at, posts)| Stage::Layer(at, posts)));
+        stages.extend([Stage::Report, Stage::Retained]);
+        Posting {
+            at: stages.len(),
+            stages: stages.into(),
+            member: 0,
+            members,
+            counts: PostProcessing::default(),
+        }
+    }
+
+    /// Whether there is a pass.
+    #[inline]
+    pub(crate) fn is_under_way(&self) -> bool {
+        self.at < self.stages.len()
+    }
+
+    fn piece(&self) -> Piece {
+        Piece { members: (PAIRS_A_PIECE / self.members).max(1), frames: FRAMES_A_PIECE }
+    }
+
+    /// Pieces of a pass that lets go of `frames` frames.
+    pub(crate) fn pieces_of_a_pass(&self, frames: u64) -> u64 {
+        (self.stages.len() * self.members.div_ceil(self.piece().members)) as u64 + frames / FRAMES_A_PIECE
+    }
+
+    /// A copy without a pass.
+    pub(crate) fn fork(&self) -> Posting {
+        Posting { stages: Rc::clone(&self.stages), at: self.stages.len(), ..*self }
+    }
+}
+
+impl Engine {
+    /// A whole pass, at once.
+    pub(crate) fn post(&mut self) {
+        self.begin_post();
+        self.core.merge_carried();
+        while self.posting.is_under_way() {
+            self.post_piece(WHOLE);
+        }
+        self.posting.counts.whole += 1;
+        // What the pass itself has sent through the layers is no reason for another one at once.
+        self.core.by_layers = false;
+    }
+
+    /// Begins a pass.
+    pub(crate) fn begin_post(&mut self) {
+        self.core.work = 0;
+        (self.posting.at, self.posting.member) = (0, 0);
+    }
+
+    /// Goes on with the pass that is under way by so many pieces.
+    pub(crate) fn post_pieces(&mut self, pieces: u64) {
+        self.core.merge_carried();
+        let piece = self.posting.piece();
+        for _ in 0..pieces {
+            self.post_piece(piece);
+            self.posting.counts.pieces += 1;
+            if !self.posting.is_under_way() {
+                self.posting.counts.passes += 1;
+                break;
+            }
+        }
+        self.core.by_layers = false;
+    }
+
+    fn post_piece(&mut self, piece: Piece) {
+        let Engine { core, layers, posting } = self;
+        let (stage, first) = (posting.stages[posting.at], posting.member);
+        let mut end = posting.members.min(first.saturating_add(piece.members));
+        let last = end == posting.members;
+        let members = (first..end).map(Rank::at);
+        match stage {
+            Stage::OwnRows => members.for_each(|member| core.gossip_own(member)),
+            Stage::Layer(layer, posts) => {
+                let context = &mut Context { core, layer };
+                if posts == Posts::Once {
+                    end = posting.members;
+                } else {
+                    members.for_each(|member| layers[layer].post_member(context, member));
+                }
+                if posts == Posts::Once || last {
+                    layers[layer].post(context);
+                }
+                self.run();
+            }
+            Stage::Report => {
+                if first == 0 {
+                    core.gossip_look();
+                }
+                members.for_each(|member| core.gossip_look_at(member));
+                if last {
+                    core.gossip_post();
+                    self.run();
+                }
+            }
+            Stage::Retained => {
+                end = first + members.take_while(|member| core.let_go_of(*member, piece.frames)).count();
+                if end == posting.members {
+                    core.bound_retention();
+                }
+            }
+        }
+        let posting = &mut self.posting;
+        posting.member = end;
+        if end == posting.members {
+            (posting.at, posting.member) = (posting.at + 1, 0);
+        }
+    }
+}
+
+impl Core {
+    /// Lets go of what is not retained any more of a member, and counts what is: of so many frames at most. Returns
+    /// whether that was all.
+    fn let_go_of(&mut self, member: Rank, frames_max: u64) -> bool {
+        let (casts, sends) = (&mut self.casts[member.index()], &mut self.sends[member.index()]);
+        let gone = casts.let_go(frames_max) & sends.let_go(frames_max);
+        gone && (member == self.own || casts.count(frames_max))
+    }
+}

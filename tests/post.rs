@@ -1,0 +1,109 @@
+//! Post-processing in pieces: bounded in each iteration, and never put off by messages that come all the time.
+
+mod common;
+
+use std::time::Duration;
+
+use common::World;
+use wadjet::stats::PostProcessing;
+use wadjet::{Config, Shadow};
+
+/// Layers that handle an event ask for a whole pass: nothing is reported meanwhile.
+const STACK: &str = "STABLE(report_us=10000000):FC:UNICAST:LOCAL:NAK:COM";
+const BATCH: u64 = 128;
+
+fn world(members: usize) -> World {
+    let config = Config {
+        shadow: Shadow::Off,
+        pack: false,
+        post_batch_messages: BATCH as u32,
+        // Messages alone set it off, and no row of gossip is due.
+        post_delay: Duration::from_secs(1),
+        gossip_delay: Duration::from_secs(1),
+        ..Config::default()
+    };
+    let mut world = World::new(members, STACK, &config);
+    // Who started which life has been said.
+    world.steps(300);
+    world
+}
+
+fn post(world: &World, node: usize) -> PostProcessing {
+    world.nodes[node].stats().post
+}
+
+/// All members cast `casts` messages in each iteration. Returns the most pieces of one iteration of the first, its passes,
+/// and the most frames it retained.
+fn load(world: &mut World, casts: usize, iterations: usize) -> (u64, PostProcessing, u64) {
+    let first = post(world, 0);
+    let (mut most, mut retained) = (0, 0);
+    for _ in 0..iterations {
+        for node in 0..world.nodes.len() {
+            (0..casts).for_each(|_| world.cast(node, b"under way all the time"));
+        }
+        let before = post(world, 0).pieces;
+        world.step();
+        most = most.max(post(world, 0).pieces - before);
+        retained = retained.max(world.nodes[0].stats().retained);
+    }
+    let last = post(world, 0);
+    let all = PostProcessing {
+        whole: last.whole - first.whole,
+        passes: last.passes - first.passes,
+        pieces: last.pieces - first.pieces,
+    };
+    (most, all, retained)
+}
+
+#[test]
+fn an_iteration_does_a_few_pieces_of_it_and_a_pass_is_many() {
+    for members in [2, 3, 8] {
+        let mut world = world(members);
+        load(&mut world, 1, 200);
+        let (most, post, _) = load(&mut world, 1, 2000);
+        assert_eq!(post.whole, 0, "nothing but messages by plan, and nobody waits: {post:?}");
+        // A message sent is another that comes back up.
+        let work = members as u64 + 1;
+        let pass = post.pieces / post.passes;
+        assert!(pass >= 15, "{members} members: {post:?}");
+        // One, and as much of a pass as these messages are of half a batch.
+        let bound = 1 + (2 * pass * work).div_ceil(BATCH / 2);
+        assert!(
+            most <= bound && 3 * most <= pass,
+            "{members} members: {most} of {pass} at once, {bound} allowed"
+        );
+    }
+}
+
+#[test]
+fn messages_that_come_all_the_time_do_not_put_it_off() {
+    for (members, casts) in [(2, 1), (2, 20), (3, 7), (8, 2)] {
+        let mut world = world(members);
+        let iterations = 4000 / casts;
+        let (_, post, retained) = load(&mut world, casts, iterations);
+        let work = ((members + 1) * casts * iterations) as u64;
+        // At the latest half a batch after it began it has ended, and at the latest a batch after that the next begins.
+        let in_an_iteration = ((members + 1) * casts) as u64;
+        let least = work / (BATCH + BATCH / 2 + 2 * in_an_iteration);
+        assert!(
+            post.passes + post.whole >= least,
+            "{members} members, {casts} casts: {post:?}, {least} expected"
+        );
+        // What is told at the end of one is let go of in the next at the latest.
+        let most = 4 * (BATCH + in_an_iteration);
+        assert!(retained <= most, "{members} members, {casts} casts: {retained} retained");
+        let stats = world.nodes[0].stats();
+        assert_eq!(stats.fast_path.send_miss, 0, "nobody was held up: {stats:?}");
+    }
+}
+
+#[test]
+fn when_messages_end_it_does_too() {
+    let mut world = world(2);
+    load(&mut world, 5, 50);
+    let ended = world.until(200_000, |world| world.nodes.iter().all(|node| node.stats().retained == 0));
+    assert!(ended, "{:?}", world.nodes[0].stats());
+    let quiet = post(&world, 0);
+    world.steps(100);
+    assert_eq!(post(&world, 0), quiet, "a quiet group pays for nothing");
+}
