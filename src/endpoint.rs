@@ -32,6 +32,8 @@ pub struct GroupKey {
     /// Follows from the endpoint's incarnation.
     pub(crate) endpoint: u32,
     pub(crate) index: u32,
+    /// How many groups had that index before.
+    pub(crate) before: u32,
 }
 
 /// Frames dropped before any stack saw them, by reason.
@@ -121,6 +123,10 @@ pub struct Endpoint {
     number: u32,
     life: Life,
     stacks: Vec<Stack>,
+    /// By index: groups forgotten there. Keys of the past are told by it.
+    forgotten: Vec<u32>,
+    /// Indices whose group is forgotten: the next groups get them.
+    vacant: Vec<u32>,
     cookies: CookieTable,
     dropped: Dropped,
     now: Time,
@@ -166,6 +172,8 @@ impl Endpoint {
             number: number_of(incarnation),
             life: Life::NONE,
             stacks: Vec::new(),
+            forgotten: Vec::new(),
+            vacant: Vec::new(),
             cookies: CookieTable::new(),
             dropped: Dropped::default(),
             now: Time::ZERO,
@@ -255,13 +263,49 @@ impl Endpoint {
         let mut stack = stack;
         let core = &mut stack.engine.core;
         core.gossip.introduce(core.view.rank(), self.life, core.view.others().collect(), now);
-        let index = self.stacks.len() as u32;
-        self.stacks.push(stack);
+        let index = match self.vacant.pop() {
+            Some(index) => {
+                self.stacks[index as usize] = stack;
+                self.full[index as usize] = false;
+                index
+            }
+            None => {
+                self.stacks.push(stack);
+                self.full.push(false);
+                self.forgotten.push(0);
+                self.stacks.len() as u32 - 1
+            }
+        };
         self.untold = true;
-        self.full.push(false);
         self.learn_cookies();
         self.ask_identification(None);
-        Ok(GroupKey { endpoint: self.number, index })
+        Ok(self.key(index as usize))
+    }
+
+    fn key(&self, index: usize) -> GroupKey {
+        GroupKey { endpoint: self.number, index: index as u32, before: self.forgotten[index] }
+    }
+
+    /// Lets go of a group that is over ([`Event::Exit`] has been told): its key means nothing from now on, and what it
+    /// held is given to the next group that is installed. Whether it was over; if not, nothing was done.
+    ///
+    /// [`Event::Exit`]: crate::group::Event::Exit
+    ///
+    /// # Panics
+    /// If the endpoint has no group by that key ([`Endpoint::has_group`]).
+    pub fn forget(&mut self, key: GroupKey) -> bool {
+        if !self.stack(key).is_over() {
+            return false;
+        }
+        self.forgotten[key.index as usize] += 1;
+        self.vacant.push(key.index);
+        true
+    }
+
+    /// The groups that are not forgotten, in no particular order.
+    pub fn groups(&self) -> impl Iterator<Item = GroupKey> {
+        let there = |index: &usize| !self.vacant.contains(&(*index as u32));
+        (0..self.stacks.len()).filter(there).map(|index| self.key(index))
     }
 
     /// Enters the cookies of all views that are in force.
@@ -374,7 +418,7 @@ impl Endpoint {
 
     /// Makes requests of what a stack wants.
     fn collect(&mut self, index: usize) {
-        let group = GroupKey { endpoint: self.number, index: index as u32 };
+        let group = self.key(index);
         let stack = &mut self.stacks[index];
         let channel = stack.core().channel;
         if let Some(wants) = stack.take_wants() {
@@ -423,7 +467,7 @@ impl Endpoint {
     /// Whether this endpoint has a group by that key.
     #[inline]
     pub fn has_group(&self, key: GroupKey) -> bool {
-        key.endpoint == self.number && (key.index as usize) < self.stacks.len()
+        key.endpoint == self.number && self.forgotten.get(key.index as usize) == Some(&key.before)
     }
 
     #[inline]

@@ -190,3 +190,32 @@ fn a_group_lives_over_shared_memory() {
     a_group_lives(processes.collect());
     std::fs::remove_dir_all(&directory).unwrap();
 }
+
+#[test]
+fn a_process_that_is_in_one_group_after_another_keeps_nothing_of_those_it_forgets() {
+    let group = |n: u64| GroupId::named(&format!("one of many {n} {}", std::process::id()));
+    let shm = Shm::new(ShmOptions::default());
+    let (mut driver, mut key) = process(shm, group(0), LIVE_STACK_WITH_INTEGRITY, 1, "alone", &[]);
+    for n in 1..20 {
+        assert!(!driver.forget(key), "it is still in it");
+        driver.group(key).leave();
+        assert!(driver.run_until(Duration::from_secs(60), |member| member.application().exit.is_some()));
+        driver.application_mut().exit = None;
+        let end = Instant::now() + Duration::from_secs(60);
+        while !driver.forget(key) {
+            driver.run_once();
+            assert!(Instant::now() < end, "what is over can be forgotten");
+        }
+        assert_eq!(driver.groups().count(), 0);
+        let options = JoinOptions {
+            group: group(n),
+            spec: LIVE_STACK_WITH_INTEGRITY.to_owned(),
+            address: Address("alone".to_owned()),
+            neighbours: Neighbours::default(),
+        };
+        let past = std::mem::replace(&mut key, driver.join(options).unwrap());
+        assert!(past != key && driver.groups().eq([key]));
+    }
+    driver.run_once();
+    assert_eq!(driver.application().views, 20, "the application was told of each");
+}

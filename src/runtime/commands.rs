@@ -262,7 +262,7 @@ mod tests {
 
     use super::*;
 
-    const GROUP: GroupKey = GroupKey { endpoint: 7, index: 0 };
+    const GROUP: GroupKey = GroupKey { endpoint: 7, index: 0, before: 0 };
 
     fn commands(commands_max: usize, waker: Waker) -> Commands {
         Commands::new(CommandOptions { commands_max, message_bytes_max: 8 }, waker)

@@ -195,6 +195,19 @@ impl<T: Transport, A: Application> Driver<T, A> {
         self.inner.engine_mut().endpoint.group(key)
     }
 
+    /// Lets go of a group that is over. Whether it was: see [`Endpoint::forget`].
+    ///
+    /// # Panics
+    /// If the endpoint has no group by that key.
+    pub fn forget(&mut self, key: GroupKey) -> bool {
+        self.inner.engine_mut().endpoint.forget(key)
+    }
+
+    /// The groups that are not forgotten, in no particular order.
+    pub fn groups(&self) -> impl Iterator<Item = GroupKey> {
+        self.inner.engine().endpoint.groups()
+    }
+
     /// The application.
     pub fn application(&self) -> &A {
         &self.inner.engine().application

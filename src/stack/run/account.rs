@@ -42,6 +42,11 @@ impl Stack {
         self.exited
     }
 
+    /// Whether the group is over for this process, the application knows, and the channel is given up.
+    pub(crate) fn is_over(&self) -> bool {
+        self.exited.is_some() && self.closed && self.engine.core.emerged.is_empty()
+    }
+
     /// Who holds and has seen what.
     pub(crate) fn stability(&self) -> Stability {
         let core = &self.engine.core;
