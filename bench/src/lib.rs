@@ -1,8 +1,9 @@
 //! Microsecond benchmarks of wadjet: stacks and the transports beneath them, side by side.
 //!
 //! [`bench`](fn@bench) is the whole of `wadjet bench`. What it measures, and how a run is made up, stands in the modules:
-//! [`workload`] (the traffic), [`blocks`] and [`member`] (runs), [`processes`] (members in processes of their own),
-//! [`raw`] (the baseline), [`floor`] (the bare ring), [`memory_cost`] (the stack alone), [`report`] and [`table`].
+//! [`workload`] and [`schedule`] (the traffic), [`blocks`] and [`member`] (runs), [`processes`] (members in processes of
+//! their own), [`raw`] (the baseline), [`floor`] (the bare ring), [`memory_cost`] (the stack alone), [`report`] and
+//! [`table`].
 //!
 //! `unsafe` is used in one place, [`allocations`], because counting allocations needs it.
 
@@ -22,6 +23,7 @@ pub mod plan;
 pub mod processes;
 pub mod raw;
 pub mod report;
+pub mod schedule;
 pub mod stack;
 pub mod suite;
 pub mod table;

@@ -125,13 +125,16 @@ impl Hosted {
 
     fn measure(&mut self, reports: &mut [MemberReport]) -> Result<(), Standstill> {
         let (warm, goal, blocks) = self.schedule();
+        // The stack first: at a rate, its frames are what the raw blocks send.
         let subjects: &[bool] = match self.plan.subject {
             Subject::Raw => &[true],
             Subject::Stack => &[false],
-            Subject::Versus { .. } => &[true, false],
+            Subject::Versus { .. } => &[false, true],
         };
+        let mut frames = Frames::of(&self.stack);
         for raw in subjects {
             self.block(*raw, warm)?;
+            frames.pace(self.plan.rate, &self.stack, &mut self.raw);
         }
         let mut sums = [true, false].map(|raw| Sum::begin(if raw { &self.raw } else { &self.stack }));
         let resident = resident_bytes();
@@ -147,6 +150,7 @@ impl Hosted {
                 if outcome.is_err() {
                     break 'blocks;
                 }
+                frames.pace(self.plan.rate, &self.stack, &mut self.raw);
             }
         }
         for raw in subjects {
@@ -189,6 +193,31 @@ impl Hosted {
 
 fn udp_options(plan: &Plan) -> UdpOptions {
     UdpOptions { segmentation: plan.offload, coalescing: plan.offload, ..UdpOptions::default() }
+}
+
+/// Frames and messages that each member's stack has cast, to let raw blocks send as many frames.
+struct Frames {
+    cast: Vec<(u64, u64)>,
+}
+
+impl Frames {
+    fn of(stack: &Parties) -> Frames {
+        let cast = |party: &dyn Party| (party.account().cast_frames, party.workload().sent());
+        Frames { cast: stack.iter().map(|party| cast(&**party)).collect() }
+    }
+
+    /// After a block. If it was the stack's, and it cast at a rate, the raw member beside it casts at the rate of its frames.
+    fn pace(&mut self, rate: Option<f64>, stack: &Parties, raw: &mut Parties) {
+        let Some(rate) = rate.filter(|_| !raw.is_empty() && !stack.is_empty()) else { return };
+        let now = Frames::of(stack);
+        for ((before, now), raw) in self.cast.iter().zip(&now.cast).zip(raw) {
+            let (frames, messages) = (now.0 - before.0, now.1 - before.1);
+            if frames > 0 && messages > 0 {
+                raw.pace(rate * frames as f64 / messages as f64);
+            }
+        }
+        self.cast = now.cast;
+    }
 }
 
 /// Collects what the blocks of one kind came to, at each member hosted.
@@ -277,6 +306,8 @@ fn task(seat: &Seat, raw: bool, loses: bool) -> Task {
         rank: Rank::at(seat.rank),
         size: plan.size,
         rate: plan.rate,
+        arrivals: plan.arrivals,
+        every_latency: plan.rate.is_some() || plan.load.is_some(),
         own_copies: !raw && plan.has_layer("LOCAL"),
         repeat_marks: raw && loses,
     }

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::plan::{Length, Plan, Subject, TransportKind};
+use crate::plan::{Length, Order, Plan, Subject, TransportKind};
+use crate::schedule::Arrivals;
 use crate::workload::Pattern;
 
 /// What to measure. Without arguments: every transport of this machine, raw and through the stack, side by side.
@@ -17,19 +18,36 @@ pub struct BenchOptions {
     /// The stack, top to bottom; see `wadjet explain`
     #[arg(long, value_name = "SPEC")]
     pub stack: Option<String>,
-    /// Members of the view [default: 2]
-    #[arg(long, value_name = "N")]
-    pub members: Option<usize>,
+    /// The default stack with that promise about the order of casts; several make a run of each
+    #[arg(long, value_enum, value_name = "ORDER", value_delimiter = ',', conflicts_with_all = ["stack", "raw"])]
+    pub order: Vec<Order>,
+    /// Members of the view; several make a run of each [default: 2]
+    #[arg(long, value_name = "N", value_delimiter = ',')]
+    pub members: Vec<usize>,
     /// Bytes of a message [default: 64]
     #[arg(long, value_name = "BYTES")]
     pub size: Option<usize>,
-    /// Who talks to whom
-    #[arg(long, value_enum)]
-    pub pattern: Option<Pattern>,
+    /// Who talks to whom; several make a run of each
+    #[arg(long, value_enum, value_name = "PATTERN", value_delimiter = ',')]
+    pub pattern: Vec<Pattern>,
     /// Open loop: each sender sends so many messages per second, on time whatever happened to those before
     #[arg(long, value_name = "MSGS_PER_S")]
     pub rate: Option<f64>,
-    /// How long each run measures [default: 3]
+    /// Open loop at so many percent of the capacity, which is measured first, and almost unloaded; packed and unpacked
+    /// [if no percentage is given: 10,50,90]
+    #[arg(
+        long,
+        value_name = "PERCENT",
+        value_delimiter = ',',
+        num_args = 0..=1,
+        default_missing_values = ["10", "50", "90"],
+        conflicts_with_all = ["rate", "messages"]
+    )]
+    pub open_loop: Vec<f64>,
+    /// How the messages of an open loop are spread over time
+    #[arg(long, value_enum, default_value = "even")]
+    pub arrivals: Arrivals,
+    /// How long each run measures [default: 3; at each load 1]
     #[arg(long, value_name = "SECONDS")]
     pub duration: Option<f64>,
     /// Soak: each sender casts so many messages, however long it takes
@@ -53,6 +71,9 @@ pub struct BenchOptions {
     /// udp, uring: every frame a datagram of its own, sent and received, without UDP_SEGMENT and UDP_GRO
     #[arg(long)]
     pub no_offload: bool,
+    /// udp, uring, xdp: between the test hosts that `wadjet lab up N --label LABEL` made
+    #[arg(long, value_name = "LABEL")]
+    pub lab: Option<String>,
     /// Pairs of blocks of --vs-raw
     #[arg(long, value_name = "N", requires = "vs_raw", default_value_if("vs_raw", "true", "100"))]
     pub blocks: Option<usize>,
@@ -69,14 +90,19 @@ pub struct Refused(pub String);
 impl BenchOptions {
     /// Whether this is `wadjet bench` as such: no run was described.
     pub fn everything(&self) -> bool {
-        let BenchOptions { transport, stack, members, size, pattern, rate, messages, .. } = self;
+        let BenchOptions {
+            transport, stack, order, members, size, pattern, rate, open_loop, messages, ..
+        } = self;
         transport.is_none()
             && stack.is_none()
-            && members.is_none()
+            && order.is_empty()
+            && members.is_empty()
             && size.is_none()
-            && pattern.is_none()
+            && pattern.is_empty()
             && rate.is_none()
+            && open_loop.is_empty()
             && messages.is_none()
+            && self.lab.is_none()
             && !(self.raw || self.vs_raw || self.no_accel || self.no_pack || self.no_offload)
     }
 
@@ -88,7 +114,7 @@ impl BenchOptions {
         self.check()?;
         let transports = match self.transport {
             Some(transport) => vec![transport],
-            None if self.no_offload => vec![TransportKind::Udp, TransportKind::Uring],
+            None if self.no_offload || self.lab.is_some() => vec![TransportKind::Udp, TransportKind::Uring],
             None => vec![
                 TransportKind::Memory,
                 TransportKind::Shm,
@@ -97,11 +123,43 @@ impl BenchOptions {
                 TransportKind::Xdp,
             ],
         };
-        let default = if self.messages.is_some() { Pattern::AllToAll } else { Pattern::Pingpong };
-        Ok(transports
-            .into_iter()
-            .map(|transport| self.plan(transport, self.pattern.unwrap_or(default)))
-            .collect())
+        let default = match (self.messages.is_some(), self.open_loop.is_empty()) {
+            (true, _) => Pattern::AllToAll,
+            (false, false) => Pattern::Stream,
+            (false, true) => Pattern::Pingpong,
+        };
+        let patterns = if self.pattern.is_empty() { vec![default] } else { self.pattern.clone() };
+        let members = if self.members.is_empty() { vec![2] } else { self.members.clone() };
+        let mut plans = Vec::new();
+        for transport in transports {
+            let stacks = match (&self.stack, self.order.is_empty()) {
+                (Some(stack), _) => vec![stack.clone()],
+                (None, true) => vec![Order::Fifo.stack(transport)],
+                (None, false) => self.order.iter().map(|order| order.stack(transport)).collect(),
+            };
+            for pattern in &patterns {
+                for members in &members {
+                    let plan = |stack: &String| self.plan(transport, *pattern, *members, stack);
+                    plans.extend(stacks.iter().map(plan));
+                }
+            }
+        }
+        if !self.open_loop.is_empty() && !self.no_pack && !self.raw {
+            plans = plans.into_iter().flat_map(|plan| [plan.clone(), Plan { pack: false, ..plan }]).collect();
+        }
+        Ok(plans)
+    }
+
+    /// The loads of an open loop in percent of the capacity, the lightest first; empty if there is none.
+    pub fn loads(&self) -> Vec<f64> {
+        if self.open_loop.is_empty() {
+            return Vec::new();
+        }
+        let mut loads = self.open_loop.clone();
+        loads.push(UNLOADED_PERCENT);
+        loads.sort_by(f64::total_cmp);
+        loads.dedup();
+        loads
     }
 
     /// The cores to use.
@@ -109,11 +167,11 @@ impl BenchOptions {
         if self.cores.is_empty() { wadjet::runtime::cores() } else { self.cores.clone() }
     }
 
-    fn plan(&self, transport: TransportKind, pattern: Pattern) -> Plan {
+    fn plan(&self, transport: TransportKind, pattern: Pattern, members: usize, stack: &str) -> Plan {
         let length = match (self.messages, self.duration) {
             (Some(messages), _) => Length::Messages(messages),
             (None, Some(seconds)) => Length::Time(Duration::from_secs_f64(seconds)),
-            (None, None) => Length::Time(DEFAULT_TIME),
+            (None, None) => Length::Time(if self.open_loop.is_empty() { DEFAULT_TIME } else { LOAD_TIME }),
         };
         let subject = match (self.raw, self.vs_raw) {
             (true, _) => Subject::Raw,
@@ -123,14 +181,17 @@ impl BenchOptions {
         Plan {
             transport,
             subject,
-            stack: self.stack.clone().unwrap_or_else(|| transport.default_stack().into()),
+            stack: stack.to_owned(),
             accel: !self.no_accel,
             pack: !self.no_pack,
             offload: !self.no_offload,
-            members: self.members.unwrap_or(2),
+            lab: self.lab.clone(),
+            members,
             size: self.size.unwrap_or(64),
             pattern,
             rate: self.rate,
+            arrivals: self.arrivals,
+            load: None,
             length,
             cores: self.cores(),
         }
@@ -138,23 +199,23 @@ impl BenchOptions {
 
     fn check(&self) -> Result<(), Refused> {
         let refuse = |why: &str| Err(Refused(why.to_owned()));
-        let pattern = self.pattern.unwrap_or(Pattern::Pingpong);
-        if self.rate.is_some() && pattern == Pattern::Pingpong && self.messages.is_none() {
+        let open = self.rate.is_some() || !self.open_loop.is_empty();
+        let pings = self.pattern.contains(&Pattern::Pingpong)
+            || (self.rate.is_some() && self.pattern.is_empty() && self.messages.is_none());
+        if open && pings {
             return refuse(
-                "--rate makes no sense with ping-pong, which sends when it is answered; add --pattern stream or all-to-all",
+                "--rate and --open-loop make no sense with ping-pong, which sends when it is answered; add --pattern stream, all-to-all or alternating",
             );
+        }
+        if self.open_loop.iter().any(|percent| !(0.1..=200.0).contains(percent)) {
+            return refuse("--open-loop must be between 0.1 and 200 percent of the capacity");
         }
         if self.rate.is_some_and(|rate| !(rate > 0.0 && rate <= 1e9)) {
             return refuse("--rate must be above 0 and at most 1000000000 messages per second");
         }
-        if self.rate.is_some() && self.vs_raw {
+        if open && self.size.is_some_and(|size| size < 16) {
             return refuse(
-                "--rate with --vs-raw would compare two idle loops; choose --rate, or --vs-raw as fast as it goes",
-            );
-        }
-        if self.rate.is_some() && self.size.is_some_and(|size| size < 16) {
-            return refuse(
-                "--rate needs messages of 16 bytes at least: they carry the time they were to be sent at",
+                "--rate and --open-loop need messages of 16 bytes at least: they carry the time they were to be sent at",
             );
         }
         if self.duration.is_some_and(|seconds| !(0.05..=3600.0).contains(&seconds)) {
@@ -165,10 +226,22 @@ impl BenchOptions {
                 "--no-offload is about UDP_SEGMENT and UDP_GRO; give --transport udp or uring with it",
             );
         }
+        if self.lab.is_some()
+            && self.transport.is_some_and(|transport| !transport.is_ip() && transport != TransportKind::Xdp)
+        {
+            return refuse(
+                "--lab is for members of several hosts; give --transport udp, uring or xdp with it",
+            );
+        }
+        if self.lab.is_some() && self.vs_raw && self.transport == Some(TransportKind::Xdp) {
+            return refuse(
+                "--vs-raw over xdp needs two interfaces on each host, and test hosts have one; leave out --lab",
+            );
+        }
         if self.messages == Some(0) {
             return refuse("--messages must be at least 1");
         }
-        if self.members.is_some_and(|members| !(2..=MEMBERS_MAX).contains(&members)) {
+        if self.members.iter().any(|members| !(2..=MEMBERS_MAX).contains(members)) {
             return Err(Refused(format!("--members must be between 2 and {MEMBERS_MAX}")));
         }
         if self.size == Some(0) {
@@ -188,6 +261,10 @@ impl BenchOptions {
 }
 
 const DEFAULT_TIME: Duration = Duration::from_secs(3);
+/// Of each load.
+const LOAD_TIME: Duration = Duration::from_secs(1);
+/// A load under which a message finds everything idle: what latencies under load are compared with.
+pub const UNLOADED_PERCENT: f64 = 1.0;
 const BLOCKS_DEFAULT: usize = 100;
 /// Fewer pairs say nothing on a shared machine.
 const BLOCKS_MIN: usize = 50;
@@ -203,16 +280,36 @@ mod tests {
         let refused = |options: BenchOptions| options.plans().unwrap_err().to_string();
         let rate = BenchOptions { rate: Some(1000.0), ..BenchOptions::default() };
         assert!(refused(rate.clone()).contains("ping-pong"));
-        assert!(BenchOptions { pattern: Some(Pattern::Stream), ..rate.clone() }.plans().is_ok());
-        let short = BenchOptions { size: Some(8), pattern: Some(Pattern::Stream), ..rate };
+        assert!(BenchOptions { pattern: vec![Pattern::Stream], ..rate.clone() }.plans().is_ok());
+        let short = BenchOptions { size: Some(8), pattern: vec![Pattern::Stream], ..rate };
         assert!(refused(short).contains("16 bytes"));
         assert!(
-            refused(BenchOptions { members: Some(1), ..BenchOptions::default() }).contains("between 2 and")
+            refused(BenchOptions { members: vec![2, 1], ..BenchOptions::default() })
+                .contains("between 2 and")
         );
         assert!(refused(BenchOptions { cores: vec![9999], ..BenchOptions::default() }).contains("core 9999"));
         assert!(
             refused(BenchOptions { duration: Some(0.0), ..BenchOptions::default() }).contains("--duration")
         );
+    }
+
+    #[test]
+    fn several_members_patterns_and_orders_make_a_run_of_each() {
+        let options = BenchOptions {
+            transport: Some(TransportKind::Shm),
+            members: vec![2, 3],
+            pattern: vec![Pattern::Stream, Pattern::AllToAll, Pattern::Alternating],
+            order: vec![Order::Fifo, Order::Agreed, Order::Safe],
+            ..BenchOptions::default()
+        };
+        let plans = options.plans().unwrap();
+        assert_eq!(plans.len(), 2 * 3 * 3);
+        assert_eq!(plans.iter().filter(|plan| plan.order() == Order::Safe && plan.members == 3).count(), 3);
+        let loaded = BenchOptions { open_loop: vec![50.0], ..options };
+        assert_eq!(loaded.plans().unwrap().len(), 2 * plans.len(), "packed and unpacked");
+        assert_eq!(loaded.loads(), [UNLOADED_PERCENT, 50.0]);
+        let unpacked = BenchOptions { no_pack: true, ..loaded };
+        assert!(unpacked.plans().unwrap().iter().all(|plan| !plan.pack));
     }
 
     #[test]

@@ -17,6 +17,8 @@ pub trait Party {
     fn workload(&self) -> &Workload;
     /// Begins a block. The driver may not have run since the last one.
     fn begin(&mut self, goal: Goal);
+    /// In an open loop, from the next block on this member casts at another rate.
+    fn pace(&mut self, rate: f64);
     /// What was done so far.
     fn account(&self) -> Account;
     /// Whether the driver shares its core with others at the moment.
@@ -82,6 +84,8 @@ pub struct Account {
     pub misses: BTreeMap<String, u64>,
     /// Bytes of the fast header on the wire (without a stack: of the raw header).
     pub header_bytes: usize,
+    /// Frames this member's casts took.
+    pub cast_frames: u64,
     /// Frames the transport sent, once per destination it addressed.
     pub frames: u64,
     /// System calls of the transport.
@@ -107,6 +111,7 @@ impl Account {
                 .filter(|(_, count)| *count > 0)
                 .collect(),
             header_bytes: self.header_bytes,
+            cast_frames: self.cast_frames - earlier.cast_frames,
             frames: self.frames - earlier.frames,
             system_calls: self.system_calls - earlier.system_calls,
             copies: self.copies - earlier.copies,
@@ -126,6 +131,7 @@ impl Account {
             fast_path: self.fast_path.plus(&other.fast_path),
             misses,
             header_bytes: self.header_bytes.max(other.header_bytes),
+            cast_frames: self.cast_frames + other.cast_frames,
             frames: self.frames + other.frames,
             system_calls: self.system_calls + other.system_calls,
             copies: self.copies + other.copies,
@@ -161,9 +167,14 @@ impl<T: Transport> Party for Loop<T, RawEngine> {
         self.engine_mut().workload_mut().begin(goal);
     }
 
+    fn pace(&mut self, rate: f64) {
+        self.engine_mut().workload_mut().pace(rate);
+    }
+
     fn account(&self) -> Account {
         Account {
             header_bytes: crate::raw::RAW_HEADER_BYTES,
+            cast_frames: self.engine().cast_frames(),
             pauses: self.stats().pauses,
             ..Account::of_transport(self.transport_counters())
         }

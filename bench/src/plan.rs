@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::histogram::Recorded;
 use crate::party::Account;
 use crate::payload::Faults;
+use crate::schedule::Arrivals;
 use crate::workload::{BlockResult, Pattern};
 
 /// A transport, by its name on the command line.
@@ -58,6 +59,39 @@ impl TransportKind {
     }
 }
 
+/// What a stack promises about the order of casts, by its name on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Order {
+    /// Each sender's casts in the order in which it cast them.
+    Fifo,
+    /// All casts in one order everywhere: TOTAL.
+    Agreed,
+    /// The same, and not before every member of the view holds them: SAFE over TOTAL.
+    Safe,
+}
+
+impl Order {
+    /// The name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Order::Fifo => "fifo",
+            Order::Agreed => "agreed",
+            Order::Safe => "safe",
+        }
+    }
+
+    /// The default stack of that order over a transport.
+    pub fn stack(self, transport: TransportKind) -> String {
+        let above = match self {
+            Order::Fifo => "",
+            Order::Agreed => "TOTAL:FIXED:",
+            Order::Safe => "SAFE:TOTAL:FIXED:",
+        };
+        format!("{above}{}", transport.default_stack())
+    }
+}
+
 /// What is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Subject {
@@ -96,14 +130,21 @@ pub struct Plan {
     pub pack: bool,
     /// Whether UDP may send and receive runs of frames as one.
     pub offload: bool,
+    /// The test hosts that members run on, if they stand already.
+    pub lab: Option<String>,
     /// Members of the view.
     pub members: usize,
     /// Bytes of a message.
     pub size: usize,
     /// Who talks to whom.
     pub pattern: Pattern,
-    /// Messages per second by each sender; without it, as fast as it goes.
+    /// Open loop: messages per second by each sender; without it, as fast as it goes. Raw blocks beside a stack's send as
+    /// many messages as the stack's block before sent frames.
     pub rate: Option<f64>,
+    /// How they are spread over time.
+    pub arrivals: Arrivals,
+    /// Percent of the measured capacity that this rate is; without a rate, the run that measures the capacity (100).
+    pub load: Option<f64>,
     /// How long.
     pub length: Length,
     /// The cores members are pinned to, in turn; empty: not pinned.
@@ -125,6 +166,15 @@ impl Plan {
     /// Whether the stack has a layer of that name.
     pub fn has_layer(&self, name: &str) -> bool {
         self.stack.split(':').any(|layer| layer.split('(').next() == Some(name))
+    }
+
+    /// What the stack promises about order.
+    pub fn order(&self) -> Order {
+        match (self.has_layer("SAFE"), self.has_layer("TOTAL")) {
+            (true, _) => Order::Safe,
+            (false, true) => Order::Agreed,
+            (false, false) => Order::Fifo,
+        }
     }
 
     /// Layers of the stack.

@@ -235,8 +235,11 @@ fn unexpected(word: Word) -> String {
     }
 }
 
-/// The test hosts of a run that takes some, removed with what is returned.
+/// The test hosts of a run that takes some; those made for it are removed with what is returned.
 fn hosts(plan: &Plan) -> Result<Option<Hosts>, Box<dyn Error>> {
+    if let Some(label) = &plan.lab {
+        return Ok(Some(Hosts::standing(label, plan.members)?));
+    }
     if plan.transport != TransportKind::Xdp {
         return Ok(None);
     }
@@ -267,11 +270,13 @@ pub fn without_xdp() -> Option<String> {
 fn seats(plan: &Plan, hosts: Option<&Hosts>) -> Result<Vec<Seat>, Box<dyn Error>> {
     let run =
         SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos() as u64 ^ u64::from(std::process::id()) << 40;
-    let on_wire = |hosts: &Hosts, wire: usize| {
-        (1..=plan.members).map(|host| format!("{}:7400", hosts.wire_address(host, wire))).collect()
+    let on_wire = |hosts: &Hosts, wire: usize, port: u16| {
+        (1..=plan.members).map(|host| format!("{}:{port}", hosts.wire_address(host, wire))).collect()
     };
     let (stack_addresses, raw_addresses) = match (plan.transport, hosts) {
-        (_, Some(hosts)) => (on_wire(hosts, 0), on_wire(hosts, 1)),
+        // Test hosts that stand have one interface each.
+        (_, Some(hosts)) if plan.lab.is_some() => (on_wire(hosts, 0, 7400), on_wire(hosts, 0, 7401)),
+        (_, Some(hosts)) => (on_wire(hosts, 0, 7400), on_wire(hosts, 1, 7400)),
         (TransportKind::Udp | TransportKind::Uring, None) => {
             let mut ports = loopback_ports(2 * plan.members)?;
             let raw = ports.split_off(plan.members);

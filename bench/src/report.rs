@@ -10,7 +10,8 @@ use crate::machine::Machine;
 use crate::memory_cost::MemoryCost;
 use crate::party::{Account, FastPath};
 use crate::payload::Faults;
-use crate::plan::{MemberReport, Plan, Side};
+use crate::plan::{MemberReport, Order, Plan, Side};
+use crate::schedule::Arrivals;
 use crate::workload::BlockResult;
 
 /// Everything of one invocation.
@@ -58,13 +59,17 @@ pub struct RunReport {
     pub pack: bool,
     /// Whether runs of frames could be sent and received as one (UDP_SEGMENT, UDP_GRO); of udp and uring only.
     pub offload: bool,
-    /// Messages per second each sender was to send, if that was given.
+    /// Messages per second each sender was to send, if that was given; raw beside a stack: as many as that sent frames.
     pub rate: Option<f64>,
+    /// How they were spread over time.
+    pub arrivals: Arrivals,
+    /// Percent of the measured capacity that the rate was; without a rate, the run that measured the capacity.
+    pub load: Option<f64>,
     /// Messages from others delivered at the member that stands for the run; in a ping-pong, rounds.
     pub messages: u64,
     /// In what time.
     pub seconds: f64,
-    /// At one receiver; with `vs_raw` the median of the blocks.
+    /// At one receiver; of blocks in a closed loop the median.
     pub messages_per_second: f64,
     /// In a ping-pong the round trip, else one way from the intended time of sending.
     pub latency_ns: LatencySummary,
@@ -72,6 +77,12 @@ pub struct RunReport {
     pub fast_path: FastPath,
     /// Bytes of the fast header; without a stack, of the raw header.
     pub header_bytes: usize,
+    /// The 90th percentile of its latency over the median of the same traffic at the lightest load measured.
+    pub p90_over_unloaded_p50: Option<f64>,
+    /// What the stack promises about the order of casts.
+    pub order: Option<Order>,
+    /// Frames that all members' casts took.
+    pub cast_frames: u64,
     /// Frames sent by all members, once per destination addressed.
     pub frames: u64,
     /// System calls of all members' transports.
@@ -121,6 +132,8 @@ pub struct VersusRaw {
     pub p50_stack_ns: f64,
     /// Of the ratios of the blocks' rates.
     pub rate_ratio: f64,
+    /// Of the ratios of the blocks' 99th percentiles; says something where a block has some hundred messages.
+    pub p99_ratio: f64,
 }
 
 impl RunReport {
@@ -153,6 +166,17 @@ pub fn of_plan(plan: &Plan, members: &[MemberReport]) -> Vec<RunReport> {
     runs
 }
 
+/// Compares latencies under load with the median of the same kind of run without.
+pub fn relate_to_unloaded(runs: &mut [RunReport], unloaded_percent: f64) {
+    for raw in [true, false] {
+        let unloaded = runs.iter().find(|run| run.raw == raw && run.load == Some(unloaded_percent));
+        let Some(p50) = unloaded.map(|run| run.latency_ns.p50).filter(|p50| *p50 > 0) else { continue };
+        for run in runs.iter_mut().filter(|run| run.raw == raw && run.rate.is_some() && run.messages > 0) {
+            run.p90_over_unloaded_p50 = Some(run.latency_ns.p90 as f64 / p50 as f64);
+        }
+    }
+}
+
 /// A run that could not be made.
 pub fn failed(plan: &Plan, why: String) -> RunReport {
     RunReport { failure: Some(why), ..bare(plan, plan.subject == crate::plan::Subject::Raw) }
@@ -171,6 +195,9 @@ fn bare(plan: &Plan, raw: bool) -> RunReport {
         pack: plan.pack && !raw,
         offload: plan.offload && plan.transport.is_ip(),
         rate: plan.rate,
+        arrivals: plan.arrivals,
+        load: plan.load,
+        order: (!raw).then(|| plan.order()),
         shared_cores: plan.shares_cores(),
         ..RunReport::default()
     }
@@ -190,10 +217,11 @@ fn of_side(plan: &Plan, members: &[MemberReport], raw: bool) -> Option<RunReport
     Some(RunReport {
         messages: measured.total.delivered,
         seconds: measured.total.seconds,
-        messages_per_second: rate(measured),
+        messages_per_second: rate(measured, plan.rate.is_some()),
         latency_ns: measured.total.latency,
         fast_path: account.fast_path,
         header_bytes: account.header_bytes,
+        cast_frames: account.cast_frames,
         frames: account.frames,
         system_calls: account.system_calls,
         // In memory all members share one process, each of whose counts is the whole.
@@ -221,10 +249,11 @@ fn of_side(plan: &Plan, members: &[MemberReport], raw: bool) -> Option<RunReport
     })
 }
 
-/// Deliveries per second; of short blocks the median, which others on the machine disturb least.
-fn rate(side: &Side) -> f64 {
+/// Deliveries per second; of short blocks the median, which others on the machine disturb least, unless it was given.
+fn rate(side: &Side, open_loop: bool) -> f64 {
     match side.blocks.len() {
         0 | 1 => side.total.rate(),
+        _ if open_loop => side.total.rate(),
         _ => median(side.blocks.iter().map(BlockResult::rate).collect()),
     }
 }
@@ -247,6 +276,7 @@ fn versus(raw: &Side, stack: &Side) -> VersusRaw {
         p50_raw_ns: median(raw.blocks.iter().map(p50).collect()),
         p50_stack_ns: median(stack.blocks.iter().map(p50).collect()),
         rate_ratio: ratios(BlockResult::rate),
+        p99_ratio: ratios(|block| block.latency.p99 as f64),
     }
 }
 
@@ -271,6 +301,27 @@ mod tests {
         let versus = versus(&raw, &stack);
         assert_eq!((versus.p50_ratio, versus.rate_ratio, versus.blocks), (1.5, 0.5, 3));
         assert_eq!((versus.p50_raw_ns, versus.p50_stack_ns), (100.0, 150.0));
+    }
+
+    #[test]
+    fn raw_and_stack_are_related_to_what_each_is_without_load() {
+        let run = |raw, load: f64, p50, p90| RunReport {
+            raw,
+            load: Some(load),
+            rate: Some(load),
+            messages: 1,
+            latency_ns: LatencySummary { p50, p90, ..LatencySummary::default() },
+            ..RunReport::default()
+        };
+        let mut runs = [
+            run(true, 1.0, 100, 110),
+            run(false, 1.0, 200, 220),
+            run(true, 50.0, 150, 400),
+            run(false, 50.0, 210, 500),
+        ];
+        relate_to_unloaded(&mut runs, 1.0);
+        let ratios = runs.map(|run| run.p90_over_unloaded_p50.unwrap());
+        assert_eq!(ratios, [1.1, 1.1, 4.0, 2.5]);
     }
 
     #[test]

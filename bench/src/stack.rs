@@ -99,6 +99,10 @@ impl<T: Transport> Party for StackParty<T> {
         self.driver.application_mut().workload.begin(goal);
     }
 
+    fn pace(&mut self, rate: f64) {
+        self.driver.application_mut().workload.pace(rate);
+    }
+
     fn account(&self) -> Account {
         let stats = self.driver.stats(self.key);
         let fast = stats.fast_path;
@@ -117,6 +121,7 @@ impl<T: Transport> Party for StackParty<T> {
                 .map(|miss| (format!("{} missed at {}: {}", miss.plan, miss.layer, miss.reason), miss.count))
                 .collect(),
             header_bytes: stats.header_bytes,
+            cast_frames: stats.cast_frames,
             copies: transport.copies + stats.copies,
             pauses: self.driver.loop_stats().pauses,
             ..transport

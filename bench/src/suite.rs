@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 use crate::floor;
 use crate::machine::Machine;
 use crate::memory_cost;
-use crate::options::BenchOptions;
+use crate::options::{BenchOptions, UNLOADED_PERCENT};
 use crate::plan::{Length, Plan, Subject, TransportKind};
 use crate::processes;
-use crate::report::{self, Report};
+use crate::report::{self, Report, RunReport};
 use crate::table;
 use crate::workload::Pattern;
 
@@ -31,7 +31,9 @@ pub fn bench(options: &BenchOptions) -> Result<bool, Box<dyn Error>> {
     }
     let mut report =
         Report { machine: Machine::read(), runs: Vec::new(), floor: None, memory_cost: Vec::new() };
-    let mut progress = Progress::new(plans.len() + 2 * usize::from(whole));
+    let loads = options.loads();
+    let runs_each = 1 + loads.len();
+    let mut progress = Progress::new(plans.len() * runs_each + 2 * usize::from(whole));
     if whole {
         progress.step("the bare ring between two cores");
         report.floor = floor::measure(&options.cores(), FLOOR_TIME);
@@ -39,15 +41,49 @@ pub fn bench(options: &BenchOptions) -> Result<bool, Box<dyn Error>> {
         report.memory_cost = memory_cost::measure_all()?;
     }
     for plan in &plans {
-        progress.step(&describe(plan));
-        match processes::run(plan) {
-            Ok(members) => report.runs.extend(report::of_plan(plan, &members)),
-            Err(error) => report.runs.push(report::failed(plan, error.to_string())),
-        }
+        let runs =
+            if loads.is_empty() { run(plan, &mut progress) } else { at_loads(plan, &loads, &mut progress) };
+        report.runs.extend(runs);
     }
     progress.end();
     write(&report, options.json.as_deref())?;
     Ok(report.good())
+}
+
+fn run(plan: &Plan, progress: &mut Progress) -> Vec<RunReport> {
+    progress.step(&describe(plan));
+    match processes::run(plan) {
+        Ok(members) => report::of_plan(plan, &members),
+        Err(error) => vec![report::failed(plan, error.to_string())],
+    }
+}
+
+/// The same traffic as fast as it goes, then in an open loop at each share of what went.
+fn at_loads(plan: &Plan, loads: &[f64], progress: &mut Progress) -> Vec<RunReport> {
+    let mut runs = run(&capacity_plan(plan), progress);
+    let capacity = runs.last().filter(|run| run.good()).map_or(0.0, |run| run.messages_per_second);
+    if capacity <= 0.0 {
+        return runs;
+    }
+    // What one receiver gets comes from all senders but itself.
+    let heard = plan.pattern.senders(plan.members).saturating_sub(1).max(1);
+    for percent in loads {
+        let rate = capacity * percent / 100.0 / heard as f64;
+        runs.extend(run(&Plan { rate: Some(rate), load: Some(*percent), ..plan.clone() }, progress));
+    }
+    report::relate_to_unloaded(&mut runs, UNLOADED_PERCENT);
+    runs
+}
+
+/// Who casts in turn waits for the turn before, not for the machine: the capacity is that of all at once.
+fn capacity_plan(plan: &Plan) -> Plan {
+    Plan {
+        subject: if plan.subject == Subject::Raw { Subject::Raw } else { Subject::Stack },
+        pattern: if plan.pattern == Pattern::Alternating { Pattern::AllToAll } else { plan.pattern },
+        load: Some(100.0),
+        length: Length::Time(CAPACITY_TIME),
+        ..plan.clone()
+    }
 }
 
 /// What `wadjet bench` runs when it is told nothing.
@@ -56,11 +92,11 @@ fn standard(options: &BenchOptions) -> Result<Vec<Plan>, Box<dyn Error>> {
     let seconds = options.duration.unwrap_or(STANDARD_SECONDS);
     let mut plans = Vec::new();
     for pattern in [Pattern::Pingpong, Pattern::Stream] {
-        let options = BenchOptions { pattern: Some(pattern), duration: Some(seconds), ..described.clone() };
+        let options = BenchOptions { pattern: vec![pattern], duration: Some(seconds), ..described.clone() };
         plans.extend(options.plans()?);
     }
     let unpacked =
-        BenchOptions { pattern: Some(Pattern::Stream), no_pack: true, duration: Some(seconds), ..described };
+        BenchOptions { pattern: vec![Pattern::Stream], no_pack: true, duration: Some(seconds), ..described };
     plans.extend(unpacked.plans()?.into_iter().filter(|plan| plan.transport != TransportKind::Memory));
     Ok(plans)
 }
@@ -81,8 +117,17 @@ fn describe(plan: &Plan) -> String {
         (true, false) => ", no offload",
         (false, false) => ", no packing, no offload",
     };
-    let (transport, pattern) = (plan.transport.name(), plan.pattern.name());
-    format!("{transport} {pattern}, {subject}, {} members, {} B, {length}{pack}", plan.members, plan.size)
+    let (transport, pattern, order) = (plan.transport.name(), plan.pattern.name(), plan.order().name());
+    let load = match (plan.rate, plan.load) {
+        (Some(rate), Some(percent)) => {
+            format!(", {percent} % load, {rate:.0}/s each, {}", plan.arrivals.name())
+        }
+        (Some(rate), None) => format!(", {rate:.0}/s each, {}", plan.arrivals.name()),
+        (None, Some(_)) => ", capacity".into(),
+        (None, None) => String::new(),
+    };
+    let (members, size) = (plan.members, plan.size);
+    format!("{transport} {pattern}, {subject}, {order}, {members} members, {size} B, {length}{pack}{load}")
 }
 
 /// One line on standard error that says how far it is.
@@ -126,3 +171,5 @@ fn write(report: &Report, json: Option<&Path>) -> Result<(), Box<dyn Error>> {
 
 const FLOOR_TIME: Duration = Duration::from_secs(2);
 const STANDARD_SECONDS: f64 = 3.0;
+/// How long the capacity is measured, of which loads are shares.
+const CAPACITY_TIME: Duration = Duration::from_millis(700);

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use crate::memory_cost::{MemoryCost, Path};
+use crate::plan::Order;
 use crate::report::{Report, RunReport};
 use crate::workload::Pattern;
 
@@ -10,12 +11,19 @@ use crate::workload::Pattern;
 pub fn text(report: &Report) -> String {
     let mut out = String::new();
     writeln!(out, "{}", report.machine).expect("a string takes what it is given");
-    for pattern in [Pattern::Pingpong, Pattern::Stream, Pattern::AllToAll] {
-        let runs: Vec<&RunReport> = report.runs.iter().filter(|run| run.pattern == pattern.name()).collect();
+    let (open, closed): (Vec<&RunReport>, Vec<&RunReport>) =
+        report.runs.iter().partition(|run| run.rate.is_some() || run.load.is_some());
+    for pattern in [Pattern::Pingpong, Pattern::Stream, Pattern::AllToAll, Pattern::Alternating] {
+        let runs: Vec<&RunReport> =
+            closed.iter().copied().filter(|run| run.pattern == pattern.name()).collect();
         if !runs.is_empty() {
             out.push('\n');
             out.push_str(&section(pattern, &runs, report));
         }
+    }
+    if !open.is_empty() {
+        out.push('\n');
+        out.push_str(&open_loop(&open));
     }
     out.push_str(&memory(report));
     out.push_str(&notes(report));
@@ -24,7 +32,7 @@ pub fn text(report: &Report) -> String {
 
 fn section(pattern: Pattern, runs: &[&RunReport], report: &Report) -> String {
     let mut table = Table::default();
-    let latency = pattern == Pattern::Pingpong || runs.iter().any(|run| run.rate.is_some());
+    let latency = matches!(pattern, Pattern::Pingpong | Pattern::Alternating);
     table.row([
         pattern.name(),
         "",
@@ -44,7 +52,7 @@ fn section(pattern: Pattern, runs: &[&RunReport], report: &Report) -> String {
         "copies",
         "faults",
     ]);
-    if pattern != Pattern::AllToAll
+    if matches!(pattern, Pattern::Pingpong | Pattern::Stream)
         && let Some(floor) = &report.floor
     {
         let (round, rate) = (floor.round_trip_ns, floor.messages_per_second);
@@ -71,7 +79,7 @@ fn section(pattern: Pattern, runs: &[&RunReport], report: &Report) -> String {
         ]);
     }
     for run in runs {
-        let shown = latency && (pattern == Pattern::Pingpong || run.rate.is_some()) && run.messages > 0;
+        let shown = latency && run.messages > 0;
         let time = |nanoseconds: u64| if shown { duration(nanoseconds) } else { "-".into() };
         let per_message = |count: u64| {
             if run.messages == 0 { "-".into() } else { ratio(count as f64 / run.messages as f64) }
@@ -79,10 +87,9 @@ fn section(pattern: Pattern, runs: &[&RunReport], report: &Report) -> String {
         let versus = |of: fn(&crate::report::VersusRaw) -> f64| {
             run.vs_raw.as_ref().map_or(String::new(), |versus| format!("{:.2} x", of(versus)))
         };
-        let faults = run.faults();
         table.row([
             &run.transport,
-            what(run),
+            &what(run),
             &run.members.to_string(),
             &run.size.to_string(),
             &time(run.latency_ns.p50),
@@ -97,29 +104,93 @@ fn section(pattern: Pattern, runs: &[&RunReport], report: &Report) -> String {
             &per_message(run.system_calls),
             &run.allocations.map_or("?".into(), |count| count.to_string()),
             &run.copies.to_string(),
-            &if run.failure.is_some() {
-                "FAILED".into()
-            } else if faults.any() {
-                format!(
-                    "LOST {} DUP {} ORDER {} BYTES {}",
-                    faults.lost, faults.duplicated, faults.misordered, faults.corrupted
-                )
-            } else {
-                "0".to_owned()
-            },
+            &faults(run),
         ]);
     }
     table.text()
 }
 
-fn what(run: &RunReport) -> &'static str {
-    match (run.raw, run.accel, run.pack) {
-        (true, ..) => "raw",
-        (false, true, true) => "stack",
-        (false, true, false) => "stack, no packing",
-        (false, false, true) => "stack, layers only",
-        (false, false, false) => "stack, layers only, no packing",
+/// Traffic that does not wait for answers, at each load.
+fn open_loop(runs: &[&RunReport]) -> String {
+    let mut table = Table::default();
+    table.row([
+        "open loop",
+        "",
+        "pattern",
+        "arrivals",
+        "members",
+        "size B",
+        "load %",
+        "M msg/s",
+        "M frames/s",
+        "p50",
+        "p90",
+        "p99",
+        "p99.9",
+        "p90 vs unloaded p50",
+        "p99 vs raw",
+        "hit %",
+        "faults",
+    ]);
+    for run in runs {
+        // As fast as it goes, a message waits for those before it: its latency says how long the queues are.
+        let shown = run.rate.is_some() && run.messages > 0;
+        let time = |nanoseconds: u64| if shown { duration(nanoseconds) } else { "-".into() };
+        let times = |value: Option<f64>| value.map_or(String::new(), |value| format!("{value:.2} x"));
+        let frames = if run.seconds > 0.0 { run.cast_frames as f64 / run.seconds } else { 0.0 };
+        table.row([
+            &run.transport,
+            &what(run),
+            &run.pattern,
+            if shown { run.arrivals.name() } else { "" },
+            &run.members.to_string(),
+            &run.size.to_string(),
+            &match (run.rate, run.load) {
+                (Some(_), Some(percent)) => percent.to_string(),
+                (None, Some(_)) => "capacity".into(),
+                (_, None) => String::new(),
+            },
+            &millions(run.messages_per_second),
+            &millions(frames),
+            &time(run.latency_ns.p50),
+            &time(run.latency_ns.p90),
+            &time(run.latency_ns.p99),
+            &time(run.latency_ns.p99_9),
+            &times(run.p90_over_unloaded_p50),
+            &times(run.vs_raw.map(|versus| versus.p99_ratio)),
+            &run.fast_path.hit_rate().map_or(String::new(), |rate| format!("{:.3}", rate * 100.0)),
+            &faults(run),
+        ]);
     }
+    table.text()
+}
+
+fn faults(run: &RunReport) -> String {
+    let faults = run.faults();
+    if run.failure.is_some() {
+        "FAILED".into()
+    } else if faults.any() {
+        format!(
+            "LOST {} DUP {} ORDER {} BYTES {}",
+            faults.lost, faults.duplicated, faults.misordered, faults.corrupted
+        )
+    } else {
+        "0".into()
+    }
+}
+
+fn what(run: &RunReport) -> String {
+    if run.raw {
+        return "raw".into();
+    }
+    let mut words = String::from("stack");
+    if let Some(order) = run.order.filter(|order| *order != Order::Fifo) {
+        words = words + ", " + order.name();
+    }
+    for (said, word) in [(!run.accel, ", layers only"), (!run.pack, ", no packing")] {
+        words.push_str(if said { word } else { "" });
+    }
+    words
 }
 
 fn memory(report: &Report) -> String {
@@ -173,11 +244,21 @@ fn notes(report: &Report) -> String {
     );
     say("p50..p99.9: ping-pong the round trip; otherwise one way from the intended time of sending.");
     say(
-        "M msg/s: messages of others delivered at one receiver (own copies not counted), the median block; ping-pong: rounds.",
+        "M msg/s: messages of others delivered at one receiver (own copies not counted), the median block of a closed loop; ping-pong: rounds.",
     );
     say(
         "frames, calls: all members' frames and system calls per such message. allocs, copies: all members', whole run.",
     );
+    if report.runs.iter().any(|run| run.load.is_some()) {
+        say(
+            "load: percent of the capacity, which is what went as fast as it goes, every latency taken; unloaded: the lightest load.",
+        );
+    }
+    if report.runs.iter().any(|run| run.rate.is_some() && run.vs_raw.is_some()) {
+        say(
+            "open loop: the raw blocks beside a stack's send as many messages as the stack's block before sent frames.",
+        );
+    }
     if report.runs.iter().any(|run| run.shared_cores) {
         say("members shared cores: they yield to each other, and latencies are those of the scheduler.");
     }
@@ -293,6 +374,26 @@ mod tests {
         let column = lines[0].find("members").unwrap() + "members".len();
         assert!(lines[1..].iter().all(|line| line[..column].ends_with('0')), "{text}");
         assert!(text.contains("FAULTY udp pingpong"), "{text}");
+    }
+
+    #[test]
+    fn an_open_loop_has_rows_of_its_own() {
+        let run = |load, rate| RunReport {
+            transport: "udp".into(),
+            pattern: "stream".into(),
+            order: Some(Order::Agreed),
+            accel: true,
+            messages: 1000,
+            seconds: 0.001,
+            load: Some(load),
+            rate,
+            ..RunReport::default()
+        };
+        let text = text(&report(vec![run(100.0, None), run(50.0, Some(5e5))]));
+        assert!(!text.contains("rate vs raw"), "no closed loop was measured: {text}");
+        let rows: Vec<&str> = text.lines().filter(|line| line.starts_with("udp")).collect();
+        assert!(rows[0].contains("stack, agreed, no packing") && rows[0].contains("capacity"), "{text}");
+        assert!(rows[1].contains("even") && rows[1].contains("50"), "{text}");
     }
 
     #[test]

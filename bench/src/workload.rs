@@ -13,6 +13,7 @@ use wadjet::id::Rank;
 
 use crate::histogram::{Latencies, LatencySummary};
 use crate::payload::{Stamp, Verifier, intended};
+use crate::schedule::{Arrivals, Schedule};
 use crate::ticks::Ticks;
 
 /// Who talks to whom.
@@ -25,6 +26,9 @@ pub enum Pattern {
     Stream,
     /// Everybody casts. Latency is one way.
     AllToAll,
+    /// Everybody casts in turn, each when it has the message of the member before; at a rate, each when its turn is due.
+    /// Latency is one way.
+    Alternating,
 }
 
 impl Pattern {
@@ -34,6 +38,15 @@ impl Pattern {
             Pattern::Pingpong => "pingpong",
             Pattern::Stream => "stream",
             Pattern::AllToAll => "all-to-all",
+            Pattern::Alternating => "alternating",
+        }
+    }
+
+    /// Members that cast of their own accord, of so many.
+    pub fn senders(self, members: usize) -> usize {
+        match self {
+            Pattern::Pingpong | Pattern::Stream => 1,
+            Pattern::AllToAll | Pattern::Alternating => members,
         }
     }
 
@@ -63,8 +76,12 @@ pub struct Task {
     pub rank: Rank,
     /// Bytes of a message.
     pub size: usize,
-    /// Messages per second by each sender, sent when they are due whatever happened to those before.
+    /// Open loop: messages per second by each sender, sent when they are due whatever happened to those before.
     pub rate: Option<f64>,
+    /// How they are spread over time.
+    pub arrivals: Arrivals,
+    /// Whether the latency of every message is taken, and not of one in so many.
+    pub every_latency: bool,
     /// Whether a member gets its own casts.
     pub own_copies: bool,
     /// Whether a lost mark must be repeated here, because nothing below does it.
@@ -82,7 +99,7 @@ pub trait Outlet {
 pub struct BlockResult {
     /// Messages that came from others; in a ping-pong, rounds.
     pub delivered: u64,
-    /// From the first of them to the last mark.
+    /// From the first of them, or the beginning of an open loop, to the last mark.
     pub seconds: f64,
     /// Their latencies.
     pub latency: LatencySummary,
@@ -114,11 +131,13 @@ pub struct Workload {
     /// A number of messages, or a time in ticks: see `goal`.
     sends_until: u64,
     goal: Goal,
-    /// Answers the present ping still lacks.
+    /// When messages are due, in an open loop.
+    schedule: Option<Schedule>,
+    /// Answers the present ping, or round of turns, still lacks.
     awaited: usize,
     pinged_at: u64,
     rounds: u64,
-    /// Pings not yet answered for lack of room.
+    /// Pings not yet answered, or turns not yet taken, for lack of room.
     owed: u64,
     tally: Tally,
     /// Of the next block: others may have begun it already.
@@ -138,8 +157,10 @@ struct Tally {
 impl Workload {
     /// A member's traffic, before its first block.
     pub fn new(task: Task) -> Workload {
+        let ticks = Ticks::new();
         Workload {
-            ticks: Ticks::new(),
+            schedule: task.rate.map(|rate| Schedule::new(&task, rate, &ticks)),
+            ticks,
             verifier: Verifier::new(task.members),
             sent: 0,
             block: 0,
@@ -161,14 +182,17 @@ impl Workload {
 
     /// Begins the next block.
     pub fn begin(&mut self, goal: Goal) {
-        // An open loop is as long as its messages, sent or not: what is late is measured, not left out.
-        self.goal = match (goal, self.task.rate) {
-            (Goal::Time(time), Some(rate)) => Goal::Messages((rate * time.as_secs_f64()).ceil() as u64),
-            _ => goal,
-        };
         self.block += 1;
         self.marked = false;
         self.begun_at = self.ticks.now();
+        self.goal = goal;
+        if let (Some(schedule), Some(rate)) = (&mut self.schedule, self.task.rate) {
+            schedule.restart(self.begun_at + self.ticks.lasting(LEAD_IN), self.block);
+            // An open loop is as long as its messages, sent or not: what is late is measured, not left out.
+            if let Goal::Time(time) = goal {
+                self.goal = Goal::Messages((rate * time.as_secs_f64()).ceil() as u64);
+            }
+        }
         self.sends_until = match self.goal {
             Goal::Messages(count) => self.sent + count,
             Goal::Time(time) => self.begun_at + self.ticks.lasting(time),
@@ -181,10 +205,18 @@ impl Workload {
         }
     }
 
+    /// From the next block on each sender casts at another rate. Nothing happens in a closed loop.
+    pub fn pace(&mut self, rate: f64) {
+        if let Some(schedule) = &mut self.schedule {
+            self.task.rate = Some(rate);
+            schedule.pace(rate);
+        }
+    }
+
     /// Casts what is due. Called between two iterations of the driver.
     #[inline]
     pub fn produce(&mut self, out: &mut impl Outlet) {
-        while self.owed > 0 && self.cast(0, out) {
+        while self.owed > 0 && self.answer(out) {
             self.owed -= 1;
         }
         if self.marked {
@@ -194,7 +226,8 @@ impl Workload {
             return;
         }
         let done = match (self.task.pattern, self.task.rank.0) {
-            (Pattern::Pingpong, 0) => {
+            (Pattern::Alternating, _) if self.schedule.is_some() => self.stream(out),
+            (Pattern::Pingpong | Pattern::Alternating, 0) => {
                 // While an answer is awaited there is nothing to do here, not even to read the clock.
                 self.awaited == 0 && {
                     let now = self.ticks.now();
@@ -206,7 +239,9 @@ impl Workload {
                 }
             }
             (Pattern::Stream, 0) | (Pattern::AllToAll, _) => self.stream(out),
-            (Pattern::Pingpong | Pattern::Stream, _) => self.marks[0] >= self.block && self.owed == 0,
+            (Pattern::Pingpong | Pattern::Stream | Pattern::Alternating, _) => {
+                self.marks[0] >= self.block && self.owed == 0
+            }
         };
         if done && self.cast_mark(out) {
             self.marked = true;
@@ -225,21 +260,28 @@ impl Workload {
         }
         match (self.task.pattern, self.task.rank.0) {
             (Pattern::Pingpong, 0) => self.take_pong(out),
-            (Pattern::Pingpong, _) => {
-                if self.owed > 0 || !self.cast(0, out) {
-                    self.owed += 1;
+            (Pattern::Pingpong, _) => self.answer_or_owe(out),
+            (Pattern::Stream | Pattern::AllToAll, _) => self.take(origin, message),
+            (Pattern::Alternating, rank) => {
+                self.take(origin, message);
+                let before = if rank == 0 { self.task.members - 1 } else { usize::from(rank) - 1 };
+                if origin.index() == before && self.schedule.is_none() {
+                    if rank == 0 { self.take_turn(out) } else { self.answer_or_owe(out) }
                 }
-            }
-            (Pattern::Stream | Pattern::AllToAll, _) => {
-                // Who has sent the mark of this block is in the next.
-                let early = self.marks[origin.index()] >= self.block;
-                let tally = if early { &mut self.next } else { &mut self.tally };
-                if tally.delivered >= tally.next_sample {
-                    tally.sample(message, &self.ticks, self.task.rate.is_some());
-                }
-                tally.delivered += 1;
             }
         }
+    }
+
+    /// Counts a message from another, and takes its latency where it is that one's turn.
+    #[inline]
+    fn take(&mut self, origin: Rank, message: &[u8]) {
+        // Who has sent the mark of this block is in the next.
+        let early = self.marks[origin.index()] >= self.block;
+        let tally = if early { &mut self.next } else { &mut self.tally };
+        if tally.delivered >= tally.next_sample {
+            tally.sample(message, &self.ticks, self.task.every_latency);
+        }
+        tally.delivered += 1;
     }
 
     /// Whether the block is over here.
@@ -253,7 +295,9 @@ impl Workload {
 
     /// What the block came to.
     pub fn result(&self) -> BlockResult {
-        let seconds = self.ticks.nanoseconds(self.tally.first_at, self.tally.last_at) as f64 / 1e9;
+        // What an open loop brings late was due from the beginning.
+        let first_at = if self.schedule.is_some() { self.begun_at } else { self.tally.first_at };
+        let seconds = self.ticks.nanoseconds(first_at, self.tally.last_at) as f64 / 1e9;
         let pinging = self.task.pattern == Pattern::Pingpong;
         BlockResult {
             delivered: if pinging { self.rounds } else { self.tally.delivered },
@@ -315,27 +359,33 @@ impl Workload {
         if timed && now >= self.sends_until {
             return true;
         }
-        let rate = self.task.rate;
         for _ in 0..MESSAGES_PER_ITERATION {
             if !timed && self.sent >= self.sends_until {
                 return true;
             }
-            let intended = match rate {
-                None => now,
-                Some(rate) => self.due(rate),
-            };
+            let intended = self.schedule.as_ref().map_or(now, Schedule::due);
             if intended > now || !self.cast(intended, out) {
                 return false;
+            }
+            if let Some(schedule) = &mut self.schedule {
+                schedule.advance();
             }
         }
         !timed && self.sent >= self.sends_until
     }
 
-    /// When the next message is due.
-    fn due(&self, rate: f64) -> u64 {
-        let Goal::Messages(count) = self.goal else { unreachable!("an open loop counts its messages") };
-        let nth = count - (self.sends_until - self.sent);
-        self.begun_at + self.ticks.lasting(Duration::from_secs_f64(nth as f64 / rate))
+    #[inline]
+    fn answer_or_owe(&mut self, out: &mut impl Outlet) {
+        if self.owed > 0 || !self.answer(out) {
+            self.owed += 1;
+        }
+    }
+
+    /// Casts because a message asks for it. The latency of an answer to a ping is not taken.
+    #[inline]
+    fn answer(&mut self, out: &mut impl Outlet) -> bool {
+        let now = if self.task.pattern == Pattern::Pingpong { 0 } else { self.ticks.now() };
+        self.cast(now, out)
     }
 
     #[inline]
@@ -350,7 +400,18 @@ impl Workload {
     fn ping(&mut self, now: u64, out: &mut impl Outlet) {
         if self.cast(now, out) {
             self.pinged_at = now;
-            self.awaited = self.task.members - 1;
+            self.awaited = if self.task.pattern == Pattern::Pingpong { self.task.members - 1 } else { 1 };
+        }
+    }
+
+    /// The round of turns is over; begins another.
+    #[inline]
+    fn take_turn(&mut self, out: &mut impl Outlet) {
+        self.awaited = 0;
+        self.rounds += 1;
+        let now = self.ticks.now();
+        if self.more_rounds(now) {
+            self.ping(now, out);
         }
     }
 
@@ -418,9 +479,9 @@ impl Tally {
         self.latencies.clear();
     }
 
-    /// Reads the clock for one message in so many; for each in an open loop.
+    /// Reads the clock.
     #[inline]
-    fn sample(&mut self, message: &[u8], ticks: &Ticks, open_loop: bool) {
+    fn sample(&mut self, message: &[u8], ticks: &Ticks, every: bool) {
         let now = ticks.now();
         if self.delivered == 0 {
             self.first_at = now;
@@ -428,13 +489,15 @@ impl Tally {
         if let Some(intended) = intended(message) {
             self.latencies.record(ticks.nanoseconds(intended, now));
         }
-        self.next_sample = self.delivered + if open_loop { 1 } else { SAMPLE_EVERY };
+        self.next_sample = self.delivered + if every { 1 } else { SAMPLE_EVERY };
     }
 }
 
 /// Messages a sender casts between two iterations of its driver at most.
 const MESSAGES_PER_ITERATION: usize = 256;
-/// In a closed loop the receiver reads the clock for one message in so many.
+/// Where not every latency is taken, the receiver reads the clock for one message in so many.
 const SAMPLE_EVERY: u64 = 16;
+/// What passes between the beginning of a block and the first message due in it: the others begin theirs meanwhile.
+const LEAD_IN: Duration = Duration::from_micros(50);
 /// How long after a mark it is repeated where nothing else repairs a loss.
 const MARK_REPEATED_AFTER: Duration = Duration::from_millis(2);

@@ -4,6 +4,7 @@ use wadjet_bench::allocations::Counting;
 use wadjet_bench::member::Hosted;
 use wadjet_bench::plan::{Length, Plan, Seat, Subject, TransportKind};
 use wadjet_bench::report;
+use wadjet_bench::schedule::Arrivals;
 use wadjet_bench::workload::Pattern;
 
 #[global_allocator]
@@ -17,10 +18,13 @@ fn memory(pattern: Pattern, members: usize, pack: bool, messages: u64) -> report
         accel: true,
         pack,
         offload: true,
+        lab: None,
         members,
         size: 64,
         pattern,
         rate: None,
+        arrivals: Arrivals::Even,
+        load: None,
         length: Length::Messages(messages),
         cores: Vec::new(),
     };

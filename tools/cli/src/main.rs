@@ -149,6 +149,11 @@ Examples:
       interleaves 100 pairs of raw and stack blocks: the way to compare on a shared machine
   wadjet bench --transport udp --pattern stream --rate 500000 --duration 5
       open loop: latency from the time each message was meant to be sent
+  wadjet bench --transport shm --open-loop --vs-raw
+      open loop at 10, 50 and 90 % of the capacity, packed and unpacked, beside raw frames at the same rate
+  wadjet bench --transport udp --open-loop 50 --arrivals poisson --vs-raw \
+               --order fifo,agreed,safe --members 2,3 --pattern stream,all-to-all,alternating
+      the same for total order and safe delivery; one sender, all at once, all in turn
   wadjet bench --transport udp --messages 10000000
       soak: every member casts ten million; nothing may be lost, duplicated or misordered
   wadjet bench --transport shm --pattern stream --no-accel --json -

@@ -61,6 +61,39 @@ fn an_open_loop_measures_from_the_intended_time_and_a_soak_counts_what_everybody
 }
 
 #[test]
+fn loads_are_shares_of_a_capacity_and_raw_sends_what_the_stack_sent_frames() {
+    let arguments = "--transport memory --pattern stream,alternating --members 3 --order agreed --arrivals poisson \
+                     --open-loop 50 --vs-raw --blocks 50 --duration 0.2";
+    let runs = runs(&arguments.split_whitespace().collect::<Vec<_>>());
+    // Each: the capacity, and raw and stack at one percent and at fifty; packed and unpacked.
+    assert_eq!(runs.len(), 2 * 2 * 5);
+    for of_one in runs.chunks(5) {
+        let [capacity, raw_idle, idle, raw, stack] = of_one else { panic!("{of_one:?}") };
+        assert_eq!((&capacity["load"], &capacity["rate"]), (&Value::from(100.0), &Value::Null));
+        assert_eq!((&idle["load"], &raw_idle["load"]), (&Value::from(1.0), &Value::from(1.0)));
+        let (senders, heard) = if stack["pattern"] == "stream" { (1.0, 1.0) } else { (3.0, 2.0) };
+        let number = |run: &Value, field: &str| run[field].as_f64().unwrap();
+        let share = number(stack, "rate") * heard / number(capacity, "messages_per_second");
+        assert!((share - 0.5).abs() < 1e-9, "{stack}");
+        assert_eq!((&stack["order"], &stack["arrivals"]), (&Value::from("agreed"), &Value::from("poisson")));
+        assert!(number(stack, "p90_over_unloaded_p50") > 0.0, "{stack}");
+        assert!(stack["vs_raw"]["p99_ratio"].as_f64().unwrap() > 0.0, "{stack}");
+        // The block before is not the block beside.
+        let frames = number(raw, "messages") / (number(stack, "cast_frames") * heard / senders);
+        assert!((0.5..2.0).contains(&frames), "{frames}\n{raw}\n{stack}");
+    }
+}
+
+#[test]
+fn who_casts_in_turn_waits_for_the_turn_before() {
+    let arguments =
+        ["--transport", "memory", "--pattern", "alternating", "--members", "3", "--messages", "1000"];
+    let run = runs(&arguments).remove(0);
+    assert_eq!(run["messages"], 2000, "each of the two others cast a thousand: {run}");
+    assert!(run["latency_ns"]["p50"].as_u64().unwrap() > 0, "{run}");
+}
+
+#[test]
 fn layers_alone_do_the_same_work() {
     let run =
         runs(&["--transport", "memory", "--pattern", "stream", "--no-accel", "--messages", "3000"]).remove(0);
@@ -72,6 +105,8 @@ fn layers_alone_do_the_same_work() {
 fn senseless_arguments_are_refused_in_words_and_with_exit_code_2() {
     for (arguments, words) in [
         (&["--rate", "1000"][..], "ping-pong"),
+        (&["--open-loop", "0", "--pattern", "stream"], "between 0.1 and 200 percent"),
+        (&["--order", "safe", "--raw"], "cannot be used with"),
         (&["--members", "1"], "--members must be between"),
         (&["--transport", "pigeon"], "memory, shm, udp"),
         (&["--raw", "--no-accel"], "cannot be used with"),

@@ -172,6 +172,22 @@ impl Hosts {
         Ok(hosts)
     }
 
+    /// Hosts that [`Hosts::up`] made and that were kept; dropping this removes nothing.
+    ///
+    /// # Errors
+    /// [`LabError`], if there are not so many.
+    pub fn standing(label: &str, count: usize) -> Result<Hosts, LabError> {
+        let hosts = Hosts { label: label.to_owned(), count, lossy: false, kept: true };
+        let there = namespaces()?;
+        match (1..=count).find(|host| !there.contains(&hosts.name(*host))) {
+            None => Ok(hosts),
+            Some(host) => Err(LabError::Senseless(format!(
+                "there is no test host {}; make them with `wadjet lab up {count} --label {label}`",
+                hosts.name(host)
+            ))),
+        }
+    }
+
     /// The address of a host on one of its wires.
     pub fn wire_address(&self, host: usize, wire: usize) -> Ipv4Addr {
         Ipv4Addr::new(10, 78, wire as u8, host as u8)

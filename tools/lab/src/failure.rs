@@ -177,7 +177,7 @@ fn measure(
     carrier: Carrier,
 ) -> Result<FailureRun, Box<dyn Error>> {
     let load = options.load.unwrap_or_default();
-    let members = bench.members.unwrap_or(3);
+    let members = bench.members.first().copied().unwrap_or(3);
     if !(2..=16).contains(&members) {
         return Err("--members must be between 2 and 16".into());
     }
