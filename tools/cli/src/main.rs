@@ -137,7 +137,9 @@ Examples:
   wadjet chaos                                    a few dozen faults over udp and shm
   wadjet chaos --transport udp --kills 200 --stops 200 --partitions 100 --losses 50
   wadjet chaos --transport shm --members 5 --rate 10000 --seed 7 --histories h
-  wadjet judge --rested h/shm/chapter-1           judge again what a run has left
+  wadjet chaos --transport shm --stack SAFE:TOTAL:EVS:MBRSHIP:SUSPECT:FRAG:STABLE:FC:UNICAST:LOCAL:NAK:COM
+      total order and safe delivery are judged where the stack promises them
+  wadjet judge --rested h/shm/chapter-1           judge again what a run has left; --stack SPEC for its order
 
 Exit codes: 0 no violation; 1 a violation, or the group did not come together; 2 misuse.";
 

@@ -67,6 +67,21 @@ fn nor_over_a_network_whose_ports_go_down_and_which_loses_packets() {
 }
 
 #[test]
+fn nor_is_the_one_order_of_all_casts_or_safe_delivery() {
+    for (transport, rest) in [("shm", "UNICAST:LOCAL:NAK:COM"), ("udp", "UNICAST:LOCAL:NAK:CHKSUM:COM")] {
+        for order in ["TOTAL", "SAFE:TOTAL"] {
+            let stack = format!("{order}:EVS:MBRSHIP:SUSPECT:FRAG:STABLE:FC:{rest}");
+            let faults = ["--kills", "4", "--stops", "4", "--partitions", "0", "--losses", "0"];
+            let run = ["chaos", "--transport", transport, "--stack", &stack, "--json", "-"];
+            let report = report(&[&run[..], &faults[..]].concat());
+            let run = &report["chaos"][0];
+            assert_eq!(run["violations"], Value::Array(Vec::new()), "{transport} {order}");
+            assert!(run["views"].as_u64().unwrap() > 8 && run["delivered"].as_u64().unwrap() > 500, "{run}");
+        }
+    }
+}
+
+#[test]
 fn a_sender_that_was_stopped_and_goes_on_after_the_view_change_changes_nothing() {
     let directory = std::env::temp_dir().join(format!("wadjet-stopped-sender-{}", std::process::id()));
     let plan = Plan {

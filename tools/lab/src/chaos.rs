@@ -170,12 +170,13 @@ pub fn run(plan: &Plan) -> Result<ChaosRun, Box<dyn Error>> {
         };
         let group = format!("{label}-{}", chapter.run.chapters);
         let outcome = chapter.play(&group, &faults, &directory);
-        let verdict = outcome.and_then(|rested| judge::judge(&judge::files_of(&directory)?, rested));
+        let verdict =
+            outcome.and_then(|rested| judge::judge(&judge::files_of(&directory)?, &plan.stack, rested));
         match verdict {
             Ok(verdict) => enter(&mut run, &verdict, &directory)?,
             Err(error) => {
                 // What was written so far may say more than that the group did not come together.
-                let verdict = judge::judge(&judge::files_of(&directory)?, false)?;
+                let verdict = judge::judge(&judge::files_of(&directory)?, &plan.stack, false)?;
                 enter_violations(&mut run, &verdict, &directory);
                 run.error = Some(format!("{error}\nhistories: {}", directory.display()));
                 break;
@@ -460,7 +461,7 @@ pub fn stopped_sender(plan: &Plan, rounds: usize) -> Result<Verdict, Box<dyn Err
     let outcome = play();
     crew.end();
     judge::write_conductor(&plan.directory, &crew.killed)?;
-    judge::judge(&judge::files_of(&plan.directory)?, outcome?)
+    judge::judge(&judge::files_of(&plan.directory)?, &plan.stack, outcome?)
 }
 
 /// The figures as a table of markdown.

@@ -193,6 +193,9 @@ pub struct JudgeOptions {
     /// Files of events, one JSON object per line; of a directory, all that end in .jsonl
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
+    /// The stack that was run: what it promises about the order of casts must have been kept, too
+    #[arg(long, value_name = "SPEC", default_value = "")]
+    stack: String,
     /// The run ended with nothing under way: everything must have arrived
     #[arg(long)]
     rested: bool,
@@ -207,7 +210,7 @@ pub fn judge(options: &JudgeOptions) -> Result<bool, Box<dyn Error>> {
     for path in &options.files {
         if path.is_dir() { files.extend(judge::files_of(path)?) } else { files.push(path.clone()) }
     }
-    let verdict = judge::judge(&files, options.rested)?;
+    let verdict = judge::judge(&files, &options.stack, options.rested)?;
     println!(
         "{} lives, {} views, {} casts, {} deliveries: {}",
         verdict.lives,

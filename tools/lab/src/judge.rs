@@ -59,15 +59,15 @@ pub fn files_of(directory: &Path) -> Result<Vec<PathBuf>, Box<dyn Error>> {
     Ok(files)
 }
 
-/// Judges the histories in `files`. `rested`: the run ended with nothing under way, so that everything must have
-/// arrived.
+/// Judges the histories in `files` by what `stack` promises. `rested`: the run ended with nothing under way, so that
+/// everything must have arrived.
 ///
 /// # Errors
 /// If a file cannot be read, or holds something else.
-pub fn judge(files: &[PathBuf], rested: bool) -> Result<Verdict, Box<dyn Error>> {
+pub fn judge(files: &[PathBuf], stack: &str, rested: bool) -> Result<Verdict, Box<dyn Error>> {
     let logs: Result<Vec<History>, _> = files.iter().map(|file| read(file)).collect();
     let history = complete(History::merged(logs?));
-    let promises = Promises { sends: false, ..Promises::reliable_fifo() };
+    let promises = Promises { sends: false, ..Promises::reliable_fifo() }.ordered_by(stack);
     let promises = if rested { promises.quiescent() } else { promises };
     let violations = check(&history, &promises);
     let views: HashSet<ViewId> = history.events.iter().filter_map(|event| installed(&event.what)).collect();
@@ -189,10 +189,37 @@ mod tests {
             [write(&directory, "a.jsonl", &of_a, "{\"at\":4,\"mem"), write(&directory, "b.jsonl", &of_b, "")];
         write_conductor(&directory, &[(1, 4)]).unwrap();
         let files = [&files[..], &[directory.join(CONDUCTOR)]].concat();
-        let verdict = judge(&files, false).unwrap();
+        let verdict = judge(&files, "", false).unwrap();
         assert_eq!((verdict.lives, verdict.views, verdict.casts, verdict.delivered), (2, 2, 1, 1));
         std::fs::remove_dir_all(&directory).unwrap();
         verdict.violations
+    }
+
+    #[test]
+    fn two_orders_of_the_same_casts_break_the_promise_of_a_stack_that_makes_one() {
+        let directory = std::env::temp_dir().join(format!("wadjet-judge-order-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let (members, content) = ([Incarnation(1), Incarnation(2)], Content::of(b""));
+        let view = ViewId { counter: 1, coordinator: members[0] };
+        let mut files = Vec::new();
+        for (at, member) in members.iter().enumerate() {
+            let mut history = History::default();
+            history.push(1, *member, What::Start { process: at as u64 });
+            history.push(2, *member, What::View { view, members: members.to_vec(), transitional: false });
+            history.push(3, *member, What::CastIssued { sequence: 1, content, view: None });
+            for (later, origin) in [member, &members[1 - at]].into_iter().enumerate() {
+                let delivered = What::CastDelivered { origin: *origin, sequence: 1, content, view };
+                history.push(4 + later as u64, *member, delivered);
+            }
+            files.push(write(&directory, &format!("{at}.jsonl"), &history, ""));
+        }
+        let broken = |stack: &str| {
+            let violations = judge(&files, stack, true).unwrap().violations;
+            violations.iter().map(|violation| violation.property).collect::<Vec<_>>()
+        };
+        assert!(broken("EVS:MBRSHIP:STABLE:LOCAL:NAK:COM").is_empty());
+        assert!(broken("TOTAL(turn=8):EVS:MBRSHIP:STABLE:LOCAL:NAK:COM").contains(&"total"));
+        std::fs::remove_dir_all(directory).unwrap();
     }
 
     #[test]

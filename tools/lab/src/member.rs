@@ -366,6 +366,11 @@ impl Application for Diary {
     fn event(&mut self, event: &Event, group: &mut Group<'_>) {
         match event {
             Event::View(view) => self.installed(view, group.first_ticket().0),
+            Event::Transitional(together) => {
+                let named = together.iter().filter_map(|rank| self.members.get(rank.index()).copied());
+                let members = named.map(wadjet_oracle::Incarnation).collect();
+                self.note(clock::now(), What::View { view: self.view, members, transitional: true });
+            }
             Event::Suspect(ranks) => {
                 let members =
                     ranks.iter().filter_map(|rank| self.members.get(rank.index()).copied()).collect();

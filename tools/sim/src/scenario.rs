@@ -4,7 +4,6 @@ use std::fmt;
 
 use serde::Serialize;
 use wadjet::stack::registry::Registry;
-use wadjet_oracle::Promises;
 
 use crate::faults::{Faults, LinkFaults};
 use crate::random::Random;
@@ -96,16 +95,6 @@ impl fmt::Display for Setup {
         let Faults { pauses, cuts, intruders, heals, .. } = &self.faults;
         writeln!(formatter, "  pauses {pauses:?}, cuts {cuts:?}, intruders {intruders:?}, heals {heals}")
     }
-}
-
-/// What a stack that orders casts across origins promises besides.
-pub(crate) fn ordered(stack: &str, promises: Promises) -> Promises {
-    let has = |layer: &str| stack.split(':').any(|named| named.split('(').next() == Some(layer));
-    let total = has("TOTAL") || has("SEQUENCER");
-    let safe = total && has("SAFE") && (has("FIXED") || has("EVS"));
-    // What is cast while the application blocks is in order among those that go on together.
-    let without_holes = total && !stack.contains("block=yes");
-    Promises { causal: total, total, without_holes, safe, held_is_delivered: !total, ..promises }
 }
 
 /// The world of a run.

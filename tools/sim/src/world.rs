@@ -15,7 +15,7 @@ use crate::member::{Around, Departure, Member, Packet, desk};
 use crate::network::Network;
 use crate::outcome::{Counters, Outcome, Streams, Violation};
 use crate::random::{Random, splitmix};
-use crate::scenario::{self, Medium, Overrides, Scenario, Setup, ordered};
+use crate::scenario::{self, Medium, Overrides, Scenario, Setup};
 use crate::views::run_views;
 
 /// What happens next.
@@ -71,7 +71,7 @@ pub fn run_setup(seed: u64, scenario: &'static str, setup: Setup) -> Outcome {
         stability_is_reported: setup.stack.contains("STABLE"),
         ..Promises::reliable_fifo()
     };
-    let promises = ordered(&setup.stack, promises);
+    let promises = promises.ordered_by(&setup.stack);
     violations.extend(check(&world.ledger.history, &promises).into_iter().map(Violation::from));
     let (outcome, mut more) = world.finish(scenario, panicked);
     violations.append(&mut more);

@@ -61,6 +61,17 @@ impl Promises {
         }
     }
 
+    /// The same, and what the layers of a stack, named top to bottom, promise about the order of casts of several origins.
+    #[must_use]
+    pub fn ordered_by(self, stack: &str) -> Promises {
+        let has = |layer: &str| stack.split(':').any(|named| named.split('(').next() == Some(layer));
+        let total = has("TOTAL") || has("SEQUENCER");
+        let safe = total && has("SAFE") && (has("FIXED") || has("EVS"));
+        // What is cast while the application blocks is in order among those that go on together.
+        let without_holes = total && !stack.contains("block=yes");
+        Promises { causal: total, total, without_holes, safe, held_is_delivered: !total, ..self }
+    }
+
     /// The same, of a run that ended in quiescence.
     pub const fn quiescent(mut self) -> Promises {
         self.quiescent = true;

@@ -13,7 +13,7 @@ use crate::member::count_endpoint;
 use crate::network::Network;
 use crate::outcome::{Counters, Outcome, Streams, Violation};
 use crate::random::{Random, splitmix};
-use crate::scenario::{self, ordered};
+use crate::scenario;
 use crate::views::home::{Around, Departure, Home, desk, group, member};
 use crate::views::ledger::Ledger;
 use crate::views::setup::{Chaos, Fate, ViewsSetup};
@@ -93,7 +93,7 @@ pub fn run_views(seed: u64, scenario: &'static str, setup: ViewsSetup, narrate: 
         stability_is_reported: quiescent && setup.load.stability,
         ..Promises::reliable_fifo()
     };
-    let promises = ordered(&setup.stack, promises);
+    let promises = promises.ordered_by(&setup.stack);
     violations.extend(check(&world.ledger.history, &promises).into_iter().map(Violation::from));
     let (outcome, mut more) = world.finish(scenario, panicked, quiescent);
     violations.append(&mut more);
