@@ -9,6 +9,7 @@ use crate::stack::build::GuardKind;
 use crate::stack::core::{Core, Emerged};
 use crate::stack::engine::Engine;
 use crate::stack::event::{Down, List, Message, Up};
+use crate::stack::gossip::subject;
 use crate::stack::layer::Kind;
 use crate::stack::slots::Tally;
 use crate::transport::{Destination, Transmit};
@@ -23,7 +24,8 @@ struct Edges {
     deliveries: Vec<Delivered>,
     loops: Vec<(usize, u64, usize, usize)>,
     held: usize,
-    other: usize,
+    /// Events for the application, as text.
+    events: Vec<String>,
 }
 
 /// A list delivered: whether it was a send, whose, its number, where it lies and how many messages it has.
@@ -52,6 +54,8 @@ pub(crate) struct ShadowRun {
     fork: Engine,
     emitted_before: usize,
     looped_before: usize,
+    /// What had come out before and waits for the application: a plan may run within an upcall.
+    emerged_before: usize,
     /// How often the control region had no frame.
     starved_before: u64,
 }
@@ -81,6 +85,7 @@ impl ShadowRun {
             fork: engine.fork(),
             emitted_before: engine.core.outbox.len(),
             looped_before: engine.core.looping(),
+            emerged_before: engine.core.emerged.len(),
             starved_before: starved(&engine.core),
         }
     }
@@ -90,6 +95,9 @@ impl ShadowRun {
         let mut plan_delivered = Vec::new();
         match handled {
             Handled::Sent(kind, peer, list) => {
+                if let Some(differs) = other_gossip(&self.fork.core, kind, peer, list) {
+                    return Some(differs);
+                }
                 let message = Message::data(kind.traffic(), list.clone());
                 self.fork.enter(match kind {
                     Kind::SendSend => Down::Send(RankSet::one(peer), message),
@@ -132,11 +140,12 @@ impl ShadowRun {
         }
         self.fork.post();
         engine.post();
-        let mut by_plan = edges(&engine.core, self.emitted_before, self.looped_before);
-        by_plan.deliveries = plan_delivered;
-        let mut by_layers = edges(&self.fork.core, 0, 0);
-        by_layers.deliveries.sort_unstable_by_key(|(sent, origin, number, ..)| (*sent, *origin, *number));
-        by_plan.other = by_layers.other.min(by_plan.other);
+        let mut by_plan = edges(&engine.core, self.emitted_before, self.looped_before, self.emerged_before);
+        by_plan.deliveries.extend(plan_delivered);
+        let mut by_layers = edges(&self.fork.core, 0, 0, 0);
+        for edges in [&mut by_plan, &mut by_layers] {
+            edges.deliveries.sort_unstable_by_key(|(sent, origin, number, ..)| (*sent, *origin, *number));
+        }
         if [&engine.core, &self.fork.core].iter().any(|core| starved(core) != self.starved_before) {
             // Plan and fork share the region, and one of them had no frame left: nothing can be compared.
             return None;
@@ -151,12 +160,30 @@ impl ShadowRun {
     }
 }
 
+/// Short gossip of a sent frame that is not what the stack `before` had to say: layers send full headers, which have none.
+fn other_gossip(before: &Core, kind: Kind, peer: Rank, list: &List) -> Option<String> {
+    let own = before.view.rank();
+    if before.view.size() == 1 {
+        return None;
+    }
+    let header = before.header_before(kind.traffic(), list)?;
+    let number = header.values[before.layouts[kind.traffic() as usize].frame_number()?];
+    let about = if kind == Kind::CastSend { subject(own, number, before.view.size()) } else { peer };
+    let riding = before.gossip.definitions.iter().filter(|gossip| gossip.rides_on == Some(kind.traffic()));
+    riding.zip(header.gossip).find_map(|(gossip, short)| {
+        let own_value = before.own_value(gossip.source, about);
+        (short != own_value as u16)
+            .then(|| format!("{} of {about}: the plan says {short}, the stack {own_value}", gossip.name))
+    })
+}
+
 /// How often frames were short.
 fn starved(core: &Core) -> u64 {
     core.control.usage().exhausted + core.starved
 }
 
-fn edges(core: &Core, emitted_before: usize, looped_before: usize) -> Edges {
+/// What has left a stack, apart from as much of everything as had left it before.
+fn edges(core: &Core, emitted_before: usize, looped_before: usize, emerged_before: usize) -> Edges {
     let mut edges = Edges { held: core.order.len(), ..Edges::default() };
     for transmit in core.outbox.iter().skip(emitted_before) {
         edges.emissions.extend(canonical(core, transmit));
@@ -164,7 +191,7 @@ fn edges(core: &Core, emitted_before: usize, looped_before: usize) -> Edges {
     for looped in core.all_looped().skip(looped_before) {
         edges.loops.push((looped.layer, looped.number, looped.list.from(), looped.list.len()));
     }
-    for emerged in &core.emerged {
+    for emerged in core.emerged.iter().skip(emerged_before) {
         match emerged {
             Emerged::Cast(origin, message) => {
                 edges.deliveries.push(delivered_list(false, *origin, message.number, &message.list));
@@ -172,7 +199,7 @@ fn edges(core: &Core, emitted_before: usize, looped_before: usize) -> Edges {
             Emerged::Send(origin, message) => {
                 edges.deliveries.push(delivered_list(true, *origin, message.number, &message.list));
             }
-            Emerged::Event(_) => edges.other += 1,
+            Emerged::Event(event) => edges.events.push(format!("{event:?}")),
         }
     }
     edges

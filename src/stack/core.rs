@@ -570,6 +570,22 @@ impl Core {
 
     /// Takes in everything that plan and layers must agree on, layers apart.
     pub(crate) fn digest(&self, hasher: &mut Hasher64) {
+        for retention in &self.casts {
+            retention.digest(hasher);
+        }
+        self.digest_apart_from_casts(hasher);
+    }
+
+    /// As [`Core::digest`], wherever the frames lie.
+    #[cfg(test)]
+    pub(crate) fn digest_contents(&self, hasher: &mut Hasher64) {
+        for retention in &self.casts {
+            retention.digest_contents(hasher);
+        }
+        self.digest_apart_from_casts(hasher);
+    }
+
+    fn digest_apart_from_casts(&self, hasher: &mut Hasher64) {
         for (at, definition) in self.tallies.iter().enumerate() {
             let ranks = if definition.kind == GuardKind::CastSend { 1 } else { self.view.size() };
             for rank in (0..ranks).map(Rank::at) {
@@ -578,9 +594,6 @@ impl Core {
         }
         let uncompared = self.uncompared();
         self.slots.hash(hasher, |at| uncompared[at as usize]);
-        for retention in &self.casts {
-            retention.digest(hasher);
-        }
         for retention in &self.sends {
             // Layers write their reliable messages in post-processing, too: plan and fork in frames of their own.
             retention.digest_contents(hasher);

@@ -224,7 +224,7 @@ impl GossipState {
 
 impl Core {
     /// This member's own value of a gossip about `subject`.
-    fn own_value(&self, source: GossipSource, subject: Rank) -> u64 {
+    pub(crate) fn own_value(&self, source: GossipSource, subject: Rank) -> u64 {
         match source {
             GossipSource::Accepted(field) if subject == self.view.rank() => self.sending(field, subject),
             GossipSource::Accepted(field) => self.expected(field, subject),

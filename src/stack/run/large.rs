@@ -84,7 +84,7 @@ struct LargeSend {
 }
 
 /// A message that is partly here.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Partial {
     bytes: Vec<u8>,
     whole: u64,
@@ -120,6 +120,14 @@ pub(super) struct LargeMessages {
 }
 
 impl LargeMessages {
+    /// A copy; nothing large may be under way.
+    #[cfg(test)]
+    pub(super) fn fork(&self) -> LargeMessages {
+        assert!(!self.pending && self.shelved == 0, "what is under way cannot be copied");
+        let new = LargeMessages::new(self.bytes_max, self.waiting_bytes_max, self.blank.len());
+        LargeMessages { partial: self.partial.clone(), blank: self.blank.clone(), ..new }
+    }
+
     pub(super) fn new(bytes_max: usize, waiting_bytes_max: usize, members: usize) -> LargeMessages {
         LargeMessages {
             bytes_max,

@@ -10,6 +10,8 @@
 
 mod account;
 mod arrive;
+#[cfg(test)]
+mod bounded;
 mod cycle;
 mod emerge;
 mod enter;
