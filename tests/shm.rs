@@ -10,7 +10,8 @@ use std::thread;
 use ends::{End, HEADER_BYTES, number, numbered, payload, small, unique};
 use wadjet::buf::{Exhausted, Frame};
 use wadjet::id::{Rank, RankSet};
-use wadjet::transport::{Destination, Slice, Transmit, Transport};
+use wadjet::transport::shm::ShmOptions;
+use wadjet::transport::{ChannelOptions, Destination, Slice, Transmit, Transport};
 
 // ---- order, loss, wrap ----
 
@@ -398,4 +399,54 @@ fn a_full_lane_refuses_and_goes_on() {
         assert_eq!(Some(self::number(payload(&received))), expected.pop_front());
     }
     assert!(expected.is_empty());
+}
+
+// ---- huge pages ----
+
+/// A tmpfs of the test's own, unmounted when dropped.
+struct Mounted(std::path::PathBuf);
+
+impl Mounted {
+    /// `None`, and a line that says why, for who may not mount; in CI, which may, that is a failure.
+    fn tmpfs(options: &str) -> Option<Mounted> {
+        let directory = std::env::temp_dir().join(unique("wadjet-huge"));
+        std::fs::create_dir(&directory).unwrap();
+        let mounted = Mounted(directory);
+        let mut mount = std::process::Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(&mounted.0);
+        let output = mount.output().unwrap();
+        if output.status.success() {
+            return Some(mounted);
+        }
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(std::env::var_os("CI").is_none(), "{said}");
+        println!("not run: {said}");
+        None
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        drop(std::process::Command::new("umount").arg("-l").arg(&self.0).status());
+        drop(std::fs::remove_dir(&self.0));
+    }
+}
+
+#[test]
+fn segments_are_on_huge_pages_where_the_tmpfs_gives_them_and_else_a_note_says_what_to_do() {
+    let options = ChannelOptions { cast_frames: 4096, frame_bytes: 2048, huge_pages: true, ..small() };
+    for (mounted_with, huge) in [("size=64m,huge=always", true), ("size=64m,huge=never", false)] {
+        let Some(mounted) = Mounted::tmpfs(mounted_with) else { return };
+        let directory = mounted.0.clone();
+        let end =
+            End::open_with(&unique("huge"), 2, 1, &options, &ShmOptions { directory: directory.clone() });
+        let end = end.unwrap();
+        let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+        let of_segment = maps.lines().skip_while(|line| !line.contains(directory.to_str().unwrap()));
+        let mapped = of_segment.skip(1).find_map(|line| line.strip_prefix("ShmemPmdMapped:")).unwrap();
+        let kilobytes: u64 = mapped.trim().trim_end_matches(" kB").parse().unwrap();
+        assert_eq!(kilobytes >= 4096, huge, "{kilobytes} kB of a segment of 8 MiB");
+        let notes = end.shm.caps().notes.join("; ");
+        assert_eq!(notes.contains("huge=within_size"), !huge, "{notes}");
+    }
 }

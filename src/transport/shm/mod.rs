@@ -38,6 +38,7 @@
 #![allow(unsafe_code)]
 
 mod channel;
+mod huge;
 mod lanes;
 mod owner;
 mod post;
@@ -73,7 +74,8 @@ pub const FRAME_BYTES_MAX: usize = 1 << 20;
 /// Where segments are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShmOptions {
-    /// A directory on a tmpfs, the same for all members.
+    /// A directory on a tmpfs, the same for all members. The tmpfs says whether there are huge pages (its option
+    /// `huge=within_size` or `huge=always`).
     pub directory: PathBuf,
 }
 
@@ -103,6 +105,7 @@ pub struct Shm {
     /// System calls of methods that only look.
     looks: Cell<u64>,
     notes: Vec<String>,
+    asked_for_huge_pages: bool,
     sleeper: Arc<Sleeper>,
 }
 
@@ -145,6 +148,7 @@ impl Shm {
             swept: false,
             counters: TransportCounters::default(),
             notes: Vec::new(),
+            asked_for_huge_pages: false,
             sleeper: Arc::new(Sleeper { thread: thread::current(), woken: AtomicBool::new(false) }),
         }
     }
@@ -235,8 +239,9 @@ impl Transport for Shm {
         }
         let (open, channel) = Open::new(id, &self.options, &self.here, view, options, &mut self.stock)?;
         self.opened = (id.0 >> INDEX_BITS).wrapping_add(1);
-        if options.huge_pages && self.notes.is_empty() {
-            self.notes.push("segments are on ordinary pages: huge pages were asked for".into());
+        if options.huge_pages && !self.asked_for_huge_pages {
+            self.asked_for_huge_pages = true;
+            self.notes.extend(huge::hindrance(&self.options.directory));
         }
         if index == self.channels.len() {
             self.channels.push(None);
