@@ -16,7 +16,7 @@ pub(crate) struct Ledger {
     /// By (member, origin): the last cast and the last send delivered.
     delivered: QuickMap<(Incarnation, Incarnation), [u64; 2]>,
     /// By (origin, addressee): the last send issued.
-    sent: QuickMap<(Incarnation, Incarnation), u64>,
+    sent: QuickMap<(Incarnation, Incarnation), (u64, ViewId)>,
 }
 
 /// Bytes of a payload that say who it is.
@@ -97,7 +97,7 @@ impl Ledger {
         *issued += 1;
         let sequence = *issued;
         for to in &to {
-            self.sent.insert((origin, *to), sequence);
+            self.sent.insert((origin, *to), (sequence, view));
         }
         let what = What::SendIssued { sequence, content: Content::of(payload), to, view };
         self.history.push(at, origin, what);
@@ -143,8 +143,9 @@ impl Ledger {
         self.history.push(at, member, what);
     }
 
-    /// What these members, who are in one view, have issued last and not delivered yet: the first found, in words.
-    pub(crate) fn lacking(&self, members: &[Incarnation]) -> Option<String> {
+    /// What these members, who are in this view, have issued last and not delivered yet: the first found, in words. A
+    /// send of a view before may be lost for good: its receiver may have gone another way from there.
+    pub(crate) fn lacking(&self, members: &[Incarnation], view: ViewId) -> Option<String> {
         let pairs = members.iter().flat_map(|member| members.iter().map(move |origin| (*member, *origin)));
         for (member, origin) in pairs {
             let [cast, send] = self.delivered.get(&(member, origin)).copied().unwrap_or_default();
@@ -152,8 +153,8 @@ impl Ledger {
             if cast < issued {
                 return Some(format!("{member} has not delivered cast {origin}#{issued}"));
             }
-            let sent = self.sent.get(&(origin, member)).copied().unwrap_or(0);
-            if send < sent {
+            let sent = self.sent.get(&(origin, member)).filter(|(_, within)| *within == view);
+            if let Some((sent, _)) = sent.filter(|(sent, _)| send < *sent) {
                 return Some(format!("{member} has not delivered send {origin}#{sent}"));
             }
         }

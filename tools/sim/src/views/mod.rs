@@ -7,6 +7,7 @@
 mod desk;
 mod home;
 mod ledger;
+mod partings;
 mod pools;
 mod setup;
 mod shrink;

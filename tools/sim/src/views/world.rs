@@ -1,5 +1,6 @@
 //! One run: homes, network and clock, through faults to a core that must become one view.
 
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use wadjet::id::{Incarnation, Rank, RankSet};
@@ -16,6 +17,7 @@ use crate::random::{Random, splitmix};
 use crate::scenario;
 use crate::views::home::{Around, Departure, Home, desk, group, member};
 use crate::views::ledger::Ledger;
+use crate::views::partings::partings;
 use crate::views::setup::{Chaos, Fate, ViewsSetup};
 use crate::world::caught;
 
@@ -115,6 +117,8 @@ struct World<'w> {
     notes: Option<Vec<(usize, String)>>,
     /// Nobody who lives may be excluded.
     gentle: bool,
+    /// Those that were told to leave.
+    leaving: BTreeSet<wadjet_oracle::Incarnation>,
 }
 
 macro_rules! around {
@@ -153,6 +157,7 @@ impl<'w> World<'w> {
             violations: Vec::new(),
             notes: narrate.then(Vec::new),
             gentle: setup.is_gentle(),
+            leaving: BTreeSet::new(),
         }
     }
 
@@ -288,6 +293,7 @@ impl<'w> World<'w> {
                     && home.paused_until <= now
                 {
                     life.leaving = true;
+                    self.leaving.insert(life.papers.own);
                     home.back_ns = Some(back_ns);
                     life.endpoint.group(life.key).leave();
                     self.counters.faults.leaves += 1;
@@ -357,22 +363,23 @@ impl<'w> World<'w> {
         .collect()
     }
 
-    /// Whether the core is one view, of exactly its members.
-    fn is_one_view(&self) -> bool {
-        let Some(mut core) = self.core() else { return false };
+    /// The core's view, if it is one of exactly its members.
+    fn one_view(&self) -> Option<wadjet_oracle::ViewId> {
+        let mut core = self.core()?;
         core.sort_unstable();
         let homes = self.homes.iter().filter(|home| self.setup.fates[home.process] == Fate::Core);
         let mut views = homes.map(|home| home.life.as_ref().and_then(|life| life.papers.view.as_ref()));
-        let Some(Some((first, members))) = views.next() else { return false };
+        let (first, members) = views.next()??;
         let mut members = members.clone();
         members.sort_unstable();
-        members == core && views.all(|view| view.is_some_and(|(id, _)| id == first))
+        let one = members == core && views.all(|view| view.is_some_and(|(id, _)| id == first));
+        one.then_some(*first)
     }
 
     /// What is still missing in the core's view.
     fn unfinished(&self) -> Option<String> {
         let core = self.core().unwrap_or_default();
-        if let Some(lacking) = self.ledger.lacking(&core) {
+        if let Some(lacking) = self.one_view().and_then(|view| self.ledger.lacking(&core, view)) {
             return Some(lacking);
         }
         let homes = self.homes.iter().filter(|home| self.setup.fates[home.process] == Fate::Core);
@@ -397,7 +404,7 @@ impl<'w> World<'w> {
     }
 
     fn look(&mut self, now: u64) -> Option<End> {
-        if !self.is_one_view() {
+        if self.one_view().is_none() {
             self.phase = Phase::Gather;
             return None;
         }
@@ -565,6 +572,13 @@ impl<'w> World<'w> {
         counters.work.shadow_runs = u64::from(self.setup.shadow);
         counters.work.microseconds = now / 1000;
         let history = std::mem::take(&mut self.ledger.history);
+        if self.gentle {
+            // In the end some are cut off from the core for good.
+            let (span, fates) = (self.setup.span_ns, &self.setup.fates);
+            let bound = |at: u64, process: u32| at < span || fates[process as usize] == Fate::Core;
+            let parted = partings(&history, &self.leaving, bound).into_iter();
+            self.violations.extend(parted.map(|what| Violation::of("undue-parting", what)));
+        }
         let outcome = Outcome {
             seed: self.seed,
             scenario,
