@@ -24,7 +24,7 @@ pub(super) enum Broken {
     KeepsOldReports,
     /// The coordinator waits for nobody's confirmation.
     DecidesAlone,
-    /// A flush that is begun anew has the id of the one before.
+    /// A flush that is begun anew has the id of the one before, and is taken part in.
     UsesIdsAgain,
     /// Whatever view it is told is installed, whether it follows this one and was confirmed or not.
     InstallsUnconfirmed,
@@ -38,10 +38,10 @@ pub(super) enum Broken {
     ConfirmsUnread,
     /// A further failure does not begin the flush anew.
     NeverBeginsAnew,
-    /// An older proposal is taken part in after a newer one.
-    PromisesBackwards,
-    /// Ids of other proposals are not learned from.
-    ForgetsCounters,
+    /// Whoever takes part in a flush takes part in no later one.
+    PromisesOnce,
+    /// An id does not name who proposed it.
+    SharesIds,
     /// The next view's id need not be above those of the guests.
     IgnoresGuestIds,
     /// Two lives of one process are let in.
@@ -105,8 +105,8 @@ const VARIANTS: &[(&str, Broken)] = &[
     ("casts-on", Broken::CastsOn),
     ("confirms-unread", Broken::ConfirmsUnread),
     ("never-begins-anew", Broken::NeverBeginsAnew),
-    ("promises-backwards", Broken::PromisesBackwards),
-    ("forgets-counters", Broken::ForgetsCounters),
+    ("promises-once", Broken::PromisesOnce),
+    ("shares-ids", Broken::SharesIds),
     ("ignores-guest-ids", Broken::IgnoresGuestIds),
     ("lets-in-twice", Broken::LetsInTwice),
     ("keeps-the-failed", Broken::KeepsTheFailed),

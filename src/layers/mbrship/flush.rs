@@ -42,7 +42,8 @@ impl Mbrship {
             self.counter += 1;
         }
         let own = context.rank();
-        let id = ViewId { counter: self.counter, coordinator: context.view().member(own).incarnation };
+        let namesake = if self.is(Broken::SharesIds) { Rank::at(0) } else { own };
+        let id = ViewId { counter: self.counter, coordinator: context.view().member(namesake).incarnation };
         let mut held = vec![None; context.view().size()];
         if self.is(Broken::KeepsOldReports) {
             held = self.proposal.take().map_or(held, |before| before.held);
@@ -64,10 +65,12 @@ impl Mbrship {
             context.count("given up by another member");
             return;
         }
-        let later = self.promise.as_ref().map(|promise| promise.proposal).filter(|later| *later >= proposal);
-        if let Some(promised) = later
-            && !self.is(Broken::PromisesBackwards)
-        {
+        let later = self.promise.as_ref().map(|promise| promise.proposal).filter(|later| {
+            *later > proposal
+                || *later == proposal && !self.is(Broken::UsesIdsAgain)
+                || self.is(Broken::PromisesOnce)
+        });
+        if let Some(promised) = later {
             self.say(context, RankSet::one(by), &Inside::Behind { promised });
             return;
         }
@@ -84,9 +87,7 @@ impl Mbrship {
     }
 
     fn take_part(&mut self, context: &mut Context<'_>, by: Rank, proposal: ViewId, failed: RankSet) {
-        if !self.is(Broken::ForgetsCounters) {
-            self.counter = self.counter.max(proposal.counter);
-        }
+        self.counter = self.counter.max(proposal.counter);
         self.give_up(context, failed);
         self.promise = Some(Promise {
             proposal,

@@ -472,12 +472,16 @@ impl Mbrship {
         if self.over {
             return;
         }
+        self.say_leave(context);
+        self.reconsider(context);
+    }
+
+    fn say_leave(&mut self, context: &mut Context<'_>) {
         self.leaving.insert(context.rank());
         if !self.is(Broken::LeavesUntold) {
             let others = self.live_others(context);
             self.say(context, others, &Inside::Leave);
         }
-        self.reconsider(context);
     }
 }
 
@@ -516,9 +520,7 @@ impl Layer for Mbrship {
             context.arm(self.handles().probe, due);
         }
         if self.legacy.leave {
-            self.leaving.insert(context.rank());
-            let others = self.live_others(context);
-            self.say(context, others, &Inside::Leave);
+            self.say_leave(context);
             // Not at once: the application is told of the view before it is told that this view ends.
             context.arm(self.handles().gather, context.now());
         }
