@@ -324,7 +324,11 @@ impl Layer for Suspect {
 
     fn control(&mut self, context: &mut Context<'_>, origin: Rank, message: &Message) {
         self.watched[origin.index()].signs += 1;
-        let Ok(Heartbeat { ask, suspected }) = Heartbeat::decode(message.list.payload()) else {
+        let members = RankSet::all(context.view().size());
+        let heartbeat = Heartbeat::decode(message.list.payload());
+        let Some(Heartbeat { ask, suspected }) =
+            heartbeat.ok().filter(|heartbeat| heartbeat.suspected.without(members).is_empty())
+        else {
             context.count("heartbeat that does not decode");
             return;
         };

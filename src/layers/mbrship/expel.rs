@@ -83,6 +83,8 @@ impl Mbrship {
         {
             self.over = true;
             context.exit(ExitReason::Expelled { by, lasting });
+        } else {
+            context.count("exclusion by a stranger or from another view");
         }
     }
 }

@@ -65,6 +65,12 @@ impl Mbrship {
             context.count("given up by another member");
             return;
         }
+        // Whoever leads a flush has given up all below; and an id is above that of the view it follows.
+        let lowest = RankSet::all(context.view().size()).without(failed).iter().next();
+        if lowest != Some(by) || proposal <= context.view().view().id {
+            context.count("flush that cannot be");
+            return;
+        }
         let later = self.promise.as_ref().map(|promise| promise.proposal).filter(|later| {
             *later > proposal
                 || *later == proposal && !self.is(Broken::UsesIdsAgain)

@@ -113,6 +113,8 @@ impl Mbrship {
                         true => ExitReason::Left,
                         false => ExitReason::Excluded { by, view },
                     });
+                } else {
+                    context.count("exclusion by a stranger or from another view");
                 }
             }
             Beyond::Expelled { past, lasting } => self.expelled(context, origin, past, lasting),
@@ -383,6 +385,8 @@ impl Mbrship {
             self.install(context, proposal, view);
         } else if let Some(from) = context.view().rank_of(origin) {
             self.view(context, Some(from), proposal, view);
+        } else {
+            context.count("view of a stranger");
         }
     }
 

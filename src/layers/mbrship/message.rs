@@ -131,6 +131,14 @@ impl BodyWriter {
 /// The longest reason for a refusal, in bytes: it may name both stacks.
 const REASON_BYTES_MAX: usize = 3 * SPEC_BYTES_MAX;
 
+/// No view has a higher counter: no group changes its view so often, and what follows on it still fits a word.
+const COUNTER_MAX: u64 = 1 << 62;
+
+/// Whether a view can have this id.
+pub(super) fn is_plausible(id: ViewId) -> bool {
+    id.counter <= COUNTER_MAX
+}
+
 /// What is read beside plain numbers.
 trait Reads {
     fn id(&mut self) -> Result<ViewId, ControlError>;
@@ -146,7 +154,8 @@ trait Reads {
 
 impl Reads for BodyReader<'_> {
     fn id(&mut self) -> Result<ViewId, ControlError> {
-        Ok(ViewId { counter: self.word()?, coordinator: Incarnation(self.word()?) })
+        let id = ViewId { counter: self.word()?, coordinator: Incarnation(self.word()?) };
+        if is_plausible(id) { Ok(id) } else { Err(ControlError) }
     }
 
     fn ranks(&mut self) -> Result<RankSet, ControlError> {
@@ -442,6 +451,8 @@ mod tests {
         assert_eq!(Inside::decode(&bytes, 3), Err(ControlError));
         let (why, lasting) = (Holdup::NoCredit, Duration::ZERO);
         let bytes = Inside::Expelled { member: Rank(3), why, lasting }.encode();
+        assert_eq!(Inside::decode(&bytes, 3), Err(ControlError));
+        let bytes = Inside::CutOk { proposal: id(COUNTER_MAX + 1) }.encode();
         assert_eq!(Inside::decode(&bytes, 3), Err(ControlError));
         let holders = vec![Rank(0), Rank(1), Rank(3)];
         let bytes = Inside::Cut { proposal: id(2), frames: vec![1, 2, 3], holders }.encode();

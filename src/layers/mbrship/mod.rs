@@ -42,7 +42,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use self::broken::Broken;
-use self::message::{Beyond, Inside};
+use self::message::{Beyond, Inside, is_plausible};
 use crate::accel::case::CommonCase;
 use crate::id::{Hasher64, Incarnation, Rank, RankSet, ViewId};
 use crate::stack::build::{Build, Closes, Guard, GuardKind, TimerId, shared};
@@ -557,6 +557,7 @@ impl Layer for Mbrship {
             }
             Up::Outside(letter) => match Beyond::decode(&letter.body) {
                 Ok(_) if self.over => {}
+                Ok(_) if !is_plausible(letter.view) => context.count("letter that does not decode"),
                 Ok(message) if self.is_ours(context, &letter) => {
                     self.heard(context, letter.origin, letter.view, message);
                 }

@@ -1,0 +1,293 @@
+//! What says who is in the group and is false: forged, stale or out of range, from members and from others. It is dropped
+//! and counted, and the group goes on. No checksum here: what is forged well enough reaches the layers.
+
+mod common;
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use common::live::{Seen, Town, group, member};
+use wadjet::layers::LIVE_STACK_WITH_INTEGRITY as STACK;
+use wadjet::wire::full::{Identification, NO_CONTROL, PREFIX_BYTES, Prefix};
+use wadjet::wire::{Traffic, WIRE_VERSION, outside};
+use wadjet::{Config, Incarnation, Rank, ViewId};
+
+/// Places of layers in the stack.
+const MBRSHIP: u8 = 1;
+const SUSPECT: u8 = 2;
+
+/// A town in which member 1 (of incarnation 2) lies to member 0.
+struct Lie {
+    town: Town,
+    /// The header of its next send, and of what it says past all layers that number.
+    send: Vec<u8>,
+    raw: Vec<u8>,
+}
+
+impl Lie {
+    fn new() -> Lie {
+        let mut town = Town::of(3, STACK, &Config { pack: false, ..Config::default() });
+        let full = Rc::new(RefCell::new(Vec::new()));
+        let seen = Rc::clone(&full);
+        // A send that was lost is repeated with its full header, which shows where its number is.
+        town.lose = Box::new(move |at, received| match Prefix::decode(received.bytes()) {
+            _ if at != 0 => false,
+            Ok((prefix, ..)) => {
+                if prefix.identification.origin == Incarnation(2) {
+                    seen.borrow_mut().push((prefix, received.bytes().to_vec()));
+                }
+                false
+            }
+            Err(_) => received.bytes().ends_with(b"-lost"),
+        });
+        for message in [&b"a-lost"[..], b"b-lost"] {
+            let process = &mut town.processes[1];
+            process.endpoint.group(process.key).send(&[Rank(0)].into_iter().collect(), message).unwrap();
+            town.run(Duration::from_millis(10));
+        }
+        town.lose = Box::new(|_, _| false);
+        let full = full.take();
+        let header = |wanted: fn(&Prefix) -> bool, skip: usize| {
+            let (prefix, bytes) =
+                full.iter().filter(|(prefix, _)| wanted(prefix)).nth(skip).expect("one was sent");
+            bytes[..PREFIX_BYTES + 8 * usize::from(prefix.words)].to_vec()
+        };
+        let is_send = |prefix: &Prefix| prefix.traffic == Traffic::Send && prefix.control == NO_CONTROL;
+        let [first, second] = [0, 1].map(|skip| header(is_send, skip));
+        let word =
+            |bytes: &[u8]| u64::from_le_bytes(bytes[PREFIX_BYTES..PREFIX_BYTES + 8].try_into().unwrap());
+        let next = word(&second) + (word(&second) - word(&first));
+        let mut send = second;
+        send[PREFIX_BYTES..PREFIX_BYTES + 8].copy_from_slice(&next.to_le_bytes());
+        let raw = header(|prefix| prefix.traffic == Traffic::Raw && prefix.control == SUSPECT, 0);
+        Lie { town, send, raw }
+    }
+
+    fn inject(&mut self, bytes: &[u8]) {
+        let now = self.town.now;
+        let process = &mut self.town.processes[0];
+        process.endpoint.receive(common::received(bytes), now, &mut process.diary);
+        self.town.step();
+    }
+
+    /// Member 1 says this to MBRSHIP of member 0.
+    fn says(&mut self, body: &[u8]) {
+        let mut bytes = self.send.clone();
+        bytes[4] = MBRSHIP;
+        // Nothing more of this message follows.
+        bytes.push(0);
+        bytes.extend(body);
+        self.inject(&bytes);
+    }
+
+    /// A heartbeat of `origin` in the view `view`.
+    fn beats(&mut self, origin: u64, view: u64, body: &[u8]) {
+        let mut bytes = self.raw.clone();
+        let (mut prefix, ..) = Prefix::decode(&bytes).unwrap();
+        prefix.identification.origin = Incarnation(origin);
+        prefix.identification.view.counter = view;
+        prefix.encode(&mut bytes);
+        bytes.extend(body);
+        self.inject(&bytes);
+    }
+
+    /// A letter of `origin`, who says that it is in the view `view`.
+    fn writes(&mut self, origin: u64, view: ViewId, body: &[u8]) {
+        let origin = Incarnation(origin);
+        let identification = Identification { group: group(), view, origin, stack: 0 };
+        for datagram in outside::split(identification, Traffic::Raw, 7, body) {
+            let mut received = common::received(&datagram);
+            received.channel = wadjet::transport::ChannelId::OUTSIDE;
+            let now = self.town.now;
+            let process = &mut self.town.processes[0];
+            process.endpoint.receive(received, now, &mut process.diary);
+        }
+        self.town.step();
+    }
+
+    fn counted(&self, what: &str) -> u64 {
+        let process = &self.town.processes[0];
+        let counts = process.endpoint.stats(process.key).counts;
+        counts.iter().filter(|count| count.what == what).map(|count| count.count).sum()
+    }
+
+    /// The lie was counted once and the group is what it was.
+    fn comes_to_nothing(mut self, what: &str, lie: &str) {
+        assert_eq!(self.counted(what), 1, "{lie}: {:?}", self.counts());
+        self.town.run(Duration::from_millis(50));
+        for at in 0..3 {
+            self.town.cast(at, b"still here");
+        }
+        self.town.run(Duration::from_millis(10));
+        for process in &self.town.processes {
+            let views = process.casts_by_view();
+            assert_eq!(views.len(), 1, "{lie}: {:?}", process.diary.seen);
+            assert_eq!(views[0].1.len(), 3, "{lie}");
+            assert!(
+                !process.diary.seen.iter().any(|seen| matches!(seen, Seen::Suspect(_) | Seen::Block)),
+                "{lie}"
+            );
+        }
+    }
+
+    fn counts(&self) -> Vec<(&'static str, u64)> {
+        let process = &self.town.processes[0];
+        process.endpoint.stats(process.key).counts.iter().map(|count| (count.what, count.count)).collect()
+    }
+}
+
+/// Bodies as MBRSHIP writes them.
+struct Body(Vec<u8>);
+
+impl Body {
+    fn of(code: u8) -> Body {
+        Body(vec![code])
+    }
+
+    fn half(mut self, value: u16) -> Body {
+        self.0.extend(value.to_le_bytes());
+        self
+    }
+
+    fn words(mut self, words: &[u64]) -> Body {
+        words.iter().for_each(|word| self.0.extend(word.to_le_bytes()));
+        self
+    }
+
+    fn id(self, id: ViewId) -> Body {
+        self.words(&[id.counter, id.coordinator.0])
+    }
+
+    fn text(self, text: &str) -> Body {
+        let mut body = self.half(text.len() as u16);
+        body.0.extend(text.as_bytes());
+        body
+    }
+
+    fn members(self, members: &[u64]) -> Body {
+        members.iter().fold(self.half(members.len() as u16), |body, own| {
+            body.words(&[*own]).text(&member(*own).address.0)
+        })
+    }
+
+    fn view(self, group: u64, id: ViewId, members: &[u64]) -> Body {
+        let mut body = self.words(&[group]).id(id).words(&[99]);
+        body.0.push(WIRE_VERSION);
+        body.text(STACK).members(members)
+    }
+}
+
+fn id(counter: u64, coordinator: u64) -> ViewId {
+    ViewId { counter, coordinator: Incarnation(coordinator) }
+}
+
+const FLUSH: u8 = 0;
+const FLUSH_OK: u8 = 1;
+const BEHIND: u8 = 2;
+const CUT: u8 = 3;
+const CUT_OK: u8 = 4;
+const VIEW: u8 = 5;
+
+#[test]
+fn flush_vectors_and_views_that_are_forged_stale_or_out_of_range_are_dropped_and_counted() {
+    let nobody = [0, 0];
+    let undecodable = "membership message that does not decode";
+    let ours = group().0;
+    let lies = [
+        // Forged: nobody has asked for them.
+        (
+            "report for another proposal",
+            Body::of(FLUSH_OK).id(id(2, 1)).words(&nobody).half(3).words(&[1, 2, 3]),
+        ),
+        ("cut of no flush", Body::of(CUT).id(id(2, 2)).half(3).words(&[9, 9, 9]).half(0).half(1).half(2)),
+        ("confirmation of another proposal", Body::of(CUT_OK).id(id(2, 1))),
+        (
+            "view of a proposal that was not confirmed",
+            Body::of(VIEW).id(id(2, 2)).view(ours, id(2, 2), &[1, 2]),
+        ),
+        // Who leads a flush has given up all below it.
+        ("flush that cannot be", Body::of(FLUSH).id(id(2, 2)).words(&nobody)),
+        // Stale: of this view's beginning, or of one before.
+        ("view that cannot follow", Body::of(VIEW).id(id(1, 1)).view(ours, id(1, 1), &[1, 2])),
+        ("view that cannot follow", Body::of(VIEW).id(id(2, 2)).view(ours, id(0, 2), &[1, 2])),
+        // Of another group.
+        ("view that cannot follow", Body::of(VIEW).id(id(2, 2)).view(ours ^ 1, id(2, 2), &[1, 2])),
+        // Out of range.
+        (undecodable, Body::of(FLUSH_OK).id(id(2, 1)).words(&nobody).half(2).words(&[1, 2])),
+        (undecodable, Body::of(FLUSH_OK).id(id(2, 1)).words(&nobody).half(4).words(&[1, 2, 3, 4])),
+        (undecodable, Body::of(FLUSH).id(id(2, 2)).words(&[0b1000, 0])),
+        (undecodable, Body::of(FLUSH).id(id(2, 2)).words(&[1, 1 << 63])),
+        (undecodable, Body::of(CUT).id(id(2, 2)).half(3).words(&[9, 9, 9]).half(0).half(1).half(3)),
+        (undecodable, Body::of(VIEW).id(id(2, 2)).view(ours, id(2, 2), &[1, 1])),
+        (undecodable, Body::of(VIEW).id(id(2, 2)).view(ours, id(2, 2), &[])),
+        (undecodable, Body::of(BEHIND).id(id(u64::MAX, 2))),
+        (undecodable, Body::of(FLUSH).id(id(u64::MAX, 2)).words(&[1, 0])),
+        (undecodable, Body::of(9)),
+    ];
+    for (at, (what, body)) in lies.into_iter().enumerate() {
+        let mut lie = Lie::new();
+        lie.says(&body.0);
+        lie.comes_to_nothing(what, &format!("lie {at}"));
+    }
+}
+
+#[test]
+fn letters_that_are_forged_stale_or_from_strangers_are_dropped_and_counted() {
+    const DENY_NOTHING: u8 = 9;
+    let ours = group().0;
+    let stranger = 99;
+    let view = |coordinator| Body::of(3).id(id(1, coordinator)).view(ours, id(2, coordinator), &[1, 2]);
+    let merge = |counter, first: u64| {
+        Body::of(1)
+            .id(id(counter, stranger))
+            .text(STACK)
+            .0
+            .into_iter()
+            .chain(std::iter::once(WIRE_VERSION))
+            .chain(Body(Vec::new()).members(&[first]).0)
+            .collect::<Vec<u8>>()
+    };
+    let lies = [
+        ("view of a stranger", stranger, id(1, 99), view(stranger).0),
+        ("view of a proposal that was not confirmed", 2, id(1, 1), view(2).0),
+        ("exclusion by a stranger or from another view", stranger, id(2, 99), Body::of(5).id(id(1, 1)).0),
+        ("exclusion by a stranger or from another view", 2, id(2, 2), Body::of(5).id(id(0, 1)).0),
+        (
+            "exclusion by a stranger or from another view",
+            stranger,
+            id(2, 99),
+            Body::of(6).id(id(1, 1)).words(&[9]).0,
+        ),
+        ("exclusion by a stranger or from another view", 2, id(2, 2), Body::of(6).id(id(0, 1)).words(&[9]).0),
+        ("merge request of another", stranger, id(0, 99), merge(1, 98)),
+        ("letter that does not decode", stranger, id(0, 99), merge(u64::MAX, 99)),
+        ("letter that does not decode", stranger, id(u64::MAX, 99), merge(1, 99)),
+        ("letter that does not decode", stranger, id(0, 99), vec![DENY_NOTHING; 40]),
+    ];
+    for (at, (what, origin, view, body)) in lies.into_iter().enumerate() {
+        let mut lie = Lie::new();
+        lie.writes(origin, view, &body);
+        lie.comes_to_nothing(what, &format!("letter {at}"));
+    }
+}
+
+#[test]
+fn suspicions_that_are_forged_stale_or_from_non_members_are_dropped_and_counted() {
+    let beat = |suspected: u64| [&[0][..], &suspected.to_le_bytes(), &[0; 8]].concat();
+    // Of ranks that nobody has, and what is no heartbeat at all.
+    for body in [beat(0b1000), beat(u64::MAX), vec![2; 17], vec![0; 16], Vec::new()] {
+        let mut lie = Lie::new();
+        lie.beats(2, 1, &body);
+        lie.comes_to_nothing("heartbeat that does not decode", &format!("heartbeat {body:?}"));
+    }
+    // Of a former view, and from a process that is in none of ours.
+    let mut lie = Lie::new();
+    lie.beats(2, 0, &beat(0b100));
+    lie.beats(99, 1, &beat(0b100));
+    let dropped = lie.town.processes[0].endpoint.dropped();
+    assert_eq!((dropped.other_view, dropped.not_a_member), (1, 1));
+    // A member may say this, and is believed: so the others were good tests.
+    lie.beats(2, 1, &beat(0b100));
+    assert_eq!(lie.counted("suspicion taken over"), 1);
+}
