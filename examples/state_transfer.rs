@@ -1,8 +1,9 @@
-//! How fast a state goes to a member that comes in, while casts go on: two members, a thread each.
+//! How fast a state goes to a member that comes in, while casts go on: two members, a thread each. Then the same bytes by
+//! the transport alone, in frames of the same size: read from one memory, written to another, as of a state.
 //!
 //! ```sh
-//! cargo run --release --example state_transfer -- shm 1024 61440
-//! cargo run --release --example state_transfer -- udp 1024 61440
+//! cargo run --release --example state_transfer -- shm 1024 2048
+//! cargo run --release --example state_transfer -- udp 1024 2048
 //! ```
 //! Transport, MiB of state, bytes of a frame, and (if given) microseconds between casts of each member.
 
@@ -14,12 +15,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use wadjet::group::{Application, Delivery, Event, Group, Snapshot, StatePart};
+use wadjet::id::{Rank, ViewId};
 use wadjet::layers::{LIVE_STACK, LIVE_STACK_WITH_INTEGRITY};
 use wadjet::runtime::{Driver, DriverOptions, JoinOptions};
-use wadjet::transport::Transport;
 use wadjet::transport::shm::{Shm, ShmOptions};
 use wadjet::transport::udp::{UdpOptions, UdpTransport};
-use wadjet::view::Neighbours;
+use wadjet::transport::{Channel, ChannelOptions, Destination, Received, Transmit, Transport};
+use wadjet::view::{LocalView, Member, Neighbours, View};
 use wadjet::{Address, Config, Endpoint, GroupId, Incarnation};
 
 /// So much memory stands for the whole state: what is measured is the way, not the memory.
@@ -185,15 +187,165 @@ fn run<T: Transport>(plan: &Plan, transport: impl Fn() -> T + Sync) -> bool {
         );
         return false;
     };
+    let rate = |took: Duration| plan.state_bytes as f64 / took.as_secs_f64() / 1e6;
     println!(
         "{} MiB in {:.0} ms: {:.0} MB/s; the view was told after {:.0} ms; the donor delivered {} casts in all",
         joiner.received >> 20,
         took.as_secs_f64() * 1e3,
-        joiner.received as f64 / took.as_secs_f64() / 1e6,
+        rate(took),
         joiner.caught_up.unwrap_or_default().as_secs_f64() * 1e3,
         donor.casts,
     );
+    let Some(raw_took) = raw(plan, transport) else {
+        eprintln!("the transport alone lost some of it, which it may: say it again");
+        return false;
+    };
+    println!(
+        "the transport alone: {:.0} MB/s; the state went at {:.0} % of that",
+        rate(raw_took),
+        100.0 * raw_took.as_secs_f64() / took.as_secs_f64()
+    );
     true
+}
+
+/// Bytes before the payload, as many as a stack has: the frame's number, or how many have come.
+const HEADER_BYTES: usize = 24;
+/// Frames under way; the receiver acknowledges every quarter of them.
+const RAW_WINDOW: u64 = 512;
+/// So long without an acknowledgement, and everything that has none goes out again.
+const RAW_AGAIN: Duration = Duration::from_millis(5);
+
+/// One end of the transport alone.
+struct End<T> {
+    transport: T,
+    channel: Channel,
+    /// Bytes that a frame carries.
+    room: usize,
+    /// Frames that the state takes.
+    frames: u64,
+}
+
+impl<T: Transport> End<T> {
+    fn open(plan: &Plan, own: usize, mut transport: T) -> End<T> {
+        let member = |at: usize| Member {
+            incarnation: Incarnation(at as u64 + 1),
+            address: Address(plan.addresses[at].clone()),
+        };
+        let view = View {
+            group: GroupId(plan.group.0 + 1),
+            id: ViewId { counter: 1, coordinator: Incarnation(1) },
+            members: vec![member(0), member(1)],
+            spec: String::new(),
+            wire_version: 1,
+            salt: 0,
+        };
+        let view = LocalView::new(view, Incarnation(own as u64 + 1)).expect("it is a member");
+        let frames = RAW_WINDOW as usize + 2;
+        let options = ChannelOptions {
+            cast_frames: frames,
+            control_frames: 64,
+            receive_frames: frames,
+            frame_bytes: plan.frame_bytes,
+            huge_pages: false,
+        };
+        let channel = transport.open(&view, &options).expect("a channel");
+        let room = channel.casts.frame_bytes() - HEADER_BYTES;
+        End { transport, channel, room, frames: plan.state_bytes.div_ceil(room as u64) }
+    }
+
+    /// Sends out and takes in; hands on the number in each frame, and its payload.
+    fn turn(&mut self, mut take: impl FnMut(u64, &[u8])) {
+        self.transport.flush();
+        self.transport.reap();
+        self.transport.receive(64, &mut |received: Received| {
+            let (header, payload) = received.bytes().split_at(HEADER_BYTES);
+            let number = header[..8].try_into().expect("eight bytes");
+            take(u64::from_le_bytes(number), payload);
+        });
+    }
+
+    /// Sends a number and some bytes to the other end, if there is a frame. Whether it was taken.
+    fn send(&mut self, to: Destination, number: u64, bytes: &[u8]) -> bool {
+        let region = if to == Destination::All { &self.channel.casts } else { &self.channel.control };
+        let Ok(mut frame) = region.take(HEADER_BYTES) else { return false };
+        frame.extend(bytes).expect("it has room");
+        let frame = frame.freeze();
+        let mut header = [7; HEADER_BYTES];
+        header[..8].copy_from_slice(&number.to_le_bytes());
+        frame.prepend(&header).expect("there is headroom");
+        let transmit = Transmit { channel: self.channel.id, to, head: frame, body: None };
+        self.transport.submit(transmit).is_ok()
+    }
+}
+
+/// Sends the state until all of it is acknowledged.
+fn raw_sender<T: Transport>(plan: &Plan, mut end: End<T>) {
+    let memory = vec![7; WINDOW_BYTES];
+    let (mut sent, mut acknowledged, mut moved_at) = (0, None, Instant::now());
+    while acknowledged != Some(end.frames) && moved_at.elapsed() < TOO_LONG {
+        end.turn(|count, _| {
+            if acknowledged.is_none_or(|before| count > before) {
+                (acknowledged, moved_at) = (Some(count), Instant::now());
+            }
+        });
+        // Before it is heard, the other end is not there.
+        let Some(acknowledged) = acknowledged else { continue };
+        if sent < acknowledged || moved_at.elapsed() > RAW_AGAIN {
+            sent = acknowledged;
+        }
+        for number in sent..end.frames.min(acknowledged + RAW_WINDOW).min(sent + 64) {
+            let from = number * end.room as u64;
+            let at = from as usize % (WINDOW_BYTES - end.room);
+            let count = (plan.state_bytes - from).min(end.room as u64) as usize;
+            if !end.send(Destination::All, number, &memory[at..at + count]) {
+                break;
+            }
+            sent = number + 1;
+        }
+    }
+}
+
+/// Takes the state in; how long it took, if all of it came.
+fn raw_receiver<T: Transport>(plan: &Plan, mut end: End<T>) -> Option<Duration> {
+    let mut memory = vec![1; WINDOW_BYTES];
+    let (room, mut got, mut told, mut taken, mut turns) = (end.room, 0, 0, 0, 0);
+    let (mut begun, mut moved_at) = (None, Instant::now());
+    while taken < plan.state_bytes && moved_at.elapsed() < TOO_LONG {
+        let before = got;
+        end.turn(|number, bytes| {
+            if number == got {
+                let at = taken as usize % (WINDOW_BYTES - room);
+                memory[at..at + bytes.len()].copy_from_slice(bytes);
+                (got, taken) = (got + 1, taken + bytes.len() as u64);
+            }
+        });
+        if got > before {
+            moved_at = Instant::now();
+            begun.get_or_insert(moved_at);
+        }
+        turns += 1;
+        if turns % 1000 == 0 || got - told >= RAW_WINDOW / 4 {
+            told = got;
+            // What is not taken now is said by the next one.
+            end.send(Destination::One(Rank(0)), got, &[]);
+        }
+    }
+    let took = begun.map(|begun| begun.elapsed());
+    for _ in 0..1000 {
+        end.send(Destination::One(Rank(0)), got, &[]);
+        end.turn(|_, _| {});
+    }
+    took.filter(|_| taken == plan.state_bytes)
+}
+
+/// The same bytes by the transport alone; how long it took at the receiver, if all of them came.
+fn raw<T: Transport>(plan: &Plan, transport: impl Fn() -> T + Sync) -> Option<Duration> {
+    let transport = &transport;
+    std::thread::scope(|scope| {
+        scope.spawn(move || raw_sender(plan, End::open(plan, 0, transport())));
+        let receiver = scope.spawn(move || raw_receiver(plan, End::open(plan, 1, transport())));
+        receiver.join().expect("it ends well")
+    })
 }
 
 fn main() -> ExitCode {
