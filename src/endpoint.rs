@@ -656,7 +656,7 @@ impl Endpoint {
     #[inline]
     pub fn transmit(&mut self) -> Option<Transmit> {
         if let ([stack], [false], true) = (&mut self.stacks[..], &self.full[..], self.retired.is_empty()) {
-            return stack.engine.core.outbox.pop_front();
+            return stack.engine.core.next_transmit();
         }
         self.transmit_in_turn()
     }

@@ -77,7 +77,8 @@ pub struct Stats {
     pub retained: u64,
     /// Frames waiting above the stack.
     pub waiting: u64,
-    /// Bytes that frames of others, retained in place, pinned at the last post-processing.
+    /// Bytes that frames of others, retained in place, pin: counted at the last post-processing if they might be more than
+    /// `retain_bytes_max`, else at most so many.
     pub retained_bytes: u64,
     /// Frames of others copied because more would have been pinned than `retain_bytes_max`.
     pub copies: u64,

@@ -287,7 +287,7 @@ pub(crate) fn released(core: &mut Core, step: &DeliverStep, origin: Rank, number
         core.change(*effect, section, value);
     }
     if step.retain {
-        core.casts[origin.index()].keep(number, list.clone());
+        core.keep_cast(origin, number, list.clone());
     }
     if let Some(turn) = &step.turns
         && marked(turn, step.header_bytes, list)
@@ -416,11 +416,15 @@ fn send_words<const CAST: bool, const TEMPLATE: usize, const WORDS: usize>(
         limit(plan, core.slots.section(peer));
     }
     if plan.retain {
-        if CAST && core.casts[own.index()].is_full() {
-            core.unloop_retained();
+        let list = List::counted(frame.clone(), from, to, count);
+        if CAST {
+            if !core.casts[own.index()].has_room() {
+                core.make_room_for_own();
+            }
+            core.casts[own.index()].keep_in_room(number, list);
+        } else {
+            core.sends[peer.index()].keep(number, list);
         }
-        let store = if CAST { &mut core.casts[own.index()] } else { &mut core.sends[peer.index()] };
-        store.keep(number, List::counted(frame.clone(), from, to, count));
     }
     if let Some(layer) = plan.loop_layer {
         let list = || List::counted(frame.clone(), from, to, count);

@@ -110,6 +110,8 @@ pub(crate) struct Core {
     pub(crate) casts: Vec<Retention>,
     /// Bytes of others' frames that may be retained in place, memory for what exceeds it, and how often it was used.
     pub(crate) retain_bytes_max: u64,
+    /// The most that one of these frames pinned so far.
+    pub(crate) pinned_most: u64,
     pub(crate) copies: Vec<Region>,
     pub(crate) copy_bytes: usize,
     pub(crate) copied: u64,
@@ -484,6 +486,17 @@ impl Core {
         }
     }
 
+    /// The next frame to submit. The queue begins anew when it is empty: it is as long as a window can make it, and would
+    /// else go round through all of its memory.
+    #[inline]
+    pub(crate) fn next_transmit(&mut self) -> Option<Transmit> {
+        if self.outbox.is_empty() {
+            self.outbox.clear();
+            return None;
+        }
+        self.outbox.pop_front()
+    }
+
     /// Gives an own cast by plan back to this member, after it has been retained if it is.
     #[inline]
     pub(crate) fn loop_back(&mut self, looped: impl FnOnce() -> Looped, number: u64, retained: bool) {
@@ -531,6 +544,15 @@ impl Core {
             self.unloop_retained();
         }
         self.casts[origin.index()].trim(number);
+    }
+
+    /// Makes room to keep the next own cast.
+    #[cold]
+    pub(crate) fn make_room_for_own(&mut self) {
+        if self.casts[self.own.index()].is_full() {
+            self.unloop_retained();
+        }
+        self.casts[self.own.index()].make_room();
     }
 
     /// Gives every own cast that waits to come back up a list of its own.

@@ -418,6 +418,9 @@ impl Context<'_> {
         if self.core.casts[origin.index()].is_full() {
             self.core.unloop_retained();
         }
+        if origin != self.core.own {
+            self.core.pinned_most = self.core.pinned_most.max(message.list.frame().pinned_bytes() as u64);
+        }
         self.core.casts[origin.index()].keep_slow(message);
     }
 

@@ -21,6 +21,8 @@ pub(crate) struct Posting {
     at: usize,
     member: usize,
     members: usize,
+    /// In this pass, what others' frames pin is counted.
+    counted: bool,
     pub(crate) counts: PostProcessing,
 }
 
@@ -59,6 +61,7 @@ impl Posting {
             stages: stages.into(),
             member: 0,
             members,
+            counted: false,
             counts: PostProcessing::default(),
         }
     }
@@ -88,7 +91,6 @@ impl Engine {
     /// A whole pass, at once.
     pub(crate) fn post(&mut self) {
         self.begin_post();
-        self.core.merge_carried();
         while self.posting.is_under_way() {
             self.post_piece(WHOLE);
         }
@@ -105,7 +107,6 @@ impl Engine {
 
     /// Goes on with the pass that is under way by so many pieces.
     pub(crate) fn post_pieces(&mut self, pieces: u64) {
-        self.core.merge_carried();
         let piece = self.posting.piece();
         for _ in 0..pieces {
             self.post_piece(piece);
@@ -127,6 +128,7 @@ impl Engine {
         match stage {
             Stage::OwnRows => members.for_each(|member| core.gossip_own(member)),
             Stage::Layer(layer, posts) => {
+                core.merge_carried();
                 let context = &mut Context { core, layer };
                 if posts == Posts::Once {
                     end = posting.members;
@@ -144,13 +146,16 @@ impl Engine {
                 }
                 members.for_each(|member| core.gossip_look_at(member));
                 if last {
+                    posting.counted = core.pinned_bound() > core.retain_bytes_max;
                     core.gossip_post();
                     self.run();
                 }
             }
             Stage::Retained => {
-                end = first + members.take_while(|member| core.let_go_of(*member, piece.frames)).count();
-                if end == posting.members {
+                let counted = posting.counted;
+                end = first
+                    + members.take_while(|member| core.let_go_of(*member, piece.frames, counted)).count();
+                if counted && end == posting.members {
                     core.bound_retention();
                 }
             }
@@ -164,11 +169,11 @@ impl Engine {
 }
 
 impl Core {
-    /// Lets go of what is not retained any more of a member, and counts what is: of so many frames at most. Returns
-    /// whether that was all.
-    fn let_go_of(&mut self, member: Rank, frames_max: u64) -> bool {
+    /// Lets go of what is not retained any more of a member, and counts what is if that is to be `counted`: of so many
+    /// frames at most. Returns whether that was all.
+    fn let_go_of(&mut self, member: Rank, frames_max: u64, counted: bool) -> bool {
         let (casts, sends) = (&mut self.casts[member.index()], &mut self.sends[member.index()]);
         let gone = casts.let_go(frames_max) & sends.let_go(frames_max);
-        gone && (member == self.own || casts.count(frames_max))
+        gone && (!counted || member == self.own || casts.count(frames_max))
     }
 }

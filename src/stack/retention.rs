@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 use super::core::Core;
 use super::event::{List, Message};
 use crate::buf::{Region, RegionOptions};
-use crate::id::Hasher64;
+use crate::id::{Hasher64, Rank};
 use crate::wire::Traffic;
 use crate::wire::layout::Header;
 
@@ -97,10 +97,22 @@ impl Retention {
     /// If numbers are not kept in order.
     #[inline(always)]
     pub(crate) fn keep(&mut self, number: u64, list: List) {
-        assert!(number == self.next, "frames are retained in order");
-        if self.next - self.rest >= self.room {
+        if !self.has_room() {
             self.make_room();
         }
+        self.keep_in_room(number, list);
+    }
+
+    /// Whether the next frame can be kept without letting go of anything.
+    #[inline]
+    pub(crate) fn has_room(&self) -> bool {
+        self.next - self.rest < self.room
+    }
+
+    /// As [`Retention::keep`], if there is room.
+    #[inline(always)]
+    pub(crate) fn keep_in_room(&mut self, number: u64, list: List) {
+        assert!(number == self.next, "frames are retained in order");
         let place = self.place(number);
         if let Some(stale) = self.lists[place].replace(list) {
             never(stale);
@@ -110,7 +122,7 @@ impl Retention {
 
     /// Lets go of the oldest frame; a copy, which begins with fewer places than the window has, gets more.
     #[cold]
-    fn make_room(&mut self) {
+    pub(crate) fn make_room(&mut self) {
         if self.room == self.window {
             self.low = self.low.max(self.rest + 1);
             self.let_go(1);
@@ -315,6 +327,27 @@ impl Core {
         if pinned > self.retain_bytes_max {
             self.copy_retained(pinned);
         }
+    }
+
+    /// What is retained of others cannot pin more than this in place. Only what might be too much is counted.
+    pub(crate) fn pinned_bound(&self) -> u64 {
+        let others = self.casts.iter().enumerate().filter(|(origin, _)| *origin != self.own.index());
+        let frames = |retention: &Retention| retention.next - retention.rest - retention.copied as u64;
+        others.map(|(_, retention)| frames(retention)).sum::<u64>() * self.pinned_most
+    }
+
+    /// Bytes that frames of others pin, or a bound for them if that is within the budget.
+    pub(crate) fn pinned_bytes(&self) -> u64 {
+        let bound = self.pinned_bound();
+        let counted = self.casts.iter().map(Retention::pinned_bytes).sum();
+        if bound > self.retain_bytes_max { counted } else { bound }
+    }
+
+    /// Keeps a cast of another member.
+    #[inline(always)]
+    pub(crate) fn keep_cast(&mut self, origin: Rank, number: u64, list: List) {
+        self.pinned_most = self.pinned_most.max(list.frame().pinned_bytes() as u64);
+        self.casts[origin.index()].keep(number, list);
     }
 
     #[cold]

@@ -9,7 +9,6 @@ use crate::stack::build::{GossipSource, STACK_GUARD, shared};
 use crate::stack::engine::Engine;
 use crate::stack::event::ExitReason;
 use crate::stack::layer::{Context, Kind};
-use crate::stack::retention::Retention;
 use crate::stats::{MissCount, Stats};
 use crate::wire::bits::low_bits;
 use crate::wire::layout::Place;
@@ -109,7 +108,7 @@ impl Stack {
             unacknowledged: own.end - own.start,
             retained: retained.sum(),
             waiting: self.waiting.len() as u64,
-            retained_bytes: core.casts.iter().map(Retention::pinned_bytes).sum(),
+            retained_bytes: core.pinned_bytes(),
             copies: core.copied,
             post: self.engine.posting.counts,
         }

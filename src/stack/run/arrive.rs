@@ -321,7 +321,7 @@ fn accepted_list(
     let from = received.from + plan.header_bytes;
     let list = List::counted(received.frame.clone(), from, received.to, count);
     if plan.retain {
-        core.casts[origin.index()].keep(number, list.clone());
+        core.keep_cast(origin, number, list.clone());
     }
     list
 }

@@ -352,6 +352,7 @@ impl Stack {
             timer_layers: blueprint.timers.iter().map(|(layer, _)| *layer).collect(),
             casts: (0..members).map(|_| Retention::new(window)).collect(),
             retain_bytes_max: config.retain_bytes_max,
+            pinned_most: 0,
             copies: Vec::new(),
             copy_bytes: config.frame_bytes_max.max(frame_bytes),
             copied: 0,
