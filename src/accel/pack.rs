@@ -38,10 +38,11 @@ impl OpenPack {
         self.frame.is_some()
     }
 
-    /// Begins to fill `frame`.
+    /// Begins to fill `frame`, and lends `length` bytes for the first message; they must fit.
     #[inline]
-    pub(crate) fn begin(&mut self, frame: FrameMut) {
-        *self = OpenPack { frame: Some(frame), ..OpenPack::default() };
+    pub(crate) fn begin(&mut self, frame: FrameMut, length: usize) -> &mut [u8] {
+        *self = OpenPack { frame: Some(frame), run_size: length, lent: length, ..OpenPack::default() };
+        self.frame().grow(length).expect("the caller asked whether it fits")
     }
 
     fn frame(&mut self) -> &mut FrameMut {
@@ -168,7 +169,7 @@ mod tests {
         })
         .unwrap();
         let mut pack = OpenPack::default();
-        pack.begin(region.take(64).unwrap());
+        pack.begin(region.take(64).unwrap(), 0);
         pack
     }
 

@@ -471,7 +471,7 @@ impl Bench {
                 if room {
                     let mut open = OpenPack::default();
                     let frame = stack.casts.take(stack.cast_header_room + PACK_ROOM_BYTES);
-                    open.begin(frame.expect("the region is large"));
+                    open.begin(frame.expect("the region is large"), 0);
                     for _ in 0..2 {
                         open.lend(3).copy_from_slice(&[1, 2, 3]);
                         open.commit();

@@ -45,8 +45,10 @@ impl Stack {
             if !self.waiting.is_empty() {
                 self.enter_waiting();
             }
-            let waited = now >= self.open_since + self.pack_delay;
-            if self.open.is_open() && (!self.busy || waited) && self.waiting.is_empty() {
+            if self.open.is_open()
+                && (!self.busy || now >= self.open_since + self.pack_delay)
+                && self.waiting.is_empty()
+            {
                 self.close_open();
             }
         }
@@ -58,6 +60,19 @@ impl Stack {
         if !self.engine.core.emerged.is_empty() || !self.engine.core.order.is_empty() {
             self.drain(app);
         }
+        if self.has_refused() {
+            self.tell_writable(app);
+        }
+    }
+
+    /// Whether a cast or a send was refused, and the application has not been told that there is room again.
+    #[inline]
+    fn has_refused(&self) -> bool {
+        self.refused || self.refused_frame || !self.refused_by.is_empty()
+    }
+
+    #[cold]
+    fn tell_writable(&mut self, app: &mut dyn Application) {
         let casts = self.refused && self.writable() && self.large.has_room_again();
         let sends = (self.refused_frame || !self.refused_by.is_empty()) && self.sendable();
         if casts || sends {
@@ -75,6 +90,9 @@ impl Stack {
     /// Tells the layers of casts that wait. The first that waits because the entry is closed is work for them.
     fn note_waiting(&mut self) {
         let waits = !self.waiting.is_empty() || self.open.is_open();
+        if !waits && !self.engine.core.casts_waiting {
+            return;
+        }
         let news = waits && !self.engine.core.casts_waiting && !self.entry_open();
         let core = &mut self.engine.core;
         core.casts_waiting = waits;
@@ -200,11 +218,7 @@ impl Stack {
         if work > 0 && self.post_due == Time::NEVER {
             self.post_due = now + self.post_delay;
         }
-        let blocked = !self.waiting.is_empty()
-            || self.large.is_pending()
-            || self.refused
-            || self.refused_frame
-            || !self.refused_by.is_empty();
+        let blocked = !self.waiting.is_empty() || self.large.is_pending() || self.has_refused();
         let due = work >= self.post_batch || now >= self.post_due;
         let by_layers = core.by_layers && (due || posting.is_under_way());
         if blocked || std::mem::take(&mut self.stuck) || told || by_layers || due && self.post_delay.is_zero()

@@ -50,15 +50,15 @@ impl Stack {
         if self.exited.is_some() || length > self.payload_max {
             return Err(self.impossible(length));
         }
-        if !self.open.fits(length, self.payload_max) {
-            if self.open.is_open() {
-                self.close_open();
-            }
-            let frame = self.take_frame()?;
-            self.open.begin(frame);
-            self.open_since = self.engine.core.now;
+        if self.open.fits(length, self.payload_max) {
+            return Ok(self.open.lend(length));
         }
-        Ok(self.open.lend(length))
+        if self.open.is_open() {
+            self.close_open();
+        }
+        let frame = self.take_frame()?;
+        self.open_since = self.engine.core.now;
+        Ok(self.open.begin(frame, length))
     }
 
     /// The reserved bytes are a message.
@@ -340,6 +340,7 @@ impl Stack {
         // What was cast so far belongs to this view.
         self.close_open();
         self.engine.core.casts_waiting = !self.waiting.is_empty();
+        self.engine.core.waiting_frames = self.waiting.len() as u64;
         self.engine.enter(Down::FlushOk);
         self.engine.core.work += 1;
     }
