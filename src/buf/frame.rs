@@ -30,8 +30,9 @@ pub struct NoRoom {
     pub room: usize,
 }
 
-/// The book-keeping of one frame; lives in its region, in this process's own memory.
+/// The book-keeping of one frame; lives in its region, in this process's own memory, on a cache line of its own.
 #[derive(Debug)]
+#[repr(align(64))]
 pub(super) struct FrameState {
     base: Cell<NonNull<u8>>,
     /// Bytes from `base` that header and payload may use (tailroom excluded).

@@ -32,6 +32,19 @@ pub const TAILROOM_BYTES: usize = 16;
 /// The grain of frame placement: a cache line.
 pub const LINE_BYTES: usize = 64;
 
+/// Asks for the cache line at `at`, to be written soon.
+#[inline]
+pub(crate) fn prefetch_to_write(at: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch changes nothing that a program can see, whatever the address. Processors without the instruction
+    // take it for a long no-operation.
+    unsafe {
+        std::arch::asm!("prefetchw [{}]", in(reg) at, options(nostack, preserves_flags, readonly));
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
+}
+
 /// `bytes` rounded up to whole cache lines.
 #[inline]
 pub const fn whole_lines(bytes: usize) -> usize {

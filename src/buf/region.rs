@@ -5,7 +5,7 @@ use std::ptr::NonNull;
 
 use super::frame::{Frame, FrameMut, FrameState};
 use super::memory::{Memory, MemoryError, Pages};
-use super::{LINE_BYTES, TAILROOM_BYTES, whole_lines};
+use super::{LINE_BYTES, TAILROOM_BYTES, prefetch_to_write, whole_lines};
 
 /// How a pool region is laid out.
 ///
@@ -431,6 +431,11 @@ impl Home {
         let head = ring.head_bytes.get();
         let at = ring.at(head);
         let position = if at + extent > ring.bytes { head + (ring.bytes - at) as u64 } else { head };
+        // Lines of a ring were last read by others: had early, they do not hold up the frames that will lie there.
+        for ahead in [AHEAD_BYTES, AHEAD_BYTES + LINE_BYTES as u64] {
+            let at = ring.offset + ring.at(head + ahead);
+            prefetch_to_write(self.memory.base().as_ptr().wrapping_add(at));
+        }
         // One line is left free behind the head: the transport clears the stamp after the last frame there.
         if position + extent as u64 + LINE_BYTES as u64 > ring.oldest() + ring.bytes as u64 {
             return None;
@@ -542,6 +547,9 @@ impl std::fmt::Debug for Region {
         formatter.debug_struct("Region").field("use", &self.usage()).finish_non_exhaustive()
     }
 }
+
+/// How far before they are taken the lines of a ring are asked for: eight small frames.
+const AHEAD_BYTES: u64 = 1024;
 
 /// Places in a chunk at which frames may begin, a line apart.
 const COLOURS_MAX: usize = 8;

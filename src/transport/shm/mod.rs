@@ -303,12 +303,12 @@ impl Transport for Shm {
             self.counters.dropped += 1;
             return Ok(());
         };
-        if open.too_long(&transmit) {
-            self.counters.dropped += 1;
-            return Ok(());
-        }
         if open.publish_in_place(&transmit) {
             self.counters.frames_sent += 1;
+            return Ok(());
+        }
+        if open.too_long(&transmit) {
+            self.counters.dropped += 1;
             return Ok(());
         }
         let pushed = open.push(transmit)?;

@@ -7,7 +7,7 @@
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
-use crate::buf::{Frame, LINE_BYTES, Memory, Region, RingOptions};
+use crate::buf::{Frame, LINE_BYTES, Memory, Region, RingOptions, prefetch_to_write};
 use crate::transport::{ChannelId, Received};
 
 use super::stamp::{Generations, STAMP_BYTES, START_MAX, Stamp, extent};
@@ -48,15 +48,7 @@ impl Stamps {
     /// Asks for the line at `position`, to be written soon.
     #[inline]
     fn prefetch_to_write(&self, position: u64) {
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: a prefetch changes nothing that a program can see, whatever the address; this one is in the ring.
-        // Processors without the instruction take it for a long no-operation.
-        unsafe {
-            let at = self.base.as_ptr().add(self.at(position));
-            std::arch::asm!("prefetchw [{}]", in(reg) at, options(nostack, preserves_flags, readonly));
-        }
-        #[cfg(not(target_arch = "x86_64"))]
-        let _ = position;
+        prefetch_to_write(self.base.as_ptr().wrapping_add(self.at(position)));
     }
 
     /// The stamp word at `position`, a multiple of the cache line.
