@@ -204,7 +204,7 @@ mod tests {
         let mut files = Vec::new();
         for (at, member) in members.iter().enumerate() {
             let mut history = History::default();
-            history.push(1, *member, What::Start { process: at as u64 });
+            history.push(1, *member, What::Start { process: at as u32 });
             history.push(2, *member, What::View { view, members: members.to_vec(), transitional: false });
             history.push(3, *member, What::CastIssued { sequence: 1, content, view: None });
             for (later, origin) in [member, &members[1 - at]].into_iter().enumerate() {

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::ValueEnum;
 use serde_json::json;
-use wadjet::layers::DEFAULT_STACK;
+use wadjet::layers::{DEFAULT_STACK, LIVE_STACK};
 use wadjet::stack::property::{Properties, Property};
 use wadjet::stack::registry::Registry;
 use wadjet::stack::spec::Spec;
@@ -14,6 +14,7 @@ use wadjet::stack::spec::Spec;
 use crate::outcome::Outcome;
 use crate::scenario::{MEMBERS_MAX, Overrides, SCENARIOS, Scenario, World};
 use crate::swarm::{Check, SwarmOptions, SwarmReport, run_checked, swarm};
+use crate::views::{Bounds, Explored, explore};
 use crate::world::run_with;
 
 /// Runs endpoints on a simulated clock and a faulty network, and lets the oracle judge what they did.
@@ -51,6 +52,19 @@ pub struct SimArgs {
     /// Worker threads; as many as there are cores if not given.
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
+    /// Instead of drawing runs from seeds take all of them: every sequence of so many choices of what happens next, to a
+    /// group of three (or `--members`) that casts, loses a frame and a member.
+    #[arg(long, value_name = "DEPTH", value_parser = clap::value_parser!(u8).range(0..=40))]
+    pub explore: Option<u8>,
+    /// With `--explore`: casts of all members together.
+    #[arg(long, value_name = "N", default_value_t = 2, requires = "explore")]
+    pub casts: u8,
+    /// With `--explore`: members that may crash.
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "explore")]
+    pub crashes: u8,
+    /// With `--explore`: frames that may be lost or overtaken, beside those of members that have crashed.
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "explore")]
+    pub disturbances: u8,
     /// Print one JSON object on standard output, and nothing else there.
     #[arg(long)]
     pub json: bool,
@@ -116,6 +130,9 @@ fn parse_members(text: &str) -> Result<usize, String> {
 
 /// Runs what `arguments` ask for.
 pub fn command(arguments: &SimArgs) -> ExitCode {
+    if let Some(depth) = arguments.explore {
+        return explored(arguments, depth);
+    }
     let scenario = Scenario::named(arguments.scenario).expect("checked when parsed");
     let on = |switch: Option<Switch>| switch.map(|switch| switch == Switch::On);
     let options = SwarmOptions {
@@ -149,6 +166,76 @@ pub fn command(arguments: &SimArgs) -> ExitCode {
         Ok(false) => ExitCode::from(1),
         // Nobody reads any more: that is not a violation, but neither is it a pass.
         Err(_) => ExitCode::from(2),
+    }
+}
+
+/// Explores, and prints what came of it.
+fn explored(arguments: &SimArgs, depth: u8) -> ExitCode {
+    let bounds = Bounds {
+        members: arguments.members.unwrap_or(3),
+        stack: arguments.stack.clone().unwrap_or_else(|| LIVE_STACK.to_owned()),
+        depth: usize::from(depth),
+        casts: usize::from(arguments.casts),
+        crashes: usize::from(arguments.crashes),
+        disturbances: usize::from(arguments.disturbances),
+        accelerated: arguments.accel != Some(Switch::Off),
+    };
+    if let Err(error) = bounds.check() {
+        // Where nobody reads errors the exit status says it.
+        let _ = writeln!(io::stderr(), "{error}");
+        return ExitCode::from(2);
+    }
+    let explored = explore(&bounds);
+    let mut out = io::stdout().lock();
+    let written = if arguments.json {
+        writeln!(out, "{}", explored_json(&bounds, &explored))
+    } else {
+        print_explored(&mut out, &bounds, &explored)
+    };
+    match written.and_then(|()| out.flush()) {
+        Ok(()) if explored.failure.is_none() => ExitCode::SUCCESS,
+        Ok(()) => ExitCode::from(1),
+        Err(_) => ExitCode::from(2),
+    }
+}
+
+fn explored_json(bounds: &Bounds, explored: &Explored) -> serde_json::Value {
+    let failure = explored.failure.as_ref().map(|failure| {
+        let path: Vec<String> = failure.path.iter().map(ToString::to_string).collect();
+        json!({"path": path, "violations": failure.violations})
+    });
+    json!({
+        "stack": bounds.stack, "members": bounds.members, "depth": bounds.depth, "casts": bounds.casts,
+        "crashes": bounds.crashes, "disturbances": bounds.disturbances,
+        "states": explored.states, "choices": explored.choices, "known": explored.known, "runs": explored.runs,
+        "seconds": explored.seconds, "passed": explored.failure.is_none(), "failure": failure,
+    })
+}
+
+fn print_explored(out: &mut impl Write, bounds: &Bounds, explored: &Explored) -> io::Result<()> {
+    let verdict = if explored.failure.is_none() { "all as promised" } else { "VIOLATED" };
+    writeln!(
+        out,
+        "explored {}: {} members, {} casts, up to {} crashes and {} disturbances, depth {}: {} states, {} choices \
+         ({} of them to known states), {} runs judged, in {:.1} s: {verdict}",
+        bounds.stack,
+        bounds.members,
+        bounds.casts,
+        bounds.crashes,
+        bounds.disturbances,
+        bounds.depth,
+        explored.states,
+        explored.choices,
+        explored.known,
+        explored.runs,
+        explored.seconds,
+    )?;
+    let Some(failure) = &explored.failure else { return Ok(()) };
+    let path: Vec<String> = failure.path.iter().map(ToString::to_string).collect();
+    writeln!(out, "\nTHE CHOICES: {}", path.join("; "))?;
+    match &failure.outcome {
+        Some(outcome) => print_trace(out, outcome),
+        None => failure.violations.iter().try_for_each(|violation| writeln!(out, "\nVIOLATION {violation}")),
     }
 }
 

@@ -15,4 +15,4 @@ mod world;
 
 pub use setup::{Chaos, Fate, Load, ViewsSetup};
 pub use shrink::{Shrunk, shrink};
-pub use world::run_views;
+pub use world::{Bounds, Choice, Explored, Misstep, explore, run_views};

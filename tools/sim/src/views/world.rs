@@ -65,41 +65,7 @@ const ITERATIONS_MAX: u64 = 20_000_000;
 
 /// Runs one seed in a world of the caller's making; with `narrate`, what layers counted is noted on the way.
 pub fn run_views(seed: u64, scenario: &'static str, setup: ViewsSetup, narrate: bool) -> Outcome {
-    let mut world = World::new(seed, &setup, narrate);
-    let mut violations = Vec::new();
-    let mut quiescent = false;
-    match caught(|| world.live()) {
-        Ok(End::Quiet) => quiescent = true,
-        Ok(End::Never(what)) => {
-            let excerpt = world.homes.iter_mut().map(Home::describe).collect();
-            violations.push(Violation { property: "liveness".into(), what, excerpt });
-        }
-        Err(message) => violations.push(Violation::of("panic", message)),
-    }
-    let panicked = violations.iter().any(|violation| violation.property == "panic");
-    for home in &mut world.homes {
-        if let Some(life) = home.life.as_mut() {
-            life.papers.place(world.agenda.now(), u64::MAX, &mut world.ledger);
-        }
-    }
-    // Whoever is not of the core is excused from what must hold in the end.
-    let at = world.agenda.now();
-    for home in world.homes.iter().filter(|home| setup.fates[home.process] != Fate::Core) {
-        if let Some(life) = home.life.as_ref().filter(|life| life.papers.exited.is_none()) {
-            world.ledger.push(at, life.papers.own, What::Crash);
-        }
-    }
-    let promises = Promises {
-        quiescent,
-        transitional: setup.stack.starts_with("EVS"),
-        stability_is_reported: quiescent && setup.load.stability,
-        ..Promises::reliable_fifo()
-    };
-    let promises = promises.ordered_by(&setup.stack);
-    violations.extend(check(&world.ledger.history, &promises).into_iter().map(Violation::from));
-    let (outcome, mut more) = world.finish(scenario, panicked, quiescent);
-    violations.append(&mut more);
-    Outcome { violations, ..outcome }
+    World::new(seed, &setup, narrate).judged(scenario, World::live)
 }
 
 struct World<'w> {
@@ -136,13 +102,16 @@ macro_rules! around {
     };
 }
 
+mod explore;
+
+pub use explore::{Bounds, Choice, Explored, Misstep, explore};
+
 impl<'w> World<'w> {
     fn new(seed: u64, setup: &'w ViewsSetup, narrate: bool) -> World<'w> {
         let mut agenda = Agenda::new();
         for (which, (at, _)) in setup.chaos.iter().enumerate() {
             agenda.enter(*at, Next::Chaos { which });
         }
-        agenda.enter(setup.span_ns, Next::Settle);
         World {
             seed,
             setup,
@@ -161,7 +130,46 @@ impl<'w> World<'w> {
         }
     }
 
+    /// Lives, and is judged.
+    fn judged(mut self, scenario: &'static str, live: impl FnOnce(&mut World<'w>) -> End) -> Outcome {
+        let mut violations = Vec::new();
+        let mut quiescent = false;
+        match caught(|| live(&mut self)) {
+            Ok(End::Quiet) => quiescent = true,
+            Ok(End::Never(what)) => {
+                let excerpt = self.homes.iter_mut().map(Home::describe).collect();
+                violations.push(Violation { property: "liveness".into(), what, excerpt });
+            }
+            Err(message) => violations.push(Violation::of("panic", message)),
+        }
+        let panicked = violations.iter().any(|violation| violation.property == "panic");
+        for home in &mut self.homes {
+            if let Some(life) = home.life.as_mut() {
+                life.papers.place(self.agenda.now(), u64::MAX, &mut self.ledger);
+            }
+        }
+        // Whoever is not of the core is excused from what must hold in the end.
+        let (at, setup) = (self.agenda.now(), self.setup);
+        for home in self.homes.iter().filter(|home| setup.fates[home.process] != Fate::Core) {
+            if let Some(life) = home.life.as_ref().filter(|life| life.papers.exited.is_none()) {
+                self.ledger.push(at, life.papers.own, What::Crash);
+            }
+        }
+        let promises = Promises {
+            quiescent,
+            transitional: setup.stack.starts_with("EVS"),
+            stability_is_reported: quiescent && setup.load.stability,
+            ..Promises::reliable_fifo()
+        };
+        let promises = promises.ordered_by(&setup.stack);
+        violations.extend(check(&self.ledger.history, &promises).into_iter().map(Violation::from));
+        let (outcome, mut more) = self.finish(scenario, panicked, quiescent);
+        violations.append(&mut more);
+        Outcome { violations, ..outcome }
+    }
+
     fn live(&mut self) -> End {
+        self.agenda.enter(self.setup.span_ns, Next::Settle);
         if self.setup.together {
             let members = (0..self.setup.processes).map(|process| member(self.seed, process, 0)).collect();
             let view = View::fixed(group(), members, &self.setup.stack);
@@ -169,7 +177,11 @@ impl<'w> World<'w> {
                 self.begin(0, process, Some(view.clone()));
             }
         }
-        let gives_up_at = self.setup.span_ns + self.setup.patience_ns;
+        self.go_on(self.setup.span_ns + self.setup.patience_ns)
+    }
+
+    /// What is on the agenda happens, and what follows from it, until all is quiet or it is `gives_up_at`.
+    fn go_on(&mut self, gives_up_at: u64) -> End {
         while let Some((now, next)) = self.agenda.take() {
             match next {
                 Next::Arrive { to, bytes, damage } => self.arrive(now, to, bytes, damage),
