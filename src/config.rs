@@ -61,12 +61,13 @@ pub struct Config {
     /// frame it came in). Beyond it post-processing copies them, longest kept first, to memory of the endpoint's own,
     /// which the windows bound. The default is above what full windows of a hundred members pin in ordinary frames.
     pub retain_bytes_max: u64,
-    /// Ordinary messages after which post-processing runs; a quarter of the window, if that is less.
+    /// Ordinary messages after which post-processing begins; a quarter of the window, if that is less. It is done in pieces,
+    /// a few in each iteration, and has ended after as many messages again.
     pub post_batch_messages: u32,
     /// How long the channel of a past view stays open: what was last said in it gets out, and members that missed the
     /// end of the view are heard and told.
     pub linger_delay: Duration,
-    /// How long post-processing may be put off.
+    /// How long post-processing may be put off; at zero it is done at once, and not in pieces.
     pub post_delay: Duration,
     /// How long a change of gossip may go unreported.
     pub gossip_delay: Duration,

@@ -239,12 +239,12 @@ impl Stack {
         self.drain(app);
     }
 
-    /// Goes on with post-processing: by a little, and by as much of a pass as the messages since the last piece are of half
-    /// a batch. So it ends before the next one is due, however many there are.
+    /// Goes on with post-processing: by a little, and by as much of a pass as the messages since the last piece are of a
+    /// batch. So it ends when the next one is due, however many there are.
     fn post_on(&mut self) {
         let work = self.engine.core.work;
         let since = u64::from(work - std::mem::replace(&mut self.posted_work, work));
-        let pace = self.pieces_of_a_pass * since / u64::from((self.post_batch / 2).max(1));
+        let pace = self.pieces_of_a_pass * since / u64::from(self.post_batch);
         self.engine.post_pieces(PIECES_MIN + pace);
     }
 
