@@ -267,7 +267,10 @@ impl Mbrship {
         let present = |member: &Member| {
             let all = context.view().view().members.iter().enumerate();
             let mut live = all.filter(|(rank, _)| !self.failed.contains(crate::id::Rank::at(*rank)));
-            live.any(|(_, known)| known.incarnation == member.incarnation || known.address == member.address)
+            let twice = |known: &Member| {
+                known.address == member.address && self.options.broken != Broken::LetsInTwice
+            };
+            live.any(|(_, known)| known.incarnation == member.incarnation || twice(known))
         };
         let reason = if unlike.is_some() {
             unlike
