@@ -15,7 +15,7 @@ use crate::stack::slots::Tally;
 use crate::transport::{Destination, Transmit};
 use crate::wire::full::{NO_CONTROL, Prefix};
 use crate::wire::layout::{Class, Header};
-use crate::wire::{FULL_FLAG, PACK_FLAG, Traffic};
+use crate::wire::{COOKIE_MASK, FULL_FLAG, PACK_FLAG, Traffic};
 
 /// What happened at the edges of a stack: everything that leaves it.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -44,7 +44,7 @@ struct Emission {
     control: u8,
     packed: bool,
     fields: Vec<u64>,
-    /// Names of message fields that a receiver would find wrong.
+    /// Names of what a receiver would find wrong: message fields, the cookie.
     wrong: Vec<String>,
     payload: Vec<u8>,
 }
@@ -212,6 +212,7 @@ fn canonical(core: &Core, transmit: &Transmit) -> Option<Emission> {
         bytes.extend(body.bytes());
     }
     let first = crate::wire::word(&bytes, 0)?;
+    let mut wrong = Vec::new();
     let (traffic, control, packed, header, payload) = if first & FULL_FLAG != 0 {
         let (prefix, fields, payload) = Prefix::decode(&bytes).ok()?;
         let header = layouts[prefix.traffic as usize].read_full(fields)?;
@@ -221,13 +222,16 @@ fn canonical(core: &Core, transmit: &Transmit) -> Option<Emission> {
         let traffic = if transmit.to == Destination::All { Traffic::Cast } else { Traffic::Send };
         let layout = &layouts[traffic as usize];
         let header = layout.expand(&layout.words_of(&bytes)?);
+        if first & COOKIE_MASK != core.cookies[core.view.rank().index()][traffic as usize] {
+            wrong.push("cookie".to_owned());
+        }
         (traffic, NO_CONTROL, first & PACK_FLAG != 0, header, bytes[layout.compressed_bytes()..].to_vec())
     };
     // Filters cover the short gossip, which a full header does not carry: their values differ, and both must be right.
     let layout = &layouts[traffic as usize];
     let cookie = core.cookies[core.view.rank().index()][traffic as usize];
     let (words, exception) = (layout.compress(&header), layout.exception(&header));
-    let (mut fields, mut wrong) = (Vec::new(), Vec::new());
+    let mut fields = Vec::new();
     for (at, (field, _)) in layout.fields().iter().enumerate() {
         if field.class != Class::Message {
             fields.push(header.values[at]);

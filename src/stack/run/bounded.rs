@@ -13,6 +13,7 @@
 
 use std::collections::HashSet;
 use std::fmt::Write as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ use super::{Early, Legacies, Stack, Waiting, compile, network_properties};
 use crate::accel::case::{CommonCase, Statement};
 use crate::accel::execute::{self, Outcome};
 use crate::accel::pack::{Closed, OpenPack, PACK_ROOM_BYTES};
-use crate::accel::plan::{Compiler, Plans};
+use crate::accel::plan::{Compiler, Plan, Plans};
 use crate::buf::{Region, RegionOptions};
 use crate::config::{Config, Shadow};
 use crate::group::{Application, Delivery, Group};
@@ -66,12 +67,16 @@ enum Begin {
 }
 
 /// One thing that is wrong.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug)]
 enum Wrong {
     /// The layer leaves out a statement of its common case, the one with this index.
     Statement(Kind, usize),
     /// The layer forgets to close a guard.
     Guard(Guard),
+    /// The compiler makes a wrong plan.
+    Plan(Kind, fn(&mut Plan)),
+    /// The executor writes before it has checked everything.
+    Hasty,
 }
 
 /// What a member does or what comes to it.
@@ -385,8 +390,11 @@ impl Bench {
         }
         let (blueprint, layouts, layers) = (&compiled.blueprint, &compiled.layouts, &compiled.layers);
         let (mut plans, counted): (Plans, _) = Compiler { blueprint, layouts, layers }.compile();
+        if let Wrong::Plan(kind, spoil) = wrong {
+            spoil(plans[kind as usize].as_mut().expect("there is one to spoil"));
+        }
         for plan in plans.iter_mut().flatten() {
-            plan.cookie = stack.engine.core.cookies[self.own.index()][plan.kind.traffic() as usize];
+            plan.cookie ^= stack.engine.core.cookies[self.own.index()][plan.kind.traffic() as usize];
         }
         let core = &mut stack.engine.core;
         if let Ok(plan) = &plans[Kind::CastDeliver as usize] {
@@ -808,7 +816,12 @@ impl Bench {
         let Ok(plan) = missed.plans[kind as usize].clone() else { return None };
         let (first, origin) = (first_word(&received), arrival.origin);
         let before = digest(&missed);
-        match execute::accept(&mut missed.engine.core, &plan, origin, first, received.bytes()) {
+        let outcome = execute::accept(&mut missed.engine.core, &plan, origin, first, received.bytes());
+        if let (Some(Wrong::Hasty), Outcome::Miss(_)) = (self.wrong, &outcome) {
+            let core = &mut missed.engine.core;
+            *core.slots.word_mut(core.slots.member(origin) + plan.template[0].slot) += plan.template[0].add;
+        }
+        match outcome {
             Outcome::Hit { .. } => return None,
             Outcome::Early(_) => {
                 return (digest(&missed) != before).then(|| "an early frame left a trace".to_string());
@@ -1110,5 +1123,82 @@ fn every_omission_is_noticed() {
         }
     }
     println!("{count} omissions");
+    assert!(unnoticed.is_empty(), "not noticed:\n{}", unnoticed.join("\n"));
+}
+
+/// Plans that are wrong: of which layer's stack, what is wrong, and how.
+const WRONG_PLANS: &[(&str, &str, Wrong)] = &[
+    ("NAK", "bumps its number twice", Wrong::Plan(Kind::CastDeliver, |plan| plan.template[0].add *= 2)),
+    ("NAK", "bumps the number it casts twice", Wrong::Plan(Kind::CastSend, |plan| plan.template[0].add *= 2)),
+    (
+        "UNICAST",
+        "bumps a send's number twice",
+        Wrong::Plan(Kind::SendDeliver, |plan| plan.template[0].add *= 2),
+    ),
+    ("NAK", "compares nothing", Wrong::Plan(Kind::CastDeliver, |plan| plan.template[0].mask = 0)),
+    (
+        "NAK",
+        "does not compare the lowest bit",
+        Wrong::Plan(Kind::CastDeliver, |plan| plan.template[0].mask &= !1),
+    ),
+    ("NAK", "casts under a stale cookie", Wrong::Plan(Kind::CastSend, |plan| plan.cookie = 1)),
+    ("UNICAST", "sends under a stale cookie", Wrong::Plan(Kind::SendSend, |plan| plan.cookie = 1)),
+    ("NAK", "reads its number elsewhere", Wrong::Plan(Kind::CastDeliver, |plan| plan.number.shift += 1)),
+    ("NAK", "numbers what it retains wrongly", Wrong::Plan(Kind::CastSend, |plan| plan.number.mask = 0)),
+    (
+        "CHKSUM",
+        "reads its checksum elsewhere",
+        Wrong::Plan(Kind::CastDeliver, |plan| plan.filters[0].spot.shift += 1),
+    ),
+    (
+        "CHKSUM",
+        "writes its checksum elsewhere",
+        Wrong::Plan(Kind::CastSend, |plan| plan.filters[0].spot.shift += 1),
+    ),
+    ("NAK", "has the limit of another guard", Wrong::Plan(Kind::CastSend, |plan| plan.limits[0].limit += 1)),
+    ("NAK", "closes another guard", Wrong::Plan(Kind::CastSend, |plan| plan.limits[0].bits <<= 4)),
+    ("NAK", "retains what comes", Wrong::Plan(Kind::CastDeliver, |plan| plan.retain = true)),
+    ("LOCAL", "loops from another layer", Wrong::Plan(Kind::CastSend, |plan| plan.loop_layer = Some(1))),
+    ("TOTAL", "waits for nothing", Wrong::Plan(Kind::CastDeliver, |plan| deliver(plan).releases.clear())),
+    (
+        "TOTAL",
+        "waits for another word",
+        Wrong::Plan(Kind::CastDeliver, |plan| deliver(plan).releases[0] += 1),
+    ),
+    (
+        "TOTAL",
+        "looks for the mark elsewhere",
+        Wrong::Plan(Kind::CastDeliver, |plan| {
+            deliver(plan).turns.as_mut().expect("it has turns").mark.shift = 0;
+        }),
+    ),
+    ("SAFE", "delivers before it is safe", Wrong::Plan(Kind::SelfDeliver, |plan| plan.last = None)),
+    ("NAK", "writes before it has checked", Wrong::Hasty),
+    ("UNICAST", "writes before it has checked", Wrong::Hasty),
+];
+
+fn deliver(plan: &mut Plan) -> &mut crate::accel::plan::DeliverStep {
+    plan.deliver.as_mut().expect("it has a second step")
+}
+
+#[test]
+fn every_wrong_plan_is_noticed() {
+    let mut unnoticed = Vec::new();
+    for (layer, what, wrong) in WRONG_PLANS {
+        let noticed =
+            [(Begin::Fresh, DEPTH - 1), (Begin::Contested, DEPTH)].iter().find_map(|(begin, depth)| {
+                let bench = Bench::new(layer, Rank(0), *begin, Some(*wrong));
+                let run = catch_unwind(AssertUnwindSafe(|| bench.run(*depth)));
+                let Ok((counted, noticed)) = run else { return Some("a panic".to_string()) };
+                noticed.or_else(|| match wrong {
+                    Wrong::Plan(kind, _) if !counted.ran[*kind as usize] => Some("it never runs".to_string()),
+                    _ => None,
+                })
+            });
+        match noticed {
+            Some(noticed) => println!("{layer} {what}: {}", &noticed[..noticed.len().min(300)]),
+            None => unnoticed.push(format!("{layer} {what}")),
+        }
+    }
     assert!(unnoticed.is_empty(), "not noticed:\n{}", unnoticed.join("\n"));
 }
