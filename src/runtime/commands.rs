@@ -7,10 +7,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::task::Waker;
+use std::time::Duration;
 
 use crossbeam_queue::ArrayQueue;
 
+use super::window::Report;
 use crate::endpoint::GroupKey;
 use crate::id::RankSet;
 
@@ -47,6 +50,9 @@ pub enum HandleError {
         /// How long it may be.
         limit: usize,
     },
+    /// The driver has not answered: it is stopped, or its group is gone.
+    #[error("the driver has not answered within {0:?}; it is stopped, or the group is over")]
+    Silent(Duration),
     /// The driver is gone.
     #[error("the driver has ended; nothing takes messages from this handle any more")]
     Ended,
@@ -82,6 +88,16 @@ pub(super) struct Command {
     pub(super) bytes: Vec<u8>,
 }
 
+/// Somebody wants to know how a group is doing.
+#[derive(Debug)]
+pub(super) struct Question {
+    pub(super) group: GroupKey,
+    pub(super) answer: SyncSender<Report>,
+}
+
+/// Questions that may wait at once.
+const QUESTIONS_MAX: usize = 4;
+
 /// The driver's end. Dropping it ends the handles.
 pub(super) struct Commands {
     shared: Arc<Shared>,
@@ -91,9 +107,11 @@ pub(super) struct Commands {
 struct Shared {
     waiting: ArrayQueue<Command>,
     buffers: ArrayQueue<Vec<u8>>,
+    /// Beside the ring: they are answered also while a command waits for room in its group.
+    questions: ArrayQueue<Question>,
     refusals: ArrayQueue<Refusal>,
     requests: AtomicU64,
-    /// Commands put into the ring; lets the driver see an empty ring with one load and no fence.
+    /// Commands and questions put in; lets the driver see an empty ring with one load and no fence.
     put: AtomicU64,
     parked: AtomicBool,
     stop: AtomicBool,
@@ -122,6 +140,25 @@ impl Handle {
     /// The oldest refusal not yet fetched. As many as the ring holds are kept; older ones give way.
     pub fn refusal(&self) -> Option<Refusal> {
         self.shared.refusals.pop()
+    }
+
+    /// What a group has done so far, in the words of its driver, who may take `limit` to answer.
+    ///
+    /// # Errors
+    /// [`HandleError`]: several threads ask at once, or there is no answer.
+    pub fn report(&self, group: GroupKey, limit: Duration) -> Result<Report, HandleError> {
+        let shared = &*self.shared;
+        if shared.ended.load(Ordering::Acquire) {
+            return Err(HandleError::Ended);
+        }
+        let (answer, report) = sync_channel(1);
+        shared
+            .questions
+            .push(Question { group, answer })
+            .map_err(|_| HandleError::Full(shared.questions.capacity()))?;
+        shared.put.fetch_add(1, Ordering::Release);
+        shared.wake();
+        report.recv_timeout(limit).map_err(|_| HandleError::Silent(limit))
     }
 
     /// Ends [`Driver::run`](super::Driver::run) at its next iteration.
@@ -182,6 +219,7 @@ impl Commands {
             shared: Arc::new(Shared {
                 waiting: ArrayQueue::new(options.commands_max),
                 buffers,
+                questions: ArrayQueue::new(QUESTIONS_MAX),
                 refusals: ArrayQueue::new(options.commands_max),
                 requests: AtomicU64::new(0),
                 put: AtomicU64::new(0),
@@ -213,6 +251,13 @@ impl Commands {
         let command = self.shared.waiting.pop()?;
         self.taken += 1;
         Some(command)
+    }
+
+    /// The next question.
+    pub(super) fn question(&mut self) -> Option<Question> {
+        let question = self.shared.questions.pop()?;
+        self.taken += 1;
+        Some(question)
     }
 
     /// Gives a command's buffer back to the callers.

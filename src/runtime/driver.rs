@@ -3,9 +3,10 @@
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::commands::{Command, CommandOptions, Commands, Handle};
+use super::commands::{Command, CommandOptions, Commands, Handle, Question};
 use super::looper::{Engine, Loop, LoopOptions, LoopStats};
 use super::pin;
+use super::window::Report;
 use crate::buf::Frame;
 use crate::endpoint::{Dropped, Endpoint, GroupKey, Request};
 use crate::group::{Application, CastError, Group, SendError};
@@ -268,8 +269,31 @@ impl<A: Application> Member<A> {
         (self.endpoint.group(key), &mut self.application)
     }
 
+    /// Answers those who ask how a group is doing.
+    fn answer(&mut self) {
+        while let Some(Question { group: key, answer }) = self.commands.question() {
+            if !self.endpoint.has_group(key) {
+                continue;
+            }
+            let (stats, dropped) = (self.endpoint.stats(key), self.endpoint.dropped());
+            let group = self.endpoint.group(key);
+            let view = group.view();
+            let report = Report {
+                stack: view.view().spec.clone(),
+                view: view.view().id.to_string(),
+                rank: view.rank().0,
+                members: view.size(),
+                stats,
+                dropped,
+            };
+            // Who does not wait any more needs no answer.
+            let _ = answer.try_send(report);
+        }
+    }
+
     /// Hands waiting commands to their groups, until one must wait.
     fn obey(&mut self) {
+        self.answer();
         // Bounded: no more than were there when it began can be in the ring at once.
         for _ in 0..COMMANDS_PER_ITERATION {
             let Some(command) = self.held.take().or_else(|| self.commands.take()) else { return };

@@ -17,6 +17,7 @@ mod driver;
 mod idle;
 mod looper;
 mod pin;
+mod window;
 
 pub use clock::Clock;
 pub use commands::{CommandOptions, Handle, HandleError, Refusal, Request};
@@ -24,3 +25,4 @@ pub use driver::{Driver, DriverOptions, JoinOptions, Member, OpenError, fresh_in
 pub use idle::IdleStrategy;
 pub use looper::{Engine, Loop, LoopOptions, LoopStats};
 pub use pin::{PinError, cores, pin};
+pub use window::{Report, Window};

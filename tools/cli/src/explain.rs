@@ -2,6 +2,7 @@
 #![allow(clippy::print_stdout)]
 
 use std::error::Error;
+use std::path::PathBuf;
 
 use clap::Args;
 use serde_json::{Value, json};
@@ -12,12 +13,18 @@ use wadjet::stack::registry::Registry;
 use wadjet::wire::layout::Place;
 use wadjet_bench::plan::TransportKind;
 
+use crate::live;
+
 /// Which stack, and for whom.
 #[derive(Args, Debug)]
 pub(crate) struct ExplainOptions {
-    /// The stack, top to bottom
-    #[arg(value_name = "SPEC", default_value = DEFAULT_STACK)]
-    stack: String,
+    /// The stack, top to bottom [default: the default stack, or with --live the one that runs]
+    #[arg(value_name = "SPEC")]
+    stack: Option<String>,
+    /// Ask a running member what its plans did and why they were missed: one that was started with a window at PATH
+    /// (`wadjet node --window PATH`, `wadjet::runtime::Window`)
+    #[arg(long, value_name = "PATH")]
+    live: Option<PathBuf>,
     /// Members of the view
     #[arg(long, value_name = "N", default_value = "3", value_parser = clap::value_parser!(u16).range(1..=128))]
     members: u16,
@@ -34,9 +41,12 @@ pub(crate) struct ExplainOptions {
 /// # Errors
 /// If the stack is refused; the text points at the layer and says what is missing.
 pub(crate) fn run(options: &ExplainOptions) -> Result<bool, Box<dyn Error>> {
+    if let Some(path) = &options.live {
+        return live::run(path, options.stack.as_deref(), options.json);
+    }
     let integrity = options.transport.has_integrity();
-    let explanation =
-        explain(&Registry::standard(), &options.stack, usize::from(options.members), integrity)?;
+    let stack = options.stack.as_deref().unwrap_or(DEFAULT_STACK);
+    let explanation = explain(&Registry::standard(), stack, usize::from(options.members), integrity)?;
     if options.json {
         println!("{}", serde_json::to_string_pretty(&object(&explanation))?);
     } else {

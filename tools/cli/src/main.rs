@@ -2,6 +2,7 @@
 #![allow(clippy::print_stderr)]
 
 mod explain;
+mod live;
 mod node;
 
 use std::process::ExitCode;

@@ -8,12 +8,13 @@ use std::collections::VecDeque;
 use std::error::Error;
 use std::io::BufRead;
 use std::net::SocketAddrV4;
+use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
-use wadjet::runtime::{Driver, DriverOptions, IdleStrategy, JoinOptions, LoopOptions};
+use wadjet::runtime::{Driver, DriverOptions, IdleStrategy, JoinOptions, LoopOptions, Window};
 use wadjet::stack::event::{ExitReason, Slow, SlowOutcome};
 use wadjet::transport::Transport;
 use wadjet::transport::shm::{Shm, ShmOptions};
@@ -50,6 +51,9 @@ pub(crate) struct NodeOptions {
     /// If the others go on without this member, join again as a new one
     #[arg(long)]
     rejoin: bool,
+    /// Let `wadjet explain --live PATH` look at this member through a socket of that name
+    #[arg(long, value_name = "PATH")]
+    window: Option<PathBuf>,
     /// Leave after so many seconds
     #[arg(long, value_name = "SECONDS")]
     leave_after: Option<f64>,
@@ -174,6 +178,11 @@ fn live<T: Transport>(
         address: Address(options.address.clone()),
         neighbours: Neighbours { contacts: contacts.to_vec(), discover: options.discover.is_some() },
     })?;
+    let window = options.window.as_deref().map(|path| {
+        Window::open(path, driver.handle(), key)
+            .map_err(|error| format!("no window at {}: {error}; give a path that is free", path.display()))
+    });
+    let _window = window.transpose()?;
     let mut leaving: Option<Instant> = None;
     while driver.application().exit.is_none() {
         driver.run_once();

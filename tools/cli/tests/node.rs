@@ -163,6 +163,45 @@ fn members_on_hosts_of_their_own_talk_by_af_xdp_with_one_that_has_ordinary_socke
 }
 
 #[test]
+fn a_running_member_is_looked_at_through_its_window() {
+    let at = addresses("udp");
+    let group = format!("window-{}", std::process::id());
+    let window = std::env::temp_dir().join(format!("wadjet-node-window-{}", std::process::id()));
+    let path = window.to_str().unwrap();
+    let mut first = Shell::open("udp", &group, &at[0], &["--window", path]);
+    let mut second = Shell::open("udp", &group, &at[1], &["--peers", &at[0]]);
+    first.sees(" of 2: ");
+    first.type_line("can you see me?");
+    second.sees("can you see me?");
+    let look = |more: &[&str]| {
+        let arguments = [&["explain", "--live", path], more].concat();
+        let output = Command::new(env!("CARGO_BIN_EXE_wadjet")).args(arguments).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap() + &said)
+    };
+    let (code, text) = look(&[]);
+    assert_eq!(code, Some(0), "{text}");
+    for words in ["EVS:MBRSHIP:", "of 2", "hit rate", "misses, by plan, layer and reason", "1  casts"] {
+        assert!(text.contains(words), "{words}: {text}");
+    }
+    let (_, text) = look(&["--json"]);
+    let report: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(report["numbers"]["casts"], 1, "{text}");
+    assert!(
+        report["numbers"]["send_hit"].as_u64().unwrap() + report["numbers"]["send_miss"].as_u64().unwrap()
+            > 0
+    );
+    let (code, text) = look(&["NAK:COM"]);
+    assert!(code == Some(2) && text.contains("not NAK:COM"), "{text}");
+    first.type_line("/leave");
+    first.sees("left the group");
+    assert!(first.node.wait().unwrap().success());
+    assert!(!window.exists());
+    let (code, text) = look(&[]);
+    assert!(code == Some(2) && text.contains("nobody answers"), "{text}");
+}
+
+#[test]
 fn without_a_group_or_with_a_stack_that_cannot_live_the_error_says_what_to_do() {
     for (arguments, words) in [
         (&["--address", "127.0.0.1:0"][..], "--group"),
