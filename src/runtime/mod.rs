@@ -18,6 +18,7 @@ mod idle;
 mod looper;
 mod pin;
 mod window;
+mod workers;
 
 pub use clock::Clock;
 pub use commands::{CommandOptions, Handle, HandleError, Refusal, Request};
@@ -26,3 +27,4 @@ pub use idle::IdleStrategy;
 pub use looper::{Engine, Loop, LoopOptions, LoopStats};
 pub use pin::{PinError, cores, pin};
 pub use window::{Report, Window};
+pub use workers::{Delivered, Order, Turn, WorkerPanicked, Workers, WorkersOptions};

@@ -1,0 +1,354 @@
+//! Delivery workers: several threads behind one endpoint, with the order of deliveries kept.
+//!
+//! One thread drives the endpoint and hands what is delivered to N workers, in turn. They work on their deliveries at the
+//! same time, up to the point at which order matters: there a worker waits for its turn, and from then on until it is done
+//! it is alone in its order. That order is all casts as they were delivered (which a stack with TOTAL makes the same at all
+//! members), or those of each origin apart.
+//!
+//! ```text
+//! driver   1 2 3 4 5 ...
+//! worker A 1 decode|apply        3 decode|apply
+//! worker B 2 decode ....|apply   4 decode ......|apply      (waits for the count to reach its number)
+//! ```
+//!
+//! What keeps the order is an *event count* for each: how many deliveries are done with. The oldest delivery that is not
+//! done is always the next of its worker and never waits, so there is always progress.
+//!
+//! Frames belong to the driver's thread: a delivery is copied, once, into a buffer that is used again and again.
+//!
+//! After Reed and Kanodia, "Synchronization with Eventcounts and Sequencers" (1979), and the event counts of Horus.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
+
+use crossbeam_queue::ArrayQueue;
+use crossbeam_utils::CachePadded;
+
+use crate::group::Delivery;
+use crate::id::Rank;
+
+/// Which deliveries wait for each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// All of them: they are done with in the order in which they were delivered.
+    Total,
+    /// Those of one origin.
+    PerOrigin,
+}
+
+/// How many workers there are, and what waits for them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WorkersOptions {
+    /// Threads; at least one.
+    pub workers: usize,
+    /// Deliveries that may wait for or be with one worker; at least one. At the limit the driver waits, and with it, by flow
+    /// control, the senders.
+    pub deliveries_max: usize,
+    /// Which of them wait for each other.
+    pub order: Order,
+}
+
+/// A delivery in a worker's hands: the messages of one list.
+#[derive(Debug, Default)]
+pub struct Delivered {
+    origin: Rank,
+    number: u64,
+    bytes: Vec<u8>,
+    /// Where each message ends.
+    ends: Vec<usize>,
+    /// Which event count it waits for, and its place there.
+    order: usize,
+    place: u64,
+}
+
+impl Delivered {
+    /// Who cast it.
+    pub fn origin(&self) -> Rank {
+        self.origin
+    }
+
+    /// The number of its frame.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Its messages, in order.
+    pub fn messages(&self) -> impl Iterator<Item = &[u8]> {
+        let starts = std::iter::once(0).chain(self.ends.iter().copied());
+        starts.zip(&self.ends).map(|(from, to)| &self.bytes[from..*to])
+    }
+}
+
+/// A worker's place in the order.
+#[derive(Debug)]
+pub struct Turn<'t> {
+    shared: &'t Shared,
+    order: usize,
+    place: u64,
+    come: bool,
+}
+
+impl Turn<'_> {
+    /// Waits until everything before this delivery is done with. From then on, until the worker is done with it, nothing
+    /// behind it in the order is.
+    pub fn wait(&mut self) {
+        let count = &self.shared.done[self.order];
+        let mut spins = 0_u32;
+        // Ends: what is before it is with a worker that is not waiting, or before something that is (module text).
+        while !self.come && count.load(Ordering::Acquire) != self.place {
+            if self.shared.failed.load(Ordering::Relaxed) {
+                panic!("another worker has panicked, and with it the order is lost");
+            }
+            spins += 1;
+            if spins < SPINS { std::hint::spin_loop() } else { thread::yield_now() }
+        }
+        self.come = true;
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.shared.failed.store(true, Ordering::Relaxed);
+            return;
+        }
+        self.wait();
+        self.shared.done[self.order].store(self.place + 1, Ordering::Release);
+    }
+}
+
+/// Looks at an event count before the processor is given to others.
+const SPINS: u32 = 64;
+
+#[derive(Debug)]
+struct Shared {
+    /// By order: how many deliveries are done with.
+    done: Box<[CachePadded<AtomicU64>]>,
+    ending: AtomicBool,
+    failed: AtomicBool,
+}
+
+#[derive(Debug)]
+struct Worker {
+    waiting: Arc<ArrayQueue<Box<Delivered>>>,
+    spent: Arc<ArrayQueue<Box<Delivered>>>,
+    thread: JoinHandle<()>,
+}
+
+/// The workers of one group, as its application has them: it hands them what is delivered to it.
+#[derive(Debug)]
+pub struct Workers {
+    shared: Arc<Shared>,
+    workers: Vec<Worker>,
+    next: usize,
+    order: Order,
+    /// By order: deliveries handed on so far.
+    places: Vec<u64>,
+}
+
+/// A worker has panicked: what was delivered is not worked on any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a delivery worker has panicked; deliveries are not worked on any more")]
+pub struct WorkerPanicked;
+
+impl Workers {
+    /// Starts workers for a group of at most `members` members; `make` makes what each of them does with a delivery. It is
+    /// given its turn, and may wait for it as early or as late as it wants; at the end it is waited for in any case.
+    ///
+    /// # Errors
+    /// If a thread cannot be started.
+    ///
+    /// # Panics
+    /// If there are to be no workers, or no delivery may wait.
+    pub fn start<W>(
+        options: WorkersOptions,
+        members: usize,
+        mut make: impl FnMut(usize) -> W,
+    ) -> std::io::Result<Workers>
+    where
+        W: FnMut(&Delivered, &mut Turn<'_>) + Send + 'static,
+    {
+        let WorkersOptions { workers, deliveries_max, order } = options;
+        assert!(workers > 0 && deliveries_max > 0, "somebody must work, and on something");
+        let orders = if order == Order::Total { 1 } else { members };
+        let shared = Arc::new(Shared {
+            done: (0..orders).map(|_| CachePadded::new(AtomicU64::new(0))).collect(),
+            ending: AtomicBool::new(false),
+            failed: AtomicBool::new(false),
+        });
+        let mut all =
+            Workers { shared, workers: Vec::with_capacity(workers), next: 0, order, places: vec![0; orders] };
+        for at in 0..workers {
+            let waiting: Arc<ArrayQueue<Box<Delivered>>> = Arc::new(ArrayQueue::new(deliveries_max));
+            let spent = Arc::new(ArrayQueue::new(deliveries_max));
+            for _ in 0..deliveries_max {
+                let put = spent.push(Box::default());
+                assert!(put.is_ok(), "made for as many");
+            }
+            let (theirs, back) = (Arc::clone(&waiting), Arc::clone(&spent));
+            let (shared, mut work) = (Arc::clone(&all.shared), make(at));
+            let serve = move || {
+                // Ends when the workers are dropped.
+                loop {
+                    let Some(delivered) = theirs.pop() else {
+                        if shared.ending.load(Ordering::Acquire) && theirs.is_empty() {
+                            return;
+                        }
+                        // Whoever hands something on unparks; that is not lost if it comes before.
+                        thread::park();
+                        continue;
+                    };
+                    let (order, place) = (delivered.order, delivered.place);
+                    work(&delivered, &mut Turn { shared: &shared, order, place, come: false });
+                    let kept = back.push(delivered);
+                    debug_assert!(kept.is_ok(), "every one came from there");
+                }
+            };
+            let thread = thread::Builder::new().name(format!("wadjet-worker-{at}")).spawn(serve)?;
+            all.workers.push(Worker { waiting, spent, thread });
+        }
+        Ok(all)
+    }
+
+    /// Hands a delivery on; waits for a worker that has no room.
+    ///
+    /// # Errors
+    /// [`WorkerPanicked`].
+    pub fn hand_on(&mut self, delivery: &Delivery<'_>) -> Result<(), WorkerPanicked> {
+        let messages = delivery.messages();
+        self.put(delivery.origin(), delivery.id().number, messages)
+    }
+
+    fn put<'m>(
+        &mut self,
+        origin: Rank,
+        number: u64,
+        messages: impl Iterator<Item = &'m [u8]>,
+    ) -> Result<(), WorkerPanicked> {
+        let worker = &self.workers[self.next];
+        self.next = (self.next + 1) % self.workers.len();
+        let mut spins = 0_u32;
+        // Ends: the worker has the oldest delivery, or waits for one that has.
+        let mut delivered = loop {
+            if self.shared.failed.load(Ordering::Relaxed) {
+                return Err(WorkerPanicked);
+            }
+            match worker.spent.pop() {
+                Some(delivered) => break delivered,
+                None if spins < SPINS => std::hint::spin_loop(),
+                None => thread::yield_now(),
+            }
+            spins += 1;
+        };
+        let order = if self.order == Order::Total { 0 } else { origin.index() };
+        (delivered.origin, delivered.number) = (origin, number);
+        (delivered.order, delivered.place) = (order, self.places[order]);
+        self.places[order] += 1;
+        delivered.bytes.clear();
+        delivered.ends.clear();
+        for message in messages {
+            delivered.bytes.extend_from_slice(message);
+            delivered.ends.push(delivered.bytes.len());
+        }
+        let put = worker.waiting.push(delivered);
+        assert!(put.is_ok(), "there is a place for every buffer");
+        worker.thread.thread().unpark();
+        Ok(())
+    }
+
+    /// Deliveries that are not done with yet.
+    pub fn waiting(&self) -> u64 {
+        let done = self.shared.done.iter().map(|count| count.load(Ordering::Acquire));
+        self.places.iter().zip(done).map(|(handed_on, done)| handed_on - done).sum()
+    }
+}
+
+impl Drop for Workers {
+    /// Waits until everything that was handed on is done with.
+    fn drop(&mut self) {
+        self.shared.ending.store(true, Ordering::Release);
+        for worker in self.workers.drain(..) {
+            worker.thread.thread().unpark();
+            // What a worker has to say of its panic it has said.
+            let _ = worker.thread.join();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    fn run(workers: usize, order: Order, deliveries: u64) -> Vec<(u16, u64)> {
+        let done = Arc::new(Mutex::new(Vec::new()));
+        let options = WorkersOptions { workers, deliveries_max: 4, order };
+        let mut all = Workers::start(options, 3, |worker| {
+            let done = Arc::clone(&done);
+            let mut dice = worker as u64 + 1;
+            move |delivered: &Delivered, turn: &mut Turn<'_>| {
+                // Some take longer, before and after their turn has come.
+                dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                (0..dice >> 58).for_each(|_| thread::yield_now());
+                let messages: Vec<&[u8]> = delivered.messages().collect();
+                assert_eq!(messages, [&delivered.number().to_le_bytes()[..], b"", b"last"]);
+                if dice >> 40 & 3 > 0 {
+                    turn.wait();
+                    done.lock().unwrap().push((delivered.origin().0, delivered.number()));
+                    (0..dice >> 60).for_each(|_| thread::yield_now());
+                } else {
+                    turn.wait();
+                    done.lock().unwrap().push((delivered.origin().0, delivered.number()));
+                }
+            }
+        })
+        .unwrap();
+        for number in 0..deliveries {
+            let bytes = number.to_le_bytes();
+            let messages: [&[u8]; 3] = [&bytes, b"", b"last"];
+            all.put(Rank((number % 3) as u16), number, messages.into_iter()).unwrap();
+        }
+        drop(all);
+        Arc::try_unwrap(done).unwrap().into_inner().unwrap()
+    }
+
+    #[test]
+    fn all_deliveries_are_done_with_in_total_order() {
+        for workers in [1, 2, 5] {
+            let done = run(workers, Order::Total, 2000);
+            assert!(done.iter().map(|(_, number)| *number).eq(0..2000), "{workers} workers");
+        }
+    }
+
+    #[test]
+    fn those_of_each_origin_are_in_order_and_none_is_missing() {
+        for workers in [1, 2, 5] {
+            let done = run(workers, Order::PerOrigin, 2000);
+            for origin in 0..3 {
+                let of = done.iter().filter(|(from, _)| *from == origin).map(|(_, number)| *number);
+                assert!(of.eq((u64::from(origin)..2000).step_by(3)), "{workers} workers");
+            }
+        }
+    }
+
+    #[test]
+    fn a_worker_that_panics_ends_the_work_and_says_so() {
+        let options = WorkersOptions { workers: 2, deliveries_max: 2, order: Order::Total };
+        let mut all = Workers::start(options, 1, |_| {
+            |delivered: &Delivered, _: &mut Turn<'_>| {
+                assert!(delivered.number() < 3, "the fourth is too much")
+            }
+        })
+        .unwrap();
+        let mut taken = 0;
+        let ended = (0..1000).find_map(|number| {
+            taken += 1;
+            all.put(Rank(0), number, std::iter::once(&b"x"[..])).err()
+        });
+        assert_eq!(ended, Some(WorkerPanicked));
+        assert!(taken >= 4);
+        drop(all);
+    }
+}
