@@ -35,6 +35,7 @@ struct Copied {
     packed: bool,
     messages: u32,
     number: u64,
+    part: Part,
     /// If there are layers above that want it.
     header: Option<Box<Header>>,
     page: u64,
@@ -89,6 +90,7 @@ impl Hold {
                 packed: message.list.is_packed(),
                 messages: message.list.len() as u32,
                 number: message.number,
+                part: message.part,
                 header: headers.then(|| Box::new(message.header)),
                 page,
                 from,
@@ -137,7 +139,7 @@ impl Hold {
             }
             Held::Message(copied) => copied,
         };
-        let Copied { origin, traffic, packed, messages, number, header, page, from, to } = copied;
+        let Copied { origin, traffic, packed, messages, number, part, header, page, from, to } = copied;
         self.bytes -= (to - from) as u64;
         while self.first_page < page {
             self.pages.pop_front();
@@ -151,7 +153,7 @@ impl Hold {
             false => List::single(frame, from, to),
         };
         let header = header.map_or(Header::ZERO, |header| *header);
-        let message = Message { traffic, control: NO_CONTROL, number, header, list, part: Part::default() };
+        let message = Message { traffic, control: NO_CONTROL, number, header, list, part };
         Some(match traffic {
             Traffic::Cast => Up::Cast(origin, message),
             _ => Up::Send(origin, message),
@@ -176,7 +178,8 @@ mod tests {
         let frame = frame.freeze();
         let (from, to) = (frame.start(), frame.end());
         let list = List::single(frame, from, to);
-        Up::Cast(Rank(3), Message { number, ..Message::data(Traffic::Cast, list) })
+        let part = Part::Fragment { first: number % 2 == 0, left: number };
+        Up::Cast(Rank(3), Message { number, part, ..Message::data(Traffic::Cast, list) })
     }
 
     #[test]
@@ -197,6 +200,7 @@ mod tests {
         for n in 0..400 {
             let Some(Up::Cast(Rank(3), message)) = hold.pop() else { panic!("{n}") };
             assert_eq!((message.number, message.list.payload()), (n, &payload(n)[..]));
+            assert_eq!(message.part, Part::Fragment { first: n % 2 == 0, left: n });
             if n % 100 == 0 {
                 assert!(matches!(hold.pop(), Some(Up::Stable)));
                 let Some(Up::Cast(_, message)) = hold.pop() else { panic!("{n}") };
