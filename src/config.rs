@@ -54,8 +54,9 @@ pub struct Config {
     /// ahead of its turn waits here first, and only then NAK is told of the gap. Much more than `repair_us` delays every
     /// repair by that much; zero hands them to NAK at the next poll.
     pub early_delay: Duration,
-    /// Accepted casts that may wait for their order. Each origin has an equal share of it, at least one; beyond it
-    /// further casts of that origin are dropped and repaired later. A repaired gap may bring in a window more.
+    /// Accepted casts that may wait for their order. Each origin has an equal share of it, at least one and at most
+    /// `window_frames`; beyond it further casts of that origin are dropped and repaired later. A repaired gap may bring in
+    /// a window more.
     pub order_frames_max: usize,
     /// Frames of others that a group may retain in place, in bytes of the memory they pin (a small message pins the whole
     /// frame it came in). Beyond it post-processing copies them, longest kept first, to memory of the endpoint's own,
@@ -137,6 +138,12 @@ pub const WINDOW_FRAMES_MAX: u64 = 1 << 14;
 const EARLY_DELAY_MAX: Duration = Duration::from_secs(1);
 
 impl Config {
+    /// Held casts of one origin at which further ones are dropped, of a view of `members`. No more than a window: received
+    /// frames that wait for their order are no longer their origin's to hold back, and the region has room for so many.
+    pub(crate) fn order_share(&self, members: usize) -> usize {
+        (self.order_frames_max / members.max(1)).clamp(1, self.window_frames as usize)
+    }
+
     /// Checks ranges.
     ///
     /// # Errors

@@ -218,7 +218,7 @@ impl Endpoint {
             cast_frames: window + config.waiting_frames_max + 2,
             control_frames: config.control_frames,
             // Retained until stable, per origin + ahead of their turn + held for their order.
-            receive_frames: window * others + config.early_frames_max + config.order_frames_max.min(window),
+            receive_frames: window * others + config.early_frames_max + config.order_share(members) * others,
             frame_bytes: config.frame_bytes_max,
             huge_pages: config.huge_pages,
         }

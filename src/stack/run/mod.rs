@@ -427,7 +427,7 @@ impl Stack {
             early: Vec::with_capacity(config.early_frames_max),
             early_max: config.early_frames_max,
             early_delay: config.early_delay,
-            order_share: (config.order_frames_max / members).max(1),
+            order_share: config.order_share(members),
             releases,
             last_releases,
             sent: false,
