@@ -224,7 +224,7 @@ impl Total {
     fn pass(&mut self, context: &mut Context<'_>) {
         let Handles { turns, says, .. } = self.handles();
         let ends = context.get(turns.phase) != phase::TURNS;
-        if ends || !self.has_turn(context) || !context.may_cast(turns.waits) {
+        if ends || !self.has_turn(context) || !context.may_cast(Some(turns.waits)) {
             return;
         }
         let guest = self.invited(context).filter(|_| !self.broken.is(Misorder::NeverInvites));
@@ -238,7 +238,7 @@ impl Total {
             None if idle => code::PASSES,
             None => return,
         };
-        if context.cast_blank(|message| message.set_field(says, word)).is_err() {
+        if context.cast_blank(&[], |message| message.set_field(says, word)).is_err() {
             context.count("turn kept for want of a frame");
             return;
         }
@@ -309,7 +309,7 @@ impl Layer for Total {
 
     fn down(&mut self, context: &mut Context<'_>, event: Down) {
         match event {
-            Down::Cast(mut message) => {
+            Down::Cast(mut message) if message.field(self.handles().says) == code::DATA => {
                 let turns = self.handles().turns;
                 let marked = context.spend_turn(&turns);
                 message.set_field(turns.mark, u64::from(marked));
@@ -391,7 +391,7 @@ impl Layer for Total {
             return;
         }
         let has_turn = self.has_turn(context);
-        if has_turn && context.may_cast(turns.waits) && self.invited(context).is_some() {
+        if has_turn && context.may_cast(Some(turns.waits)) && self.invited(context).is_some() {
             context.arm(pass, context.now());
         } else if has_turn && !self.is_alone(context) && !context.casts_waiting() {
             context.arm_if_idle(pass, context.now() + self.idle);

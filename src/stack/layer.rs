@@ -4,7 +4,7 @@ use std::any::Any;
 use std::borrow::Cow;
 
 use super::build::{Build, Closes, Field, Guard, GuardKind, GuardOwner, TimerId};
-use super::core::{Core, Emerged, Looped};
+use super::core::{Core, Looped};
 use super::event::{Down, ExitReason, Message, Part, Problem, Up};
 use super::order::Ordered;
 use super::retention::Retained;
@@ -626,30 +626,37 @@ impl Context<'_> {
 
     /// Whether a cast of a layer's own may go down now, whatever `but` says: no window is full, no flush has stopped
     /// casting, and the last cast was not a piece of a message.
-    pub fn may_cast(&self, but: Guard) -> bool {
+    pub fn may_cast(&self, but: Option<Guard>) -> bool {
         let entry = |owner: &&GuardOwner| owner.kind == GuardKind::CastSend && owner.closes == Closes::Entry;
         let entry = self.core.guards.iter().filter(entry).fold(0, |mask, owner| mask | owner.mask);
-        let closed = self.core.slots.word(GuardKind::CastSend.offset()) & entry & !but.mask;
+        let closed =
+            self.core.slots.word(GuardKind::CastSend.offset()) & entry & !but.map_or(0, |guard| guard.mask);
         closed == 0 && !self.core.amid_message && self.next_frame_number() < self.core.number_limit
     }
 
-    /// Casts a message without content of the application, in a frame for control messages. It takes a frame number as
-    /// any cast: `set` writes what it has to say into the fields.
+    /// Casts a message without content of the application, in a frame for control messages. It passes all layers and takes
+    /// a frame number as any cast: `set` writes what it has to say into the fields, `body` is for what does not fit there.
     ///
     /// # Errors
     /// If there is no frame.
-    pub fn cast_blank(&mut self, set: impl FnOnce(&mut Message)) -> Result<(), Exhausted> {
-        let frame = self.core.control_frame()?.freeze();
+    ///
+    /// # Panics
+    /// If the body is longer than the 64 bytes for which there is always room.
+    pub fn cast_blank(&mut self, body: &[u8], set: impl FnOnce(&mut Message)) -> Result<(), Exhausted> {
+        let mut frame = self.core.control_frame()?;
+        frame.extend(body).expect("a frame has room for 64 bytes behind its header");
+        let frame = frame.freeze();
         let (from, to) = (frame.start(), frame.end());
-        let mut message = Message::data(Traffic::Cast, List::single(frame, from, to));
+        let list = List::single(frame, from, to);
+        let mut message = Message { part: Part::Blank, ..Message::data(Traffic::Cast, list) };
         set(&mut message);
-        self.down(Down::Cast(message));
+        self.core.emit_top(Down::Cast(message));
         Ok(())
     }
 
-    /// A cast without content has been delivered: it is seen, and nobody above is told of it.
+    /// Emits a cast without content to the layer above. Above the stack it counts as seen, and nobody is told of it.
     pub fn blank(&mut self, origin: Rank, message: Message) {
-        self.core.emerged.push_back(Emerged::Cast(origin, Message { part: Part::Blank, ..message }));
+        self.up(Up::Cast(origin, Message { part: Part::Blank, ..message }));
     }
 
     /// Whether casts wait above the stack, as of the beginning of this iteration's post-processing.
