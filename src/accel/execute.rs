@@ -277,6 +277,26 @@ fn unpredicted(plan: &Plan, slots: &[u64], words: &[u64]) -> Outcome {
 /// Runs the deliver step of an accepted frame, if its release words have reached it.
 #[inline]
 pub(crate) fn released(core: &mut Core, step: &DeliverStep, origin: Rank, number: u64, list: &List) -> bool {
+    if step.plain {
+        let section = core.slots.section(origin);
+        if section[step.releases[0] as usize] <= number {
+            return false;
+        }
+        section[step.hits as usize] += 1;
+    } else if !released_otherwise(core, step, origin, number, list) {
+        return false;
+    }
+    if let Some(turn) = &step.turns
+        && marked(turn, step.header_bytes, list)
+    {
+        core.hand_on(&turn.turns, origin, number);
+    }
+    true
+}
+
+/// Several words release, or something is done besides.
+#[inline(never)]
+fn released_otherwise(core: &mut Core, step: &DeliverStep, origin: Rank, number: u64, list: &List) -> bool {
     let section = core.slots.member(origin);
     if step.releases.iter().any(|release| core.slots.word(section + release) <= number) {
         return false;
@@ -288,11 +308,6 @@ pub(crate) fn released(core: &mut Core, step: &DeliverStep, origin: Rank, number
     }
     if step.retain {
         core.keep_cast(origin, number, list.clone());
-    }
-    if let Some(turn) = &step.turns
-        && marked(turn, step.header_bytes, list)
-    {
-        core.hand_on(&turn.turns, origin, number);
     }
     true
 }

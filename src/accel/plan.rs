@@ -122,7 +122,7 @@ pub(crate) struct Plan {
     pub(crate) hits: u32,
     /// Nothing but the guard is checked and nothing but hits counted: so it is for own copies below which all fields lie.
     pub(crate) bare: bool,
-    /// It is run alone and delivers at once: there is no second step, and no shadow.
+    /// It is run alone: no shadow repeats it, and what is in order is delivered at once.
     pub(crate) straight: bool,
     /// The second step, if there is an ordering layer.
     pub(crate) deliver: Option<DeliverStep>,
@@ -155,6 +155,8 @@ pub(crate) struct DeliverStep {
 }
 
 /// Where the mark is that ends a turn, and what follows from it.
+    /// One word releases, and nothing follows but what keeps the order.
+    pub(crate) plain: bool,
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TurnStep {
     pub(crate) mark: Spot,
@@ -253,6 +255,7 @@ impl Compiler<'_> {
         plan.deliver = release.map(|layer| step(layer, fixed::CAST_DELIVER_HITS));
         plan.last = last.map(|layer| step(layer, fixed::CAST_LAST_HITS));
         for (layer, statement) in statements {
+            plain: false,
             let stage = match (release, last) {
                 (_, Some(lowest)) if layer <= lowest => Stage::Last,
                 (Some(lowest), _) if layer <= lowest => Stage::Deliver,
@@ -264,6 +267,9 @@ impl Compiler<'_> {
         plan.bare = plan.template.iter().all(|step| step.mask == 0)
             && plan.filters.is_empty()
             && plan.gossip_count == 0
+        for step in [&mut plan.deliver, &mut plan.last].into_iter().flatten() {
+            step.plain = step.releases.len() == 1 && step.effects.is_empty() && !step.retain;
+        }
             && plan.effects.is_empty()
             && !plan.retain;
         Ok(plan)

@@ -43,12 +43,19 @@ impl Stack {
     ) {
         let Stack { engine, plans, fast, .. } = self;
         let ran = match &plans[kind as usize] {
-            Ok(plan) if plan.straight => {
+            // What is in order when nothing waits goes up at once.
+            Ok(plan) if plan.straight && engine.core.order.is_empty() => {
                 match execute::accept(&mut engine.core, plan, origin, first, received.bytes()) {
                     Outcome::Hit { number, count } => {
                         let list = accepted_list(&mut engine.core, plan, origin, received, number, count);
                         fast.deliver_hit += 1;
-                        self.upcall(kind, origin, number, &list, app);
+                        if let Some(step) = &plan.deliver
+                            && !execute::released(&mut engine.core, step, origin, number, &list)
+                        {
+                            engine.core.order.push(Ordered { origin, number, list, slow: None });
+                        } else {
+                            self.upcall(kind, origin, number, &list, app);
+                        }
                         true
                     }
                     other => {
@@ -64,34 +71,15 @@ impl Stack {
         }
     }
 
-    /// Without a plan, or with one that delivers what is released, or that the layers repeat.
+    /// Without a plan, or with one whose deliveries may have to wait or that the layers repeat.
     #[inline(never)]
     fn not_straight(&mut self, arrived: Arrived<'_>, app: &mut dyn Application) -> bool {
-        let Arrived { kind, origin, first, received, bytes } = arrived;
-        let Stack { engine, plans, fast, .. } = self;
-        let Ok(plan) = &plans[kind as usize] else {
+        let Arrived { kind, origin, received, .. } = arrived;
+        if self.plans[kind as usize].is_err() {
             self.expand(kind, origin, received, Miss::Guard(0), app);
             return false;
-        };
-        // What is in order when nothing waits goes up at once.
-        if self.shadow != Shadow::Off || plan.last.is_some() || !engine.core.order.is_empty() {
-            return self.try_compared(arrived, app, false);
         }
-        match execute::accept(&mut engine.core, plan, origin, first, bytes) {
-            Outcome::Hit { number, count } => {
-                let list = accepted_list(&mut engine.core, plan, origin, received, number, count);
-                fast.deliver_hit += 1;
-                if let Some(step) = &plan.deliver
-                    && !execute::released(&mut engine.core, step, origin, number, &list)
-                {
-                    engine.core.order.push(Ordered { origin, number, list, slow: None });
-                    return true;
-                }
-                self.upcall(kind, origin, number, &list, app);
-                true
-            }
-            other => self.not_taken(arrived, other, app, false),
-        }
+        self.try_compared(arrived, app, false)
     }
 
     /// Tries the plan where deliveries wait for their release or the layers repeat everything; returns whether it ran. What

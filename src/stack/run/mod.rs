@@ -305,7 +305,7 @@ impl Stack {
             })
             .collect();
         for plan in plans.iter_mut().flatten() {
-            plan.straight = plan.deliver.is_none() && plan.last.is_none() && config.shadow == Shadow::Off;
+            plan.straight = plan.last.is_none() && config.shadow == Shadow::Off;
             plan.cookie = cookies[view.rank().index()][plan.kind.traffic() as usize];
         }
         let entry = [GuardKind::CastSend, GuardKind::SendSend].map(|kind| {
