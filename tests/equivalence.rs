@@ -24,8 +24,14 @@ fn config(accelerate: bool, pack: bool, shadow: Shadow) -> Config {
 /// two neighbours the wrong way round. Not all of them are valid.
 fn draw_stack(dice: &mut Dice) -> String {
     let mut layers: Vec<&str> = Vec::new();
-    for name in ["EVS", "MBRSHIP", "SUSPECT", "FRAG"] {
-        if dice.below(2) == 0 {
+    // Casts that a view which ends leaves without an order would be delivered by plan or not as time has it.
+    let tops: &[&str] = match dice.below(4) {
+        0 => &["SAFE", "TOTAL", "FIXED"],
+        1 => &["SAFE", "SEQUENCER", "FIXED"],
+        _ => &["EVS", "MBRSHIP"],
+    };
+    for name in tops.iter().chain(&["SUSPECT", "FRAG"]) {
+        if dice.below(2) == 0 || tops.len() == 3 && *name != "SAFE" && tops.contains(name) {
             layers.push(name);
         }
     }

@@ -57,6 +57,20 @@ fn two_groups_of_one_name_and_different_stacks_meet_and_go_on() {
     both_are_told(&mut town, &["p1", "p2", STACK, &other]);
 }
 
+/// However they order: by turns, by a sequencer, safely or not.
+#[test]
+fn two_groups_that_order_differently_meet_and_go_on() {
+    let orders = ["", "TOTAL:", "SEQUENCER:", "SAFE:TOTAL:", "TOTAL(burst=3):"];
+    for (one, other) in orders.iter().zip(&orders[1..]) {
+        let [one, other] = [one, other].map(|order| STACK.replace("MBRSHIP", &format!("{order}MBRSHIP")));
+        let mut town = Town::new(&one, &Config::default());
+        let contacts = at_first(&mut town);
+        town.start(View::alone(group(), member(2), &other), 2, contacts);
+        town.run(TIME);
+        both_are_told(&mut town, &["p1", "p2", &one, &other]);
+    }
+}
+
 #[test]
 fn who_looks_for_another_group_at_this_address_is_told_and_so_is_this_one() {
     let mut town = Town::new(STACK, &Config::default());

@@ -1,12 +1,18 @@
-//! Total order by turns: the same order everywhere, at the cost of FIFO for a lone sender.
+//! Total order, by turns or by a sequencer: the same order everywhere, at the cost of FIFO for a lone sender.
 
 mod common;
 
+use std::time::Duration;
+
+use common::live::{Seen, Town};
 use common::{Dice, World};
 use wadjet::{Config, Shadow};
 
 const TOTAL: &str = "TOTAL:FIXED:STABLE:FC:UNICAST:LOCAL:NAK:CHKSUM:COM";
 const SAFE: &str = "SAFE:TOTAL:FIXED:STABLE:FC:UNICAST:LOCAL:NAK:CHKSUM:COM";
+const SEQUENCER: &str = "SEQUENCER:FIXED:STABLE:FC:UNICAST:LOCAL:NAK:CHKSUM:COM";
+const SAFE_SEQUENCER: &str = "SAFE:SEQUENCER:FIXED:STABLE:FC:UNICAST:LOCAL:NAK:CHKSUM:COM";
+const STACKS: [&str; 4] = [TOTAL, SAFE, SEQUENCER, SAFE_SEQUENCER];
 const MODES: [(bool, Shadow); 3] = [(true, Shadow::Panic), (true, Shadow::Off), (false, Shadow::Off)];
 
 fn config(accelerate: bool, shadow: Shadow) -> Config {
@@ -46,7 +52,7 @@ fn check(world: &mut World, casting: &[usize], count: usize, what: &str) {
 
 #[test]
 fn all_members_deliver_all_casts_in_one_order() {
-    for (spec, members, steps) in [TOTAL, SAFE].into_iter().flat_map(|spec| {
+    for (spec, members, steps) in STACKS.into_iter().flat_map(|spec| {
         [1, 2, 3, 5].into_iter().flat_map(move |members| [0, 1, 7, 40].map(|steps| (spec, members, steps)))
     }) {
         for (accelerate, shadow) in MODES {
@@ -62,9 +68,9 @@ fn all_members_deliver_all_casts_in_one_order() {
 #[test]
 fn losses_change_nothing_about_it() {
     for (accelerate, shadow) in MODES {
-        for seed in 0..6 {
+        for seed in 0..12 {
             let config = Config { window_frames: 64, ..config(accelerate, shadow) };
-            let mut world = World::new(3, if seed % 2 == 0 { TOTAL } else { SAFE }, &config);
+            let mut world = World::new(3, STACKS[seed as usize % 4], &config);
             let mut dice = Dice(seed);
             world.lose = Box::new(move |_, _| dice.below(10) < 2);
             traffic(&mut world, &[0, 1, 2], 120, 2);
@@ -123,23 +129,25 @@ fn those_who_answer_each_other_pass_the_turn_with_their_casts() {
 /// Nobody talks when nobody has anything to say.
 #[test]
 fn a_quiet_group_is_silent() {
-    let mut world = World::new(4, TOTAL, &config(true, Shadow::Panic));
-    traffic(&mut world, &[0, 1, 2, 3], 20, 3);
-    check(&mut world, &[0, 1, 2, 3], 20, "before");
-    world.steps(20_000);
-    world.record = true;
-    world.steps(20_000);
-    for node in &world.nodes {
-        assert_eq!(node.sent.len(), 0);
-        let stats = node.stats();
-        assert_eq!((stats.retained, stats.unacknowledged, stats.waiting), (0, 0, 0));
+    for spec in STACKS {
+        let mut world = World::new(4, spec, &config(true, Shadow::Panic));
+        traffic(&mut world, &[0, 1, 2, 3], 20, 3);
+        check(&mut world, &[0, 1, 2, 3], 20, "before");
+        world.steps(20_000);
+        world.record = true;
+        world.steps(20_000);
+        for node in &world.nodes {
+            assert_eq!(node.sent.len(), 0, "{spec}");
+            let stats = node.stats();
+            assert_eq!((stats.retained, stats.unacknowledged, stats.waiting), (0, 0, 0), "{spec}");
+        }
     }
 }
 
 /// With SAFE nobody delivers what some member does not hold; without it the order alone counts.
 #[test]
 fn safe_waits_for_every_member_and_agreed_does_not() {
-    for (spec, waits) in [(SAFE, true), (TOTAL, false)] {
+    for (spec, waits) in [(SAFE, true), (TOTAL, false), (SAFE_SEQUENCER, true), (SEQUENCER, false)] {
         let mut world = World::new(3, spec, &config(true, Shadow::Panic));
         traffic(&mut world, &[0, 1], 5, 20);
         check(&mut world, &[0, 1], 5, spec);
@@ -191,7 +199,7 @@ fn safe_costs_one_round_trip_more() {
 /// closes and it waits; NAK brings it again. Nothing is lost.
 #[test]
 fn a_full_order_queue_holds_senders_back_and_loses_nothing() {
-    for spec in [TOTAL, SAFE] {
+    for spec in STACKS {
         for most in [1, 3, 8] {
             let config = Config {
                 order_frames_max: most,
@@ -211,7 +219,12 @@ fn a_full_order_queue_holds_senders_back_and_loses_nothing() {
 /// Its frames may stand among those of others; it is delivered with its last.
 #[test]
 fn a_large_message_is_one_place_in_the_order() {
-    let spec = "TOTAL:FIXED:FRAG:STABLE:FC:UNICAST:LOCAL:NAK:CHKSUM:COM";
+    for order in ["TOTAL", "SEQUENCER"] {
+        large_messages(&format!("{order}:FIXED:FRAG:STABLE:FC:UNICAST:LOCAL:NAK:CHKSUM:COM"));
+    }
+}
+
+fn large_messages(spec: &str) {
     let mut world = World::new(3, spec, &config(true, Shadow::Panic));
     for n in 0..6u8 {
         for node in 0..3 {
@@ -223,5 +236,83 @@ fn a_large_message_is_one_place_in_the_order() {
     assert!(world.until(100_000, |world| world.nodes.iter().all(|node| node.log.casts.len() == 36)));
     for node in 1..3 {
         assert!(world.nodes[0].log.casts == world.nodes[node].log.casts);
+    }
+}
+
+/// The sequencer's own casts need no orders and take the plans; those of another do too, and are ordered many at a time.
+#[test]
+fn a_sequencer_alone_orders_nothing_and_others_are_ordered_many_at_a_time() {
+    for sender in 0..3 {
+        let mut world = World::new(3, SEQUENCER, &config(true, Shadow::Panic));
+        for round in 0..50 {
+            traffic(&mut world, &[sender], 10, 0);
+            world.steps(if round % 2 == 0 { 1 } else { 5 });
+        }
+        let all = |world: &mut World| world.nodes.iter().all(|node| node.log.casts.len() == 500);
+        assert!(world.until(10_000, all));
+        let orders = world.nodes[0].counted("SEQUENCER", "orders");
+        assert!(if sender == 0 { orders == 0 } else { (10..=100).contains(&orders) }, "{orders}");
+        for node in &world.nodes {
+            let fast = node.stats().fast_path;
+            assert!(fast.send_miss <= orders, "{:?}", node.stats().misses);
+            assert!(fast.deliver_miss <= orders, "orders alone take the layers: {:?}", node.stats().misses);
+        }
+    }
+}
+
+/// Whoever is not the sequencer delivers its own cast after a message there and one back, the others a message later than
+/// they have it.
+#[test]
+fn an_order_costs_a_message_to_the_sequencer_and_one_back() {
+    let steps = |spec: &str, before: usize, sender: usize, at: usize| {
+        let mut world = World::new(3, spec, &config(true, Shadow::Off));
+        world.cast(before, b"first");
+        world.steps(2000);
+        let before = world.nodes[at].log.casts.len();
+        world.cast(sender, b"one");
+        let mut steps = 0;
+        while world.nodes[at].log.casts.len() == before {
+            world.step();
+            steps += 1;
+            assert!(steps < 1000);
+        }
+        steps
+    };
+    // A message takes a step, and the sequencer one more to see that there is something to order.
+    for before in 0..3 {
+        assert!(steps(SEQUENCER, before, 0, 2) <= 2, "the sequencer itself");
+        assert!(steps(SEQUENCER, before, 2, 2) <= 4 && steps(SEQUENCER, before, 2, 1) <= 4, "another");
+    }
+    assert!(steps(TOTAL, 2, 2, 1) <= 2, "whose turn it is");
+    assert!(steps(TOTAL, 0, 2, 1) > 4, "a request, an invitation, the cast");
+}
+
+/// The sequencer stops like any other member: those who go on have one order, all that they cast is in it, and the next view
+/// has a sequencer of its own.
+#[test]
+fn the_sequencer_may_die_like_any_other_member() {
+    for (victim, order) in [(0, "SEQUENCER"), (1, "SEQUENCER"), (0, "SAFE:SEQUENCER"), (0, "TOTAL")] {
+        let stack = wadjet::layers::LIVE_STACK_WITH_INTEGRITY.replace("MBRSHIP", &format!("{order}:MBRSHIP"));
+        let mut town = Town::of(4, &stack, &Config { shadow: Shadow::Panic, ..Config::default() });
+        town.run(Duration::from_millis(30));
+        for n in 0..300u32 {
+            for at in 0..4 {
+                if !(at == victim && n > 100) {
+                    town.cast(at, &n.to_le_bytes());
+                }
+            }
+            town.step();
+            town.processes[victim].stopped |= n == 100;
+        }
+        let others: Vec<usize> = (0..4).filter(|at| *at != victim).collect();
+        town.meet(&others, Duration::from_secs(1));
+        town.run(Duration::from_millis(200));
+        let views = town.processes[others[0]].casts_by_view();
+        assert_eq!(views.len(), 2, "{order} {victim}");
+        for other in &others {
+            assert!(town.processes[*other].casts_by_view() == views, "{order} {victim}");
+            let of = |seen: &&Seen| matches!(seen, Seen::Cast(origin, _) if *origin == *other as u64 + 1);
+            assert_eq!(town.processes[*other].diary.seen.iter().filter(of).count(), 300, "{order} {victim}");
+        }
     }
 }

@@ -174,10 +174,15 @@ pub fn scenarios() -> Vec<Scenario> {
         }
         add(Path::Packed, 8, checksum);
     }
-    // The stack of eight layers with total order on top, by the member whose turn it is.
-    for (name, like) in [("burst-total", "burst-8"), ("fast-total", "fast-8"), ("packed-total", "packed-8")] {
+    // The stack of eight layers with total order on top, by the member whose turn it is, or who orders.
+    for (name, like, order) in [
+        ("burst-total", "burst-8", "TOTAL"),
+        ("fast-total", "fast-8", "TOTAL"),
+        ("packed-total", "packed-8", "TOTAL"),
+        ("fast-sequencer", "fast-8", "SEQUENCER"),
+    ] {
         if let Some(plain) = scenarios.iter().find(|scenario| scenario.name == like) {
-            let stack = format!("TOTAL:FIXED:{}", plain.stack);
+            let stack = format!("{order}:FIXED:{}", plain.stack);
             let Scenario { checksum, path, size, messages, .. } = *plain;
             scenarios.push(Scenario { name: name.into(), stack, checksum, path, size, messages });
         }

@@ -5,6 +5,7 @@
 
 use crate::stack::build::{Field, Gossip, Guard};
 use crate::stack::layer::Kind;
+use crate::stack::script::Script;
 use crate::stack::slots::{MemberSlot, Slot, Tally};
 use crate::stack::turns::Turns;
 
@@ -86,6 +87,7 @@ pub(crate) enum Statement {
     Release(MemberSlot),
     ReleaseInOrder(MemberSlot),
     Turns(Turns),
+    Script(Script),
 }
 
 /// Takes a layer's declaration for one kind of traffic.
@@ -156,8 +158,8 @@ impl CommonCase<'_> {
         self.state(Statement::Effect(Effect { operation, target, source }));
     }
 
-    /// As [`release`](CommonCase::release), of frames that layers beneath have put in order ([`turns`](CommonCase::turns)):
-    /// they are released in that order, each only after those before it.
+    /// As [`release`](CommonCase::release), of frames that layers beneath have put in order ([`turns`](CommonCase::turns),
+    /// [`script`](CommonCase::script)): they are released in that order, each only after those before it.
     pub fn release_in_order(&mut self, slot: MemberSlot) {
         self.state(Statement::ReleaseInOrder(slot));
     }
@@ -166,6 +168,12 @@ impl CommonCase<'_> {
     /// ends. What this layer and those above declare takes effect then.
     pub fn turns(&mut self, turns: Turns) {
         self.state(Statement::Turns(turns));
+    }
+
+    /// Members deliver by a script: a frame goes to this layer's upper neighbour when its run has come, and the last of a
+    /// run begins the next. What this layer and those above declare takes effect then.
+    pub fn script(&mut self, script: Script) {
+        self.state(Statement::Script(script));
     }
 
     /// The frame is delivered to this layer's upper neighbour only when the origin's word in `slot` exceeds its

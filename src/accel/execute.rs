@@ -291,6 +291,11 @@ pub(crate) fn released(core: &mut Core, step: &DeliverStep, origin: Rank, number
     {
         core.hand_on(&turn.turns, origin, number);
     }
+    if let Some(script) = &step.script
+        && number + 1 == core.slots.of(script.free, origin)
+    {
+        core.next_run(script);
+    }
     true
 }
 

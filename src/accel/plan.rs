@@ -4,6 +4,7 @@ use super::case::{CommonCase, Effect, Limit, Operation, Sets, Source, Statement,
 use super::execute::Shape;
 use crate::stack::build::{Blueprint, Field, GossipSource, GuardKind};
 use crate::stack::layer::{Fast, Kind, Layer};
+use crate::stack::script::Script;
 use crate::stack::slots::{MatrixSlot, fixed};
 use crate::stack::turns::Turns;
 use crate::wire::Traffic;
@@ -145,6 +146,8 @@ pub(crate) struct DeliverStep {
     pub(crate) releases: Vec<u32>,
     /// Whose turn it is, if casts are delivered in turns.
     pub(crate) turns: Option<TurnStep>,
+    /// What runs there are, if casts are delivered by a script.
+    pub(crate) script: Option<Script>,
     /// Bytes of the header before a payload, in which the mark is.
     pub(crate) header_bytes: usize,
     pub(crate) effects: Effects,
@@ -152,11 +155,11 @@ pub(crate) struct DeliverStep {
     pub(crate) hits: u32,
     /// The lowest layer that belongs to it.
     pub(crate) layer: usize,
+    /// One word releases, and nothing follows but what keeps the order.
+    pub(crate) plain: bool,
 }
 
 /// Where the mark is that ends a turn, and what follows from it.
-    /// One word releases, and nothing follows but what keeps the order.
-    pub(crate) plain: bool,
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TurnStep {
     pub(crate) mark: Spot,
@@ -237,25 +240,26 @@ impl Compiler<'_> {
             return Err(NoPlan { layer: "stack", reason: "no layer numbers sends" });
         }
         let mut plan = self.empty(kind, layout);
-        let release =
-            statements.iter().find(|(_, s)| matches!(s, Statement::Release(_) | Statement::Turns(_)));
+        let orders = |s: &Statement| matches!(s, Statement::Turns(_) | Statement::Script(_));
+        let release = statements.iter().find(|(_, s)| orders(s) || matches!(s, Statement::Release(_)));
         let release = release.map(|(layer, _)| *layer);
-        let ordered = statements.iter().any(|(_, s)| matches!(s, Statement::Turns(_)));
+        let ordered = statements.iter().any(|(_, s)| orders(s));
         let last = statements.iter().find(|(_, s)| ordered && matches!(s, Statement::ReleaseInOrder(_)));
         let last = last.map(|(layer, _)| *layer);
         let step = |layer: usize, hits: u32| DeliverStep {
             releases: Vec::new(),
             turns: None,
+            script: None,
             header_bytes: layout.compressed_bytes(),
             effects: Vec::new(),
             retain: false,
             hits,
             layer,
+            plain: false,
         };
         plan.deliver = release.map(|layer| step(layer, fixed::CAST_DELIVER_HITS));
         plan.last = last.map(|layer| step(layer, fixed::CAST_LAST_HITS));
         for (layer, statement) in statements {
-            plain: false,
             let stage = match (release, last) {
                 (_, Some(lowest)) if layer <= lowest => Stage::Last,
                 (Some(lowest), _) if layer <= lowest => Stage::Deliver,
@@ -263,13 +267,13 @@ impl Compiler<'_> {
             };
             self.add(&mut plan, layer, statement, stage, counted)?;
         }
+        for step in [&mut plan.deliver, &mut plan.last].into_iter().flatten() {
+            step.plain = step.releases.len() == 1 && step.effects.is_empty() && !step.retain;
+        }
         plan.shape = Shape::of(&plan);
         plan.bare = plan.template.iter().all(|step| step.mask == 0)
             && plan.filters.is_empty()
             && plan.gossip_count == 0
-        for step in [&mut plan.deliver, &mut plan.last].into_iter().flatten() {
-            step.plain = step.releases.len() == 1 && step.effects.is_empty() && !step.retain;
-        }
             && plan.effects.is_empty()
             && !plan.retain;
         Ok(plan)
@@ -448,6 +452,13 @@ impl Compiler<'_> {
                     _ => return refuse("only deliveries have turns, and of one layer"),
                 }
             }
+            Statement::Script(script) => match plan.step(stage) {
+                Some(step) if stage == Stage::Deliver && step.script.is_none() => {
+                    step.releases.push(script.free.0);
+                    step.script = Some(script);
+                }
+                _ => return refuse("only deliveries follow a script, and that of one layer"),
+            },
         }
         Ok(())
     }
@@ -514,7 +525,10 @@ impl Plan {
     pub(crate) fn steps(&self) -> usize {
         let steps = [&self.deliver, &self.last].into_iter().flatten();
         let deliver: usize = steps
-            .map(|step| 1 + step.releases.len() + step.effects.len() + usize::from(step.turns.is_some()))
+            .map(|step| {
+                let order = usize::from(step.turns.is_some()) + usize::from(step.script.is_some());
+                1 + step.releases.len() + step.effects.len() + order
+            })
             .sum();
         self.template_words
             + self.filters.len()
@@ -609,6 +623,13 @@ impl Plan {
             if let Some(turn) = &step.turns {
                 let Spot { word, shift, .. } = turn.mark;
                 lines.push(format!("turn     goes to the next if word {word} bit {shift} is set"));
+            }
+            if let Some(script) = &step.script {
+                let name = names[step.layer];
+                lines.push(format!(
+                    "run      gives way to the next of {name} when slot {} ends it",
+                    script.free.0
+                ));
             }
             if step.retain {
                 lines.push("retain   the frame under its number".to_string());

@@ -1,5 +1,5 @@
-//! Order that is wrong on purpose: the museum of the laboratory, for TOTAL and SAFE. Without the feature there is nothing
-//! here but the word that nothing is broken.
+//! Order that is wrong on purpose: the museum of the laboratory, for TOTAL, SEQUENCER and SAFE. Without the feature there
+//! is nothing here but the word that nothing is broken.
 
 use crate::stack::registry::{ParameterError, Parameters};
 
@@ -9,7 +9,7 @@ use crate::stack::registry::{ParameterError, Parameters};
 pub(super) enum Misorder {
     /// Nothing.
     No,
-    /// TOTAL: casts are delivered as they come.
+    /// TOTAL, SEQUENCER: casts are delivered as they come.
     FreeForAll,
     /// TOTAL: casts are issued without a turn.
     CastsOutOfTurn,
@@ -19,11 +19,11 @@ pub(super) enum Misorder {
     LeavesAlone,
     /// TOTAL: marks of casts that take the layers are not seen.
     IgnoresMarks,
-    /// TOTAL: what a flush leaves is delivered as it came.
+    /// TOTAL, SEQUENCER: what a flush leaves is delivered as it came.
     LeftoversAsTheyCame,
-    /// TOTAL: what a flush leaves is not delivered.
+    /// TOTAL, SEQUENCER: what a flush leaves is not delivered.
     DropsLeftovers,
-    /// TOTAL: what the failed have cast out of order is delivered, too.
+    /// TOTAL, SEQUENCER: what the failed have cast out of order is delivered, too.
     KeepsTheFailed,
     /// TOTAL: in a flush one waits for one's turn.
     WaitsInFlush,
@@ -35,12 +35,26 @@ pub(super) enum Misorder {
     NeverPasses,
     /// TOTAL: requests are not answered.
     NeverInvites,
-    /// TOTAL: casts without content are delivered.
+    /// TOTAL, SEQUENCER: casts without content are delivered.
     DeliversBlanks,
     /// TOTAL: everybody begins with the turn.
     EverybodyFirst,
     /// TOTAL: a turn handed on counts for those alone that hand it on by the layers.
     GivesTwice,
+    /// SEQUENCER: nothing is ordered.
+    NeverOrders,
+    /// SEQUENCER: some casts are put into two orders.
+    OrdersTwice,
+    /// SEQUENCER: of an order only the first run is followed, by all but the sequencer.
+    FollowsTheFirst,
+    /// SEQUENCER: some members follow an order from its end.
+    FollowsBackwards,
+    /// SEQUENCER: a run does not end with a cast that takes the layers.
+    ForgetsEnds,
+    /// SEQUENCER: some members believe another to be it.
+    TwoSequencers,
+    /// SEQUENCER: in a flush no more is let in than in other times.
+    BoundInFlush,
     /// SAFE: nobody waits for the failed.
     ExcusesTheFailed,
     /// SAFE: one's own hold is enough.
@@ -90,6 +104,13 @@ const VARIANTS: &[(&str, Misorder)] = &[
     ("delivers-blanks", Misorder::DeliversBlanks),
     ("everybody-first", Misorder::EverybodyFirst),
     ("gives-twice", Misorder::GivesTwice),
+    ("never-orders", Misorder::NeverOrders),
+    ("orders-twice", Misorder::OrdersTwice),
+    ("follows-the-first", Misorder::FollowsTheFirst),
+    ("follows-backwards", Misorder::FollowsBackwards),
+    ("forgets-ends", Misorder::ForgetsEnds),
+    ("two-sequencers", Misorder::TwoSequencers),
+    ("bound-in-flush", Misorder::BoundInFlush),
     ("excuses-the-failed", Misorder::ExcusesTheFailed),
     ("holds-itself", Misorder::HoldsItself),
     ("forgets-the-rest", Misorder::ForgetsTheRest),

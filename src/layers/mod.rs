@@ -13,6 +13,7 @@ mod mbrship;
 mod misorder;
 mod nak;
 mod safe;
+mod sequencer;
 mod stable;
 mod suspect;
 mod total;
@@ -37,6 +38,7 @@ pub(crate) fn entries() -> Vec<LayerEntry> {
         mbrship::entry(),
         nak::entry(),
         safe::entry(),
+        sequencer::entry(),
         stable::entry(),
         suspect::entry(),
         total::entry(),

@@ -11,6 +11,7 @@ use super::gossip::GossipState;
 use super::identify::Asked;
 use super::order::OrderQueue;
 use super::retention::Retention;
+use super::script::Run;
 use super::slots::{MatrixSlot, MemberSlot, SlotFile, Tally, fixed};
 use super::timers::Timers;
 use crate::buf::{Exhausted, FrameMut, Region};
@@ -126,6 +127,8 @@ pub(crate) struct Core {
     pub(crate) looped_headers: VecDeque<(Header, Part)>,
     /// Accepted casts that their ordering layer has not released yet.
     pub(crate) order: OrderQueue,
+    /// What the last order of a sequencer says and has not been begun yet.
+    pub(crate) runs: VecDeque<Run>,
     pub(crate) emerged: VecDeque<Emerged>,
     pub(crate) outbox: VecDeque<Transmit>,
     /// Messages to processes outside the view.
@@ -621,6 +624,9 @@ impl Core {
             retention.digest_contents(hasher);
         }
         self.order.digest(hasher);
+        for run in &self.runs {
+            hasher.word(u64::from(run.origin.0) << 32 | u64::from(run.frames));
+        }
         self.timers.digest(hasher);
         self.gossip.digest(hasher);
     }

@@ -70,6 +70,17 @@ impl Engine {
 
     /// The first held cast whose release has come, of an origin with no held cast before it.
     pub(crate) fn next_released(&mut self, plan_releases: &[u32]) -> Option<Ordered> {
+        let released = self.released(plan_releases);
+        if released.is_some() {
+            return released;
+        }
+        let Core { order, slots, .. } = &mut self.core;
+        let rest = order.take_rest()?;
+        rest.of.iter().for_each(|rank| slots.set_of(rest.slot, rank, u64::MAX));
+        self.released(plan_releases)
+    }
+
+    fn released(&mut self, plan_releases: &[u32]) -> Option<Ordered> {
         let Core { order, slots, .. } = &mut self.core;
         order.take(|held| {
             let section = slots.member(held.origin);

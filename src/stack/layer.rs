@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use super::build::{Build, Closes, Field, Guard, GuardKind, GuardOwner, TimerId};
 use super::core::{Core, Looped};
 use super::event::{Down, ExitReason, Message, Part, Problem, Up};
-use super::order::Ordered;
+use super::order::{Ordered, Rest};
 use super::retention::Retained;
 use super::slots::{MatrixSlot, MemberSlot, Slot, Tally};
 use crate::accel::case::CommonCase;
@@ -498,6 +498,17 @@ impl Context<'_> {
     /// Whether a cast that is in order is held.
     pub fn holds_in_order(&self) -> bool {
         !self.core.order.is_clear()
+    }
+
+    /// A flush has begun: what can still come waited at its origins, and what is held of it has no bound any more.
+    pub fn lift_order_bound(&mut self) {
+        self.core.order.lift_bound();
+    }
+
+    /// Nothing more will come: when all that is released has gone, what else is held of the members in `of` until their word
+    /// in `slot` passes it follows, by rank or as it came.
+    pub fn release_rest(&mut self, slot: MemberSlot, of: RankSet, by_rank: bool) {
+        self.core.order.release_rest(Rest { slot, of, by_rank });
     }
 
     /// A frame for a control message's body.

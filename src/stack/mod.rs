@@ -2,7 +2,7 @@
 //!
 //! - [`spec`] names a stack, [`registry`] knows the layers, [`property`] says what each needs and gives;
 //! - [`layer`] is the interface of a protocol, [`event`] what travels between layers, [`build`] what a layer registers;
-//! - [`turns`] is how members take turns in casting;
+//! - [`turns`] is how members take turns in casting, [`script`] how one of them orders the casts of all;
 //! - [`slots`] hold every variable that ordinary messages touch;
 //! - [`backoff`] says when to do a thing again;
 //! - `engine` is the slow path, `post` what follows from ordinary messages some time after them, `run` joins it with the plans of `accel`, [`explain`] prints both.
@@ -23,6 +23,7 @@ pub mod property;
 pub mod registry;
 pub mod retention;
 pub(crate) mod run;
+pub mod script;
 pub mod slots;
 pub mod spec;
 pub(crate) mod timers;

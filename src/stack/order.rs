@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 
 use super::event::{List, Message};
 use super::slots::MemberSlot;
-use crate::id::{Hasher64, Rank};
+use crate::id::{Hasher64, Rank, RankSet};
 
 /// An accepted cast waiting for its release.
 #[derive(Clone, Debug)]
@@ -17,6 +17,15 @@ pub(crate) struct Ordered {
     pub(crate) list: List,
     /// The layer from which it comes up again, its release word and the message, if it took the slow path.
     pub(crate) slow: Option<(usize, MemberSlot, Box<Message>)>,
+}
+
+/// What is let go when nothing more can come, after all that is released.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rest {
+    /// The word of each origin whose casts are let go.
+    pub(crate) slot: MemberSlot,
+    pub(crate) of: RankSet,
+    pub(crate) by_rank: bool,
 }
 
 /// All that wait.
@@ -33,7 +42,8 @@ pub(crate) struct OrderQueue {
     turn: u64,
     /// The view ends: there is room for whatever may still come of it.
     unbounded: bool,
-    /// Those of lower rank go first.
+    rest: Option<Rest>,
+    /// Those of lower rank go first, whatever was accepted first.
     by_rank: bool,
 }
 
@@ -47,6 +57,7 @@ impl OrderQueue {
             count: 0,
             turn: 0,
             unbounded: false,
+            rest: None,
             by_rank: false,
         }
     }
@@ -77,9 +88,16 @@ impl OrderQueue {
         self.unbounded = true;
     }
 
-    /// From now on those of lower rank go first, whatever was accepted first.
-    pub(crate) fn go_by_rank(&mut self) {
-        self.by_rank = true;
+    /// When nothing else is released any more, the rest is.
+    pub(crate) fn release_rest(&mut self, rest: Rest) {
+        self.rest = Some(rest);
+    }
+
+    /// The rest, when its time has come.
+    pub(crate) fn take_rest(&mut self) -> Option<Rest> {
+        let rest = self.rest.take()?;
+        self.by_rank = rest.by_rank;
+        Some(rest)
     }
 
     /// Whether one of `origin` has a number below `number`.

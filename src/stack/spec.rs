@@ -360,7 +360,13 @@ mod tests {
         assert!(check(&"COUNT:".repeat(2000)).is_err());
         assert_eq!(place("TOTAL:TOTAL:FIXED:LOCAL:NAK:CHKSUM:COM"), 0);
         assert_eq!(place("SAFE:SAFE:TOTAL:FIXED:STABLE:UNICAST:LOCAL:NAK:CHKSUM:COM"), 0);
-        assert!(check("SAFE:TOTAL:FIXED:STABLE:UNICAST:LOCAL:NAK:CHKSUM:COM").is_ok());
+        assert_eq!(place("SEQUENCER:TOTAL:FIXED:LOCAL:NAK:CHKSUM:COM"), 0);
+        assert_eq!(place("SAFE:TOTAL:SEQUENCER:FIXED:STABLE:UNICAST:LOCAL:NAK:CHKSUM:COM"), 5);
+        let twice = check("SEQUENCER:TOTAL:FIXED:LOCAL:NAK:CHKSUM:COM").unwrap_err().to_string();
+        assert!(twice.contains("SEQUENCER") && twice.contains("order"), "{twice}");
+        for order in ["TOTAL", "SEQUENCER", "SAFE:TOTAL", "SAFE:SEQUENCER"] {
+            assert!(check(&format!("{order}:FIXED:STABLE:UNICAST:LOCAL:NAK:CHKSUM:COM")).is_ok(), "{order}");
+        }
         let without_views = check("TOTAL:LOCAL:NAK:CHKSUM:COM").unwrap_err().to_string();
         assert!(without_views.contains("P9 (virtual synchrony)"), "{without_views}");
         let without_copies = check("TOTAL:FIXED:NAK:CHKSUM:COM").unwrap_err().to_string();

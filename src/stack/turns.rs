@@ -114,19 +114,14 @@ impl Context<'_> {
         if self.get(turns.phase) == phase::TURNS {
             self.set(turns.phase, phase::FLUSH);
             self.core.take_turn(turns);
-            self.core.order.lift_bound();
+            self.lift_order_bound();
         }
     }
 
     /// Nothing more will come: what is held of the members in `of` is delivered, by rank or as it came; the rest never.
     pub fn end_turns(&mut self, turns: &Turns, of: RankSet, by_rank: bool) {
         self.set(turns.phase, phase::OVER);
-        for rank in of.iter() {
-            self.set_of(turns.free, rank, u64::MAX);
-        }
-        if by_rank {
-            self.core.order.go_by_rank();
-        }
+        self.release_rest(turns.free, of, by_rank);
     }
 
     /// What a plan does with a cast's mark: writes it as it is, then sets it for the next one or ends the turn. Returns

@@ -364,6 +364,7 @@ impl Stack {
             loopback: VecDeque::with_capacity(2 * window as usize),
             looped_headers: VecDeque::new(),
             order: OrderQueue::new(members, config.order_frames_max.min(4096)),
+            runs: VecDeque::with_capacity(members),
             emerged: VecDeque::with_capacity(2 * window as usize),
             outbox: VecDeque::with_capacity(4 * window as usize + 64),
             outside: Vec::new(),

@@ -584,8 +584,12 @@ fn draw_order(random: &mut Random) -> String {
         random.scaled(1, 8),
         random.scaled(20, 5_000)
     );
-    let total = if random.below(2) == 0 { "TOTAL".into() } else { format!("TOTAL{parameters}") };
-    if random.below(3) == 0 { format!("SAFE:{total}") } else { total }
+    let order = match random.below(4) {
+        0 => "TOTAL".into(),
+        1 => format!("TOTAL{parameters}"),
+        _ => "SEQUENCER".into(),
+    };
+    if random.below(3) == 0 { format!("SAFE:{order}") } else { order }
 }
 
 fn order(random: &mut Random, members: Option<usize>) -> Setup {

@@ -355,6 +355,7 @@ fn endpoint_floors(scenario: &str) -> &'static [(&'static str, u64)] {
         "order" => &[
             ("MBRSHIP: view decided", 1_000),
             ("NAK: retransmission", 5_000),
+            ("SEQUENCER: orders", 5_000),
             ("TOTAL: invitations", 5_000),
             ("TOTAL: request of one in the ring", 1_000),
             ("TOTAL: requests for a turn", 8_000),

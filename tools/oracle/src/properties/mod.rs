@@ -28,6 +28,10 @@ pub struct Promises {
     pub causal: bool,
     /// What two members both deliver in one view is in one order.
     pub total: bool,
+    /// The same of members that go on together, or stay to the end.
+    pub total_together: bool,
+    /// The same of what two members deliver before a transitional view, if there is one.
+    pub total_while_whole: bool,
     /// What one member delivers in a view begins with what another does, or the other way round.
     pub without_holes: bool,
     /// What is delivered in a view, before a transitional view of it, is delivered by all of its members that go on.
@@ -52,6 +56,8 @@ impl Promises {
             sends: true,
             causal: false,
             total: false,
+            total_together: false,
+            total_while_whole: false,
             without_holes: false,
             safe: false,
             held_is_delivered: true,
@@ -65,11 +71,23 @@ impl Promises {
     #[must_use]
     pub fn ordered_by(self, stack: &str) -> Promises {
         let has = |layer: &str| stack.split(':').any(|named| named.split('(').next() == Some(layer));
-        let total = has("TOTAL") || has("SEQUENCER");
-        let safe = total && has("SAFE") && (has("FIXED") || has("EVS"));
+        let (turns, sequencer) = (has("TOTAL"), has("SEQUENCER"));
+        let ordered = turns || sequencer;
+        let safe = ordered && has("SAFE") && (has("FIXED") || has("EVS"));
+        // Orders may be lost with the sequencer; where nobody fails or parts nothing is.
+        let total = turns || sequencer && has("FIXED");
         // What is cast while the application blocks is in order among those that go on together.
         let without_holes = total && !stack.contains("block=yes");
-        Promises { causal: total, total, without_holes, safe, held_is_delivered: !total, ..self }
+        Promises {
+            causal: ordered,
+            total,
+            total_together: ordered,
+            total_while_whole: safe,
+            without_holes,
+            safe,
+            held_is_delivered: !ordered,
+            ..self
+        }
     }
 
     /// The same, of a run that ended in quiescence.
@@ -204,6 +222,18 @@ pub const PROPERTIES: &[Property] = &[
         says: "what two members both deliver in a view they deliver in one order",
         applies: |promises| promises.total,
         judge: order::total,
+    },
+    Property {
+        name: "total-together",
+        says: "what members that go on together both deliver in a view they deliver in one order",
+        applies: |promises| promises.total_together,
+        judge: order::total_together,
+    },
+    Property {
+        name: "total-while-whole",
+        says: "what two members both deliver while their view is whole they deliver in one order",
+        applies: |promises| promises.total_while_whole,
+        judge: order::total_while_whole,
     },
     Property {
         name: "without-holes",

@@ -6,7 +6,7 @@ use crate::history::{Incarnation, Traffic, ViewId};
 use crate::index::{Delivered, Index, Life, Stay};
 use crate::properties::Promises;
 use crate::properties::casts::name;
-use crate::properties::views::journey;
+use crate::properties::views::{Journey, journey};
 use crate::report::{Finding, Findings};
 
 /// Where a cast stands among those of its origin.
@@ -84,34 +84,61 @@ fn stays<'i>(index: &'i Index<'_>) -> BTreeMap<ViewId, Vec<(&'i Life, &'i Stay)>
     stays
 }
 
-/// The stays in a view, of those that delivered the same in the same order one.
-fn different<'s, 'i>(stays: &'s [(&'i Life, &'i Stay)]) -> Vec<&'s (&'i Life, &'i Stay)> {
-    let mut known: HashSet<Vec<Key>> = HashSet::new();
-    stays.iter().filter(|(_, stay)| known.insert(stay.casts.iter().map(key).collect())).collect()
-}
+/// What a member delivered in a view, in its order.
+type Sequence<'i> = (&'i Life, &'i [Delivered]);
 
 pub(crate) fn total(index: &Index<'_>, _: &Promises, findings: &mut Findings<'_>) {
     for (view, stays) in stays(index) {
-        let different = different(&stays);
-        for (at, (life, stay)) in different.iter().enumerate() {
-            let places: HashMap<Key, &Delivered> = stay.casts.iter().map(|cast| (key(cast), cast)).collect();
-            for (other, theirs) in &different[..at] {
-                let common = || theirs.casts.iter().filter_map(|cast| Some((cast, *places.get(&key(cast))?)));
-                let swapped = common().zip(common().skip(1)).find(|(one, next)| one.1.event > next.1.event);
-                if let Some(((first, ours_late), (second, ours_early))) = swapped {
-                    findings.add(|| Finding {
-                        what: format!(
-                            "in {view} {} delivers {} before {}, and {} after it",
-                            other.incarnation,
-                            name(Traffic::Cast, first),
-                            name(Traffic::Cast, second),
-                            life.incarnation
-                        ),
-                        members: vec![life.incarnation, other.incarnation],
-                        messages: vec![name(Traffic::Cast, first), name(Traffic::Cast, second)],
-                        events: vec![first.event, second.event, ours_early.event, ours_late.event],
-                    });
-                }
+        one_order(view, stays.iter().map(|(life, stay)| (*life, &stay.casts[..])), findings);
+    }
+}
+
+pub(crate) fn total_together(index: &Index<'_>, promises: &Promises, findings: &mut Findings<'_>) {
+    let mut journeys: BTreeMap<Journey, Vec<Sequence<'_>>> = BTreeMap::new();
+    for life in &index.lives {
+        for (at, stay) in life.stays.iter().enumerate() {
+            if let Some(journey) = journey(life, at, promises) {
+                journeys.entry(journey).or_default().push((life, &stay.casts));
+            }
+        }
+    }
+    for (journey, together) in journeys {
+        one_order(journey.from, together.into_iter(), findings);
+    }
+}
+
+pub(crate) fn total_while_whole(index: &Index<'_>, _: &Promises, findings: &mut Findings<'_>) {
+    for (view, stays) in stays(index) {
+        let whole = stays.iter().map(|(life, stay)| {
+            let end = stay.transitional.first().copied().unwrap_or(usize::MAX);
+            (*life, &stay.casts[..stay.casts.partition_point(|delivered| delivered.event < end)])
+        });
+        one_order(view, whole, findings);
+    }
+}
+
+/// Finds members that delivered the same casts in different orders.
+fn one_order<'i>(view: ViewId, all: impl Iterator<Item = Sequence<'i>>, findings: &mut Findings<'_>) {
+    let mut known: HashSet<Vec<Key>> = HashSet::new();
+    let different: Vec<_> = all.filter(|(_, casts)| known.insert(casts.iter().map(key).collect())).collect();
+    for (at, (life, ours)) in different.iter().enumerate() {
+        let places: HashMap<Key, &Delivered> = ours.iter().map(|cast| (key(cast), cast)).collect();
+        for (other, theirs) in &different[..at] {
+            let common = || theirs.iter().filter_map(|cast| Some((cast, *places.get(&key(cast))?)));
+            let swapped = common().zip(common().skip(1)).find(|(one, next)| one.1.event > next.1.event);
+            if let Some(((first, ours_late), (second, ours_early))) = swapped {
+                findings.add(|| Finding {
+                    what: format!(
+                        "in {view} {} delivers {} before {}, and {} after it",
+                        other.incarnation,
+                        name(Traffic::Cast, first),
+                        name(Traffic::Cast, second),
+                        life.incarnation
+                    ),
+                    members: vec![life.incarnation, other.incarnation],
+                    messages: vec![name(Traffic::Cast, first), name(Traffic::Cast, second)],
+                    events: vec![first.event, second.event, ours_early.event, ours_late.event],
+                });
             }
         }
     }
@@ -176,6 +203,7 @@ pub(crate) fn safe(index: &Index<'_>, promises: &Promises, findings: &mut Findin
 
 #[cfg(test)]
 mod tests {
+    use crate::history::Incarnation;
     use crate::properties::Promises;
     use crate::properties::testing::*;
 
@@ -217,6 +245,38 @@ mod tests {
         run.cast(A, 1).cast(B, 1);
         run.deliver(A, A, 1).deliver(A, B, 1).deliver(C, B, 1);
         assert_eq!(run.violated_under(&ordered()), ["without-holes"], "C lacks what A delivered before");
+    }
+
+    /// A and B deliver two casts in two orders, and go on to the views that these numbers stand for.
+    fn two_orders(to: [u64; 2], transit: bool) -> Run {
+        let mut run = Run::of(3);
+        run.cast(A, 1).cast(B, 1).deliver(A, A, 1).deliver(A, B, 1);
+        if transit {
+            run.transit(A, &[A]).transit(B, &[B]);
+        }
+        run.deliver(B, B, 1).deliver(B, A, 1);
+        for (member, next) in [(A, to[0]), (B, to[1])] {
+            let members: &[Incarnation] = if to[0] == to[1] { &[A, B] } else { &[member] };
+            run.install(member, next, members);
+        }
+        run
+    }
+
+    #[test]
+    fn two_orders_of_those_that_part_are_caught_where_nobody_may_differ() {
+        let together = Promises { total_together: true, ..Promises::reliable_fifo() };
+        assert_eq!(two_orders([2, 2], false).violated_under(&together), ["total-together"]);
+        assert_eq!(two_orders([2, 3], false).violated_under(&together), [""; 0]);
+        let whole = Promises { total_while_whole: true, transitional: true, ..Promises::reliable_fifo() };
+        assert_eq!(
+            two_orders([2, 3], true).violated_under(&whole),
+            [""; 0],
+            "B delivers after the whole view"
+        );
+        let whole = Promises { transitional: false, ..whole };
+        assert_eq!(two_orders([2, 3], false).violated_under(&whole), ["total-while-whole"]);
+        let total = Promises { total: true, ..Promises::reliable_fifo() };
+        assert_eq!(two_orders([2, 3], false).violated_under(&total), ["total"]);
     }
 
     /// A delivers 1 in the whole view, and parts from B, which goes on without.
