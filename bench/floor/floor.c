@@ -1,9 +1,12 @@
 /* What a ping-pong costs without any of this house: plain sockets, plain shared memory, two processes pinned to two
  * cores, C. `run.sh` compares it with `wadjet bench --raw`, which is meant to be an honest floor.
  *
- *   floor udp|shm SECONDS CORE CORE     prints p50 and p99 of the round trip in nanoseconds, and how many there were
+ *   floor udp|udp-connected|shm SECONDS CORE CORE     prints p50 and p99 of the round trip in nanoseconds, and how many there were
  *
- * A message is 80 bytes: 64 of payload behind a header of 16, as the raw benchmark sends them. Both sides spin. */
+ * A message is 80 bytes: 64 of payload behind a header of 16, as the raw benchmark sends them. Both sides spin.
+ *
+ * A member has one socket, by which it reaches all others: `udp` names the receiver in every call, as it must.
+ * `udp-connected` is a pair of sockets that know nobody else: it shows what looking up the way costs. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
@@ -44,6 +47,8 @@ static void pin(int core) {
 /* A way to send and receive one message; receiving spins. */
 struct way {
     int socket;
+    /* Named in every call; or the socket is connected. */
+    const struct sockaddr_in *to;
     _Atomic uint64_t *out, *in;
     uint64_t sent, got;
 };
@@ -55,7 +60,8 @@ static void send_message(struct way *way, const uint64_t *message) {
         atomic_store_explicit(slot, ++way->sent, memory_order_release);
         return;
     }
-    while (send(way->socket, message, BYTES, 0) != BYTES)
+    const struct sockaddr *to = (const struct sockaddr *)way->to;
+    while (sendto(way->socket, message, BYTES, 0, to, to ? sizeof *way->to : 0) != BYTES)
         if (errno != EAGAIN && errno != EINTR && errno != ECONNREFUSED) fail("send");
 }
 
@@ -92,18 +98,23 @@ static uint64_t at_share(uint64_t count, double share) {
 }
 
 int main(int argc, char **argv) {
-    if (argc != 5 || (strcmp(argv[1], "udp") && strcmp(argv[1], "shm"))) {
-        fprintf(stderr, "floor udp|shm SECONDS CORE CORE\n");
+    int shared = argc == 5 && !strcmp(argv[1], "shm"), connected = argc == 5 && !strcmp(argv[1], "udp-connected");
+    if (argc != 5 || (!shared && !connected && strcmp(argv[1], "udp"))) {
+        fprintf(stderr, "floor udp|udp-connected|shm SECONDS CORE CORE\n");
         return 2;
     }
     struct way here = {0}, there = {0};
-    if (!strcmp(argv[1], "udp")) {
-        struct sockaddr_in one, other;
+    struct sockaddr_in one, other;
+    if (!shared) {
         here.socket = bound(&one);
         there.socket = bound(&other);
-        if (connect(here.socket, (struct sockaddr *)&other, sizeof other) ||
-            connect(there.socket, (struct sockaddr *)&one, sizeof one))
+        if (!connected) {
+            here.to = &other;
+            there.to = &one;
+        } else if (connect(here.socket, (struct sockaddr *)&other, sizeof other) ||
+                   connect(there.socket, (struct sockaddr *)&one, sizeof one)) {
             fail("connect");
+        }
     } else {
         size_t ring = SLOTS * SLOT_WORDS * sizeof(uint64_t);
         void *memory = mmap(0, 2 * ring, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
@@ -141,6 +152,7 @@ int main(int argc, char **argv) {
     message[0] = UINT64_MAX;
     send_message(&here, message);
     waitpid(child, 0, 0);
+    if (!count) return fprintf(stderr, "no round trip in the time\n"), 1;
     printf("%llu %llu %llu\n", (unsigned long long)at_share(count, 0.5), (unsigned long long)at_share(count, 0.99),
            (unsigned long long)count);
     return 0;
