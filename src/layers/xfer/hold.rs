@@ -178,7 +178,7 @@ mod tests {
         let frame = frame.freeze();
         let (from, to) = (frame.start(), frame.end());
         let list = List::single(frame, from, to);
-        let part = Part::Fragment { first: number % 2 == 0, left: number };
+        let part = Part::Fragment { first: number.is_multiple_of(2), left: number };
         Up::Cast(Rank(3), Message { number, part, ..Message::data(Traffic::Cast, list) })
     }
 
@@ -200,7 +200,7 @@ mod tests {
         for n in 0..400 {
             let Some(Up::Cast(Rank(3), message)) = hold.pop() else { panic!("{n}") };
             assert_eq!((message.number, message.list.payload()), (n, &payload(n)[..]));
-            assert_eq!(message.part, Part::Fragment { first: n % 2 == 0, left: n });
+            assert_eq!(message.part, Part::Fragment { first: n.is_multiple_of(2), left: n });
             if n % 100 == 0 {
                 assert!(matches!(hold.pop(), Some(Up::Stable)));
                 let Some(Up::Cast(_, message)) = hold.pop() else { panic!("{n}") };
