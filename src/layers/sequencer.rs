@@ -235,8 +235,8 @@ impl Layer for Sequencer {
         self.ordered = vec![0; members];
         self.frames_left = build.control_frames as usize / 4;
         if build.view().rank() == script.sequencer {
-            // All others wait for its orders.
-            build.post_at_once();
+            // All others wait for its orders; while it casts alone there are none.
+            build.post_at_once_if_held();
         }
     }
 

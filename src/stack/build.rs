@@ -164,6 +164,8 @@ pub(crate) struct Blueprint {
     pub(crate) reliable: Option<(MemberSlot, u64)>,
     /// Others wait for what post-processing says: it is not put off.
     pub(crate) prompt: bool,
+    /// The same while casts wait for their order.
+    pub(crate) prompt_if_held: bool,
     /// The longest message that a layer carries in fragments; `None` if no layer does.
     pub(crate) fragmented_bytes_max: Option<u64>,
     shared: BTreeMap<&'static str, SharedSlot>,
@@ -209,6 +211,7 @@ impl Blueprint {
             timers: Vec::new(),
             reliable: None,
             prompt: false,
+            prompt_if_held: false,
             fragmented_bytes_max: None,
             shared: BTreeMap::new(),
         }
@@ -335,6 +338,11 @@ impl Build<'_> {
     /// something to tell, whatever the endpoint's `post_delay`.
     pub fn post_at_once(&mut self) {
         self.blueprint.prompt = true;
+    }
+
+    /// As [`Build::post_at_once`], while casts wait here for their order.
+    pub fn post_at_once_if_held(&mut self) {
+        self.blueprint.prompt_if_held = true;
     }
 
     /// A bit that this member's casts carry or not, as the layer or a plan has set it. Receivers do not predict it.

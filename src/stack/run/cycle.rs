@@ -219,6 +219,7 @@ impl Stack {
             self.post_due = now + self.post_delay;
         }
         let blocked = !self.waiting.is_empty() || self.large.is_pending() || self.has_refused();
+        let blocked = blocked || self.prompt_if_held && !core.order.is_empty();
         let due = work >= self.post_batch || now >= self.post_due;
         let by_layers = core.by_layers && (due || posting.is_under_way());
         if blocked || std::mem::take(&mut self.stuck) || told || by_layers || due && self.post_delay.is_zero()

@@ -129,6 +129,8 @@ pub(crate) struct Stack {
     stuck: bool,
     post_batch: u32,
     post_delay: Duration,
+    /// Others wait for what post-processing says of casts that wait for their order here.
+    prompt_if_held: bool,
     post_due: Time,
     /// The work that the last pieces of post-processing took note of, and how many pieces a pass has.
     posted_work: u32,
@@ -435,6 +437,7 @@ impl Stack {
             busy: false,
             stuck: false,
             post_batch,
+            prompt_if_held: blueprint.prompt_if_held,
             post_delay: if blueprint.prompt { Duration::ZERO } else { config.post_delay },
             post_due: Time::NEVER,
             posted_work: 0,
