@@ -100,6 +100,7 @@ impl Mbrship {
             by,
             settled: false,
             reported: false,
+            looked: false,
             without: RankSet::EMPTY,
             cut: None,
         });
@@ -131,9 +132,12 @@ impl Mbrship {
     }
 
     fn watch(&self, context: &mut Context<'_>) {
+        let looked = self.promise.as_ref().is_none_or(|promise| promise.looked);
         let patience = match self.proposal {
             Some(_) => self.options.flush,
-            // The coordinator looks for who is slow before anybody looks at the coordinator.
+            // Who waits for the acknowledgements of another one says so before the coordinator looks for who is slow.
+            None if !looked => self.options.flush / 2,
+            // And that before anybody looks at the coordinator.
             None => self.options.flush * 3 + self.options.merge,
         };
         context.arm(self.handles().watch, context.now() + patience);
@@ -154,9 +158,18 @@ impl Mbrship {
                 };
                 self.live_others(context).iter().filter(silent).collect()
             }
-            None => RankSet::one(promise.by),
+            None if promise.looked => RankSet::one(promise.by),
+            None if promise.reported || !self.stopped => RankSet::EMPTY,
+            None => {
+                self.live_others(context).iter().filter(|peer| !self.acknowledged(context, *peer)).collect()
+            }
         };
-        context.count("flush held up");
+        if let Some(promise) = &mut self.promise {
+            promise.looked = true;
+        }
+        if !slow.is_empty() {
+            context.count("flush held up");
+        }
         self.watch(context);
         self.give_up(context, slow);
         self.reconsider(context);
@@ -164,12 +177,13 @@ impl Mbrship {
 
     /// Whether this member's report can be made.
     fn ready(&self, context: &Context<'_>, promise: &Promise) -> bool {
-        let own = context.rank();
-        let super::Handles { acked, .. } = self.handles();
-        let acknowledged = |peer: Rank| {
-            context.pair(acked, peer, own) >= self.sent[peer.index()] || self.is(Broken::LeavesSends)
-        };
+        let acknowledged = |peer: Rank| self.acknowledged(context, peer) || self.is(Broken::LeavesSends);
         promise.settled && self.stopped && self.live_others(context).iter().all(acknowledged)
+    }
+
+    /// Whether `peer` has acknowledged what was sent to it until casting stopped.
+    fn acknowledged(&self, context: &Context<'_>, peer: Rank) -> bool {
+        context.pair(self.handles().acked, peer, context.rank()) >= self.sent[peer.index()]
     }
 
     /// Whether this member has delivered what the cut says.

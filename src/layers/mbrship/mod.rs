@@ -78,7 +78,8 @@ pub(super) fn entry() -> LayerEntry {
             ("block", "yes: a flush waits until the application says block_ok (default no: casts queue)"),
             (
                 "flush_ms",
-                "a member that holds up a flush for so long is taken for failed, in milliseconds (default 200)",
+                "a member that holds up a flush for so long is taken for failed, or acknowledges nothing in it for half as \
+                 long, in milliseconds (default 200)",
             ),
             (
                 "merge_ms",
@@ -215,6 +216,8 @@ struct Promise {
     /// What came early has gone to the layers since.
     settled: bool,
     reported: bool,
+    /// Whoever holds this member's report up has been looked for.
+    looked: bool,
     /// Who was out of the view then.
     without: RankSet,
     cut: Option<Rc<Cut>>,

@@ -59,6 +59,8 @@ fn seeds_that_found_a_bug_find_it_no_more() {
         ("views", 13813),
         // A proposal was refused for one with the same counter, and its coordinator was told of none that is higher.
         ("views", 19458),
+        // Who waited for acknowledgements of one that never came into the view was given up with it.
+        ("views", 100_858),
         // A send was waited for that belonged to a view from which its receiver had gone another way.
         ("views", 18061),
     ];

@@ -38,7 +38,9 @@ pub(crate) fn partings(
                 });
                 if bound(&own) {
                     found.extend(parted.map(|other| {
-                        format!("{own} went on from {before} to {view} without {other}, which lived and was there")
+                        format!(
+                            "{own} went on from {before} to {view} without {other}, which lived and was there"
+                        )
                     }));
                 }
             }
