@@ -2,7 +2,7 @@
 
 use super::broken::Broken;
 use super::message::{Beyond, Inside};
-use super::{ANSWER_PAUSE, Guest, Host, MERGE_REPEAT, Mbrship};
+use super::{ANSWER_PAUSE, Guest, Host, MERGE_REPEAT, Mbrship, PATIENCE_SHIFT_MAX};
 use crate::id::{Incarnation, MEMBERS_MAX, ViewId};
 use crate::stack::event::{Down, ExitReason, Letter};
 use crate::stack::layer::Context;
@@ -210,7 +210,9 @@ impl Mbrship {
         let free = self.coordinates(context) && self.promise.is_none() && self.host.is_none();
         if theirs > ours && free && !busy && !just_tried && self.guests.is_empty() {
             self.tried = Some((id, context.now()));
-            self.host = Some(Host { coordinator, until: context.now() + self.options.merge });
+            // Where the hosts take longer than this one waits, it waits longer every time.
+            let patience = self.options.merge * (1 << self.legacy.given_up.min(PATIENCE_SHIFT_MAX));
+            self.host = Some(Host { coordinator, until: context.now() + patience });
             context.count("merge begun");
             self.reconsider(context);
         }
@@ -221,6 +223,7 @@ impl Mbrship {
         let (Some(host), Some(proposal)) = (&self.host, &self.proposal) else { return };
         if context.now() >= host.until {
             context.count("merge given up");
+            self.legacy.given_up += 1;
             self.host = None;
             return;
         }

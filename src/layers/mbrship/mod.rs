@@ -83,7 +83,8 @@ pub(super) fn entry() -> LayerEntry {
             ),
             (
                 "merge_ms",
-                "how long to wait for another view to let this one in, in milliseconds (default 100)",
+                "how long to wait for another view to let this one in, in milliseconds (default 100); twice as long after each \
+                 that did not in time, at most eight times",
             ),
             ("gather_us", "how long to wait for more that want in, in microseconds (default 2000)"),
             (
@@ -104,6 +105,8 @@ const PAST_MAX: usize = 64;
 const FORMER_MAX: usize = 256;
 /// A request to be let in is repeated so often.
 const MERGE_REPEAT: Duration = Duration::from_millis(5);
+/// A host is waited for at most `merge_ms` shifted left by this.
+const PATIENCE_SHIFT_MAX: u32 = 3;
 /// A guest that has not repeated its request for so long has given up.
 const GUEST_PATIENCE: Duration = Duration::from_millis(20);
 /// Who asks from a past view is answered at most so often.
@@ -266,6 +269,8 @@ struct Legacy {
     expelled: Vec<(Incarnation, Duration)>,
     /// Those that this member has let into this view.
     let_in: Vec<Guest>,
+    /// Hosts that did not answer in time since the last one that did.
+    given_up: u32,
     complaints: Complaints,
     counter: u64,
     leave: bool,
@@ -452,6 +457,9 @@ impl Mbrship {
         self.legacy.let_in.clear();
         self.legacy.counter = self.counter.max(view.id.counter);
         let guest = proposal.coordinator != view.id.coordinator;
+        if guest {
+            self.legacy.given_up = 0;
+        }
         for peer in self.failed.iter() {
             if context.pair(self.handles().acked, peer, context.rank()) < self.sent[peer.index()] {
                 let reason = "sends to it were not acknowledged when it failed";
