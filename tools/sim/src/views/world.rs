@@ -457,7 +457,9 @@ impl<'w> World<'w> {
         }
         for process in 0..self.setup.processes {
             let mut around = around!(self);
-            if let Some(life) = self.homes[process].life.as_mut() {
+            // Who has left and stands still since says no more.
+            let life = self.homes[process].life.as_mut();
+            if let Some(life) = life.filter(|life| life.papers.exited.is_none()) {
                 let stability = life.endpoint.group(life.key).stability();
                 desk(now, &mut life.papers, &mut around).report_stability(&stability);
             }
