@@ -9,6 +9,7 @@
 #![allow(clippy::print_stdout)]
 
 use std::error::Error;
+use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use wadjet::runtime::{
@@ -50,11 +51,9 @@ fn driver(workers: usize) -> Result<(Driver<MemoryTransport, Count>, GroupKey), 
     if workers > 0 {
         let options = WorkersOptions { workers, deliveries_max: 1024, order: Order::Total };
         let work = |_| {
-            let mut bytes = 0;
-            move |delivered: &Delivered, turn: &mut Turn<'_>| {
-                let own: usize = delivered.messages().map(<[u8]>::len).sum();
+            |delivered: &Delivered, turn: &mut Turn<'_>| {
+                black_box(delivered.messages().map(<[u8]>::len).sum::<usize>());
                 turn.wait();
-                bytes += own;
             }
         };
         count.workers = Some(Workers::start(options, 1, work)?);
