@@ -1,5 +1,6 @@
 //! The shared-memory transport, from outside: the order of frames, and who may write where when.
 #![cfg(target_os = "linux")]
+#![allow(clippy::print_stdout, reason = "a test that may not run says so")]
 
 #[path = "common/shm.rs"]
 mod ends;
