@@ -293,14 +293,15 @@ fn raw_sender<T: Transport>(plan: &Plan, mut end: End<T>) {
         if sent < acknowledged || moved_at.elapsed() > RAW_AGAIN {
             sent = acknowledged;
         }
-        for number in sent..end.frames.min(acknowledged + RAW_WINDOW).min(sent + 64) {
-            let from = number * end.room as u64;
+        let through = end.frames.min(acknowledged + RAW_WINDOW).min(sent + 64);
+        while sent < through {
+            let from = sent * end.room as u64;
             let at = from as usize % (WINDOW_BYTES - end.room);
             let count = (plan.state_bytes - from).min(end.room as u64) as usize;
-            if !end.send(Destination::All, number, &memory[at..at + count]) {
+            if !end.send(Destination::All, sent, &memory[at..at + count]) {
                 break;
             }
-            sent = number + 1;
+            sent += 1;
         }
     }
 }
