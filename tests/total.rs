@@ -216,6 +216,30 @@ fn a_full_order_queue_holds_senders_back_and_loses_nothing() {
     }
 }
 
+/// Turns passed on and orders are retained until all hold them: while a member hears nothing they must leave frames for
+/// what brings them to it later.
+#[test]
+fn turns_and_orders_leave_frames_for_their_own_repair() {
+    for (spec, waits) in [
+        ("TOTAL:FIXED:STABLE:UNICAST:LOCAL:NAK:CHKSUM:COM", ("TOTAL", "turn kept for want of a frame")),
+        (
+            "SEQUENCER:FIXED:STABLE:UNICAST:LOCAL:NAK:CHKSUM:COM",
+            ("SEQUENCER", "order put off for want of a frame"),
+        ),
+    ] {
+        for (accelerate, shadow) in MODES {
+            let config = Config { control_frames: 16, pack: false, ..config(accelerate, shadow) };
+            let mut world = World::new(3, spec, &config);
+            world.lose = Box::new(|node, _| node == 2);
+            traffic(&mut world, &[0, 1], 60, 15);
+            let waited: u64 = world.nodes.iter().map(|node| node.counted(waits.0, waits.1)).sum();
+            assert!(waited > 0, "{spec}: there is nobody but a deaf member to wait for");
+            world.lose = Box::new(|_, _| false);
+            check(&mut world, &[0, 1], 60, &format!("{spec} {accelerate} {shadow:?}"));
+        }
+    }
+}
+
 /// Its frames may stand among those of others; it is delivered with its last.
 #[test]
 fn a_large_message_is_one_place_in_the_order() {

@@ -32,14 +32,12 @@
 //! After the sequencer of Amoeba (Kaashoek, Tanenbaum, 1991: "BB", the sender multicasts and the sequencer accepts) and of
 //! ISIS (Birman, Schiper, Stephenson, 1991: orders for runs of messages).
 
-use std::time::Duration;
-
 use super::misorder::Misorder;
 use crate::accel::case::CommonCase;
 use crate::id::{Hasher64, Rank, RankSet};
 use crate::stack::build::{Build, Field, TimerId};
 use crate::stack::event::{Message, Up};
-use crate::stack::layer::{Context, Fast, Kind, Layer};
+use crate::stack::layer::{BLANK_RETRY, Context, Fast, Kind, Layer};
 use crate::stack::property::{Properties, Property};
 use crate::stack::registry::{LayerEntry, ParameterError, Parameters};
 use crate::stack::script::{Run, Script};
@@ -67,8 +65,6 @@ const SEQUENCER: Rank = Rank(0);
 const RUN_BYTES: usize = 6;
 const RUNS_MAX: usize = 8;
 const _: () = assert!(RUNS_MAX * RUN_BYTES <= 64);
-/// After how long the sequencer looks again for a frame for an order.
-const RETRY: Duration = Duration::from_micros(100);
 
 #[derive(Clone)]
 struct Sequencer {
@@ -78,8 +74,6 @@ struct Sequencer {
     ordered: Vec<u64>,
     /// Whose casts come first in the next order, if they do not all fit one.
     first: usize,
-    /// Frames for control messages that orders leave to what lets them go.
-    frames_left: usize,
     /// The view has ended: nothing is ordered any more.
     over: bool,
 }
@@ -99,7 +93,6 @@ impl Sequencer {
             handles: None,
             ordered: Vec::new(),
             first: 0,
-            frames_left: 0,
             over: false,
         })
     }
@@ -149,11 +142,9 @@ impl Sequencer {
         }
         let order = self.handles().order;
         let body = &body[..count * RUN_BYTES];
-        if context.control_frames_free() < self.frames_left
-            || context.cast_blank(body, |message| message.set_field(order, 1)).is_err()
-        {
+        if context.cast_blank(body, |message| message.set_field(order, 1)).is_err() {
             context.count("order put off for want of a frame");
-            context.arm(self.handles().timer, context.now() + RETRY);
+            context.arm(self.handles().timer, context.now() + BLANK_RETRY);
             return;
         }
         context.count("orders");
@@ -233,7 +224,6 @@ impl Layer for Sequencer {
             timer: build.timer("order"),
         });
         self.ordered = vec![0; members];
-        self.frames_left = build.control_frames as usize / 4;
         if build.view().rank() == script.sequencer {
             // All others wait for its orders; while it casts alone there are none.
             build.post_at_once_if_held();

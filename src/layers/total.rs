@@ -42,7 +42,7 @@ use crate::id::{Hasher64, Rank, RankSet};
 use crate::stack::backoff::Backoff;
 use crate::stack::build::{Build, Closes, Field, GuardKind, TimerId};
 use crate::stack::event::{Down, Message, Up};
-use crate::stack::layer::{Context, Fast, Kind, Layer};
+use crate::stack::layer::{BLANK_RETRY, Context, Fast, Kind, Layer};
 use crate::stack::property::{Properties, Property};
 use crate::stack::registry::{LayerEntry, ParameterError, Parameters};
 use crate::stack::turns::{Turns, phase};
@@ -240,6 +240,7 @@ impl Total {
         };
         if context.cast_blank(&[], |message| message.set_field(says, word)).is_err() {
             context.count("turn kept for want of a frame");
+            context.arm(self.handles().pass, context.now() + BLANK_RETRY);
             return;
         }
         (self.quiet, self.quiet_at) = if idle { (quiet, begun + 1) } else { (0, 0) };

@@ -101,6 +101,9 @@ pub(crate) struct Core {
     pub(crate) reliable: Option<(MemberSlot, u64)>,
     /// Frames of the control region that reliable control messages leave to what lets them go: gossip, repetitions.
     pub(crate) control_floor: usize,
+    /// Frames that casts without content leave: they are retained like any cast, and what repairs them needs some. Fewer
+    /// than sends leave, or an application that only sends could keep the order from going on for good.
+    pub(crate) blank_floor: usize,
     /// How often something was refused or left out for want of frames that a fork takes too.
     pub(crate) starved: u64,
     /// The longest message that is carried in fragments; zero if no layer does that.

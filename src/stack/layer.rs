@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::borrow::Cow;
+use std::time::Duration;
 
 use super::build::{Build, Closes, Field, Guard, GuardKind, GuardOwner, TimerId};
 use super::core::{Core, Looped};
@@ -18,6 +19,9 @@ use crate::transport::Outside;
 use crate::view::{LocalView, Neighbours};
 use crate::wire::Traffic;
 use crate::wire::full::NO_CONTROL;
+
+/// After how long a cast without content that found no frame is tried again ([`Context::cast_blank`]).
+pub const BLANK_RETRY: Duration = Duration::from_micros(100);
 
 /// The five kinds of plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -649,11 +653,16 @@ impl Context<'_> {
     /// a frame number as any cast: `set` writes what it has to say into the fields, `body` is for what does not fit there.
     ///
     /// # Errors
-    /// If there is no frame.
+    /// If there is no frame to spare: such a cast is retained until all others hold it, and leaves frames for what gets
+    /// it there. The next may be tried after [`BLANK_RETRY`].
     ///
     /// # Panics
     /// If the body is longer than the 64 bytes for which there is always room.
     pub fn cast_blank(&mut self, body: &[u8], set: impl FnOnce(&mut Message)) -> Result<(), Exhausted> {
+        if self.core.control.free_frames() <= self.core.blank_floor {
+            self.core.starved += 1;
+            return Err(Exhausted);
+        }
         let mut frame = self.core.control_frame()?;
         frame.extend(body).expect("a frame has room for 64 bytes behind its header");
         let frame = frame.freeze();

@@ -397,6 +397,7 @@ impl Stack {
             shared_matrices: blueprint.shared_matrices(),
             reliable: blueprint.reliable,
             control_floor: config.control_frames / 16,
+            blank_floor: config.control_frames / 8,
             starved: 0,
             number_limit,
             send_number_limit,
