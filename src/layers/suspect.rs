@@ -344,14 +344,11 @@ impl Layer for Suspect {
             context.count("suspected by another");
         }
         let with = self.suspected.with(told);
-        if with == self.suspected {
-            // Nearly all that an idle group exchanges.
-            context.spare_post();
-            return;
+        if with != self.suspected {
+            self.suspected = with;
+            context.count("suspicion taken over");
+            context.up(Up::Suspect(with));
         }
-        self.suspected = with;
-        context.count("suspicion taken over");
-        context.up(Up::Suspect(with));
     }
 
     fn timer(&mut self, context: &mut Context<'_>, timer: TimerId) {

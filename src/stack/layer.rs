@@ -704,11 +704,6 @@ impl Context<'_> {
         self.core.work += 1;
     }
 
-    /// The control message just handled changed nothing that post-processing looks at: it needs none.
-    pub fn spare_post(&mut self) {
-        self.core.work = self.core.work.saturating_sub(1);
-    }
-
     /// Writes a line to the stack's trace.
     pub fn trace(&mut self, line: std::fmt::Arguments<'_>) {
         self.core.trace(self.layer, line);
