@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use common::World;
 use wadjet::stats::PostProcessing;
+use wadjet::time::Time;
 use wadjet::{Config, Shadow};
 
 /// Layers that handle an event ask for a whole pass: nothing is reported meanwhile.
@@ -107,4 +108,29 @@ fn when_messages_end_it_does_too() {
     let quiet = post(&world, 0);
     world.steps(100);
     assert_eq!(post(&world, 0), quiet, "a quiet group pays for nothing");
+}
+
+/// Whoever waits until something is due must not be told for ever that it was due a while ago.
+#[test]
+fn what_is_due_is_done_and_is_not_due_any_more() {
+    for shadow in [Shadow::Off, Shadow::Panic] {
+        let config = Config { shadow, pack: false, ..Config::default() };
+        let mut world = World::new(2, STACK, &config);
+        for gap in 0..200 {
+            world.cast(1, b"acknowledged a while later");
+            for step in 0..400 {
+                if step == gap {
+                    world.cast(0, b"by plan, just after something else");
+                }
+                let before: Vec<Time> = world.nodes.iter().map(|node| node.endpoint.deadline()).collect();
+                world.step();
+                for (node, before) in world.nodes.iter().zip(before) {
+                    // What has become due meanwhile may be left for the next iteration.
+                    let due = node.endpoint.deadline();
+                    let left = due == before && due != Time::ZERO;
+                    assert!(due > world.now || !left, "{shadow:?}: {due} at {}", world.now);
+                }
+            }
+        }
+    }
 }

@@ -158,7 +158,7 @@ impl Stack {
             let handled =
                 Handled::Accepted { kind, origin, header, list: &list, number, delivered, from_layer };
             let differs = before.compare(&mut self.engine, handled);
-            self.diverged(kind, differs);
+            self.compared(kind, differs);
         }
         if delivered {
             self.upcall(kind, origin, number, &list, app);

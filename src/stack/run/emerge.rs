@@ -67,7 +67,7 @@ impl Stack {
         if let Some(before) = before {
             let handled = Handled::Released { origin, number, list: &list, delivered, from_layer };
             let differs = before.compare(&mut self.engine, handled);
-            self.diverged(kind, differs);
+            self.compared(kind, differs);
         }
         if delivered {
             self.upcall(kind, origin, number, &list, app);

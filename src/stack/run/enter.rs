@@ -12,6 +12,7 @@ use crate::stack::build::{GuardKind, STACK_GUARD};
 use crate::stack::event::{Down, List, Message};
 use crate::stack::layer::Kind;
 use crate::stack::slots::fixed;
+use crate::time::Time;
 use crate::wire::Traffic;
 
 impl Stack {
@@ -235,11 +236,13 @@ impl Stack {
         let Some(sent) = core.outbox.back().map(|transmit| transmit.head.clone()) else { return };
         let list = whole(sent, plan.header_bytes, messages, packed);
         let differs = before.compare(&mut self.engine, Handled::Sent(kind, peer, &list));
-        self.diverged(kind, differs);
+        self.compared(kind, differs);
     }
 
+    /// Plan and layers have been compared, after whole post-processing: none is due any more.
     #[cold]
-    pub(super) fn diverged(&mut self, kind: Kind, differs: Option<String>) {
+    pub(super) fn compared(&mut self, kind: Kind, differs: Option<String>) {
+        self.post_due = Time::NEVER;
         let Some(differs) = differs else { return };
         let spec = &self.core().view.view().spec;
         let text = format!("{} plan and layers of {spec} disagree: {differs}", kind.name());

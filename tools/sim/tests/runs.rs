@@ -55,6 +55,8 @@ fn seeds_that_found_a_bug_find_it_no_more() {
         ("swarm", 5594),
         // Turns passed on held every control frame of a member, which then had none to send the casts again that held them.
         ("order", 7976),
+        // After a comparison with the shadow, post-processing stayed due for ever at a member that had nothing to do.
+        ("order", 19666),
         // Who was let in after it had given up was told so when it asked next, with others that were not in that view.
         ("views", 6747),
         ("views", 12518),
