@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use common::{Either, On, small};
-use wadjet::group::{Application, Delivery, Event, Group};
+use wadjet::group::{Application, CastError, Delivery, Event, Group};
 use wadjet::layers::{DEFAULT_STACK, LIVE_STACK};
 use wadjet::runtime::{Driver, DriverOptions, JoinOptions};
 use wadjet::transport::udp::UdpOptions;
@@ -154,14 +154,15 @@ fn a_group_lives(hosts: &Rc<Hosts>, kinds: [bool; 3]) {
             let message: Vec<u8> = (round * 8 + part).to_le_bytes().repeat(60);
             for at in 0..processes.len() {
                 let (driver, key) = &mut processes[at];
-                let mut refused = driver.group(*key).cast(&message).is_err();
-                while refused {
-                    assert!(Instant::now() < end, "casts stay refused");
+                let mut refused = driver.group(*key).cast(&message).err();
+                while let Some(why) = refused {
+                    let retried = matches!(why, CastError::Full { .. } | CastError::NoFrame(_));
+                    assert!(retried && Instant::now() < end, "casts stay refused: {why}");
                     processes.iter_mut().for_each(|(driver, _)| {
                         driver.run_once();
                     });
                     let (driver, key) = &mut processes[at];
-                    refused = driver.group(*key).cast(&message).is_err();
+                    refused = driver.group(*key).cast(&message).err();
                 }
             }
         }

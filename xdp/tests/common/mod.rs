@@ -52,7 +52,8 @@ pub(crate) fn small() -> XdpOptions {
 /// A transport that was made on a host, and whose sockets are made there whatever thread-wide namespace the test is in.
 pub(crate) struct On<T> {
     pub(crate) inner: T,
-    hosts: Rc<Hosts>,
+    /// A handle that removes nothing: a transport that is forgotten, as if its process were killed, keeps no host.
+    hosts: Hosts,
     host: usize,
 }
 
@@ -61,7 +62,7 @@ impl<T> On<T> {
         let stay = hosts.enter(host).unwrap();
         let inner = make();
         drop(stay);
-        On { inner, hosts: Rc::clone(hosts), host }
+        On { inner, hosts: hosts.alias(), host }
     }
 }
 
