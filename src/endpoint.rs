@@ -286,8 +286,9 @@ impl Endpoint {
         GroupKey { endpoint: self.number, index: index as u32, before: self.forgotten[index] }
     }
 
-    /// Lets go of a group that is over ([`Event::Exit`] has been told): its key means nothing from now on, and what it
-    /// held is given to the next group that is installed. Whether it was over; if not, nothing was done.
+    /// Lets go of a group that is over ([`Event::Exit`] has been told): its key means nothing from now on. Its
+    /// memory is let go of when the next group is installed, which takes its place: there are never more of them than groups
+    /// at once. Whether it was over; if not, nothing was done.
     ///
     /// [`Event::Exit`]: crate::group::Event::Exit
     ///

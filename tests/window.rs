@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use wadjet::group::Polled;
 use wadjet::layers::DEFAULT_STACK;
-use wadjet::runtime::{CommandOptions, Driver, DriverOptions, HandleError, Window};
+use wadjet::runtime::{CommandOptions, Driver, DriverOptions, ReportError, Window};
 use wadjet::transport::memory::{Hub, HubOptions, MemoryTransport};
 use wadjet::{Config, Endpoint, GroupKey, Incarnation, LocalView};
 
@@ -72,9 +72,9 @@ fn a_driver_that_does_not_run_is_silent_and_one_that_is_gone_says_so() {
     let (driver, key) = driver(&hub, 100, 1);
     let handle = driver.handle();
     let limit = Duration::from_millis(1);
-    assert_eq!(handle.report(key, limit).unwrap_err(), HandleError::Silent(limit));
+    assert_eq!(handle.report(key, limit).unwrap_err(), ReportError::Silent(limit));
     drop(driver);
-    assert_eq!(handle.report(key, limit).unwrap_err(), HandleError::Ended);
+    assert_eq!(handle.report(key, limit).unwrap_err(), ReportError::Ended);
 }
 
 #[test]

@@ -50,11 +50,22 @@ pub enum HandleError {
         /// How long it may be.
         limit: usize,
     },
+    /// The driver is gone.
+    #[error("the driver has ended; nothing takes messages from this handle any more")]
+    Ended,
+}
+
+/// There is no [`Handle::report`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReportError {
+    /// As many threads as may have asked, and the driver has not answered any yet.
+    #[error("{0} others wait for an answer of the driver; try again when it has given some")]
+    Full(usize),
     /// The driver has not answered: it is stopped, or its group is gone.
     #[error("the driver has not answered within {0:?}; it is stopped, or the group is over")]
     Silent(Duration),
     /// The driver is gone.
-    #[error("the driver has ended; nothing takes messages from this handle any more")]
+    #[error("the driver has ended; nothing answers this handle any more")]
     Ended,
 }
 
@@ -145,20 +156,20 @@ impl Handle {
     /// What a group has done so far, in the words of its driver, who may take `limit` to answer.
     ///
     /// # Errors
-    /// [`HandleError`]: several threads ask at once, or there is no answer.
-    pub fn report(&self, group: GroupKey, limit: Duration) -> Result<Report, HandleError> {
+    /// [`ReportError`]: several threads ask at once, or there is no answer.
+    pub fn report(&self, group: GroupKey, limit: Duration) -> Result<Report, ReportError> {
         let shared = &*self.shared;
         if shared.ended.load(Ordering::Acquire) {
-            return Err(HandleError::Ended);
+            return Err(ReportError::Ended);
         }
         let (answer, report) = sync_channel(1);
         shared
             .questions
             .push(Question { group, answer })
-            .map_err(|_| HandleError::Full(shared.questions.capacity()))?;
+            .map_err(|_| ReportError::Full(shared.questions.capacity()))?;
         shared.put.fetch_add(1, Ordering::Release);
         shared.wake();
-        report.recv_timeout(limit).map_err(|_| HandleError::Silent(limit))
+        report.recv_timeout(limit).map_err(|_| ReportError::Silent(limit))
     }
 
     /// Ends [`Driver::run`](super::Driver::run) at its next iteration.

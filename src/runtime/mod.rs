@@ -21,7 +21,7 @@ mod window;
 mod workers;
 
 pub use clock::Clock;
-pub use commands::{CommandOptions, Handle, HandleError, Refusal, Request};
+pub use commands::{CommandOptions, Handle, HandleError, Refusal, ReportError, Request};
 pub use driver::{Driver, DriverOptions, JoinOptions, Member, OpenError, fresh_incarnation};
 pub use idle::IdleStrategy;
 pub use looper::{Engine, Loop, LoopOptions, LoopStats};

@@ -107,7 +107,7 @@ fn requests(incarnation: Incarnation, handle: &Handle, group: GroupKey) {
         loop {
             match handle.cast(group, &message) {
                 Err(HandleError::Full(_)) => thread::sleep(FULL),
-                Ok(_) | Err(HandleError::Ended | HandleError::Silent(_)) => return,
+                Ok(_) | Err(HandleError::Ended) => return,
                 Err(HandleError::TooLong { limit, .. }) => {
                     return say(&format!("{} too long: {limit} bytes at most", number(text)));
                 }

@@ -225,19 +225,22 @@ impl Stack {
         if blocked || std::mem::take(&mut self.stuck) || told || by_layers || due && self.post_delay.is_zero()
         {
             self.engine.post();
-            self.post_due = Time::NEVER;
-            self.posted_work = 0;
+            self.nothing_due();
         } else if posting.is_under_way() {
             self.post_on();
         } else if due {
             self.engine.begin_post();
-            self.post_due = Time::NEVER;
-            self.posted_work = 0;
+            self.nothing_due();
             self.post_on();
         } else {
             return;
         }
         self.drain(app);
+    }
+
+    /// A pass has begun, and takes in all that was done before.
+    pub(super) fn nothing_due(&mut self) {
+        (self.post_due, self.posted_work) = (Time::NEVER, 0);
     }
 
     /// Goes on with post-processing: by a little, and by as much of a pass as the messages since the last piece are of a

@@ -12,7 +12,6 @@ use crate::stack::build::{GuardKind, STACK_GUARD};
 use crate::stack::event::{Down, List, Message};
 use crate::stack::layer::Kind;
 use crate::stack::slots::fixed;
-use crate::time::Time;
 use crate::wire::Traffic;
 
 impl Stack {
@@ -242,7 +241,7 @@ impl Stack {
     /// Plan and layers have been compared, after whole post-processing: none is due any more.
     #[cold]
     pub(super) fn compared(&mut self, kind: Kind, differs: Option<String>) {
-        self.post_due = Time::NEVER;
+        self.nothing_due();
         let Some(differs) = differs else { return };
         let spec = &self.core().view.view().spec;
         let text = format!("{} plan and layers of {spec} disagree: {differs}", kind.name());
