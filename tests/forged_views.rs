@@ -188,6 +188,7 @@ const BEHIND: u8 = 2;
 const CUT: u8 = 3;
 const CUT_OK: u8 = 4;
 const VIEW: u8 = 5;
+const HELD_UP: u8 = 9;
 
 #[test]
 fn flush_vectors_and_views_that_are_forged_stale_or_out_of_range_are_dropped_and_counted() {
@@ -200,6 +201,7 @@ fn flush_vectors_and_views_that_are_forged_stale_or_out_of_range_are_dropped_and
             "report for another proposal",
             Body::of(FLUSH_OK).id(id(2, 1)).words(&nobody).half(3).words(&[1, 2, 3]),
         ),
+        ("report for another proposal", Body::of(HELD_UP).id(id(2, 1)).words(&[0b100, 0])),
         ("cut of no flush", Body::of(CUT).id(id(2, 2)).half(3).words(&[9, 9, 9]).half(0).half(1).half(2)),
         ("confirmation of another proposal", Body::of(CUT_OK).id(id(2, 1))),
         (
@@ -223,7 +225,8 @@ fn flush_vectors_and_views_that_are_forged_stale_or_out_of_range_are_dropped_and
         (undecodable, Body::of(VIEW).id(id(2, 2)).view(ours, id(2, 2), &[])),
         (undecodable, Body::of(BEHIND).id(id(u64::MAX, 2))),
         (undecodable, Body::of(FLUSH).id(id(u64::MAX, 2)).words(&[1, 0])),
-        (undecodable, Body::of(9)),
+        (undecodable, Body::of(HELD_UP).id(id(2, 1)).words(&[0b1000, 0])),
+        (undecodable, Body::of(10)),
     ];
     for (at, (what, body)) in lies.into_iter().enumerate() {
         let mut lie = Lie::new();

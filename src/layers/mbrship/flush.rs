@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use super::broken::Broken;
 use super::message::{Beyond, Inside};
-use super::{GUEST_PATIENCE, Mbrship, Promise, Proposal};
+use super::{GUEST_PATIENCE, Handles, Looked, Mbrship, Promise, Proposal};
 use crate::id::{Hasher64, MEMBERS_MAX, Rank, RankSet, ViewId};
 use crate::stack::event::{Cut, Down, Up};
 use crate::stack::layer::Context;
@@ -100,7 +100,7 @@ impl Mbrship {
             by,
             settled: false,
             reported: false,
-            looked: false,
+            looked: Looked::Never,
             without: RankSet::EMPTY,
             cut: None,
         });
@@ -121,7 +121,7 @@ impl Mbrship {
     /// What the application casts and sends from now on waits for the next view.
     fn stop(&mut self, context: &mut Context<'_>) {
         self.stopped = true;
-        let super::Handles { casts_wait, sends_wait, .. } = self.handles();
+        let Handles { casts_wait, sends_wait, .. } = self.handles();
         if !self.is(Broken::CastsOn) {
             context.close(casts_wait, context.rank());
         }
@@ -132,20 +132,19 @@ impl Mbrship {
     }
 
     fn watch(&self, context: &mut Context<'_>) {
-        let looked = self.promise.as_ref().is_none_or(|promise| promise.looked);
-        let patience = match self.proposal {
-            Some(_) => self.options.flush,
-            // Who waits for the acknowledgements of another one says so before the coordinator looks for who is slow.
-            None if !looked => self.options.flush / 2,
+        let looked = self.promise.as_ref().map_or(&Looked::Twice, |promise| &promise.looked);
+        let patience = match (&self.proposal, looked) {
+            (Some(_), _) => self.options.flush,
+            // Who waits for another one says so before the coordinator looks for who is slow.
+            (None, Looked::Never | Looked::Once { .. }) => self.options.flush / 4,
             // And that before anybody looks at the coordinator.
-            None => self.options.flush * 3 + self.options.merge,
+            (None, Looked::Twice) => self.options.flush * 3 + self.options.merge,
         };
         context.arm(self.handles().watch, context.now() + patience);
     }
 
     /// The flush takes too long: whoever holds it up is taken for failed.
     pub(super) fn too_slow(&mut self, context: &mut Context<'_>) {
-        let Some(promise) = &self.promise else { return };
         let slow = match &self.proposal {
             Some(proposal) if self.host.is_some() && self.all_done(context, proposal) => {
                 self.watch(context);
@@ -158,21 +157,57 @@ impl Mbrship {
                 };
                 self.live_others(context).iter().filter(silent).collect()
             }
-            None if promise.looked => RankSet::one(promise.by),
-            None if promise.reported || !self.stopped => RankSet::EMPTY,
-            None => {
-                self.live_others(context).iter().filter(|peer| !self.acknowledged(context, *peer)).collect()
-            }
+            None => self.look(context),
         };
-        if let Some(promise) = &mut self.promise {
-            promise.looked = true;
-        }
         if !slow.is_empty() {
             context.count("flush held up");
         }
         self.watch(context);
         self.give_up(context, slow);
+        // What this member still waits for may need the coordinator to go on without them, too.
+        if let Some(promise) = self.promise.as_ref().filter(|promise| !promise.reported && !slow.is_empty()) {
+            let (proposal, by) = (promise.proposal, RankSet::one(promise.by));
+            self.say(context, by, &Inside::HeldUp { proposal, by: slow });
+        }
         self.reconsider(context);
+    }
+
+    /// A member cannot report, because of these.
+    pub(super) fn held_up(&mut self, context: &mut Context<'_>, id: ViewId, by: RankSet) {
+        if self.proposal.as_ref().is_none_or(|proposal| proposal.id != id) {
+            context.count("report for another proposal");
+        } else if by.contains(context.rank()) {
+            context.count("given up by another member");
+        } else {
+            self.give_up(context, by);
+            self.reconsider(context);
+        }
+    }
+
+    /// Who keeps this member from reporting, as far as one can tell by now; the coordinator, if it is neither this member
+    /// nor another one.
+    fn look(&mut self, context: &Context<'_>) -> RankSet {
+        let Some(promise) = &mut self.promise else { return RankSet::EMPTY };
+        let peers = (0..context.view().size()).map(Rank::at);
+        let now = Looked::Once {
+            casts: context.next_frame_number(),
+            sends: peers.map(|peer| context.next_send_number(peer)).collect(),
+        };
+        match std::mem::replace(&mut promise.looked, Looked::Twice) {
+            Looked::Never => promise.looked = now,
+            Looked::Once { .. } if promise.reported || !self.block_ok => {}
+            Looked::Once { casts, sends } => {
+                let Handles { acked, held, .. } = self.handles();
+                let own = context.rank();
+                let behind = |peer: &Rank| {
+                    let lacks_casts = !self.stopped && context.pair(held, *peer, own) < casts;
+                    lacks_casts || context.pair(acked, *peer, own) < sends[peer.index()]
+                };
+                return self.live_others(context).iter().filter(behind).collect();
+            }
+            Looked::Twice => return RankSet::one(promise.by),
+        }
+        RankSet::EMPTY
     }
 
     /// Whether this member's report can be made.

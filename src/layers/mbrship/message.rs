@@ -32,6 +32,8 @@ pub(super) enum Inside {
     Renew,
     /// This one has held the senders up for too long: it is out of this view.
     Expelled { member: Rank, why: Holdup, lasting: Duration },
+    /// Cannot report for the proposal, because these take nothing in: goes on without them.
+    HeldUp { proposal: ViewId, by: RankSet },
 }
 
 /// Between processes of different views, outside any.
@@ -243,6 +245,7 @@ impl Inside {
                 };
                 body.byte(8).half(member.0).byte(code).word(frames).word(lasting.as_millis() as u64)
             }
+            Inside::HeldUp { proposal, by } => body.byte(9).id(*proposal).ranks(*by),
         };
         body.bytes
     }
@@ -292,6 +295,7 @@ impl Inside {
                 }
                 Inside::Expelled { member, why, lasting: Duration::from_millis(reader.word()?) }
             }
+            9 => Inside::HeldUp { proposal: reader.id()?, by: ranks(&mut reader)? },
             _ => return Err(ControlError),
         };
         reader.end()?;
@@ -392,6 +396,7 @@ mod tests {
             Inside::Renew,
             Inside::Expelled { member: Rank(2), why: Holdup::Behind { frames: 700 }, lasting },
             Inside::Expelled { member: Rank(0), why: Holdup::NoCredit, lasting },
+            Inside::HeldUp { proposal: id(2), by: failed },
         ];
         for message in inside {
             let bytes = message.encode();

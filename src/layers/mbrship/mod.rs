@@ -78,8 +78,8 @@ pub(super) fn entry() -> LayerEntry {
             ("block", "yes: a flush waits until the application says block_ok (default no: casts queue)"),
             (
                 "flush_ms",
-                "a member that holds up a flush for so long is taken for failed, or acknowledges nothing in it for half as \
-                 long, in milliseconds (default 200)",
+                "a member that holds up a flush for so long is taken for failed, or takes nothing in for a quarter of it, \
+                 in milliseconds (default 200)",
             ),
             (
                 "merge_ms",
@@ -172,6 +172,7 @@ struct Handles {
     casts_wait: Guard,
     sends_wait: Guard,
     acked: MatrixSlot,
+    held: MatrixSlot,
     watch: TimerId,
     merge: TimerId,
     gather: TimerId,
@@ -219,11 +220,23 @@ struct Promise {
     /// What came early has gone to the layers since.
     settled: bool,
     reported: bool,
-    /// Whoever holds this member's report up has been looked for.
-    looked: bool,
+    looked: Looked,
     /// Who was out of the view then.
     without: RankSet,
     cut: Option<Rc<Cut>>,
+}
+
+/// How far a member that cannot report yet has looked for whoever holds it up: those that have not taken in at the
+/// second look what there was at the first.
+#[derive(Clone, Debug)]
+enum Looked {
+    Never,
+    /// This member's casts there were then, and its sends by peer.
+    Once {
+        casts: u64,
+        sends: Vec<u64>,
+    },
+    Twice,
 }
 
 /// What a coordinator has proposed.
@@ -511,6 +524,7 @@ impl Layer for Mbrship {
             casts_wait: build.guard(GuardKind::CastSend, "view change", Closes::Entry),
             sends_wait: build.guard(GuardKind::SendSend, "view change", Closes::Entry),
             acked: build.shared_matrix_slot(shared::ACKED),
+            held: build.shared_matrix_slot(shared::HELD),
             watch: build.timer("watch"),
             merge: build.timer("merge"),
             gather: build.timer("gather"),
@@ -593,6 +607,7 @@ impl Layer for Mbrship {
             Inside::FlushOk { proposal, failed, held } => {
                 self.flush_ok(context, origin, proposal, failed, held);
             }
+            Inside::HeldUp { proposal, by } => self.held_up(context, proposal, by),
             Inside::Behind { promised } => self.behind(context, promised),
             Inside::Cut { proposal, frames, holders } => {
                 self.cut(context, origin, proposal, Cut { frames, holders });
