@@ -27,7 +27,8 @@ pub struct Config {
     pub shadow: Shadow,
     /// Largest frame, header and payload together, in bytes; a transport may carry less.
     pub frame_bytes_max: usize,
-    /// Casts of one member that may be unacknowledged, in frames. At the limit casts wait.
+    /// Casts of one member that may be unacknowledged, in frames. At the limit casts wait. All members of a group must be
+    /// given the same: who retains less than others may cast is not let in.
     pub window_frames: u64,
     /// Closed frames of casts that may wait above the stack. At the limit casts are refused ([`CastError::Full`]).
     ///

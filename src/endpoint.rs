@@ -257,7 +257,8 @@ impl Endpoint {
         }
         let neighbours = Rc::new(neighbours);
         let (config, registry) = (&self.config, &self.registry);
-        let stack = Stack::new(config, registry, view, neighbours, channel, caps, Vec::new(), now)?;
+        let mut stack = Stack::new(config, registry, view, neighbours, channel, caps, Vec::new(), now)?;
+        stack.tell_slow_paths();
         #[cfg(feature = "laboratory")]
         let stack = stack.with_cookies_masked(self.cookie_mask);
         let mut stack = stack;

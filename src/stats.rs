@@ -50,7 +50,17 @@ pub struct PostProcessing {
     pub pieces: u64,
 }
 
-/// What one group's stack did so far.
+impl PostProcessing {
+    pub(crate) fn sum(self, other: PostProcessing) -> PostProcessing {
+        PostProcessing {
+            whole: self.whole + other.whole,
+            passes: self.passes + other.passes,
+            pieces: self.pieces + other.pieces,
+        }
+    }
+}
+
+/// What one group's stack did so far, in all its views.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
     /// How often plans ran.
@@ -80,7 +90,8 @@ pub struct Stats {
     /// Bytes that frames of others, retained in place, pin: counted at the last post-processing if they might be more than
     /// `retain_bytes_max`, else at most so many.
     pub retained_bytes: u64,
-    /// Frames of others copied because more would have been pinned than `retain_bytes_max`.
+    /// Frames of others copied because more would have been pinned than `retain_bytes_max`, or because the channel they
+    /// came in was about to close.
     pub copies: u64,
     /// How post-processing went.
     pub post: PostProcessing,

@@ -9,7 +9,7 @@ use wadjet::layers::DEFAULT_STACK;
 use wadjet::stats::Stats;
 use wadjet::transport::{Received, Transport};
 use wadjet::wire::{FULL_FLAG, word};
-use wadjet::{Config, Shadow};
+use wadjet::{Application, Config, Delivery, Group, Shadow};
 
 fn config(shadow: Shadow) -> Config {
     Config { pack: false, shadow, ..Config::default() }
@@ -171,4 +171,39 @@ fn a_copy_parked_twice_ends_once_as_early_and_once_as_a_duplicate() {
     let fast = world.nodes[1].stats().fast_path;
     assert_eq!((fast.deliver_hit, fast.deliver_early, fast.deliver_miss), (1, 1, 1));
     assert_eq!(world.nodes[1].counted("NAK", "duplicate"), 1);
+}
+
+/// Leaves the group in the upcall of the first cast.
+struct Leaver {
+    casts: usize,
+}
+
+impl Application for Leaver {
+    fn cast(&mut self, _: &Delivery<'_>, group: &mut Group<'_>) {
+        self.casts += 1;
+        group.leave();
+    }
+}
+
+#[test]
+fn an_application_may_leave_in_the_upcall_of_a_frame_that_was_parked_or_that_others_are_parked_behind() {
+    for shadow in [Shadow::Panic, Shadow::Off] {
+        // By which frame comes when: the first that is delivered is straight, or was parked itself.
+        for order in [&[1usize, 0, 2][..], &[2, 1, 0], &[3, 2, 0, 1], &[2, 0, 1]] {
+            let mut world = World::new(2, DEFAULT_STACK, &config(shadow));
+            casts(&mut world, 0, order.len() as u8);
+            let mut frames = Vec::new();
+            world.nodes[1].transport.receive(1024, &mut |received| frames.push(received));
+            let fast =
+                |received: &Received| word(received.bytes(), 0).is_some_and(|first| first & FULL_FLAG == 0);
+            frames.retain(fast);
+            let mut leaver = Leaver { casts: 0 };
+            let node = &mut world.nodes[1];
+            for at in order {
+                node.endpoint.receive(frames[*at].clone(), world.now, &mut leaver);
+            }
+            node.endpoint.poll(world.now, &mut leaver);
+            assert_eq!(leaver.casts, 1, "nothing is delivered after one has left: {order:?}, {shadow:?}");
+        }
+    }
 }

@@ -244,7 +244,7 @@ fn letters_that_are_forged_stale_or_from_strangers_are_dropped_and_counted() {
     let merge = |counter, first: u64| {
         Body::of(1)
             .id(id(counter, stranger))
-            .text(STACK)
+            .text(&format!("{STACK} with windows of {} frames", Config::default().window_frames))
             .0
             .into_iter()
             .chain(std::iter::once(WIRE_VERSION))

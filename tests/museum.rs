@@ -55,6 +55,7 @@ const FAULTS: &[(&str, &str, By)] = &[
     ("state", "ordinary messages change state outside slots", By::Shadow),
     ("hidden", "the same, and the state is not in the digest", By::Application),
     ("send_side", "the effect of a send is declared with another source", By::Shadow),
+    ("anybody", "the effect of casting is on a word of some member", By::Compiler),
     ("late_limit", "a limit is declared for deliveries", By::Compiler),
     ("opaque", "nothing is declared", By::Compiler),
 ];
@@ -307,6 +308,9 @@ impl Layer for Exhibit {
                 }
                 if !self.is("count") {
                     case.count(h.casts);
+                }
+                if self.is("anybody") {
+                    case.effect(Operation::Add, Target::Member(h.bytes), Source::PayloadBytes);
                 }
                 if !self.is("no_limit") {
                     case.limit(h.number, Target::Own(h.quota_limit), h.quota);

@@ -33,6 +33,12 @@ pub(crate) enum Miss {
     Filter(u8),
     /// The payload is not the pack it is said to be.
     Pack,
+    /// The frame came ahead of its turn: too far, or found no room among the early.
+    TooEarly,
+    /// The frame came ahead of its turn, which did not come in time.
+    Waited,
+    /// The frame was dropped, as too many of its origin are held for their order.
+    Dropped,
 }
 
 /// What became of a frame.

@@ -167,12 +167,19 @@ pub(crate) struct TurnStep {
 }
 
 /// Why a kind of traffic has no plan.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct NoPlan {
     /// The layer.
     pub(crate) layer: &'static str,
     /// The reason.
     pub(crate) reason: &'static str,
+}
+
+impl NoPlan {
+    /// Whether this is no layer's doing: the stack carries no such messages, or was told not to accelerate them.
+    pub(crate) fn is_of_the_stack(&self) -> bool {
+        matches!(self.layer, "stack" | "configuration")
+    }
 }
 
 /// The plans of a stack, or why there is none; by [`Kind`].
@@ -425,6 +432,9 @@ impl Compiler<'_> {
                 let (on_number, field_slot) =
                     (spot == plan.number, plan.template[usize::from(spot.word)].slot);
                 plan.limits.push(LimitStep { on_number, field_slot, field: spot, limit, word, bits });
+            }
+            Statement::Effect(Effect { target: Target::Member(_), .. }) if plan.kind == Kind::CastSend => {
+                return refuse("casting has no one member whose word it could change");
             }
             Statement::Effect(effect) => match plan.step(stage) {
                 Some(step) => step.effects.push(effect),

@@ -231,9 +231,7 @@ impl Layer for Fc {
     }
 
     fn install(&mut self, build: &mut Build<'_>) {
-        if self.window == 0 || self.window > build.window_max() {
-            self.window = build.window_max();
-        }
+        self.window = build.window(self.window, build.window_max(), "it is Config::window_frames");
         let granted = build.member_slot();
         let credit = build.matrix_slot();
         let retains = build.stack_provides(Property::Stability);
@@ -257,7 +255,7 @@ impl Layer for Fc {
         let Handles { granted, credit, limit, .. } = self.handles();
         let own = context.rank();
         for rank in (0..context.view().size()).map(crate::id::Rank::at) {
-            // Everybody knows everybody's first grant: the window is part of the stack's name.
+            // Everybody knows everybody's first grant: members agree on the window before they share a view.
             context.set_of(granted, rank, self.window);
             context.raise_pair(credit, rank, own, self.window);
         }

@@ -320,9 +320,7 @@ impl Layer for Nak {
     }
 
     fn install(&mut self, build: &mut Build<'_>) {
-        if self.window == 0 || self.window > build.window_max() {
-            self.window = build.window_max();
-        }
+        self.window = build.window(self.window, build.window_max(), "it is Config::window_frames");
         let members = build.view().size();
         self.parked = vec![BTreeMap::new(); members];
         self.repairs = vec![Backoff::new(self.repair, self.longest); members];

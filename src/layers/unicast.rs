@@ -56,7 +56,7 @@ pub(super) fn entry() -> LayerEntry {
         parameters: &[
             (
                 "window",
-                "sends to one peer that may be unacknowledged (default: half of the endpoint's window_frames, and at most the peer's share of half of its control_frames)",
+                "sends to one peer that may be unacknowledged (default: half of the endpoint's window_frames; never more than the peer's share of half of its control_frames)",
             ),
             (
                 "repeat_us",
@@ -202,10 +202,10 @@ impl Layer for Unicast {
 
     fn install(&mut self, build: &mut Build<'_>) {
         // Retention holds the endpoint's window; the reserve for control messages takes half of it.
-        let most = (build.window_max() / 2).min(build.control_share()).max(1);
-        if self.window == 0 || self.window > most {
-            self.window = most;
-        }
+        let most = (build.window_max() / 2).min(build.control_frames() / 2).max(1);
+        let limit = "it is half of Config::window_frames, and at most half of Config::control_frames";
+        // The share is the smaller, the more members a view has.
+        self.window = build.window(self.window, most, limit).min(build.control_share());
         let members = build.view().size();
         self.parked = vec![BTreeMap::new(); members];
         self.repeats = vec![Backoff::new(self.repeat, self.backoff); members];

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::slots::{MatrixSlot, MemberSlot, Slot, SlotFile, Tally, fixed};
 use crate::id::Rank;
 use crate::stack::property::{Properties, Property};
+use crate::stack::registry::ParameterError;
 use crate::view::LocalView;
 use crate::wire::Traffic;
 use crate::wire::bits::low_bits;
@@ -168,6 +169,8 @@ pub(crate) struct Blueprint {
     pub(crate) prompt_if_held: bool,
     /// The longest message that a layer carries in fragments; `None` if no layer does.
     pub(crate) fragmented_bytes_max: Option<u64>,
+    /// A layer's parameter does not fit the endpoint's configuration.
+    pub(crate) refused: Option<ParameterError>,
     shared: BTreeMap<&'static str, SharedSlot>,
 }
 
@@ -213,6 +216,7 @@ impl Blueprint {
             prompt: false,
             prompt_if_held: false,
             fragmented_bytes_max: None,
+            refused: None,
             shared: BTreeMap::new(),
         }
     }
@@ -286,9 +290,27 @@ impl Build<'_> {
         (self.control_frames / (2 * self.view.size().saturating_sub(1).max(1) as u64)).max(1)
     }
 
-    /// The largest window, in frames, that the endpoint's regions were sized for.
+    /// The largest window, in frames, that the endpoint's regions were sized for: `Config::window_frames`.
     pub fn window_max(&self) -> u64 {
         self.window_max
+    }
+
+    /// Frames of the endpoint's control region: `Config::control_frames`.
+    pub fn control_frames(&self) -> u64 {
+        self.control_frames
+    }
+
+    /// The window of `frames` that the parameter `window` asks for; `most` if that is zero. More than `most` is refused,
+    /// and the stack with it: `limit` says what `most` is made of.
+    pub fn window(&mut self, frames: u64, most: u64, limit: &str) -> u64 {
+        if frames > most {
+            self.blueprint.refused = Some(ParameterError {
+                name: "window".to_string(),
+                value: frames.to_string(),
+                problem: format!("{} has room for {most} frames: {limit}", self.name),
+            });
+        }
+        if frames == 0 { most } else { frames.min(most) }
     }
 
     fn field(&mut self, traffic: Traffic, definition: FieldDefinition) -> Field {

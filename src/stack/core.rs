@@ -246,9 +246,14 @@ impl Core {
 
     #[cold]
     fn count_as(&mut self, layer: &'static str, what: &'static str) {
-        match self.counts.iter_mut().find(|count| count.layer == layer && count.what == what) {
-            Some(count) => count.count += 1,
-            None => self.counts.push(Count { layer, what, count: 1 }),
+        self.count_more(Count { layer, what, count: 1 });
+    }
+
+    /// Adds to what is counted.
+    pub(crate) fn count_more(&mut self, more: Count) {
+        match self.counts.iter_mut().find(|count| count.layer == more.layer && count.what == more.what) {
+            Some(count) => count.count += more.count,
+            None => self.counts.push(more),
         }
     }
 

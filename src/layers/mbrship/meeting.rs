@@ -26,7 +26,7 @@ impl Mbrship {
             view: view.id,
             size: view.members.len() as u16,
             coordinator: context.view().member(self.coordinator(context)).clone(),
-            spec: view.spec.clone(),
+            terms: self.terms.clone(),
             wire_version: view.wire_version,
         }
     }
@@ -78,11 +78,11 @@ impl Mbrship {
             return;
         }
         match message {
-            Beyond::Presence { reply, busy, view, size, coordinator, spec, wire_version } => {
+            Beyond::Presence { reply, busy, view, size, coordinator, terms, wire_version } => {
                 if context.view().rank_of(coordinator.incarnation).is_some() {
                     return;
                 }
-                if let Some(reason) = self.unlike(context, &coordinator, &spec, wire_version) {
+                if let Some(reason) = self.unlike(context, &coordinator, &terms, wire_version) {
                     self.complain(context, coordinator.incarnation, &reason);
                     if reply {
                         self.write(
@@ -95,8 +95,8 @@ impl Mbrship {
                 }
                 self.met(context, reply, busy, weight(size, view), coordinator);
             }
-            Beyond::Merge { proposal, spec, wire_version, members } => {
-                self.asked_in(context, origin, view, proposal, (&spec, wire_version), members);
+            Beyond::Merge { proposal, terms, wire_version, members } => {
+                self.asked_in(context, origin, view, proposal, (&terms, wire_version), members);
             }
             Beyond::Deny { proposal, unlike, reason } => {
                 self.denied(context, origin, proposal, unlike, &reason);
@@ -125,13 +125,13 @@ impl Mbrship {
     }
 
     /// Why two views cannot become one, in words that name both sides.
-    fn unlike(&self, context: &Context<'_>, other: &Member, spec: &str, wire_version: u8) -> Option<String> {
+    fn unlike(&self, context: &Context<'_>, other: &Member, terms: &str, wire_version: u8) -> Option<String> {
         let view = context.view().view();
         let own = &context.view().member(context.rank()).address;
-        if spec != view.spec {
+        if terms != self.terms {
             return Some(format!(
-                "{} has the stack {spec}, {own} has {}: they cannot be in one view",
-                other.address, view.spec
+                "{} has the stack {terms}, {own} has {}: they cannot be in one view",
+                other.address, self.terms
             ));
         }
         if wire_version != view.wire_version {
@@ -231,7 +231,7 @@ impl Mbrship {
         let staying = self.live(context).without(self.leaving);
         let message = Beyond::Merge {
             proposal: proposal.id,
-            spec: view.spec.clone(),
+            terms: self.terms.clone(),
             wire_version: view.wire_version,
             members: std::iter::once(context.rank())
                 .chain(staying.iter().filter(|rank| *rank != context.rank()))
@@ -249,7 +249,7 @@ impl Mbrship {
         origin: Incarnation,
         view: ViewId,
         proposal: ViewId,
-        (spec, wire_version): (&str, u8),
+        (terms, wire_version): (&str, u8),
         members: Vec<Member>,
     ) {
         let coordinator = members[0].clone();
@@ -261,7 +261,7 @@ impl Mbrship {
             self.asked_from_inside(context, &coordinator, view, proposal, &members);
             return;
         }
-        let unlike = self.unlike(context, &coordinator, spec, wire_version);
+        let unlike = self.unlike(context, &coordinator, terms, wire_version);
         if let Some(reason) = &unlike {
             self.complain(context, origin, reason);
         }

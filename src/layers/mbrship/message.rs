@@ -48,11 +48,11 @@ pub(super) enum Beyond {
         view: ViewId,
         size: u16,
         coordinator: Member,
-        spec: String,
+        terms: String,
         wire_version: u8,
     },
     /// Let us into your view: we have stopped casting and wait.
-    Merge { proposal: ViewId, spec: String, wire_version: u8, members: Vec<Member> },
+    Merge { proposal: ViewId, terms: String, wire_version: u8, members: Vec<Member> },
     /// No; for good if the views are `unlike` each other.
     Deny { proposal: ViewId, unlike: bool, reason: String },
     /// The next view: to those let in, and to those who were about to install it.
@@ -131,7 +131,10 @@ impl BodyWriter {
 }
 
 /// The longest reason for a refusal, in bytes: it may name both stacks.
-const REASON_BYTES_MAX: usize = 3 * SPEC_BYTES_MAX;
+const REASON_BYTES_MAX: usize = 3 * TERMS_BYTES_MAX;
+
+/// A stack and its windows, in bytes.
+const TERMS_BYTES_MAX: usize = SPEC_BYTES_MAX + 64;
 
 /// No view has a higher counter: no group changes its view so often, and what follows on it still fits a word.
 const COUNTER_MAX: u64 = 1 << 62;
@@ -307,17 +310,17 @@ impl Beyond {
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut body = BodyWriter::default();
         match self {
-            Beyond::Presence { reply, busy, view, size, coordinator, spec, wire_version } => body
+            Beyond::Presence { reply, busy, view, size, coordinator, terms, wire_version } => body
                 .byte(0)
                 .byte(u8::from(*reply))
                 .byte(u8::from(*busy))
                 .id(*view)
                 .half(*size)
                 .member(coordinator)
-                .text(spec)
+                .text(terms)
                 .byte(*wire_version),
-            Beyond::Merge { proposal, spec, wire_version, members } => {
-                body.byte(1).id(*proposal).text(spec).byte(*wire_version).members(members)
+            Beyond::Merge { proposal, terms, wire_version, members } => {
+                body.byte(1).id(*proposal).text(terms).byte(*wire_version).members(members)
             }
             Beyond::Deny { proposal, unlike, reason } => {
                 body.byte(2).id(*proposal).byte(u8::from(*unlike)).text(reason)
@@ -339,12 +342,12 @@ impl Beyond {
                 view: reader.id()?,
                 size: reader.half()?,
                 coordinator: reader.member()?,
-                spec: reader.text(SPEC_BYTES_MAX)?,
+                terms: reader.text(TERMS_BYTES_MAX)?,
                 wire_version: reader.byte()?,
             },
             1 => Beyond::Merge {
                 proposal: reader.id()?,
-                spec: reader.text(SPEC_BYTES_MAX)?,
+                terms: reader.text(TERMS_BYTES_MAX)?,
                 wire_version: reader.byte()?,
                 members: reader.members()?,
             },
@@ -383,7 +386,7 @@ mod tests {
         let failed = RankSet::one(Rank(1));
         let view = view();
         let coordinator = view.members[0].clone();
-        let (spec, wire_version) = (view.spec.clone(), 1);
+        let (terms, wire_version) = (view.spec.clone(), 1);
         let lasting = Duration::from_millis(1234);
         let inside = [
             Inside::Flush { proposal: id(2), failed },
@@ -412,10 +415,10 @@ mod tests {
                 view: id(2),
                 size: 3,
                 coordinator,
-                spec: spec.clone(),
+                terms: terms.clone(),
                 wire_version,
             },
-            Beyond::Merge { proposal: id(2), spec, wire_version, members: view.members.clone() },
+            Beyond::Merge { proposal: id(2), terms, wire_version, members: view.members.clone() },
             Beyond::Deny { proposal: id(2), unlike: true, reason: "no".into() },
             Beyond::View { proposal: id(2), view },
             Beyond::Inquire,

@@ -154,6 +154,8 @@ struct Mbrship {
     probe_wait: Duration,
     answered: Vec<(Incarnation, Time)>,
     legacy: Legacy,
+    /// What all members of a view must have the same, in words: the stack and its windows.
+    terms: String,
 }
 
 #[derive(Clone, Copy)]
@@ -331,6 +333,7 @@ impl Mbrship {
             probe_wait: probe,
             answered: Vec::new(),
             legacy: Legacy::default(),
+            terms: String::new(),
         })
     }
 
@@ -517,6 +520,7 @@ impl Layer for Mbrship {
     fn install(&mut self, build: &mut Build<'_>) {
         let members = build.view().size();
         self.counter = build.view().view().id.counter;
+        self.terms = format!("{} with windows of {} frames", build.view().view().spec, build.window_max());
         self.sent = vec![0; members];
         self.unsaid = vec![Unsaid::default(); members];
         self.parts = vec![Vec::new(); members];

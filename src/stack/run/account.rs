@@ -3,11 +3,12 @@
 use super::Stack;
 use crate::accel::execute::Miss;
 use crate::accel::pack::PACK_ROOM_BYTES;
+use crate::accel::plan::NoPlan;
 use crate::group::Stability;
 use crate::id::Rank;
 use crate::stack::build::{GossipSource, STACK_GUARD, shared};
 use crate::stack::engine::Engine;
-use crate::stack::event::ExitReason;
+use crate::stack::event::{ExitReason, Problem, Up};
 use crate::stack::layer::{Context, Kind};
 use crate::stats::{MissCount, Stats};
 use crate::wire::bits::low_bits;
@@ -109,8 +110,25 @@ impl Stack {
             retained: retained.sum(),
             waiting: self.waiting.len() as u64,
             retained_bytes: core.pinned_bytes(),
-            copies: core.copied,
-            post: self.engine.posting.counts,
+            copies: self.copies + core.copied,
+            post: self.post.sum(self.engine.posting.counts),
+        }
+    }
+
+    /// Tells the application of messages that take the layers always, because a layer has no fast path for them. Said once
+    /// in a group's life; not said of what this stack does not carry or was told not to accelerate.
+    pub(crate) fn tell_slow_paths(&mut self) {
+        let mut told: Vec<(NoPlan, String)> = Vec::new();
+        for (kind, plan) in Kind::ALL.into_iter().zip(&self.plans) {
+            let Some(none) = plan.as_ref().err().filter(|none| !none.is_of_the_stack()) else { continue };
+            match told.iter_mut().find(|(known, _)| known == none) {
+                Some((_, kinds)) => kinds.push_str(&format!(", {}", kind.name())),
+                None => told.push((*none, kind.name().to_string())),
+            }
+        }
+        for (NoPlan { layer, reason }, kinds) in told {
+            let what = format!("no fast path for {kinds}: {reason}; these messages take the layers").into();
+            self.engine.core.emit_application(Up::Problem(Problem { layer, origin: None, what }));
         }
     }
 
@@ -140,7 +158,9 @@ impl Stack {
                 let field = plan.filters[usize::from(at)].field;
                 differs(&layout.fields()[usize::from(field)].0.name)
             }
-            Miss::Field(_, 0) => ("stack", Reason::Is("early frame that waited too long")),
+            Miss::TooEarly => ("stack", Reason::Is("early frame that found no room to wait")),
+            Miss::Waited => ("stack", Reason::Is("early frame that waited too long")),
+            Miss::Dropped => ("stack", Reason::Is("order queue full")),
             Miss::Field(word, bits) => {
                 let inside = |place: &Place, width: u32| {
                     matches!(place, Place::Word { word: at, shift }

@@ -16,6 +16,9 @@ use crate::transport::Received;
 use crate::wire::layout::Header;
 use crate::wire::{PACK_FLAG, Traffic, word};
 
+/// What is counted of a cast that finds no room where casts are held for their order.
+const ORDER_QUEUE_FULL: &str = "cast dropped: order queue full";
+
 /// A frame with a compressed header, and what is known of it when its stack has been found.
 #[derive(Clone, Copy)]
 struct Arrived<'r> {
@@ -89,7 +92,7 @@ impl Stack {
         let Arrived { kind, origin, first, bytes, .. } = arrived;
         if kind == Kind::CastDeliver && self.engine.core.order.is_full(origin, self.order_share) {
             if !parked {
-                self.engine.core.count_stack("cast dropped: order queue full");
+                self.drop_beyond_order(kind);
             }
             return false;
         }
@@ -106,6 +109,14 @@ impl Stack {
             }
             other => self.not_taken(arrived, other, app, parked),
         }
+    }
+
+    /// A cast that found as many of its origin held as there may be: it is sent again later.
+    #[cold]
+    fn drop_beyond_order(&mut self, kind: Kind) {
+        self.fast.deliver_miss += 1;
+        self.note_miss(kind, Miss::Dropped);
+        self.engine.core.count_stack(ORDER_QUEUE_FULL);
     }
 
     /// What becomes of a frame that the plan did not take.
@@ -170,7 +181,7 @@ impl Stack {
     fn park(&mut self, kind: Kind, origin: Rank, received: Received, ahead: u64, app: &mut dyn Application) {
         if self.early.len() >= self.early_max || ahead > self.early_max as u64 {
             self.expand_early(Some((origin, kind.traffic())), Time::NEVER, app);
-            self.expand(kind, origin, &received, Miss::Field(0, 0), app);
+            self.expand(kind, origin, &received, Miss::TooEarly, app);
             return;
         }
         let since = self.engine.core.now;
@@ -184,22 +195,27 @@ impl Stack {
         let kind = if traffic == Traffic::Cast { Kind::CastDeliver } else { Kind::SendDeliver };
         let mut at = 0;
         while at < self.early.len() {
-            let parked = &self.early[at];
-            if parked.origin != origin || parked.traffic != traffic {
+            if self.early[at].origin != origin || self.early[at].traffic != traffic {
                 at += 1;
                 continue;
             }
-            let received = parked.received.clone();
+            // It is not among the parked while it is tried: an upcall may end the group, and lets go of them all.
+            let Early { since, received, .. } = self.early.swap_remove(at);
             let misses = self.fast.deliver_miss;
             let bytes = received.bytes();
             let first = word(bytes, 0).unwrap_or_default();
             let arrived = Arrived { kind, origin, first, received: &received, bytes };
             let ran = self.try_compared(arrived, app, true);
+            if self.exited.is_some() {
+                return;
+            }
+            // If it ran, or took the layers (a duplicate, say), it is not parked any more.
             if ran || self.fast.deliver_miss != misses {
-                // It ran, or took the layers (a duplicate, say): either way it is not parked any more.
-                self.early.swap_remove(at);
                 at = 0;
             } else {
+                self.early.push(Early { origin, traffic, since, received });
+                let last = self.early.len() - 1;
+                self.early.swap(at, last);
                 at += 1;
             }
         }
@@ -221,7 +237,7 @@ impl Stack {
             let Some(at) = self.early.iter().position(wanted) else { return };
             let Early { origin, traffic, received, .. } = self.early.swap_remove(at);
             let kind = if traffic == Traffic::Cast { Kind::CastDeliver } else { Kind::SendDeliver };
-            self.expand(kind, origin, &received, Miss::Field(0, 0), app);
+            self.expand(kind, origin, &received, Miss::Waited, app);
         }
     }
 
@@ -283,7 +299,7 @@ impl Stack {
 
     fn arrive(&mut self, origin: Rank, message: Message, app: &mut dyn Application) {
         if message.traffic == Traffic::Cast && self.engine.core.order.is_full(origin, self.order_share) {
-            self.engine.core.count_stack("cast dropped: order queue full");
+            self.engine.core.count_stack(ORDER_QUEUE_FULL);
             return;
         }
         self.engine.core.work += 1;

@@ -94,9 +94,10 @@ impl Stack {
             return;
         }
         let news = waits && !self.engine.core.casts_waiting && !self.entry_open();
+        let all = self.waiting.len() + usize::from(self.open.is_open());
         let core = &mut self.engine.core;
         core.casts_waiting = waits;
-        core.waiting_frames = self.waiting.len() as u64 + u64::from(self.open.is_open());
+        core.waiting_frames = self.of_this_view.unwrap_or(all) as u64;
         core.work += u32::from(news);
         self.stuck |= news;
     }
@@ -181,7 +182,7 @@ impl Stack {
                 self.accepted(Kind::SelfDeliver, own, number, looped.list, before, app);
             }
             Outcome::Early(_) | Outcome::Miss(_) => {
-                let miss = if let Outcome::Miss(miss) = outcome { miss } else { Miss::Field(0, 0) };
+                let miss = if let Outcome::Miss(miss) = outcome { miss } else { Miss::TooEarly };
                 self.note_miss(Kind::SelfDeliver, miss);
                 self.own_copy_by_layers(looped, app);
             }

@@ -339,12 +339,25 @@ impl Stack {
 
     /// The application has stopped casting, as it was asked to.
     pub(crate) fn block_ok(&mut self) {
-        // What was cast so far belongs to this view.
+        // What was cast so far belongs to this view, and what is cast from now on comes behind it.
         self.close_open();
+        self.of_this_view = Some(self.waiting.len()).filter(|waiting| self.live && *waiting > 0);
         self.engine.core.casts_waiting = !self.waiting.is_empty();
         self.engine.core.waiting_frames = self.waiting.len() as u64;
         self.engine.enter(Down::FlushOk);
         self.engine.core.work += 1;
+    }
+
+    /// One that waited has entered whole.
+    pub(super) fn one_less_waits(&mut self) {
+        let Some(waiting) = &mut self.of_this_view else { return };
+        *waiting -= 1;
+        if *waiting == 0 {
+            // Nothing of this view waits any more: the layers close the entry to what comes behind.
+            self.of_this_view = None;
+            self.engine.core.casts_waiting = false;
+            self.engine.enter(Down::FlushOk);
+        }
     }
 
     /// The application says that members have failed.

@@ -373,11 +373,15 @@ impl Stack {
         while self.entry_open() {
             match self.waiting.pop_front() {
                 None => return,
-                Some(Waiting::Frame(closed)) => self.enter(closed),
+                Some(Waiting::Frame(closed)) => {
+                    self.enter(closed);
+                    self.one_less_waits();
+                }
                 Some(Waiting::Shelved(closed)) => match self.unshelve(&closed) {
                     Some(frame) => {
                         self.large.shelved -= 1;
                         self.enter(Closed { frame, ..closed });
+                        self.one_less_waits();
                     }
                     None => {
                         self.waiting.push_front(Waiting::Shelved(closed));
@@ -391,6 +395,7 @@ impl Stack {
                         self.engine.core.amid_message = false;
                         self.large.shelved -= 1;
                         self.large.waiting_bytes -= large.bytes.len();
+                        self.one_less_waits();
                     } else {
                         self.large.frames_beyond -= u64::from(entered);
                         self.waiting.push_front(Waiting::Large(large));

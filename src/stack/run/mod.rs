@@ -46,7 +46,7 @@ use crate::stack::registry::{ParameterError, Registry};
 use crate::stack::retention::Retention;
 use crate::stack::spec::{Spec, SpecError};
 use crate::stack::timers::Timers;
-use crate::stats::{FastPath, MissCount};
+use crate::stats::{FastPath, MissCount, PostProcessing};
 use crate::time::Time;
 use crate::transport::{Caps, Channel, Received};
 use crate::view::{LocalView, Neighbours};
@@ -101,6 +101,8 @@ pub(crate) struct Stack {
     send_payload_max: usize,
     open: OpenPack,
     waiting: VecDeque<Waiting>,
+    /// How many of the first that wait belong to this view, once the application has said so.
+    of_this_view: Option<usize>,
     large: LargeMessages,
     waiting_max: usize,
     /// Frames of the control region that sends leave to acknowledgements, gossip and repair.
@@ -158,8 +160,10 @@ pub(crate) struct Stack {
     next: Option<Rc<NextView>>,
     /// Views of this group so far.
     views: u64,
-    /// Payloads copied.
+    /// Payloads copied at the ends of views, and in past ones.
     copies: u64,
+    /// Post-processing of past views.
+    post: PostProcessing,
     tickets: u64,
     first_ticket: Ticket,
     fast: FastPath,
@@ -226,15 +230,19 @@ pub(crate) fn compile(
             control_frames,
         });
     }
+    if let Some(refused) = blueprint.refused.take() {
+        return Err(refused.into());
+    }
     let layouts = blueprint.layouts()?;
     let (plans, counted) = Compiler { blueprint: &blueprint, layouts: &layouts, layers: &layers }.compile();
     Ok(Compiled { layers, blueprint, layouts, plans, counted, properties, spec })
 }
 
-/// The hash of a stack and its layouts: both sides must agree on it.
-pub(crate) fn stack_hash(spec: &Spec, layouts: &[Layout; 3]) -> u64 {
+/// The hash of a stack, its windows and its layouts: both sides must agree on it.
+pub(crate) fn stack_hash(spec: &Spec, window_frames: u64, layouts: &[Layout; 3]) -> u64 {
     let mut hasher = Hasher64::new(0x7374_6163_6b00_0001);
     hasher.bytes(spec.to_string().as_bytes());
+    hasher.word(window_frames);
     for layout in layouts {
         layout.digest(&mut hasher);
     }
@@ -292,7 +300,7 @@ impl Stack {
             Err(_) => full(kind.traffic()),
         };
         let members = view.size();
-        let stack = stack_hash(&spec, &layouts);
+        let stack = stack_hash(&spec, config.window_frames, &layouts);
         let identification = |rank: Rank| Identification {
             group: view.view().group,
             view: view.view().id,
@@ -419,6 +427,7 @@ impl Stack {
             casts: channel.casts,
             open: OpenPack::default(),
             waiting: VecDeque::with_capacity(config.waiting_frames_max),
+            of_this_view: None,
             large: LargeMessages::new(fragmented as usize, config.waiting_bytes_max, members),
             waiting_max: config.waiting_frames_max,
             control_reserve: config.control_frames / 4,
@@ -457,6 +466,7 @@ impl Stack {
             next: None,
             views: 1,
             copies: 0,
+            post: PostProcessing::default(),
             tickets: 0,
             first_ticket: Ticket(1),
             fast: FastPath::default(),

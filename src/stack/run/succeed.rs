@@ -154,12 +154,15 @@ impl Stack {
         (self.fast, self.delivered) = (old.fast, old.delivered);
         (self.sends, self.sends_delivered, self.cast_frames) =
             (old.sends, old.sends_delivered, old.cast_frames);
-        self.copies += old.copies;
+        self.copies += old.copies + old.engine.core.copied;
+        self.post = old.post.sum(old.engine.posting.counts);
         self.views = old.views + 1;
         self.misses = std::mem::take(&mut old.misses);
         self.divergences = std::mem::take(&mut old.divergences);
-        let counts = std::mem::take(&mut old.engine.core.counts);
-        self.engine.core.counts.splice(0..0, counts);
+        // The layers of the new view have begun to count.
+        let begun =
+            std::mem::replace(&mut self.engine.core.counts, std::mem::take(&mut old.engine.core.counts));
+        begun.into_iter().for_each(|count| self.engine.core.count_more(count));
         let traced = std::mem::take(&mut old.engine.core.traced);
         for line in traced.into_iter().rev() {
             self.engine.core.traced.push_front(line);

@@ -663,9 +663,16 @@ fn slow_down(random: &mut Random, setup: &mut Setup) {
     driver.inbox_frames_max = random.scaled(2, 64).max(2 * setup.members as u64) as usize;
 }
 
+/// The least window of an endpoint in which the windows of the layers fit.
+pub(crate) fn layers_need(spec: &str) -> u32 {
+    let given = spec.split("window=").skip(1);
+    let windows = given.filter_map(|rest| rest.split([',', ')']).next()?.parse().ok());
+    windows.max().unwrap_or(1)
+}
+
 fn make_scarce(random: &mut Random, setup: &mut Setup) {
     setup.scarcity = random.scaled(2, 64) as usize;
-    setup.window = random.scaled(1, 32) as u32;
+    setup.window = (random.scaled(1, 32) as u32).max(layers_need(&setup.stack));
     for driver in &mut setup.drivers {
         driver.submitted_frames_max = random.scaled(1, 8) as usize;
     }

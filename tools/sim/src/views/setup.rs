@@ -6,7 +6,7 @@ use wadjet::stack::registry::Registry;
 
 use crate::faults::{Faults, LinkFaults, Partition};
 use crate::random::Random;
-use crate::scenario::{Driver, NUMBERS};
+use crate::scenario::{Driver, NUMBERS, layers_need};
 use crate::workload::Lengths;
 
 /// The world of one run.
@@ -489,7 +489,7 @@ fn draw_chaos(random: &mut Random, setup: &mut ViewsSetup) {
     }
     if scarce {
         setup.scarcity = random.scaled(2, 8) as usize;
-        setup.window = random.scaled(2, 32) as u32;
+        setup.window = (random.scaled(2, 32) as u32).max(layers_need(&setup.stack));
         for driver in &mut setup.drivers {
             driver.submitted_frames_max = random.scaled(2, 16) as usize;
         }
