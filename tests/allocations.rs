@@ -9,6 +9,7 @@ use std::time::Duration;
 use common::World;
 use wadjet::group::{Application, Delivery, Group};
 use wadjet::layers::{DEFAULT_STACK, DEFAULT_STACK_WITH_INTEGRITY, LIVE_STACK};
+use wadjet::stats::Stats;
 use wadjet::transport::Transport;
 use wadjet::{Config, RankSet, Shadow};
 
@@ -50,6 +51,8 @@ static ALLOCATOR: Counting = Counting;
 /// Counts messages and bytes; keeps nothing.
 #[derive(Default)]
 struct Tally {
+    /// Taken of this member.
+    cast: u64,
     casts: u64,
     sends: u64,
     bytes: u64,
@@ -96,9 +99,11 @@ fn run(
             let casts = if casting == Casting::Everybody || n == 0 { batch } else { 0 };
             for _ in 0..casts {
                 let mut group = node.endpoint.group(node.key);
-                let mut reservation = group.reserve(64).unwrap();
+                // Where turns go round, there may be no room until this member's next one.
+                let Ok(mut reservation) = group.reserve(64) else { break };
                 reservation.fill(n as u8);
                 reservation.commit();
+                tally.cast += 1;
             }
             let peer = RankSet::one(wadjet::Rank::at((n + 1) % members));
             if round % 4 == 0 && members > 1 && casting == Casting::Everybody {
@@ -145,30 +150,56 @@ fn the_steady_state_allocates_and_copies_nothing() {
     }
 }
 
+fn misses(stats: &Stats, reasons: &[&str]) -> u64 {
+    let of = stats.misses.iter().filter(|miss| reasons.contains(&miss.reason.as_str()));
+    of.map(|miss| miss.count).sum()
+}
+
+/// Without an order, and in every order there is.
+fn live_stacks() -> impl Iterator<Item = String> {
+    let orders = ["", "TOTAL:", "SAFE:TOTAL:", "SEQUENCER:", "SAFE:SEQUENCER:"];
+    orders.into_iter().map(|order| LIVE_STACK.replace("MBRSHIP", &format!("{order}MBRSHIP")))
+}
+
 /// A stack whose views are agreed on has timers of its own: beats, looking for others. They allocate nothing either, nor
 /// does what listeners say when they have nothing to cast.
 #[test]
 fn a_live_stack_allocates_and_copies_nothing() {
-    for members in [1, 2, 3] {
+    for (members, spec) in
+        [1, 2, 3].into_iter().flat_map(|members| live_stacks().map(move |spec| (members, spec)))
+    {
         for (casting, batch) in [(Casting::Everybody, 1), (Casting::Everybody, 7), (Casting::First, 7)] {
             let config = Config { shadow: Shadow::Off, ..Config::default() };
-            let mut world = World::new(members, LIVE_STACK, &config);
+            let mut world = World::new(members, &spec, &config);
             let mut tallies: Vec<Tally> = (0..members).map(|_| Tally::default()).collect();
             let apart = Duration::from_micros(300);
             run(&mut world, &mut tallies, 2000, batch, casting, apart);
             let before: Vec<u64> = tallies.iter().map(|tally| tally.casts).collect();
+            let cast = |tallies: &[Tally]| tallies.iter().map(|tally| tally.cast).sum::<u64>();
+            let cast_before = cast(&tallies);
             let beats = world.nodes[members - 1].transport.counters().frames_sent;
             ALLOCATIONS.set(Some(0));
             run(&mut world, &mut tallies, 2000, batch, casting, apart);
             let allocations = ALLOCATIONS.take();
-            assert_eq!(allocations, Some(0), "{members} members, {batch} casts at once, {casting:?}");
+            assert_eq!(allocations, Some(0), "{spec} {members} members, {batch} casts at once, {casting:?}");
             let casters = if casting == Casting::Everybody { members } else { 1 };
+            let expected = cast(&tallies) - cast_before;
+            assert!(expected * 4 > (2000 * batch * casters) as u64, "{spec}: few are taken: {expected}");
             for (n, tally) in tallies.iter().enumerate() {
-                let (delivered, expected) = (tally.casts - before[n], (2000 * batch * casters) as u64);
-                assert!(delivered.abs_diff(expected) <= 20 * (batch * members) as u64, "{delivered}");
+                let delivered = tally.casts - before[n];
+                assert!(
+                    delivered.abs_diff(expected) <= 70 * (batch * members) as u64,
+                    "{delivered} of {expected}"
+                );
                 assert_eq!(world.nodes[n].transport.counters().copies, 0);
                 let stats = world.nodes[n].stats();
-                assert!(stats.fast_path.hit_rate() > 0.999, "{:?}", stats.misses);
+                // A sequencer's orders are its layer's own casts, and take the layers everywhere.
+                let orders = match spec.contains("SEQUENCER") {
+                    true => misses(&stats, &["own cast that took the layers", "full header"]),
+                    false => 0,
+                };
+                let others = stats.fast_path.deliver_miss + stats.fast_path.send_miss - orders;
+                assert!(others * 1000 < delivered, "{spec} {members} members: {:?}", stats.misses);
                 assert_eq!(world.nodes[n].counted("SUSPECT", "suspicion"), 0);
             }
             let beats = world.nodes[members - 1].transport.counters().frames_sent - beats;

@@ -340,3 +340,69 @@ fn the_sequencer_may_die_like_any_other_member() {
         }
     }
 }
+
+/// Whether what the failed leave out of order, or what waits for a turn that was asked for in vain, is delivered: it is as
+/// the layer promises, and not where the layer is broken in just that.
+#[cfg(feature = "laboratory")]
+fn is_delivered(order: &str, broken: &str, play: impl FnOnce(&mut Town) -> &'static [u8]) -> bool {
+    let layers = format!("{order}(broken={broken}):MBRSHIP");
+    let stack = wadjet::layers::LIVE_STACK_WITH_INTEGRITY.replace("MBRSHIP", &layers);
+    let mut town = Town::of(4, &stack, &Config { pack: false, ..Config::default() });
+    town.run(Duration::from_millis(5));
+    let wanted = play(&mut town);
+    let seen = &town.processes[2].diary.seen;
+    seen.iter().any(|seen| matches!(seen, Seen::Cast(_, message) if message == wanted))
+}
+
+#[cfg(feature = "laboratory")]
+#[test]
+fn nothing_of_the_failed_is_delivered_that_follows_on_what_is_lost() {
+    let die = |town: &mut Town| {
+        town.run(Duration::from_micros(100));
+        for at in [0, 1] {
+            town.processes[at].stopped = true;
+        }
+        town.meet(&[2, 3], Duration::from_secs(1));
+        town.run(Duration::from_millis(10));
+    };
+    // The cast of member 0 reaches member 1 alone, which answers it in its turn; then both are no more.
+    let total = |town: &mut Town| {
+        for n in 0..20u32 {
+            town.cast((n % 2) as usize, &n.to_le_bytes());
+            town.run(Duration::from_micros(100));
+        }
+        town.lose = Box::new(|at, received| at >= 2 && received.bytes().ends_with(b"the lost"));
+        town.cast(0, b"the lost");
+        town.run(Duration::from_micros(100));
+        town.cast(1, b"the answer");
+        die(town);
+        &b"the answer"[..]
+    };
+    // Member 1 casts when the sequencer is no more, so that the cast has no place.
+    let sequencer = |town: &mut Town| {
+        town.processes[0].stopped = true;
+        town.cast(1, b"the unordered");
+        die(town);
+        &b"the unordered"[..]
+    };
+    for (broken, delivered) in [("no", false), ("keeps-the-failed", true)] {
+        assert_eq!(is_delivered("TOTAL", broken, total), delivered, "TOTAL {broken}");
+        assert_eq!(is_delivered("SEQUENCER", broken, sequencer), delivered, "SEQUENCER {broken}");
+    }
+}
+
+#[cfg(feature = "laboratory")]
+#[test]
+fn a_request_for_a_turn_that_is_lost_is_repeated() {
+    let play = |town: &mut Town| {
+        town.lose = Box::new(|at, _| at != 1);
+        town.cast(1, b"wanted");
+        town.run(Duration::from_micros(100));
+        town.lose = Box::new(|_, _| false);
+        town.run(Duration::from_millis(100));
+        &b"wanted"[..]
+    };
+    for (broken, delivered) in [("no", true), ("asks-once", false)] {
+        assert_eq!(is_delivered("TOTAL", broken, play), delivered, "{broken}");
+    }
+}

@@ -37,6 +37,8 @@ pub(crate) enum Miss {
     TooEarly,
     /// The frame came ahead of its turn, which did not come in time.
     Waited,
+    /// An own cast comes back that took the layers on its way down.
+    ByLayers,
     /// The frame was dropped, as too many of its origin are held for their order.
     Dropped,
 }

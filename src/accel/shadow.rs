@@ -144,7 +144,8 @@ impl ShadowRun {
         by_plan.deliveries.extend(plan_delivered);
         let mut by_layers = edges(&self.fork.core, 0, 0, 0);
         for edges in [&mut by_plan, &mut by_layers] {
-            edges.deliveries.sort_unstable_by_key(|(sent, origin, number, ..)| (*sent, *origin, *number));
+            // Sends and casts have no order among each other.
+            edges.deliveries.sort_by_key(|(sent, ..)| *sent);
         }
         if [&engine.core, &self.fork.core].iter().any(|core| starved(core) != self.starved_before) {
             // Plan and fork share the region, and one of them had no frame left: nothing can be compared.

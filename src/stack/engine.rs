@@ -86,7 +86,7 @@ impl Engine {
             let section = slots.member(held.origin);
             let reached = |word: u32| slots.word(section + word) > held.number;
             match &held.slow {
-                Some((_, slot, _)) => reached(slot.0),
+                Some(slow) => reached(slow.release.0),
                 None => plan_releases.iter().all(|word| reached(*word)),
             }
         })
@@ -99,7 +99,7 @@ impl Engine {
             let section = slots.member(held.origin);
             let reached = |word: u32| slots.word(section + word) > held.number;
             match &held.slow {
-                Some((_, slot, _)) => reached(slot.0),
+                Some(slow) => reached(slow.release.0),
                 None => plan_releases.iter().all(|word| reached(*word)),
             }
         })

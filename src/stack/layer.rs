@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::build::{Build, Closes, Field, Guard, GuardKind, GuardOwner, TimerId};
 use super::core::{Core, Looped};
 use super::event::{Down, ExitReason, Message, Part, Problem, Up};
-use super::order::{Ordered, Rest};
+use super::order::Rest;
 use super::retention::Retained;
 use super::slots::{MatrixSlot, MemberSlot, Slot, Tally};
 use crate::accel::case::CommonCase;
@@ -486,17 +486,15 @@ impl Context<'_> {
     /// Holds a cast of `origin` until its word in `slot` exceeds the cast's frame number; then it comes to this layer once
     /// more, in order with what plans have accepted.
     pub fn hold(&mut self, origin: Rank, slot: MemberSlot, message: Message) {
-        let (number, list) = (message.number, message.list.clone());
-        let slow = Some((self.layer + 1, slot, Box::new(message)));
-        self.core.order.insert(Ordered { origin, number, list, slow });
+        let held = self.core.order.slow(origin, self.layer + 1, slot, message);
+        self.core.order.insert(held);
     }
 
     /// Holds a cast that layers beneath have put in order until the word of its origin in `slot` exceeds its frame number,
     /// and all that were held so before it have gone; then it goes on up from this layer.
     pub fn hold_in_order(&mut self, origin: Rank, slot: MemberSlot, message: Message) {
-        let (number, list) = (message.number, message.list.clone());
-        let slow = Some((self.layer, slot, Box::new(message)));
-        self.core.order.push_ordered(Ordered { origin, number, list, slow });
+        let held = self.core.order.slow(origin, self.layer, slot, message);
+        self.core.order.push_ordered(held);
     }
 
     /// Whether a cast that is in order is held.

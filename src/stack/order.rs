@@ -5,9 +5,11 @@
 
 use std::collections::VecDeque;
 
-use super::event::{List, Message};
+use super::event::{List, Message, Part};
 use super::slots::MemberSlot;
 use crate::id::{Hasher64, Rank, RankSet};
+use crate::wire::Traffic;
+use crate::wire::layout::Header;
 
 /// An accepted cast waiting for its release.
 #[derive(Clone, Debug)]
@@ -15,9 +17,32 @@ pub(crate) struct Ordered {
     pub(crate) origin: Rank,
     pub(crate) number: u64,
     pub(crate) list: List,
-    /// The layer from which it comes up again, its release word and the message, if it took the slow path.
-    pub(crate) slow: Option<(usize, MemberSlot, Box<Message>)>,
+    /// The rest of it, if it took the slow path.
+    pub(crate) slow: Option<Box<Slow>>,
 }
+
+/// A cast that took the slow path and is held, but for what is known of every cast that is.
+#[derive(Clone, Debug)]
+pub(crate) struct Slow {
+    /// The layer from which it comes up again.
+    pub(crate) layer: usize,
+    /// The word of its origin that releases it.
+    pub(crate) release: MemberSlot,
+    control: u8,
+    part: Part,
+    header: Header,
+}
+
+impl Slow {
+    /// The message, of the frame `number` and with the payload `list`.
+    pub(crate) fn message(&self, number: u64, list: List) -> Message {
+        let Slow { control, part, header, .. } = *self;
+        Message { traffic: Traffic::Cast, control, number, header, part, list }
+    }
+}
+
+/// Boxes kept for casts that will be held: as many as may be expected at once.
+const SPARES_MAX: usize = 64;
 
 /// What is let go when nothing more can come, after all that is released.
 #[derive(Clone, Copy, Debug)]
@@ -45,6 +70,7 @@ pub(crate) struct OrderQueue {
     rest: Option<Rest>,
     /// Those of lower rank go first, whatever was accepted first.
     by_rank: bool,
+    spare: Vec<Box<Slow>>,
 }
 
 impl OrderQueue {
@@ -52,13 +78,41 @@ impl OrderQueue {
         let queue = || VecDeque::with_capacity(room / members);
         OrderQueue {
             of: (0..members).map(|_| queue()).collect(),
-            ordered: VecDeque::new(),
+            ordered: VecDeque::with_capacity(room),
             ordered_of: vec![0; members],
             count: 0,
             turn: 0,
             unbounded: false,
             rest: None,
             by_rank: false,
+            spare: Vec::with_capacity(SPARES_MAX),
+        }
+    }
+
+    /// A cast that took the slow path, to be held.
+    pub(crate) fn slow(
+        &mut self,
+        origin: Rank,
+        layer: usize,
+        release: MemberSlot,
+        message: Message,
+    ) -> Ordered {
+        let Message { control, number, header, part, list, .. } = message;
+        let slow = Slow { layer, release, control, part, header };
+        let slow = match self.spare.pop() {
+            Some(mut spare) => {
+                *spare = slow;
+                spare
+            }
+            None => Box::new(slow),
+        };
+        Ordered { origin, number, list, slow: Some(slow) }
+    }
+
+    /// The box of one that is held no more.
+    pub(crate) fn give_back(&mut self, slow: Box<Slow>) {
+        if self.spare.len() < SPARES_MAX {
+            self.spare.push(slow);
         }
     }
 

@@ -160,6 +160,7 @@ impl Stack {
             }
             Miss::TooEarly => ("stack", Reason::Is("early frame that found no room to wait")),
             Miss::Waited => ("stack", Reason::Is("early frame that waited too long")),
+            Miss::ByLayers => ("stack", Reason::Is("own cast that took the layers")),
             Miss::Dropped => ("stack", Reason::Is("order queue full")),
             Miss::Field(word, bits) => {
                 let inside = |place: &Place, width: u32| {

@@ -29,7 +29,7 @@ use crate::id::{GroupId, Hasher64, Incarnation, Rank, RankSet, ViewId};
 use crate::stack::build::{Build, Closes, Guard};
 use crate::stack::event::{Down, List, Message, NextView, Up};
 use crate::stack::gossip::Carried;
-use crate::stack::layer::{Context, Fast, Kind, Layer};
+use crate::stack::layer::{Context, Fast, Kind, Layer, Posts};
 use crate::stack::property::{Properties, Property};
 use crate::stack::registry::Registry;
 use crate::time::Time;
@@ -216,6 +216,15 @@ impl Layer for Forgetful {
 
     fn post(&mut self, context: &mut Context<'_>) {
         self.inner.post(context);
+        self.forget(context);
+    }
+
+    fn posts(&self) -> Posts {
+        self.inner.posts()
+    }
+
+    fn post_member(&mut self, context: &mut Context<'_>, member: Rank) {
+        self.inner.post_member(context, member);
         self.forget(context);
     }
 
@@ -1097,6 +1106,16 @@ fn omissions(layer: &'static str) -> Vec<(String, Wrong)> {
 
 fn loops_below(compiled: &super::Compiled, layer: usize) -> bool {
     compiled.layers.iter().skip(layer + 1).any(|below| below.name() == "LOCAL")
+}
+
+/// What notices omissions notices nothing where nothing is left out.
+#[test]
+fn a_layer_with_nothing_left_out_is_no_exception() {
+    for layer in layer_names().into_iter().filter(|layer| !omissions(layer).is_empty()) {
+        let nothing = Wrong::Statement(Kind::CastSend, usize::MAX / 2);
+        let (_, noticed) = Bench::new(layer, Rank(0), Begin::Fresh, Some(nothing)).run(DEPTH - 1);
+        assert_eq!(noticed, None, "{layer}");
+    }
 }
 
 #[test]

@@ -164,7 +164,10 @@ impl Stack {
                 let outcome = execute::own_copy_checked(core, plan, &looped.list, looped.number);
                 self.own_copy_done(looped, outcome, before, app);
             }
-            _ => self.own_copy_by_layers(looped, app),
+            _ => {
+                self.note_miss(Kind::SelfDeliver, Miss::ByLayers);
+                self.own_copy_by_layers(looped, app);
+            }
         }
     }
 

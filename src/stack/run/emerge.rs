@@ -46,8 +46,10 @@ impl Stack {
         let last = in_order.is_some();
         let Some(held) = in_order.or_else(|| self.engine.next_released(&self.releases)) else { return false };
         let Ordered { origin, number, list, slow } = held;
-        if let Some((layer, _, message)) = slow {
-            self.engine.core.emit_up(layer, Up::Cast(origin, *message));
+        if let Some(slow) = slow {
+            let core = &mut self.engine.core;
+            core.emit_up(slow.layer, Up::Cast(origin, slow.message(number, list)));
+            core.order.give_back(slow);
             self.engine.run();
             return true;
         }
