@@ -518,7 +518,7 @@ impl Endpoint {
                 }
                 stack.engine.core.now = now;
                 let kind = if traffic == Traffic::Cast { Kind::CastDeliver } else { Kind::SendDeliver };
-                stack.fast_frame(kind, origin, first, &received, app);
+                stack.fast_frame(kind, origin, first, &received, bytes, app);
             }
             Err(NoMeaning::Unknown) => self.unknown_cookie(received),
             Err(NoMeaning::Collided) => {
@@ -644,8 +644,7 @@ impl Endpoint {
         for index in 0..self.stacks.len() {
             self.full[index] = false;
             let stack = &mut self.stacks[index];
-            stack.poll(now, app);
-            if stack.wants_something() {
+            if stack.poll(now, app) && stack.wants_something() {
                 self.collect(index);
             }
         }

@@ -224,15 +224,13 @@ fn affect(
     }
 }
 
-/// Runs a bare self-deliver plan; returns whether its guard is open.
+/// Runs a bare self-deliver plan; `section` is where the own member's words begin. Returns whether its guard is open.
 #[inline]
-pub(crate) fn own_copy(core: &mut Core) -> bool {
-    let own = core.own;
-    let lines = core.slots.lines(own);
-    if lines[fixed::CAST_DELIVER_GUARD as usize] != 0 {
+pub(crate) fn own_copy(core: &mut Core, section: u32) -> bool {
+    if core.slots.word(section + fixed::CAST_DELIVER_GUARD) != 0 {
         return false;
     }
-    lines[fixed::CAST_ACCEPT_HITS as usize] += 1;
+    *core.slots.word_mut(section + fixed::CAST_ACCEPT_HITS) += 1;
     core.work += 1;
     true
 }
@@ -241,9 +239,10 @@ pub(crate) fn own_copy(core: &mut Core) -> bool {
 pub(crate) fn own_copy_checked(core: &mut Core, plan: &Plan, list: &List, number: u64) -> Outcome {
     let own = core.own;
     if plan.bare {
-        return match own_copy(core) {
+        let section = core.slots.member(own);
+        return match own_copy(core, section) {
             true => Outcome::Hit { number, count: list.count() },
-            false => Outcome::Miss(Miss::Guard(core.slots.lines(own)[fixed::CAST_DELIVER_GUARD as usize])),
+            false => Outcome::Miss(Miss::Guard(core.slots.word(section + fixed::CAST_DELIVER_GUARD))),
         };
     }
     let bytes = list.frame().slice(list.from() - plan.header_bytes, list.to());

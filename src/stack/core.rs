@@ -168,6 +168,9 @@ pub(crate) struct Core {
     pub(crate) work: u32,
     /// Layers have handled events since: what follows from these is done at once, not in pieces.
     pub(crate) by_layers: bool,
+    /// Something else than hits has happened since the last whole iteration, or waits for the next: that looks at all there
+    /// may be to do.
+    pub(crate) stirred: bool,
     /// No limit on this member's casts is below this number. Whatever may change a limit sets it to zero: then the next
     /// cast by plan looks at the limits themselves.
     pub(crate) ceiling: u64,
@@ -208,6 +211,7 @@ impl Core {
 
     /// Emits to the application.
     pub(crate) fn emit_application(&mut self, event: Up) {
+        self.stirred = true;
         self.emerged.push_back(Emerged::Event(event));
     }
 

@@ -22,7 +22,7 @@ impl Engine {
             return;
         }
         self.core.merge_carried();
-        self.core.by_layers = true;
+        (self.core.by_layers, self.core.stirred) = (true, true);
         while let Some(queued) = self.core.queue.pop_front() {
             match queued {
                 Queued::Down(layer, event) => match self.layers.get_mut(layer) {
@@ -60,7 +60,7 @@ impl Engine {
     /// Runs all timers that are due.
     pub(crate) fn timers(&mut self) {
         self.core.merge_carried();
-        self.core.by_layers = true;
+        (self.core.by_layers, self.core.stirred) = (true, true);
         while let Some(timer) = self.core.timers.due(self.core.now) {
             let layer = self.core.timer_layers[timer.0];
             self.layers[layer].timer(&mut Context { core: &mut self.core, layer }, timer);

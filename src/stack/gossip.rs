@@ -204,6 +204,7 @@ impl GossipState {
     }
 
     /// When a row is due.
+    #[inline]
     pub(crate) fn due(&self) -> Time {
         self.due.min(self.introduction)
     }

@@ -168,6 +168,13 @@ impl Retention {
         self.lists[self.place(number)].as_ref()
     }
 
+    /// As [`Retention::list`], of a number that is known to be retained.
+    #[inline]
+    pub(crate) fn list_at(&self, number: u64) -> Option<&List> {
+        debug_assert!(self.numbers().contains(&number));
+        self.lists[self.place(number)].as_ref()
+    }
+
     /// Moves every list elsewhere, or lets go of it alone: it cannot be sent again by this process then.
     pub(crate) fn move_all(&mut self, mut moved: impl FnMut(&List) -> Option<List>) {
         self.let_go(u64::MAX);

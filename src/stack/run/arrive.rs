@@ -42,13 +42,14 @@ impl Stack {
         origin: Rank,
         first: u64,
         received: &Received,
+        bytes: &[u8],
         app: &mut dyn Application,
     ) {
         let Stack { engine, plans, fast, .. } = self;
         let ran = match &plans[kind as usize] {
             // What is in order when nothing waits goes up at once.
             Ok(plan) if plan.straight && engine.core.order.is_empty() => {
-                match execute::accept(&mut engine.core, plan, origin, first, received.bytes()) {
+                match execute::accept(&mut engine.core, plan, origin, first, bytes) {
                     Outcome::Hit { number, count } => {
                         let list = accepted_list(&mut engine.core, plan, origin, received, number, count);
                         fast.deliver_hit += 1;
@@ -62,12 +63,11 @@ impl Stack {
                         true
                     }
                     other => {
-                        let bytes = received.bytes();
                         self.not_taken(Arrived { kind, origin, first, received, bytes }, other, app, false)
                     }
                 }
             }
-            _ => self.not_straight(Arrived { kind, origin, first, received, bytes: received.bytes() }, app),
+            _ => self.not_straight(Arrived { kind, origin, first, received, bytes }, app),
         };
         if ran && !self.early.is_empty() {
             self.retry_early(origin, kind.traffic(), app);
@@ -185,6 +185,7 @@ impl Stack {
             return;
         }
         let since = self.engine.core.now;
+        self.engine.core.stirred = true;
         self.early.push(Early { origin, traffic: kind.traffic(), since, received });
     }
 

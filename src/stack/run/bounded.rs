@@ -538,7 +538,7 @@ impl Bench {
                 Some((received, _)) => {
                     let kind = kind_of(arrival.traffic);
                     let first = first_word(&received);
-                    stack.fast_frame(kind, arrival.origin, first, &received, app);
+                    stack.fast_frame(kind, arrival.origin, first, &received, received.bytes(), app);
                     true
                 }
             },
@@ -843,7 +843,7 @@ impl Bench {
             return None;
         }
         let mut in_full = stack.fork();
-        missed.fast_frame(kind, origin, first, &received, &mut Silent);
+        missed.fast_frame(kind, origin, first, &received, received.bytes(), &mut Silent);
         self.arrives_in_full(&mut in_full, arrival, header);
         clear(&mut missed);
         clear(&mut in_full);

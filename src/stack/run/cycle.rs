@@ -2,13 +2,14 @@
 
 use super::Stack;
 use crate::accel::execute::{self, Miss, Outcome};
+use crate::accel::plan::Plan;
 use crate::accel::shadow::ShadowRun;
 use crate::config::Shadow;
 use crate::group::{Application, Event, Group};
 use crate::id::RankSet;
 use crate::stack::core::Looped;
 use crate::stack::engine::Engine;
-use crate::stack::event::{Message, Part, Up};
+use crate::stack::event::{List, Message, Part, Up};
 use crate::stack::layer::Kind;
 use crate::stack::order::Ordered;
 use crate::time::Time;
@@ -18,13 +19,15 @@ use crate::wire::Traffic;
 const PIECES_MIN: u64 = 1;
 
 impl Stack {
-    /// One iteration: timers, own copies, early frames, open packs, waiting casts, post-processing.
-    pub(crate) fn poll(&mut self, now: Time, app: &mut dyn Application) {
+    /// One iteration: timers, own copies, early frames, open packs, waiting casts, post-processing. Returns whether there
+    /// was anything but hits and own copies.
+    #[inline]
+    pub(crate) fn poll(&mut self, now: Time, app: &mut dyn Application) -> bool {
         self.engine.core.now = now;
         self.sent = false;
         if self.exited.is_some() {
             self.drain(app);
-            return;
+            return true;
         }
         if self.engine.core.timers.earliest() <= now {
             self.engine.timers();
@@ -33,6 +36,18 @@ impl Stack {
         if self.engine.core.looping() > 0 {
             self.own_copies(app);
         }
+        let stirred = self.engine.core.stirred || self.open.is_open() || self.post_is_near();
+        if stirred {
+            self.poll_the_rest(now, app);
+        } else {
+            debug_assert!(!self.has_more_to_do(), "whatever gives an iteration more to do says so");
+        }
+        stirred
+    }
+
+    /// What an iteration looks after when something else has happened than hits.
+    #[inline(never)]
+    fn poll_the_rest(&mut self, now: Time, app: &mut dyn Application) {
         if self.engine.core.expand_early {
             self.engine.core.expand_early = false;
             self.expand_early(None, Time::NEVER, app);
@@ -63,6 +78,25 @@ impl Stack {
         if self.has_refused() {
             self.tell_writable(app);
         }
+        self.engine.core.stirred = self.has_more_to_do();
+    }
+
+    /// Whether there is something that every iteration has to look at until it is over.
+    fn has_more_to_do(&self) -> bool {
+        let core = &self.engine.core;
+        let waits = !self.waiting.is_empty() || core.casts_waiting || self.large.is_pending() || self.stuck;
+        let came = core.expand_early || !self.early.is_empty() || !core.emerged.is_empty();
+        self.exited.is_some() || waits || came || self.has_refused() || core.gossip.requested()
+    }
+
+    /// Whether this iteration has anything to do with post-processing, or something waits for its release, which may come
+    /// with that.
+    #[inline]
+    fn post_is_near(&self) -> bool {
+        let Engine { core, posting, .. } = &self.engine;
+        let begins = core.work > 0 && self.post_due == Time::NEVER || core.work >= self.post_batch;
+        let due = core.now >= self.post_due.min(core.gossip.due());
+        begins || due || posting.is_under_way() || !core.order.is_empty()
     }
 
     /// Whether a cast or a send was refused, and the application has not been told that there is room again.
@@ -119,39 +153,45 @@ impl Stack {
     /// Delivers own casts by the plan, straight out of retention, as long as nothing else is to be done with them than
     /// that. Returns how many.
     fn own_retained(&mut self, app: &mut dyn Application) -> usize {
-        let numbers = self.engine.core.loop_numbers.clone();
         let Ok(plan) = &self.plans[Kind::SelfDeliver as usize] else { return 0 };
         if self.shadow != Shadow::Off || !plan.bare || plan.last.is_some() {
             return 0;
         }
-        let own = self.engine.core.own;
-        for number in numbers.clone() {
-            // An upcall may end the group, and lets go of everything then.
-            let Ok(plan) = &self.plans[Kind::SelfDeliver as usize] else { break };
+        let (own, at_once) = (self.engine.core.own, plan.deliver.is_none());
+        let (section, end) = (self.engine.core.slots.member(own), self.engine.core.loop_numbers.end);
+        let mut taken = 0;
+        loop {
             let core = &mut self.engine.core;
-            if !core.order.is_empty() && core.order.is_full(own, self.order_share) {
-                return (number - numbers.start) as usize;
+            let number = core.loop_numbers.start;
+            // An upcall may end the group, and lets go of everything then; or its casts, of what is retained.
+            if number >= end.min(core.loop_numbers.end)
+                || !at_once && core.order.is_full(own, self.order_share)
+            {
+                return taken;
             }
-            let Some(list) =
-                core.casts[own.index()].list(number).filter(|_| core.loop_numbers.start == number)
-            else {
-                return (number - numbers.start) as usize;
-            };
-            let list = list.clone();
-            if !execute::own_copy(core) {
-                return (number - numbers.start) as usize;
+            let Some(list) = core.casts[own.index()].list_at(number).cloned() else { return taken };
+            if !execute::own_copy(core, section) {
+                return taken;
             }
             core.loop_numbers.start = number + 1;
             self.fast.deliver_hit += 1;
-            if let Some(step) = &plan.deliver
-                && (core.holding(own) > 0 || !execute::released(core, step, own, number, &list))
-            {
-                core.order.push(Ordered { origin: own, number, list, slow: None });
-                continue;
+            taken += 1;
+            if at_once || self.own_copy_released(number, &list) {
+                self.upcall(Kind::SelfDeliver, own, number, &list, app);
             }
-            self.upcall(Kind::SelfDeliver, own, number, &list, app);
         }
-        (numbers.end - numbers.start) as usize
+    }
+
+    /// Whether an own cast that came back up by the plan is released; if not, it waits for that.
+    fn own_copy_released(&mut self, number: u64, list: &List) -> bool {
+        let core = &mut self.engine.core;
+        let own = core.own;
+        let Ok(Plan { deliver: Some(step), .. }) = &self.plans[Kind::SelfDeliver as usize] else { return true };
+        let released = core.holding(own) == 0 && execute::released(core, step, own, number, list);
+        if !released {
+            core.order.push(Ordered { origin: own, number, list: list.clone(), slow: None });
+        }
+        released
     }
 
     /// One that took the layers, or that they repeat.

@@ -126,26 +126,37 @@ impl Stack {
             return self.take_frame_behind();
         }
         if !self.numbers_left(1) {
-            // Where views follow each other, the next one has numbers again.
-            self.refused |= self.live;
-            return Err(CastError::NumberLimit);
+            return Err(self.no_numbers());
         }
         self.casts.take(self.cast_header_room + PACK_ROOM_BYTES).map_err(|exhausted| {
-            self.refused = true;
+            self.refused_cast();
             CastError::NoFrame(exhausted)
         })
+    }
+
+    /// A cast is refused, and told when there is room again.
+    #[cold]
+    pub(super) fn refused_cast(&mut self) {
+        (self.refused, self.engine.core.stirred) = (true, true);
+    }
+
+    #[cold]
+    fn no_numbers(&mut self) -> CastError {
+        // Where views follow each other, the next one has numbers again.
+        if self.live {
+            self.refused_cast();
+        }
+        CastError::NumberLimit
     }
 
     /// A frame for a cast behind others that wait.
     #[cold]
     fn take_frame_behind(&mut self) -> Result<FrameMut, CastError> {
         if !self.numbers_left(1) {
-            // Where views follow each other, the next one has numbers again.
-            self.refused |= self.live;
-            return Err(CastError::NumberLimit);
+            return Err(self.no_numbers());
         }
         if self.waiting.len() >= self.waiting_max {
-            self.refused = true;
+            self.refused_cast();
             return Err(CastError::Full { slowest: self.slowest() });
         }
         let frame = if self.large.shelves() {
@@ -154,7 +165,7 @@ impl Stack {
             self.casts.take(self.cast_header_room + PACK_ROOM_BYTES)
         };
         frame.map_err(|exhausted| {
-            self.refused = true;
+            self.refused_cast();
             CastError::NoFrame(exhausted)
         })
     }
@@ -251,6 +262,8 @@ impl Stack {
 
     /// Sends `message` to the members in `to`, reliably and in order.
     pub(crate) fn send(&mut self, to: &RankSet, message: &[u8]) -> Result<(), SendError> {
+        // It may be refused, or be too large to go at once.
+        self.engine.core.stirred = true;
         if message.len() > self.send_payload_max {
             return self.send_large(to, message);
         }

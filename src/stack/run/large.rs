@@ -279,7 +279,7 @@ impl Stack {
         // The open pack, which comes before, may have to wait too.
         let queued = self.waiting.len() + usize::from(self.open.is_open());
         if queued >= self.waiting_max || !self.large.has_room(length) {
-            self.refused = true;
+            self.refused_cast();
             self.large.refused_bytes = length;
             return Err(CastError::Full { slowest: self.slowest() });
         }
@@ -288,6 +288,7 @@ impl Stack {
         self.large.waiting_bytes += length;
         self.large.frames_beyond += frames - 1;
         self.large.shelved += 1;
+        self.engine.core.stirred = true;
         self.waiting.push_back(Waiting::Large(large));
         if self.waiting.len() == 1 && self.entry_open() {
             self.enter_waiting();
@@ -298,6 +299,7 @@ impl Stack {
     /// The closed pack waits for its turn.
     #[cold]
     pub(super) fn wait(&mut self, closed: Closed) {
+        self.engine.core.stirred = true;
         if !std::mem::take(&mut self.large.open_shelved) {
             self.waiting.push_back(Waiting::Frame(closed));
             return;

@@ -397,6 +397,7 @@ impl Stack {
             cookies,
             work: 0,
             by_layers: false,
+            stirred: true,
             ceiling: 0,
             fast_casts: plans[Kind::CastSend as usize].is_ok(),
             counts: Vec::with_capacity(64),
