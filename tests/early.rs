@@ -136,6 +136,28 @@ fn a_repair_that_comes_in_time_lets_parked_frames_run() {
     assert_eq!((fast.deliver_hit, fast.deliver_early, fast.deliver_miss), (4, 5, 1 + duplicates));
 }
 
+/// What ends a gap may itself take the layers: nothing else need come for parked frames to be tried again.
+#[test]
+fn a_frame_that_takes_the_layers_lets_parked_ones_run() {
+    for shadow in [Shadow::Panic, Shadow::Off] {
+        let mut world = World::new(2, DEFAULT_STACK, &config(shadow));
+        let messages = casts(&mut world, 0, 4);
+        let mut frames = Vec::new();
+        step(&mut world, 1, |all| {
+            frames = all;
+            vec![frames[2].clone()]
+        });
+        world.steps(10);
+        step(&mut world, 1, |_| vec![frames[3].clone()]);
+        let expanded = world.until(100, |world| world.nodes[1].stats().fast_path.deliver_miss == 1);
+        assert!(expanded, "the first parked frame has waited long enough, and the layers know of the gap");
+        step(&mut world, 1, |_| frames[..2].to_vec());
+        assert_eq!(world.delivered(1, 0), messages, "{shadow:?}");
+        let fast = world.nodes[1].stats().fast_path;
+        assert_eq!(fast.deliver_hit + fast.deliver_early + fast.deliver_miss, 4, "{shadow:?}: {fast:?}");
+    }
+}
+
 #[test]
 fn parked_frames_are_bounded_and_duplicates_of_them_harmless() {
     for shadow in [Shadow::Panic, Shadow::Off] {

@@ -46,7 +46,7 @@ impl Stack {
         app: &mut dyn Application,
     ) {
         let Stack { engine, plans, fast, .. } = self;
-        let ran = match &plans[kind as usize] {
+        let moved = match &plans[kind as usize] {
             // What is in order when nothing waits goes up at once.
             Ok(plan) if plan.straight && engine.core.order.is_empty() => {
                 match execute::accept(&mut engine.core, plan, origin, first, bytes) {
@@ -69,7 +69,7 @@ impl Stack {
             }
             _ => self.not_straight(Arrived { kind, origin, first, received, bytes }, app),
         };
-        if ran && !self.early.is_empty() {
+        if moved && !self.early.is_empty() {
             self.retry_early(origin, kind.traffic(), app);
         }
     }
@@ -80,13 +80,13 @@ impl Stack {
         let Arrived { kind, origin, received, .. } = arrived;
         if self.plans[kind as usize].is_err() {
             self.expand(kind, origin, received, Miss::Guard(0), app);
-            return false;
+            return true;
         }
         self.try_compared(arrived, app, false)
     }
 
-    /// Tries the plan where deliveries wait for their release or the layers repeat everything; returns whether it ran. What
-    /// does not run is parked or takes the layers.
+    /// Tries the plan where deliveries wait for their release or the layers repeat everything. What does not run is parked
+    /// or takes the layers; returns whether it is neither dropped nor parked, so that another may be expected now.
     #[inline(never)]
     fn try_compared(&mut self, arrived: Arrived<'_>, app: &mut dyn Application, parked: bool) -> bool {
         let Arrived { kind, origin, first, bytes, .. } = arrived;
@@ -119,7 +119,7 @@ impl Stack {
         self.engine.core.count_stack(ORDER_QUEUE_FULL);
     }
 
-    /// What becomes of a frame that the plan did not take.
+    /// What becomes of a frame that the plan did not take; returns whether the layers have it.
     #[cold]
     #[inline(never)]
     fn not_taken(
@@ -132,7 +132,10 @@ impl Stack {
         let Arrived { kind, origin, received, .. } = arrived;
         match outcome {
             Outcome::Early(ahead) if !parked => self.park(kind, origin, received.clone(), ahead, app),
-            Outcome::Miss(miss) => self.expand(kind, origin, received, miss, app),
+            Outcome::Miss(miss) => {
+                self.expand(kind, origin, received, miss, app);
+                return true;
+            }
             Outcome::Early(_) | Outcome::Hit { .. } => {}
         }
         false
@@ -202,16 +205,15 @@ impl Stack {
             }
             // It is not among the parked while it is tried: an upcall may end the group, and lets go of them all.
             let Early { since, received, .. } = self.early.swap_remove(at);
-            let misses = self.fast.deliver_miss;
             let bytes = received.bytes();
             let first = word(bytes, 0).unwrap_or_default();
             let arrived = Arrived { kind, origin, first, received: &received, bytes };
-            let ran = self.try_compared(arrived, app, true);
+            let moved = self.try_compared(arrived, app, true);
             if self.exited.is_some() {
                 return;
             }
             // If it ran, or took the layers (a duplicate, say), it is not parked any more.
-            if ran || self.fast.deliver_miss != misses {
+            if moved {
                 at = 0;
             } else {
                 self.early.push(Early { origin, traffic, since, received });
