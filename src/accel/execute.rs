@@ -12,10 +12,9 @@ use crate::stack::gossip::{lengthen, subject};
 use crate::stack::layer::Kind;
 use crate::stack::slots::fixed;
 use crate::transport::{Destination, Transmit};
-use crate::wire::full::NO_CONTROL;
 use crate::wire::layout::{TEMPLATE_WORDS_MAX, WORDS_MAX};
 use crate::wire::pack;
-use crate::wire::{COOKIE_MASK, PACK_FLAG, Traffic};
+use crate::wire::{PACK_FLAG, Traffic};
 
 /// Words of a member's section that every stack has.
 const FIXED: usize = fixed::MEMBER_FREE as usize;
@@ -158,13 +157,10 @@ fn accept_words<const CAST: bool, const TEMPLATE: usize, const WORDS: usize>(
     }
     let packed = first & PACK_FLAG != 0;
     if !plan.filters.is_empty() {
-        let traffic = plan.kind.traffic() as usize;
-        let (layout, cookie) = (&core.layouts[traffic], first & COOKIE_MASK);
+        let layout = &core.layouts[plan.kind.traffic() as usize];
         for (at, filter) in plan.filters.iter().enumerate() {
-            let field = usize::from(filter.field);
-            if layout.filter(field, cookie, packed, NO_CONTROL, 0, &words, payload)
-                != filter.spot.read(&words)
-            {
+            let value = layout.filter_in(usize::from(filter.field), first, &words, payload);
+            if value != filter.spot.read_in::<WORDS>(&words) {
                 return Outcome::Miss(Miss::Filter(at as u8));
             }
         }
@@ -418,8 +414,8 @@ fn send_words<const CAST: bool, const TEMPLATE: usize, const WORDS: usize>(
     }
     let first = plan.cookie | if packed { PACK_FLAG } else { 0 };
     for filter in &plan.filters {
-        let (layout, field) = (&core.layouts[plan.kind.traffic() as usize], usize::from(filter.field));
-        let value = layout.filter(field, plan.cookie, packed, NO_CONTROL, 0, &words, frame.bytes());
+        let layout = &core.layouts[plan.kind.traffic() as usize];
+        let value = layout.filter_in(usize::from(filter.field), first, &words, frame.bytes());
         filter.spot.write_in::<WORDS>(&mut words, value);
     }
     let header_bytes = header_bytes::<WORDS>(plan);

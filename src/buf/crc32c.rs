@@ -18,20 +18,52 @@ pub(crate) fn crc32c(words: &[u64], payload: &[u8]) -> u32 {
     long(words, payload)
 }
 
+/// CRC32C of `first` and `words`, followed by `payload`: as [`crc32c`], for so few words that a loop over them costs more
+/// than they do.
+#[inline]
+pub(crate) fn crc32c_of<const WORDS: usize>(first: u64, words: &[u64; WORDS], payload: &[u8]) -> u32 {
+    #[cfg(target_arch = "x86_64")]
+    if payload.len() < LONG_BYTES && std::arch::is_x86_feature_detected!("sse4.2") {
+        // SAFETY: the CPU has the instructions, as was just asked. `short_is_the_same_as_long` compares the results.
+        return unsafe { short_of(first, words, payload) };
+    }
+    long_behind(crc32c::crc32c(&first.to_le_bytes()), words, payload)
+}
+
 /// By the crate, for any length and any CPU.
 fn long(words: &[u64], payload: &[u8]) -> u32 {
-    let head = words.iter().fold(0, |crc, word| crc32c::crc32c_append(crc, &word.to_le_bytes()));
+    long_behind(0, words, payload)
+}
+
+/// Not inlined: it would take registers from those who have short inputs.
+#[inline(never)]
+fn long_behind(head: u32, words: &[u64], payload: &[u8]) -> u32 {
+    let head = words.iter().fold(head, |crc, word| crc32c::crc32c_append(crc, &word.to_le_bytes()));
     crc32c::crc32c_append(head, payload)
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "sse4.2")]
 fn short(words: &[u64], payload: &[u8]) -> u32 {
+    use std::arch::x86_64::_mm_crc32_u64;
+    let crc = words.iter().fold(u64::from(u32::MAX), |crc, word| _mm_crc32_u64(crc, *word));
+    short_behind(crc, payload)
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "sse4.2")]
+fn short_of<const WORDS: usize>(first: u64, words: &[u64; WORDS], payload: &[u8]) -> u32 {
+    use std::arch::x86_64::_mm_crc32_u64;
+    let crc = _mm_crc32_u64(u64::from(u32::MAX), first);
+    let crc = words.iter().fold(crc, |crc, word| _mm_crc32_u64(crc, *word));
+    short_behind(crc, payload)
+}
+
+#[cfg(target_arch = "x86_64")]
+#[inline]
+#[target_feature(enable = "sse4.2")]
+fn short_behind(mut crc: u64, payload: &[u8]) -> u32 {
     use std::arch::x86_64::{_mm_crc32_u8, _mm_crc32_u32, _mm_crc32_u64};
-    let mut crc = u64::from(u32::MAX);
-    for word in words {
-        crc = _mm_crc32_u64(crc, *word);
-    }
     let (chunks, rest) = payload.as_chunks::<8>();
     for chunk in chunks {
         crc = _mm_crc32_u64(crc, u64::from_le_bytes(*chunk));
@@ -65,6 +97,7 @@ mod tests {
             for from in 0..3.min(bytes.len() - length) {
                 let payload = &bytes[from..from + length];
                 assert_eq!(crc32c(&words[..from], payload), long(&words[..from], payload));
+                assert_eq!(crc32c_of(words[0], &[words[1], words[2]], payload), long(&words, payload));
             }
         }
     }

@@ -11,7 +11,8 @@
 //! frame it came in.
 
 use super::bits::{BitReader, BitWriter, low_bits};
-use super::{PACK_FLAG, Traffic};
+use super::full::NO_CONTROL;
+use super::{COOKIE_MASK, PACK_FLAG, Traffic};
 use crate::id::Hasher64;
 
 /// The most fields of one kind of traffic.
@@ -383,6 +384,31 @@ impl Layout {
                 u64::from(crc32c(&covered[..1 + self.words], control, exception, payload))
             }
         }
+    }
+
+    /// As [`Layout::filter`] of a message behind a compressed header, of which `first` is the first word: with the number of
+    /// words known beforehand, if it is this layout's.
+    #[inline]
+    pub(crate) fn filter_in<const WORDS: usize>(
+        &self,
+        field: usize,
+        first: u64,
+        words: &[u64; WORDS],
+        payload: &[u8],
+    ) -> u64 {
+        if let (Some(Filter::Crc32c), true) = (self.fields[field].0.filter, WORDS == self.words) {
+            let covered = &self.covered[field];
+            let words = std::array::from_fn::<u64, WORDS, _>(|at| words[at] & covered[at]);
+            return u64::from(crate::buf::crc32c::crc32c_of(first, &words, payload));
+        }
+        self.filter_of(field, first, words, payload)
+    }
+
+    /// The filters that cost little, and headers whose number of words is not known beforehand.
+    #[inline(never)]
+    fn filter_of(&self, field: usize, first: u64, words: &[u64], payload: &[u8]) -> u64 {
+        let (cookie, pack) = (first & COOKIE_MASK, first & PACK_FLAG != 0);
+        self.filter(field, cookie, pack, NO_CONTROL, 0, words, payload)
     }
 
     /// A hash of everything that both sides must agree on.
