@@ -82,7 +82,7 @@ impl CookieTable {
     /// If nothing, or more than one thing.
     #[inline]
     pub fn get(&self, cookie: u64) -> Result<&Meaning, NoMeaning> {
-        let entry = &self.entries[self.find(cookie)];
+        let (_, entry) = self.find(cookie);
         match entry.collided {
             false => Ok(&entry.meaning),
             true if entry.cookie == FREE => Err(NoMeaning::Unknown),
@@ -92,13 +92,16 @@ impl CookieTable {
 
     /// Where a cookie is, or the free place where it would be.
     #[inline]
-    fn find(&self, cookie: u64) -> usize {
+    fn find(&self, cookie: u64) -> (usize, &Entry) {
         let mask = self.entries.len() - 1;
         let mut at = cookie as usize & mask;
-        while self.entries[at].cookie != cookie && self.entries[at].cookie != FREE {
+        loop {
+            let entry = &self.entries[at];
+            if entry.cookie == cookie || entry.cookie == FREE {
+                return (at, entry);
+            }
             at = (at + 1) & mask;
         }
-        at
     }
 
     /// Gives a cookie a meaning. Returns whether it had another one before: from then on it has none.
@@ -107,11 +110,11 @@ impl CookieTable {
             let grown = vec![FREE_ENTRY; self.entries.len() * 2];
             let old = std::mem::replace(&mut self.entries, grown);
             for entry in old.into_iter().filter(|entry| entry.cookie != FREE) {
-                let at = self.find(entry.cookie);
+                let (at, _) = self.find(entry.cookie);
                 self.entries[at] = entry;
             }
         }
-        let at = self.find(cookie);
+        let (at, _) = self.find(cookie);
         let entry = &mut self.entries[at];
         if entry.cookie == FREE {
             *entry = Entry { cookie, collided: false, meaning };

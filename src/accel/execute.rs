@@ -441,10 +441,11 @@ fn send_words<const CAST: bool, const TEMPLATE: usize, const WORDS: usize>(
     if plan.retain {
         let list = List::counted(frame.clone(), from, to, count);
         if CAST {
-            if !core.casts[own.index()].has_room() {
-                core.make_room_for_own();
+            let retention = &mut core.casts[own.index()];
+            match retention.has_room() {
+                true => retention.keep_in_room(number, list),
+                false => core.keep_own(number, list),
             }
-            core.casts[own.index()].keep_in_room(number, list);
         } else {
             core.sends[peer.index()].keep(number, list);
         }

@@ -561,13 +561,13 @@ impl Core {
         self.casts[origin.index()].trim(number);
     }
 
-    /// Makes room to keep the next own cast.
+    /// Keeps the next own cast, for which room must be made.
     #[cold]
-    pub(crate) fn make_room_for_own(&mut self) {
+    pub(crate) fn keep_own(&mut self, number: u64, list: List) {
         if self.casts[self.own.index()].is_full() {
             self.unloop_retained();
         }
-        self.casts[self.own.index()].make_room();
+        self.casts[self.own.index()].keep(number, list);
     }
 
     /// Gives every own cast that waits to come back up a list of its own.

@@ -36,13 +36,17 @@ impl Stack {
         if self.engine.core.looping() > 0 {
             self.own_copies(app);
         }
-        let stirred = self.engine.core.stirred || self.open.is_open() || self.post_is_near();
-        if stirred {
+        if self.engine.core.stirred || self.open.is_open() || !self.engine.core.order.is_empty() {
             self.poll_the_rest(now, app);
-        } else {
-            debug_assert!(!self.has_more_to_do(), "whatever gives an iteration more to do says so");
+            return true;
         }
-        stirred
+        debug_assert!(!self.has_more_to_do(), "whatever gives an iteration more to do says so");
+        let post = self.post_is_near();
+        if post {
+            self.post_if_due(app);
+            self.engine.core.stirred |= self.has_more_to_do();
+        }
+        post
     }
 
     /// What an iteration looks after when something else has happened than hits.
@@ -89,14 +93,13 @@ impl Stack {
         self.exited.is_some() || waits || came || self.has_refused() || core.gossip.requested()
     }
 
-    /// Whether this iteration has anything to do with post-processing, or something waits for its release, which may come
-    /// with that.
+    /// Whether this iteration has anything to do with post-processing.
     #[inline]
     fn post_is_near(&self) -> bool {
         let Engine { core, posting, .. } = &self.engine;
         let begins = core.work > 0 && self.post_due == Time::NEVER || core.work >= self.post_batch;
         let due = core.now >= self.post_due.min(core.gossip.due());
-        begins || due || posting.is_under_way() || !core.order.is_empty()
+        begins || due || posting.is_under_way()
     }
 
     /// Whether a cast or a send was refused, and the application has not been told that there is room again.
