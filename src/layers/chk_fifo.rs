@@ -17,6 +17,7 @@ use crate::accel::case::CommonCase;
 use crate::stack::build::{Build, Field, GuardKind};
 use crate::stack::event::{Down, Up};
 use crate::stack::layer::{Context, Fast, Kind, Layer};
+use crate::stack::notices::{Flow, Notices};
 use crate::stack::property::{Properties, Property};
 use crate::stack::registry::LayerEntry;
 use crate::stack::slots::Tally;
@@ -76,6 +77,10 @@ impl Layer for ChkFifo {
             cast: build.tally(GuardKind::CastSend, "cast"),
             delivered: build.tally(GuardKind::CastDeliver, "delivered"),
         });
+    }
+
+    fn notices(&self) -> Notices {
+        Notices::NOTHING.down(&[Flow::Cast]).up(&[Flow::Cast])
     }
 
     fn down(&mut self, context: &mut Context<'_>, event: Down) {

@@ -18,6 +18,7 @@ use crate::id::Rank;
 use crate::stack::build::{Build, Field};
 use crate::stack::event::{Message, Up};
 use crate::stack::layer::{Context, Fast, Kind, Layer, Posts};
+use crate::stack::notices::{Flow, Notices};
 use crate::stack::property::{Properties, Property};
 use crate::stack::registry::LayerEntry;
 use crate::wire::Traffic;
@@ -61,6 +62,10 @@ impl Layer for Chksum {
     fn install(&mut self, build: &mut Build<'_>) {
         let fields = Traffic::ALL.map(|traffic| build.message_field(traffic, "crc", 32, Filter::Crc32c));
         self.fields = Some(fields);
+    }
+
+    fn notices(&self) -> Notices {
+        Notices::NOTHING.up(&[Flow::Cast, Flow::Send, Flow::Control, Flow::Raw])
     }
 
     fn up(&mut self, context: &mut Context<'_>, event: Up) {

@@ -18,6 +18,7 @@ use crate::id::RankSet;
 use crate::stack::build::Build;
 use crate::stack::event::Down;
 use crate::stack::layer::{Context, Fast, Kind, Layer, Posts};
+use crate::stack::notices::{Flow, Notices};
 use crate::stack::property::{Properties, Property};
 use crate::stack::registry::LayerEntry;
 
@@ -47,6 +48,10 @@ impl Layer for Com {
     }
 
     fn install(&mut self, _build: &mut Build<'_>) {}
+
+    fn notices(&self) -> Notices {
+        Notices::NOTHING.down(&[Flow::Cast, Flow::Send, Flow::Control, Flow::Raw, Flow::Again])
+    }
 
     fn down(&mut self, context: &mut Context<'_>, event: Down) {
         match event {

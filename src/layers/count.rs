@@ -18,6 +18,7 @@ use crate::id::Rank;
 use crate::stack::build::{Build, GuardKind};
 use crate::stack::event::{Down, Up};
 use crate::stack::layer::{Context, Fast, Kind, Layer, Posts};
+use crate::stack::notices::{Flow, Notices};
 use crate::stack::property::Properties;
 use crate::stack::registry::LayerEntry;
 use crate::stack::slots::Tally;
@@ -59,6 +60,10 @@ impl Layer for Count {
             build.tally(GuardKind::CastDeliver, "casts delivered"),
             build.tally(GuardKind::SendDeliver, "sends delivered"),
         ]);
+    }
+
+    fn notices(&self) -> Notices {
+        Notices::NOTHING.down(&[Flow::Cast, Flow::Send]).up(&[Flow::Cast, Flow::Send])
     }
 
     fn down(&mut self, context: &mut Context<'_>, event: Down) {

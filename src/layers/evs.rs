@@ -23,6 +23,7 @@ use crate::accel::case::CommonCase;
 use crate::stack::build::Build;
 use crate::stack::event::Up;
 use crate::stack::layer::{Context, Fast, Kind, Layer};
+use crate::stack::notices::Notices;
 use crate::stack::property::{Properties, Property};
 use crate::stack::registry::LayerEntry;
 
@@ -48,6 +49,10 @@ impl Layer for Evs {
     }
 
     fn install(&mut self, _build: &mut Build<'_>) {}
+
+    fn notices(&self) -> Notices {
+        Notices::NOTHING
+    }
 
     fn up(&mut self, context: &mut Context<'_>, event: Up) {
         if let Up::NextView(next) = &event {

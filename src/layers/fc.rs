@@ -34,6 +34,7 @@ use crate::stack::backoff::Backoff;
 use crate::stack::build::{Build, Closes, Field, Gossip, GossipSource, Guard, GuardKind, TimerId, shared};
 use crate::stack::event::{Down, Holdup, Slow, SlowOutcome, Up};
 use crate::stack::layer::{Context, Fast, Kind, Layer, Posts};
+use crate::stack::notices::{Flow, Notices};
 use crate::stack::property::{Properties, Property};
 use crate::stack::registry::{LayerEntry, ParameterError, Parameters};
 use crate::stack::slots::{MatrixSlot, MemberSlot, Slot};
@@ -260,6 +261,10 @@ impl Layer for Fc {
             context.raise_pair(credit, rank, own, self.window);
         }
         context.set(limit, self.window);
+    }
+
+    fn notices(&self) -> Notices {
+        Notices::NOTHING.down(&[Flow::Cast])
     }
 
     fn down(&mut self, context: &mut Context<'_>, event: Down) {

@@ -20,6 +20,7 @@
 use crate::accel::case::CommonCase;
 use crate::stack::build::Build;
 use crate::stack::layer::{Fast, Kind, Layer, Posts};
+use crate::stack::notices::Notices;
 use crate::stack::property::{Properties, Property};
 use crate::stack::registry::LayerEntry;
 
@@ -45,6 +46,10 @@ impl Layer for Fixed {
     }
 
     fn install(&mut self, _build: &mut Build<'_>) {}
+
+    fn notices(&self) -> Notices {
+        Notices::NOTHING
+    }
 
     fn posts(&self) -> Posts {
         Posts::Nothing

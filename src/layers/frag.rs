@@ -29,6 +29,7 @@ use crate::id::{Hasher64, Rank};
 use crate::stack::build::{Build, Closes, Field, Guard, GuardKind};
 use crate::stack::event::{Down, Message, Part, Up};
 use crate::stack::layer::{Context, Fast, Kind, Layer};
+use crate::stack::notices::{Flow, Notices};
 use crate::stack::property::{Properties, Property};
 use crate::stack::registry::LayerEntry;
 use crate::wire::Traffic;
@@ -186,6 +187,10 @@ impl Layer for Frag {
             left: build.exception_field(traffic, "left", LEFT_BITS),
             partial: build.guard(guards[traffic as usize], "message partly there", Closes::FastPath),
         }));
+    }
+
+    fn notices(&self) -> Notices {
+        Notices::NOTHING.down(&[Flow::Cast, Flow::Send]).up(&[Flow::Cast, Flow::Send])
     }
 
     fn down(&mut self, context: &mut Context<'_>, mut event: Down) {

@@ -20,6 +20,7 @@ use crate::accel::case::CommonCase;
 use crate::stack::build::Build;
 use crate::stack::event::Down;
 use crate::stack::layer::{Context, Fast, Kind, Layer, Posts};
+use crate::stack::notices::{Flow, Notices};
 use crate::stack::property::{Properties, Property};
 use crate::stack::registry::LayerEntry;
 
@@ -45,6 +46,10 @@ impl Layer for Local {
     }
 
     fn install(&mut self, _build: &mut Build<'_>) {}
+
+    fn notices(&self) -> Notices {
+        Notices::NOTHING.down(&[Flow::Cast])
+    }
 
     fn down(&mut self, context: &mut Context<'_>, event: Down) {
         if let Down::Cast(message) = &event {

@@ -31,6 +31,7 @@ use crate::stack::backoff::Backoff;
 use crate::stack::build::{Build, Closes, Field, Gossip, GossipSource, Guard, GuardKind, TimerId, shared};
 use crate::stack::event::{Cut, Down, Message, Up};
 use crate::stack::layer::{Context, Fast, Kind, Layer, Posts};
+use crate::stack::notices::{Flow, Notices};
 use crate::stack::property::{Properties, Property};
 use crate::stack::registry::{LayerEntry, ParameterError, Parameters};
 use crate::stack::slots::{MatrixSlot, Slot};
@@ -349,6 +350,10 @@ impl Layer for Nak {
         let Handles { window_limit, number_limit, .. } = self.handles();
         context.set(window_limit, self.window);
         context.set(number_limit, context.frame_number_limit());
+    }
+
+    fn notices(&self) -> Notices {
+        Notices::NOTHING.down(&[Flow::Cast]).up(&[Flow::Cast])
     }
 
     fn down(&mut self, context: &mut Context<'_>, event: Down) {

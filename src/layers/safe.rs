@@ -29,6 +29,7 @@ use crate::id::{Hasher64, Rank};
 use crate::stack::build::{Build, shared};
 use crate::stack::event::Up;
 use crate::stack::layer::{Context, Fast, Kind, Layer};
+use crate::stack::notices::{Flow, Notices};
 use crate::stack::property::{Properties, Property};
 use crate::stack::registry::LayerEntry;
 use crate::stack::slots::{MatrixSlot, MemberSlot};
@@ -90,6 +91,10 @@ impl Layer for Safe {
         build.post_at_once();
         self.handles =
             Some(Handles { held: build.shared_matrix_slot(shared::HELD), safe: build.member_slot() });
+    }
+
+    fn notices(&self) -> Notices {
+        Notices::NOTHING.up(&[Flow::Cast])
     }
 
     fn up(&mut self, context: &mut Context<'_>, event: Up) {

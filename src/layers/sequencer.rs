@@ -38,6 +38,7 @@ use crate::id::{Hasher64, Rank, RankSet};
 use crate::stack::build::{Build, Field, TimerId};
 use crate::stack::event::{Message, Up};
 use crate::stack::layer::{BLANK_RETRY, Context, Fast, Kind, Layer};
+use crate::stack::notices::{Flow, Notices};
 use crate::stack::property::{Properties, Property};
 use crate::stack::registry::{LayerEntry, ParameterError, Parameters};
 use crate::stack::script::{Run, Script};
@@ -236,6 +237,10 @@ impl Layer for Sequencer {
         if self.broken.is(Misorder::FreeForAll) {
             (0..context.view().size()).for_each(|rank| context.set_of(script.free, Rank::at(rank), u64::MAX));
         }
+    }
+
+    fn notices(&self) -> Notices {
+        Notices::NOTHING.up(&[Flow::Cast])
     }
 
     fn up(&mut self, context: &mut Context<'_>, event: Up) {

@@ -28,6 +28,7 @@ use crate::stack::backoff::Backoff;
 use crate::stack::build::{Build, GossipSource, TimerId, shared};
 use crate::stack::event::{Down, Up};
 use crate::stack::layer::{Context, Fast, Kind, Layer, Posts};
+use crate::stack::notices::{Flow, Notices};
 use crate::stack::property::{Properties, Property};
 use crate::stack::registry::{LayerEntry, ParameterError, Parameters};
 use crate::stack::slots::{MatrixSlot, MemberSlot};
@@ -111,6 +112,10 @@ impl Layer for Stable {
             report_timer: build.timer("report"),
             ask_timer: build.timer("ask"),
         });
+    }
+
+    fn notices(&self) -> Notices {
+        Notices::NOTHING.up(&[Flow::Cast])
     }
 
     fn down(&mut self, context: &mut Context<'_>, event: Down) {

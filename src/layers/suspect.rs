@@ -31,6 +31,7 @@ use crate::id::{Hasher64, Rank, RankSet};
 use crate::stack::build::{Build, GuardKind, TimerId};
 use crate::stack::event::{Down, Message, Up};
 use crate::stack::layer::{Context, Fast, Kind, Layer};
+use crate::stack::notices::{Flow, Notices};
 use crate::stack::property::{Properties, Property};
 use crate::stack::registry::{LayerEntry, ParameterError, Parameters};
 use crate::stack::slots::Tally;
@@ -287,6 +288,10 @@ impl Layer for Suspect {
         if context.view().size() > 1 {
             context.arm(self.handles().sweep, context.now() + self.beat);
         }
+    }
+
+    fn notices(&self) -> Notices {
+        Notices::NOTHING.up(&[Flow::Cast, Flow::Send, Flow::Control, Flow::Raw])
     }
 
     fn down(&mut self, context: &mut Context<'_>, event: Down) {

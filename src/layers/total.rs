@@ -43,6 +43,7 @@ use crate::stack::backoff::Backoff;
 use crate::stack::build::{Build, Closes, Field, GuardKind, TimerId};
 use crate::stack::event::{Down, Message, Up};
 use crate::stack::layer::{BLANK_RETRY, Context, Fast, Kind, Layer};
+use crate::stack::notices::{Flow, Notices};
 use crate::stack::property::{Properties, Property};
 use crate::stack::registry::{LayerEntry, ParameterError, Parameters};
 use crate::stack::turns::{Turns, phase};
@@ -306,6 +307,10 @@ impl Layer for Total {
         } else if !self.broken.is(Misorder::CastsOutOfTurn) {
             context.close(turns.waits, context.rank());
         }
+    }
+
+    fn notices(&self) -> Notices {
+        Notices::NOTHING.down(&[Flow::Cast]).up(&[Flow::Cast])
     }
 
     fn down(&mut self, context: &mut Context<'_>, event: Down) {

@@ -28,6 +28,7 @@ use crate::stack::backoff::Backoff;
 use crate::stack::build::{Build, Closes, Field, Gossip, GossipSource, Guard, GuardKind, TimerId, shared};
 use crate::stack::event::{Down, Message, Up};
 use crate::stack::layer::{Context, Fast, Kind, Layer, Posts};
+use crate::stack::notices::{Flow, Notices};
 use crate::stack::property::{Properties, Property};
 use crate::stack::registry::{LayerEntry, ParameterError, Parameters};
 use crate::stack::slots::{MatrixSlot, MemberSlot};
@@ -130,6 +131,10 @@ impl Unicast {
     }
 
     fn send(&mut self, context: &mut Context<'_>, peer: Rank, mut message: Message) {
+        if peer == context.rank() {
+            context.up(Up::Send(peer, message));
+            return;
+        }
         let Handles { number, limit, window_closed, .. } = self.handles();
         let next = context.sending(number, peer);
         if self.room(context, peer) == 0 {
@@ -233,18 +238,21 @@ impl Layer for Unicast {
         }
     }
 
+    fn notices(&self) -> Notices {
+        Notices::NOTHING.down(&[Flow::Send, Flow::Control]).up(&[Flow::Send, Flow::Control])
+    }
+
     fn down(&mut self, context: &mut Context<'_>, event: Down) {
         let Down::Send(to, message) = event else {
             context.down(event);
             return;
         };
-        for peer in to.iter() {
-            if peer == context.rank() {
-                context.up(Up::Send(peer, message.clone()));
-            } else {
-                self.send(context, peer, message.clone());
-            }
+        let mut to = to.iter();
+        let Some(mut peer) = to.next() else { return };
+        for next in to {
+            self.send(context, std::mem::replace(&mut peer, next), message.clone());
         }
+        self.send(context, peer, message);
     }
 
     fn up(&mut self, context: &mut Context<'_>, event: Up) {

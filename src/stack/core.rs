@@ -9,6 +9,7 @@ use super::build::{Blueprint, Field, FieldHome, GuardKind, GuardOwner, TallyDefi
 use super::event::{Down, List, Message, Part, Up};
 use super::gossip::GossipState;
 use super::identify::Asked;
+use super::notices::Ways;
 use super::order::OrderQueue;
 use super::retention::Retention;
 use super::script::Run;
@@ -77,6 +78,8 @@ pub(crate) struct Core {
     pub(crate) view: Rc<LocalView>,
     pub(crate) own: Rank,
     pub(crate) names: Vec<&'static str>,
+    /// Which layer a message comes to next.
+    pub(crate) ways: Rc<Ways>,
     pub(crate) now: Time,
     pub(crate) slots: SlotFile,
     pub(crate) layouts: [Layout; 3],
@@ -189,9 +192,10 @@ impl Core {
         self.fast_casts
     }
 
-    /// Emits to the layer at `target`, downwards.
+    /// Emits to the layer at `target`, downwards, or to the first below it that looks at such an event.
     #[inline]
     pub(crate) fn emit_down(&mut self, target: usize, event: Down) {
+        let target = self.ways.down(target, &event);
         self.push(Queued::Down(target, event));
     }
 
@@ -200,10 +204,10 @@ impl Core {
         self.emit_down(0, event);
     }
 
-    /// Emits to the layer above `layer`, or out at the top.
+    /// Emits to the first layer above `layer` that looks at such an event, or out at the top.
     #[inline]
     pub(crate) fn emit_up(&mut self, layer: usize, event: Up) {
-        match layer.checked_sub(1) {
+        match self.ways.up(layer, &event) {
             Some(target) => self.push(Queued::Up(target, event)),
             None => self.emerge(event),
         }

@@ -21,8 +21,17 @@ impl Engine {
         if self.core.queue.is_empty() {
             return;
         }
+        self.begin();
+        self.run_queue();
+    }
+
+    /// Layers are about to handle an event.
+    fn begin(&mut self) {
         self.core.merge_carried();
         (self.core.by_layers, self.core.stirred) = (true, true);
+    }
+
+    fn run_queue(&mut self) {
         while let Some(queued) = self.core.queue.pop_front() {
             match queued {
                 Queued::Down(layer, event) => match self.layers.get_mut(layer) {
@@ -52,15 +61,19 @@ impl Engine {
 
     /// Sends an event up from the lowest layer.
     pub(crate) fn arrive(&mut self, event: Up) {
-        let lowest = self.layers.len();
-        self.core.emit_up(lowest, event);
-        self.run();
+        self.rise(self.layers.len(), event);
+    }
+
+    /// Sends an event up from above `layer`. It may come out at once, past layers that do not look at it.
+    pub(crate) fn rise(&mut self, layer: usize, event: Up) {
+        self.begin();
+        self.core.emit_up(layer, event);
+        self.run_queue();
     }
 
     /// Runs all timers that are due.
     pub(crate) fn timers(&mut self) {
-        self.core.merge_carried();
-        (self.core.by_layers, self.core.stirred) = (true, true);
+        self.begin();
         while let Some(timer) = self.core.timers.due(self.core.now) {
             let layer = self.core.timer_layers[timer.0];
             self.layers[layer].timer(&mut Context { core: &mut self.core, layer }, timer);

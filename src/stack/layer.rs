@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::build::{Build, Closes, Field, Guard, GuardKind, GuardOwner, TimerId};
 use super::core::{Core, Looped};
 use super::event::{Down, ExitReason, Message, Part, Problem, Up};
+use super::notices::Notices;
 use super::order::Rest;
 use super::retention::Retained;
 use super::slots::{MatrixSlot, MemberSlot, Slot, Tally};
@@ -127,6 +128,11 @@ pub trait Layer {
     /// Sets first values and timers, when all layers are installed. From the bottom up.
     fn start(&mut self, context: &mut Context<'_>) {
         let _ = context;
+    }
+
+    /// Which messages it looks at: others are not brought to it. Those that it is not to change or count pass it by.
+    fn notices(&self) -> Notices {
+        Notices::ALL
     }
 
     /// An event on its way down.

@@ -1,7 +1,8 @@
 //! Stacks: layers composed at run time, and the plans compiled from them.
 //!
 //! - [`spec`] names a stack, [`registry`] knows the layers, [`property`] says what each needs and gives;
-//! - [`layer`] is the interface of a protocol, [`event`] what travels between layers, [`build`] what a layer registers;
+//! - [`layer`] is the interface of a protocol, [`event`] what travels between layers, [`notices`] which of it a layer looks
+//!   at, [`build`] what a layer registers;
 //! - [`turns`] is how members take turns in casting, [`script`] how one of them orders the casts of all;
 //! - [`slots`] hold every variable that ordinary messages touch;
 //! - [`backoff`] says when to do a thing again;
@@ -17,6 +18,7 @@ pub mod explain;
 pub(crate) mod gossip;
 pub(crate) mod identify;
 pub mod layer;
+pub mod notices;
 pub(crate) mod order;
 pub(crate) mod post;
 pub mod property;

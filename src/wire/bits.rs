@@ -26,15 +26,21 @@ impl<'b> BitWriter<'b> {
     /// If they do not fit the bytes or `value` has more.
     pub fn write(&mut self, value: u64, bits: u32) {
         assert!(value & !low_bits(bits) == 0, "a field's value is wider than the field");
-        let mut rest = value;
-        let mut left = bits;
-        while left > 0 {
-            let offset = (self.at % 8) as u32;
-            let step = left.min(8 - offset);
-            self.bytes[self.at / 8] |= ((rest & low_bits(step)) as u8) << offset;
-            rest = if step == 64 { 0 } else { rest >> step };
-            left -= step;
-            self.at += step as usize;
+        let (word, offset) = (self.at / 64, (self.at % 64) as u32);
+        self.at += bits as usize;
+        assert!(self.at <= self.bytes.len() * 8, "a field has room");
+        self.add(word, value << offset);
+        if offset + bits > 64 {
+            self.add(word + 1, value >> (64 - offset));
+        }
+    }
+
+    #[inline]
+    fn add(&mut self, word: usize, bits: u64) {
+        let bytes = &mut self.bytes[word * 8..];
+        match bytes.first_chunk_mut() {
+            Some(bytes) => *bytes = (u64::from_le_bytes(*bytes) | bits).to_le_bytes(),
+            None => bytes.iter_mut().zip(bits.to_le_bytes()).for_each(|(byte, bits)| *byte |= bits),
         }
     }
 }
@@ -57,17 +63,22 @@ impl<'b> BitReader<'b> {
         if self.at + bits as usize > self.bytes.len() * 8 {
             return None;
         }
-        let mut value = 0;
-        let mut have = 0;
-        while have < bits {
-            let offset = (self.at % 8) as u32;
-            let step = (bits - have).min(8 - offset);
-            let part = u64::from(self.bytes[self.at / 8] >> offset) & low_bits(step);
-            value |= part << have;
-            have += step;
-            self.at += step as usize;
+        let (word, offset) = (self.at / 64, (self.at % 64) as u32);
+        self.at += bits as usize;
+        let mut value = self.word(word) >> offset;
+        if offset + bits > 64 {
+            value |= self.word(word + 1) << (64 - offset);
         }
-        Some(value)
+        Some(value & low_bits(bits))
+    }
+
+    #[inline]
+    fn word(&self, word: usize) -> u64 {
+        let bytes = &self.bytes[word * 8..];
+        match bytes.first_chunk() {
+            Some(bytes) => u64::from_le_bytes(*bytes),
+            None => bytes.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte)),
+        }
     }
 }
 
@@ -75,6 +86,16 @@ impl<'b> BitReader<'b> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn fields_follow_each_other_from_the_lowest_bit_on() {
+        let mut bytes = [0xff; 10];
+        let mut writer = BitWriter::new(&mut bytes);
+        for (value, bits) in [(1, 1), (0b10, 3), (0xabcd_ef01_2345_6789, 64), (0x5a, 8)] {
+            writer.write(value, bits);
+        }
+        assert_eq!(bytes, [0x95, 0x78, 0x56, 0x34, 0x12, 0xf0, 0xde, 0xbc, 0xaa, 0x05]);
+    }
 
     proptest! {
         #[test]

@@ -49,6 +49,7 @@ use crate::stack::build::{Build, Closes, Guard, GuardKind, TimerId, shared};
 use crate::stack::complaints::Complaints;
 use crate::stack::event::{Cut, Down, ExitReason, Message, NextView, Up};
 use crate::stack::layer::{Context, Fast, Kind, Layer};
+use crate::stack::notices::Notices;
 use crate::stack::property::{Properties, Property};
 use crate::stack::registry::{LayerEntry, ParameterError, Parameters};
 use crate::stack::slots::MatrixSlot;
@@ -563,6 +564,10 @@ impl Layer for Mbrship {
         if let Ok(legacy) = legacy.downcast::<Legacy>() {
             self.legacy = *legacy;
         }
+    }
+
+    fn notices(&self) -> Notices {
+        Notices::NOTHING
     }
 
     fn down(&mut self, context: &mut Context<'_>, event: Down) {

@@ -43,6 +43,7 @@ use crate::id::{Hasher64, Incarnation, MEMBERS_MAX, Rank, RankSet};
 use crate::stack::build::{Build, Closes, Guard, GuardKind, TimerId, shared};
 use crate::stack::event::{Down, ExitReason, Message, NextView, StateBytes, Up};
 use crate::stack::layer::{Context, Fast, Kind, Layer};
+use crate::stack::notices::{Flow, Notices};
 use crate::stack::property::{Properties, Property};
 use crate::stack::registry::{LayerEntry, ParameterError, Parameters};
 use crate::stack::slots::MatrixSlot;
@@ -607,6 +608,10 @@ impl Layer for Xfer {
 
     fn inherit(&mut self, legacy: Box<dyn Any>) {
         self.legacy = legacy.downcast::<Legacy>().ok().map(|legacy| *legacy);
+    }
+
+    fn notices(&self) -> Notices {
+        Notices::NOTHING.up(&[Flow::Cast, Flow::Send])
     }
 
     fn down(&mut self, context: &mut Context<'_>, event: Down) {

@@ -27,9 +27,12 @@ use crate::config::{Config, Shadow};
 use crate::group::{Application, Delivery, Group};
 use crate::id::{GroupId, Hasher64, Incarnation, Rank, RankSet, ViewId};
 use crate::stack::build::{Build, Closes, Guard};
+use crate::stack::core::Core;
+use crate::stack::engine::Engine;
 use crate::stack::event::{Down, List, Message, NextView, Up};
 use crate::stack::gossip::Carried;
 use crate::stack::layer::{Context, Fast, Kind, Layer, Posts};
+use crate::stack::notices::{Flow, Ways};
 use crate::stack::property::{Properties, Property};
 use crate::stack::registry::Registry;
 use crate::time::Time;
@@ -416,6 +419,7 @@ impl Bench {
         let last = step(Kind::CastDeliver).and_then(|plan| plan.last.as_ref());
         stack.releases = deliver.map_or(Vec::new(), |step| step.releases.clone());
         stack.last_releases = last.map_or(Vec::new(), |step| step.releases.clone());
+        core.ways = Rc::new(Ways::new(&stack.engine.layers));
         stack.plans = plans;
         (0..MEMBERS).for_each(|rank| self.forget(stack, Rank::at(rank)));
     }
@@ -712,7 +716,7 @@ impl Bench {
         messages
     }
 
-    fn arrivals(&self, core: &crate::stack::core::Core, origin: Rank, traffic: Traffic) -> Vec<Arrival> {
+    fn arrivals(&self, core: &Core, origin: Rank, traffic: Traffic) -> Vec<Arrival> {
         let ordinary = Arrival::ordinary(origin, traffic);
         let layout = &core.layouts[traffic as usize];
         let mut all = Vec::new();
@@ -902,12 +906,12 @@ fn bytes_of(body: Body) -> Vec<u8> {
     }
 }
 
-fn marks(core: &crate::stack::core::Core, traffic: Traffic) -> Vec<usize> {
+fn marks(core: &Core, traffic: Traffic) -> Vec<usize> {
     let fields = core.layouts[traffic as usize].fields().iter().enumerate();
     fields.filter(|(_, (field, _))| field.class == Class::Mark).map(|(at, _)| at).collect()
 }
 
-fn has_exceptions(core: &crate::stack::core::Core, traffic: Traffic) -> bool {
+fn has_exceptions(core: &Core, traffic: Traffic) -> bool {
     core.layouts[traffic as usize].fields().iter().any(|(field, _)| field.class == Class::Exception)
 }
 
@@ -1143,6 +1147,75 @@ fn every_omission_is_noticed() {
     }
     println!("{count} omissions");
     assert!(unnoticed.is_empty(), "not noticed:\n{}", unnoticed.join("\n"));
+}
+
+/// The events of a flow, with fields of zero and others.
+fn events(bench: &Bench, flow: Flow, control: u8, other: u64) -> (Down, Option<Up>) {
+    let traffic = match flow {
+        Flow::Cast | Flow::Again => Traffic::Cast,
+        Flow::Send | Flow::Control => Traffic::Send,
+        Flow::Raw => Traffic::Raw,
+    };
+    let control = if matches!(flow, Flow::Control | Flow::Raw) { control } else { NO_CONTROL };
+    let list = bench.payload(Body::One).expect("it is one message");
+    let mut message = Message { control, ..Message::data(traffic, list) };
+    message.header.values.fill(other);
+    let (origin, to) = (bench.peers()[0], RankSet::one(bench.peers()[1]));
+    match flow {
+        Flow::Cast => (Down::Cast(message.clone()), Some(Up::Cast(origin, message))),
+        Flow::Send | Flow::Control => (Down::Send(to, message.clone()), Some(Up::Send(origin, message))),
+        Flow::Raw => (Down::Raw(to, message.clone()), Some(Up::Raw(origin, message))),
+        Flow::Again => (Down::Resend(to, message), None),
+    }
+}
+
+#[test]
+fn what_a_layer_does_not_look_at_passes_it_unchanged() {
+    let mut passed = 0;
+    for layer in layer_names() {
+        let begins = [Begin::Fresh, Begin::Guest];
+        for begin in &begins[..1 + usize::from(layer == "XFER")] {
+            let bench = Bench::new(layer, Rank(0), *begin, None);
+            bench.states(2, |state| {
+                let layers = &state.stack.engine.layers;
+                let at = layers.iter().position(|other| other.name() == layer).expect("it is there");
+                let notices = layers[at].notices();
+                // For another layer, wherever that is.
+                let control = if at == 0 { 1 } else { 0 };
+                let flows = [Flow::Cast, Flow::Send, Flow::Control, Flow::Raw, Flow::Again];
+                for (flow, other) in flows.into_iter().flat_map(|flow| [(flow, 0), (flow, 1)]) {
+                    let (down, up) = events(&bench, flow, control, other);
+                    let run = |goes_up: bool| {
+                        let mut stack = state.stack.fork();
+                        let before = digest(&stack);
+                        let Engine { core, layers, .. } = &mut stack.engine;
+                        let mut expected = core.clone();
+                        let mut context = Context { core, layer: at };
+                        if let Some(up) = up.clone().filter(|_| goes_up) {
+                            expected.emit_up(at, up.clone());
+                            layers[at].up(&mut context, up);
+                        } else {
+                            expected.emit_down(at + 1, down.clone());
+                            layers[at].down(&mut context, down.clone());
+                        }
+                        let emitted = |core: &Core| format!("{:?} {:?}", core.queue, core.emerged);
+                        let what = format!("{layer}{}, {flow:?}, up: {goes_up}", state.path);
+                        assert_eq!(emitted(core), emitted(&expected), "{what}");
+                        assert_eq!(digest(&stack), before, "{what}");
+                    };
+                    for goes_up in [false, true] {
+                        if !notices.has(flow, goes_up) && (!goes_up || up.is_some()) {
+                            run(goes_up);
+                            passed += 1;
+                        }
+                    }
+                }
+                true
+            });
+        }
+    }
+    println!("{passed} messages passed by");
+    assert!(passed > 10_000, "{passed}");
 }
 
 /// Plans that are wrong: of which layer's stack, what is wrong, and how.

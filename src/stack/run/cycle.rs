@@ -248,8 +248,7 @@ impl Stack {
             Message { number: looped.number, header, part, ..Message::data(Traffic::Cast, looped.list) };
         core.work += 1;
         let own = core.own;
-        core.emit_up(looped.layer, Up::Cast(own, message));
-        self.engine.run();
+        self.engine.rise(looped.layer, Up::Cast(own, message));
         self.drain(app);
     }
 

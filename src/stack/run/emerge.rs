@@ -47,10 +47,9 @@ impl Stack {
         let Some(held) = in_order.or_else(|| self.engine.next_released(&self.releases)) else { return false };
         let Ordered { origin, number, list, slow } = held;
         if let Some(slow) = slow {
-            let core = &mut self.engine.core;
-            core.emit_up(slow.layer, Up::Cast(origin, slow.message(number, list)));
-            core.order.give_back(slow);
-            self.engine.run();
+            let (layer, event) = (slow.layer, Up::Cast(origin, slow.message(number, list)));
+            self.engine.core.order.give_back(slow);
+            self.engine.rise(layer, event);
             return true;
         }
         let kind = if origin == self.engine.core.own { Kind::SelfDeliver } else { Kind::CastDeliver };

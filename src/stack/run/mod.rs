@@ -39,6 +39,7 @@ use crate::stack::event::{ExitReason, NextView, Up};
 use crate::stack::gossip::{Carried, GossipState};
 use crate::stack::identify::Asked;
 use crate::stack::layer::{Context, Kind};
+use crate::stack::notices::Ways;
 use crate::stack::order::OrderQueue;
 use crate::stack::post::Posting;
 use crate::stack::property::{Properties, Property};
@@ -344,6 +345,7 @@ impl Stack {
         let core = Core {
             own: view.rank(),
             names: layers.iter().map(|layer| layer.name()).collect(),
+            ways: Rc::new(Ways::new(&layers)),
             now,
             slots: Core::slots_of(&blueprint, members),
             homes: Blueprint::homes(&layouts),

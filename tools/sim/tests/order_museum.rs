@@ -59,6 +59,7 @@ fn every_variant_has_its_place() {
     let named = |variant: &str| CAUGHT.iter().any(|(_, known, _)| *known == variant);
     let unnamed = |variant: &&str| !named(variant) && !ELSEWHERE.iter().any(|(_, known)| known == variant);
     let (_, choices) = error.rsplit_once("one of ").expect("the error says what may be given");
+    let choices = choices.lines().next().unwrap_or_default();
     let variants: Vec<&str> =
         choices.split(|c: char| !c.is_alphanumeric() && c != '-').filter(|v| !v.is_empty()).collect();
     assert!(variants.len() > 25, "{error}");
