@@ -146,6 +146,7 @@ impl Side {
             id: ChannelId(0),
             casts: pool(options.cast_frames)?,
             control: pool(options.control_frames)?,
+            long: None,
         };
         let caps = Caps {
             name: "none",

@@ -164,6 +164,8 @@ pub(crate) struct Core {
     pub(crate) asked: Asked,
     pub(crate) channel: ChannelId,
     pub(crate) control: Region,
+    /// Longer frames, if the channel has any ([`Channel::long`](crate::transport::Channel::long)).
+    pub(crate) long: Option<Region>,
     pub(crate) identification: Identification,
     /// By rank and traffic.
     pub(crate) cookies: Vec<[u64; 3]>,
@@ -373,6 +375,12 @@ impl Core {
     pub(crate) fn control_frame(&mut self) -> Result<FrameMut, Exhausted> {
         let header = self.full_bytes(Traffic::Raw).max(self.full_bytes(Traffic::Send));
         self.control.take_reserved(header)
+    }
+
+    /// A frame for a long control message's body.
+    pub(crate) fn long_frame(&mut self) -> Result<FrameMut, Exhausted> {
+        let header = self.full_bytes(Traffic::Send);
+        self.long.as_ref().map_or_else(|| self.control.take_reserved(header), |long| long.take(header))
     }
 
     /// How many more reliable control messages to `peer` there is room for: those on their way down count.

@@ -561,6 +561,21 @@ impl Context<'_> {
         self.core.reliable_room(peer)
     }
 
+    /// A frame for the body of a reliable control message, as long as the transport carries it to single members: for much
+    /// that is to be said. Where it carries no longer ones it is one as [`Context::control_frame`] gives.
+    ///
+    /// # Errors
+    /// If the region for them is empty.
+    pub fn long_frame(&mut self) -> Result<FrameMut, Exhausted> {
+        self.core.long_frame()
+    }
+
+    /// How many frames for long messages there are, and how many of them are free; `None` if these are the frames for
+    /// control messages.
+    pub fn long_frames(&self) -> Option<(usize, usize)> {
+        self.core.long.as_ref().map(|long| (long.usage().frames, long.free_frames()))
+    }
+
     /// Frames for control messages that are free.
     pub fn control_frames_free(&self) -> usize {
         self.core.control.free_frames()

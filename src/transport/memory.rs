@@ -242,7 +242,7 @@ impl Transport for MemoryTransport {
         }
         let link = Link { wire, own: view.rank(), joined, frame_bytes, excluded: RankSet::EMPTY };
         self.links.put(id, link);
-        Ok(Channel { id, casts, control })
+        Ok(Channel { id, casts, control, long: None })
     }
 
     fn close(&mut self, channel: ChannelId) {

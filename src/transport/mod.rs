@@ -68,6 +68,9 @@ pub struct Channel {
     pub casts: Region,
     /// Where the endpoint takes every other frame.
     pub control: Region,
+    /// Where the endpoint may take frames for much that goes to single members, if the channel carries longer ones to
+    /// these than what `control` has.
+    pub long: Option<Region>,
 }
 
 /// Who is to get a frame. The sender itself never does.

@@ -491,7 +491,7 @@ impl Transport for XdpTransport {
         let others = view.size() as u32 - 1;
         self.links.push(Link { id, port: port_index, lanes, others, all, frame_bytes, lease });
         self.refresh();
-        Ok(Channel { id, casts, control })
+        Ok(Channel { id, casts, control, long: None })
     }
 
     fn close(&mut self, channel: ChannelId) {

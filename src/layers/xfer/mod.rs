@@ -47,6 +47,7 @@ use crate::stack::notices::{Flow, Notices};
 use crate::stack::property::{Properties, Property};
 use crate::stack::registry::{LayerEntry, ParameterError, Parameters};
 use crate::stack::slots::MatrixSlot;
+use crate::time::Time;
 
 pub(super) fn entry() -> LayerEntry {
     LayerEntry {
@@ -81,6 +82,10 @@ pub(super) fn entry() -> LayerEntry {
 
 /// Parts that are made in one iteration, in bytes: casts wait no longer than that takes.
 const BURST_BYTES: usize = 256 << 10;
+/// Parts that are on their way through the layers at once: what is written stays in the cache until it is sent.
+const PARTS_AT_ONCE: u64 = 8;
+/// So much of the state, and whoever takes it in says how far it has come: what is not acknowledged is bounded.
+const TELL_BYTES: u64 = 128 << 10;
 /// One part of that many, of the frames for control messages and of what a peer may leave unacknowledged, is left to
 /// everything else. Parts may take the rest: whenever the two members' turns on a core are long, what is under way at
 /// once is what goes over in a turn.
@@ -171,6 +176,9 @@ struct Giving {
     part_bytes: u64,
     /// There was no room for another part; it goes on when half of it is there again.
     paused: bool,
+    /// Bytes of parts made in the iteration of that time.
+    burst: usize,
+    burst_at: Time,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -198,6 +206,8 @@ struct Limits {
     room: u64,
     /// Frames for control messages.
     frames: usize,
+    /// Parts that may be unacknowledged: where they have frames of their own, some of these are still to be let go of.
+    parts: u64,
 }
 
 /// What the next view's layer must know.
@@ -289,28 +299,36 @@ impl Xfer {
 
     /// This member takes a snapshot, and gives it to those who lack it.
     fn become_donor(&mut self, context: &mut Context<'_>) {
-        self.giving = Some(Giving { stage: Stage::Asked, at: 0, part_bytes: 0, paused: false });
+        self.giving = Some(Giving {
+            stage: Stage::Asked,
+            at: 0,
+            part_bytes: 0,
+            paused: false,
+            burst: 0,
+            burst_at: Time::NEVER,
+        });
         context.count("snapshot taken");
         context.up(Up::Snapshot);
     }
 
-    /// Whether acknowledgements allow another part.
-    fn has_room(&self, context: &Context<'_>, giving: &Giving, sent: u64) -> bool {
+    /// How many more parts acknowledgements allow.
+    fn room(&self, context: &Context<'_>, giving: &Giving) -> u64 {
         let own = context.rank();
-        let most = (self.options.flight_bytes / giving.part_bytes.max(1)).max(2);
-        let ready = |peer: Rank| {
+        let most = (self.options.flight_bytes / giving.part_bytes.max(1)).max(2).min(self.limits.parts);
+        // Beyond half of it the application's sends to the peer are refused: they must get their turn, too.
+        let left = self.limits.room * if giving.paused { LEFT_SHARE / 2 } else { 1 };
+        let room = |peer: Rank| {
             let acked = context.pair(self.handles().acked, peer, own);
-            let under_way = context.next_send_number(peer).saturating_sub(acked) + sent;
-            // Beyond half of it the application's sends to the peer are refused: they must get their turn, too.
-            let share = if giving.paused { LEFT_SHARE / 2 } else { 1 };
-            context.reliable_room(peer) > self.limits.room * share && under_way < most
+            let under_way = context.next_send_number(peer).saturating_sub(acked);
+            context.reliable_room(peer).saturating_sub(left).min(most.saturating_sub(under_way))
         };
-        self.lacks.iter().all(ready)
+        self.lacks.iter().map(room).min().unwrap_or(0)
     }
 
     /// Whether there are frames for another part; what is kept of them is for everything else.
     fn has_frames(&self, context: &Context<'_>) -> bool {
-        context.control_frames_free() > self.limits.frames + self.lacks.len()
+        let long = context.long_frames().is_none_or(|(_, free)| free > 0);
+        long && context.control_frames_free() > self.limits.frames + self.lacks.len()
     }
 
     /// Sends parts.
@@ -319,20 +337,28 @@ impl Xfer {
             return;
         }
         let Some(mut giving) = self.giving.filter(|giving| giving.stage != Stage::Asked) else { return };
-        let (mut burst, mut sent) = (0, 0);
+        if giving.burst_at != context.now() {
+            (giving.burst, giving.burst_at) = (0, context.now());
+        }
+        let mut room_left = self.room(context, &giving);
+        let mut sent = 0;
         while !self.lacks.is_empty() {
-            if !self.has_room(context, &giving, sent) || !self.has_frames(context) {
+            if room_left == 0 || !self.has_frames(context) {
                 giving.paused = true;
                 self.giving = Some(giving);
                 break;
             }
-            giving.paused = false;
-            if burst >= BURST_BYTES {
-                // What else there is to do comes first.
-                context.arm(self.handles().turn, context.now() + Duration::from_nanos(1));
+            if std::mem::take(&mut giving.paused) {
+                // So much as may be under way in all.
+                room_left = self.room(context, &giving);
+            }
+            if giving.burst >= BURST_BYTES || sent == PARTS_AT_ONCE {
+                // What else there is to do comes first, in this iteration or before the next.
+                let next = Duration::from_nanos(u64::from(giving.burst >= BURST_BYTES));
+                context.arm(self.handles().turn, context.now() + next);
                 break;
             }
-            let Ok(mut body) = context.control_frame() else { break };
+            let Ok(mut body) = context.long_frame() else { break };
             let room = body.room();
             let part = body.grow(room).expect("the room was asked for");
             let length = context.read_snapshot(&mut part[PART_HEAD_BYTES..]);
@@ -345,8 +371,8 @@ impl Xfer {
             context.send_reliable(self.lacks, body).expect("there was room for it");
             giving.at += length as u64;
             giving.part_bytes = room as u64;
-            burst += room;
-            sent += 1;
+            giving.burst += room;
+            (sent, room_left) = (sent + 1, room_left - 1);
             self.giving = Some(giving);
             if last {
                 context.count("state given");
@@ -436,7 +462,11 @@ impl Xfer {
             let list = crate::stack::event::List::single(frame, to - bytes.len(), to);
             context.up(Up::State(StateBytes { donor: origin, at, last, list }));
         }
-        self.own = Own::Lacks { donor: Some(origin), at: at + bytes.len() as u64 };
+        let through = at + bytes.len() as u64;
+        self.own = Own::Lacks { donor: Some(origin), at: through };
+        if through / TELL_BYTES > at / TELL_BYTES {
+            context.gossip_now(false);
+        }
         if last {
             // The application has its say first.
             self.own = Own::Whole;
@@ -576,6 +606,7 @@ impl Layer for Xfer {
         self.limits = Limits {
             room: peer.map_or(0, |peer| context.reliable_room(peer)) / LEFT_SHARE,
             frames: context.control_frames_free() / LEFT_SHARE as usize,
+            parts: context.long_frames().map_or(u64::MAX, |(all, _)| (all - all.div_ceil(4)).max(1) as u64),
         };
         let Some(legacy) = self.legacy.clone() else { return };
         let view = context.view();
@@ -702,9 +733,10 @@ impl Layer for Xfer {
             return;
         }
         // Frames are not looked at here: a fork of the stack takes some, too, and must come to the same result.
-        let gives = self.giving.as_ref().is_some_and(|giving| {
-            giving.stage != Stage::Asked && self.has_room(context, giving, 0) && !self.lacks.is_empty()
-        });
+        let gives = self
+            .giving
+            .as_ref()
+            .is_some_and(|giving| giving.stage != Stage::Asked && self.room(context, giving) > 0);
         if gives || !self.unsaid.is_empty() {
             context.arm_if_idle(self.handles().turn, context.now());
         }

@@ -378,7 +378,7 @@ impl Bench {
 
     fn install(&self, legacies: Legacies) -> Stack {
         let (config, view, caps) = (self.config(), self.view(), caps());
-        let channel = Channel { id: ChannelId(0), casts: region(0), control: region(16) };
+        let channel = Channel { id: ChannelId(0), casts: region(0), control: region(16), long: None };
         let neighbours = Rc::new(Neighbours::default());
         let start = Time::from_nanos(1_000_000);
         let mut stack =

@@ -395,6 +395,7 @@ impl Stack {
             asked: Asked::new(members),
             channel: channel.id,
             control: channel.control,
+            long: channel.long,
             identification: identification(view.rank()),
             cookies,
             work: 0,

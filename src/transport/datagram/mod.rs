@@ -428,7 +428,7 @@ impl<C: Calls> Transport for Datagrams<C> {
         self.links.put(id, link);
         self.note_pages(&pages);
         self.list_polled();
-        Ok(Channel { id, casts, control })
+        Ok(Channel { id, casts, control, long: None })
     }
 
     fn close(&mut self, channel: ChannelId) {

@@ -30,6 +30,8 @@ pub(super) struct Open {
     casts: Region,
     out: Publisher,
     lanes: Lanes,
+    /// Bytes of the longest frame that goes through a lane.
+    longest: usize,
     peers: Vec<Peer>,
     missing: Vec<Rank>,
     /// Members that are not waited for, not read from and not written to; and those of them that had been found: what
@@ -137,6 +139,7 @@ impl Open {
             casts: casts.clone(),
             out: Publisher::new(segment.memory(), segment.casts()),
             lanes: Lanes::new(&segment, view.rank(), view.size()),
+            longest: frame_bytes,
             peers: Vec::with_capacity(missing.len()),
             missing,
             excluded: RankSet::EMPTY,
@@ -157,7 +160,9 @@ impl Open {
             segment,
         });
         open.casts_released(0);
-        Ok((open, Channel { id, casts, control }))
+        let long = long_frames(&sizes, frame_bytes)?;
+        open.longest = long.as_ref().map_or(frame_bytes, Region::frame_bytes);
+        Ok((open, Channel { id, casts, control, long }))
     }
 
     #[inline]
@@ -191,10 +196,10 @@ impl Open {
         in_place
     }
 
-    /// Whether header and body together are longer than a frame of this channel.
+    /// Whether header and body together are longer than what goes through a lane of this channel.
     #[inline]
     pub(super) fn too_long(&self, transmit: &Transmit) -> bool {
-        transmit.len() > self.casts.frame_bytes()
+        transmit.len() > self.longest
     }
 
     /// Copies a frame into the lanes of those it is for.
@@ -674,6 +679,30 @@ fn sizes(options: &ChannelOptions, members: usize) -> Sizes {
         lane_bytes: lane_bytes.max((4 * largest).next_power_of_two()).max(RING_BYTES_MIN),
         frames_max: options.cast_frames.max(4).next_power_of_two().min(FRAMES_MAX),
     }
+}
+
+/// A long frame: what a copy of it costs is much more than what a frame costs.
+const LONG_BYTES_MAX: usize = 32 << 10;
+/// A lane holds at least so many of them, half of which may be out at once.
+const LONG_IN_A_LANE: usize = 16;
+/// No more than that are of use.
+const LONG_FRAMES_MAX: usize = 32;
+
+/// Frames for what is much and for single members. Entries of a lane are as long as they are, and copied: such a frame may
+/// be longer than any other, and lie anywhere. Nothing, if lanes are too short for it.
+fn long_frames(sizes: &Sizes, frame_bytes: usize) -> Result<Option<Region>, TransportError> {
+    let long_bytes = (sizes.lane_bytes / LONG_IN_A_LANE).min(LONG_BYTES_MAX);
+    if long_bytes < 2 * frame_bytes {
+        return Ok(None);
+    }
+    let region = Region::pool(RegionOptions {
+        frames: (sizes.lane_bytes / 2 / long_bytes).min(LONG_FRAMES_MAX),
+        link_headroom_bytes: 0,
+        frame_bytes: long_bytes - LINE_BYTES,
+        reserve_frames: 0,
+        huge_pages: false,
+    })?;
+    Ok(Some(region))
 }
 
 /// Several times what a reader may have released and not told.

@@ -72,7 +72,7 @@ pub(crate) fn member(seed: u64, setup: &Setup, view: &View, rank: usize) -> Memb
         segmentation: false,
         notes: Vec::new(),
     };
-    let opened = Channel { id: channel, casts: casts.clone(), control: control.clone() };
+    let opened = Channel { id: channel, casts: casts.clone(), control: control.clone(), long: None };
     let local = LocalView::new(view.clone(), incarnation).expect("it is a member");
     let key = endpoint
         .install(local, opened, &caps, Time::ZERO)

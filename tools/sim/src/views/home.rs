@@ -172,7 +172,7 @@ fn caps(setup: &ViewsSetup) -> Caps {
 fn open(setup: &ViewsSetup, id: ChannelId, view: &LocalView, asked: &ChannelOptions) -> (Lane, Channel) {
     let casts = Pool::of((asked.cast_frames / setup.scarcity).max(CAST_FRAMES_MIN), setup.frame_bytes);
     let control = Pool::of(asked.control_frames, setup.frame_bytes);
-    let channel = Channel { id, casts: casts.clone(), control: control.clone() };
+    let channel = Channel { id, casts: casts.clone(), control: control.clone(), long: None };
     let members = view.view().members.iter();
     let lane = Lane {
         id,
