@@ -260,7 +260,9 @@ impl Workload {
         }
         match (self.task.pattern, self.task.rank.0) {
             (Pattern::Pingpong, 0) => self.take_pong(out),
-            (Pattern::Pingpong, _) => self.answer_or_owe(out),
+            // The others' answers are not for us: who answered them would never stop.
+            (Pattern::Pingpong, _) if origin == Rank(0) => self.answer_or_owe(out),
+            (Pattern::Pingpong, _) => {}
             (Pattern::Stream | Pattern::AllToAll, _) => self.take(origin, message),
             (Pattern::Alternating, rank) => {
                 self.take(origin, message);

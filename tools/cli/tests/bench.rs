@@ -94,6 +94,21 @@ fn who_casts_in_turn_waits_for_the_turn_before() {
 }
 
 #[test]
+fn of_three_members_two_answer_one() {
+    for transport in ["memory", "shm", "udp"] {
+        for raw in [&["--raw"][..], &[]] {
+            let arguments = ["--transport", transport, "--pattern", "pingpong", "--members", "3"];
+            let run = runs(&[&arguments[..], &["--messages", "1000"], raw].concat()).remove(0);
+            assert_eq!(run["messages"], 1000, "{run}");
+            // A round is a ping and two answers, counted where each was cast.
+            let warm_up = 50;
+            assert_eq!(run["sent"], 3 * (1000 + warm_up), "{run}");
+            assert!(run["latency_ns"]["p50"].as_u64().unwrap() > 0, "{run}");
+        }
+    }
+}
+
+#[test]
 fn layers_alone_do_the_same_work() {
     let run =
         runs(&["--transport", "memory", "--pattern", "stream", "--no-accel", "--messages", "3000"]).remove(0);
