@@ -698,7 +698,7 @@ impl Endpoint {
     #[inline]
     pub fn set_busy(&mut self, channel: ChannelId, busy: bool) {
         for stack in self.stacks.iter_mut().filter(|stack| stack.core().channel == channel) {
-            stack.busy = busy;
+            stack.was_busy = std::mem::replace(&mut stack.busy, busy);
         }
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use common::live::{Seen, Town};
 use common::{Dice, World};
+use wadjet::transport::Transport;
 use wadjet::{Config, Shadow};
 
 const TOTAL: &str = "TOTAL:FIXED:STABLE:FC:UNICAST:LOCAL:NAK:CHKSUM:COM";
@@ -102,10 +103,8 @@ fn a_lone_sender_keeps_the_turn() {
     }
 }
 
-/// Two that answer each other hand the turn to and fro with their casts alone.
-#[test]
-fn those_who_answer_each_other_pass_the_turn_with_their_casts() {
-    let mut world = World::new(2, TOTAL, &config(true, Shadow::Panic));
+/// The first casts, the second answers, and so on: 401 casts.
+fn answer_each_other(world: &mut World) {
     for (node, from, to) in [(0, 'b', 'a'), (1, 'a', 'b')] {
         world.nodes[node].log.answers = (0..200)
             .map(|n| {
@@ -116,6 +115,13 @@ fn those_who_answer_each_other_pass_the_turn_with_their_casts() {
     }
     world.cast(0, b"a0");
     assert!(world.until(20_000, |world| world.nodes[0].log.casts.len() >= 401), "they go on");
+}
+
+/// Two that answer each other hand the turn to and fro with their casts alone.
+#[test]
+fn those_who_answer_each_other_pass_the_turn_with_their_casts() {
+    let mut world = World::new(2, TOTAL, &config(true, Shadow::Panic));
+    answer_each_other(&mut world);
     let passed: u64 = world.nodes.iter().map(|node| node.counted("TOTAL", "turns passed on")).sum();
     assert!(passed < 10, "{passed} casts without content");
     for node in &world.nodes {
@@ -193,6 +199,20 @@ fn safe_costs_one_round_trip_more() {
         safe <= agreed + 4,
         "agreed {agreed} steps, safe {safe}: a message takes one to arrive and one to be seen"
     );
+}
+
+/// Who answers a cast says by its answer that it holds it: nothing else goes out for it.
+#[test]
+fn an_answer_is_what_safe_delivery_waits_for() {
+    let mut world = World::new(2, SAFE, &config(true, Shadow::Off));
+    world.steps(2000);
+    let frames =
+        |world: &World| -> u64 { world.nodes.iter().map(|node| node.transport.counters().frames_sent).sum() };
+    let before = frames(&world);
+    answer_each_other(&mut world);
+    let sent = frames(&world) - before;
+    assert!(sent < 401 + 20, "{sent} frames for 401 casts");
+    assert_eq!(world.nodes[0].log.casts, world.nodes[1].log.casts);
 }
 
 /// The order queue is bounded: what comes to a full one is dropped before it counts as held, so its origin's window

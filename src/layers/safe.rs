@@ -5,7 +5,7 @@
 //! | requires | P6 total order, P14 stability |
 //! | provides | P7 safe delivery |
 //! | promises | what is delivered while the view is whole is held by all of its members, with everything before it in the order: whoever goes on from there, wherever to, delivers it too |
-//! | costs | no bits; a round trip more than agreed order: each member reports what it holds as soon as it has it |
+//! | costs | no bits; at most a round trip more than agreed order: each member says what it holds as soon as it has it, by the casts with which it answers if these speak of it, else by a frame |
 //!
 //! *Held* is not *delivered*: a member that holds a cast may crash before its application sees it. What is safe is that
 //! nobody who survives can miss it.
@@ -25,7 +25,7 @@
 
 use super::misorder::Misorder;
 use crate::accel::case::CommonCase;
-use crate::id::{Hasher64, Rank};
+use crate::id::{Hasher64, Rank, RankSet};
 use crate::stack::build::{Build, shared};
 use crate::stack::event::Up;
 use crate::stack::layer::{Context, Fast, Kind, Layer};
@@ -88,7 +88,7 @@ impl Layer for Safe {
 
     fn install(&mut self, build: &mut Build<'_>) {
         self.reported = vec![0; build.view().size()];
-        build.post_at_once();
+        build.prompt();
         self.handles =
             Some(Handles { held: build.shared_matrix_slot(shared::HELD), safe: build.member_slot() });
     }
@@ -117,9 +117,9 @@ impl Layer for Safe {
         }
     }
 
-    fn post(&mut self, context: &mut Context<'_>) {
+    fn prompt(&mut self, context: &mut Context<'_>) -> RankSet {
         let Handles { held, safe } = self.handles();
-        let mut news = false;
+        let mut news = RankSet::EMPTY;
         for origin in (0..context.view().size()).map(Rank::at) {
             let by_all = match self.broken {
                 Misorder::HoldsItself => context.accepted(origin),
@@ -134,11 +134,16 @@ impl Layer for Safe {
             }
             if origin != context.rank() {
                 let accepted = context.accepted(origin);
-                news |= std::mem::replace(&mut self.reported[origin.index()], accepted) < accepted;
+                if std::mem::replace(&mut self.reported[origin.index()], accepted) < accepted {
+                    news.insert(origin);
+                }
             }
         }
-        if news {
-            // Others wait for it.
+        news
+    }
+
+    fn post(&mut self, context: &mut Context<'_>) {
+        if !self.prompt(context).is_empty() {
             context.gossip_now(false);
         }
     }

@@ -164,7 +164,7 @@ pub(crate) struct Blueprint {
     /// Per peer: number from which sends are refused, control messages so many later.
     pub(crate) reliable: Option<(MemberSlot, u64)>,
     /// Others wait for what post-processing says: it is not put off.
-    pub(crate) prompt: bool,
+    pub(crate) prompt: Option<usize>,
     /// The same while casts wait for their order.
     pub(crate) prompt_if_held: bool,
     /// The longest message that a layer carries in fragments; `None` if no layer does.
@@ -213,7 +213,7 @@ impl Blueprint {
             tallies: Vec::new(),
             timers: Vec::new(),
             reliable: None,
-            prompt: false,
+            prompt: None,
             prompt_if_held: false,
             fragmented_bytes_max: None,
             refused: None,
@@ -356,13 +356,14 @@ impl Build<'_> {
         self.field(traffic, Build::definition(name, bits, Class::Protocol))
     }
 
-    /// Other members wait for what this stack's post-processing tells them: it runs in the iteration in which there is
-    /// something to tell, whatever the endpoint's `post_delay`.
-    pub fn post_at_once(&mut self) {
-        self.blueprint.prompt = true;
+    /// Somebody waits for what this layer concludes from ordinary messages: [`Layer::prompt`](super::layer::Layer::prompt)
+    /// is called. One layer of a stack can ask for it.
+    pub fn prompt(&mut self) {
+        assert!(self.blueprint.prompt.replace(self.layer).is_none(), "one layer of a stack is prompted");
     }
 
-    /// As [`Build::post_at_once`], while casts wait here for their order.
+    /// Other members wait for what this stack's post-processing tells them while casts wait here for their order: then it
+    /// runs in the iteration in which there is something to tell, whatever the endpoint's `post_delay`.
     pub fn post_at_once_if_held(&mut self) {
         self.blueprint.prompt_if_held = true;
     }

@@ -292,8 +292,26 @@ impl Core {
         }
     }
 
+    /// The number of this member's next cast, and how many casts by plan, which carry gossip, there were before it.
+    pub(crate) fn gossiping_casts(&self) -> (u64, u64) {
+        let by_plan = u64::from(self.has_fast_casts()) * self.slots.word(fixed::CAST_SEND_HITS);
+        (self.next_frame_number(), by_plan)
+    }
+
+    /// Takes those out of `subjects` whom casts since `earlier` ([`Core::gossiping_casts`]) have spoken of.
+    pub(crate) fn told_since(&self, earlier: (u64, u64), subjects: &mut RankSet) {
+        let now = self.gossiping_casts();
+        let casts = now.0 - earlier.0;
+        if casts == now.1 - earlier.1 {
+            let members = self.view.size();
+            for number in (earlier.0..now.0).take(members) {
+                subjects.remove(subject(self.own, number, members));
+            }
+        }
+    }
+
     /// Sends all own values to everybody.
-    fn report(&mut self) {
+    pub(crate) fn report(&mut self) {
         let members = self.view.size();
         let others: RankSet = self.view.others().collect();
         let count = self.gossip.definitions.len();

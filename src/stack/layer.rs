@@ -172,6 +172,16 @@ pub trait Layer {
         let _ = context;
     }
 
+    /// What somebody waits for, of a layer that asked for it ([`Build::prompt`]): done in every iteration in which anything
+    /// has happened, before the application gets what it releases. Returns of which members' casts others wait to hear
+    /// that they are held here; they are told at once, unless own casts have told them by then.
+    ///
+    /// [`Build::prompt`]: super::build::Build::prompt
+    fn prompt(&mut self, context: &mut Context<'_>) -> RankSet {
+        let _ = context;
+        RankSet::EMPTY
+    }
+
     /// Declares the common case of one kind of traffic.
     fn common_case(&self, kind: Kind, case: &mut CommonCase<'_>) -> Fast;
 

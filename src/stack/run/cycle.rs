@@ -7,10 +7,10 @@ use crate::accel::shadow::ShadowRun;
 use crate::config::Shadow;
 use crate::group::{Application, Event, Group};
 use crate::id::RankSet;
-use crate::stack::core::Looped;
+use crate::stack::core::{Core, Looped};
 use crate::stack::engine::Engine;
 use crate::stack::event::{List, Message, Part, Up};
-use crate::stack::layer::Kind;
+use crate::stack::layer::{Context, Kind};
 use crate::stack::order::Ordered;
 use crate::time::Time;
 use crate::wire::Traffic;
@@ -36,7 +36,8 @@ impl Stack {
         if self.engine.core.looping() > 0 {
             self.own_copies(app);
         }
-        if self.engine.core.stirred || self.open.is_open() || !self.engine.core.order.is_empty() {
+        let Core { stirred, order, .. } = &self.engine.core;
+        if *stirred || self.open.is_open() || !order.is_empty() || self.prompt_due() {
             self.poll_the_rest(now, app);
             return true;
         }
@@ -73,6 +74,9 @@ impl Stack {
         }
         if self.large.is_pending() {
             self.enter_sends();
+        }
+        if self.prompt_due() {
+            self.prompt(app);
         }
         self.note_waiting();
         self.post_if_due(app);
@@ -252,6 +256,34 @@ impl Stack {
         self.drain(app);
     }
 
+    #[inline]
+    fn prompt_due(&self) -> bool {
+        self.prompted.is_some() && self.prompted_work != self.engine.core.work
+    }
+
+    /// Does what somebody waits for. What is held is told at once, and best by what the application casts when it gets what
+    /// was waited for here.
+    #[inline(never)]
+    fn prompt(&mut self, app: &mut dyn Application) {
+        let Some(layer) = self.prompted else { return };
+        let Engine { core, layers, .. } = &mut self.engine;
+        self.prompted_work = core.work;
+        core.merge_carried();
+        let mut news = layers[layer].prompt(&mut Context { core, layer });
+        let cast = core.gossiping_casts();
+        // Whoever answers does not wait for the news that its own cast before was read, which is still on its way.
+        let busy = self.busy;
+        self.busy &= self.was_busy;
+        self.drain(app);
+        self.busy = busy;
+        let core = &mut self.engine.core;
+        core.told_since(cast, &mut news);
+        if !news.is_empty() && self.exited.is_none() {
+            core.report();
+            self.engine.run();
+        }
+    }
+
     /// Post-processing: begins when enough has happened or some time after the first of it, and goes on in pieces; at
     /// once and whole where somebody waits for it, or where layers have handled events.
     fn post_if_due(&mut self, app: &mut dyn Application) {
@@ -286,7 +318,7 @@ impl Stack {
 
     /// A pass has begun, and takes in all that was done before.
     pub(super) fn nothing_due(&mut self) {
-        (self.post_due, self.posted_work) = (Time::NEVER, 0);
+        (self.post_due, self.posted_work, self.prompted_work) = (Time::NEVER, 0, 0);
     }
 
     /// Goes on with post-processing: by a little, and by as much of a pass as the messages since the last piece are of a
@@ -315,7 +347,8 @@ impl Stack {
         }
         let packing = self.open.is_open() && self.busy && self.waiting.is_empty();
         let own_copies = core.looping() > 0 && !core.order.is_full(core.own, self.order_share);
-        if can_enter && !packing || own_copies || !core.emerged.is_empty() || core.gossip.requested() {
+        let requested = core.gossip.requested() || self.prompt_due();
+        if can_enter && !packing || own_copies || !core.emerged.is_empty() || requested {
             return Time::ZERO;
         }
         let mut deadline = core.timers.earliest().min(core.gossip.due()).min(self.post_due);

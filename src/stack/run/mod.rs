@@ -128,6 +128,8 @@ pub(crate) struct Stack {
     /// A frame has left in this iteration: further messages are packed until its end.
     sent: bool,
     pub(crate) busy: bool,
+    /// The same before the frames of this iteration came.
+    pub(crate) was_busy: bool,
     /// Casts have come to wait at a closed entry: the layers are told soon.
     stuck: bool,
     post_batch: u32,
@@ -135,6 +137,9 @@ pub(crate) struct Stack {
     /// Others wait for what post-processing says of casts that wait for their order here.
     prompt_if_held: bool,
     post_due: Time,
+    /// The layer that is prompted, and the work there was when it was.
+    prompted: Option<usize>,
+    prompted_work: u32,
     /// The work that the last pieces of post-processing took note of, and how many pieces a pass has.
     posted_work: u32,
     pieces_of_a_pass: u64,
@@ -449,10 +454,13 @@ impl Stack {
             last_releases,
             sent: false,
             busy: false,
+            was_busy: false,
             stuck: false,
             post_batch,
             prompt_if_held: blueprint.prompt_if_held,
-            post_delay: if blueprint.prompt { Duration::ZERO } else { config.post_delay },
+            post_delay: config.post_delay,
+            prompted: blueprint.prompt,
+            prompted_work: 0,
             post_due: Time::NEVER,
             posted_work: 0,
             number_limit,
