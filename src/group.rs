@@ -334,7 +334,8 @@ impl<'g> Group<'g> {
         self.stack.block_ok();
     }
 
-    /// These members have failed, says the application: they are treated like members that are silent for too long.
+    /// These members have failed, says the application: they are treated like members that are silent for too long. The
+    /// other members, who hear them, believe it after the longest time-out (`SUSPECT(most_ms=..)`).
     pub fn suspect(&mut self, ranks: &RankSet) {
         self.stack.suspect(*ranks);
     }

@@ -290,7 +290,23 @@ fn suspicions_that_are_forged_stale_or_from_non_members_are_dropped_and_counted(
     lie.beats(99, 1, &beat(0b100));
     let dropped = lie.town.processes[0].endpoint.dropped();
     assert_eq!((dropped.other_view, dropped.not_a_member), (1, 1));
-    // A member may say this, and is believed: so the others were good tests.
+    // A member may say this. As all others hear that one it is believed if it goes on saying so: so the others were good tests.
     lie.beats(2, 1, &beat(0b100));
+    assert_eq!(lie.counted("suspicion taken over"), 0);
+    lie.town.lose = Box::new(|at, received| {
+        let of = |(prefix, ..): (Prefix, _, _)| prefix.identification.origin == Incarnation(2);
+        at == 0 && Prefix::decode(received.bytes()).is_ok_and(of)
+    });
+    for _ in 0..40 {
+        lie.beats(2, 1, &beat(0b100));
+        lie.town.run(Duration::from_millis(1));
+    }
     assert_eq!(lie.counted("suspicion taken over"), 1);
+    // Not if it says the same of the one it tells.
+    let mut lie = Lie::new();
+    for _ in 0..9 {
+        lie.beats(2, 1, &beat(0b101));
+        lie.town.run(Duration::from_millis(1));
+    }
+    assert_eq!([lie.counted("suspicion taken over"), lie.counted("suspected by another")], [0, 9]);
 }

@@ -9,7 +9,7 @@ use wadjet::stack::event::{Holdup, Slow, SlowOutcome};
 use wadjet::transport::ChannelId;
 use wadjet::view::Neighbours;
 use wadjet::wire::full::Prefix;
-use wadjet::{Config, View};
+use wadjet::{Config, Incarnation, View};
 
 const STACK: &str = wadjet::layers::LIVE_STACK_WITH_INTEGRITY;
 const SECOND: Duration = Duration::from_secs(1);
@@ -23,6 +23,56 @@ fn a_member_that_stops_is_out_of_the_next_view_whoever_it_is() {
         let others: Vec<usize> = (0..3).filter(|at| *at != victim).collect();
         let took = town.meet(&others, SECOND);
         assert!(took < Duration::from_millis(40), "member {victim}: {took:?}");
+    }
+}
+
+/// Nobody believes what is said by one that hears nobody.
+#[test]
+fn a_member_that_hears_nothing_goes_and_the_others_stay_together() {
+    for deaf in 0..4 {
+        let mut town = Town::of(4, STACK, &Config::default());
+        town.run(Duration::from_millis(20));
+        let others: Vec<usize> = (0..4).filter(|at| *at != deaf).collect();
+        // It has come to be more patient with some than with others: it does not suspect all of them at once.
+        for (more, of) in others.iter().enumerate() {
+            lose_link(&mut town, *of, deaf);
+            town.run(Duration::from_millis(4 + more as u64));
+            town.lose = Box::new(|_, _| false);
+            town.run(Duration::from_millis(10));
+        }
+        town.lose = Box::new(move |at, _| at == deaf);
+        town.meet(&others, SECOND);
+        town.run(Duration::from_millis(100));
+        for at in &others {
+            let views = town.processes[*at].casts_by_view();
+            assert_eq!(views.len(), 2, "{deaf} is deaf: {:?}", town.processes[*at].diary.seen);
+        }
+    }
+}
+
+/// While nobody casts: then every frame is under a full header.
+fn lose_link(town: &mut Town, from: usize, to: usize) {
+    let lost = Incarnation(from as u64 + 1);
+    let is_lost = move |prefix: Prefix| prefix.identification.origin == lost;
+    town.lose = Box::new(move |at, received| {
+        at == to && Prefix::decode(received.bytes()).is_ok_and(|(prefix, ..)| is_lost(prefix))
+    });
+}
+
+/// Two that do not hear each other cannot both stay, also if all others hear both.
+#[test]
+fn a_link_that_has_failed_one_way_leaves_a_view_of_all_others() {
+    for (from, to) in [(0, 3), (3, 0), (1, 2), (2, 1)] {
+        let mut town = Town::of(4, STACK, &Config::default());
+        town.run(Duration::from_millis(30));
+        lose_link(&mut town, from, to);
+        let together = |town: &mut Town| {
+            [from, to].iter().any(|out| {
+                let others: Vec<usize> = (0..4).filter(|at| at != out).collect();
+                town.together(&others)
+            })
+        };
+        assert!(town.until(Duration::from_millis(200), together), "{from} is not heard by {to}");
     }
 }
 

@@ -16,10 +16,17 @@
 //! this view, and heartbeats tell the others: so a link that works one way only does not leave two opinions (pitfall 8).
 //! A hint that a process is gone shortens the time-out, it does not replace it.
 //!
+//! Who hears nothing accuses everybody, and is the one that has failed: it suspects all others at once, and goes alone. Who
+//! does not hear some is not believed easily: a suspicion is taken over at once only of a member that has been silent here,
+//! too. Of one that is heard it is taken over when its accuser has said so for the longest time-out: by then a deaf accuser
+//! has accused this member as well. What an accuser of this member says of others counts for nothing, and what it sends is
+//! no sign of life any more: it takes nothing of this member in for the rest of the view.
+//!
 //! ```text
 //! A ◀── heartbeat ── C        A ◀── heartbeat ──x        (silence grows: 2, 3, 4 ms ...)
 //!                             A ── are you there? ──▶ C      (at half of the time-out)
-//! A ── heartbeat, suspects {C} ──▶ B                      B suspects C too
+//! A ── heartbeat, suspects {C} ──▶ B                      B, which has not heard C lately either, suspects C too
+//! A ◀── heartbeat, suspects {A, B, C} ── D               (hears nobody) nobody believes D; A, B and C come to suspect it
 //! ```
 //!
 //! After Ensemble's `suspect` and `slander` (Hayden, 1998).
@@ -92,6 +99,8 @@ struct Suspect {
     gone: RankSet,
     /// Members that are out of this view already: not watched.
     failed: RankSet,
+    /// Members that suspect this one: they take nothing of it in any more.
+    accusers: RankSet,
     last_sweep: Time,
     /// The longest time lately that this process did not run when it should have.
     waited: Duration,
@@ -111,6 +120,9 @@ struct Watched {
     silence: Duration,
     longest: Duration,
     asked: bool,
+    /// Whom it suspects that is heard here, and for how long it has.
+    accuses: RankSet,
+    accuses_for: Duration,
 }
 
 #[derive(Clone, Copy)]
@@ -139,6 +151,7 @@ impl Suspect {
             suspected: RankSet::EMPTY,
             gone: RankSet::EMPTY,
             failed: RankSet::EMPTY,
+            accusers: RankSet::EMPTY,
             last_sweep: Time::ZERO,
             waited: Duration::ZERO,
             casts: 0,
@@ -161,6 +174,21 @@ impl Suspect {
         if self.gone.contains(rank) { usual.min(self.beat * GONE_BEATS) } else { usual }
     }
 
+    /// Those of whom it is believed that they have failed, because `by` says so. Whom this member has not heard lately
+    /// either, at once. Of others `by` may be the one that does not hear: then it soon suspects this member as well.
+    fn believe(&mut self, by: Rank, told: RankSet) -> RankSet {
+        let told = if self.accusers.contains(by) { RankSet::EMPTY } else { told };
+        let silent = |rank: &Rank| self.watched[rank.index()].silence >= self.least / 2;
+        let at_once: RankSet = told.iter().filter(silent).collect();
+        let heard = told.without(at_once);
+        let accuser = &mut self.watched[by.index()];
+        if !heard.without(accuser.accuses).is_empty() {
+            accuser.accuses_for = Duration::ZERO;
+        }
+        accuser.accuses = heard;
+        if accuser.accuses_for >= self.most { told } else { at_once }
+    }
+
     /// Looks at everybody; what has to be said is said.
     fn sweep(&mut self, context: &mut Context<'_>) {
         let since = context.now().since(self.last_sweep);
@@ -172,7 +200,9 @@ impl Suspect {
         let waited = since.saturating_sub(self.beat).min(self.most / SILENCE_FACTOR);
         self.waited = (self.waited - self.waited / FADE).max(waited);
         let passed = since.min(self.beat * BEATS_MAX);
-        let (mut ask, mut hint, before) = (RankSet::EMPTY, false, self.suspected);
+        let (mut ask, mut due, mut hint, before) = (RankSet::EMPTY, RankSet::EMPTY, false, self.suspected);
+        // Of those that were heard in this view: whether one is heard still.
+        let (mut watching, mut hears) = (RankSet::EMPTY, false);
         for rank in context.view().others() {
             if self.suspected.contains(rank) || self.failed.contains(rank) {
                 continue;
@@ -181,20 +211,27 @@ impl Suspect {
             let signs = context.tally(casts, rank) + context.tally(sends, rank);
             let watched = &mut self.watched[rank.index()];
             let known = signs + watched.signs;
-            if known != watched.known {
+            if !watched.accuses.is_empty() {
+                watched.accuses_for += passed;
+            }
+            if known != watched.known && !self.accusers.contains(rank) {
                 // How long it took to come into this view says nothing of how it will go on.
                 let silence = if watched.known == 0 { Duration::ZERO } else { watched.silence };
                 watched.longest = (watched.longest - watched.longest / FADE).max(silence);
                 (watched.known, watched.silence, watched.asked) = (known, Duration::ZERO, false);
+                hears = true;
                 continue;
             }
             watched.silence += passed;
             let silence = watched.silence;
             let limit = self.limit(rank);
             hint |= silence >= self.beat * BEATS_MAX;
+            if self.watched[rank.index()].known > 0 {
+                watching.insert(rank);
+                hears |= silence < self.least / 2;
+            }
             if silence >= limit {
-                self.suspected.insert(rank);
-                context.count("suspicion");
+                due.insert(rank);
             } else if silence >= limit / 2 && !self.watched[rank.index()].asked {
                 self.watched[rank.index()].asked = true;
                 ask.insert(rank);
@@ -202,6 +239,12 @@ impl Suspect {
         }
         if hint {
             context.want_hint();
+        }
+        // Who hears nobody may be deaf. It suspects all of them at once, and goes alone: a flush that it led for one of them
+        // would be believed by the others.
+        if hears || watching.without(due).is_empty() {
+            self.suspected = self.suspected.with(due);
+            due.iter().for_each(|_| context.count("suspicion"));
         }
         let casts = context.next_frame_number();
         self.quiet_beats = if casts == self.casts { self.quiet_beats + 1 } else { 0 };
@@ -343,16 +386,17 @@ impl Layer for Suspect {
         if ask {
             self.say(context, RankSet::one(origin), false);
         }
-        let mut told: RankSet = suspected.and(context.view().others().collect());
-        told.remove(origin);
         if suspected.contains(context.rank()) {
             context.count("suspected by another");
+            self.accusers.insert(origin);
         }
-        let with = self.suspected.with(told);
-        if with != self.suspected {
-            self.suspected = with;
+        let mut told = suspected.without(self.suspected).without(self.failed);
+        told.remove(origin);
+        let believed = self.believe(origin, told);
+        if !believed.is_empty() {
+            self.suspected = self.suspected.with(believed);
             context.count("suspicion taken over");
-            context.up(Up::Suspect(with));
+            context.up(Up::Suspect(self.suspected));
         }
     }
 
@@ -382,8 +426,11 @@ impl Layer for Suspect {
             digest.word(watched.known);
             digest.word(watched.silence.as_nanos() as u64);
             digest.word(watched.longest.as_nanos() as u64);
+            digest.word(watched.accuses_for.as_nanos() as u64);
         }
-        self.suspected.words().into_iter().for_each(|word| digest.word(word));
+        for ranks in [self.suspected, self.accusers] {
+            ranks.words().into_iter().for_each(|word| digest.word(word));
+        }
         digest.word(self.waited.as_nanos() as u64);
         digest.word(self.casts);
     }
