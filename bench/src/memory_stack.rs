@@ -9,7 +9,7 @@ use wadjet::endpoint::{Endpoint, GroupKey};
 use wadjet::group::{Application, Delivery, Group};
 use wadjet::id::{GroupId, Incarnation, ViewId};
 use wadjet::time::Time;
-use wadjet::transport::{Caps, Channel, ChannelId, Received};
+use wadjet::transport::{Addresses, Caps, Channel, ChannelId, Received};
 use wadjet::view::{Address, LocalView, Member, View};
 
 use crate::memory_cost::{Operation, Path, Scenario};
@@ -158,6 +158,7 @@ impl Side {
             reorders: false,
             zero_copy: true,
             segmentation: false,
+            addresses: Addresses::Names,
             notes: Vec::new(),
         };
         let key = endpoint.install(view, channel, &caps, Time::ZERO)?;

@@ -234,8 +234,11 @@ impl<T: Transport, E: Engine> Loop<T, E> {
     fn obey(&mut self, request: Request) {
         match request {
             Request::Open { group, view, options } => {
-                let opened = self.open(&view, &options);
-                let opened = opened.map(|channel| (channel, self.transport.caps()));
+                let opened = self.transport.open_next(&view, &options);
+                let opened = opened.map(|channel| {
+                    self.channels.push(channel.id);
+                    (channel, self.transport.caps())
+                });
                 self.engine.opened(group, opened.map_err(|error| error.to_string()), self.now);
                 // The view after this one will come as suddenly.
                 self.transport.prepare(&options);

@@ -19,7 +19,7 @@ use crate::buf::{Exhausted, FrameMut, Region};
 use crate::group::Snapshot;
 use crate::id::{Hasher64, Rank, RankSet};
 use crate::time::Time;
-use crate::transport::{ChannelId, Destination, Outside, Slice, Transmit};
+use crate::transport::{Addresses, ChannelId, Destination, Outside, Slice, Transmit};
 use crate::view::{LocalView, Neighbours};
 use crate::wire::Traffic;
 use crate::wire::control::Identify;
@@ -159,6 +159,8 @@ pub(crate) struct Core {
     pub(crate) snapshot: Taken,
     /// Who else can be found, besides the members of the view.
     pub(crate) neighbours: Rc<Neighbours>,
+    /// What the transport's addresses are.
+    pub(crate) addresses: Addresses,
     pub(crate) gossip: GossipState,
     /// When origins were asked for full headers.
     pub(crate) asked: Asked,

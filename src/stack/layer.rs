@@ -17,7 +17,7 @@ use crate::id::{Hasher64, Rank, RankSet};
 use crate::stack::event::List;
 use crate::time::Time;
 use crate::transport::Outside;
-use crate::view::{LocalView, Neighbours};
+use crate::view::{Address, LocalView, Neighbours};
 use crate::wire::Traffic;
 use crate::wire::full::NO_CONTROL;
 
@@ -637,6 +637,12 @@ impl Context<'_> {
     /// Who can be found outside the view.
     pub fn neighbours(&self) -> &Neighbours {
         &self.core.neighbours
+    }
+
+    /// Why a process at this address cannot be in one view with this one, if it cannot.
+    pub fn unreachable(&self, address: &Address) -> Option<String> {
+        let own = &self.view().member(self.rank()).address;
+        self.core.addresses.check(own, address).err().map(|error| error.to_string())
     }
 
     /// `rank` has failed as far as this view is concerned: nothing waits for it, neither windows nor the channel, and what

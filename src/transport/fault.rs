@@ -77,6 +77,12 @@ struct Late {
 }
 
 impl<T: Transport> Faulty<T> {
+    /// The channel is open.
+    fn pave(&mut self, view: &LocalView, channel: &Channel) {
+        let others = view.others().collect();
+        self.ways.push(Way { channel: channel.id, others, control: channel.control.clone() });
+    }
+
     /// `inner`, with faults.
     pub fn new(inner: T, options: FaultOptions) -> Faulty<T> {
         let late = Vec::with_capacity(LATE_MAX);
@@ -153,8 +159,13 @@ impl<T: Transport> Transport for Faulty<T> {
 
     fn open(&mut self, view: &LocalView, options: &ChannelOptions) -> Result<Channel, TransportError> {
         let channel = self.inner.open(view, options)?;
-        let others = view.others().collect();
-        self.ways.push(Way { channel: channel.id, others, control: channel.control.clone() });
+        self.pave(view, &channel);
+        Ok(channel)
+    }
+
+    fn open_next(&mut self, view: &LocalView, options: &ChannelOptions) -> Result<Channel, TransportError> {
+        let channel = self.inner.open_next(view, options)?;
+        self.pave(view, &channel);
         Ok(channel)
     }
 

@@ -16,8 +16,8 @@ use std::time::Duration;
 
 use super::links::Links;
 use super::{
-    Caps, Channel, ChannelId, ChannelOptions, Destination, Full, OUTSIDE_BYTES_MAX, Outside, Received,
-    Transmit, Transport, TransportCounters, TransportError,
+    Addresses, Caps, Channel, ChannelId, ChannelOptions, Destination, Full, OUTSIDE_BYTES_MAX, Outside,
+    Received, Transmit, Transport, TransportCounters, TransportError,
 };
 use crate::buf::{Frame, Region, RegionOptions};
 use crate::id::{GroupId, Rank, RankSet, ViewId};
@@ -214,6 +214,7 @@ impl Transport for MemoryTransport {
             reorders: false,
             zero_copy: true,
             segmentation: false,
+            addresses: Addresses::Names,
             notes: Vec::new(),
         }
     }

@@ -18,6 +18,7 @@
 //! [`Address`], best effort: [`Transport::bind`] makes a process reachable there, [`Transport::send_outside`] sends,
 //! and what arrives comes out of [`Transport::receive`] like any frame; its header says what it is.
 
+mod address;
 mod datagram;
 pub mod fault;
 mod links;
@@ -31,6 +32,7 @@ use std::io;
 use std::task::Waker;
 use std::time::Duration;
 
+pub use self::address::{Addresses, UdpAddresses};
 use crate::buf::{Frame, MemoryError, Region};
 use crate::id::{GroupId, Rank, RankSet};
 use crate::view::{Address, LocalView};
@@ -188,6 +190,8 @@ pub struct Caps {
     pub zero_copy: bool,
     /// Equal-size frames to one destination share a system call and a pass through the network stack.
     pub segmentation: bool,
+    /// What its addresses are.
+    pub addresses: Addresses,
     /// What was asked for and not got, in words (huge pages, multicast, segmentation): for reports.
     pub notes: Vec<String>,
 }
@@ -210,8 +214,8 @@ pub struct TransportCounters {
 /// A transport cannot be set up. Every message says what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum TransportError {
-    /// An address does not parse.
-    #[error("address `{0}` is not understood: {1}")]
+    /// An address does not parse, or does not fit those of the others.
+    #[error("address `{0}` cannot be used: {1}")]
     BadAddress(Address, &'static str),
     /// Somebody else has the address.
     #[error("address `{0}` is in use; choose another port or end the process that holds it")]
@@ -264,6 +268,15 @@ pub trait Transport {
     /// # Errors
     /// [`TransportError`], before anything is half set up.
     fn open(&mut self, view: &LocalView, options: &ChannelOptions) -> Result<Channel, TransportError>;
+
+    /// Opens the channel of a view that others have agreed on: as [`Transport::open`], but a member whose address means
+    /// nothing here, or that of another member, is in the channel as if it was excluded. Only this process's own must be right.
+    ///
+    /// # Errors
+    /// As [`Transport::open`].
+    fn open_next(&mut self, view: &LocalView, options: &ChannelOptions) -> Result<Channel, TransportError> {
+        self.open(view, options)
+    }
 
     /// Closes a channel and gives up what it held.
     fn close(&mut self, channel: ChannelId);

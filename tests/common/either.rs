@@ -35,6 +35,10 @@ impl<A: Transport, B: Transport> Transport for Either<A, B> {
         either!(self, transport => transport.open(view, options))
     }
 
+    fn open_next(&mut self, view: &LocalView, options: &ChannelOptions) -> Result<Channel, TransportError> {
+        either!(self, transport => transport.open_next(view, options))
+    }
+
     fn close(&mut self, channel: ChannelId) {
         either!(self, transport => transport.close(channel));
     }

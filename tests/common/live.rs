@@ -288,7 +288,7 @@ impl Town {
             while let Some(request) = endpoint.request() {
                 match request {
                     Request::Open { group, view, options } => {
-                        let channel = transport.open(&view, &options).unwrap();
+                        let channel = transport.open_next(&view, &options).unwrap();
                         channels.push(channel.id);
                         endpoint.opened(group, Ok((channel, transport.caps())), now, diary);
                     }

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use wadjet::id::{GroupId, Rank};
 use wadjet::transport::wake::Alarm;
 use wadjet::transport::{
-    Caps, Channel, ChannelId, ChannelOptions, Destination, Full, OUTSIDE_BYTES_MAX, Outside, Received,
-    Transmit, Transport, TransportCounters, TransportError,
+    Addresses, Caps, Channel, ChannelId, ChannelOptions, Destination, Full, OUTSIDE_BYTES_MAX, Outside,
+    Received, Transmit, Transport, TransportCounters, TransportError, UdpAddresses,
 };
 use wadjet::view::{Address, LocalView};
 
@@ -371,38 +371,16 @@ impl Lane {
     }
 }
 
-/// An address that others can send to; only one that is to be bound may have port 0.
+/// What an address is here.
+const ADDRESSES: UdpAddresses = UdpAddresses { ipv6: false, loopback: false };
+
 fn parse(address: &Address, to_bind: bool) -> Result<SocketAddrV4, TransportError> {
-    let wrong = |why| Err(TransportError::BadAddress(address.clone(), why));
-    let parsed = match address.0.parse::<SocketAddr>() {
-        Ok(SocketAddr::V4(parsed)) => parsed,
-        Ok(SocketAddr::V6(_)) => return wrong("over AF_XDP addresses are IPv4; write it as 10.0.0.1:7400"),
-        Err(_) => return wrong("write it as ip:port, such as 10.0.0.1:7400"),
-    };
-    if parsed.port() == 0 && !to_bind {
-        return wrong("port 0 means no port; choose one from 1024 to 65535");
-    }
-    if parsed.ip().is_unspecified() || parsed.ip().is_multicast() {
-        return wrong("others cannot send to it; give the address of one interface");
-    }
-    if parsed.ip().is_loopback() {
-        return wrong("the loopback interface has no queue for AF_XDP; give that of an Ethernet interface");
-    }
-    Ok(parsed)
+    ADDRESSES.parse(address, to_bind).map(v4)
 }
 
-/// The addresses of a view's members in rank order.
-fn addresses(view: &LocalView) -> Result<Vec<SocketAddrV4>, TransportError> {
-    let mut parsed: Vec<SocketAddrV4> = Vec::with_capacity(view.size());
-    for member in &view.view().members {
-        let address = parse(&member.address, false)?;
-        if parsed.contains(&address) {
-            let why = "another member of the view has it; every member needs its own";
-            return Err(TransportError::BadAddress(member.address.clone(), why));
-        }
-        parsed.push(address);
-    }
-    Ok(parsed)
+fn v4(address: SocketAddr) -> SocketAddrV4 {
+    let SocketAddr::V4(address) = address else { unreachable!("{address} was parsed as IPv4") };
+    address
 }
 
 impl Transport for XdpTransport {
@@ -418,13 +396,19 @@ impl Transport for XdpTransport {
             reorders: true,
             zero_copy: true,
             segmentation: false,
+            addresses: Addresses::Udp(ADDRESSES),
             notes: self.notes.clone(),
         }
     }
 
     fn open(&mut self, view: &LocalView, options: &ChannelOptions) -> Result<Channel, TransportError> {
-        let addresses = addresses(view)?;
-        let own = addresses[view.rank().index()];
+        ADDRESSES.members(view).into_iter().collect::<Result<Vec<_>, _>>()?;
+        self.open_next(view, options)
+    }
+
+    fn open_next(&mut self, view: &LocalView, options: &ChannelOptions) -> Result<Channel, TransportError> {
+        let own = parse(&view.member(view.rank()).address, false)?;
+        let addresses = ADDRESSES.members(view);
         let space = |what: &str, frames: usize, remedy: &str| TransportError::NoSpace {
             what: what.into(),
             bytes: frames * 2048,
@@ -464,8 +448,9 @@ impl Transport for XdpTransport {
         // What the table does not tell now it tells later: see `refresh`.
         let _ = tables.neighbours(&mut self.known);
         let mut lanes = Vec::with_capacity(view.size());
-        for (rank, to) in addresses.iter().enumerate() {
-            let lane = if rank == view.rank().index() { None } else { Some(self.lane(own, *to)) };
+        for (rank, to) in addresses.into_iter().enumerate() {
+            let other = to.ok().filter(|_| rank != view.rank().index());
+            let lane = other.map(|to| self.lane(own, v4(to)));
             match lane.transpose() {
                 Ok(lane) => lanes.push(lane),
                 Err(error) => {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use wadjet::buf::{Region, RegionOptions};
 use wadjet::endpoint::{Endpoint, GroupKey, Request};
 use wadjet::layers::LIVE_STACK;
-use wadjet::transport::{Caps, Channel, ChannelId, ChannelOptions, OUTSIDE_BYTES_MAX, Received};
+use wadjet::transport::{Addresses, Caps, Channel, ChannelId, ChannelOptions, OUTSIDE_BYTES_MAX, Received};
 use wadjet::view::Neighbours;
 use wadjet::wire::full::Identification;
 use wadjet::wire::{Traffic, outside};
@@ -204,6 +204,7 @@ fn caps() -> Caps {
         reorders: true,
         zero_copy: false,
         segmentation: false,
+        addresses: Addresses::Names,
         notes: Vec::new(),
     }
 }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use wadjet::buf::{Region, RegionOptions};
-use wadjet::transport::{Caps, Channel, ChannelId, Destination, Received};
+use wadjet::transport::{Addresses, Caps, Channel, ChannelId, Destination, Received};
 use wadjet::{
     Address, Application, Config, Delivery, Endpoint, Event, Group, GroupId, GroupKey, Incarnation,
     LocalView, Member, Rank, RankSet, Shadow, Time, View, ViewId,
@@ -169,6 +169,7 @@ fn caps(integrity: bool) -> Caps {
         reorders: true,
         zero_copy: false,
         segmentation: false,
+        addresses: Addresses::Names,
         notes: Vec::new(),
     }
 }

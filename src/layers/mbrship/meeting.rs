@@ -140,7 +140,14 @@ impl Mbrship {
                 other.address, view.wire_version
             ));
         }
-        None
+        self.out_of_reach(context, other)
+    }
+
+    /// Why nothing can be sent to where another process says it is.
+    fn out_of_reach(&self, context: &Context<'_>, other: &Member) -> Option<String> {
+        let why = context.unreachable(&other.address)?;
+        let own = &context.view().member(context.rank()).address;
+        Some(format!("{} cannot be in one view with {own}: {why}", other.address))
     }
 
     /// Whether a letter is of this group and wire version.
@@ -262,6 +269,7 @@ impl Mbrship {
             return;
         }
         let unlike = self.unlike(context, &coordinator, terms, wire_version);
+        let unlike = unlike.or_else(|| members.iter().find_map(|member| self.out_of_reach(context, member)));
         if let Some(reason) = &unlike {
             self.complain(context, origin, reason);
         }

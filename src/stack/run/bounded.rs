@@ -36,7 +36,7 @@ use crate::stack::notices::{Flow, Ways};
 use crate::stack::property::{Properties, Property};
 use crate::stack::registry::Registry;
 use crate::time::Time;
-use crate::transport::{Caps, Channel, ChannelId, Received};
+use crate::transport::{Addresses, Caps, Channel, ChannelId, Received};
 use crate::view::{Address, LocalView, Member, Neighbours, View};
 use crate::wire::bits::low_bits;
 use crate::wire::full::NO_CONTROL;
@@ -956,6 +956,7 @@ fn caps() -> Caps {
         reorders: true,
         zero_copy: true,
         segmentation: false,
+        addresses: Addresses::Names,
         notes: Vec::new(),
     }
 }

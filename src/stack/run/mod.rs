@@ -396,6 +396,7 @@ impl Stack {
             hint_wanted: false,
             snapshot: Taken(None),
             neighbours,
+            addresses: caps.addresses,
             gossip: GossipState::new(blueprint.gossips.clone(), members, config.gossip_delay, carried),
             asked: Asked::new(members),
             channel: channel.id,

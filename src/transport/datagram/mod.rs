@@ -26,8 +26,8 @@ use super::links::Links;
 use super::udp::{MulticastOptions, UdpOptions};
 use super::wake::Alarm;
 use super::{
-    Caps, Channel, ChannelId, ChannelOptions, Destination, Full, OUTSIDE_BYTES_MAX, Outside, Received,
-    Transmit, Transport, TransportCounters, TransportError,
+    Addresses, Caps, Channel, ChannelId, ChannelOptions, Destination, Full, OUTSIDE_BYTES_MAX, Outside,
+    Received, Transmit, Transport, TransportCounters, TransportError, UdpAddresses,
 };
 use crate::buf::Pages;
 use crate::id::{GroupId, Rank, RankSet};
@@ -83,12 +83,15 @@ const DISCOVERY_REST: u32 = 64;
 const AFTERLIFE_MAX: Duration = Duration::from_millis(500);
 const AFTERLIFE_PAUSE: Duration = Duration::from_millis(5);
 
+const ADDRESSES: UdpAddresses = UdpAddresses { ipv6: true, loopback: true };
+
 /// A channel.
 struct Link {
     port: usize,
     /// By rank; none for this member itself, and for those that are excluded.
     lanes: Vec<Option<LaneId>>,
-    addresses: Vec<SocketAddr>,
+    /// By rank; none for those whose address means nothing here.
+    addresses: Vec<Option<SocketAddr>>,
     /// Members at whose addresses nobody listens, as the network says.
     gone: RankSet,
     /// To all at once.
@@ -333,7 +336,7 @@ impl<C: Calls> Datagrams<C> {
         for channel in &port.channels {
             let Some(link) = self.links.get_mut(*channel) else { continue };
             for (rank, address) in link.addresses.iter().enumerate() {
-                let rank = Rank::at(rank);
+                let (rank, Some(address)) = (Rank::at(rank), address) else { continue };
                 let within =
                     |addresses: &[SocketAddr]| addresses.iter().any(|one| socket::same(*one, *address));
                 if link.lanes[rank.index()].is_none() {
@@ -389,13 +392,20 @@ impl<C: Calls> Transport for Datagrams<C> {
             reorders: true,
             zero_copy: true,
             segmentation: self.abilities.segmentation,
+            addresses: Addresses::Udp(ADDRESSES),
             notes,
         }
     }
 
     fn open(&mut self, view: &LocalView, options: &ChannelOptions) -> Result<Channel, TransportError> {
-        let addresses = socket::addresses(view)?;
-        let own = addresses[view.rank().index()];
+        ADDRESSES.members(view).into_iter().collect::<Result<Vec<_>, _>>()?;
+        self.open_next(view, options)
+    }
+
+    fn open_next(&mut self, view: &LocalView, options: &ChannelOptions) -> Result<Channel, TransportError> {
+        let own = ADDRESSES.parse(&view.member(view.rank()).address, false)?;
+        let addresses: Vec<Option<SocketAddr>> =
+            ADDRESSES.members(view).into_iter().map(Result::ok).collect();
         let id = self.links.vacant()?;
         let frame_bytes = options.frame_bytes.min(self.options.frame_bytes_max);
         let regions = self.spares.take(options, frame_bytes)?;
@@ -411,8 +421,8 @@ impl<C: Calls> Transport for Datagrams<C> {
         let group = self.options.multicast.as_ref().filter(|_| !self.multicast_failed).map(|m| m.group);
         let mut lanes = Vec::with_capacity(view.size());
         for (rank, address) in addresses.iter().enumerate() {
-            let other = rank != view.rank().index();
-            lanes.push(other.then(|| port.stage.add_lane(id, Name::of(*address))));
+            let other = address.filter(|_| rank != view.rank().index());
+            lanes.push(other.map(|address| port.stage.add_lane(id, Name::of(address))));
         }
         // With one other member multicast gains nothing, and unicast keeps casts and sends in one order.
         let all = group
@@ -444,7 +454,7 @@ impl<C: Calls> Transport for Datagrams<C> {
     }
 
     fn bind(&mut self, group: GroupId, address: &Address) -> Result<Address, TransportError> {
-        let own = socket::address(address, true)?;
+        let own = ADDRESSES.parse(address, true)?;
         let before = self.port_of(group);
         let at = self.port(own, false)?;
         if let Err(error) = self.discover(at) {
@@ -467,7 +477,7 @@ impl<C: Calls> Transport for Datagrams<C> {
 
     fn send_outside(&mut self, group: GroupId, to: &Outside, bytes: &[u8]) {
         let to = match to {
-            Outside::To(address) => socket::address(address, false).ok(),
+            Outside::To(address) => ADDRESSES.parse(address, false).ok(),
             Outside::Discover => match self.options.discovery {
                 Some(discovery) => Some(SocketAddr::V4(discovery)),
                 None => return,

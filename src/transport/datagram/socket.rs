@@ -7,7 +7,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use super::MulticastOptions;
 use crate::transport::TransportError;
-use crate::view::{Address, LocalView};
+use crate::view::Address;
 
 /// A socket address as the system takes it.
 #[derive(Clone, Copy)]
@@ -90,38 +90,6 @@ impl Name {
 #[inline]
 pub(super) fn same(one: SocketAddr, other: SocketAddr) -> bool {
     one.port() == other.port() && one.ip() == other.ip()
-}
-
-/// An address that others can send to; only one that is to be bound may have port 0.
-pub(super) fn address(address: &Address, to_bind: bool) -> Result<SocketAddr, TransportError> {
-    let wrong = |why| Err(TransportError::BadAddress(address.clone(), why));
-    let Ok(parsed) = address.0.parse::<SocketAddr>() else {
-        return wrong("write it as ip:port, such as 10.0.0.1:7400 or [fd00::1]:7400");
-    };
-    if parsed.port() == 0 && !to_bind {
-        return wrong("port 0 means no port; choose one from 1024 to 65535");
-    }
-    if parsed.ip().is_unspecified() || parsed.ip().is_multicast() {
-        return wrong("others cannot send to it; give the address of one interface");
-    }
-    Ok(parsed)
-}
-
-/// The addresses of a view's members in rank order, all of one family.
-pub(super) fn addresses(view: &LocalView) -> Result<Vec<SocketAddr>, TransportError> {
-    let mut parsed: Vec<SocketAddr> = Vec::with_capacity(view.size());
-    for member in &view.view().members {
-        let wrong = |why| Err(TransportError::BadAddress(member.address.clone(), why));
-        let address = self::address(&member.address, false)?;
-        if parsed.first().is_some_and(|first| first.is_ipv4() != address.is_ipv4()) {
-            return wrong("the first member's is of the other IP version; give all members one version");
-        }
-        if parsed.contains(&address) {
-            return wrong("another member of the view has it; every member needs its own");
-        }
-        parsed.push(address);
-    }
-    Ok(parsed)
 }
 
 /// What the system's UDP can do here.

@@ -58,7 +58,7 @@ use std::time::{Duration, Instant};
 use crate::buf::Frame;
 use crate::id::{GroupId, MEMBERS_MAX, Rank, RankSet};
 use crate::transport::{
-    Caps, Channel, ChannelId, ChannelOptions, Full, Outside, Received, Transmit, Transport,
+    Addresses, Caps, Channel, ChannelId, ChannelOptions, Full, Outside, Received, Transmit, Transport,
     TransportCounters, TransportError,
 };
 use crate::view::{Address, LocalView};
@@ -220,6 +220,7 @@ impl Transport for Shm {
             reorders: true,
             zero_copy: true,
             segmentation: false,
+            addresses: Addresses::Names,
             notes: self.notes.clone(),
         }
     }

@@ -9,7 +9,7 @@ use wadjet::endpoint::Endpoint;
 use wadjet::group::{Application, Delivery, Group};
 use wadjet::id::{GroupId, Incarnation, ViewId};
 use wadjet::time::Time;
-use wadjet::transport::{Caps, Channel, ChannelId};
+use wadjet::transport::{Addresses, Caps, Channel, ChannelId};
 use wadjet::view::{Address, LocalView, Member as ViewMember, View};
 use wadjet::wire::WIRE_VERSION;
 
@@ -70,6 +70,7 @@ pub(crate) fn member(seed: u64, setup: &Setup, view: &View, rank: usize) -> Memb
         reorders: setup.medium == Medium::Datagrams,
         zero_copy: setup.medium == Medium::InPlace,
         segmentation: false,
+        addresses: Addresses::Names,
         notes: Vec::new(),
     };
     let opened = Channel { id: channel, casts: casts.clone(), control: control.clone(), long: None };

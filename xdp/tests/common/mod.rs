@@ -84,6 +84,11 @@ impl<T: Transport> Transport for On<T> {
         self.inner.open(view, options)
     }
 
+    fn open_next(&mut self, view: &LocalView, options: &ChannelOptions) -> Result<Channel, TransportError> {
+        let _stay = self.hosts.enter(self.host).unwrap();
+        self.inner.open_next(view, options)
+    }
+
     fn close(&mut self, channel: ChannelId) {
         self.inner.close(channel);
     }

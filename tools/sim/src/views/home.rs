@@ -9,7 +9,8 @@ use wadjet::endpoint::{Endpoint, GroupKey, Request};
 use wadjet::id::{GroupId, Incarnation, Rank, RankSet};
 use wadjet::time::Time;
 use wadjet::transport::{
-    Caps, Channel, ChannelId, ChannelOptions, Destination, OUTSIDE_BYTES_MAX, Outside, Received, Transmit,
+    Addresses, Caps, Channel, ChannelId, ChannelOptions, Destination, OUTSIDE_BYTES_MAX, Outside, Received,
+    Transmit,
 };
 use wadjet::view::{Address, LocalView, Member, Neighbours, View};
 
@@ -164,6 +165,7 @@ fn caps(setup: &ViewsSetup) -> Caps {
         reorders: true,
         zero_copy: false,
         segmentation: false,
+        addresses: Addresses::Names,
         notes: Vec::new(),
     }
 }
