@@ -11,6 +11,7 @@ use wadjet::group::{Application, Delivery, Event, Group};
 use wadjet::layers::{LIVE_STACK, LIVE_STACK_WITH_INTEGRITY};
 use wadjet::runtime::{Driver, DriverOptions, JoinOptions};
 use wadjet::transport::Transport;
+use wadjet::transport::memory::{Hub, HubOptions};
 use wadjet::transport::shm::{Shm, ShmOptions};
 use wadjet::transport::udp::{UdpOptions, UdpTransport};
 use wadjet::transport::uring::{UringOptions, UringTransport};
@@ -21,6 +22,7 @@ use wadjet::{Address, Config, Endpoint, GroupId, GroupKey, Incarnation};
 struct Notes {
     members: Vec<u64>,
     casts: Vec<(u64, Vec<u8>)>,
+    sends: Vec<Vec<u8>>,
     views: usize,
     exit: Option<String>,
 }
@@ -29,6 +31,10 @@ impl Application for Notes {
     fn cast(&mut self, delivery: &Delivery<'_>, _group: &mut Group<'_>) {
         let origin = self.members[delivery.origin().index()];
         self.casts.extend(delivery.messages().map(|message| (origin, message.to_vec())));
+    }
+
+    fn send(&mut self, delivery: &Delivery<'_>, _group: &mut Group<'_>) {
+        self.sends.extend(delivery.messages().map(<[u8]>::to_vec));
     }
 
     fn event(&mut self, event: &Event, _group: &mut Group<'_>) {
@@ -218,4 +224,55 @@ fn a_process_that_is_in_one_group_after_another_keeps_nothing_of_those_it_forget
     }
     driver.run_once();
     assert_eq!(driver.application().views, 20, "the application was told of each");
+}
+
+/// Three processes of one group over memory, the first of which founded it.
+fn three_over_memory(group: &str) -> Vec<Process<impl Transport + use<>>> {
+    let hub = Hub::new(HubOptions::default());
+    let names = ["one", "two", "three"];
+    let mut processes = Vec::new();
+    for at in 0..3 {
+        let contacts: &[&str] = if at == 0 { &[] } else { &names[..1] };
+        let transport = hub.transport();
+        processes.push(process(
+            transport,
+            GroupId::named(group),
+            LIVE_STACK,
+            at as u64 + 1,
+            names[at],
+            contacts,
+        ));
+        let there: Vec<u64> = (1..=at as u64 + 1).collect();
+        until(&mut processes, |all| together(all, &there));
+    }
+    processes
+}
+
+/// The rank of the last member becomes another one when the second fails, while commands of another thread wait.
+#[test]
+fn what_a_handle_sends_reaches_the_process_it_names_or_nobody_whatever_the_view() {
+    let mut processes = three_over_memory("handles");
+    let (handle, key) = (processes[0].0.handle(), processes[0].1);
+    std::mem::forget(processes.remove(1));
+    let (mut to_third, mut to_second) = (0_u32, Vec::new());
+    let mut refused = Vec::new();
+    until(&mut processes, |all| {
+        let sent = handle.send(key, &[Incarnation(3)], &to_third.to_le_bytes());
+        to_third += u32::from(sent.is_ok());
+        to_second.extend(handle.send(key, &[Incarnation(2)], b"for the second alone"));
+        refused.extend(std::iter::from_fn(|| handle.refusal()));
+        together(all, &[1, 3]) && !refused.is_empty()
+    });
+    to_second.extend(handle.send(key, &[Incarnation(3), Incarnation(2)], b"for the second too"));
+    until(&mut processes, |all| {
+        refused.extend(std::iter::from_fn(|| handle.refusal()));
+        let third = &all[1].0.application().sends;
+        third.len() >= to_third as usize && refused.last().map(|refusal| refusal.request) == to_second.last().copied()
+    });
+    let expected: Vec<Vec<u8>> = (0..to_third).map(|number| number.to_le_bytes().to_vec()).collect();
+    assert_eq!(processes[1].0.application().sends, expected, "all of its own, in order, and nothing else");
+    for refusal in &refused {
+        assert!(to_second.contains(&refusal.request), "{refusal:?}");
+        assert!(refusal.why.contains("0000000000000002 is not in view"), "{}", refusal.why);
+    }
 }

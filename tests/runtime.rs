@@ -120,7 +120,7 @@ fn delivered_by_parked_members(members: Vec<Started>) {
             scope.spawn(move || (0..MESSAGES).for_each(|n| put(handle, *key, &n.to_le_bytes())));
         }
     });
-    members[0].0.send(members[0].1, &RankSet::one(wadjet::Rank(1)), b"to one").unwrap();
+    members[0].0.send(members[0].1, &[Incarnation(1)], b"to one").unwrap();
     for (rank, (_, _, told, _)) in members.iter().enumerate() {
         let mut streams = [VecDeque::new(), VecDeque::new()];
         let mut sent = 0;
@@ -183,7 +183,7 @@ fn a_command_for_a_group_that_is_not_there_is_refused_and_the_driver_lives() {
     let handle = poor.handle();
     let requests = [
         handle.cast(foreign, b"to nobody").unwrap(),
-        handle.send(foreign, &RankSet::one(wadjet::Rank(1)), b"to nobody").unwrap(),
+        handle.send(foreign, &[Incarnation(1)], b"to nobody").unwrap(),
     ];
     handle.cast(key, b"to all").unwrap();
     let arrived =

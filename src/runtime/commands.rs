@@ -15,7 +15,7 @@ use crossbeam_queue::ArrayQueue;
 
 use super::window::Report;
 use crate::endpoint::GroupKey;
-use crate::id::RankSet;
+use crate::id::Incarnation;
 
 /// Limits of the ring between other threads and a driver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,8 +94,16 @@ pub struct Handle {
 pub(super) struct Command {
     pub(super) request: Request,
     pub(super) group: GroupKey,
-    /// `None`: to the whole view.
-    pub(super) to: Option<RankSet>,
+    /// Whether it goes to the whole view.
+    pub(super) whole: bool,
+    pub(super) letter: Letter,
+}
+
+/// What is used again and again: a message, and to whom it goes if not to all.
+#[derive(Debug, Default)]
+pub(super) struct Letter {
+    /// Processes, not ranks: when the driver gets to it, another view may be in force.
+    pub(super) to: Vec<Incarnation>,
     pub(super) bytes: Vec<u8>,
 }
 
@@ -117,7 +125,7 @@ pub(super) struct Commands {
 
 struct Shared {
     waiting: ArrayQueue<Command>,
-    buffers: ArrayQueue<Vec<u8>>,
+    letters: ArrayQueue<Letter>,
     /// Beside the ring: they are answered also while a command waits for room in its group.
     questions: ArrayQueue<Question>,
     refusals: ArrayQueue<Refusal>,
@@ -140,12 +148,14 @@ impl Handle {
         self.put(group, None, message)
     }
 
-    /// Sends `message` to some members of the view of `group`.
+    /// Sends `message` to some members of `group`. They are named by their incarnations, because a rank is of one view, and
+    /// which one will be in force when the driver gets to the message is not known here. If one of them is not in the view
+    /// then, nobody is sent anything, and [`Handle::refusal`] says which.
     ///
     /// # Errors
     /// [`HandleError`]; the message was not taken then.
-    pub fn send(&self, group: GroupKey, to: &RankSet, message: &[u8]) -> Result<Request, HandleError> {
-        self.put(group, Some(*to), message)
+    pub fn send(&self, group: GroupKey, to: &[Incarnation], message: &[u8]) -> Result<Request, HandleError> {
+        self.put(group, Some(to), message)
     }
 
     /// The oldest refusal not yet fetched. As many as the ring holds are kept; older ones give way.
@@ -178,7 +188,12 @@ impl Handle {
         self.shared.wake();
     }
 
-    fn put(&self, group: GroupKey, to: Option<RankSet>, message: &[u8]) -> Result<Request, HandleError> {
+    fn put(
+        &self,
+        group: GroupKey,
+        to: Option<&[Incarnation]>,
+        message: &[u8],
+    ) -> Result<Request, HandleError> {
         let shared = &*self.shared;
         if shared.ended.load(Ordering::Acquire) {
             return Err(HandleError::Ended);
@@ -188,11 +203,13 @@ impl Handle {
             return Err(HandleError::TooLong { bytes: message.len(), limit });
         }
         let full = HandleError::Full(shared.waiting.capacity());
-        let mut bytes = shared.buffers.pop().ok_or(full)?;
-        bytes.clear();
-        bytes.extend_from_slice(message);
+        let mut letter = shared.letters.pop().ok_or(full)?;
+        letter.to.clear();
+        letter.to.extend_from_slice(to.unwrap_or_default());
+        letter.bytes.clear();
+        letter.bytes.extend_from_slice(message);
         let request = Request(shared.requests.fetch_add(1, Ordering::Relaxed));
-        let put = shared.waiting.push(Command { request, group, to, bytes });
+        let put = shared.waiting.push(Command { request, group, whole: to.is_none(), letter });
         assert!(put.is_ok(), "there is a place in the ring for every buffer");
         shared.put.fetch_add(1, Ordering::Release);
         shared.wake();
@@ -221,15 +238,16 @@ impl Shared {
 
 impl Commands {
     pub(super) fn new(options: CommandOptions, waker: Waker) -> Commands {
-        let buffers = ArrayQueue::new(options.commands_max);
+        let letters = ArrayQueue::new(options.commands_max);
         for _ in 0..options.commands_max {
-            let put = buffers.push(Vec::with_capacity(options.message_bytes_max));
+            let bytes = Vec::with_capacity(options.message_bytes_max);
+            let put = letters.push(Letter { to: Vec::new(), bytes });
             assert!(put.is_ok(), "made for as many");
         }
         Commands {
             shared: Arc::new(Shared {
                 waiting: ArrayQueue::new(options.commands_max),
-                buffers,
+                letters,
                 questions: ArrayQueue::new(QUESTIONS_MAX),
                 refusals: ArrayQueue::new(options.commands_max),
                 requests: AtomicU64::new(0),
@@ -273,7 +291,7 @@ impl Commands {
 
     /// Gives a command's buffer back to the callers.
     pub(super) fn recycle(&self, command: Command) {
-        let kept = self.shared.buffers.push(command.bytes);
+        let kept = self.shared.letters.push(command.letter);
         debug_assert!(kept.is_ok(), "every buffer came from there");
     }
 
@@ -330,14 +348,16 @@ mod tests {
         let handle = driver.handle();
         assert_eq!(handle.cast(GROUP, &[0; 9]), Err(HandleError::TooLong { bytes: 9, limit: 8 }));
         handle.cast(GROUP, b"one").unwrap();
-        handle.send(GROUP, &RankSet::EMPTY, b"two").unwrap();
+        handle.send(GROUP, &[Incarnation(3)], b"two").unwrap();
         assert_eq!(handle.cast(GROUP, b"three"), Err(HandleError::Full(2)));
         let first = driver.take().unwrap();
-        assert_eq!((&first.bytes[..], first.to), (&b"one"[..], None));
+        assert_eq!((&first.letter.bytes[..], first.whole), (&b"one"[..], true));
         driver.recycle(first);
         handle.cast(GROUP, b"four").unwrap();
-        let rest: Vec<Vec<u8>> = std::iter::from_fn(|| driver.take()).map(|command| command.bytes).collect();
-        assert_eq!(rest, [b"two".to_vec(), b"four".to_vec()]);
+        let rest: Vec<Command> = std::iter::from_fn(|| driver.take()).collect();
+        let of = |command: &Command| (command.letter.bytes.clone(), command.letter.to.clone(), command.whole);
+        let expected = [(b"two".to_vec(), vec![Incarnation(3)], false), (b"four".to_vec(), vec![], true)];
+        assert!(rest.iter().map(of).eq(expected));
     }
 
     #[test]
@@ -363,8 +383,8 @@ mod tests {
                     std::thread::yield_now();
                     continue;
                 };
-                let who = usize::from(command.bytes[0]);
-                assert_eq!(command.bytes[1..], next[who].to_le_bytes());
+                let who = usize::from(command.letter.bytes[0]);
+                assert_eq!(command.letter.bytes[1..], next[who].to_le_bytes());
                 next[who] += 1;
                 driver.recycle(command);
             }

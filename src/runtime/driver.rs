@@ -303,9 +303,11 @@ impl<A: Application> Member<A> {
                 continue;
             }
             let mut group = self.endpoint.group(command.group);
-            let outcome = match &command.to {
-                None => group.cast(&command.bytes).map(drop).map_err(Refused::from),
-                Some(ranks) => group.send(ranks, &command.bytes).map_err(Refused::from),
+            let bytes = &command.letter.bytes;
+            let outcome = match command.whole {
+                true => group.cast(bytes).map(drop).map_err(Refused::from),
+                false => ranks_of(&group, &command.letter.to)
+                    .and_then(|ranks| group.send(&ranks, bytes).map_err(Refused::from)),
             };
             match outcome {
                 Ok(()) => {}
@@ -318,6 +320,21 @@ impl<A: Application> Member<A> {
             self.commands.recycle(command);
         }
     }
+}
+
+/// The ranks of these processes in the view that is in force now.
+fn ranks_of(group: &Group<'_>, to: &[Incarnation]) -> Result<RankSet, Refused> {
+    let view = group.view();
+    let rank_of = |incarnation: &Incarnation| {
+        let gone = || {
+            let id = view.view().id;
+            Refused::ForGood(format!(
+                "{incarnation} is not in view {id}: it has gone, or was never there; nothing was sent"
+            ))
+        };
+        view.rank_of(*incarnation).ok_or_else(gone)
+    };
+    to.iter().map(rank_of).collect()
 }
 
 /// How a group refused a command.
