@@ -77,14 +77,16 @@ pub struct StatePart<'p> {
 /// A delivered list. It lies where it was received; keep it with [`Delivery::keep`], copy it, or let it go.
 #[derive(Clone, Copy, Debug)]
 pub struct Delivery<'d> {
+    /// As in [`MessageId`].
+    view: u64,
     origin: Rank,
     number: u64,
     list: &'d List,
 }
 
 impl<'d> Delivery<'d> {
-    pub(crate) fn new(origin: Rank, number: u64, list: &'d List) -> Delivery<'d> {
-        Delivery { origin, number, list }
+    pub(crate) fn new(view: u64, origin: Rank, number: u64, list: &'d List) -> Delivery<'d> {
+        Delivery { view, origin, number, list }
     }
 
     /// Who cast or sent it.
@@ -106,10 +108,12 @@ impl<'d> Delivery<'d> {
         self.list.len()
     }
 
-    /// The id of its last message: to acknowledge it when it is seen (casts only).
+    /// The id of its last message: to acknowledge it when it is seen, as long as the view lasts. That of a send names it
+    /// only; to acknowledge it does nothing.
     #[inline]
     pub fn id(&self) -> MessageId {
-        MessageId { origin: self.origin, number: self.number, index: self.list.len() as u32 - 1, last: true }
+        let index = self.list.len() as u32 - 1;
+        MessageId { view: self.view, origin: self.origin, number: self.number, index, last: true }
     }
 
     /// The ids of all its messages, in order.
@@ -318,8 +322,11 @@ impl<'g> Group<'g> {
     /// The application has seen this message and all before it of the same origin (displayed it, say, or written it to
     /// disk). What others are told are whole frames: a frame is seen when its last message is, so the id of a message before
     /// the last counts for the frames before its own ([`Delivery::id`] is that of the last one, [`Delivery::ids`] are all).
+    ///
+    /// What a view has of seen and unseen is final when the next one is installed: an id of an earlier view comes too late,
+    /// and is counted ([`Stats::counts`]) and ignored. So is that of a send.
     pub fn ack(&mut self, id: MessageId) {
-        self.stack.ack(id.origin, id.number.saturating_add(u64::from(id.last)));
+        self.stack.ack_message(id);
     }
 
     /// Leaves the group. In a fixed view that is at once: casts that still wait for flow control are given up, nothing is

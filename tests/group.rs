@@ -35,7 +35,7 @@ fn a_frame_is_seen_when_its_last_message_is_acknowledged() {
         assert_eq!(seen(&mut world), pack, "the frames before the newest are seen");
     }
     let node = &mut world.nodes[1];
-    let last = wadjet::stack::event::MessageId { origin: Rank(0), number: 2, index: 3, last: true };
+    let last = wadjet::stack::event::MessageId { view: 1, origin: Rank(0), number: 2, index: 3, last: true };
     node.endpoint.group(node.key).ack(last);
     world.steps(400);
     assert_eq!(seen(&mut world), 3);

@@ -652,3 +652,38 @@ fn who_had_to_wait_for_its_own_turn_lately_is_patient_with_others() {
         assert_eq!(suspected, !crowded);
     }
 }
+
+/// An application that acknowledges what is on its disk does so late, and perhaps in a view in which rank and number are
+/// those of something else.
+#[test]
+fn what_is_acknowledged_after_its_view_and_what_was_sent_makes_nothing_seen() {
+    let mut town = Town::of(3, STACK, &Config::default());
+    let message = |n: u8| [n; 8];
+    (0..10).for_each(|n| town.cast(1, &message(n)));
+    town.run(Duration::from_millis(20));
+    let late = *town.processes[0].diary.ids[0].last().unwrap();
+    town.processes[2].stopped = true;
+    town.meet(&[0, 1], SECOND);
+    for n in 0..20 {
+        town.cast(1, &message(n));
+        let process = &mut town.processes[1];
+        process.endpoint.group(process.key).send(&wadjet::RankSet::one(wadjet::Rank(0)), b"sent").unwrap();
+    }
+    town.run(Duration::from_millis(20));
+    let sent = *town.processes[0].diary.ids[1].last().unwrap();
+    let of_now = *town.processes[0].diary.ids[0].last().unwrap();
+    let seen_after = |town: &mut Town, id| {
+        let process = &mut town.processes[0];
+        process.endpoint.group(process.key).ack(id);
+        town.run(Duration::from_millis(20));
+        town.processes.iter_mut().take(2).map(|process| {
+            process.endpoint.group(process.key).stability().seen[0][1]
+        }).collect::<Vec<_>>()
+    };
+    assert_eq!(seen_after(&mut town, late), [0, 0], "frame {late:?} was of another view");
+    assert_eq!(seen_after(&mut town, sent), [0, 0], "casts are not seen because a send is");
+    for what in ["acknowledgement after its view", "acknowledgement of a send"] {
+        assert_eq!(counted(&town, 0, what), 1, "{what}");
+    }
+    assert_eq!(seen_after(&mut town, of_now), [of_now.number + 1; 2]);
+}

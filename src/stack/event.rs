@@ -206,9 +206,12 @@ impl Message {
 }
 
 /// What the application has seen: message `index` of frame `number` of `origin`, and everything before. A frame is seen
-/// when the last of its messages is (design D7).
+/// when the last of its messages is (design D7). Ranks and numbers are of one view, and so is an id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MessageId {
+    /// Which of this member's views of the group it was cast in, counted from 1; 0 for a message that was sent, which
+    /// nobody is told has been seen.
+    pub view: u64,
     /// Who cast it.
     pub origin: Rank,
     /// Its frame.

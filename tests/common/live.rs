@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use wadjet::endpoint::{Endpoint, GroupKey, Request};
 use wadjet::group::{Application, Delivery, Event, Group, Snapshot, StatePart};
-use wadjet::stack::event::Slow;
+use wadjet::stack::event::{MessageId, Slow};
 use wadjet::transport::memory::{Hub, HubOptions, MemoryTransport};
 use wadjet::transport::{ChannelId, Full, Received, Transport};
 use wadjet::view::Neighbours;
@@ -34,6 +34,8 @@ pub enum Seen {
 pub struct Diary {
     pub seen: Vec<Seen>,
     members: Vec<u64>,
+    /// Of all casts, and of all sends.
+    pub ids: [Vec<MessageId>; 2],
     /// A state, if the application has one.
     pub replica: Option<Replica>,
 }
@@ -41,6 +43,7 @@ pub struct Diary {
 impl Application for Diary {
     fn cast(&mut self, delivery: &Delivery<'_>, _group: &mut Group<'_>) {
         let origin = self.members[delivery.origin().index()];
+        self.ids[0].push(delivery.id());
         if let Some(replica) = &mut self.replica {
             delivery.messages().for_each(|message| replica.apply(origin, message));
         }
@@ -49,6 +52,7 @@ impl Application for Diary {
 
     fn send(&mut self, delivery: &Delivery<'_>, _group: &mut Group<'_>) {
         let origin = self.members[delivery.origin().index()];
+        self.ids[1].push(delivery.id());
         self.seen.extend(delivery.messages().map(|message| Seen::Send(origin, message.to_vec())));
     }
 

@@ -85,11 +85,12 @@ impl Stack {
         list: &List,
         app: &mut dyn Application,
     ) {
-        let delivery = Delivery::new(origin, number, list);
         if kind == Kind::SendDeliver {
+            let delivery = Delivery::new(0, origin, number, list);
             self.sends_delivered += 1;
             app.send(&delivery, &mut Group::new(self));
         } else {
+            let delivery = Delivery::new(self.views, origin, number, list);
             self.delivered += list.len() as u64;
             app.cast(&delivery, &mut Group::new(self));
         }

@@ -9,7 +9,7 @@ use crate::config::Shadow;
 use crate::group::{CastError, SendError, Ticket};
 use crate::id::{Rank, RankSet};
 use crate::stack::build::{GuardKind, STACK_GUARD};
-use crate::stack::event::{Down, List, Message};
+use crate::stack::event::{Down, List, Message, MessageId};
 use crate::stack::layer::Kind;
 use crate::stack::slots::fixed;
 use crate::wire::Traffic;
@@ -382,6 +382,16 @@ impl Stack {
     /// The ticket of the first cast that belongs to this view or a later one.
     pub(crate) fn first_ticket(&self) -> Ticket {
         self.first_ticket
+    }
+
+    /// The application has seen this message.
+    pub(crate) fn ack_message(&mut self, id: MessageId) {
+        if id.view == self.views {
+            self.ack(id.origin, id.number.saturating_add(u64::from(id.last)));
+        } else {
+            let what = if id.view == 0 { "acknowledgement of a send" } else { "acknowledgement after its view" };
+            self.engine.core.count_stack(what);
+        }
     }
 
     /// The application has seen everything of `origin` below `seen`.

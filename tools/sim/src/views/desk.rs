@@ -2,7 +2,7 @@
 
 use wadjet::group::{Application, CastError, Delivery, Event, Group, SendError, Stability};
 use wadjet::id::{Rank, RankSet};
-use wadjet::stack::event::ExitReason;
+use wadjet::stack::event::{ExitReason, MessageId};
 use wadjet_oracle::{Incarnation, Measure, Traffic, ViewId, What};
 
 use crate::outcome::WorkCounters;
@@ -26,6 +26,9 @@ pub(crate) struct Papers {
     postponed: u32,
     /// By origin in this view: for each frame, its number and its last cast.
     frames: Vec<Vec<(u64, u64)>>,
+    /// The newest cast of this view, and that of the view before.
+    newest: Option<MessageId>,
+    late: Option<MessageId>,
     /// What was last reported stable in this view, by origin, number of members, and measure.
     reported: Vec<u64>,
     pub(crate) random: Random,
@@ -47,6 +50,8 @@ impl Papers {
             placed: 0,
             postponed: 0,
             frames: Vec::new(),
+            newest: None,
+            late: None,
             reported: Vec::new(),
             random,
             block_due: None,
@@ -243,6 +248,7 @@ impl Desk<'_> {
         self.papers.views += 1;
         self.papers.frames = vec![Vec::new(); size];
         self.papers.reported = vec![0; size * size * 2];
+        self.papers.late = self.papers.newest.take();
         self.papers.block_due = None;
         self.work.views += 1;
         self.ledger.push(self.now, self.papers.own, What::View { view: id, members, transitional: false });
@@ -290,6 +296,11 @@ impl Application for Desk<'_> {
         }
         let Some(frames) = self.papers.frames.get_mut(origin.index()) else { return };
         frames.push((id.number, last));
+        self.papers.newest = Some(id);
+        if let Some(late) = self.papers.late {
+            // As an application does that hears late from its disk: rank and number may be another cast's by now.
+            group.ack(late);
+        }
         if last > 0 && self.papers.random.chance(self.load.acknowledge) {
             let (_, members) = self.papers.view.as_ref().expect("it delivers");
             let what = What::Seen { origin: members[origin.index()], through: last };
