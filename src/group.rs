@@ -200,8 +200,9 @@ pub enum CastError {
     /// No frame is free. Wait for [`Event::Writable`].
     #[error(transparent)]
     NoFrame(Exhausted),
-    /// The numbers of this view are used up.
-    #[error("all frame numbers of this view are used; a new view must be installed")]
+    /// Too few numbers of this view are left. Where views are agreed on a new one is asked for, which has numbers again:
+    /// wait for [`Event::Writable`]. In a fixed view that is final.
+    #[error("too few frame numbers of this view are left; a new view must be installed")]
     NumberLimit,
     /// The group is over for this process.
     #[error("the group is over for this process: {0}")]
@@ -230,8 +231,9 @@ pub enum SendError {
     /// No frame is free. Wait for [`Event::Writable`].
     #[error(transparent)]
     NoFrame(Exhausted),
-    /// The numbers of this view are used up.
-    #[error("all numbers of sends to member {0} in this view are used; a new view must be installed")]
+    /// Too few numbers of this view are left. Where views are agreed on a new one is asked for, which has numbers again:
+    /// wait for [`Event::Writable`]. In a fixed view that is final.
+    #[error("too few numbers of sends to member {0} in this view are left; a new view must be installed")]
     NumberLimit(Rank),
     /// No layer of the stack makes sends reliable.
     #[error("no layer of this stack carries sends; put UNICAST into it")]
@@ -370,6 +372,11 @@ impl<'g> Group<'g> {
     /// The longest message that can be sent, in bytes: without FRAG, headers of sends and casts differ.
     pub fn send_bytes_max(&self) -> usize {
         self.stack.send_bytes_max()
+    }
+
+    /// Whether views are agreed on, so that one follows another.
+    pub(crate) fn is_live(&self) -> bool {
+        self.stack.is_live()
     }
 
     /// The view.

@@ -221,7 +221,8 @@ fn limits_are_typed_errors_and_nothing_is_lost_at_them() {
 
     // The frame numbers of a view: a message that would not get all of its own is not begun.
     let mut world = World::new(2, STACK, &Config { frame_number_limit: 20, ..config });
-    assert_eq!(world.try_cast(0, &[0; 40_000]), Err(CastError::NumberLimit));
+    let max = group(&mut world, 0).message_bytes_max();
+    assert_eq!(world.try_cast(0, &[0; 40_000]), Err(CastError::TooLong { length: 40_000, max }));
     world.cast(0, &[5; 20_000]);
     assert_eq!(world.try_cast(0, &[0; 10_000]), Err(CastError::NumberLimit));
     stepped_until(&mut world, |world| world.nodes[1].log.casts.len() == 1);

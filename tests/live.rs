@@ -59,7 +59,19 @@ fn process<T: Transport>(
     address: &str,
     contacts: &[&str],
 ) -> Process<T> {
-    let endpoint = Endpoint::new(Config::default(), Incarnation(own)).unwrap();
+    process_of(Config::default(), transport, group, spec, own, address, contacts)
+}
+
+fn process_of<T: Transport>(
+    config: Config,
+    transport: T,
+    group: GroupId,
+    spec: &str,
+    own: u64,
+    address: &str,
+    contacts: &[&str],
+) -> Process<T> {
+    let endpoint = Endpoint::new(config, Incarnation(own)).unwrap();
     let mut driver = Driver::new(endpoint, Notes::default(), transport, DriverOptions::default());
     let contacts = contacts.iter().map(|contact| Address((*contact).to_owned())).collect();
     let key = driver
@@ -227,21 +239,15 @@ fn a_process_that_is_in_one_group_after_another_keeps_nothing_of_those_it_forget
 }
 
 /// Three processes of one group over memory, the first of which founded it.
-fn three_over_memory(group: &str) -> Vec<Process<impl Transport + use<>>> {
+fn three_over_memory(group: &str, config: &Config) -> Vec<Process<impl Transport + use<>>> {
     let hub = Hub::new(HubOptions::default());
     let names = ["one", "two", "three"];
     let mut processes = Vec::new();
     for at in 0..3 {
         let contacts: &[&str] = if at == 0 { &[] } else { &names[..1] };
         let transport = hub.transport();
-        processes.push(process(
-            transport,
-            GroupId::named(group),
-            LIVE_STACK,
-            at as u64 + 1,
-            names[at],
-            contacts,
-        ));
+        let (group, own) = (GroupId::named(group), at as u64 + 1);
+        processes.push(process_of(config.clone(), transport, group, LIVE_STACK, own, names[at], contacts));
         let there: Vec<u64> = (1..=at as u64 + 1).collect();
         until(&mut processes, |all| together(all, &there));
     }
@@ -251,7 +257,7 @@ fn three_over_memory(group: &str) -> Vec<Process<impl Transport + use<>>> {
 /// The rank of the last member becomes another one when the second fails, while commands of another thread wait.
 #[test]
 fn what_a_handle_sends_reaches_the_process_it_names_or_nobody_whatever_the_view() {
-    let mut processes = three_over_memory("handles");
+    let mut processes = three_over_memory("handles", &Config::default());
     let (handle, key) = (processes[0].0.handle(), processes[0].1);
     std::mem::forget(processes.remove(1));
     let (mut to_third, mut to_second) = (0_u32, Vec::new());
@@ -267,7 +273,8 @@ fn what_a_handle_sends_reaches_the_process_it_names_or_nobody_whatever_the_view(
     until(&mut processes, |all| {
         refused.extend(std::iter::from_fn(|| handle.refusal()));
         let third = &all[1].0.application().sends;
-        third.len() >= to_third as usize && refused.last().map(|refusal| refusal.request) == to_second.last().copied()
+        third.len() >= to_third as usize
+            && refused.last().map(|refusal| refusal.request) == to_second.last().copied()
     });
     let expected: Vec<Vec<u8>> = (0..to_third).map(|number| number.to_le_bytes().to_vec()).collect();
     assert_eq!(processes[1].0.application().sends, expected, "all of its own, in order, and nothing else");
@@ -275,4 +282,26 @@ fn what_a_handle_sends_reaches_the_process_it_names_or_nobody_whatever_the_view(
         assert!(to_second.contains(&refusal.request), "{refusal:?}");
         assert!(refusal.why.contains("0000000000000002 is not in view"), "{}", refusal.why);
     }
+}
+
+#[test]
+fn what_a_handle_takes_is_not_lost_when_the_numbers_of_a_view_run_out() {
+    let config = Config { frame_number_limit: 64, send_number_limit: 64, pack: false, ..Config::default() };
+    let mut processes = three_over_memory("numbers", &config);
+    let (handle, key) = (processes[0].0.handle(), processes[0].1);
+    for number in 0..400_u32 {
+        handle.cast(key, &number.to_le_bytes()).unwrap();
+    }
+    for number in 0..400_u32 {
+        handle.send(key, &[Incarnation(2)], &number.to_le_bytes()).unwrap();
+    }
+    let all: Vec<Vec<u8>> = (0..400_u32).map(|number| number.to_le_bytes().to_vec()).collect();
+    until(&mut processes, |processes| {
+        let [sends, casts] = [1, 2].map(|at| processes[at].0.application());
+        assert_eq!(handle.refusal(), None);
+        sends.sends.len() == all.len() && casts.casts.len() == all.len()
+    });
+    assert!(processes[1].0.application().sends == all);
+    assert!(processes[2].0.application().casts.iter().map(|(_, message)| message).eq(&all));
+    assert!(processes[2].0.application().views > 4, "no view has numbers for all of them");
 }

@@ -9,7 +9,7 @@ use wadjet::stack::event::{Holdup, Slow, SlowOutcome};
 use wadjet::transport::ChannelId;
 use wadjet::view::Neighbours;
 use wadjet::wire::full::Prefix;
-use wadjet::{Config, Incarnation, View};
+use wadjet::{CastError, Config, Group, Incarnation, View};
 
 const STACK: &str = wadjet::layers::LIVE_STACK_WITH_INTEGRITY;
 const SECOND: Duration = Duration::from_secs(1);
@@ -676,9 +676,11 @@ fn what_is_acknowledged_after_its_view_and_what_was_sent_makes_nothing_seen() {
         let process = &mut town.processes[0];
         process.endpoint.group(process.key).ack(id);
         town.run(Duration::from_millis(20));
-        town.processes.iter_mut().take(2).map(|process| {
-            process.endpoint.group(process.key).stability().seen[0][1]
-        }).collect::<Vec<_>>()
+        town.processes
+            .iter_mut()
+            .take(2)
+            .map(|process| process.endpoint.group(process.key).stability().seen[0][1])
+            .collect::<Vec<_>>()
     };
     assert_eq!(seen_after(&mut town, late), [0, 0], "frame {late:?} was of another view");
     assert_eq!(seen_after(&mut town, sent), [0, 0], "casts are not seen because a send is");
@@ -686,4 +688,61 @@ fn what_is_acknowledged_after_its_view_and_what_was_sent_makes_nothing_seen() {
         assert_eq!(counted(&town, 0, what), 1, "{what}");
     }
     assert_eq!(seen_after(&mut town, of_now), [of_now.number + 1; 2]);
+}
+
+/// Turns until `ask` is taken, and asks only when it is told that it may; how often it was told so in vain.
+fn offer(town: &mut Town, mut ask: impl FnMut(&mut Group<'_>) -> bool) -> usize {
+    let told =
+        |town: &Town| town.processes[0].diary.seen.iter().filter(|seen| **seen == Seen::Writable).count();
+    let mut asked = move |town: &mut Town| {
+        let process = &mut town.processes[0];
+        ask(&mut process.endpoint.group(process.key))
+    };
+    let mut vain = 0_usize;
+    while !asked(town) {
+        let before = told(town);
+        assert!(town.until(SECOND, |town| told(town) > before), "refused, and never told that there is room");
+        vain += 1;
+        assert!(vain < 8, "told again and again that there is room, and there is none");
+    }
+    vain.saturating_sub(1)
+}
+
+#[test]
+fn who_is_refused_for_want_of_numbers_is_told_once_when_there_are_some_again() {
+    let config = Config {
+        frame_number_limit: 64,
+        send_number_limit: 64,
+        waiting_bytes_max: 60_000,
+        frame_bytes_max: 1024,
+        ..Config::default()
+    };
+    let mut town = Town::of(2, STACK, &config);
+    town.run(Duration::from_millis(5));
+    let large = |n: u8| vec![n; 20_000];
+    let peer = wadjet::RankSet::one(wadjet::Rank(1));
+    let mut vain = 0;
+    for n in 0..20 {
+        vain += offer(&mut town, |group| group.cast(&large(n)).is_ok());
+        vain += offer(&mut town, |group| group.send(&peer, &large(n)).is_ok());
+        vain += offer(&mut town, |group| group.cast(&[n]).is_ok());
+        vain += offer(&mut town, |group| group.send(&peer, &[n]).is_ok());
+    }
+    assert!(vain <= 8, "{vain} times told in vain");
+    assert!(town.until(SECOND, |town| town.processes[1].diary.seen.contains(&Seen::Send(1, vec![19]))));
+    town.run(Duration::from_millis(50));
+    let of = |wanted: fn(&Seen) -> Option<&Vec<u8>>| -> Vec<Vec<u8>> {
+        town.processes[1].diary.seen.iter().filter_map(wanted).cloned().collect()
+    };
+    let all: Vec<Vec<u8>> = (0..20).flat_map(|n| [large(n), vec![n]]).collect();
+    assert!(of(|seen| if let Seen::Cast(1, message) = seen { Some(message) } else { None }) == all);
+    assert!(of(|seen| if let Seen::Send(1, message) = seen { Some(message) } else { None }) == all);
+    // What has no numbers in any view is not asked for again.
+    let process = &mut town.processes[0];
+    let mut group = process.endpoint.group(process.key);
+    let most = group.message_bytes_max();
+    assert!(
+        most < 64 * 1024
+            && matches!(group.cast(&vec![0; most + 1]), Err(CastError::TooLong { max, .. }) if max == most)
+    );
 }

@@ -304,10 +304,11 @@ impl<A: Application> Member<A> {
             }
             let mut group = self.endpoint.group(command.group);
             let bytes = &command.letter.bytes;
+            let live = group.is_live();
             let outcome = match command.whole {
-                true => group.cast(bytes).map(drop).map_err(Refused::from),
+                true => group.cast(bytes).map(drop).map_err(|error| Refused::cast(error, live)),
                 false => ranks_of(&group, &command.letter.to)
-                    .and_then(|ranks| group.send(&ranks, bytes).map_err(Refused::from)),
+                    .and_then(|ranks| group.send(&ranks, bytes).map_err(|error| Refused::send(error, live))),
             };
             match outcome {
                 Ok(()) => {}
@@ -339,28 +340,30 @@ fn ranks_of(group: &Group<'_>, to: &[Incarnation]) -> Result<RankSet, Refused> {
 
 /// How a group refused a command.
 enum Refused {
-    /// For want of credit or frames: it is tried again.
+    /// For want of credit, frames or numbers: it is tried again.
     ForNow,
     /// It would never be taken.
     ForGood(String),
 }
 
-impl From<CastError> for Refused {
-    fn from(error: CastError) -> Refused {
+impl Refused {
+    /// Where views follow each other, the next one has numbers again.
+    fn cast(error: CastError, live: bool) -> Refused {
         match error {
             CastError::Full { .. } | CastError::NoFrame(_) => Refused::ForNow,
+            CastError::NumberLimit if live => Refused::ForNow,
             CastError::TooLong { .. }
             | CastError::BeyondFrame { .. }
             | CastError::NumberLimit
             | CastError::Exited(_) => Refused::ForGood(error.to_string()),
         }
     }
-}
 
-impl From<SendError> for Refused {
-    fn from(error: SendError) -> Refused {
+    /// As [`Refused::cast`].
+    fn send(error: SendError, live: bool) -> Refused {
         match error {
             SendError::Full { .. } | SendError::NoFrame(_) => Refused::ForNow,
+            SendError::NumberLimit(_) if live => Refused::ForNow,
             SendError::TooLong { .. }
             | SendError::NumberLimit(_)
             | SendError::NoLayer

@@ -674,6 +674,11 @@ impl Context<'_> {
         self.core.view_expected = true;
     }
 
+    /// Whether a message of the application was refused in this view because too few numbers were left for it.
+    pub fn numbers_missed(&self) -> bool {
+        self.core.numbers_missed
+    }
+
     /// Whether a cast of a layer's own may go down now, whatever `but` says: no window is full, no flush has stopped
     /// casting, and the last cast was not a piece of a message.
     pub fn may_cast(&self, but: Option<Guard>) -> bool {

@@ -486,10 +486,12 @@ impl Mbrship {
         context.up(Up::NextView(Rc::new(NextView { view, together, survivors: part, guest })));
     }
 
-    /// Whether this member has used most of the view's numbers for its casts, or for its sends to somebody.
+    /// Whether this member has used most of the view's numbers for its casts, or for its sends to somebody, or has too
+    /// few left for a message larger than a frame.
     fn numbers_run_out(&self, context: &Context<'_>) -> bool {
         let (casts, sends) = (context.frame_number_limit(), context.send_number_limit());
-        context.next_frame_number() >= casts - casts / 8
+        context.numbers_missed()
+            || context.next_frame_number() >= casts - casts / 8
             || context.view().others().any(|peer| context.next_send_number(peer) >= sends - sends / 8)
     }
 

@@ -114,18 +114,23 @@ impl Stack {
 
     #[cold]
     fn tell_writable(&mut self, app: &mut dyn Application) {
-        let casts = self.refused && self.writable() && self.large.has_room_again();
+        let casts = self.refused && self.writable() && self.has_room_for_refused_cast();
         let sends = (self.refused_frame || !self.refused_by.is_empty()) && self.sendable();
         if casts || sends {
             if casts {
                 self.refused = false;
-                self.large.forget_refusal();
+                self.large.refused.forget_cast();
             }
             if sends {
                 (self.refused_frame, self.refused_by) = (false, RankSet::EMPTY);
+                self.large.refused.forget_send();
             }
             app.event(&Event::Writable, &mut Group::new(self));
         }
+    }
+
+    fn has_room_for_refused_cast(&self) -> bool {
+        self.large.has_room_for_refused_cast() && self.numbers_left(self.large.refused.cast_frames)
     }
 
     /// Tells the layers of casts that wait. The first that waits because the entry is closed is work for them.

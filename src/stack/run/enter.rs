@@ -126,7 +126,7 @@ impl Stack {
             return self.take_frame_behind();
         }
         if !self.numbers_left(1) {
-            return Err(self.no_numbers());
+            return Err(self.miss_numbers(1));
         }
         self.casts.take(self.cast_header_room + PACK_ROOM_BYTES).map_err(|exhausted| {
             self.refused_cast();
@@ -140,20 +140,11 @@ impl Stack {
         (self.refused, self.engine.core.stirred) = (true, true);
     }
 
-    #[cold]
-    fn no_numbers(&mut self) -> CastError {
-        // Where views follow each other, the next one has numbers again.
-        if self.live {
-            self.refused_cast();
-        }
-        CastError::NumberLimit
-    }
-
     /// A frame for a cast behind others that wait.
     #[cold]
     fn take_frame_behind(&mut self) -> Result<FrameMut, CastError> {
         if !self.numbers_left(1) {
-            return Err(self.no_numbers());
+            return Err(self.miss_numbers(1));
         }
         if self.waiting.len() >= self.waiting_max {
             self.refused_cast();
@@ -168,6 +159,24 @@ impl Stack {
             self.refused_cast();
             CastError::NoFrame(exhausted)
         })
+    }
+
+    /// Too few numbers are left for a cast of so many frames. Where views follow each other, the next one has numbers
+    /// again.
+    #[cold]
+    pub(super) fn miss_numbers(&mut self, frames: u64) -> CastError {
+        if self.live {
+            self.refused_cast();
+            self.large.refused.cast_frames = frames;
+            self.ask_for_numbers();
+        }
+        CastError::NumberLimit
+    }
+
+    fn ask_for_numbers(&mut self) {
+        self.engine.core.numbers_missed = true;
+        // The layers are told in post-processing.
+        self.engine.core.work += 1;
     }
 
     /// Whether frames that are begun now will get numbers of this view, after those that wait.
@@ -319,15 +328,23 @@ impl Stack {
             self.refused_by.insert(slowest);
             return Err(SendError::Full { slowest });
         }
-        let number_of = |peer: Rank| core.send_number.map_or(0, |field| core.sending(field, peer));
-        if let Some(peer) = to.iter().find(|peer| number_of(*peer) + frames > self.send_number_limit) {
+        if let Some(peer) = to.iter().find(|peer| !self.send_numbers_left(*peer, frames)) {
             if self.live {
                 // The next view has numbers again.
                 self.refused_by.insert(peer);
+                self.large.refused.send_frames = frames;
+                self.ask_for_numbers();
             }
             return Err(SendError::NumberLimit(peer));
         }
         Ok(())
+    }
+
+    /// Whether so many more frames to `peer` will get numbers of this view.
+    fn send_numbers_left(&self, peer: Rank, frames: u64) -> bool {
+        let core = &self.engine.core;
+        let next = core.send_number.map_or(0, |field| core.sending(field, peer));
+        next + frames <= self.send_number_limit
     }
 
     /// Whether sends to `peer` are not held by its window, nor by a large one that is under way.
@@ -346,8 +363,13 @@ impl Stack {
 
     /// Whether a send that was refused would be taken now.
     pub(super) fn sendable(&self) -> bool {
-        let room = self.refused_frame || self.refused_by.iter().any(|peer| self.open_to(peer));
-        self.exited.is_none() && room && self.control_frame_to_spare()
+        let frames = self.large.refused.send_frames.max(1);
+        let open = |peer: Rank| self.open_to(peer) && self.send_numbers_left(peer, frames);
+        let room = self.refused_frame || self.refused_by.iter().any(open);
+        self.exited.is_none()
+            && room
+            && self.control_frame_to_spare()
+            && self.large.has_room_for_refused_send()
     }
 
     /// The application has stopped casting, as it was asked to.
@@ -389,7 +411,8 @@ impl Stack {
         if id.view == self.views {
             self.ack(id.origin, id.number.saturating_add(u64::from(id.last)));
         } else {
-            let what = if id.view == 0 { "acknowledgement of a send" } else { "acknowledgement after its view" };
+            let what =
+                if id.view == 0 { "acknowledgement of a send" } else { "acknowledgement after its view" };
             self.engine.core.count_stack(what);
         }
     }

@@ -109,8 +109,8 @@ pub(super) struct LargeMessages {
     starved: bool,
     /// `starved`, or there are sends: for one question in the common case.
     pending: bool,
-    /// Bytes of a cast that was refused for want of room.
-    refused_bytes: usize,
+    /// What was refused last, and waits for room.
+    pub(super) refused: Refused,
     /// Under way; no two of them to one member.
     sends: Vec<LargeSend>,
     /// By kind of traffic and origin.
@@ -139,7 +139,7 @@ impl LargeMessages {
             shelf: None,
             starved: false,
             pending: false,
-            refused_bytes: 0,
+            refused: Refused::default(),
             sends: Vec::new(),
             partial: [(); 2].map(|()| (0..members).map(|_| None).collect()),
             blank: vec![0..0; members],
@@ -213,13 +213,14 @@ impl LargeMessages {
         self.waiting_bytes == 0 || self.waiting_bytes + bytes <= self.waiting_bytes_max
     }
 
-    /// Whether the large cast that was refused last would be taken now.
-    pub(super) fn has_room_again(&self) -> bool {
-        self.has_room(self.refused_bytes)
+    /// Whether there is room in memory for the cast that was refused last.
+    pub(super) fn has_room_for_refused_cast(&self) -> bool {
+        self.has_room(self.refused.cast_bytes)
     }
 
-    pub(super) fn forget_refusal(&mut self) {
-        self.refused_bytes = 0;
+    /// Whether there is room in memory for the send that was refused last.
+    pub(super) fn has_room_for_refused_send(&self) -> bool {
+        self.has_room(self.refused.send_bytes)
     }
 
     /// Whether the cast at the head of the queue waits for a frame.
@@ -242,18 +243,38 @@ impl LargeMessages {
     }
 }
 
+/// What a cast and a send that were refused need: bytes if they are larger than a frame and wait for room in memory,
+/// frames if they wait for numbers. Nothing else of them is kept.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Refused {
+    cast_bytes: usize,
+    pub(super) cast_frames: u64,
+    send_bytes: usize,
+    pub(super) send_frames: u64,
+}
+
+impl Refused {
+    pub(super) fn forget_cast(&mut self) {
+        (self.cast_bytes, self.cast_frames) = (0, 0);
+    }
+
+    pub(super) fn forget_send(&mut self) {
+        (self.send_bytes, self.send_frames) = (0, 0);
+    }
+}
+
 /// Fragments taken down in one iteration: enough to keep the way busy, few enough not to starve reception.
 const FRAGMENTS_PER_POLL: usize = 64;
 
 impl Stack {
-    /// The longest message that can be cast.
+    /// The longest message that can be cast. It has numbers of one view.
     pub(crate) fn message_bytes_max(&self) -> usize {
-        self.payload_max.max(self.large.bytes_max)
+        numbered(self.payload_max, self.large.bytes_max, self.number_limit)
     }
 
-    /// The longest message that can be sent.
+    /// The longest message that can be sent. It has numbers of one view.
     pub(crate) fn send_bytes_max(&self) -> usize {
-        self.send_payload_max.max(self.large.bytes_max)
+        numbered(self.send_payload_max, self.large.bytes_max, self.send_number_limit)
     }
 
     /// Casts a message as it is, without copying it if it is larger than a frame.
@@ -273,14 +294,15 @@ impl Stack {
         }
         let large = Large::new(message);
         let frames = large.frames(self.payload_max);
-        if !self.numbers_left(frames + u64::from(self.open.is_open())) {
-            return Err(CastError::NumberLimit);
+        let frames_with_open = frames + u64::from(self.open.is_open());
+        if !self.numbers_left(frames_with_open) {
+            return Err(self.miss_numbers(frames_with_open));
         }
         // The open pack, which comes before, may have to wait too.
         let queued = self.waiting.len() + usize::from(self.open.is_open());
         if queued >= self.waiting_max || !self.large.has_room(length) {
             self.refused_cast();
-            self.large.refused_bytes = length;
+            self.large.refused.cast_bytes = length;
             return Err(CastError::Full { slowest: self.slowest() });
         }
         self.close_open();
@@ -454,6 +476,7 @@ impl Stack {
         if !self.large.has_room(length) {
             let slowest = to.iter().next().unwrap_or(self.engine.core.own);
             self.refused_by.insert(slowest);
+            self.large.refused.send_bytes = length;
             return Err(SendError::Full { slowest });
         }
         self.sends += to.len() as u64;
@@ -590,6 +613,12 @@ fn fragment(traffic: Traffic, frame: FrameMut, part: Part) -> Message {
     let frame = frame.freeze();
     let (from, to) = (frame.start(), frame.end());
     Message { part, ..Message::data(traffic, List::single(frame, from, to)) }
+}
+
+/// The longest message of `frame_bytes` a frame and `bytes_max` in all that has numbers, of which there are `limit`.
+fn numbered(frame_bytes: usize, bytes_max: usize, limit: u64) -> usize {
+    let frames = usize::try_from(limit).unwrap_or(usize::MAX);
+    bytes_max.min(frame_bytes.saturating_mul(frames)).max(frame_bytes)
 }
 
 #[cfg(test)]

@@ -419,6 +419,7 @@ impl Stack {
             starved: 0,
             number_limit,
             send_number_limit,
+            numbers_missed: false,
             fragmented_bytes_max: fragmented,
             layouts: layouts.clone(),
             view: Rc::new(view),
