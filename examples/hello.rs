@@ -27,5 +27,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         (Endpoint::new(Config::default(), fresh_incarnation())?, Shm::new(ShmOptions::default()));
     let mut driver = Driver::new(endpoint, Greeter(name), shm, DriverOptions::default());
     driver.join(options)?;
-    Ok(driver.run()?)
+    println!("{}", driver.run()?);
+    Ok(())
 }

@@ -14,7 +14,7 @@ use crate::buf::Frame;
 use crate::config::{Config, ConfigError};
 use crate::group::{Application, Group};
 use crate::id::{GroupId, Hasher64, Incarnation, Life, Rank, RankSet};
-use crate::stack::event::{List, Message};
+use crate::stack::event::{ExitReason, List, Message};
 use crate::stack::layer::Kind;
 use crate::stack::registry::Registry;
 use crate::stack::run::{InstallError, Stack};
@@ -142,6 +142,10 @@ pub struct Endpoint {
     ahead: Vec<Received>,
     letters: Assembler,
     letters_written: u32,
+    /// Why the group that ended last did.
+    last_exit: Option<ExitReason>,
+    /// An application has asked for the end of the loop.
+    stop: bool,
     #[cfg(feature = "laboratory")]
     cookie_mask: u64,
 }
@@ -185,6 +189,8 @@ impl Endpoint {
             ahead: Vec::new(),
             letters: Assembler::default(),
             letters_written: 0,
+            last_exit: None,
+            stop: false,
             #[cfg(feature = "laboratory")]
             cookie_mask: u64::MAX,
         })
@@ -197,8 +203,6 @@ impl Endpoint {
 
     /// Says which start of its incarnation this is: a number drawn at random by whoever drives the endpoint, before views
     /// are installed. A second process under the same incarnation and view then exits ([`ExitReason::OtherLife`]).
-    ///
-    /// [`ExitReason::OtherLife`]: crate::stack::event::ExitReason::OtherLife
     pub fn set_life(&mut self, life: Life) {
         self.life = life;
     }
@@ -308,6 +312,19 @@ impl Endpoint {
     pub fn groups(&self) -> impl Iterator<Item = GroupKey> {
         let there = |index: &usize| !self.vacant.contains(&(*index as u32));
         (0..self.stacks.len()).filter(there).map(|index| self.key(index))
+    }
+
+    /// Why the last of this endpoint's groups ended, once all of them are over: the application has been told, and
+    /// everything has gone out. `None` while there is one that goes on, or if there never was one.
+    #[inline]
+    pub fn over(&self) -> Option<ExitReason> {
+        self.last_exit.filter(|_| self.stacks.iter().all(Stack::is_over))
+    }
+
+    /// Whether an application has asked for the end of the loop ([`Group::stop`]) since this was asked last.
+    #[inline]
+    pub fn take_stop(&mut self) -> bool {
+        std::mem::take(&mut self.stop)
     }
 
     /// Enters the cookies of all views that are in force.
@@ -441,9 +458,11 @@ impl Endpoint {
             }
         }
         let stack = &mut self.stacks[index];
+        self.stop |= std::mem::take(&mut stack.asks_to_stop);
         if stack.exited().is_some() {
             if stack.core().outbox.is_empty() && !stack.closed {
                 stack.closed = true;
+                self.last_exit = stack.exited();
                 self.requests.push_back(Request::Close(channel));
             }
         } else if let Some(next) = stack.next_view().filter(|_| !stack.opening) {

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use wadjet::runtime::{
-    CommandOptions, Driver, DriverOptions, Handle, HandleError, IdleStrategy, LoopOptions,
+    CommandOptions, Driver, DriverOptions, Ended, Handle, HandleError, IdleStrategy, JoinOptions, LoopOptions,
 };
 use wadjet::stack::event::ExitReason;
 use wadjet::transport::Transport;
@@ -16,7 +16,7 @@ use wadjet::transport::udp::{UdpOptions, UdpTransport};
 use wadjet::transport::uring::{UringOptions, UringTransport};
 use wadjet::{
     Address, Application, Config, Delivery, Endpoint, Event, Group, GroupId, GroupKey, Incarnation,
-    LocalView, Member, Rank, RankSet, View, ViewId,
+    LocalView, Member, Rank, View, ViewId,
 };
 
 /// Tells another thread what is delivered.
@@ -81,7 +81,7 @@ fn start_over<T: Transport>(
         let mut driver = Driver::new(endpoint, Teller(tell), transport, options);
         let key = driver.open(view).unwrap();
         hand.send((driver.handle(), key)).unwrap();
-        driver.run().unwrap();
+        assert_eq!(driver.run().unwrap(), Ended::Stopped);
         driver.loop_stats().parks
     });
     let (handle, key) = handed.recv().unwrap();
@@ -241,4 +241,52 @@ fn a_process_restarted_into_its_view_over_udp_exits_and_is_told_what_to_do() {
         }
     }
     assert_eq!(stays.application().0[..], []);
+}
+
+/// Leaves, or stops the loop, at the first cast.
+struct Done {
+    leaves: bool,
+    exit: Option<ExitReason>,
+}
+
+impl Application for Done {
+    fn cast(&mut self, _delivery: &Delivery<'_>, group: &mut Group<'_>) {
+        if self.leaves { group.leave() } else { group.stop() }
+    }
+
+    fn event(&mut self, event: &Event, _group: &mut Group<'_>) {
+        if let Event::Exit(reason) = event {
+            self.exit = Some(*reason);
+        }
+    }
+}
+
+/// A driver in groups of which it is the only member, and which it leaves or not.
+fn alone(leaves: bool, groups: &[&str]) -> (Driver<impl Transport + use<>, Done>, Vec<GroupKey>) {
+    let hub = Hub::new(HubOptions::default());
+    let endpoint = Endpoint::new(Config::default(), Incarnation(1)).unwrap();
+    let done = Done { leaves, exit: None };
+    let mut driver = Driver::new(endpoint, done, hub.transport(), DriverOptions::default());
+    let stack = wadjet::layers::LIVE_STACK;
+    let keys = groups.iter().map(|group| driver.join(JoinOptions::discover(group, group, stack)).unwrap());
+    let keys = keys.collect();
+    (driver, keys)
+}
+
+#[test]
+fn a_driver_runs_until_its_last_group_is_over_or_its_application_says_stop() {
+    let (mut driver, keys) = alone(true, &["one", "other"]);
+    driver.group(keys[0]).cast(b"the end of one group is not the end of the other").unwrap();
+    assert!(driver.run_until(PATIENCE, |member| member.application().exit.is_some()));
+    driver.group(keys[1]).cast(b"this is").unwrap();
+    assert_eq!(driver.run().unwrap(), Ended::Over(ExitReason::Left));
+    assert!(keys.iter().all(|key| driver.forget(*key)), "both are over");
+
+    let (mut driver, keys) = alone(false, &["one"]);
+    driver.group(keys[0]).cast(b"enough").unwrap();
+    assert_eq!(driver.run().unwrap(), Ended::Stopped);
+    assert_eq!((driver.application().exit, driver.group(keys[0]).exited()), (None, None));
+    // It can be run again.
+    driver.group(keys[0]).cast(b"enough of that too").unwrap();
+    assert_eq!(driver.run().unwrap(), Ended::Stopped);
 }

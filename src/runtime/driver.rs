@@ -1,5 +1,6 @@
 //! A member: an endpoint and its application in a loop.
 
+use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -11,6 +12,7 @@ use crate::buf::Frame;
 use crate::endpoint::{Dropped, Endpoint, GroupKey, Request};
 use crate::group::{Application, CastError, Group, SendError};
 use crate::id::{GroupId, Incarnation, Life, Rank, RankSet};
+use crate::stack::event::ExitReason;
 use crate::stack::run::InstallError;
 use crate::stats::Stats;
 use crate::time::Time;
@@ -54,6 +56,24 @@ impl JoinOptions {
             spec: spec.to_owned(),
             address: Address(address.to_owned()),
             neighbours: Neighbours { contacts: Vec::new(), discover: true },
+        }
+    }
+}
+
+/// Why [`Driver::run`] has returned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// A handle, or the application, said stop.
+    Stopped,
+    /// The last of the driver's groups is over, for this reason.
+    Over(ExitReason),
+}
+
+impl fmt::Display for Ended {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Ended::Stopped => formatter.write_str("stopped"),
+            Ended::Over(reason) => reason.fmt(formatter),
         }
     }
 }
@@ -159,18 +179,25 @@ impl<T: Transport, A: Application> Driver<T, A> {
         self.inner.engine().commands.handle()
     }
 
-    /// Pins the thread if asked, and runs until a handle says stop.
+    /// Pins the thread if asked, and runs until the last of the driver's groups is over, or a handle or the application
+    /// ([`Group::stop`]) says stop. A driver without a group waits for that.
     ///
     /// # Errors
     /// If the thread cannot be pinned; nothing was run then.
-    pub fn run(&mut self) -> Result<(), super::PinError> {
+    pub fn run(&mut self) -> Result<Ended, super::PinError> {
         if let Some(core) = self.core {
             pin(core)?;
         }
-        while !self.inner.engine().commands.stopped() {
+        loop {
+            let member = self.inner.engine_mut();
+            if let Some(reason) = member.endpoint.over() {
+                return Ok(Ended::Over(reason));
+            }
+            if member.endpoint.take_stop() || member.commands.stopped() {
+                return Ok(Ended::Stopped);
+            }
             self.inner.run_once();
         }
-        Ok(())
     }
 
     /// One iteration. Whether anything was received or sent.

@@ -22,7 +22,7 @@ mod workers;
 
 pub use clock::Clock;
 pub use commands::{CommandOptions, Handle, HandleError, Refusal, ReportError, Request};
-pub use driver::{Driver, DriverOptions, JoinOptions, Member, OpenError, fresh_incarnation};
+pub use driver::{Driver, DriverOptions, Ended, JoinOptions, Member, OpenError, fresh_incarnation};
 pub use idle::IdleStrategy;
 pub use looper::{Engine, Loop, LoopOptions, LoopStats};
 pub use pin::{PinError, cores, pin};

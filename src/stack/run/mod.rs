@@ -145,6 +145,8 @@ pub(crate) struct Stack {
     pieces_of_a_pass: u64,
     number_limit: u64,
     send_number_limit: u64,
+    /// The application wants the loop that drives it to end.
+    pub(crate) asks_to_stop: bool,
     /// A cast was refused and waits for room.
     refused: bool,
     /// Peers whose windows refused a send, and whether one was refused for want of a frame.
@@ -467,6 +469,7 @@ impl Stack {
             posted_work: 0,
             number_limit,
             send_number_limit,
+            asks_to_stop: false,
             refused: false,
             refused_by: RankSet::EMPTY,
             refused_frame: false,

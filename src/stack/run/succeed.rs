@@ -41,6 +41,7 @@ impl Stack {
             || !core.excluded.is_empty()
             || core.hint_wanted
             || self.exited.is_some() && !self.closed
+            || self.asks_to_stop
     }
 
     /// Takes what layers want of the world outside the channel.
@@ -157,6 +158,7 @@ impl Stack {
         self.copies += old.copies + old.engine.core.copied;
         self.post = old.post.sum(old.engine.posting.counts);
         self.views = old.views + 1;
+        self.asks_to_stop |= old.asks_to_stop;
         self.misses = std::mem::take(&mut old.misses);
         self.divergences = std::mem::take(&mut old.divergences);
         // The layers of the new view have begun to count.
