@@ -29,6 +29,12 @@ pub trait Application {
         let _ = (event, group);
     }
 
+    /// Whether the application is still behind with its deliveries: asked in every iteration after
+    /// [`Group::hold_senders`], until it is not.
+    fn is_behind(&mut self) -> bool {
+        false
+    }
+
     /// The application's state as it is now, for members that have just come in (with the layer XFER). It is asked for at
     /// the cut of a new view: everything of the last view has been delivered, nothing of the new one. What it returns is
     /// read bit by bit while the group goes on, and must not change with it. `None`: there is no state to be had, and
@@ -336,6 +342,13 @@ impl<'g> Group<'g> {
     /// told and go on to a view without this member; until then it takes part, and [`Event::Exit`] follows that.
     pub fn leave(&mut self) {
         self.stack.leave();
+    }
+
+    /// The application is behind with what has been delivered to it, and wants the casts of all held: nobody is granted
+    /// more (by FC; without it this does nothing), so that at most a window of each member comes after this. It lasts until
+    /// [`Application::is_behind`] says that it is over. Everything else goes on, sends and view changes too.
+    pub fn hold_senders(&mut self) {
+        self.stack.hold_senders(true);
     }
 
     /// Asks the loop that drives this endpoint to end: [`Driver::run`](crate::runtime::Driver::run) returns after this

@@ -34,10 +34,14 @@ struct Count {
 }
 
 impl Application for Count {
-    fn cast(&mut self, delivery: &Delivery<'_>, _group: &mut Group<'_>) {
+    fn is_behind(&mut self) -> bool {
+        self.workers.as_mut().is_some_and(Workers::is_behind)
+    }
+
+    fn cast(&mut self, delivery: &Delivery<'_>, group: &mut Group<'_>) {
         self.delivered += delivery.len() as u64;
         if let Some(workers) = &mut self.workers {
-            workers.hand_on(delivery).expect("workers do nothing that panics");
+            workers.hand_on(delivery, group).expect("workers do nothing that panics");
         }
     }
 }
@@ -56,7 +60,7 @@ fn driver(workers: usize) -> Result<(Driver<MemoryTransport, Count>, GroupKey), 
                 turn.wait();
             }
         };
-        count.workers = Some(Workers::start(options, 1, work)?);
+        count.workers = Some(Workers::start(options, work)?);
     }
     let transport = Hub::new(HubOptions::default()).transport();
     let commands = CommandOptions { commands_max: 1024, message_bytes_max: MESSAGE.len() };

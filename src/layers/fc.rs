@@ -19,6 +19,9 @@
 //! B ── credit: A may cast up to 1536 ──▶ A      A casts 1024 ...
 //! ```
 //!
+//! An application that is behind with its deliveries has its member grant no more until it is not
+//! ([`Group::hold_senders`](crate::group::Group::hold_senders)).
+//!
 //! A member for which the senders wait is *slow* if it has not taken in, after `slow_ms`, what had been cast when they
 //! began to wait: so it is speed that counts, a window of frames in that time, and a member that merely sets the pace of a
 //! busy group is not slow. It is named in an event, and so is its catching up. With `expel_ms` it is expelled after that
@@ -296,7 +299,7 @@ impl Layer for Fc {
     }
 
     fn post_member(&mut self, context: &mut Context<'_>, origin: Rank) {
-        if origin == context.rank() {
+        if origin == context.rank() || context.holds_senders() {
             return;
         }
         let Handles { granted, released, .. } = self.handles();
@@ -309,6 +312,12 @@ impl Layer for Fc {
         let own = context.rank();
         let next = context.next_frame_number();
         let least = context.least_of_others(credit, own).unwrap_or(u64::MAX);
+        if context.holds_senders() {
+            // This one too, which nobody else grants anything: its own casts are delivered to it as well.
+            context.set(limit, least.min(next));
+            context.close(no_credit, own);
+            return;
+        }
         context.set(limit, least);
         if next < least {
             context.open(no_credit, own);

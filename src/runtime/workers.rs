@@ -16,8 +16,12 @@
 //!
 //! Frames belong to the driver's thread: a delivery is copied, once, into a buffer that is used again and again.
 //!
+//! The driver never waits for a worker, because while it waits it is silent, and who is silent is taken for failed. What a
+//! worker has no room for is kept, and the senders are held until there is room ([`Group::hold_senders`]).
+//!
 //! After Reed and Kanodia, "Synchronization with Eventcounts and Sequencers" (1979), and the event counts of Horus.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
@@ -25,15 +29,15 @@ use std::thread::{self, JoinHandle};
 use crossbeam_queue::ArrayQueue;
 use crossbeam_utils::CachePadded;
 
-use crate::group::Delivery;
-use crate::id::Rank;
+use crate::group::{Delivery, Group};
+use crate::id::{Hasher64, Incarnation};
 
 /// Which deliveries wait for each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
     /// All of them: they are done with in the order in which they were delivered.
     Total,
-    /// Those of one origin.
+    /// Those of one origin, whatever rank it has from view to view.
     PerOrigin,
 }
 
@@ -42,17 +46,17 @@ pub enum Order {
 pub struct WorkersOptions {
     /// Threads; at least one.
     pub workers: usize,
-    /// Deliveries that may wait for or be with one worker; at least one. At the limit the driver waits, and with it, by flow
-    /// control, the senders.
+    /// Deliveries that may wait for or be with one worker; at least one. Beyond it they are kept in the driver's thread and
+    /// the senders are held, so that at most a window of each member is kept.
     pub deliveries_max: usize,
     /// Which of them wait for each other.
     pub order: Order,
 }
 
 /// A delivery in a worker's hands: the messages of one list.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Delivered {
-    origin: Rank,
+    origin: Incarnation,
     number: u64,
     bytes: Vec<u8>,
     /// Where each message ends.
@@ -63,8 +67,14 @@ pub struct Delivered {
 }
 
 impl Delivered {
-    /// Who cast it.
-    pub fn origin(&self) -> Rank {
+    fn blank() -> Box<Delivered> {
+        let (bytes, ends) = (Vec::new(), Vec::new());
+        Box::new(Delivered { origin: Incarnation(0), number: 0, bytes, ends, order: 0, place: 0 })
+    }
+
+    /// Who cast it: the process, because its rank may be another's when a worker gets to it. It can be answered by
+    /// [`Handle::send`](super::Handle::send).
+    pub fn origin(&self) -> Incarnation {
         self.origin
     }
 
@@ -118,6 +128,9 @@ impl Drop for Turn<'_> {
     }
 }
 
+/// Event counts where those of one origin are in order. Origins that share one wait for each other without need, no more.
+const ORDERS: usize = 256;
+
 /// Looks at an event count before the processor is given to others.
 const SPINS: u32 = 64;
 
@@ -145,6 +158,8 @@ pub struct Workers {
     order: Order,
     /// By order: deliveries handed on so far.
     places: Vec<u64>,
+    /// What there was no room for, and with which worker, in order.
+    kept: VecDeque<(usize, Box<Delivered>)>,
 }
 
 /// A worker has panicked: what was delivered is not worked on any more.
@@ -153,37 +168,34 @@ pub struct Workers {
 pub struct WorkerPanicked;
 
 impl Workers {
-    /// Starts workers for a group of at most `members` members; `make` makes what each of them does with a delivery. It is
-    /// given its turn, and may wait for it as early or as late as it wants; at the end it is waited for in any case.
+    /// Starts workers for a group; `make` makes what each of them does with a delivery. It is given its turn, and may wait
+    /// for it as early or as late as it wants; at the end it is waited for in any case.
     ///
     /// # Errors
     /// If a thread cannot be started.
     ///
     /// # Panics
     /// If there are to be no workers, or no delivery may wait.
-    pub fn start<W>(
-        options: WorkersOptions,
-        members: usize,
-        mut make: impl FnMut(usize) -> W,
-    ) -> std::io::Result<Workers>
+    pub fn start<W>(options: WorkersOptions, mut make: impl FnMut(usize) -> W) -> std::io::Result<Workers>
     where
         W: FnMut(&Delivered, &mut Turn<'_>) + Send + 'static,
     {
         let WorkersOptions { workers, deliveries_max, order } = options;
         assert!(workers > 0 && deliveries_max > 0, "somebody must work, and on something");
-        let orders = if order == Order::Total { 1 } else { members };
+        let orders = if order == Order::Total { 1 } else { ORDERS };
         let shared = Arc::new(Shared {
             done: (0..orders).map(|_| CachePadded::new(AtomicU64::new(0))).collect(),
             ending: AtomicBool::new(false),
             failed: AtomicBool::new(false),
         });
-        let mut all =
-            Workers { shared, workers: Vec::with_capacity(workers), next: 0, order, places: vec![0; orders] };
+        let places = vec![0; orders];
+        let kept = VecDeque::new();
+        let mut all = Workers { shared, workers: Vec::with_capacity(workers), next: 0, order, places, kept };
         for at in 0..workers {
             let waiting: Arc<ArrayQueue<Box<Delivered>>> = Arc::new(ArrayQueue::new(deliveries_max));
             let spent = Arc::new(ArrayQueue::new(deliveries_max));
             for _ in 0..deliveries_max {
-                let put = spent.push(Box::default());
+                let put = spent.push(Delivered::blank());
                 assert!(put.is_ok(), "made for as many");
             }
             let (theirs, back) = (Arc::clone(&waiting), Arc::clone(&spent));
@@ -201,8 +213,8 @@ impl Workers {
                     };
                     let (order, place) = (delivered.order, delivered.place);
                     work(&delivered, &mut Turn { shared: &shared, order, place, come: false });
-                    let kept = back.push(delivered);
-                    debug_assert!(kept.is_ok(), "every one came from there");
+                    // Those that were made because there was none are too many.
+                    drop(back.push(delivered));
                 }
             };
             let thread = thread::Builder::new().name(format!("wadjet-worker-{at}")).spawn(serve)?;
@@ -211,37 +223,67 @@ impl Workers {
         Ok(all)
     }
 
-    /// Hands a delivery on; waits for a worker that has no room.
+    /// Hands a delivery on. If its worker has no room it is kept, and the senders are held as long as
+    /// [`Workers::is_behind`] says: call that from [`Application::is_behind`](crate::Application::is_behind).
     ///
     /// # Errors
     /// [`WorkerPanicked`].
-    pub fn hand_on(&mut self, delivery: &Delivery<'_>) -> Result<(), WorkerPanicked> {
-        let messages = delivery.messages();
-        self.put(delivery.origin(), delivery.id().number, messages)
+    pub fn hand_on(&mut self, delivery: &Delivery<'_>, group: &mut Group<'_>) -> Result<(), WorkerPanicked> {
+        let origin = group.view().member(delivery.origin()).incarnation;
+        self.put(origin, delivery.id().number, delivery.messages())?;
+        if !self.kept.is_empty() {
+            group.hold_senders();
+        }
+        Ok(())
+    }
+
+    /// Hands on what was kept, as far as there is room now. Whether some of it is still kept.
+    pub fn is_behind(&mut self) -> bool {
+        // Only the first is looked at: that is what keeps them in order, and it has room when what is before it is done.
+        while let Some((at, delivered)) = self.kept.pop_front() {
+            let worker = &self.workers[at];
+            if let Err(delivered) = worker.waiting.push(delivered) {
+                self.kept.push_front((at, delivered));
+                return true;
+            }
+            worker.thread.thread().unpark();
+        }
+        false
+    }
+
+    /// Waits until everything that was handed on is done with: the state is then that at this point of the deliveries. For
+    /// [`Application::snapshot`](crate::Application::snapshot), say, and for [`Event::View`](crate::Event::View) if work on
+    /// the casts of one view may not last into the next. The driver is silent meanwhile: what may be waiting must be done
+    /// in less time than the others take to suspect this member.
+    ///
+    /// # Errors
+    /// [`WorkerPanicked`].
+    pub fn settle(&mut self) -> Result<(), WorkerPanicked> {
+        let mut spins = 0_u32;
+        // Ends: the workers go on by themselves.
+        while self.is_behind() || self.waiting() > 0 {
+            if self.shared.failed.load(Ordering::Relaxed) {
+                return Err(WorkerPanicked);
+            }
+            spins += 1;
+            if spins < SPINS { std::hint::spin_loop() } else { thread::yield_now() }
+        }
+        Ok(())
     }
 
     fn put<'m>(
         &mut self,
-        origin: Rank,
+        origin: Incarnation,
         number: u64,
         messages: impl Iterator<Item = &'m [u8]>,
     ) -> Result<(), WorkerPanicked> {
-        let worker = &self.workers[self.next];
+        if self.shared.failed.load(Ordering::Relaxed) {
+            return Err(WorkerPanicked);
+        }
+        let at = self.next;
         self.next = (self.next + 1) % self.workers.len();
-        let mut spins = 0_u32;
-        // Ends: the worker has the oldest delivery, or waits for one that has.
-        let mut delivered = loop {
-            if self.shared.failed.load(Ordering::Relaxed) {
-                return Err(WorkerPanicked);
-            }
-            match worker.spent.pop() {
-                Some(delivered) => break delivered,
-                None if spins < SPINS => std::hint::spin_loop(),
-                None => thread::yield_now(),
-            }
-            spins += 1;
-        };
-        let order = if self.order == Order::Total { 0 } else { origin.index() };
+        let mut delivered = self.workers[at].spent.pop().unwrap_or_else(Delivered::blank);
+        let order = if self.order == Order::Total { 0 } else { order_of(origin) };
         (delivered.origin, delivered.number) = (origin, number);
         (delivered.order, delivered.place) = (order, self.places[order]);
         self.places[order] += 1;
@@ -251,9 +293,8 @@ impl Workers {
             delivered.bytes.extend_from_slice(message);
             delivered.ends.push(delivered.bytes.len());
         }
-        let put = worker.waiting.push(delivered);
-        assert!(put.is_ok(), "there is a place for every buffer");
-        worker.thread.thread().unpark();
+        self.kept.push_back((at, delivered));
+        self.is_behind();
         Ok(())
     }
 
@@ -264,9 +305,18 @@ impl Workers {
     }
 }
 
+/// Which event count the deliveries of a process wait for.
+fn order_of(origin: Incarnation) -> usize {
+    let mut hasher = Hasher64::new(0x776f_726b_6572_7300);
+    hasher.word(origin.0);
+    hasher.finish() as usize % ORDERS
+}
+
 impl Drop for Workers {
     /// Waits until everything that was handed on is done with.
     fn drop(&mut self) {
+        // If a worker has panicked there is nothing to wait for.
+        let _ = self.settle();
         self.shared.ending.store(true, Ordering::Release);
         for worker in self.workers.drain(..) {
             worker.thread.thread().unpark();
@@ -282,10 +332,10 @@ mod tests {
 
     use super::*;
 
-    fn run(workers: usize, order: Order, deliveries: u64) -> Vec<(u16, u64)> {
+    fn run(workers: usize, order: Order, deliveries: u64) -> Vec<(u64, u64)> {
         let done = Arc::new(Mutex::new(Vec::new()));
         let options = WorkersOptions { workers, deliveries_max: 4, order };
-        let mut all = Workers::start(options, 3, |worker| {
+        let mut all = Workers::start(options, |worker| {
             let done = Arc::clone(&done);
             let mut dice = worker as u64 + 1;
             move |delivered: &Delivered, turn: &mut Turn<'_>| {
@@ -308,7 +358,7 @@ mod tests {
         for number in 0..deliveries {
             let bytes = number.to_le_bytes();
             let messages: [&[u8]; 3] = [&bytes, b"", b"last"];
-            all.put(Rank((number % 3) as u16), number, messages.into_iter()).unwrap();
+            all.put(Incarnation(number % 3), number, messages.into_iter()).unwrap();
         }
         drop(all);
         Arc::try_unwrap(done).unwrap().into_inner().unwrap()
@@ -328,7 +378,7 @@ mod tests {
             let done = run(workers, Order::PerOrigin, 2000);
             for origin in 0..3 {
                 let of = done.iter().filter(|(from, _)| *from == origin).map(|(_, number)| *number);
-                assert!(of.eq((u64::from(origin)..2000).step_by(3)), "{workers} workers");
+                assert!(of.eq((origin..2000).step_by(3)), "{workers} workers");
             }
         }
     }
@@ -336,19 +386,15 @@ mod tests {
     #[test]
     fn a_worker_that_panics_ends_the_work_and_says_so() {
         let options = WorkersOptions { workers: 2, deliveries_max: 2, order: Order::Total };
-        let mut all = Workers::start(options, 1, |_| {
+        let mut all = Workers::start(options, |_| {
             |delivered: &Delivered, _: &mut Turn<'_>| {
                 assert!(delivered.number() < 3, "the fourth is too much")
             }
         })
         .unwrap();
-        let mut taken = 0;
-        let ended = (0..1000).find_map(|number| {
-            taken += 1;
-            all.put(Rank(0), number, std::iter::once(&b"x"[..])).err()
-        });
-        assert_eq!(ended, Some(WorkerPanicked));
-        assert!(taken >= 4);
+        let put =
+            (0..1000).find_map(|number| all.put(Incarnation(0), number, std::iter::once(&b"x"[..])).err());
+        assert_eq!(put.or_else(|| all.settle().err()), Some(WorkerPanicked));
         drop(all);
     }
 }

@@ -100,6 +100,8 @@ pub(crate) struct Core {
     pub(crate) number_limit: u64,
     /// The number of sends to one member at which it does.
     pub(crate) send_number_limit: u64,
+    /// The application is behind with what was delivered to it: the senders are to be held.
+    pub(crate) holds_senders: bool,
     /// A message was refused because too few numbers are left for it.
     pub(crate) numbers_missed: bool,
     /// Per peer: number from which sends are refused, control messages so many later.

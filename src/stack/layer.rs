@@ -674,6 +674,11 @@ impl Context<'_> {
         self.core.view_expected = true;
     }
 
+    /// Whether the application is behind with its deliveries, and wants the senders held.
+    pub fn holds_senders(&self) -> bool {
+        self.core.holds_senders
+    }
+
     /// Whether a message of the application was refused in this view because too few numbers were left for it.
     pub fn numbers_missed(&self) -> bool {
         self.core.numbers_missed

@@ -79,6 +79,9 @@ impl Stack {
             self.prompt(app);
         }
         self.note_waiting();
+        if self.engine.core.holds_senders && !app.is_behind() {
+            self.hold_senders(false);
+        }
         self.post_if_due(app);
         if !self.engine.core.emerged.is_empty() || !self.engine.core.order.is_empty() {
             self.drain(app);
@@ -366,7 +369,7 @@ impl Stack {
         for early in &self.early {
             deadline = deadline.min(early.since + self.early_delay);
         }
-        if short_of_frames {
+        if short_of_frames || core.holds_senders {
             // Room may come without a word: where members read in place, frames return when the last one lets go.
             deadline = deadline.min(core.now + core.gossip.delay());
         }

@@ -395,6 +395,15 @@ impl Stack {
         }
     }
 
+    /// The application is behind, or is not any more.
+    pub(crate) fn hold_senders(&mut self, hold: bool) {
+        let core = &mut self.engine.core;
+        if core.holds_senders != hold {
+            core.holds_senders = hold;
+            core.work += 1;
+        }
+    }
+
     /// The application says that members have failed.
     pub(crate) fn suspect(&mut self, ranks: RankSet) {
         self.engine.enter(Down::Suspect(ranks));

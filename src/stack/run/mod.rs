@@ -421,6 +421,7 @@ impl Stack {
             starved: 0,
             number_limit,
             send_number_limit,
+            holds_senders: false,
             numbers_missed: false,
             fragmented_bytes_max: fragmented,
             layouts: layouts.clone(),

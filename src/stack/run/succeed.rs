@@ -159,6 +159,7 @@ impl Stack {
         self.post = old.post.sum(old.engine.posting.counts);
         self.views = old.views + 1;
         self.asks_to_stop |= old.asks_to_stop;
+        self.engine.core.holds_senders = old.engine.core.holds_senders;
         self.misses = std::mem::take(&mut old.misses);
         self.divergences = std::mem::take(&mut old.divergences);
         // The layers of the new view have begun to count.
