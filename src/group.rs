@@ -6,6 +6,7 @@ use std::rc::Rc;
 
 use crate::buf::Exhausted;
 use crate::id::{Rank, RankSet};
+pub use crate::stack::build::HeldFor;
 use crate::stack::event::{ExitReason, List, MessageId, Problem, Slow};
 use crate::stack::run::Stack;
 use crate::stats::Stats;
@@ -195,12 +196,12 @@ pub enum CastError {
         /// The most that can be reserved.
         max: usize,
     },
-    /// Flow control holds the senders and enough casts wait already. Wait for [`Event::Writable`].
-    #[error(
-        "flow control holds the group and the queue is full; wait until it is writable (slowest member: {slowest:?})"
-    )]
+    /// Casts are held, and enough of them wait already. Wait for [`Event::Writable`].
+    #[error("casts wait and the queue is full, because {why}{}; wait until the group is writable", of(*slowest))]
     Full {
-        /// Who has acknowledged least.
+        /// Why they are held.
+        why: HeldFor,
+        /// If it is for want of acknowledgements: who has acknowledged least.
         slowest: Option<Rank>,
     },
     /// No frame is free. Wait for [`Event::Writable`].
@@ -213,6 +214,11 @@ pub enum CastError {
     /// The group is over for this process.
     #[error("the group is over for this process: {0}")]
     Exited(ExitReason),
+}
+
+/// Names the slowest member.
+fn of(slowest: Option<Rank>) -> String {
+    slowest.map_or_else(String::new, |slowest| format!(" (slowest member: {slowest})"))
 }
 
 /// A send was not taken; nothing was lost.
@@ -228,11 +234,13 @@ pub enum SendError {
         /// The most.
         max: usize,
     },
-    /// A receiver has too much unacknowledged, or a message larger than a frame is under way to it. Wait for [`Event::Writable`].
-    #[error("member {slowest} has not acknowledged enough; wait until the group is writable")]
+    /// Sends to a member are held; they do not wait in a queue. Wait for [`Event::Writable`].
+    #[error("member {to} cannot be sent anything now, because {why}; wait until the group is writable")]
     Full {
-        /// Which.
-        slowest: Rank,
+        /// To whom.
+        to: Rank,
+        /// Why they are held.
+        why: HeldFor,
     },
     /// No frame is free. Wait for [`Event::Writable`].
     #[error(transparent)]

@@ -3,6 +3,7 @@
 mod common;
 
 use common::{Dice, World, gate};
+use wadjet::group::HeldFor;
 use wadjet::layers::DEFAULT_STACK;
 use wadjet::stack::explain::explain;
 use wadjet::stack::registry::Registry;
@@ -211,7 +212,7 @@ fn limits_are_typed_errors_and_nothing_is_lost_at_them() {
     let send =
         |world: &mut World, to: u16, bytes: &[u8]| group(world, 0).send(&RankSet::one(Rank(to)), bytes);
     send(&mut world, 1, &first).unwrap();
-    assert_eq!(send(&mut world, 1, b"behind"), Err(SendError::Full { slowest: Rank(1) }));
+    assert_eq!(send(&mut world, 1, b"behind"), Err(SendError::Full { to: Rank(1), why: HeldFor::Acknowledgements }));
     send(&mut world, 2, b"aside").unwrap();
     stepped_until(&mut world, writable);
     send(&mut world, 1, b"behind").unwrap();

@@ -7,6 +7,7 @@ use std::time::Duration;
 use common::{Dice, World, view};
 use wadjet::accel::case::CommonCase;
 use wadjet::endpoint::Endpoint;
+use wadjet::group::HeldFor;
 use wadjet::layers::DEFAULT_STACK;
 use wadjet::stack::build::{Build, Field, TimerId};
 use wadjet::stack::event::{Down, ExitReason, Message, Up};
@@ -89,7 +90,7 @@ fn a_stopped_receiver_holds_the_senders_is_named_and_bounds_memory() {
             world.step();
             assert!(taken.len() < 200, "the window and the queue are bounded");
         };
-        assert_eq!(error, CastError::Full { slowest: Some(Rank(2)) });
+        assert_eq!(error, CastError::Full { why: HeldFor::Acknowledgements, slowest: Some(Rank(2)) });
         assert_eq!(taken.len() as u64, 1 + window + 8, "a window of frames and the queue above it");
         world.steps(20_000);
         for node in 0..2 {
@@ -175,7 +176,7 @@ fn a_full_window_of_sends_is_refused_and_told_when_it_opens() {
                 }
                 assert!(taken.len() < 200);
             };
-            assert_eq!(error, SendError::Full { slowest: Rank(2) });
+            assert_eq!(error, SendError::Full { to: Rank(2), why: HeldFor::Acknowledgements });
             assert_eq!(taken.len(), 8, "half of the window");
             node.endpoint.group(node.key).send(&RankSet::one(Rank(1)), b"to another").unwrap();
             world.steps(3000);
@@ -242,7 +243,7 @@ fn sends_to_a_member_that_is_cut_off_leave_frames_for_sends_to_the_others() {
                 match node.endpoint.group(node.key).send(&other, &number.to_le_bytes()) {
                     Ok(()) => true,
                     Err(error) => {
-                        assert_eq!(error, SendError::Full { slowest: Rank(1) });
+                        assert_eq!(error, SendError::Full { to: Rank(1), why: HeldFor::Acknowledgements });
                         false
                     }
                 }

@@ -5,11 +5,12 @@ mod common;
 use std::time::Duration;
 
 use common::live::{Seen, Town, group, member};
+use wadjet::group::HeldFor;
 use wadjet::stack::event::{Holdup, Slow, SlowOutcome};
 use wadjet::transport::ChannelId;
 use wadjet::view::Neighbours;
 use wadjet::wire::full::Prefix;
-use wadjet::{CastError, Config, Group, Incarnation, View};
+use wadjet::{CastError, Config, Group, Incarnation, SendError, View};
 
 const STACK: &str = wadjet::layers::LIVE_STACK_WITH_INTEGRITY;
 const SECOND: Duration = Duration::from_secs(1);
@@ -745,4 +746,68 @@ fn who_is_refused_for_want_of_numbers_is_told_once_when_there_are_some_again() {
         most < 64 * 1024
             && matches!(group.cast(&vec![0; most + 1]), Err(CastError::TooLong { max, .. }) if max == most)
     );
+}
+
+/// Nobody is accused of what a view change, or the application itself, is the reason of.
+#[test]
+fn what_is_refused_is_refused_for_its_true_reason() {
+    let config = Config { waiting_frames_max: 4, pack: false, ..Config::default() };
+    let mut town = Town::of(3, STACK, &config);
+    town.run(Duration::from_millis(30));
+    let refused = |town: &mut Town| {
+        let process = &mut town.processes[0];
+        let mut group = process.endpoint.group(process.key);
+        let casts = (0..10_000).find_map(|_| group.cast(b"x").err());
+        (casts, group.send(&wadjet::RankSet::one(wadjet::Rank(1)), b"x").err())
+    };
+    // A window, one that stops: nothing is acknowledged any more.
+    town.processes[2].stopped = true;
+    let (cast, send) = refused(&mut town);
+    assert!(
+        matches!(cast, Some(CastError::Full { why: HeldFor::Acknowledgements, slowest: Some(_) })),
+        "{cast:?}"
+    );
+    assert_eq!(send, None, "sends to others go on");
+    // The flush that follows is nobody's fault.
+    let blocked = |town: &mut Town| town.processes[0].diary.seen.contains(&Seen::Block);
+    assert!(town.until(SECOND, blocked));
+    let (cast, send) = refused(&mut town);
+    assert_eq!(cast, Some(CastError::Full { why: HeldFor::ViewChange, slowest: None }));
+    assert_eq!(send, Some(SendError::Full { to: wadjet::Rank(1), why: HeldFor::ViewChange }));
+    let text = cast.unwrap().to_string();
+    assert!(text.contains("because a view change is under way;"), "{text}");
+    town.meet(&[0, 1], SECOND);
+}
+
+/// Whoever is behind with its deliveries holds everybody, itself included, and only until it says that it is not.
+#[test]
+fn an_application_that_is_behind_holds_the_casts_of_all_until_it_has_caught_up() {
+    let config = Config { window_frames: 16, waiting_frames_max: 4, pack: false, ..Config::default() };
+    let mut town = Town::of(3, STACK, &config);
+    town.run(Duration::from_millis(30));
+    let cast_all = |town: &mut Town| {
+        let cast = |process: &mut common::live::Process| {
+            u64::from(process.endpoint.group(process.key).cast(b"x").is_ok())
+        };
+        town.processes.iter_mut().map(cast).sum::<u64>()
+    };
+    town.processes[1].diary.behind = true;
+    let process = &mut town.processes[1];
+    process.endpoint.group(process.key).hold_senders();
+    let mut taken = 0;
+    for _ in 0..3_000 {
+        town.step();
+        taken += cast_all(&mut town);
+    }
+    assert!((16..=3 * 22).contains(&taken), "{taken} were taken");
+    let own = &mut town.processes[1];
+    let error = own.endpoint.group(own.key).cast(b"x").unwrap_err();
+    assert_eq!(error, CastError::Full { why: HeldFor::Application, slowest: None });
+    assert!(town.together(&[0, 1, 2]));
+    town.processes[1].diary.behind = false;
+    for _ in 0..3_000 {
+        town.step();
+        taken += cast_all(&mut town);
+    }
+    assert!(taken > 1000, "{taken}");
 }

@@ -34,7 +34,9 @@ use std::time::Duration;
 use crate::accel::case::{CommonCase, Target};
 use crate::id::{Hasher64, Rank};
 use crate::stack::backoff::Backoff;
-use crate::stack::build::{Build, Closes, Field, Gossip, GossipSource, Guard, GuardKind, TimerId, shared};
+use crate::stack::build::{
+    Build, Closes, Field, Gossip, GossipSource, Guard, GuardKind, HeldFor, TimerId, shared,
+};
 use crate::stack::event::{Down, Holdup, Slow, SlowOutcome, Up};
 use crate::stack::layer::{Context, Fast, Kind, Layer, Posts};
 use crate::stack::notices::{Flow, Notices};
@@ -246,7 +248,11 @@ impl Layer for Fc {
             credit,
             gossip: build.gossip("credit", source, credit, Some(Traffic::Cast), (self.window / 4).max(1)),
             limit: build.slot(),
-            no_credit: build.guard(GuardKind::CastSend, "no credit", Closes::Entry),
+            no_credit: build.guard(
+                GuardKind::CastSend,
+                "no credit",
+                Closes::Entry(HeldFor::Acknowledgements),
+            ),
             ask: build.timer("ask"),
             look: build.timer("look"),
             held: build.shared_matrix_slot(shared::HELD),

@@ -28,7 +28,9 @@ use std::time::Duration;
 use crate::accel::case::{CommonCase, Target};
 use crate::id::{Hasher64, Rank, RankSet};
 use crate::stack::backoff::Backoff;
-use crate::stack::build::{Build, Closes, Field, Gossip, GossipSource, Guard, GuardKind, TimerId, shared};
+use crate::stack::build::{
+    Build, Closes, Field, Gossip, GossipSource, Guard, GuardKind, HeldFor, TimerId, shared,
+};
 use crate::stack::event::{Cut, Down, Message, Up};
 use crate::stack::layer::{Context, Fast, Kind, Layer, Posts};
 use crate::stack::notices::{Flow, Notices};
@@ -337,8 +339,16 @@ impl Layer for Nak {
             gossip: build.gossip("held", source, held, Some(Traffic::Cast), (self.window / 4).max(1)),
             window_limit: build.slot(),
             number_limit: build.slot(),
-            window_closed: build.guard(GuardKind::CastSend, "window full", Closes::Entry),
-            numbers_used: build.guard(GuardKind::CastSend, "frame numbers used up", Closes::Entry),
+            window_closed: build.guard(
+                GuardKind::CastSend,
+                "window full",
+                Closes::Entry(HeldFor::Acknowledgements),
+            ),
+            numbers_used: build.guard(
+                GuardKind::CastSend,
+                "frame numbers used up",
+                Closes::Entry(HeldFor::Numbers),
+            ),
             gap: build.guard(GuardKind::CastDeliver, "gap", Closes::FastPath),
             failed: build.guard(GuardKind::CastDeliver, "origin failed", Closes::FastPath),
             repair: build.timer("repair"),

@@ -40,7 +40,7 @@ use super::misorder::Misorder;
 use crate::accel::case::{CommonCase, Target};
 use crate::id::{Hasher64, Rank, RankSet};
 use crate::stack::backoff::Backoff;
-use crate::stack::build::{Build, Closes, Field, GuardKind, TimerId};
+use crate::stack::build::{Build, Closes, Field, GuardKind, HeldFor, TimerId};
 use crate::stack::event::{Down, Message, Up};
 use crate::stack::layer::{BLANK_RETRY, Context, Fast, Kind, Layer};
 use crate::stack::notices::{Flow, Notices};
@@ -278,7 +278,7 @@ impl Layer for Total {
             mark: build.mark_field(Traffic::Cast, "ends"),
             free: build.member_slot(),
             next: build.member_slot(),
-            waits: build.guard(GuardKind::CastSend, "not its turn", Closes::Entry),
+            waits: build.guard(GuardKind::CastSend, "not its turn", Closes::Entry(HeldFor::Turn)),
             mark_at: build.slot(),
             over_at: build.slot(),
             phase: build.slot(),

@@ -25,7 +25,9 @@ use std::time::Duration;
 use crate::accel::case::{CommonCase, Target};
 use crate::id::{Hasher64, Rank, RankSet};
 use crate::stack::backoff::Backoff;
-use crate::stack::build::{Build, Closes, Field, Gossip, GossipSource, Guard, GuardKind, TimerId, shared};
+use crate::stack::build::{
+    Build, Closes, Field, Gossip, GossipSource, Guard, GuardKind, HeldFor, TimerId, shared,
+};
 use crate::stack::event::{Down, Message, Up};
 use crate::stack::layer::{Context, Fast, Kind, Layer, Posts};
 use crate::stack::notices::{Flow, Notices};
@@ -226,7 +228,11 @@ impl Layer for Unicast {
             acked,
             gossip: build.gossip("acked", source, acked, Some(Traffic::Send), (self.window / 4).max(1)),
             limit,
-            window_closed: build.guard(GuardKind::SendSend, "window full", Closes::Entry),
+            window_closed: build.guard(
+                GuardKind::SendSend,
+                "window full",
+                Closes::Entry(HeldFor::Acknowledgements),
+            ),
             gap: build.guard(GuardKind::SendDeliver, "gap", Closes::FastPath),
             repeat: build.timer("repeat"),
         });

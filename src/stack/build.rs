@@ -1,6 +1,7 @@
 //! Building a stack for a view: what layers register, and the handles they get.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use super::slots::{MatrixSlot, MemberSlot, Slot, SlotFile, Tally, fixed};
 use crate::id::Rank;
@@ -66,10 +67,62 @@ impl GuardKind {
 /// What a closed guard means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Closes {
-    /// The application's messages wait above the stack; only for the send guards.
-    Entry,
+    /// The application's messages wait above the stack, for this; only for the send guards.
+    Entry(HeldFor),
     /// Messages take the layers instead of the plan.
     FastPath,
+}
+
+/// What the application's messages wait for above the stack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum HeldFor {
+    /// A view change is under way; casts go out in the next view, sends are taken again in it.
+    ViewChange,
+    /// A member that has come in does not have the state yet, and can hold no more until then.
+    State,
+    /// This member's application is behind with its deliveries, and holds the senders
+    /// ([`Group::hold_senders`](crate::group::Group::hold_senders)).
+    Application,
+    /// Others have not acknowledged enough, or grant no more.
+    Acknowledgements,
+    /// The numbers of this view; the next one has more.
+    Numbers,
+    /// This member's turn in the order of casts.
+    Turn,
+    /// Room for messages larger than a frame (`Config::waiting_bytes_max`).
+    Memory,
+    /// The end of a larger message that is under way.
+    Larger,
+    /// The next iteration: nobody else holds it.
+    Iteration,
+}
+
+impl HeldFor {
+    /// Of several, the one that says most.
+    pub(crate) const BY_WEIGHT: [HeldFor; 6] = [
+        HeldFor::ViewChange,
+        HeldFor::State,
+        HeldFor::Application,
+        HeldFor::Acknowledgements,
+        HeldFor::Numbers,
+        HeldFor::Turn,
+    ];
+}
+
+impl fmt::Display for HeldFor {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            HeldFor::ViewChange => "a view change is under way",
+            HeldFor::State => "a member that has come in does not have the state yet and can hold no more",
+            HeldFor::Application => "this member's application is behind with its deliveries",
+            HeldFor::Acknowledgements => "too little of what was sent is acknowledged",
+            HeldFor::Numbers => "the numbers of this view are used",
+            HeldFor::Turn => "it is another member's turn to cast",
+            HeldFor::Memory => "larger messages take all the room there is for them",
+            HeldFor::Larger => "a larger message to the same member is under way",
+            HeldFor::Iteration => "more was cast than goes out in one iteration",
+        })
+    }
 }
 
 /// A layer's bit in a guard word.
@@ -481,7 +534,7 @@ impl Build<'_> {
     /// If all bits but the stack's own are taken, or a deliver guard is to close the entry.
     pub fn guard(&mut self, kind: GuardKind, name: &'static str, closes: Closes) -> Guard {
         let deliver = matches!(kind, GuardKind::CastDeliver | GuardKind::SendDeliver);
-        assert!(!(deliver && closes == Closes::Entry), "deliver guards have no entry to close");
+        assert!(!deliver || closes == Closes::FastPath, "deliver guards have no entry to close");
         let taken = self.blueprint.guards.iter().filter(|owner| owner.kind == kind).count();
         assert!(taken < GUARD_BITS_MAX, "a guard has {GUARD_BITS_MAX} bits for layers");
         let mask = 1 << taken;

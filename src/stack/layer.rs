@@ -687,7 +687,9 @@ impl Context<'_> {
     /// Whether a cast of a layer's own may go down now, whatever `but` says: no window is full, no flush has stopped
     /// casting, and the last cast was not a piece of a message.
     pub fn may_cast(&self, but: Option<Guard>) -> bool {
-        let entry = |owner: &&GuardOwner| owner.kind == GuardKind::CastSend && owner.closes == Closes::Entry;
+        let entry = |owner: &&GuardOwner| {
+            owner.kind == GuardKind::CastSend && matches!(owner.closes, Closes::Entry(_))
+        };
         let entry = self.core.guards.iter().filter(entry).fold(0, |mask, owner| mask | owner.mask);
         let closed =
             self.core.slots.word(GuardKind::CastSend.offset()) & entry & !but.map_or(0, |guard| guard.mask);

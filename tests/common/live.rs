@@ -38,6 +38,8 @@ pub struct Diary {
     pub ids: [Vec<MessageId>; 2],
     /// A state, if the application has one.
     pub replica: Option<Replica>,
+    /// What is answered to who asks whether it is behind.
+    pub behind: bool,
 }
 
 impl Application for Diary {
@@ -78,6 +80,10 @@ impl Application for Diary {
             _ => return,
         };
         self.seen.push(seen);
+    }
+
+    fn is_behind(&mut self) -> bool {
+        self.behind
     }
 
     fn snapshot(&mut self, _group: &mut Group<'_>) -> Option<Box<dyn Snapshot>> {

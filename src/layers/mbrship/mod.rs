@@ -45,7 +45,7 @@ use self::broken::Broken;
 use self::message::{Beyond, Inside, is_plausible};
 use crate::accel::case::CommonCase;
 use crate::id::{Hasher64, Incarnation, Rank, RankSet, ViewId};
-use crate::stack::build::{Build, Closes, Guard, GuardKind, TimerId, shared};
+use crate::stack::build::{Build, Closes, Guard, GuardKind, HeldFor, TimerId, shared};
 use crate::stack::complaints::Complaints;
 use crate::stack::event::{Cut, Down, ExitReason, Message, NextView, Up};
 use crate::stack::layer::{Context, Fast, Kind, Layer};
@@ -528,8 +528,8 @@ impl Layer for Mbrship {
         self.unsaid = vec![Unsaid::default(); members];
         self.parts = vec![Vec::new(); members];
         self.handles = Some(Handles {
-            casts_wait: build.guard(GuardKind::CastSend, "view change", Closes::Entry),
-            sends_wait: build.guard(GuardKind::SendSend, "view change", Closes::Entry),
+            casts_wait: build.guard(GuardKind::CastSend, "view change", Closes::Entry(HeldFor::ViewChange)),
+            sends_wait: build.guard(GuardKind::SendSend, "view change", Closes::Entry(HeldFor::ViewChange)),
             acked: build.shared_matrix_slot(shared::ACKED),
             held: build.shared_matrix_slot(shared::HELD),
             watch: build.timer("watch"),

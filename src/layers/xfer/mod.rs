@@ -40,7 +40,7 @@ use std::time::Duration;
 use self::hold::Hold;
 use crate::accel::case::CommonCase;
 use crate::id::{Hasher64, Incarnation, MEMBERS_MAX, Rank, RankSet};
-use crate::stack::build::{Build, Closes, Guard, GuardKind, TimerId, shared};
+use crate::stack::build::{Build, Closes, Guard, GuardKind, HeldFor, TimerId, shared};
 use crate::stack::event::{Down, ExitReason, Message, NextView, StateBytes, Up};
 use crate::stack::layer::{Context, Fast, Kind, Layer};
 use crate::stack::notices::{Flow, Notices};
@@ -592,8 +592,16 @@ impl Layer for Xfer {
         let deliver = [GuardKind::CastDeliver, GuardKind::SendDeliver]
             .map(|kind| build.guard(kind, "no state yet", Closes::FastPath));
         self.handles = Some(Handles {
-            casts_held: build.guard(GuardKind::CastSend, "a member without the state is full", Closes::Entry),
-            sends_held: build.guard(GuardKind::SendSend, "without the state, and full", Closes::Entry),
+            casts_held: build.guard(
+                GuardKind::CastSend,
+                "a member without the state is full",
+                Closes::Entry(HeldFor::State),
+            ),
+            sends_held: build.guard(
+                GuardKind::SendSend,
+                "without the state, and full",
+                Closes::Entry(HeldFor::State),
+            ),
             deliver,
             acked: build.shared_matrix_slot(shared::ACKED),
             turn: build.timer("turn"),

@@ -8,7 +8,7 @@ use crate::buf::{Exhausted, Frame, FrameMut};
 use crate::config::Shadow;
 use crate::group::{CastError, SendError, Ticket};
 use crate::id::{Rank, RankSet};
-use crate::stack::build::{GuardKind, STACK_GUARD};
+use crate::stack::build::{Closes, GuardKind, GuardOwner, HeldFor, STACK_GUARD};
 use crate::stack::event::{Down, List, Message, MessageId};
 use crate::stack::layer::Kind;
 use crate::stack::slots::fixed;
@@ -148,7 +148,7 @@ impl Stack {
         }
         if self.waiting.len() >= self.waiting_max {
             self.refused_cast();
-            return Err(CastError::Full { slowest: self.slowest() });
+            return Err(self.full());
         }
         let frame = if self.large.shelves() {
             self.large.shelf_frame(self.payload_max, self.waiting_max + 2)
@@ -324,9 +324,9 @@ impl Stack {
         if let Some(rank) = to.iter().find(|rank| rank.index() >= core.view.size()) {
             return Err(SendError::NotAMember(rank));
         }
-        if let Some(slowest) = to.iter().find(|rank| !self.open_to(*rank)) {
-            self.refused_by.insert(slowest);
-            return Err(SendError::Full { slowest });
+        if let Some(peer) = to.iter().find(|rank| !self.open_to(*rank)) {
+            self.refused_by.insert(peer);
+            return Err(SendError::Full { to: peer, why: self.why_send_waits(peer) });
         }
         if let Some(peer) = to.iter().find(|peer| !self.send_numbers_left(*peer, frames)) {
             if self.live {
@@ -345,6 +345,31 @@ impl Stack {
         let core = &self.engine.core;
         let next = core.send_number.map_or(0, |field| core.sending(field, peer));
         next + frames <= self.send_number_limit
+    }
+
+    /// Casts are held, and no more of them may wait.
+    #[cold]
+    pub(super) fn full(&self) -> CastError {
+        let why = self.why_held(GuardKind::CastSend, self.engine.core.own).unwrap_or(HeldFor::Iteration);
+        CastError::Full { why, slowest: self.slowest().filter(|_| why == HeldFor::Acknowledgements) }
+    }
+
+    fn why_send_waits(&self, peer: Rank) -> HeldFor {
+        self.why_held(GuardKind::SendSend, peer).unwrap_or(HeldFor::Larger)
+    }
+
+    /// Why the entry of casts, or that of sends to `peer`, is closed; `None` if it is not.
+    fn why_held(&self, kind: GuardKind, peer: Rank) -> Option<HeldFor> {
+        let core = &self.engine.core;
+        let word = core.slots.word(kind.word(&core.slots, peer));
+        let closed = core.guards.iter().filter(|owner| owner.kind == kind && owner.mask & word != 0);
+        let weight = |owner: &GuardOwner| match owner.closes {
+            Closes::Entry(hold) => HeldFor::BY_WEIGHT.iter().position(|other| *other == hold),
+            Closes::FastPath => None,
+        };
+        let why = HeldFor::BY_WEIGHT[closed.filter_map(weight).min()?];
+        let own = why == HeldFor::Acknowledgements && kind == GuardKind::CastSend && core.holds_senders;
+        Some(if own { HeldFor::Application } else { why })
     }
 
     /// Whether sends to `peer` are not held by its window, nor by a large one that is under way.

@@ -13,7 +13,7 @@ use crate::accel::pack::{Closed, PACK_ROOM_BYTES};
 use crate::buf::{Exhausted, Frame, FrameMut, Region, RegionOptions};
 use crate::group::{Application, CastError, Event, Group, SendError, Ticket};
 use crate::id::{Incarnation, Rank, RankSet};
-use crate::stack::build::GuardKind;
+use crate::stack::build::{GuardKind, HeldFor};
 use crate::stack::event::{Down, List, Message, Part, Problem};
 use crate::stack::layer::Kind;
 use crate::wire::Traffic;
@@ -303,7 +303,12 @@ impl Stack {
         if queued >= self.waiting_max || !self.large.has_room(length) {
             self.refused_cast();
             self.large.refused.cast_bytes = length;
-            return Err(CastError::Full { slowest: self.slowest() });
+            return Err(match self.full() {
+                CastError::Full { why: HeldFor::Iteration, slowest } if queued < self.waiting_max => {
+                    CastError::Full { why: HeldFor::Memory, slowest }
+                }
+                full => full,
+            });
         }
         self.close_open();
         self.tickets += 1;
@@ -474,10 +479,10 @@ impl Stack {
         }
         self.check_send(to, length.div_ceil(self.send_payload_max) as u64)?;
         if !self.large.has_room(length) {
-            let slowest = to.iter().next().unwrap_or(self.engine.core.own);
-            self.refused_by.insert(slowest);
+            let to = to.iter().next().unwrap_or(self.engine.core.own);
+            self.refused_by.insert(to);
             self.large.refused.send_bytes = length;
-            return Err(SendError::Full { slowest });
+            return Err(SendError::Full { to, why: HeldFor::Memory });
         }
         self.sends += to.len() as u64;
         if !to.is_empty() {

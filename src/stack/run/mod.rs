@@ -329,7 +329,7 @@ impl Stack {
         let entry = [GuardKind::CastSend, GuardKind::SendSend].map(|kind| {
             let owners = blueprint.guards.iter();
             owners
-                .filter(|owner| owner.kind == kind && owner.closes == Closes::Entry)
+                .filter(|owner| owner.kind == kind && matches!(owner.closes, Closes::Entry(_)))
                 .fold(0, |mask, owner| mask | owner.mask)
         });
         let loop_layer = plans[Kind::CastSend as usize].as_ref().ok().and_then(|plan| plan.loop_layer);
