@@ -2,9 +2,9 @@
 #![allow(clippy::print_stdout)]
 
 use wadjet::layers::LIVE_STACK_WITH_INTEGRITY;
-use wadjet::runtime::{Driver, DriverOptions, JoinOptions, fresh_incarnation};
+use wadjet::runtime::fresh_incarnation;
 use wadjet::transport::shm::{Shm, ShmOptions};
-use wadjet::{Application, Config, Delivery, Endpoint, Event, Group};
+use wadjet::{Application, Config, Delivery, Driver, DriverOptions, Endpoint, Event, Group, JoinOptions};
 
 struct Greeter(String);
 

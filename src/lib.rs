@@ -22,9 +22,11 @@ pub use config::{Config, Shadow};
 pub use endpoint::{Endpoint, GroupKey};
 pub use group::{Application, CastError, Delivery, Event, Group, SendError, Snapshot, StatePart, Ticket};
 pub use id::{GroupId, Incarnation, Life, Rank, RankSet, ViewId};
+pub use runtime::{Driver, DriverOptions, JoinOptions};
+pub use stack::event::ExitReason;
 pub use stack::run::InstallError;
 pub use time::Time;
-pub use view::{Address, LocalView, Member, View};
+pub use view::{Address, LocalView, Member, Neighbours, View};
 
 /// The examples in the documents, compiled and run like all others.
 #[cfg(doctest)]

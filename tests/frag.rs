@@ -212,7 +212,10 @@ fn limits_are_typed_errors_and_nothing_is_lost_at_them() {
     let send =
         |world: &mut World, to: u16, bytes: &[u8]| group(world, 0).send(&RankSet::one(Rank(to)), bytes);
     send(&mut world, 1, &first).unwrap();
-    assert_eq!(send(&mut world, 1, b"behind"), Err(SendError::Full { to: Rank(1), why: HeldFor::Acknowledgements }));
+    assert_eq!(
+        send(&mut world, 1, b"behind"),
+        Err(SendError::Full { to: Rank(1), why: HeldFor::Acknowledgements })
+    );
     send(&mut world, 2, b"aside").unwrap();
     stepped_until(&mut world, writable);
     send(&mut world, 1, b"behind").unwrap();

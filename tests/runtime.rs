@@ -290,3 +290,22 @@ fn a_driver_runs_until_its_last_group_is_over_or_its_application_says_stop() {
     driver.group(keys[0]).cast(b"enough of that too").unwrap();
     assert_eq!(driver.run().unwrap(), Ended::Stopped);
 }
+
+#[test]
+fn to_discover_others_where_the_transport_cannot_is_refused_with_what_to_do() {
+    let driver = |options| {
+        let endpoint = Endpoint::new(Config::default(), Incarnation(1)).unwrap();
+        let transport = UdpTransport::new(options).unwrap();
+        Driver::new(endpoint, Ends::default(), transport, DriverOptions::default())
+    };
+    let join = |driver: &mut Driver<UdpTransport, Ends>| {
+        driver.join(JoinOptions::discover("discovered", "127.0.0.1:0", wadjet::layers::LIVE_STACK))
+    };
+    let error = join(&mut driver(UdpOptions::default())).unwrap_err().to_string();
+    assert!(error.contains("over udp: set `discovery`") && error.contains("JoinOptions::through"), "{error}");
+    let discovery = Some("239.83.7.10:7510".parse().unwrap());
+    join(&mut driver(UdpOptions { discovery, ..UdpOptions::default() })).unwrap();
+    let mut driver = driver(UdpOptions::default());
+    let options = JoinOptions::through("founded", "127.0.0.1:0", &[], wadjet::layers::LIVE_STACK);
+    driver.join(options).unwrap();
+}

@@ -61,3 +61,12 @@ pub const LIVE_STACK: &str = "EVS:MBRSHIP:SUSPECT:FRAG:STABLE:FC:UNICAST:LOCAL:N
 
 /// The default stack of a group whose views are agreed on, over a transport that keeps bytes whole.
 pub const LIVE_STACK_WITH_INTEGRITY: &str = "EVS:MBRSHIP:SUSPECT:FRAG:STABLE:FC:UNICAST:LOCAL:NAK:COM";
+
+/// A stack for replicated services: the live stack, all casts in one order and delivered when all members hold them, and
+/// the state for who comes in. Over a transport that keeps bytes whole CHKSUM can be left out.
+pub const REPLICATED_STACK: &str =
+    "XFER:SAFE:TOTAL:EVS:MBRSHIP:SUSPECT:FRAG:STABLE:FC:UNICAST:LOCAL:NAK:CHKSUM:COM";
+
+/// The stack for replicated services over a transport that keeps bytes whole.
+pub const REPLICATED_STACK_WITH_INTEGRITY: &str =
+    "XFER:SAFE:TOTAL:EVS:MBRSHIP:SUSPECT:FRAG:STABLE:FC:UNICAST:LOCAL:NAK:COM";

@@ -47,16 +47,24 @@ pub struct JoinOptions {
 
 impl JoinOptions {
     /// Takes part in the group of that name, under `address`, with whoever is found by the transport's own discovery: a
-    /// multicast address on networks that have it ([`UdpOptions::discovery`]), this host on shared memory.
+    /// multicast address on networks that have it ([`UdpOptions::discovery`]; without it joining is refused), this host on
+    /// shared memory.
     ///
     /// [`UdpOptions::discovery`]: crate::transport::udp::UdpOptions::discovery
     pub fn discover(group: &str, address: &str, spec: &str) -> JoinOptions {
-        JoinOptions {
-            group: GroupId::named(group),
-            spec: spec.to_owned(),
-            address: Address(address.to_owned()),
-            neighbours: Neighbours { contacts: Vec::new(), discover: true },
-        }
+        JoinOptions::among(group, address, spec, Neighbours { contacts: Vec::new(), discover: true })
+    }
+
+    /// Takes part in the group of that name, under `address`, through members that may be reached at `contacts`: any one of
+    /// them will do. Who has no contacts founds the group, and others join through its address.
+    pub fn through(group: &str, address: &str, contacts: &[&str], spec: &str) -> JoinOptions {
+        let contacts = contacts.iter().map(|contact| Address((*contact).to_owned())).collect();
+        JoinOptions::among(group, address, spec, Neighbours { contacts, discover: false })
+    }
+
+    fn among(group: &str, address: &str, spec: &str, neighbours: Neighbours) -> JoinOptions {
+        let (group, address) = (GroupId::named(group), Address(address.to_owned()));
+        JoinOptions { group, spec: spec.to_owned(), address, neighbours }
     }
 }
 
@@ -90,6 +98,14 @@ pub enum OpenError {
     /// It is no view of this process.
     #[error(transparent)]
     View(#[from] ViewError),
+    /// Others are to be discovered, and the transport cannot do that.
+    #[error("nobody can be discovered over {transport}: {remedy}, or name contacts (`JoinOptions::through`)")]
+    NoDiscovery {
+        /// Its name.
+        transport: &'static str,
+        /// What to do.
+        remedy: &'static str,
+    },
 }
 
 /// An endpoint and its application, driven by one thread over one transport.
@@ -133,6 +149,7 @@ impl<T: Transport, A: Application> Driver<T, A> {
     /// [`OpenError`]; nothing stays open then.
     pub fn join(&mut self, options: JoinOptions) -> Result<GroupKey, OpenError> {
         let JoinOptions { group, spec, address, neighbours } = options;
+        self.check(&neighbours)?;
         let address = self.inner.bind(group, &address)?;
         let incarnation = self.inner.engine().endpoint.incarnation();
         let member = crate::view::Member { incarnation, address };
@@ -153,6 +170,7 @@ impl<T: Transport, A: Application> Driver<T, A> {
     /// # Errors
     /// [`OpenError`]; nothing stays open then.
     pub fn open_among(&mut self, view: LocalView, neighbours: Neighbours) -> Result<GroupKey, OpenError> {
+        self.check(&neighbours)?;
         let options = self.inner.engine().endpoint.channel_options(view.size());
         let channel = self.inner.open(&view, &options)?;
         let (id, caps, now) = (channel.id, self.inner.transport().caps(), self.inner.now());
@@ -163,6 +181,17 @@ impl<T: Transport, A: Application> Driver<T, A> {
                 self.inner.close(id);
                 Err(error.into())
             }
+        }
+    }
+
+    /// Who is to be discovered can be.
+    fn check(&self, neighbours: &Neighbours) -> Result<(), OpenError> {
+        let transport = self.inner.transport();
+        match transport.discovers() {
+            Err(remedy) if neighbours.discover => {
+                Err(OpenError::NoDiscovery { transport: transport.caps().name, remedy })
+            }
+            _ => Ok(()),
         }
     }
 

@@ -179,6 +179,10 @@ impl<T: Transport> Transport for Faulty<T> {
         self.inner.bind(group, address)
     }
 
+    fn discovers(&self) -> Result<(), &'static str> {
+        self.inner.discovers()
+    }
+
     /// Lost, duplicated and damaged as often as frames are; never late.
     fn send_outside(&mut self, group: GroupId, to: &Outside, bytes: &[u8]) {
         if self.happens(self.options.lost_per_million) {

@@ -289,6 +289,14 @@ pub trait Transport {
     /// [`TransportError`]: the address does not parse, or another process has it.
     fn bind(&mut self, group: GroupId, address: &Address) -> Result<Address, TransportError>;
 
+    /// Whether [`Outside::Discover`] can reach anybody; if not, what to do about it, in words.
+    ///
+    /// # Errors
+    /// If it cannot.
+    fn discovers(&self) -> Result<(), &'static str> {
+        Ok(())
+    }
+
     /// Sends `bytes` outside any view, best effort. What is longer than [`OUTSIDE_BYTES_MAX`], or goes to an address
     /// that does not parse, is dropped and counted.
     fn send_outside(&mut self, group: GroupId, to: &Outside, bytes: &[u8]);

@@ -47,6 +47,10 @@ impl<A: Transport, B: Transport> Transport for Either<A, B> {
         either!(self, transport => transport.bind(group, address))
     }
 
+    fn discovers(&self) -> Result<(), &'static str> {
+        either!(self, transport => transport.discovers())
+    }
+
     fn send_outside(&mut self, group: GroupId, to: &Outside, bytes: &[u8]) {
         either!(self, transport => transport.send_outside(group, to, bytes));
     }

@@ -519,6 +519,13 @@ impl Transport for XdpTransport {
         Ok(Address(own.to_string()))
     }
 
+    fn discovers(&self) -> Result<(), &'static str> {
+        self.options
+            .discovery
+            .map(drop)
+            .ok_or("set `discovery` of its options to a multicast address and port")
+    }
+
     fn send_outside(&mut self, group: GroupId, to: &Outside, bytes: &[u8]) {
         let to = match to {
             Outside::To(address) => parse(address, false).ok(),

@@ -19,7 +19,7 @@ use crate::EXCLUDED;
 use crate::machine::{Machine, digest};
 
 /// Commands in one order, delivered when all hold them, with views and the state for those who come in.
-pub const STACK: &str = "XFER:SAFE:TOTAL:EVS:MBRSHIP:SUSPECT:FRAG:STABLE:FC:UNICAST:LOCAL:NAK:CHKSUM:COM";
+pub const STACK: &str = wadjet::layers::REPLICATED_STACK;
 
 /// How a replica is started.
 #[derive(Clone, Debug, Parser)]
@@ -88,7 +88,11 @@ fn run_over<M: Machine, T: Transport>(options: &ReplicaOptions, transport: T) ->
         group: GroupId::named(&options.group),
         spec: options.stack.clone(),
         address: Address(options.address.clone()),
-        neighbours: Neighbours { discover: contacts.is_empty(), contacts },
+        // Over shared memory those on this host are found without an address. Elsewhere, who knows nobody is the first.
+        neighbours: Neighbours {
+            discover: contacts.is_empty() && options.transport == Carrier::Shm,
+            contacts,
+        },
     })?;
     let handle = driver.handle();
     // Ends with the process: nothing else ends a read of standard input.

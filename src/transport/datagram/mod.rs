@@ -475,6 +475,13 @@ impl<C: Calls> Transport for Datagrams<C> {
         Ok(Address(own.to_string()))
     }
 
+    fn discovers(&self) -> Result<(), &'static str> {
+        self.options
+            .discovery
+            .map(drop)
+            .ok_or("set `discovery` of its options to a multicast address and port")
+    }
+
     fn send_outside(&mut self, group: GroupId, to: &Outside, bytes: &[u8]) {
         let to = match to {
             Outside::To(address) => ADDRESSES.parse(address, false).ok(),
