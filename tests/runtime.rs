@@ -309,3 +309,39 @@ fn to_discover_others_where_the_transport_cannot_is_refused_with_what_to_do() {
     let options = JoinOptions::through("founded", "127.0.0.1:0", &[], wadjet::layers::LIVE_STACK);
     driver.join(options).unwrap();
 }
+
+#[test]
+fn a_group_that_takes_nothing_more_holds_up_its_own_commands_and_no_other_group_s() {
+    let hub = Hub::new(HubOptions::default());
+    let (tell, told) = channel();
+    let config = Config { window_frames: 8, waiting_frames_max: 4, pack: false, ..Config::default() };
+    let endpoint = Endpoint::new(config, Incarnation(0)).unwrap();
+    let options = DriverOptions {
+        commands: CommandOptions { commands_max: 200, message_bytes_max: 8 },
+        ..DriverOptions::default()
+    };
+    let mut driver = Driver::new(endpoint, Teller(tell), hub.transport(), options);
+    let member = |own| Member { incarnation: Incarnation(own), address: Address(format!("{own}")) };
+    let mut open = |group: &str, members: u64| {
+        let members = (0..members).map(member).collect();
+        let view = View::fixed(GroupId::named(group), members, "STABLE:FC:UNICAST:LOCAL:NAK:COM");
+        driver.open(LocalView::new(view, Incarnation(0)).unwrap()).unwrap()
+    };
+    // The other member of the first never comes.
+    let (stuck, free) = (open("stuck", 2), open("free", 1));
+    let handle = driver.handle();
+    for number in 0..100_u64 {
+        handle.cast(stuck, &number.to_le_bytes()).unwrap();
+        handle.cast(free, b"go on").unwrap();
+    }
+    let mut went_on = 0;
+    let all = driver.run_until(PATIENCE, |_| {
+        went_on += told.try_iter().filter(|(_, message)| message == b"go on").count();
+        went_on == 100
+    });
+    assert!(all, "{went_on} of the free group");
+    // The held ones keep their places, and their order.
+    let places = (0..200).take_while(|_| handle.cast(stuck, b"behind").is_ok()).count();
+    assert!((100..=115).contains(&places), "{places}");
+    assert_eq!(handle.refusal(), None);
+}

@@ -81,8 +81,9 @@ pub struct Refusal {
 /// A driver's ear in other threads.
 ///
 /// A call that returns `Ok` means: the message is in the ring, and the driver will hand it to the group, in order.
-/// What the group cannot take yet (no credit, no frame) waits at the head of the ring, so that back-pressure reaches
-/// the callers as [`HandleError::Full`]. What the group will never take (no such group, too long for a frame) comes
+/// What the group cannot take yet (no credit, no frame) waits, and what comes for the same group behind it; it keeps its
+/// place in the ring, so that back-pressure reaches the callers as [`HandleError::Full`]. Other groups' messages go on, as
+/// long as there are places. What the group will never take (no such group, too long for a frame) comes
 /// back through [`Handle::refusal`]. Messages in the ring when the driver ends are dropped with it.
 #[derive(Clone)]
 pub struct Handle {

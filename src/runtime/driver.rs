@@ -1,5 +1,6 @@
 //! A member: an endpoint and its application in a loop.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -119,8 +120,40 @@ pub struct Member<A: Application> {
     endpoint: Endpoint,
     application: A,
     commands: Commands,
-    /// A command its group could not take yet; everything behind it waits.
-    held: Option<Command>,
+    held: Held,
+}
+
+/// Commands that their groups could not take yet, and those behind them for the same groups. No more of them than places
+/// in the ring, because each keeps its place there.
+#[derive(Default)]
+struct Held {
+    commands: usize,
+    queues: Vec<(GroupKey, VecDeque<Command>)>,
+}
+
+impl Held {
+    /// The queue of a group for which commands are held.
+    fn queue_of(&mut self, group: GroupKey) -> Option<&mut VecDeque<Command>> {
+        let of = |queue: &&mut (GroupKey, VecDeque<Command>)| queue.0 == group && !queue.1.is_empty();
+        self.queues.iter_mut().find(of).map(|queue| &mut queue.1)
+    }
+
+    /// Behind what is held for its group.
+    fn push(&mut self, command: Command) {
+        self.commands += 1;
+        let group = command.group;
+        if let Some(queue) = self.queue_of(group) {
+            queue.push_back(command);
+            return;
+        }
+        // A queue that is empty is any group's.
+        let at = self.queues.iter().position(|queue| queue.1.is_empty()).unwrap_or_else(|| {
+            self.queues.push((group, VecDeque::new()));
+            self.queues.len() - 1
+        });
+        self.queues[at].0 = group;
+        self.queues[at].1.push_back(command);
+    }
 }
 
 impl<T: Transport, A: Application> Driver<T, A> {
@@ -130,7 +163,7 @@ impl<T: Transport, A: Application> Driver<T, A> {
             endpoint.set_life(draw_life());
         }
         let commands = Commands::new(options.commands, transport.waker());
-        let member = Member { endpoint, application, commands, held: None };
+        let member = Member { endpoint, application, commands, held: Held::default() };
         Driver { inner: Loop::new(transport, member, options.looping), core: options.core }
     }
 
@@ -347,35 +380,54 @@ impl<A: Application> Member<A> {
         }
     }
 
-    /// Hands waiting commands to their groups, until one must wait.
+    /// Hands waiting commands to their groups. What a group cannot take yet is held, and with it what comes for that group
+    /// behind it; other groups' go on.
     fn obey(&mut self) {
         self.answer();
-        // Bounded: no more than were there when it began can be in the ring at once.
-        for _ in 0..COMMANDS_PER_ITERATION {
-            let Some(command) = self.held.take().or_else(|| self.commands.take()) else { return };
-            if !self.endpoint.has_group(command.group) {
-                self.commands.refuse(command.request, "this endpoint has no such group".to_owned());
-                self.commands.recycle(command);
-                continue;
-            }
-            let mut group = self.endpoint.group(command.group);
-            let bytes = &command.letter.bytes;
-            let live = group.is_live();
-            let outcome = match command.whole {
-                true => group.cast(bytes).map(drop).map_err(|error| Refused::cast(error, live)),
-                false => ranks_of(&group, &command.letter.to)
-                    .and_then(|ranks| group.send(&ranks, bytes).map_err(|error| Refused::send(error, live))),
-            };
-            match outcome {
-                Ok(()) => {}
-                Err(Refused::ForNow) => {
-                    self.held = Some(command);
-                    return;
+        let mut budget = COMMANDS_PER_ITERATION;
+        for at in 0..self.held.queues.len() {
+            while budget > 0
+                && let Some(command) = self.held.queues[at].1.pop_front()
+            {
+                budget -= 1;
+                if let Some(command) = self.carry_out(command) {
+                    self.held.queues[at].1.push_front(command);
+                    break;
                 }
-                Err(Refused::ForGood(why)) => self.commands.refuse(command.request, why),
+                self.held.commands -= 1;
             }
-            self.commands.recycle(command);
         }
+        while budget > 0
+            && let Some(command) = self.commands.take()
+        {
+            budget -= 1;
+            let behind = self.held.commands > 0 && self.held.queue_of(command.group).is_some();
+            let wait = if behind { Some(command) } else { self.carry_out(command) };
+            wait.into_iter().for_each(|command| self.held.push(command));
+        }
+    }
+
+    /// Hands a command to its group; returns it if it has to wait.
+    fn carry_out(&mut self, command: Command) -> Option<Command> {
+        if !self.endpoint.has_group(command.group) {
+            self.commands.refuse(command.request, "this endpoint has no such group".to_owned());
+            self.commands.recycle(command);
+            return None;
+        }
+        let mut group = self.endpoint.group(command.group);
+        let (bytes, live) = (&command.letter.bytes, group.is_live());
+        let outcome = match command.whole {
+            true => group.cast(bytes).map(drop).map_err(|error| Refused::cast(error, live)),
+            false => ranks_of(&group, &command.letter.to)
+                .and_then(|ranks| group.send(&ranks, bytes).map_err(|error| Refused::send(error, live))),
+        };
+        match outcome {
+            Ok(()) => {}
+            Err(Refused::ForNow) => return Some(command),
+            Err(Refused::ForGood(why)) => self.commands.refuse(command.request, why),
+        }
+        self.commands.recycle(command);
+        None
     }
 }
 
@@ -437,7 +489,7 @@ impl<A: Application> Engine for Member<A> {
 
     #[inline]
     fn poll(&mut self, now: Time) {
-        if self.held.is_some() || !self.commands.is_empty() {
+        if self.held.commands > 0 || !self.commands.is_empty() {
             self.obey();
         }
         self.endpoint.poll(now, &mut self.application);
