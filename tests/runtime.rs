@@ -158,6 +158,7 @@ fn what_the_group_never_takes_comes_back_by_its_request() {
     let refusal = handle.refusal().unwrap();
     assert_eq!(refusal.request, long);
     assert!(refusal.why.contains("3000 bytes"), "{}", refusal.why);
+    assert_eq!(refusal.message, [1; 3000]);
     handle.stop();
     thread.join().unwrap();
 }

@@ -76,6 +76,8 @@ pub struct Refusal {
     pub request: Request,
     /// Why, in words.
     pub why: String,
+    /// The message.
+    pub message: Vec<u8>,
 }
 
 /// A driver's ear in other threads.
@@ -297,8 +299,9 @@ impl Commands {
     }
 
     #[cold]
-    pub(super) fn refuse(&self, request: Request, why: String) {
-        self.shared.refusals.force_push(Refusal { request, why });
+    pub(super) fn refuse(&self, command: &Command, why: String) {
+        let message = command.letter.bytes.clone();
+        self.shared.refusals.force_push(Refusal { request: command.request, why, message });
     }
 
     #[inline]
@@ -424,8 +427,9 @@ mod tests {
         let handle = driver.handle();
         let request = handle.cast(GROUP, b"x").unwrap();
         let command = driver.take().unwrap();
-        driver.refuse(command.request, "no such group".into());
-        assert_eq!(handle.refusal(), Some(Refusal { request, why: "no such group".into() }));
+        driver.refuse(&command, "no such group".into());
+        let expected = Refusal { request, why: "no such group".into(), message: b"x".to_vec() };
+        assert_eq!(handle.refusal(), Some(expected));
         assert_eq!(handle.refusal(), None);
         drop(driver);
         assert_eq!(handle.cast(GROUP, b"y"), Err(HandleError::Ended));

@@ -410,7 +410,7 @@ impl<A: Application> Member<A> {
     /// Hands a command to its group; returns it if it has to wait.
     fn carry_out(&mut self, command: Command) -> Option<Command> {
         if !self.endpoint.has_group(command.group) {
-            self.commands.refuse(command.request, "this endpoint has no such group".to_owned());
+            self.commands.refuse(&command, "this endpoint has no such group".to_owned());
             self.commands.recycle(command);
             return None;
         }
@@ -424,7 +424,7 @@ impl<A: Application> Member<A> {
         match outcome {
             Ok(()) => {}
             Err(Refused::ForNow) => return Some(command),
-            Err(Refused::ForGood(why)) => self.commands.refuse(command.request, why),
+            Err(Refused::ForGood(why)) => self.commands.refuse(&command, why),
         }
         self.commands.recycle(command);
         None

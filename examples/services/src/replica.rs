@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 use wadjet::group::{Application, Delivery, Event, Group, Snapshot, StatePart};
-use wadjet::runtime::{Driver, DriverOptions, Handle, HandleError, IdleStrategy, JoinOptions, LoopOptions};
-use wadjet::stack::event::ExitReason;
+use wadjet::runtime::{Handle, HandleError, IdleStrategy, LoopOptions, Refusal};
 use wadjet::transport::Transport;
 use wadjet::transport::shm::{Shm, ShmOptions};
 use wadjet::transport::udp::{UdpOptions, UdpTransport};
-use wadjet::view::Neighbours;
-use wadjet::{Address, Config, Endpoint, GroupId, GroupKey, Incarnation};
+use wadjet::{
+    Address, Config, Driver, DriverOptions, Endpoint, ExitReason, GroupId, GroupKey, Incarnation,
+    JoinOptions, Neighbours,
+};
 
 use crate::EXCLUDED;
 use crate::machine::{Machine, digest};
@@ -94,11 +95,14 @@ fn run_over<M: Machine, T: Transport>(options: &ReplicaOptions, transport: T) ->
             contacts,
         },
     })?;
-    let handle = driver.handle();
+    let (handle, refusals) = (driver.handle(), driver.handle());
     // Ends with the process: nothing else ends a read of standard input.
     thread::spawn(move || requests(incarnation, &handle, group));
     while driver.application().end.is_none() {
         driver.run_once();
+        while let Some(refusal) = refusals.refusal() {
+            say(&refused(&refusal));
+        }
     }
     Ok(driver.application().end.unwrap_or_default())
 }
@@ -106,8 +110,7 @@ fn run_over<M: Machine, T: Transport>(options: &ReplicaOptions, transport: T) ->
 /// Casts what is asked for.
 fn requests(incarnation: Incarnation, handle: &Handle, group: GroupKey) {
     let cast = |text: &str| {
-        let mut message = incarnation.0.to_le_bytes().to_vec();
-        message.extend_from_slice(text.as_bytes());
+        let message = request(incarnation, text);
         loop {
             match handle.cast(group, &message) {
                 Err(HandleError::Full(_)) => thread::sleep(FULL),
@@ -122,6 +125,20 @@ fn requests(incarnation: Incarnation, handle: &Handle, group: GroupKey) {
         cast(line.trim());
     }
     cast("0 leave");
+}
+
+/// A request as it is cast: whose it is, and what.
+fn request(incarnation: Incarnation, text: &str) -> Vec<u8> {
+    let mut message = incarnation.0.to_le_bytes().to_vec();
+    message.extend_from_slice(text.as_bytes());
+    message
+}
+
+/// What the client is told of a request that the group will never take.
+fn refused(refusal: &Refusal) -> String {
+    let text =
+        refusal.message.get(size_of::<Incarnation>()..).map(String::from_utf8_lossy).unwrap_or_default();
+    format!("{} refused: {}", number(&text), refusal.why)
 }
 
 struct Replica<M> {
@@ -224,3 +241,16 @@ fn say(line: &str) {
 const PARK: Duration = Duration::from_millis(1);
 /// Between two attempts to hand over a request when the ring is full.
 const FULL: Duration = Duration::from_micros(100);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use wadjet::runtime::Request;
+
+    #[test]
+    fn a_request_that_is_refused_for_good_is_answered() {
+        let message = request(Incarnation(7), "12 put key value");
+        let refusal = Refusal { request: Request(3), why: "the group is over".to_owned(), message };
+        assert_eq!(refused(&refusal), "12 refused: the group is over");
+    }
+}
