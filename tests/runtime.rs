@@ -2,16 +2,19 @@
 
 use std::collections::VecDeque;
 use std::net::UdpSocket;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use wadjet::runtime::{
-    CommandOptions, Driver, DriverOptions, Ended, Handle, HandleError, IdleStrategy, JoinOptions, LoopOptions,
+    CommandOptions, Driver, DriverOptions, Ended, Handle, HandleError, IdleStrategy, JoinOptions,
+    LoopOptions, cores, pin,
 };
 use wadjet::stack::event::ExitReason;
 use wadjet::transport::Transport;
 use wadjet::transport::memory::{Hub, HubOptions};
+use wadjet::transport::shm::{Shm, ShmOptions};
 use wadjet::transport::udp::{UdpOptions, UdpTransport};
 use wadjet::transport::uring::{UringOptions, UringTransport};
 use wadjet::{
@@ -345,4 +348,80 @@ fn a_group_that_takes_nothing_more_holds_up_its_own_commands_and_no_other_group_
     let places = (0..200).take_while(|_| handle.cast(stuck, b"behind").is_ok()).count();
     assert!((100..=115).contains(&places), "{places}");
     assert_eq!(handle.refusal(), None);
+}
+
+/// Member 0 casts, the two others answer, and so on for so many rounds.
+struct Rounds {
+    answers: u32,
+    left: u32,
+    over: bool,
+}
+
+impl Application for Rounds {
+    fn cast(&mut self, delivery: &Delivery<'_>, group: &mut Group<'_>) {
+        for message in delivery.messages() {
+            match (group.view().rank(), delivery.origin()) {
+                (Rank(0), Rank(0)) => {}
+                (Rank(0), _) => {
+                    self.answers += 1;
+                    if self.answers == 2 {
+                        (self.answers, self.left) = (0, self.left - 1);
+                        self.over = self.left == 0;
+                        group.cast(if self.over { b"over" } else { b"ping" }).unwrap();
+                    }
+                }
+                (_, Rank(0)) if message == b"over" => self.over = true,
+                (_, Rank(0)) => drop(group.cast(b"pong").unwrap()),
+                _ => {}
+            }
+        }
+    }
+}
+
+#[test]
+fn three_members_on_two_cores_that_others_work_on_park_by_default_and_go_on() {
+    const ROUNDS: u32 = 2000;
+    let member = |n| Member { incarnation: Incarnation(n), address: Address(format!("m{n}")) };
+    let view = View {
+        group: GroupId::named(&format!("crowd {}", std::process::id())),
+        id: ViewId { counter: 1, coordinator: Incarnation(0) },
+        members: (0..3).map(member).collect(),
+        spec: wadjet::layers::DEFAULT_STACK_WITH_INTEGRITY.to_owned(),
+        wire_version: wadjet::wire::WIRE_VERSION,
+        salt: 0,
+    };
+    let mut cores = cores();
+    cores.truncate(2);
+    let ended = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        for core in &cores {
+            // Somebody who never waits.
+            scope.spawn(|| {
+                pin(*core).unwrap();
+                while ended.load(Ordering::Relaxed) < 3 {
+                    std::hint::spin_loop();
+                }
+            });
+        }
+        for rank in 0..3 {
+            let (view, ended, core) = (view.clone(), &ended, cores[rank % cores.len()]);
+            scope.spawn(move || {
+                pin(core).unwrap();
+                let endpoint = Endpoint::new(Config::default(), Incarnation(rank as u64)).unwrap();
+                let rounds = Rounds { answers: 0, left: ROUNDS, over: false };
+                let transport = Shm::new(ShmOptions::default());
+                let mut driver = Driver::new(endpoint, rounds, transport, DriverOptions::default());
+                let key = driver.open(LocalView::new(view, Incarnation(rank as u64)).unwrap()).unwrap();
+                if rank == 0 {
+                    driver.group(key).cast(b"ping").unwrap();
+                }
+                let over = driver.run_until(PATIENCE * 3, |member| member.application().over);
+                ended.fetch_add(1, Ordering::Relaxed);
+                assert!(over, "member {rank}");
+                assert!(driver.loop_stats().parks > 0, "member {rank}: {:?}", driver.loop_stats());
+                // The others may still have to read.
+                driver.run_until(PATIENCE, |_| ended.load(Ordering::Relaxed) == 3);
+            });
+        }
+    });
 }

@@ -25,7 +25,8 @@ pub enum IdleStrategy {
         timeout: Duration,
     },
     /// [`IdleStrategy::Spin`] while the thread has its core to itself, and `SpinThenYield` while others want it:
-    /// several members on one core then take turns in microseconds instead of time slices of milliseconds.
+    /// several members on one core then take turns in microseconds instead of time slices of milliseconds. Where a yield
+    /// gives the core away for as long as such a slice, to somebody who works rather than waits, it is `Park` for a time.
     #[default]
     Adaptive,
 }
@@ -44,11 +45,15 @@ pub(super) struct Idler {
     /// Iterations in a row in which nothing happened.
     idle: u32,
     crowd: Crowd,
+    /// Until when an adaptive loop parks, and how long it has done so at a stretch.
+    parks_until: Time,
+    parks_for: Duration,
 }
 
 impl Idler {
     pub(super) fn new(strategy: IdleStrategy) -> Idler {
-        Idler { strategy, idle: 0, crowd: Crowd::Unasked }
+        let (parks_until, parks_for) = (Time::ZERO, Duration::ZERO);
+        Idler { strategy, idle: 0, crowd: Crowd::Unasked, parks_until, parks_for }
     }
 
     #[inline]
@@ -65,6 +70,13 @@ impl Idler {
             IdleStrategy::SpinThenYield { .. } => Idle::Yield,
             IdleStrategy::Park { spins, .. } if self.idle <= spins => Idle::Spin,
             IdleStrategy::Park { timeout, .. } => Idle::Park(timeout),
+            IdleStrategy::Adaptive if now < self.parks_until => {
+                if self.idle > CROWDED_SPINS {
+                    Idle::Park(PARK_MAX)
+                } else {
+                    Idle::Spin
+                }
+            }
             IdleStrategy::Adaptive => {
                 if self.crowd.crowded(now) && self.idle > CROWDED_SPINS {
                     Idle::Yield
@@ -73,6 +85,24 @@ impl Idler {
                 }
             }
         }
+    }
+
+    /// A yield came back at `now`, after so long. If it was a time slice, an adaptive loop parks from now on: who sleeps
+    /// is let in ahead of who works as soon as it is woken, and who yields waits for its turn. After a while it tries
+    /// again, and parks for longer each time that was too early.
+    #[inline]
+    pub(super) fn yielded(&mut self, took: Duration, now: Time) {
+        if took >= SLICE && self.strategy == IdleStrategy::Adaptive {
+            self.park_from(now);
+        }
+    }
+
+    #[cold]
+    fn park_from(&mut self, now: Time) {
+        let relapse = self.parks_for > Duration::ZERO && now.since(self.parks_until) < self.parks_for;
+        self.parks_for = if relapse { (self.parks_for * 2).min(PARKS_FOR.1) } else { PARKS_FOR.0 };
+        self.parks_until = now + self.parks_for;
+        self.crowd.presume(self.parks_until);
     }
 
     /// Whether an adaptive loop has found others wanting its core.
@@ -103,6 +133,13 @@ impl Crowd {
             Crowd::Asked { asked, crowded, .. } if now.since(*asked) < ASK_INTERVAL => *crowded,
             Crowd::Unknown => true,
             _ => self.ask(now),
+        }
+    }
+
+    /// Takes the core for crowded until some time after `then`, when there is a new answer.
+    fn presume(&mut self, then: Time) {
+        if let Crowd::Asked { asked, crowded, .. } = self {
+            (*asked, *crowded) = (then, true);
         }
     }
 
@@ -144,6 +181,12 @@ fn waited_nanoseconds(schedule: &File) -> Option<u64> {
 
 /// How often an idle adaptive loop asks: the question is a system call of a microsecond.
 const ASK_INTERVAL: Duration = Duration::from_millis(4);
+/// A yield that took so long was another thread's time slice: members that take turns come back in microseconds.
+const SLICE: Duration = Duration::from_micros(400);
+/// How long an adaptive loop parks before it tries to yield again: at first, and at most.
+const PARKS_FOR: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
+/// An adaptive loop that parks looks around this often, whether it is woken or not.
+const PARK_MAX: Duration = Duration::from_millis(1);
 /// A core is crowded if this thread waited for it for more than one part in so many.
 const CROWDED_SHARE: u64 = 10;
 /// Idle iterations before an adaptive loop on a crowded core yields. Two members on one core, ping-pong, p50: with 4 it
@@ -169,6 +212,32 @@ mod tests {
         let timeout = Duration::from_millis(7);
         let mut idler = Idler::new(IdleStrategy::Park { spins: 0, timeout });
         assert_eq!(idler.idle(Time::ZERO), Idle::Park(timeout));
+    }
+
+    #[test]
+    fn an_adaptive_loop_parks_for_longer_and_longer_where_a_yield_costs_a_time_slice() {
+        let mut idler = Idler::new(IdleStrategy::Adaptive);
+        let start = Time::ZERO + Duration::from_secs(1);
+        let rest = |idler: &mut Idler, now| {
+            idler.worked();
+            (0..=CROWDED_SPINS).map(|_| idler.idle(now)).last().unwrap()
+        };
+        idler.yielded(Duration::from_micros(20), start);
+        assert_eq!(rest(&mut idler, start), Idle::Spin, "members that take turns come back as soon");
+        idler.yielded(Duration::from_millis(4), start);
+        idler.worked();
+        assert_eq!(idler.idle(start), Idle::Spin, "something may come at once");
+        assert_eq!(rest(&mut idler, start), Idle::Park(PARK_MAX));
+        let again = start + PARKS_FOR.0;
+        assert_ne!(rest(&mut idler, again), Idle::Park(PARK_MAX));
+        idler.yielded(Duration::from_millis(4), again);
+        assert_eq!(rest(&mut idler, again + PARKS_FOR.0), Idle::Park(PARK_MAX), "it was too early");
+        let quiet = again + PARKS_FOR.0 * 4;
+        idler.yielded(Duration::from_millis(4), quiet);
+        assert_ne!(rest(&mut idler, quiet + PARKS_FOR.0), Idle::Park(PARK_MAX), "it was not");
+        let mut yielding = Idler::new(IdleStrategy::SpinThenYield { spins: 0 });
+        yielding.yielded(Duration::from_millis(4), start);
+        assert_eq!(rest(&mut yielding, start), Idle::Yield);
     }
 
     #[test]

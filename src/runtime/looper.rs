@@ -320,6 +320,8 @@ impl<T: Transport, E: Engine> Loop<T, E> {
             Idle::Yield => {
                 self.stats.yields += 1;
                 std::thread::yield_now();
+                let back = self.clock.now();
+                self.idler.yielded(back.since(self.now), back);
             }
             Idle::Park(timeout) => self.park(timeout),
         }

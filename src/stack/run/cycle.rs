@@ -201,7 +201,9 @@ impl Stack {
     fn own_copy_released(&mut self, number: u64, list: &List) -> bool {
         let core = &mut self.engine.core;
         let own = core.own;
-        let Ok(Plan { deliver: Some(step), .. }) = &self.plans[Kind::SelfDeliver as usize] else { return true };
+        let Ok(Plan { deliver: Some(step), .. }) = &self.plans[Kind::SelfDeliver as usize] else {
+            return true;
+        };
         let released = core.holding(own) == 0 && execute::released(core, step, own, number, list);
         if !released {
             core.order.push(Ordered { origin: own, number, list: list.clone(), slow: None });

@@ -1,7 +1,7 @@
 //! One view's channel: the own segment, and those of the others as far as they are there.
 
 use std::cell::Cell;
-use std::sync::atomic::{AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 use std::time::{Duration, Instant};
 
 use crate::buf::{
@@ -14,6 +14,7 @@ use crate::transport::{
 };
 use crate::view::LocalView;
 
+use super::bell::ring;
 use super::lanes::{Lanes, Room};
 use super::owner::{ASK_CALLS, Owner};
 use super::ring::{Publisher, RingReader, Taken};
@@ -69,6 +70,8 @@ struct Peer {
     rank: Rank,
     own_rank: Rank,
     segment: PeerSegment,
+    /// The sleep that it was last rung for.
+    rung: u64,
     /// It is known to have gone; and when that was last asked.
     gone: Cell<bool>,
     asked: Cell<Option<Instant>>,
@@ -400,6 +403,28 @@ impl Open {
         self.peers[from..to].iter().any(Peer::ready)
     }
 
+    /// This member goes to sleep, or rises: others who publish ring from now on, or not any more.
+    pub(super) fn set_asleep(&self, asleep: bool) {
+        let word = self.segment.word(Word::Asleep);
+        // Each sleep has a number of its own, or a second one would look like the one that was rung for.
+        let sleeps = word.load(Ordering::Relaxed);
+        word.store((sleeps | 1) + if asleep { 2 } else { 1 }, Ordering::SeqCst);
+    }
+
+    /// What others ring.
+    pub(super) fn bells(&self) -> impl Iterator<Item = &AtomicU32> {
+        self.peers.iter().map(|peer| peer.segment.bell())
+    }
+
+    /// Wakes those who sleep and were not rung for yet. To be called after something was published.
+    #[inline]
+    pub(super) fn ring(&mut self, counters: &mut TransportCounters) {
+        if self.peers.iter().any(Peer::sleeps) {
+            self.peers.iter_mut().for_each(|peer| peer.rung = peer.asleep());
+            counters.system_calls += ring(self.segment.bell());
+        }
+    }
+
     /// Whether anything is there to be received.
     pub(super) fn ready(&self) -> bool {
         self.peers.iter().any(Peer::ready)
@@ -464,6 +489,7 @@ impl Open {
             rank,
             own_rank,
             segment,
+            rung: 0,
             gone: Cell::new(false),
             asked: Cell::new(None),
         });
@@ -578,6 +604,18 @@ impl Peer {
             self.gone.set(self.segment.abandoned(here));
         }
         self.gone.get()
+    }
+
+    #[inline]
+    fn asleep(&self) -> u64 {
+        self.segment.word(Word::Asleep).load(Ordering::Relaxed)
+    }
+
+    /// Whether it sleeps and was not rung for yet.
+    #[inline]
+    fn sleeps(&self) -> bool {
+        let asleep = self.asleep();
+        asleep & 1 != 0 && asleep != self.rung
     }
 
     /// Whether anything is there to be received.

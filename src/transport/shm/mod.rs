@@ -13,7 +13,8 @@
 //!             and released of 1     and released of 0
 //! ```
 //!
-//! - A frame is published by one store: its stamp. Readers poll the word where the next stamp will be.
+//! - A frame is published by one store: its stamp. Readers poll the word where the next stamp will be, or sleep until
+//!   somebody rings (`bell`).
 //! - A frame of the cast ring that is submitted to [`Destination::All`](super::Destination::All) without a body goes
 //!   out in place. Everything else (control messages, sends, retransmissions, casts to a subset) is copied into the
 //!   *lanes* of the members it is for: each member has one, which it alone reads. Then the cast ring says void where
@@ -37,6 +38,7 @@
 //! from being read ([`TransportCounters::dropped`]), never make a reader leave the mapping.
 #![allow(unsafe_code)]
 
+mod bell;
 mod channel;
 mod huge;
 mod lanes;
@@ -50,9 +52,8 @@ mod stock;
 use std::cell::Cell;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering, fence};
-use std::task::{Wake, Waker};
-use std::thread::{self, Thread};
+use std::sync::atomic::{Ordering, fence};
+use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use crate::buf::Frame;
@@ -63,6 +64,7 @@ use crate::transport::{
 };
 use crate::view::{Address, LocalView};
 
+use bell::{Bells, Sleeper};
 use channel::{Open, control_options, spare_bytes};
 use owner::Owner;
 use post::{LOOK_LETTERS, Post};
@@ -106,29 +108,15 @@ pub struct Shm {
     looks: Cell<u64>,
     notes: Vec<String>,
     asked_for_huge_pages: bool,
+    /// Something was published, and who sleeps is to be looked for once more.
+    published: bool,
     sleeper: Arc<Sleeper>,
-}
-
-/// The transport's one thread, to be woken by others. A wake that comes early ends the next sleep.
-struct Sleeper {
-    thread: Thread,
-    woken: AtomicBool,
-}
-
-impl Wake for Sleeper {
-    fn wake(self: Arc<Sleeper>) {
-        self.wake_by_ref();
-    }
-
-    fn wake_by_ref(self: &Arc<Sleeper>) {
-        self.woken.store(true, Ordering::SeqCst);
-        self.thread.unpark();
-    }
 }
 
 /// Channels are told apart by index and by how many were opened before.
 const INDEX_BITS: u32 = 8;
-/// Parked, the rings are looked at this often.
+/// Parked, the rings are looked at this often, whether somebody rings or not: so often where nobody can, and so often at
+/// least.
 const PARK_MIN: Duration = Duration::from_micros(20);
 const PARK_MAX: Duration = Duration::from_micros(500);
 
@@ -149,7 +137,8 @@ impl Shm {
             counters: TransportCounters::default(),
             notes: Vec::new(),
             asked_for_huge_pages: false,
-            sleeper: Arc::new(Sleeper { thread: thread::current(), woken: AtomicBool::new(false) }),
+            published: false,
+            sleeper: Sleeper::this_thread(),
         }
     }
 
@@ -200,6 +189,12 @@ impl Shm {
             self.stock.pace.rest();
         }
         letters
+    }
+
+    /// Wakes those who sleep.
+    #[inline]
+    fn ring(&mut self) {
+        self.channels.iter_mut().flatten().for_each(|open| open.ring(&mut self.counters));
     }
 
     #[cold]
@@ -319,12 +314,18 @@ impl Transport for Shm {
         Ok(())
     }
 
-    /// Nothing: a frame is out as soon as it is submitted.
+    /// A frame is out as soon as it is submitted; who sleeps is woken.
     #[inline]
-    fn flush(&mut self) {}
+    fn flush(&mut self) {
+        self.published = true;
+        self.ring();
+    }
 
     #[inline]
     fn reap(&mut self) {
+        if std::mem::take(&mut self.published) {
+            self.ring();
+        }
         for open in self.channels.iter_mut().flatten() {
             open.reap();
             if open.incomplete() {
@@ -360,16 +361,26 @@ impl Transport for Shm {
     fn wait(&mut self, timeout: Duration) {
         let start = Instant::now();
         let mut pause = PARK_MIN;
-        // The first look comes before any sleep; each further one after a longer sleep, up to `PARK_MAX`.
-        while !self.look_around() {
+        while self.sleeper.doze() {
+            self.channels.iter().flatten().for_each(|open| open.set_asleep(true));
+            // What was published before is seen by its readers, and their sleeps here; and what they publish from now on,
+            // by the look below, or they ring.
+            fence(Ordering::SeqCst);
+            self.ring();
+            let mut bells = Bells::of(&self.sleeper);
+            self.channels.iter().flatten().flat_map(|open| open.bells()).for_each(|bell| bells.add(bell));
             let left = timeout.saturating_sub(start.elapsed());
-            if left.is_zero() || self.sleeper.woken.swap(false, Ordering::SeqCst) {
+            let stays_awake = self.look_around() || left.is_zero();
+            if !stays_awake {
+                bells.sleep(PARK_MAX.min(left), pause);
+                self.counters.system_calls += 1;
+                pause = (pause * 2).min(PARK_MAX);
+            }
+            if !self.sleeper.rise() || stays_awake {
                 break;
             }
-            thread::park_timeout(pause.min(left));
-            self.counters.system_calls += 1;
-            pause = (pause * 2).min(PARK_MAX);
         }
+        self.channels.iter().flatten().for_each(|open| open.set_asleep(false));
     }
 
     fn waker(&self) -> Waker {

@@ -15,7 +15,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 use crate::buf::Memory;
 use crate::id::{GroupId, Hasher64, Rank};
@@ -65,6 +65,10 @@ pub(super) enum Word {
     PidNamespace,
     /// The owner may have written casts below this position: on a line of its own.
     CastLimit = 24,
+    /// How often the owner has gone to sleep and risen: odd while it sleeps. On a line of its own.
+    Asleep = 32,
+    /// How often the owner has rung for those who sleep, in the word's lower half: on a line of its own.
+    Bell = 40,
 }
 
 /// A member's cursor lines, by index of their words.
@@ -83,7 +87,7 @@ pub(super) enum Cursor {
 }
 
 const MAGIC: u64 = u64::from_le_bytes(*b"wadjetsh");
-const VERSION: u64 = 2;
+const VERSION: u64 = 3;
 const HEADER_BYTES: usize = 512;
 /// Two cache lines: neighbouring lines are fetched in pairs.
 const CURSORS_BYTES: usize = 128;
@@ -282,6 +286,11 @@ impl Segment {
         word_at(&self.memory, cursor_offset(rank, cursor))
     }
 
+    /// What is changed to wake those who sleep.
+    pub(super) fn bell(&self) -> &AtomicU32 {
+        bell(&self.memory)
+    }
+
     /// Says, before anything is written there, below which position this member may write.
     pub(super) fn set_limit(&self, word: &AtomicU64, limit: u64) {
         word.store(limit, Ordering::Relaxed);
@@ -458,6 +467,11 @@ impl PeerSegment {
         word_at(&self.memory, word as usize * 8)
     }
 
+    /// What its owner changes to wake those who sleep.
+    pub(super) fn bell(&self) -> &AtomicU32 {
+        bell(&self.memory)
+    }
+
     /// A word of the line on which the peer tells `rank` what it has read and released.
     pub(super) fn cursor(&self, rank: Rank, cursor: Cursor) -> &AtomicU64 {
         word_at(&self.memory, cursor_offset(rank, cursor))
@@ -536,6 +550,14 @@ fn word_at(memory: &Memory, offset: usize) -> &AtomicU64 {
     // begin on pages. Header and cursor words are only ever touched through this function, so atomically. Read-only
     // mappings are only loaded from (relaxed, then a fence). Attacked by `rubbish_*` in `tests/shm.rs`.
     unsafe { AtomicU64::from_ptr(memory.base().as_ptr().add(offset).cast()) }
+}
+
+/// The system sleeps on halves of words.
+fn bell(memory: &Memory) -> &AtomicU32 {
+    let offset = Word::Bell as usize * 8;
+    assert!(offset + 8 <= memory.bytes());
+    // SAFETY: as for `word_at`; this word is touched only here, and only by halves.
+    unsafe { AtomicU32::from_ptr(memory.base().as_ptr().add(offset).cast()) }
 }
 
 fn cursor_offset(rank: Rank, cursor: Cursor) -> usize {
