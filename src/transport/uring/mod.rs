@@ -397,6 +397,8 @@ unsafe impl Calls for RingCalls {
     ) -> bool {
         let staged = polled.iter().any(|polled| polled.events & libc::POLLOUT != 0);
         let timeout = if staged { timeout.min(STAGED_WAIT) } else { timeout };
+        // It rang after the wait before had ended: that is read now, or nothing would be waited for that can ring again.
+        let timeout = if self.alarm == Alarm::Rung { Duration::ZERO } else { timeout };
         let alarm = polled.last().expect("the alarm is the last").fd;
         if self.alarm == Alarm::Unarmed {
             let poll = opcode::PollAdd::new(types::Fd(alarm), libc::POLLIN as u32).build();
@@ -421,5 +423,37 @@ unsafe impl Calls for RingCalls {
 
     fn notes(&self) -> &[String] {
         self.ring.notes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::transport::wake;
+
+    #[test]
+    fn what_rings_between_two_waits_ends_the_next_and_does_not_silence_the_alarm() {
+        const FOREVER: Duration = Duration::from_secs(3600);
+        let mut calls = RingCalls::new().unwrap();
+        let alarm = wake::Alarm::new().unwrap();
+        let counters = &mut TransportCounters::default();
+        let mut polled = [libc::pollfd { fd: alarm.descriptor(), events: libc::POLLIN, revents: 0 }];
+        assert!(alarm.doze());
+        assert!(!calls.wait(&mut polled, Duration::from_millis(1), counters), "nobody rang");
+        // The wait is over, and only now does somebody ring who saw the sleeper.
+        alarm.waker().wake_by_ref();
+        let noted = (0..PATIENCE_CALLS).any(|_| {
+            calls.enter(0, counters);
+            calls.alarm == Alarm::Rung
+        });
+        assert!(noted);
+        alarm.rise(false);
+        assert!(alarm.doze());
+        let rung = calls.wait(&mut polled, FOREVER, counters);
+        assert!(rung, "there is something to read");
+        alarm.rise(rung);
+        assert!(alarm.doze());
+        alarm.waker().wake_by_ref();
+        assert!(calls.wait(&mut polled, FOREVER, counters), "and then the next is heard");
     }
 }
