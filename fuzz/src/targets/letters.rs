@@ -190,7 +190,7 @@ fn pool(frames: usize, frame_bytes: usize) -> Region {
 fn channel(id: u32, options: &ChannelOptions) -> Channel {
     let [casts, control] =
         [options.cast_frames, options.control_frames].map(|frames| pool(frames, FRAME_BYTES));
-    Channel { id: ChannelId(id), casts, control }
+    Channel { id: ChannelId(id), casts, control, long: None }
 }
 
 fn caps() -> Caps {

@@ -104,6 +104,7 @@ impl Node {
             id: ChannelId(0),
             casts: pool(options.cast_frames),
             control: pool(options.control_frames),
+            long: None,
         };
         let now = Time::from_nanos(1_000_000);
         let key = endpoint.install(view, channel, &caps(integrity), now).expect("the stack is sound");
