@@ -70,6 +70,8 @@ pub(crate) struct OrderQueue {
     rest: Option<Rest>,
     /// Those of lower rank go first, whatever was accepted first.
     by_rank: bool,
+    /// Boxes that have been used and will be again.
+    #[expect(clippy::vec_box, reason = "the boxes are what is kept")]
     spare: Vec<Box<Slow>>,
 }
 
