@@ -298,9 +298,9 @@ impl Layer for Unicast {
         if peer == context.rank() {
             return;
         }
-        let Handles { number, limit, window_closed, .. } = self.handles();
-        let acknowledged = self.acknowledged(context, peer);
+        let Handles { number, acked, limit, window_closed, .. } = self.handles();
         let sent = context.sending(number, peer);
+        let acknowledged = context.pair(acked, peer, context.rank()).min(sent);
         context.trim_sends(peer, acknowledged);
         context.set_of(limit, peer, acknowledged + self.window);
         if sent < acknowledged + self.window {
@@ -315,6 +315,9 @@ impl Layer for Unicast {
             wait.settle();
         } else {
             wait.begin(context.now());
+        }
+        if self.put_off[peer.index()].is_empty() {
+            return;
         }
         for _ in 0..self.room(context, peer).min(self.put_off[peer.index()].len() as u64) {
             if let Some(message) = self.put_off[peer.index()].pop_front() {

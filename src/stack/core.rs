@@ -288,12 +288,12 @@ impl Core {
         self.traced.push_back(text);
     }
 
-    fn home(&self, field: Field) -> FieldHome {
+    pub(super) fn home(&self, field: Field) -> FieldHome {
         self.homes[field.traffic as usize][usize::from(field.index)]
     }
 
     /// Index of the template word of what this member sends next.
-    fn sending_word(&self, traffic: Traffic, word: u8, peer: Rank) -> u32 {
+    pub(super) fn sending_word(&self, traffic: Traffic, word: u8, peer: Rank) -> u32 {
         match traffic {
             Traffic::Cast => fixed::CAST_SEND_WORDS + u32::from(word),
             _ => self.slots.member(peer) + fixed::SEND_SEND_WORDS + u32::from(word),
@@ -301,7 +301,7 @@ impl Core {
     }
 
     /// Index of the template word of what is expected next from a member.
-    fn expected_word(&self, traffic: Traffic, word: u8, origin: Rank) -> u32 {
+    pub(super) fn expected_word(&self, traffic: Traffic, word: u8, origin: Rank) -> u32 {
         let first = match traffic {
             Traffic::Cast => fixed::CAST_DELIVER_WORDS,
             _ => fixed::SEND_DELIVER_WORDS,
@@ -344,11 +344,12 @@ impl Core {
     }
 
     pub(crate) fn accepted(&self, origin: Rank) -> u64 {
-        match self.frame_number {
-            Some(field) if origin == self.view.rank() => self.sending(field, origin),
-            Some(field) => self.expected(field, origin),
-            None => 0,
-        }
+        let FieldHome { word: Some(word), shift, mask } = self.number_home else { return 0 };
+        let at = match origin == self.own {
+            true => self.sending_word(Traffic::Cast, word, origin),
+            false => self.expected_word(Traffic::Cast, word, origin),
+        };
+        (self.slots.word(at) >> shift) & mask
     }
 
     fn tally_words(&self, tally: Tally, rank: Rank) -> (u32, Option<u32>) {

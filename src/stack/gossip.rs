@@ -110,10 +110,26 @@ impl Carried {
     }
 }
 
+/// Where the own values of a gossip stand, and what becomes of them.
+#[derive(Clone, Copy, Debug)]
+struct Value {
+    /// The word of that about this member itself.
+    own: u32,
+    /// The word in another member's section of that about it.
+    other: u32,
+    shift: u8,
+    mask: u64,
+    matrix: MatrixSlot,
+    rides_on_casts: bool,
+    quantum: u64,
+}
+
 /// What has been reported, and when the next row is due.
 #[derive(Clone, Debug)]
 pub(crate) struct GossipState {
     pub(crate) definitions: Vec<GossipDefinition>,
+    /// What post-processing needs of them, for every member in every pass.
+    values: Vec<Value>,
     /// By subject and gossip: the last value others were told.
     reported: Vec<u64>,
     /// By subject and gossip: own values at the last post-processing.
@@ -155,6 +171,7 @@ impl GossipState {
         let values = definitions.len() * members;
         GossipState {
             definitions,
+            values: Vec::new(),
             reported: vec![0; values],
             previous: vec![0; values],
             previous_casts: 0,
@@ -233,12 +250,42 @@ impl Core {
         }
     }
 
+    /// Finds out where own values stand: once, when the slots are there.
+    pub(crate) fn find_own_values(&mut self) {
+        let value = |definition: &GossipDefinition| {
+            let (own, other, shift, mask) = match definition.source {
+                GossipSource::Accepted(field) => {
+                    let home = self.home(field);
+                    // A field that is not among the words is zero.
+                    let (word, mask) = home.word.map_or((0, 0), |word| (word, home.mask));
+                    let other =
+                        self.expected_word(field.traffic, word, self.own) - self.slots.member(self.own);
+                    (self.sending_word(field.traffic, word, self.own), other, home.shift, mask)
+                }
+                GossipSource::Slot(MemberSlot(slot)) => {
+                    (self.slots.member(self.own) + slot, slot, 0, u64::MAX)
+                }
+            };
+            let GossipDefinition { matrix, quantum, .. } = *definition;
+            let rides_on_casts = definition.rides_on == Some(Traffic::Cast);
+            Value { own, other, shift, mask, matrix, rides_on_casts, quantum }
+        };
+        self.gossip.values = self.gossip.definitions.iter().map(value).collect();
+    }
+
+    /// This member's own value about `subject`.
+    #[inline]
+    fn value_of(&self, value: Value, subject: Rank) -> u64 {
+        let own = subject == self.own;
+        let at = if own { value.own } else { self.slots.member(subject) + value.other };
+        self.slots.word(at) >> value.shift & value.mask
+    }
+
     /// Takes the own values about `subject` into the own row of each matrix.
     pub(crate) fn gossip_own(&mut self, subject: Rank) {
-        for gossip in 0..self.gossip.definitions.len() {
-            let GossipDefinition { source, matrix, .. } = self.gossip.definitions[gossip];
-            let value = self.own_value(source, subject);
-            self.slots.raise_pair(matrix, self.own, subject, value);
+        for gossip in 0..self.gossip.values.len() {
+            let value = self.gossip.values[gossip];
+            self.slots.raise_pair(value.matrix, self.own, subject, self.value_of(value, subject));
         }
     }
 
@@ -257,13 +304,13 @@ impl Core {
         if subject == self.own {
             return;
         }
-        let count = self.gossip.definitions.len();
+        let count = self.gossip.values.len();
         for gossip in 0..count {
-            let GossipDefinition { source, rides_on, quantum, .. } = self.gossip.definitions[gossip];
-            let value = self.own_value(source, subject);
+            let Value { rides_on_casts, quantum, .. } = self.gossip.values[gossip];
+            let value = self.value_of(self.gossip.values[gossip], subject);
             let state = &mut self.gossip;
             let at = subject.index() * count + gossip;
-            if state.all_ridden && rides_on == Some(Traffic::Cast) {
+            if state.all_ridden && rides_on_casts {
                 state.reported[at] = state.previous[at];
             }
             state.previous[at] = value;

@@ -328,9 +328,12 @@ impl Context<'_> {
     /// The least that members other than `subject` itself say of it, those that have failed apart; `None` if there are no
     /// others.
     pub fn least_of_others(&self, matrix: MatrixSlot, subject: Rank) -> Option<u64> {
-        (0..self.view().size())
+        let failed = (!self.core.failed.is_empty()).then_some(&self.core.failed);
+        (0..self.core.slots.members())
             .map(Rank::at)
-            .filter(|reporter| *reporter != subject && !self.core.failed.contains(*reporter))
+            .filter(|reporter| {
+                *reporter != subject && failed.is_none_or(|failed| !failed.contains(*reporter))
+            })
             .map(|reporter| self.pair(matrix, reporter, subject))
             .min()
     }

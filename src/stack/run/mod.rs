@@ -349,7 +349,7 @@ impl Stack {
         let queue_max = 2 * window as usize + 64 * members + 4 * layers.len() + 256;
         // Without a layer for them there are none.
         let fragmented = blueprint.fragmented_bytes_max.unwrap_or(0).min(config.message_bytes_max as u64);
-        let core = Core {
+        let mut core = Core {
             own: view.rank(),
             names: layers.iter().map(|layer| layer.name()).collect(),
             ways: Rc::new(Ways::new(&layers)),
@@ -427,6 +427,7 @@ impl Stack {
             layouts: layouts.clone(),
             view: Rc::new(view),
         };
+        core.find_own_values();
         let posting = Posting::new(&layers, members);
         // What is let go of is told with it: a sender whose window is full must not wait for more than it may send.
         let post_batch = config.post_batch_messages.min((window / 4).max(1) as u32);
