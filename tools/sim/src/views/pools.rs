@@ -1,7 +1,7 @@
 //! Regions are used again: to map and touch memory for every view of every run costs more than the runs themselves.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::VecDeque;
 use std::ops::Deref;
 
 use wadjet::buf::{Region, RegionOptions};
@@ -10,20 +10,42 @@ thread_local! {
     static SPARES: RefCell<Spares> = RefCell::default();
 }
 
-/// By number of frames and their length.
+/// Number of frames, and their length.
+type Key = (usize, usize);
+
 #[derive(Default)]
 struct Spares {
-    regions: HashMap<(usize, usize), Vec<Region>>,
+    /// In the order in which they came back.
+    regions: VecDeque<(Key, Region)>,
     /// What their frames take, together.
     bytes: usize,
 }
 
-/// Bytes of spares that a thread keeps.
-const SPARE_BYTES_MAX: usize = 384 << 20;
+/// Bytes of spares that a thread keeps: what came back longest ago goes first. It is what a simulator that has run for long
+/// takes of memory, by thread; the largest worlds take half of it at once.
+const SPARE_BYTES_MAX: usize = 192 << 20;
+
+impl Spares {
+    fn take(&mut self, key: Key) -> Option<Region> {
+        let at = self.regions.iter().rposition(|(of, _)| *of == key)?;
+        let (_, region) = self.regions.remove(at)?;
+        self.bytes -= key.0 * key.1;
+        Some(region)
+    }
+
+    fn put(&mut self, key: Key, region: Region) {
+        self.regions.push_back((key, region));
+        self.bytes += key.0 * key.1;
+        while self.bytes > SPARE_BYTES_MAX {
+            let Some(((frames, frame_bytes), _)) = self.regions.pop_front() else { return };
+            self.bytes -= frames * frame_bytes;
+        }
+    }
+}
 
 /// A region that becomes a spare when it is dropped, if all of its frames have come back.
 pub(crate) struct Pool {
-    key: (usize, usize),
+    key: Key,
     region: Region,
 }
 
@@ -32,11 +54,7 @@ impl Pool {
     pub(crate) fn of(frames: usize, frame_bytes: usize) -> Pool {
         let frames = frames.next_power_of_two();
         let key = (frames, frame_bytes);
-        let spare = SPARES.with_borrow_mut(|spares| {
-            let spare = spares.regions.get_mut(&key).and_then(Vec::pop);
-            spares.bytes -= spare.as_ref().map_or(0, |_| frames * frame_bytes);
-            spare
-        });
+        let spare = SPARES.with_borrow_mut(|spares| spares.take(key));
         let region = spare.unwrap_or_else(|| {
             let options = RegionOptions {
                 frames,
@@ -67,13 +85,7 @@ impl Deref for Pool {
 impl Drop for Pool {
     fn drop(&mut self) {
         if !self.is_out() {
-            SPARES.with_borrow_mut(|spares| {
-                let bytes = self.key.0 * self.key.1;
-                if spares.bytes + bytes <= SPARE_BYTES_MAX {
-                    spares.bytes += bytes;
-                    spares.regions.entry(self.key).or_default().push(self.region.clone());
-                }
-            });
+            SPARES.with_borrow_mut(|spares| spares.put(self.key, self.region.clone()));
         }
     }
 }
