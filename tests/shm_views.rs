@@ -276,3 +276,47 @@ fn preparing_where_nothing_can_be_made_does_no_harm() {
     rest(&mut shm);
     assert!(matches!(shm.open(&view("huge", 2, 1), &huge), Err(TransportError::NoSpace { .. })));
 }
+
+#[test]
+fn long_frames_reach_whom_they_are_for_and_all_come_back() {
+    let directory = Directory::new();
+    let group = unique("long");
+    let open = |own| End::open_with(&group, 3, own, &ordinary(), &directory.options()).unwrap();
+    let mut ends = [1, 2, 3].map(open);
+    ends.iter_mut().for_each(|end| end.find(2));
+    let long = ends[0].channel.long.clone().expect("a lane of an ordinary member has room for long frames");
+    assert!(long.frame_bytes() > 4 * ordinary().frame_bytes, "{}", long.frame_bytes());
+    let bytes: Vec<u8> = (0..long.frame_bytes() as u32).map(|at| (at ^ at >> 8) as u8).collect();
+    let turn = |ends: &mut [End; 3], to: Destination| {
+        let mut frame = long.take(0).expect("frames come back");
+        frame.extend(&bytes).unwrap();
+        assert!(ends[0].submit(to, frame.freeze()));
+        let mut got = [0, 0];
+        for (end, got) in ends[1..].iter_mut().zip(&mut got) {
+            end.shm.receive(64, &mut |received| {
+                assert!(received.bytes() == bytes, "it is as it was");
+                *got += 1;
+            });
+        }
+        ends.iter_mut().for_each(|end| end.shm.reap());
+        got
+    };
+    // Several laps of a lane.
+    for _ in 0..200 {
+        assert_eq!(turn(&mut ends, Destination::One(Rank(2))), [0, 1]);
+        assert_eq!(turn(&mut ends, Destination::All), [1, 1]);
+    }
+    // What is longer than a lane carries is not sent, and counted.
+    let (head, body) = (long.take(0).unwrap(), long.take(0).unwrap());
+    let [head, body] = [head, body].map(|mut frame| {
+        frame.extend(&bytes).unwrap();
+        frame.freeze()
+    });
+    let dropped = ends[0].shm.counters().dropped;
+    let (from, to) = (body.start(), body.end());
+    let body = Some(wadjet::transport::Slice { frame: body, from, to });
+    let transmit = Transmit { body, ..ends[0].transmit(Destination::One(Rank(1)), head) };
+    assert!(ends[0].shm.submit(transmit).is_ok());
+    assert_eq!(ends[0].shm.counters().dropped, dropped + 1);
+    assert!(long.all_returned());
+}
