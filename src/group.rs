@@ -477,16 +477,20 @@ impl Drop for Reservation<'_> {
     }
 }
 
-/// The polled form of the interface: an [`Application`] that keeps what happens until it is asked. How much that can be is
-/// bounded by flow control; of [`Event::Stable`], which says only that something has changed, at most one is kept.
-#[derive(Debug, Default)]
+/// The polled form of the interface: an [`Application`] that keeps what happens until it is asked. When more is kept than
+/// it was made for, it holds the senders ([`Group::hold_senders`]): beyond that come the casts of at most a window of each
+/// member, and what no credit is asked for: sends, up to what their senders have to send, and events. Of [`Event::Stable`],
+/// which says only that something has changed, at most one is kept.
+#[derive(Debug)]
 pub struct Polled {
     happened: VecDeque<Happened>,
+    /// What may be kept before the senders are held.
+    limit: usize,
     /// An [`Event::Stable`] waits to be taken: another would say no more.
     stable_waits: bool,
 }
 
-/// What [`Polled`] kept. Lists stay in their frames: take them out soon, or flow control holds the senders.
+/// What [`Polled`] kept. Lists stay in their frames: take them out soon.
 #[derive(Clone, Debug)]
 pub enum Happened {
     /// A list cast by a member.
@@ -510,9 +514,10 @@ pub enum Happened {
 }
 
 impl Polled {
-    /// With room for `events` before it allocates.
+    /// With room for `events` before it allocates, and holds the senders. What lies in frames takes them from reception;
+    /// up to `Config::early_frames_max` there are enough of them.
     pub fn with_capacity(events: usize) -> Polled {
-        Polled { happened: VecDeque::with_capacity(events), stable_waits: false }
+        Polled { happened: VecDeque::with_capacity(events), limit: events, stable_waits: false }
     }
 
     /// The oldest thing that happened and was not taken yet.
@@ -523,10 +528,24 @@ impl Polled {
     }
 }
 
+impl Default for Polled {
+    /// With room for what an iteration of the driver brings, by default.
+    fn default() -> Polled {
+        Polled::with_capacity(64)
+    }
+}
+
 impl Application for Polled {
-    fn cast(&mut self, delivery: &Delivery<'_>, _group: &mut Group<'_>) {
+    fn cast(&mut self, delivery: &Delivery<'_>, group: &mut Group<'_>) {
         let happened = Happened::Cast { origin: delivery.origin(), id: delivery.id(), list: delivery.keep() };
         self.happened.push_back(happened);
+        if self.is_behind() {
+            group.hold_senders();
+        }
+    }
+
+    fn is_behind(&mut self) -> bool {
+        self.happened.len() > self.limit
     }
 
     fn send(&mut self, delivery: &Delivery<'_>, _group: &mut Group<'_>) {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 mod mixed;
 
 use mixed::Mixed;
-use wadjet::group::{Application, Delivery, Event, Group};
+use wadjet::group::{Application, Delivery, Event, Group, Happened, Polled};
 use wadjet::layers::{LIVE_STACK, LIVE_STACK_WITH_INTEGRITY};
 use wadjet::runtime::{Driver, DriverOptions, JoinOptions};
 use wadjet::transport::Transport;
@@ -219,7 +219,7 @@ fn a_process_that_is_in_one_group_after_another_keeps_nothing_of_those_it_forget
         driver.group(key).leave();
         assert!(driver.run_until(Duration::from_secs(60), |member| member.application().exit.is_some()));
         driver.application_mut().exit = None;
-        let end = Instant::now() + Duration::from_secs(60);
+        let end = Instant::now() + Duration::from_secs(5);
         while !driver.forget(key) {
             driver.run_once();
             assert!(Instant::now() < end, "what is over can be forgotten");
@@ -304,4 +304,46 @@ fn what_a_handle_takes_is_not_lost_when_the_numbers_of_a_view_run_out() {
     assert!(processes[1].0.application().sends == all);
     assert!(processes[2].0.application().casts.iter().map(|(_, message)| message).eq(&all));
     assert!(processes[2].0.application().views > 4, "no view has numbers for all of them");
+}
+
+#[test]
+fn an_application_that_polls_too_rarely_holds_the_senders_and_keeps_no_more_than_a_window() {
+    let hub = Hub::new(HubOptions::default());
+    let config = Config { window_frames: 32, waiting_frames_max: 4, pack: false, ..Config::default() };
+    let start = |own: u64| {
+        let endpoint = Endpoint::new(config.clone(), Incarnation(own)).unwrap();
+        let mut driver =
+            Driver::new(endpoint, Polled::with_capacity(16), hub.transport(), DriverOptions::default());
+        let contacts: &[&str] = if own == 1 { &[] } else { &["1"] };
+        let options = JoinOptions::through("polled", &own.to_string(), contacts, LIVE_STACK);
+        let key = driver.join(options).unwrap();
+        (driver, key)
+    };
+    let (mut keen, key) = start(1);
+    let (mut lazy, lazy_key) = start(2);
+    while keen.group(key).view().size() < 2 {
+        keen.run_once();
+        lazy.run_once();
+    }
+    let is_cast = |happened: &Happened| matches!(happened, Happened::Cast { .. });
+    let (mut cast, mut own, mut end) = (0, 0, Instant::now() + Duration::from_millis(200));
+    let mut kept = 0;
+    for takes in [false, true] {
+        while Instant::now() < end && cast < 1000 {
+            cast += u64::from(keen.group(key).cast(b"x").is_ok());
+            keen.run_once();
+            own += std::iter::from_fn(|| keen.application_mut().take()).filter(is_cast).count() as u64;
+            lazy.run_once();
+            if takes {
+                kept += std::iter::from_fn(|| lazy.application_mut().take()).filter(is_cast).count();
+            }
+        }
+        if !takes {
+            assert!((32..=16 + 2 * 32 + 4).contains(&cast), "{cast} were cast while nobody took them");
+            assert_eq!(lazy.group(lazy_key).view().size(), 2, "and nobody was excluded");
+            end = Instant::now() + Duration::from_secs(5);
+        }
+    }
+    assert_eq!(cast, 1000);
+    assert!(own > 900 && kept > 900, "{own} and {kept} were taken");
 }
