@@ -24,6 +24,8 @@
 //! After the FRAG layer of Horus (van Renesse et al., 1996) and Ensemble's `frag` (Hayden, 1998), which mark fragments
 //! too, so that flow control cannot reorder them.
 
+use std::time::Duration;
+
 use crate::accel::case::CommonCase;
 use crate::id::{Hasher64, Rank};
 use crate::stack::build::{Build, Closes, Field, Guard, GuardKind};
@@ -32,6 +34,7 @@ use crate::stack::layer::{Context, Fast, Kind, Layer};
 use crate::stack::notices::{Flow, Notices};
 use crate::stack::property::{Properties, Property};
 use crate::stack::registry::LayerEntry;
+use crate::time::Time;
 use crate::wire::Traffic;
 
 /// Bits of a message's length.
@@ -51,7 +54,12 @@ pub(super) fn entry() -> LayerEntry {
         )],
         make: |parameters| {
             let bytes_max = parameters.number("bytes", u64::from(u32::MAX), 1..=u64::from(u32::MAX))?;
-            Ok(Box::new(Frag { bytes_max, handles: None, progress: Default::default() }))
+            Ok(Box::new(Frag {
+                bytes_max,
+                handles: None,
+                progress: Default::default(),
+                quiet_until: Vec::new(),
+            }))
         },
     }
 }
@@ -63,6 +71,8 @@ struct Frag {
     handles: Option<[Handles; 2]>,
     /// By kind of traffic and origin.
     progress: [Vec<Progress>; 2],
+    /// By origin: before this no fault of it is told.
+    quiet_until: Vec<Time>,
 }
 
 #[derive(Clone, Copy)]
@@ -168,10 +178,18 @@ impl Frag {
         }
         if let Some(fault) = fault {
             context.count(fault.text());
-            context.problem(Some(origin), fault.text());
+            // All are counted, and a few are told: a member that is at fault is so with every message.
+            let quiet_until = &mut self.quiet_until[origin.index()];
+            if context.now() >= *quiet_until {
+                *quiet_until = context.now() + PAUSE;
+                context.problem(Some(origin), fault.text());
+            }
         }
     }
 }
+
+/// Between two faults of one member that are told.
+const PAUSE: Duration = Duration::from_millis(100);
 
 impl Layer for Frag {
     fn name(&self) -> &'static str {
@@ -179,6 +197,7 @@ impl Layer for Frag {
     }
 
     fn install(&mut self, build: &mut Build<'_>) {
+        self.quiet_until = vec![Time::ZERO; build.view().size()];
         self.progress = [(); 2].map(|()| vec![Progress::Idle; build.view().size()]);
         build.carry_fragments(self.bytes_max);
         let guards = [GuardKind::CastDeliver, GuardKind::SendDeliver];
