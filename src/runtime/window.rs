@@ -83,6 +83,9 @@ impl Report {
     }
 }
 
+/// Between two attempts when visitors cannot be let in.
+const PAUSE: Duration = Duration::from_millis(100);
+
 /// Keeps the window open; dropping it closes it and removes the socket.
 #[derive(Debug)]
 pub struct Window {
@@ -113,14 +116,17 @@ impl Window {
                     return;
                 }
                 // A visitor who goes away, or a driver that does not answer, is no reason to close the window.
-                if let Ok(mut visitor) = visitor {
-                    let text = match handle.report(group, ANSWER_MAX) {
-                        Ok(report) => report.lines(),
-                        Err(error) => format!("{FORM}\nerror {error}\n"),
-                    };
-                    let limited = visitor.set_write_timeout(Some(READ_MAX));
-                    let _ = limited.and_then(|()| visitor.write_all(text.as_bytes()));
-                }
+                let Ok(mut visitor) = visitor else {
+                    // Nobody can come in for lack of something, which trying at once does not bring.
+                    thread::park_timeout(PAUSE);
+                    continue;
+                };
+                let text = match handle.report(group, ANSWER_MAX) {
+                    Ok(report) => report.lines(),
+                    Err(error) => format!("{FORM}\nerror {error}\n"),
+                };
+                let limited = visitor.set_write_timeout(Some(READ_MAX));
+                let _ = limited.and_then(|()| visitor.write_all(text.as_bytes()));
             }
         };
         let thread = thread::Builder::new().name("wadjet-window".to_owned()).spawn(serve)?;
