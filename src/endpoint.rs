@@ -359,7 +359,7 @@ impl Endpoint {
         app: &mut dyn Application,
     ) {
         self.now = now;
-        assert!(self.has_group(group), "{ANOTHERS_KEY}");
+        assert!(self.has_group(group), "{}", self.no_group(group));
         let index = group.index as usize;
         let stack = &mut self.stacks[index];
         let next = stack.next_view().expect("a channel is opened for the next view").clone();
@@ -491,22 +491,32 @@ impl Endpoint {
         key.endpoint == self.number && self.forgotten.get(key.index as usize) == Some(&key.before)
     }
 
+    /// Why there is no group by that key.
+    #[cold]
+    fn no_group(&self, key: GroupKey) -> &'static str {
+        if key.endpoint == self.number {
+            "the group of this key is over and was forgotten; a group that is joined again has a new key"
+        } else {
+            "the group key is another endpoint's: use the one that this endpoint's `install` gave"
+        }
+    }
+
     #[inline]
     fn stack(&self, key: GroupKey) -> &Stack {
-        assert!(self.has_group(key), "{ANOTHERS_KEY}");
+        assert!(self.has_group(key), "{}", self.no_group(key));
         &self.stacks[key.index as usize]
     }
 
     #[inline]
     fn stack_mut(&mut self, key: GroupKey) -> &mut Stack {
-        assert!(self.has_group(key), "{ANOTHERS_KEY}");
+        assert!(self.has_group(key), "{}", self.no_group(key));
         &mut self.stacks[key.index as usize]
     }
 
     /// A group, to act on.
     ///
     /// # Panics
-    /// If the key is another endpoint's ([`Endpoint::has_group`]).
+    /// If the key is another endpoint's, or its group is forgotten ([`Endpoint::has_group`]).
     #[inline]
     pub fn group(&mut self, key: GroupKey) -> Group<'_> {
         Group::new(self.stack_mut(key))
@@ -724,7 +734,7 @@ impl Endpoint {
     /// What a group's stack did so far.
     ///
     /// # Panics
-    /// If the key is another endpoint's.
+    /// If the key is another endpoint's, or its group is forgotten.
     pub fn stats(&self, key: GroupKey) -> Stats {
         self.stack(key).stats()
     }
@@ -737,7 +747,7 @@ impl Endpoint {
     /// Where plans and layers disagreed so far ([`Shadow::Record`](crate::config::Shadow)).
     ///
     /// # Panics
-    /// If the key is another endpoint's.
+    /// If the key is another endpoint's, or its group is forgotten.
     pub fn divergences(&self, key: GroupKey) -> &[String] {
         &self.stack(key).divergences
     }
@@ -745,7 +755,7 @@ impl Endpoint {
     /// Scrambles one word of the slot file, chosen by `seed`: a test of whether slots are what the layers use.
     ///
     /// # Panics
-    /// If the key is another endpoint's.
+    /// If the key is another endpoint's, or its group is forgotten.
     #[cfg(feature = "laboratory")]
     pub fn scramble_slot(&mut self, key: GroupKey, seed: u64) {
         let at = (seed % u64::from(self.slot_words(key))) as u32;
@@ -762,7 +772,7 @@ impl Endpoint {
     /// How many words the slot file has.
     ///
     /// # Panics
-    /// If the key is another endpoint's.
+    /// If the key is another endpoint's, or its group is forgotten.
     #[cfg(feature = "laboratory")]
     pub fn slot_words(&self, key: GroupKey) -> u32 {
         self.stack(key).core().slots.words() as u32
@@ -771,7 +781,7 @@ impl Endpoint {
     /// What a word of the slot file is, as far as it can be told: `of 1: cast-deliver word 0`, say.
     ///
     /// # Panics
-    /// If the key is another endpoint's.
+    /// If the key is another endpoint's, or its group is forgotten.
     #[cfg(feature = "laboratory")]
     pub fn slot_name(&self, key: GroupKey, at: u32) -> String {
         self.stack(key).core().slot_name(at)
@@ -780,7 +790,7 @@ impl Endpoint {
     /// Changes the bits of `mask` in one word of the slot file.
     ///
     /// # Panics
-    /// If the key is another endpoint's, or there is no such word.
+    /// If the key is another endpoint's, its group is forgotten, or there is no such word.
     #[cfg(feature = "laboratory")]
     pub fn scramble_word(&mut self, key: GroupKey, at: u32, mask: u64) {
         let core = &mut self.stack_mut(key).engine.core;
@@ -791,14 +801,11 @@ impl Endpoint {
     /// This member's rank in a group.
     ///
     /// # Panics
-    /// If the key is another endpoint's.
+    /// If the key is another endpoint's, or its group is forgotten.
     pub fn rank(&self, key: GroupKey) -> Rank {
         self.stack(key).core().view.rank()
     }
 }
-
-const ANOTHERS_KEY: &str =
-    "the group key is another endpoint's: use the one that this endpoint's `install` gave";
 
 /// Tells this process's endpoints apart, and those of other processes.
 fn number_of(incarnation: Incarnation) -> u32 {

@@ -69,3 +69,15 @@ fn an_application_that_polls_rarely_keeps_one_word_of_stability() {
     assert!(matches!(polled.take(), Some(Happened::Event(Event::Stable))));
     assert!(polled.take().is_none());
 }
+
+#[test]
+fn the_key_of_a_forgotten_group_says_that_it_is_forgotten() {
+    let mut world = World::new(2, DEFAULT_STACK, &Config::default());
+    let key = world.nodes[0].key;
+    world.nodes[0].endpoint.group(key).leave();
+    world.steps(100);
+    assert!(world.nodes[0].endpoint.forget(key));
+    let endpoint = &mut world.nodes[0].endpoint;
+    let refused = catch_unwind(AssertUnwindSafe(|| endpoint.group(key).writable())).unwrap_err();
+    assert!(refused.downcast_ref::<String>().unwrap().contains("was forgotten"));
+}
