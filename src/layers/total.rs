@@ -18,7 +18,7 @@
 //! C wants to cast      C ── may I? ──▶           best effort, repeated
 //! ring A, C, B         A ── 9 (invites C) ──▶    a cast without content
 //!                      ◀── 0* ── C
-//! B has nothing        B ── 4 (passes) ──▶       without content; the third time in a row: (leaves)
+//! B has nothing        B ── 4 (passes) ──▶       without content; the `leave`th time in a row: (leaves)
 //! ring A, C
 //! ```
 //!

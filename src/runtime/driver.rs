@@ -549,7 +549,9 @@ fn draw_life() -> Life {
     Life((draw() as u32).max(1))
 }
 
-/// An incarnation that no other life of any process has: the time in nanoseconds, its lowest bits drawn at random.
+/// An incarnation that hardly any other life of any process has: the time in nanoseconds, its lowest 16 bits drawn at random.
+/// Two are alike only if their processes start within 65 microseconds by their clocks, one of which may have been set back,
+/// and then once in 65,536 times.
 pub fn fresh_incarnation() -> Incarnation {
     const DRAWN: u64 = 0xffff;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_nanos() as u64);
