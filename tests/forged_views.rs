@@ -27,7 +27,11 @@ struct Lie {
 
 impl Lie {
     fn new() -> Lie {
-        let mut town = Town::of(3, STACK, &Config { pack: false, ..Config::default() });
+        Lie::among(3)
+    }
+
+    fn among(members: u64) -> Lie {
+        let mut town = Town::of(members, STACK, &Config { pack: false, ..Config::default() });
         let full = Rc::new(RefCell::new(Vec::new()));
         let seen = Rc::clone(&full);
         // A send that was lost is repeated with its full header, which shows where its number is.
@@ -227,6 +231,18 @@ fn flush_vectors_and_views_that_are_forged_stale_or_out_of_range_are_dropped_and
         (undecodable, Body::of(FLUSH).id(id(u64::MAX, 2)).words(&[1, 0])),
         (undecodable, Body::of(HELD_UP).id(id(2, 1)).words(&[0b1000, 0])),
         (undecodable, Body::of(10)),
+        // What follows on the last of all ids would be none.
+        (undecodable, Body::of(FLUSH).id(id(1 << 62, 2)).words(&[1, 0])),
+        (undecodable, Body::of(BEHIND).id(id(1 << 62, 2))),
+        (undecodable, Body::of(VIEW).id(id(2, 2)).view(ours, id(1 << 62, 2), &[1, 2])),
+        (
+            "report out of range",
+            Body::of(FLUSH_OK).id(id(2, 1)).words(&nobody).half(3).words(&[1, 2, 1 << 63]),
+        ),
+        (
+            "cut out of range",
+            Body::of(CUT).id(id(2, 2)).half(3).words(&[1, 2, 1 << 63]).half(0).half(1).half(2),
+        ),
     ];
     for (at, (what, body)) in lies.into_iter().enumerate() {
         let mut lie = Lie::new();
@@ -266,6 +282,9 @@ fn letters_that_are_forged_stale_or_from_strangers_are_dropped_and_counted() {
         ("merge request of another", stranger, id(0, 99), merge(1, 98)),
         ("letter that does not decode", stranger, id(0, 99), merge(u64::MAX, 99)),
         ("letter that does not decode", stranger, id(u64::MAX, 99), merge(1, 99)),
+        ("letter that does not decode", stranger, id(0, 99), merge(1 << 62, 99)),
+        ("letter that does not decode", stranger, id(1 << 62, 99), merge(1, 99)),
+        ("letter that does not decode", 2, id(1 << 62, 2), view(2).0),
         ("letter that does not decode", stranger, id(0, 99), vec![DENY_NOTHING; 40]),
     ];
     for (at, (what, origin, view, body)) in lies.into_iter().enumerate() {
@@ -309,4 +328,52 @@ fn suspicions_that_are_forged_stale_or_from_non_members_are_dropped_and_counted(
         lie.town.run(Duration::from_millis(1));
     }
     assert_eq!([lie.counted("suspicion taken over"), lie.counted("suspected by another")], [0, 9]);
+}
+
+/// Who says that it holds what it cannot forward goes, and not those that wait for it.
+#[test]
+fn one_bad_number_in_a_report_costs_the_group_its_author_at_most() {
+    let mut lie = Lie::among(4);
+    lie.town.processes[3].stopped = true;
+    let begun = |town: &mut Town| town.processes[0].diary.seen.contains(&Seen::Block);
+    assert!(lie.town.until(Duration::from_millis(100), begun));
+    lie.says(&Body::of(FLUSH_OK).id(id(2, 1)).words(&[0b1000, 0]).half(4).words(&[0, 0, 0, 1000]).0);
+    lie.town.run(Duration::from_millis(800));
+    assert!(lie.town.processes[0].casts_by_view().len() > 1, "the flush ended");
+    for at in [0, 2] {
+        for seen in &lie.town.processes[at].diary.seen {
+            let Seen::View(_, members) = seen else { continue };
+            assert!(members.contains(&1) && members.contains(&3), "{at}: {seen:?}");
+        }
+    }
+}
+
+/// Guests that are there only in letters: no more of them are kept than fit a view.
+#[test]
+fn many_that_want_in_at_once_are_no_more_than_a_view_holds() {
+    let mut lie = Lie::new();
+    let terms = format!("{STACK} with windows of {} frames", Config::default().window_frames);
+    // All before the host has waited long enough for more of them, and each with a friend.
+    for own in 1000..1090 {
+        let body = Body::of(1).id(id(1, own)).text(&terms);
+        let body = [body.0, vec![WIRE_VERSION], Body(Vec::new()).members(&[own, own + 500]).0].concat();
+        lie.writes(own, id(0, own), &body);
+    }
+    assert_eq!(lie.counted("flush begun"), 0);
+    let taken = (wadjet::id::MEMBERS_MAX - 3) / 2;
+    assert_eq!(lie.counted("merge request denied"), 90 - taken as u64);
+}
+
+/// After a partition each side may be told by the other that it is out: neither obeys.
+#[test]
+fn who_has_given_another_one_up_is_not_excluded_by_it() {
+    let mut lie = Lie::new();
+    let process = &mut lie.town.processes[0];
+    process.endpoint.group(process.key).suspect(&[Rank(1)].into_iter().collect());
+    lie.town.step();
+    lie.writes(2, id(2, 2), &Body::of(5).id(id(1, 1)).0);
+    assert_eq!(lie.counted("exclusion by a stranger or from another view"), 1);
+    lie.town.run(Duration::from_millis(100));
+    let seen = &lie.town.processes[0].diary.seen;
+    assert!(!seen.iter().any(|seen| matches!(seen, Seen::Exit(_))), "{seen:?}");
 }

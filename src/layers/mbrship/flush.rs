@@ -155,7 +155,14 @@ impl Mbrship {
                     None => proposal.held[rank.index()].is_none(),
                     Some(_) => !proposal.done.contains(*rank),
                 };
-                self.live_others(context).iter().filter(silent).collect()
+                let withheld =
+                    proposal.cut.as_ref().map_or(RankSet::EMPTY, |cut| self.withheld(context, cut));
+                // What this member lacks itself the others may be waiting for as well.
+                if withheld.is_empty() {
+                    self.live_others(context).iter().filter(silent).collect()
+                } else {
+                    withheld
+                }
             }
             None => self.look(context),
         };
@@ -229,6 +236,14 @@ impl Mbrship {
         cut.frames.iter().enumerate().all(delivered) && !pending
     }
 
+    /// Who has said that it holds, and has not forwarded, what this member lacks of the cut.
+    fn withheld(&self, context: &Context<'_>, cut: &Cut) -> RankSet {
+        let origins = cut.frames.iter().zip(&cut.holders).enumerate();
+        let lacking = origins.filter(|(origin, (frames, _))| context.accepted(Rank::at(*origin)) < **frames);
+        let holders: RankSet = lacking.map(|(_, (_, holder))| *holder).collect();
+        holders.and(self.live_others(context))
+    }
+
     fn all_done(&self, context: &Context<'_>, proposal: &Proposal) -> bool {
         let others_done = self.live_others(context).without(proposal.done).is_empty();
         (others_done || self.is(Broken::DecidesAlone))
@@ -279,6 +294,10 @@ impl Mbrship {
         failed: RankSet,
         held: Vec<u64>,
     ) {
+        if held.iter().any(|frames| *frames > context.frame_number_limit()) {
+            context.count("report out of range");
+            return;
+        }
         let Some(proposal) = self.proposal.as_mut().filter(|proposal| proposal.id == id) else {
             context.count("report for another proposal");
             return;
@@ -352,6 +371,13 @@ impl Mbrship {
 
     /// The coordinator says what belongs to the view.
     pub(super) fn cut(&mut self, context: &mut Context<'_>, by: Rank, proposal: ViewId, cut: Cut) {
+        let possible = |(rank, frames): (usize, &u64)| {
+            (context.accepted(Rank::at(rank))..=context.frame_number_limit()).contains(frames)
+        };
+        if !cut.frames.iter().enumerate().all(possible) && self.options.broken == Broken::No {
+            context.count("cut out of range");
+            return;
+        }
         let live = self.live(context);
         let Some(promise) = &mut self.promise else {
             context.count("cut of no flush");

@@ -2,7 +2,7 @@
 
 use super::broken::Broken;
 use super::message::{Beyond, Inside};
-use super::{ANSWER_PAUSE, Guest, Host, MERGE_REPEAT, Mbrship, PATIENCE_SHIFT_MAX};
+use super::{ANSWER_PAUSE, GUEST_PATIENCE, Guest, Host, MERGE_REPEAT, Mbrship, PATIENCE_SHIFT_MAX};
 use crate::id::{Incarnation, MEMBERS_MAX, ViewId};
 use crate::stack::event::{Down, ExitReason, Letter};
 use crate::stack::layer::Context;
@@ -104,7 +104,8 @@ impl Mbrship {
             Beyond::View { proposal, view } => self.told_view(context, origin, proposal, view),
             Beyond::Inquire => self.stranger(context, origin, view),
             Beyond::Excluded { past } => {
-                if let Some(by) = member
+                // Two that have given each other up go separate ways instead.
+                if let Some(by) = member.filter(|by| !self.failed.contains(*by))
                     && past == context.view().view().id
                 {
                     self.over = true;
@@ -268,6 +269,8 @@ impl Mbrship {
             self.asked_from_inside(context, &coordinator, view, proposal, &members);
             return;
         }
+        let now = context.now();
+        self.guests.retain(|guest| now < guest.asked + GUEST_PATIENCE);
         let unlike = self.unlike(context, &coordinator, terms, wire_version);
         let unlike = unlike.or_else(|| members.iter().find_map(|member| self.out_of_reach(context, member)));
         if let Some(reason) = &unlike {
@@ -283,6 +286,9 @@ impl Mbrship {
             };
             live.any(|(_, known)| known.incarnation == member.incarnation || twice(known))
         };
+        // Those that are let in together fit one view, and no more of them are kept.
+        let others = self.guests.iter().filter(|guest| guest.members[0].incarnation != origin);
+        let waiting: usize = others.map(|guest| guest.members.len()).sum();
         let reason = if unlike.is_some() {
             unlike
         } else if !self.coordinates(context) {
@@ -292,12 +298,13 @@ impl Mbrship {
             Some(format!("{own} is merging with another view"))
         } else if let Some(member) = members.iter().find(|member| present(member)) {
             Some(format!("{} or incarnation {} is in the view already", member.address, member.incarnation))
-        } else if context.view().size() + members.len() > MEMBERS_MAX {
+        } else if context.view().size() + waiting + members.len() > MEMBERS_MAX {
             Some(format!("the view would have more than {MEMBERS_MAX} members"))
         } else {
             None
         };
         if let Some(reason) = reason {
+            context.count("merge request denied");
             self.write(context, &coordinator, &Beyond::Deny { proposal, unlike: for_good, reason });
             return;
         }

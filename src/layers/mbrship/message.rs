@@ -136,12 +136,15 @@ const REASON_BYTES_MAX: usize = 3 * TERMS_BYTES_MAX;
 /// A stack and its windows, in bytes.
 const TERMS_BYTES_MAX: usize = SPEC_BYTES_MAX + 64;
 
-/// No view has a higher counter: no group changes its view so often, and what follows on it still fits a word.
+/// No view has a higher counter: no group changes its view so often.
 const COUNTER_MAX: u64 = 1 << 62;
+/// Nobody is so many views ahead of anybody else: what is said of later ones is not taken over, so that no message brings
+/// a group to where its views can have no successors.
+const COUNTER_LEAP_MAX: u64 = 1 << 40;
 
-/// Whether a view can have this id.
-pub(super) fn is_plausible(id: ViewId) -> bool {
-    id.counter <= COUNTER_MAX
+/// Whether somebody else may have got as far as `id`, when this process has heard of `counter`.
+pub(super) fn is_plausible(id: ViewId, counter: u64) -> bool {
+    id.counter <= counter.saturating_add(COUNTER_LEAP_MAX).min(COUNTER_MAX)
 }
 
 /// What is read beside plain numbers.
@@ -160,7 +163,7 @@ trait Reads {
 impl Reads for BodyReader<'_> {
     fn id(&mut self) -> Result<ViewId, ControlError> {
         let id = ViewId { counter: self.word()?, coordinator: Incarnation(self.word()?) };
-        if is_plausible(id) { Ok(id) } else { Err(ControlError) }
+        if id.counter <= COUNTER_MAX { Ok(id) } else { Err(ControlError) }
     }
 
     fn ranks(&mut self) -> Result<RankSet, ControlError> {
@@ -306,7 +309,34 @@ impl Inside {
     }
 }
 
+impl Inside {
+    /// The latest view id that is spoken of.
+    pub(super) fn latest(&self) -> Option<ViewId> {
+        match self {
+            Inside::View { proposal, view } => Some(view.id.max(*proposal)),
+            Inside::Behind { promised } => Some(*promised),
+            Inside::Flush { proposal, .. }
+            | Inside::FlushOk { proposal, .. }
+            | Inside::Cut { proposal, .. }
+            | Inside::CutOk { proposal }
+            | Inside::HeldUp { proposal, .. } => Some(*proposal),
+            Inside::Leave | Inside::Renew | Inside::Expelled { .. } => None,
+        }
+    }
+}
+
 impl Beyond {
+    /// The latest view id that is spoken of.
+    pub(super) fn latest(&self) -> Option<ViewId> {
+        match self {
+            Beyond::View { proposal, view } => Some(view.id.max(*proposal)),
+            Beyond::Merge { proposal, .. } | Beyond::Deny { proposal, .. } => Some(*proposal),
+            Beyond::Presence { view, .. } => Some(*view),
+            Beyond::Excluded { past } | Beyond::Expelled { past, .. } => Some(*past),
+            Beyond::Inquire => None,
+        }
+    }
+
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut body = BodyWriter::default();
         match self {

@@ -408,10 +408,16 @@ impl Mbrship {
             return None;
         }
         let message = Inside::decode(&std::mem::take(parts), context.view().size());
-        if message.is_err() {
+        let message = message.ok().filter(|message| self.is_plausible(message.latest()));
+        if message.is_none() {
             context.count("membership message that does not decode");
         }
-        message.ok()
+        message
+    }
+
+    /// Whether somebody else may have got as far as this id.
+    fn is_plausible(&self, latest: Option<ViewId>) -> bool {
+        latest.is_none_or(|id| is_plausible(id, self.counter))
     }
 
     /// These are out of this view: nothing more of them counts, and nobody waits for them.
@@ -593,7 +599,9 @@ impl Layer for Mbrship {
             }
             Up::Outside(letter) => match Beyond::decode(&letter.body) {
                 Ok(_) if self.over => {}
-                Ok(_) if !is_plausible(letter.view) => context.count("letter that does not decode"),
+                Ok(message) if !self.is_plausible(message.latest().max(Some(letter.view))) => {
+                    context.count("letter that does not decode");
+                }
                 Ok(message) if self.is_ours(context, &letter) => {
                     self.heard(context, letter.origin, letter.view, message);
                 }
