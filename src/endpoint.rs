@@ -21,7 +21,7 @@ use crate::stack::run::{InstallError, Stack};
 use crate::stats::Stats;
 use crate::time::Time;
 use crate::transport::{Caps, Channel, ChannelId, ChannelOptions, Outside, Received, Transmit};
-use crate::view::{LocalView, Neighbours, View};
+use crate::view::{LocalView, Member, Neighbours, View};
 use crate::wire::full::{FullError, Identification, NO_CONTROL, Prefix, STACK_CONTROL};
 use crate::wire::outside::{self, Assembler, OUTSIDE_CONTROL};
 use crate::wire::{COOKIE_MASK, FULL_FLAG, Traffic, WIRE_VERSION};
@@ -127,6 +127,8 @@ pub struct Endpoint {
     forgotten: Vec<u32>,
     /// Indices whose group is forgotten: the next groups get them.
     vacant: Vec<u32>,
+    /// The highest counter of a view id that this incarnation has used in a group that is forgotten.
+    used: Option<u64>,
     cookies: CookieTable,
     dropped: Dropped,
     now: Time,
@@ -178,6 +180,7 @@ impl Endpoint {
             stacks: Vec::new(),
             forgotten: Vec::new(),
             vacant: Vec::new(),
+            used: None,
             cookies: CookieTable::new(),
             dropped: Dropped::default(),
             now: Time::ZERO,
@@ -266,6 +269,10 @@ impl Endpoint {
         #[cfg(feature = "laboratory")]
         let stack = stack.with_cookies_masked(self.cookie_mask);
         let mut stack = stack;
+        let group = stack.core().view.view().group;
+        if stack.is_live() && self.is_there(group) {
+            return Err(InstallError::AlreadyThere(group));
+        }
         let core = &mut stack.engine.core;
         core.gossip.introduce(core.view.rank(), self.life, core.view.others().collect(), now);
         let index = match self.vacant.pop() {
@@ -287,6 +294,26 @@ impl Endpoint {
         Ok(self.key(index as usize))
     }
 
+    /// Whether this endpoint has a group whose views are agreed on, or had it and has not forgotten it.
+    pub(crate) fn is_there(&self, group: GroupId) -> bool {
+        let there = |(index, stack): (usize, &Stack)| {
+            !self.vacant.contains(&(index as u32))
+                && stack.is_live()
+                && stack.core().view.view().group == group
+        };
+        self.stacks.iter().enumerate().any(there)
+    }
+
+    /// The view with which this process begins to take part in a group: alone, as `member`. Who `founds` the group has a later
+    /// one than who looks for it: of two processes that are alone, it lets the other one in. It is later than all views of
+    /// groups that this endpoint has forgotten: no view id is used twice.
+    pub fn first_view(&self, group: GroupId, member: Member, spec: &str, founds: bool) -> View {
+        let mut view =
+            if founds { View::fixed(group, vec![member], spec) } else { View::alone(group, member, spec) };
+        view.id.counter += self.used.map_or(0, |used| used + 1);
+        view
+    }
+
     fn key(&self, index: usize) -> GroupKey {
         GroupKey { endpoint: self.number, index: index as u32, before: self.forgotten[index] }
     }
@@ -302,6 +329,9 @@ impl Endpoint {
     pub fn forget(&mut self, key: GroupKey) -> bool {
         if !self.stack(key).is_over() {
             return false;
+        }
+        if self.stack(key).is_live() {
+            self.used = self.used.max(Some(self.stack(key).core().counter_used));
         }
         self.forgotten[key.index as usize] += 1;
         self.vacant.push(key.index);
@@ -397,6 +427,7 @@ impl Endpoint {
         let mut new = new;
         let core = &mut new.engine.core;
         core.gossip.introduce(core.view.rank(), self.life, core.view.others().collect(), now);
+        core.counter_used = core.counter_used.max(stack.core().counter_used);
         new.succeed(stack);
         let (channel, outbox) = stack.take_outbox();
         self.retired.push(Retired { channel, outbox, until: now + self.config.linger_delay });
@@ -616,11 +647,11 @@ impl Endpoint {
         let Some(stack) = self.stacks.iter_mut().find(|stack| belongs(stack)) else {
             self.dropped.other_view += 1;
             let of_group = |stack: &&mut Stack| {
-                stack.is_live() && stack.core().view.view().group == identification.group
+                stack.is_live()
+                    && stack.exited().is_none()
+                    && stack.core().view.view().group == identification.group
             };
-            if let Some(stack) = self.stacks.iter_mut().find(of_group)
-                && stack.exited().is_none()
-            {
+            if let Some(stack) = self.stacks.iter_mut().find(of_group) {
                 stack.engine.core.now = self.now;
                 stack.stranger(identification.origin, identification.view, app);
             }

@@ -46,7 +46,8 @@ pub struct View {
 }
 
 impl View {
-    /// The view of a process that has found nobody yet.
+    /// The view of a process that has found nobody yet. For an endpoint that takes part in a group again:
+    /// [`Endpoint::first_view`](crate::Endpoint::first_view).
     pub fn alone(group: GroupId, member: Member, spec: &str) -> View {
         let mut view = View::fixed(group, vec![member], spec);
         view.id.counter = 0;

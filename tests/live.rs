@@ -347,3 +347,52 @@ fn an_application_that_polls_too_rarely_holds_the_senders_and_keeps_no_more_than
     assert_eq!(cast, 1000);
     assert!(own > 900 && kept > 900, "{own} and {kept} were taken");
 }
+
+#[test]
+fn a_process_takes_part_in_a_group_again_when_it_has_forgotten_it_and_uses_no_view_id_twice() {
+    let group = GroupId::named(&format!("again {}", std::process::id()));
+    let shm = || Shm::new(ShmOptions::default());
+    let mut processes = vec![
+        process(shm(), group, LIVE_STACK_WITH_INTEGRITY, 1, "host", &[]),
+        process(shm(), group, LIVE_STACK_WITH_INTEGRITY, 2, "guest", &["host"]),
+    ];
+    let options = || JoinOptions {
+        group,
+        spec: LIVE_STACK_WITH_INTEGRITY.to_owned(),
+        address: Address("guest".to_owned()),
+        neighbours: Neighbours { contacts: vec![Address("host".to_owned())], discover: false },
+    };
+    let refused = |(driver, _): &mut Process<Shm>| {
+        let error = driver.join(options()).unwrap_err().to_string();
+        assert!(error.contains("`forget` it"), "{error}");
+    };
+    let id = |(driver, key): &mut Process<Shm>| driver.group(*key).view().view().id;
+    let mut used = vec![id(&mut processes[1])];
+    for _ in 0..3 {
+        until(&mut processes, |all| all.iter().all(|(driver, _)| driver.application().members.len() == 2));
+        used.push(id(&mut processes[1]));
+        refused(&mut processes[1]);
+        let (driver, key) = &mut processes[1];
+        driver.group(*key).leave();
+        until(&mut processes, |all| {
+            all[1].0.application().exit.is_some() && all[0].0.application().members.len() == 1
+        });
+        refused(&mut processes[1]);
+        let end = Instant::now() + Duration::from_secs(60);
+        while !{
+            let (driver, key) = &mut processes[1];
+            driver.forget(*key)
+        } {
+            processes.iter_mut().for_each(|(driver, _)| {
+                driver.run_once();
+            });
+            assert!(Instant::now() < end, "what is over can be forgotten");
+        }
+        let (driver, key) = &mut processes[1];
+        driver.application_mut().exit = None;
+        *key = driver.join(options()).unwrap();
+        let first = id(&mut processes[1]);
+        assert!(used.iter().all(|before| first > *before), "{first} after {used:?}");
+        used.push(first);
+    }
+}

@@ -20,7 +20,7 @@ use crate::time::Time;
 use crate::transport::{
     Caps, Channel, ChannelId, Received, Transmit, Transport, TransportCounters, TransportError,
 };
-use crate::view::{Address, LocalView, Neighbours, View, ViewError};
+use crate::view::{Address, LocalView, Neighbours, ViewError};
 
 /// How a [`Driver`] runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -183,13 +183,15 @@ impl<T: Transport, A: Application> Driver<T, A> {
     pub fn join(&mut self, options: JoinOptions) -> Result<GroupKey, OpenError> {
         let JoinOptions { group, spec, address, neighbours } = options;
         self.check(&neighbours)?;
+        if self.inner.engine().endpoint.is_there(group) {
+            return Err(InstallError::AlreadyThere(group).into());
+        }
         let address = self.inner.bind(group, &address)?;
         let incarnation = self.inner.engine().endpoint.incarnation();
         let member = crate::view::Member { incarnation, address };
         // Who looks for nobody founds the group: of two processes that are alone, it lets the other one in.
         let founds = neighbours.contacts.is_empty() && !neighbours.discover;
-        let view =
-            if founds { View::fixed(group, vec![member], &spec) } else { View::alone(group, member, &spec) };
+        let view = self.inner.engine().endpoint.first_view(group, member, &spec, founds);
         let view = LocalView::new(view, incarnation)?;
         let group = self.open_among(view, neighbours)?;
         let next = self.inner.engine().endpoint.channel_options(2);

@@ -163,6 +163,8 @@ pub(crate) struct Core {
     pub(crate) snapshot: Taken,
     /// Who else can be found, besides the members of the view.
     pub(crate) neighbours: Rc<Neighbours>,
+    /// The highest counter of a view id that was used here, by proposing it or by being in the view.
+    pub(crate) counter_used: u64,
     /// What the transport's addresses are.
     pub(crate) addresses: Addresses,
     pub(crate) gossip: GossipState,

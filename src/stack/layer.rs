@@ -13,7 +13,7 @@ use super::retention::Retained;
 use super::slots::{MatrixSlot, MemberSlot, Slot, Tally};
 use crate::accel::case::CommonCase;
 use crate::buf::{Exhausted, FrameMut};
-use crate::id::{Hasher64, Rank, RankSet};
+use crate::id::{Hasher64, Rank, RankSet, ViewId};
 use crate::stack::event::List;
 use crate::time::Time;
 use crate::transport::Outside;
@@ -640,6 +640,11 @@ impl Context<'_> {
     /// Who can be found outside the view.
     pub fn neighbours(&self) -> &Neighbours {
         &self.core.neighbours
+    }
+
+    /// This process has proposed a view of that id: it is used, whatever becomes of it.
+    pub fn use_id(&mut self, id: ViewId) {
+        self.core.counter_used = self.core.counter_used.max(id.counter);
     }
 
     /// Why a process at this address cannot be in one view with this one, if it cannot.

@@ -44,6 +44,7 @@ impl Mbrship {
         let own = context.rank();
         let namesake = if self.is(Broken::SharesIds) { Rank::at(0) } else { own };
         let id = ViewId { counter: self.counter, coordinator: context.view().member(namesake).incarnation };
+        context.use_id(id);
         let mut held = vec![None; context.view().size()];
         if self.is(Broken::KeepsOldReports) {
             held = self.proposal.take().map_or(held, |before| before.held);

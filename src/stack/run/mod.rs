@@ -31,7 +31,7 @@ use crate::accel::plan::{Compiler, NoPlan, Plans};
 use crate::buf::Region;
 use crate::config::{Config, Shadow};
 use crate::group::Ticket;
-use crate::id::{Hasher64, Incarnation, Rank, RankSet};
+use crate::id::{GroupId, Hasher64, Incarnation, Rank, RankSet};
 use crate::stack::build::{Blueprint, Build, Closes, Field, GuardKind};
 use crate::stack::core::{Core, Taken};
 use crate::stack::engine::Engine;
@@ -80,6 +80,11 @@ pub enum InstallError {
         /// The endpoint.
         endpoint: Incarnation,
     },
+    /// The endpoint has that group, or had it and has not let go of it.
+    #[error(
+        "this endpoint is in group {0} already, or was; to take part in it again, `forget` it after its exit"
+    )]
+    AlreadyThere(GroupId),
     /// The frames are too small for the headers.
     #[error("frames of {frame_bytes} bytes have no room for headers of {header_bytes} bytes and a payload")]
     FrameTooSmall {
@@ -398,6 +403,7 @@ impl Stack {
             hint_wanted: false,
             snapshot: Taken(None),
             neighbours,
+            counter_used: view.view().id.counter,
             addresses: caps.addresses,
             gossip: GossipState::new(blueprint.gossips.clone(), members, config.gossip_delay, carried),
             asked: Asked::new(members),
