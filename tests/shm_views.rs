@@ -320,3 +320,19 @@ fn long_frames_reach_whom_they_are_for_and_all_come_back() {
     assert_eq!(ends[0].shm.counters().dropped, dropped + 1);
     assert!(long.all_returned());
 }
+
+/// Past views stay open for a while: groups that share a member that dies open many channels at once.
+#[test]
+fn more_channels_than_a_transport_has_are_refused_and_one_that_closes_makes_room() {
+    let directory = Directory::new();
+    let mut shm = Shm::new(directory.options());
+    let options = ChannelOptions { cast_frames: 2, control_frames: 2, receive_frames: 2, ..small() };
+    let group = unique("channels");
+    let mut open = |counter| shm.open(&nth_view(&group, 1, 1, counter), &options);
+    let channels: Vec<_> = (0..256).map(|counter| open(counter).unwrap()).collect();
+    let error = open(256).unwrap_err();
+    assert!(matches!(&error, TransportError::NoSpace { .. }), "{error}");
+    assert!(error.to_string().contains("256"), "{error}");
+    shm.close(channels[9].id);
+    shm.open(&nth_view(&group, 1, 1, 257), &options).unwrap();
+}

@@ -222,7 +222,14 @@ impl Transport for Shm {
 
     fn open(&mut self, view: &LocalView, options: &ChannelOptions) -> Result<Channel, TransportError> {
         let index = self.channels.iter().position(Option::is_none).unwrap_or(self.channels.len());
-        assert!(index < 1 << INDEX_BITS, "a transport has at most 256 channels open at once");
+        if index >= 1 << INDEX_BITS {
+            return Err(TransportError::NoSpace {
+                what: "another channel beside 256".into(),
+                bytes: 0,
+                remedy: "leave groups, lower `linger_delay` of the endpoint, or make another transport"
+                    .into(),
+            });
+        }
         let mut id = ChannelId(self.opened << INDEX_BITS | index as u32);
         if id == ChannelId::OUTSIDE {
             id = ChannelId(index as u32);
