@@ -425,3 +425,12 @@ fn three_members_on_two_cores_that_others_work_on_park_by_default_and_go_on() {
         }
     });
 }
+
+/// As when a fleet of processes starts at once, or the clock is set back.
+#[test]
+fn incarnations_drawn_at_the_same_time_differ() {
+    let mut drawn: Vec<u64> = (0..4000).map(|_| wadjet::runtime::fresh_incarnation().0).collect();
+    drawn.sort_unstable();
+    drawn.dedup();
+    assert_eq!(drawn.len(), 4000);
+}

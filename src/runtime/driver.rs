@@ -551,11 +551,10 @@ fn draw_life() -> Life {
     Life((draw() as u32).max(1))
 }
 
-/// An incarnation that hardly any other life of any process has: the time in nanoseconds, its lowest 16 bits drawn at random.
-/// Two are alike only if their processes start within 65 microseconds by their clocks, one of which may have been set back,
-/// and then once in 65,536 times.
+/// An incarnation that hardly any other life of a process has: the time, to about four seconds, and 32 bits drawn at random.
+/// It needs neither a clock that is right nor processes that start at different times.
 pub fn fresh_incarnation() -> Incarnation {
-    const DRAWN: u64 = 0xffff;
+    const DRAWN: u64 = 0xffff_ffff;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_nanos() as u64);
     Incarnation(now & !DRAWN | draw() & DRAWN)
 }
