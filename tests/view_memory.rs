@@ -76,6 +76,7 @@ fn mapped_bytes() -> i64 {
 fn forget(town: &mut Town) {
     for process in &mut town.processes {
         process.diary.seen = Vec::new();
+        process.diary.ids = Default::default();
     }
 }
 

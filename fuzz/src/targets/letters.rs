@@ -47,13 +47,13 @@ pub(super) const LETTERS: Target = Target {
             body.extend(id_bytes(other.id));
             body.extend(5_u16.to_le_bytes());
             body.extend(member_bytes(&other.members[0]));
-            body.extend(text_bytes(&other.spec));
+            body.extend(text_bytes(&terms(&other.spec)));
             body.push(other.wire_version);
             body
         };
         let mut merge = vec![1];
         merge.extend(id_bytes(id(9, 30)));
-        merge.extend(text_bytes(LIVE_STACK));
+        merge.extend(text_bytes(&terms(LIVE_STACK)));
         merge.push(other.wire_version);
         merge.extend(2_u16.to_le_bytes());
         other.members.iter().for_each(|member| merge.extend(member_bytes(member)));
@@ -116,6 +116,13 @@ fn play(script: &[u8]) -> (ViewId, bool) {
 /// A letter follows: its length as two bytes, and its body; who has written it is in the upper half.
 const LETTER: u8 = 0;
 const POLL: u8 = 1;
+const WINDOW_FRAMES: u64 = 4;
+
+/// What members must have in common, as their letters say it.
+fn terms(spec: &str) -> String {
+    format!("{spec} with windows of {} frames", WINDOW_FRAMES)
+}
+
 /// Long enough for other members to be suspected.
 const SILENCE: u8 = 2;
 const SILENT_POLLS: usize = 100;
@@ -215,7 +222,7 @@ impl Lone {
         let config = Config {
             shadow: Shadow::Panic,
             frame_bytes_max: FRAME_BYTES,
-            window_frames: 4,
+            window_frames: WINDOW_FRAMES,
             waiting_frames_max: 4,
             control_frames: 48,
             early_frames_max: 4,

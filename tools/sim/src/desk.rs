@@ -224,6 +224,8 @@ impl Application for Desk<'_> {
             Event::Exit(reason) => {
                 self.ledger.exited(self.now, self.rank, reason.to_string());
             }
+            // Of stacks that are slow on purpose.
+            Event::Problem(problem) if problem.what.starts_with("no fast path for ") => {}
             Event::Problem(problem) => self.papers.problems.push(format!("{problem:?}")),
             _ => {}
         }

@@ -353,6 +353,8 @@ impl Application for Desk<'_> {
                 self.work.exits += 1;
                 self.ledger.push(self.now, self.papers.own, What::Exit { reason: reason.to_string() });
             }
+            // Of stacks that are slow on purpose.
+            Event::Problem(problem) if problem.what.starts_with("no fast path for ") => {}
             Event::Problem(problem) => self.papers.problems.push(format!("{problem:?}")),
             Event::LostMessage { .. } | Event::Suspect(_) | Event::Slow(_) | Event::Left(_) => {}
         }
