@@ -273,6 +273,8 @@ const MEMBERS_MAX: usize = 16;
 
 #[cfg(test)]
 mod tests {
+    use clap::ValueEnum;
+
     use super::*;
 
     #[test]
@@ -299,12 +301,15 @@ mod tests {
             transport: Some(TransportKind::Shm),
             members: vec![2, 3],
             pattern: vec![Pattern::Stream, Pattern::AllToAll, Pattern::Alternating],
-            order: vec![Order::Fifo, Order::Agreed, Order::Safe],
+            order: Order::value_variants().to_vec(),
             ..BenchOptions::default()
         };
         let plans = options.plans().unwrap();
-        assert_eq!(plans.len(), 2 * 3 * 3);
-        assert_eq!(plans.iter().filter(|plan| plan.order() == Order::Safe && plan.members == 3).count(), 3);
+        assert_eq!(plans.len(), 2 * 3 * Order::value_variants().len());
+        for order in Order::value_variants() {
+            let of = |plan: &&Plan| plan.order() == *order && plan.members == 3;
+            assert_eq!(plans.iter().filter(of).count(), 3, "{}", order.name());
+        }
         let loaded = BenchOptions { open_loop: vec![50.0], ..options };
         assert_eq!(loaded.plans().unwrap().len(), 2 * plans.len(), "packed and unpacked");
         assert_eq!(loaded.loads(), [UNLOADED_PERCENT, 50.0]);

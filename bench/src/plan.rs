@@ -61,7 +61,7 @@ impl TransportKind {
 
 /// What a stack promises about the order of casts, by its name on the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum Order {
     /// Each sender's casts in the order in which it cast them.
     Fifo,
@@ -69,6 +69,10 @@ pub enum Order {
     Agreed,
     /// The same, and not before every member of the view holds them: SAFE over TOTAL.
     Safe,
+    /// All casts in one order everywhere, which one member makes: SEQUENCER.
+    Sequenced,
+    /// The same, and not before every member of the view holds them: SAFE over SEQUENCER.
+    SafeSequenced,
 }
 
 impl Order {
@@ -78,6 +82,8 @@ impl Order {
             Order::Fifo => "fifo",
             Order::Agreed => "agreed",
             Order::Safe => "safe",
+            Order::Sequenced => "sequenced",
+            Order::SafeSequenced => "safe-sequenced",
         }
     }
 
@@ -87,6 +93,8 @@ impl Order {
             Order::Fifo => "",
             Order::Agreed => "TOTAL:FIXED:",
             Order::Safe => "SAFE:TOTAL:FIXED:",
+            Order::Sequenced => "SEQUENCER:FIXED:",
+            Order::SafeSequenced => "SAFE:SEQUENCER:FIXED:",
         };
         format!("{above}{}", transport.default_stack())
     }
@@ -170,10 +178,12 @@ impl Plan {
 
     /// What the stack promises about order.
     pub fn order(&self) -> Order {
-        match (self.has_layer("SAFE"), self.has_layer("TOTAL")) {
-            (true, _) => Order::Safe,
-            (false, true) => Order::Agreed,
-            (false, false) => Order::Fifo,
+        match (self.has_layer("SAFE"), self.has_layer("TOTAL"), self.has_layer("SEQUENCER")) {
+            (true, _, true) => Order::SafeSequenced,
+            (false, _, true) => Order::Sequenced,
+            (true, _, false) => Order::Safe,
+            (false, true, false) => Order::Agreed,
+            (false, false, false) => Order::Fifo,
         }
     }
 
