@@ -179,8 +179,14 @@ impl Config {
         if self.post_batch_messages == 0 {
             return error("post_batch_messages", 0, "at least 1");
         }
-        if self.order_frames_max == 0 {
-            return error("order_frames_max", 0, "at least 1");
+        if !(1..=1 << 24).contains(&self.order_frames_max) {
+            return error("order_frames_max", self.order_frames_max as u64, "1 to 2^24");
+        }
+        if self.early_frames_max > 1 << 16 {
+            return error("early_frames_max", self.early_frames_max as u64, "at most 65536");
+        }
+        if self.trace_lines_max > 1 << 24 {
+            return error("trace_lines_max", self.trace_lines_max as u64, "at most 2^24");
         }
         Ok(())
     }
@@ -199,5 +205,8 @@ mod tests {
         let error = Config { early_delay: Duration::from_secs(2), ..Config::default() }.check().unwrap_err();
         assert_eq!(error.to_string(), "early_delay in microseconds is 2000000; give at most 1000000");
         assert!(Config { message_bytes_max: 0, ..Config::default() }.check().is_err());
+        assert!(Config { early_frames_max: usize::MAX, ..Config::default() }.check().is_err());
+        assert!(Config { order_frames_max: usize::MAX, ..Config::default() }.check().is_err());
+        assert!(Config { trace_lines_max: usize::MAX, ..Config::default() }.check().is_err());
     }
 }

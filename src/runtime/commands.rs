@@ -20,7 +20,7 @@ use crate::id::Incarnation;
 /// Limits of the ring between other threads and a driver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CommandOptions {
-    /// Messages that may wait for the driver at once.
+    /// Messages that may wait for the driver at once; at least one.
     pub commands_max: usize,
     /// The largest message, in bytes.
     pub message_bytes_max: usize,
@@ -241,18 +241,19 @@ impl Shared {
 
 impl Commands {
     pub(super) fn new(options: CommandOptions, waker: Waker) -> Commands {
-        let letters = ArrayQueue::new(options.commands_max);
-        for _ in 0..options.commands_max {
+        let commands_max = options.commands_max.max(1);
+        let letters = ArrayQueue::new(commands_max);
+        for _ in 0..commands_max {
             let bytes = Vec::with_capacity(options.message_bytes_max);
             let put = letters.push(Letter { to: Vec::new(), bytes });
             assert!(put.is_ok(), "made for as many");
         }
         Commands {
             shared: Arc::new(Shared {
-                waiting: ArrayQueue::new(options.commands_max),
+                waiting: ArrayQueue::new(commands_max),
                 letters,
                 questions: ArrayQueue::new(QUESTIONS_MAX),
-                refusals: ArrayQueue::new(options.commands_max),
+                refusals: ArrayQueue::new(commands_max),
                 requests: AtomicU64::new(0),
                 put: AtomicU64::new(0),
                 parked: AtomicBool::new(false),

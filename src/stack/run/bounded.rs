@@ -17,7 +17,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::{Early, Legacies, Stack, Waiting, compile, network_properties};
+use super::install::network_properties;
+use super::{Early, Legacies, Stack, Waiting, compile};
 use crate::accel::case::{CommonCase, Statement};
 use crate::accel::execute::{self, Outcome};
 use crate::accel::pack::{Closed, OpenPack, PACK_ROOM_BYTES};
