@@ -11,7 +11,7 @@ use wadjet::transport::{Outside, Transport};
 use wadjet::view::Neighbours;
 use wadjet::wire::full::{PREFIX_BYTES, Prefix};
 use wadjet::wire::outside::OUTSIDE_CONTROL;
-use wadjet::{Config, GroupId, View};
+use wadjet::{Address, Config, GroupId, Incarnation, Member, View};
 
 const STACK: &str = wadjet::layers::LIVE_STACK_WITH_INTEGRITY;
 const TIME: Duration = Duration::from_millis(500);
@@ -132,4 +132,135 @@ fn many_processes_of_another_group_are_spoken_of_ten_times_a_second_at_most() {
     town.run(TIME);
     let told = problems(&town, 0).len();
     assert!((2..=6).contains(&told), "{told} in {TIME:?}");
+}
+
+fn exits(town: &Town, at: usize) -> Vec<String> {
+    let exit = |seen: &Seen| if let Seen::Exit(why) = seen { Some(why.clone()) } else { None };
+    town.processes[at].diary.seen.iter().filter_map(exit).collect()
+}
+
+fn views(town: &Town, at: usize) -> usize {
+    town.processes[at].diary.seen.iter().filter(|seen| matches!(seen, Seen::View(..))).count()
+}
+
+/// Another process that says it is incarnation `incarnation`.
+fn second(incarnation: u64, address: &str) -> Member {
+    Member { incarnation: Incarnation(incarnation), address: Address(address.into()) }
+}
+
+fn looks_at(contacts: &[u64]) -> Neighbours {
+    let contacts = contacts.iter().map(|contact| member(*contact).address).collect();
+    Neighbours { contacts, discover: false }
+}
+
+/// Whether it asks another member, the very process whose incarnation it has, or everybody.
+#[test]
+fn a_second_process_under_a_live_incarnation_is_told_so_and_its_group_ends() {
+    let everybody = Neighbours { contacts: Vec::new(), discover: true };
+    for neighbours in [looks_at(&[1]), looks_at(&[2]), everybody] {
+        let mut town = Town::of(2, STACK, &Config::default());
+        town.run(Duration::from_millis(20));
+        let twin = second(2, "elsewhere");
+        let view = View::alone(group(), twin.clone(), STACK);
+        town.start_at(view, 2, &twin.address, neighbours);
+        town.run(TIME);
+        let [told] = &problems(&town, 2)[..] else { panic!("{:?}", problems(&town, 2)) };
+        for part in ["elsewhere", "p2", "incarnation"] {
+            assert!(told.contains(part), "{told}");
+        }
+        let [exit] = &exits(&town, 2)[..] else { panic!("{:?}", exits(&town, 2)) };
+        assert!(exit.contains("incarnation"), "{exit}");
+        let others: Vec<String> = [0, 1].into_iter().flat_map(|at| problems(&town, at)).collect();
+        assert!(others.contains(told), "{others:?}");
+        for at in [0, 1] {
+            assert_eq!((views(&town, at), exits(&town, at).len()), (1, 0));
+        }
+    }
+}
+
+#[test]
+fn of_two_processes_under_one_incarnation_that_are_alone_the_founder_stays() {
+    let mut town = Town::new(STACK, &Config::default());
+    let [one, other] = ["here", "there"].map(|address| second(7, address));
+    for (own, peer) in [(&one, &other), (&other, &one)] {
+        let neighbours = Neighbours { contacts: vec![peer.address.clone()], discover: false };
+        let first = own.address < peer.address;
+        let view = if first {
+            View::fixed(group(), vec![own.clone()], STACK)
+        } else {
+            View::alone(group(), own.clone(), STACK)
+        };
+        town.start_at(view, 7, &own.address, neighbours);
+    }
+    town.run(TIME);
+    assert_eq!([exits(&town, 0).len(), exits(&town, 1).len()], [0, 1]);
+    for at in [0, 1] {
+        let told = problems(&town, at);
+        let both = |told: &String| told.contains("here") && told.contains("there");
+        assert!(!told.is_empty() && told.iter().all(both), "{told:?}");
+    }
+}
+
+/// Two views, in each of which somebody has the same incarnation: they cannot merge, and every try costs a flush.
+#[test]
+fn views_that_cannot_merge_are_told_so_and_try_with_less_and_less_hurry() {
+    let spec = STACK.replace("MBRSHIP", "MBRSHIP(merge_ms=20,probe_most_ms=20)");
+    let mut town = Town::of(3, &spec, &Config::default());
+    let twin = second(2, "elsewhere");
+    let view = View::fixed(group(), vec![member(9), twin.clone()], &spec);
+    town.start(view.clone(), 9, looks_at(&[1]));
+    town.start_at(view, 2, &twin.address, Neighbours::default());
+    town.run(Duration::from_secs(1));
+    for at in [0, 3] {
+        let [told] = &problems(&town, at)[..] else { panic!("{at}: {:?}", problems(&town, at)) };
+        for part in ["elsewhere", "p2", "incarnation"] {
+            assert!(told.contains(part), "{told}");
+        }
+    }
+    // Every 20 ms would be 50 times; after 40, 80, and then every 160 ms it is 8 times.
+    assert!((5..=9).contains(&(views(&town, 3) - 1)), "{} views", views(&town, 3));
+    assert_eq!([views(&town, 0), exits(&town, 4).len()], [1, 0]);
+}
+
+/// Who is restarted is let in when the others have given its former life up. Where they do not, it is told.
+#[test]
+fn an_address_that_is_in_the_view_already_is_spoken_of_if_that_lasts() {
+    for (first_ms, lasts) in [(100, false), (3000, true)] {
+        let suspect = format!("SUSPECT(first_ms={first_ms},least_ms={first_ms},most_ms={first_ms})");
+        let spec = STACK.replace("SUSPECT", &suspect);
+        let mut town = Town::of(2, &spec, &Config::default());
+        town.run(Duration::from_millis(20));
+        town.processes.pop();
+        let restarted = second(9, &member(2).address.0);
+        let view = View::alone(group(), restarted.clone(), &spec);
+        town.start_at(view, 9, &restarted.address, looks_at(&[1]));
+        town.run(Duration::from_millis(1500));
+        assert_eq!(town.together(&[0, 1]), !lasts);
+        for at in [0, 1] {
+            let told = problems(&town, at);
+            assert_eq!(told.len(), usize::from(lasts), "{told:?}");
+            for part in ["p2".to_owned(), Incarnation(2).to_string(), Incarnation(9).to_string()] {
+                assert!(told.iter().all(|told| told.contains(&part)), "{told:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn views_that_together_have_more_members_than_a_view_holds_are_told_so() {
+    let most = wadjet::id::MEMBERS_MAX as u64;
+    let config = Config { window_frames: 8, control_frames: 64, ..Config::default() };
+    let mut town = Town::new(STACK, &config);
+    let members: Vec<Member> = (1..=most).map(member).collect();
+    for own in 1..=most {
+        town.start(View::fixed(group(), members.clone(), STACK), own, Neighbours::default());
+    }
+    let late = town.start(View::alone(group(), member(most + 1), STACK), most + 1, looks_at(&[1]));
+    town.until(TIME, |town| !problems(town, late).is_empty());
+    for at in [0, late] {
+        let [told] = &problems(&town, at)[..] else { panic!("{at}: {:?}", problems(&town, at)) };
+        for part in ["p1 ", &format!("p{}", most + 1), "128"] {
+            assert!(told.contains(part), "{told}");
+        }
+    }
 }

@@ -31,15 +31,16 @@ impl Endpoint {
         app: &mut dyn Application,
     ) {
         let from = prefix.identification;
-        if from.origin == self.incarnation {
-            self.dropped.own += 1;
-            return;
-        }
         let group = |stack: &Stack| stack.core().view.view().group;
         let of_group = |stack: &Stack| stack.is_live() && group(stack) == from.group;
         // A group that is over may be there still, in a place that no other has taken yet.
         let lives = self.stacks.iter().position(|stack| of_group(stack) && stack.exited().is_none());
         let of_group = lives.or_else(|| self.stacks.iter().position(of_group));
+        if from.origin == self.incarnation && of_group.is_none() {
+            self.dropped.own += 1;
+            return;
+        }
+        // One under this process's own incarnation may be of another process that has it too.
         let at = of_group.or_else(|| {
             self.dropped.other_view += 1;
             // Whoever calls for its group wherever somebody listens does not mean this process.

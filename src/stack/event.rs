@@ -489,4 +489,10 @@ pub enum ExitReason {
         /// Who says so.
         reporter: Rank,
     },
+    /// A process that looked for its group has the incarnation of a member.
+    #[error(
+        "another process is in the group under this incarnation; the event before says which; \
+         start with an incarnation of its own"
+    )]
+    IncarnationTaken,
 }

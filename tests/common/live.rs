@@ -252,9 +252,14 @@ impl Town {
     }
 
     pub fn start(&mut self, view: View, own: u64, neighbours: Neighbours) -> usize {
+        self.start_at(view, own, &member(own).address, neighbours)
+    }
+
+    /// A process whose address is not that of its incarnation.
+    pub fn start_at(&mut self, view: View, own: u64, address: &Address, neighbours: Neighbours) -> usize {
         let mut endpoint = Endpoint::new(self.config.clone(), Incarnation(own)).unwrap();
         let mut transport = self.hub.transport();
-        transport.bind(group(), &member(own).address).unwrap();
+        transport.bind(group(), address).unwrap();
         let view = LocalView::new(view, Incarnation(own)).unwrap();
         let channel = transport.open(&view, &endpoint.channel_options(view.size())).unwrap();
         let (id, caps) = (channel.id, transport.caps());

@@ -1,11 +1,15 @@
 //! How views of one group meet: probes, merging, and answers to those who were left behind.
 
 use super::broken::Broken;
-use super::message::{Beyond, Inside};
-use super::{ANSWER_PAUSE, GUEST_PATIENCE, Guest, Host, MERGE_REPEAT, Mbrship, PATIENCE_SHIFT_MAX};
+use super::message::{Beyond, Inside, Refusal};
+use super::{
+    ANSWER_PAUSE, DENIALS_MAX, Denial, GUEST_PATIENCE, Guest, Host, MERGE_REPEAT, Mbrship, OUSTER_PATIENCE,
+    PATIENCE_SHIFT_MAX,
+};
 use crate::id::{Incarnation, MEMBERS_MAX, ViewId};
 use crate::stack::event::{Down, ExitReason, Letter};
 use crate::stack::layer::Context;
+use crate::time::Time;
 use crate::transport::Outside;
 use crate::view::{Member, View};
 
@@ -74,22 +78,23 @@ impl Mbrship {
         message: Beyond,
     ) {
         let member = context.view().rank_of(origin);
-        if origin == context.view().member(context.rank()).incarnation {
+        // What comes under this process's own incarnation is its own, or of another process that has it too.
+        let meeting = matches!(message, Beyond::Presence { .. } | Beyond::Deny { .. });
+        if origin == context.view().member(context.rank()).incarnation && !meeting {
             return;
         }
         match message {
             Beyond::Presence { reply, busy, view, size, coordinator, terms, wire_version } => {
-                if context.view().rank_of(coordinator.incarnation).is_some() {
+                if let Some(namesake) = context.view().rank_of(coordinator.incarnation) {
+                    if context.view().member(namesake).address != coordinator.address {
+                        self.doubled(context, reply, weight(size, view), &coordinator);
+                    }
                     return;
                 }
                 if let Some(reason) = self.unlike(context, &coordinator, &terms, wire_version) {
                     self.complain(context, coordinator.incarnation, &reason);
                     if reply {
-                        self.write(
-                            context,
-                            &coordinator,
-                            &Beyond::Deny { proposal: view, unlike: true, reason },
-                        );
+                        self.deny(context, &coordinator, view, Refusal::Lasting, reason);
                     }
                     return;
                 }
@@ -98,8 +103,8 @@ impl Mbrship {
             Beyond::Merge { proposal, terms, wire_version, members } => {
                 self.asked_in(context, origin, view, proposal, (&terms, wire_version), members);
             }
-            Beyond::Deny { proposal, unlike, reason } => {
-                self.denied(context, origin, proposal, unlike, &reason);
+            Beyond::Deny { proposal, refusal, reason } => {
+                self.denied(context, origin, proposal, refusal, reason);
             }
             Beyond::View { proposal, view } => self.told_view(context, origin, proposal, view),
             Beyond::Inquire => self.stranger(context, origin, view),
@@ -180,14 +185,55 @@ impl Mbrship {
                 };
                 self.complain(context, coordinator.incarnation, &reason);
                 if reply {
-                    self.write(context, &coordinator, &Beyond::Deny { proposal: view, unlike: true, reason });
+                    self.deny(context, &coordinator, view, Refusal::Lasting, reason);
                 }
             }
-            Beyond::Deny { proposal, unlike: true, reason } if proposal == current => {
+            Beyond::Deny { proposal, refusal: Refusal::Lasting, reason } if proposal == current => {
                 self.complain(context, letter.origin, &reason);
             }
             _ => context.count("letter of another group or wire version"),
         }
+    }
+
+    fn deny(
+        &self,
+        context: &mut Context<'_>,
+        to: &Member,
+        proposal: ViewId,
+        refusal: Refusal,
+        reason: String,
+    ) {
+        self.write(context, to, &Beyond::Deny { proposal, refusal, reason });
+    }
+
+    /// A process that looks for others has the incarnation of a member of this view, and another address. The one of the
+    /// lesser view is told that it must go; of two that are alone and equal, the one with the greater address.
+    fn doubled(&mut self, context: &mut Context<'_>, reply: bool, theirs: Weight, second: &Member) {
+        let Some(reason) = self.doubling(context, std::slice::from_ref(second)) else { return };
+        self.complain(context, second.incarnation, &reason);
+        if reply {
+            let view = context.view().view();
+            let ours = weight(view.members.len() as u16, view.id);
+            let own = &context.view().member(context.rank()).address;
+            let stays = (ours, &second.address) > (theirs, own);
+            let refusal = if stays { Refusal::Taken } else { Refusal::Lasting };
+            let proposal = ViewId { counter: theirs.1, coordinator: theirs.2 };
+            self.deny(context, second, proposal, refusal, reason);
+        }
+    }
+
+    /// Which of `others` has the incarnation of a member of this view at another address, in words.
+    fn doubling(&self, context: &Context<'_>, others: &[Member]) -> Option<String> {
+        others.iter().find_map(|second| {
+            let first = context.view().member(context.view().rank_of(second.incarnation)?);
+            (first.address != second.address).then(|| {
+                format!(
+                    "{} and {}, which is in the view already, both have incarnation {}: every process needs one of its \
+                     own",
+                    second.address, first.address, second.incarnation
+                )
+            })
+        })
     }
 
     /// Tells the application, once per process it is about and not of many at once.
@@ -215,8 +261,11 @@ impl Mbrship {
         }
         let just_tried =
             self.tried.is_some_and(|(tried, at)| tried == id && context.now() < at + self.options.merge);
+        let of_host = |denial: &&Denial| denial.by == coordinator.incarnation;
+        let denied =
+            self.legacy.denials.iter().find(of_host).is_some_and(|denial| context.now() < denial.until);
         let free = self.coordinates(context) && self.promise.is_none() && self.host.is_none();
-        if theirs > ours && free && !busy && !just_tried && self.guests.is_empty() {
+        if theirs > ours && free && !busy && !just_tried && !denied && self.guests.is_empty() {
             self.tried = Some((id, context.now()));
             // Where the hosts take longer than this one waits, it waits longer every time.
             let patience = self.options.merge * (1 << self.legacy.given_up.min(PATIENCE_SHIFT_MAX));
@@ -273,39 +322,50 @@ impl Mbrship {
         self.guests.retain(|guest| now < guest.asked + GUEST_PATIENCE);
         let unlike = self.unlike(context, &coordinator, terms, wire_version);
         let unlike = unlike.or_else(|| members.iter().find_map(|member| self.out_of_reach(context, member)));
-        if let Some(reason) = &unlike {
-            self.complain(context, origin, reason);
-        }
-        let for_good = unlike.is_some();
         let own = context.view().member(context.rank()).address.clone();
-        let present = |member: &Member| {
+        let here = |member: &&Member| {
             let all = context.view().view().members.iter().enumerate();
             let mut live = all.filter(|(rank, _)| !self.failed.contains(crate::id::Rank::at(*rank)));
-            let twice = |known: &Member| {
-                known.address == member.address && self.options.broken != Broken::LetsInTwice
-            };
-            live.any(|(_, known)| known.incarnation == member.incarnation || twice(known))
+            live.any(|(_, known)| known.incarnation == member.incarnation)
         };
         // Those that are let in together fit one view, and no more of them are kept.
         let others = self.guests.iter().filter(|guest| guest.members[0].incarnation != origin);
         let waiting: usize = others.map(|guest| guest.members.len()).sum();
-        let reason = if unlike.is_some() {
-            unlike
+        let (size, theirs) = (context.view().size(), members.len());
+        let denial = if let Some(reason) = unlike {
+            Some((Refusal::Lasting, reason))
         } else if !self.coordinates(context) {
             let chief = &context.view().member(self.coordinator(context)).address;
-            Some(format!("{own} does not coordinate its view, {chief} does"))
+            Some((Refusal::Busy, format!("{own} does not coordinate its view, {chief} does")))
         } else if self.host.is_some() {
-            Some(format!("{own} is merging with another view"))
-        } else if let Some(member) = members.iter().find(|member| present(member)) {
-            Some(format!("{} or incarnation {} is in the view already", member.address, member.incarnation))
-        } else if context.view().size() + waiting + members.len() > MEMBERS_MAX {
-            Some(format!("the view would have more than {MEMBERS_MAX} members"))
+            Some((Refusal::Busy, format!("{own} is merging with another view")))
+        } else if let Some(reason) = self.doubling(context, &members) {
+            Some((Refusal::Lasting, reason))
+        } else if let Some(member) = members.iter().find(here) {
+            Some((Refusal::Busy, format!("{} is in the view already", member.address)))
+        } else if let Some((first, second)) = self.ousted(context, &members) {
+            let reason = format!(
+                "{}, as incarnation {}, is in the view already: incarnation {} cannot be in it at the same address",
+                first.address, first.incarnation, second.incarnation
+            );
+            Some((self.ouster(now, origin), reason))
+        } else if size + theirs > MEMBERS_MAX {
+            let reason = format!(
+                "the view of {own} has {size} members, that of {} has {theirs}: a view has at most {MEMBERS_MAX}",
+                coordinator.address
+            );
+            Some((Refusal::Lasting, reason))
+        } else if size + waiting + theirs > MEMBERS_MAX {
+            Some((Refusal::Busy, format!("{waiting} others want to be let in by {own}")))
         } else {
             None
         };
-        if let Some(reason) = reason {
+        if let Some((refusal, reason)) = denial {
             context.count("merge request denied");
-            self.write(context, &coordinator, &Beyond::Deny { proposal, unlike: for_good, reason });
+            if refusal != Refusal::Busy {
+                self.complain(context, origin, &reason);
+            }
+            self.deny(context, &coordinator, proposal, refusal, reason);
             return;
         }
         let guest =
@@ -361,8 +421,37 @@ impl Mbrship {
             let absent = members.iter().filter_map(|member| context.view().rank_of(member.incarnation));
             context.down(Down::Suspect(absent.collect()));
         }
+        if let Some(reason) = self.doubling(context, std::slice::from_ref(asker)) {
+            self.complain(context, asker.incarnation, &reason);
+            self.deny(context, asker, proposal, Refusal::Taken, reason);
+            return;
+        }
         let reason = format!("{} is in the view already", asker.address);
-        self.write(context, asker, &Beyond::Deny { proposal, unlike: false, reason });
+        self.deny(context, asker, proposal, Refusal::Busy, reason);
+    }
+
+    /// A member that is believed in, and one of those that want in who says that it is at the same address.
+    fn ousted(&self, context: &Context<'_>, members: &[Member]) -> Option<(Member, Member)> {
+        if self.is(Broken::LetsInTwice) {
+            return None;
+        }
+        self.live(context).iter().find_map(|rank| {
+            let first = context.view().member(rank);
+            let second = members.iter().find(|second| second.address == first.address)?;
+            Some((first.clone(), second.clone()))
+        })
+    }
+
+    /// What is said to who asks from the address of a member: if it was restarted, that one is about to go.
+    fn ouster(&mut self, now: Time, origin: Incarnation) -> Refusal {
+        let ousters = &mut self.legacy.ousters;
+        if let Some((_, since)) = ousters.iter().find(|(known, _)| *known == origin) {
+            return if now < *since + OUSTER_PATIENCE { Refusal::Busy } else { Refusal::Lasting };
+        }
+        ousters.push((origin, now));
+        let excess = ousters.len().saturating_sub(DENIALS_MAX);
+        ousters.drain(..excess);
+        Refusal::Busy
     }
 
     fn denied(
@@ -370,8 +459,8 @@ impl Mbrship {
         context: &mut Context<'_>,
         origin: Incarnation,
         proposal: ViewId,
-        unlike: bool,
-        reason: &str,
+        refusal: Refusal,
+        reason: String,
     ) {
         let asked = self.host.as_ref().is_some_and(|host| host.coordinator.incarnation == origin)
             && self.proposal.as_ref().is_some_and(|own| own.id == proposal);
@@ -379,10 +468,31 @@ impl Mbrship {
             context.count("merge denied");
             self.host = None;
         }
-        if unlike && (asked || proposal == context.view().view().id) {
-            // It was asked where it is, or to let us in, and says why it is not for us.
-            self.complain(context, origin, reason);
+        // If not, it was asked where it is, and says why it is not for us.
+        if refusal == Refusal::Busy || !asked && proposal != context.view().view().id {
+            return;
         }
+        if refusal == Refusal::Taken && context.view().size() == 1 {
+            self.over = true;
+            context.problem(None, reason);
+            context.exit(ExitReason::IncarnationTaken);
+            return;
+        }
+        self.complain(context, origin, &reason);
+        if asked {
+            self.put_off(context, origin);
+        }
+    }
+
+    /// Every try flushes this view: the next one at this host has time.
+    fn put_off(&mut self, context: &Context<'_>, by: Incarnation) {
+        let denials = &mut self.legacy.denials;
+        let times =
+            denials.iter().position(|denial| denial.by == by).map_or(0, |at| denials.remove(at).times) + 1;
+        let until = context.now() + self.options.merge * (1 << times.min(PATIENCE_SHIFT_MAX));
+        denials.push(Denial { by, times, until });
+        let excess = denials.len().saturating_sub(DENIALS_MAX);
+        denials.drain(..excess);
     }
 
     /// Somebody outside says which view follows this one.

@@ -53,8 +53,8 @@ pub(super) enum Beyond {
     },
     /// Let us into your view: we have stopped casting and wait.
     Merge { proposal: ViewId, terms: String, wire_version: u8, members: Vec<Member> },
-    /// No; for good if the views are `unlike` each other.
-    Deny { proposal: ViewId, unlike: bool, reason: String },
+    /// No, in words that name both sides.
+    Deny { proposal: ViewId, refusal: Refusal, reason: String },
     /// The next view: to those let in, and to those who were about to install it.
     View { proposal: ViewId, view: View },
     /// I was away: is the view I am in still the one you are in?
@@ -63,6 +63,22 @@ pub(super) enum Beyond {
     Excluded { past: ViewId },
     /// You have held the senders of that view up for so long, and are out of it.
     Expelled { past: ViewId, lasting: Duration },
+}
+
+/// What a denial means to who is denied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// Not now: no concern of the application's.
+    Busy,
+    /// Not before somebody has changed something: the application is told, and asking again has less and less hurry.
+    Lasting,
+    /// Another process has the incarnation of the one that is denied: if that one is alone, its group ends.
+    Taken,
+}
+
+impl Refusal {
+    /// In the order of their codes.
+    const ALL: [Refusal; 3] = [Refusal::Busy, Refusal::Lasting, Refusal::Taken];
 }
 
 /// Writes a body from front to back.
@@ -352,8 +368,8 @@ impl Beyond {
             Beyond::Merge { proposal, terms, wire_version, members } => {
                 body.byte(1).id(*proposal).text(terms).byte(*wire_version).members(members)
             }
-            Beyond::Deny { proposal, unlike, reason } => {
-                body.byte(2).id(*proposal).byte(u8::from(*unlike)).text(reason)
+            Beyond::Deny { proposal, refusal, reason } => {
+                body.byte(2).id(*proposal).byte(*refusal as u8).text(reason)
             }
             Beyond::View { proposal, view } => body.byte(3).id(*proposal).view(view),
             Beyond::Inquire => body.byte(4),
@@ -383,7 +399,7 @@ impl Beyond {
             },
             2 => Beyond::Deny {
                 proposal: reader.id()?,
-                unlike: reader.flag()?,
+                refusal: *Refusal::ALL.get(usize::from(reader.byte()?)).ok_or(ControlError)?,
                 reason: reader.text(REASON_BYTES_MAX)?,
             },
             3 => Beyond::View { proposal: reader.id()?, view: reader.view()? },
@@ -449,7 +465,8 @@ mod tests {
                 wire_version,
             },
             Beyond::Merge { proposal: id(2), terms, wire_version, members: view.members.clone() },
-            Beyond::Deny { proposal: id(2), unlike: true, reason: "no".into() },
+            Beyond::Deny { proposal: id(2), refusal: Refusal::Lasting, reason: "no".into() },
+            Beyond::Deny { proposal: id(2), refusal: Refusal::Taken, reason: String::new() },
             Beyond::View { proposal: id(2), view },
             Beyond::Inquire,
             Beyond::Excluded { past: id(1) },

@@ -85,7 +85,8 @@ pub(super) fn entry() -> LayerEntry {
             (
                 "merge_ms",
                 "how long to wait for another view to let this one in, in milliseconds (default 100); twice as long after each \
-                 that did not in time, at most eight times",
+                 that did not in time, at most eight times; and so long one that refused for a reason that lasts is not asked \
+                 again",
             ),
             ("gather_us", "how long to wait for more that want in, in microseconds (default 2000)"),
             (
@@ -106,8 +107,13 @@ const PAST_MAX: usize = 64;
 const FORMER_MAX: usize = 256;
 /// A request to be let in is repeated so often.
 const MERGE_REPEAT: Duration = Duration::from_millis(5);
-/// A host is waited for at most `merge_ms` shifted left by this.
+/// A host is waited for, and one that has denied is left alone, for at most `merge_ms` shifted left by this.
 const PATIENCE_SHIFT_MAX: u32 = 3;
+/// Hosts that have denied, and guests at addresses of others, that are remembered.
+const DENIALS_MAX: usize = 64;
+/// For so long a process that asks from the address of a member may be that process in its next life, while the others still
+/// believe in the one before.
+const OUSTER_PATIENCE: Duration = Duration::from_secs(1);
 /// A guest that has not repeated its request for so long has given up.
 const GUEST_PATIENCE: Duration = Duration::from_millis(20);
 /// Who asks from a past view is answered at most so often.
@@ -272,6 +278,15 @@ struct Host {
     until: Time,
 }
 
+/// A host that has denied a merge for a reason that lasts: every try flushes the view.
+#[derive(Clone)]
+struct Denial {
+    by: Incarnation,
+    times: u32,
+    /// It is not asked again before.
+    until: Time,
+}
+
 /// What the next view's layer must know.
 #[derive(Clone, Default)]
 struct Legacy {
@@ -287,6 +302,10 @@ struct Legacy {
     let_in: Vec<Guest>,
     /// Hosts that did not answer in time since the last one that did.
     given_up: u32,
+    /// Hosts that have denied a merge for a reason that lasts.
+    denials: Vec<Denial>,
+    /// Who has asked from the address of a member, and since when.
+    ousters: Vec<(Incarnation, Time)>,
     complaints: Complaints,
     counter: u64,
     leave: bool,
@@ -482,6 +501,7 @@ impl Mbrship {
         let guest = proposal.coordinator != view.id.coordinator;
         if guest {
             self.legacy.given_up = 0;
+            self.legacy.denials.clear();
         }
         for peer in self.failed.iter() {
             if context.pair(self.handles().acked, peer, context.rank()) < self.sent[peer.index()] {
