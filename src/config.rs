@@ -67,7 +67,7 @@ pub struct Config {
     /// a few in each iteration, and has ended after as many messages again.
     pub post_batch_messages: u32,
     /// How long the channel of a past view stays open: what was last said in it gets out, and members that missed the
-    /// end of the view are heard and told.
+    /// end of the view are heard and told. So long, too, frames are held for a view that is about to be installed.
     pub linger_delay: Duration,
     /// How long post-processing may be put off; at zero it is done at once, and not in pieces.
     pub post_delay: Duration,

@@ -45,7 +45,7 @@ pub struct Dropped {
     pub foreign: u64,
     /// Another wire version.
     pub version: u64,
-    /// A cookie nobody here knows.
+    /// A cookie nobody here knows, nor, while a view was expected, the one that came.
     pub unknown_cookie: u64,
     /// A cookie that stands for two things.
     pub collided_cookie: u64,
@@ -107,6 +107,13 @@ pub enum Request {
 /// Frames that may be held for a view that is being installed; further ones are dropped and repaired.
 const AHEAD_FRAMES_MAX: usize = 64;
 
+/// A frame that may be of the next view.
+struct Ahead {
+    received: Received,
+    /// It is let go of then, if no view comes before.
+    until: Time,
+}
+
 /// A channel of a past view: what was still to be sent in it goes out, and who is still in it is heard.
 struct Retired {
     channel: ChannelId,
@@ -140,8 +147,8 @@ pub struct Endpoint {
     turn: usize,
     retired: Vec<Retired>,
     requests: VecDeque<Request>,
-    /// Frames with cookies that may be those of the next view.
-    ahead: Vec<Received>,
+    /// Frames with cookies that may be those of the next view, in the order in which they came.
+    ahead: Vec<Ahead>,
     letters: Assembler,
     letters_written: u32,
     /// Why the group that ended last did.
@@ -437,8 +444,8 @@ impl Endpoint {
         self.ask_identification(None);
         self.tell_views(app);
         self.stacks[index].poll(now, app);
-        for received in std::mem::take(&mut self.ahead) {
-            self.receive(received, now, app);
+        for ahead in std::mem::take(&mut self.ahead) {
+            self.receive(ahead.received, now, app);
         }
         self.collect(index);
     }
@@ -598,18 +605,6 @@ impl Endpoint {
         }
     }
 
-    /// A frame of a view that is not known here. If one is about to be installed, it may be of that: others may have gone
-    /// on already.
-    #[cold]
-    fn unknown_cookie(&mut self, received: Received) {
-        let about_to_follow = |stack: &Stack| stack.is_live() && stack.core().view_expected;
-        if self.ahead.len() < AHEAD_FRAMES_MAX && self.stacks.iter().any(about_to_follow) {
-            self.ahead.push(received);
-        } else {
-            self.dropped.unknown_cookie += 1;
-        }
-    }
-
     /// The view is told before anything is delivered in it.
     #[cold]
     fn tell_views(&mut self, app: &mut dyn Application) {
@@ -662,11 +657,15 @@ impl Endpoint {
             return;
         }
         let core = stack.core();
+        let origin = core.view.rank_of(identification.origin);
         if identification.stack != core.identification.stack {
             self.dropped.other_stack += 1;
+            if let Some(origin) = origin.filter(|origin| *origin != core.view.rank()) {
+                strangers::other_stack(stack, origin, app);
+            }
             return;
         }
-        let Some(origin) = core.view.rank_of(identification.origin) else {
+        let Some(origin) = origin else {
             self.dropped.not_a_member += 1;
             return;
         };
@@ -711,6 +710,9 @@ impl Endpoint {
         if !self.retired.is_empty() {
             self.retire();
         }
+        if !self.ahead.is_empty() {
+            self.let_go_of_ahead();
+        }
     }
 
     /// The next frame to submit. Groups take turns.
@@ -751,7 +753,8 @@ impl Endpoint {
     /// When [`Endpoint::poll`] must be called at the latest.
     pub fn deadline(&self) -> Time {
         let retired = self.retired.iter().map(|retired| retired.until);
-        self.stacks.iter().map(Stack::deadline).chain(retired).min().unwrap_or(Time::NEVER)
+        let ahead = self.ahead.first().map(|ahead| ahead.until);
+        self.stacks.iter().map(Stack::deadline).chain(retired).chain(ahead).min().unwrap_or(Time::NEVER)
     }
 
     /// Whether a frame sent on the channel now would only wait: then small messages are packed.

@@ -31,7 +31,11 @@ impl Lie {
     }
 
     fn among(members: u64) -> Lie {
-        let mut town = Town::of(members, STACK, &Config { pack: false, ..Config::default() });
+        Lie::with(members, &Config::default())
+    }
+
+    fn with(members: u64, config: &Config) -> Lie {
+        let mut town = Town::of(members, STACK, &Config { pack: false, ..config.clone() });
         let full = Rc::new(RefCell::new(Vec::new()));
         let seen = Rc::clone(&full);
         // A send that was lost is repeated with its full header, which shows where its number is.
@@ -376,4 +380,32 @@ fn who_has_given_another_one_up_is_not_excluded_by_it() {
     lie.town.run(Duration::from_millis(100));
     let seen = &lie.town.processes[0].diary.seen;
     assert!(!seen.iter().any(|seen| matches!(seen, Seen::Exit(_))), "{seen:?}");
+}
+
+/// While a view is expected, frames that nobody knows may be of that one. They are not held for longer than it may take.
+#[test]
+fn frames_of_a_view_that_does_not_come_are_let_go_of() {
+    let unknown = [0x12, 0x34, 0x56, 0, 0, 0, 0, 0, 1, 2, 3, 4];
+    // A flush that does not end, and one that this process is excluded in.
+    for excluded in [false, true] {
+        let linger_delay = Duration::from_millis(if excluded { 500 } else { 5 });
+        let mut lie = Lie::with(3, &Config { linger_delay, ..Config::default() });
+        lie.town.processes[1].stopped = true;
+        let process = &mut lie.town.processes[0];
+        process.endpoint.group(process.key).suspect(&[Rank(2)].into_iter().collect());
+        lie.town.step();
+        let dropped = |lie: &Lie| lie.town.processes[0].endpoint.dropped().unknown_cookie;
+        let before = dropped(&lie);
+        lie.inject(&unknown);
+        lie.town.run(Duration::from_millis(2));
+        assert_eq!(dropped(&lie), before);
+        if excluded {
+            lie.writes(2, id(2, 2), &Body::of(5).id(id(1, 1)).0);
+            assert!(lie.town.processes[0].diary.seen.iter().any(|seen| matches!(seen, Seen::Exit(_))));
+        } else {
+            lie.town.run(Duration::from_millis(4));
+            assert_eq!(lie.town.processes[0].casts_by_view().len(), 1, "the flush goes on");
+        }
+        assert_eq!(dropped(&lie), before + 1);
+    }
 }

@@ -264,3 +264,35 @@ fn views_that_together_have_more_members_than_a_view_holds_are_told_so() {
         }
     }
 }
+
+/// Nobody agrees on fixed views: what one was given is not what the others were.
+#[test]
+fn members_of_a_fixed_view_with_different_stacks_or_windows_are_told_of_each_other_once() {
+    const FIXED: &str = wadjet::layers::DEFAULT_STACK;
+    let other_spec = FIXED.replace("NAK", "NAK(repair_us=300)");
+    let members: Vec<Member> = (1..=3).map(member).collect();
+    for (spec, window_frames) in [(&other_spec[..], 1024), (FIXED, 512)] {
+        let mut town = Town::new(FIXED, &Config { window_frames: 1024, ..Config::default() });
+        for own in 1..=3 {
+            let spec = if own == 3 { spec } else { FIXED };
+            town.config.window_frames = if own == 3 { window_frames } else { 1024 };
+            town.start(View::fixed(group(), members.clone(), spec), own, Neighbours::default());
+        }
+        for _ in 0..5 {
+            (0..3).for_each(|at| town.cast(at, b"hello"));
+            town.run(Duration::from_millis(2));
+        }
+        for (at, told_of) in [(0, &["p3 "][..]), (1, &["p3 "]), (2, &["p1 ", "p2 "])] {
+            let told = problems(&town, at);
+            assert_eq!(told.len(), told_of.len(), "{told:?}");
+            for of in told_of {
+                assert!(told.iter().any(|told| told.starts_with(of) && told.contains("stack")), "{told:?}");
+            }
+        }
+        // The two that are alike go on.
+        for at in [0, 1] {
+            let casts = town.processes[at].diary.seen.iter().filter(|seen| matches!(seen, Seen::Cast(..)));
+            assert_eq!(casts.count(), 10);
+        }
+    }
+}

@@ -1,15 +1,60 @@
 //! What comes from processes that are in no view of this one, or that it cannot understand.
 
-use super::Endpoint;
+use super::{AHEAD_FRAMES_MAX, Ahead, Endpoint};
 use crate::group::Application;
-use crate::stack::event::Letter;
+use crate::id::Rank;
+use crate::stack::event::{Letter, Problem, Up};
 use crate::stack::run::Stack;
 use crate::transport::Received;
 use crate::wire::Traffic;
 use crate::wire::full::{PREFIX_BYTES, Prefix};
 use crate::wire::outside::{ChunkError, OUTSIDE_CONTROL};
 
+/// A member has another stack for the view that both are in, and nothing of what it says is understood. That is said once.
+#[cold]
+pub(super) fn other_stack(stack: &mut Stack, origin: Rank, app: &mut dyn Application) {
+    if stack.unlike.contains(origin) {
+        return;
+    }
+    stack.unlike.insert(origin);
+    let core = &mut stack.engine.core;
+    let what = format!(
+        "{} has another stack for this view than {}, which has {}: all it says is dropped; the specification and \
+         `Config::window_frames` must be the same at all members",
+        core.view.member(origin).address,
+        core.view.member(core.view.rank()).address,
+        core.view.view().spec
+    );
+    core.emit_application(Up::Problem(Problem { layer: "stack", origin: Some(origin), what: what.into() }));
+    stack.drain(app);
+}
+
 impl Endpoint {
+    /// A frame of a view that is not known here. If one is about to be installed, it may be of that: others may have gone
+    /// on already.
+    #[cold]
+    pub(super) fn unknown_cookie(&mut self, received: Received) {
+        if self.ahead.len() < AHEAD_FRAMES_MAX && self.expects_view() {
+            self.ahead.push(Ahead { received, until: self.now + self.config.linger_delay });
+        } else {
+            self.dropped.unknown_cookie += 1;
+        }
+    }
+
+    fn expects_view(&self) -> bool {
+        let expects =
+            |stack: &Stack| stack.is_live() && stack.exited().is_none() && stack.core().view_expected;
+        self.stacks.iter().any(expects)
+    }
+
+    /// Lets go of frames of a view that does not come.
+    #[cold]
+    pub(super) fn let_go_of_ahead(&mut self) {
+        let (now, held, expected) = (self.now, self.ahead.len(), self.expects_view());
+        self.ahead.retain(|ahead| expected && now < ahead.until);
+        self.dropped.unknown_cookie += (held - self.ahead.len()) as u64;
+    }
+
     /// A frame of another wire version. Letters have the same form in all of them, and a checksum: who wrote one is told. Any
     /// other frame may as well be a damaged one, and is dropped and counted.
     #[cold]

@@ -100,6 +100,8 @@ pub(crate) struct Stack {
     send_number_limit: u64,
     /// The application wants the loop that drives it to end.
     pub(crate) asks_to_stop: bool,
+    /// Members that have another stack for this view, of whom the application has been told.
+    pub(crate) unlike: RankSet,
     /// A cast was refused and waits for room.
     refused: bool,
     /// Peers whose windows refused a send, and whether one was refused for want of a frame.
