@@ -3,11 +3,13 @@
 use std::collections::VecDeque;
 use std::ops::{Deref, DerefMut};
 use std::rc::Rc;
+use std::time::Duration;
 
 use crate::buf::Exhausted;
 use crate::id::{Rank, RankSet};
 pub use crate::stack::build::HeldFor;
 use crate::stack::event::{ExitReason, List, MessageId, Problem, Slow};
+pub use crate::stack::event::{Grounds, Suspicion};
 use crate::stack::run::Stack;
 use crate::stats::Stats;
 use crate::view::LocalView;
@@ -147,8 +149,11 @@ pub enum Event {
     /// A view change has begun. Casts wait from now on and go out in the next view; if the stack says `block`, it waits
     /// for [`Group::block_ok`].
     Block,
-    /// Members are suspected: they will not be in the next view.
-    Suspect(RankSet),
+    /// A member is taken for failed, and why: it will not be in the next view. Once for each such member of a view.
+    Suspect(Suspicion),
+    /// This process did not run for so long (`pause_ms` of SUSPECT), says its own clock. Nobody is blamed for having been
+    /// silent meanwhile; the others may have taken this member for failed, and are asked.
+    Paused(Duration),
     /// A member has held the senders up for long (`slow_ms` of FC), has caught up again, or is expelled for it
     /// (`expel_ms`).
     Slow(Slow),

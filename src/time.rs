@@ -53,11 +53,53 @@ impl Sub<Time> for Time {
     }
 }
 
+/// A length of time in milliseconds, the one unit in which people are told of time-outs and waits: `30 ms`, `0.2 ms`. From
+/// a millisecond on it is rounded to microseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Millis(pub Duration);
+
+impl fmt::Display for Millis {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const MILLI: u128 = 1_000_000;
+        let nanos = self.0.as_nanos();
+        let nanos = if nanos < MILLI { nanos } else { (nanos + 500) / 1000 * 1000 };
+        write!(formatter, "{}", nanos / MILLI)?;
+        if !nanos.is_multiple_of(MILLI) {
+            let fraction = format!("{:06}", nanos % MILLI);
+            write!(formatter, ".{}", fraction.trim_end_matches('0'))?;
+        }
+        formatter.write_str(" ms")
+    }
+}
+
 impl fmt::Display for Time {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         if *self == Time::NEVER {
             return formatter.write_str("never");
         }
         write!(formatter, "{}.{:06} ms", self.0 / 1_000_000, self.0 % 1_000_000)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lengths_of_time_are_told_in_milliseconds_whatever_they_are() {
+        let told = |nanos| Millis(Duration::from_nanos(nanos)).to_string();
+        let table = [
+            (0, "0 ms"),
+            (20, "0.00002 ms"),
+            (200_000, "0.2 ms"),
+            (1_000_000, "1 ms"),
+            (31_234_567, "31.235 ms"),
+            (99_999_900, "100 ms"),
+            (200_000_000, "200 ms"),
+            (3_600_000_000_000, "3600000 ms"),
+        ];
+        for (nanos, text) in table {
+            assert_eq!(told(nanos), text);
+        }
     }
 }

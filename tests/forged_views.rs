@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use common::live::{Seen, Town, group, member};
+use wadjet::group::Grounds;
 use wadjet::layers::LIVE_STACK_WITH_INTEGRITY as STACK;
 use wadjet::wire::full::{Identification, NO_CONTROL, PREFIX_BYTES, Prefix};
 use wadjet::wire::{Traffic, WIRE_VERSION, outside};
@@ -332,6 +333,13 @@ fn suspicions_that_are_forged_stale_or_from_non_members_are_dropped_and_counted(
         lie.town.run(Duration::from_millis(1));
     }
     assert_eq!([lie.counted("suspicion taken over"), lie.counted("suspected by another")], [0, 9]);
+    // It is heard still; but for how long was nothing of this member taken in, if that is true?
+    lie.town.run(Duration::from_millis(30));
+    let told = lie.town.processes[0].diary.seen.iter().find_map(|seen| match seen {
+        Seen::Suspect(suspicion) => Some((suspicion.member, suspicion.why)),
+        _ => None,
+    });
+    assert_eq!(told, Some((Rank(1), Grounds::Accuser)));
 }
 
 /// Who says that it holds what it cannot forward goes, and not those that wait for it.

@@ -5,12 +5,12 @@ mod common;
 use std::time::Duration;
 
 use common::live::{Seen, Town, group, member};
-use wadjet::group::HeldFor;
+use wadjet::group::{Grounds, HeldFor};
 use wadjet::stack::event::{Holdup, Slow, SlowOutcome};
 use wadjet::transport::ChannelId;
 use wadjet::view::Neighbours;
 use wadjet::wire::full::Prefix;
-use wadjet::{CastError, Config, Group, Incarnation, SendError, View};
+use wadjet::{CastError, Config, Group, Incarnation, Rank, RankSet, SendError, View};
 
 const STACK: &str = wadjet::layers::LIVE_STACK_WITH_INTEGRITY;
 const SECOND: Duration = Duration::from_secs(1);
@@ -651,6 +651,89 @@ fn who_had_to_wait_for_its_own_turn_lately_is_patient_with_others() {
         town.run(Duration::from_millis(50));
         let suspected = town.processes[0].diary.seen.iter().any(|seen| matches!(seen, Seen::Suspect(_)));
         assert_eq!(suspected, !crowded);
+    }
+}
+
+/// Whom this process was told to have failed, and why.
+fn suspicions(town: &Town, at: usize) -> Vec<(u16, Grounds)> {
+    let suspicion = |seen: &Seen| match seen {
+        Seen::Suspect(suspicion) => Some((suspicion.member.0, suspicion.why)),
+        _ => None,
+    };
+    town.processes[at].diary.seen.iter().filter_map(suspicion).collect()
+}
+
+#[test]
+fn of_a_silent_member_it_is_said_how_long_and_against_which_limit() {
+    let mut town = Town::of(2, STACK, &Config::default());
+    town.run(Duration::from_millis(30));
+    town.processes[1].stopped = true;
+    town.meet(&[0], SECOND);
+    let told = suspicions(&town, 0);
+    let [(1, Grounds::Silent { lasting, limit })] = told[..] else { panic!("{told:?}") };
+    assert!((Duration::from_millis(10)..=Duration::from_millis(30)).contains(&limit), "{told:?}");
+    assert!((limit..limit + Duration::from_millis(2)).contains(&lasting), "{told:?}");
+}
+
+#[test]
+fn of_a_member_whose_process_is_gone_that_is_said() {
+    let mut town = Town::of(2, STACK, &Config::default());
+    town.run(Duration::from_millis(30));
+    town.processes[1].stopped = true;
+    let process = &mut town.processes[0];
+    process.endpoint.gone(process.key, process.channels[0], RankSet::one(Rank(1)), &mut process.diary);
+    town.meet(&[0], SECOND);
+    let told = suspicions(&town, 0);
+    let [(1, Grounds::Gone { lasting })] = told[..] else { panic!("{told:?}") };
+    assert!(lasting < Duration::from_millis(5), "{told:?}");
+}
+
+#[test]
+fn of_whom_the_application_or_another_member_accuses_that_is_said_and_by_whom() {
+    let mut town = Town::of(3, STACK, &Config::default());
+    town.run(Duration::from_millis(30));
+    let process = &mut town.processes[1];
+    process.endpoint.group(process.key).suspect(&RankSet::one(Rank(2)));
+    town.meet(&[0, 1], SECOND);
+    assert_eq!(suspicions(&town, 1), [(2, Grounds::Application)]);
+    assert_eq!(suspicions(&town, 0), [(2, Grounds::ToldBy(Rank(1)))]);
+}
+
+#[test]
+fn of_a_member_that_is_given_up_because_it_holds_a_view_change_up_that_is_said_and_for_how_long() {
+    let spec = STACK.replace("MBRSHIP", "MBRSHIP(block=yes,flush_ms=40)");
+    let mut town = Town::of(3, &spec, &Config::default());
+    town.run(Duration::from_millis(30));
+    let process = &mut town.processes[2];
+    process.endpoint.group(process.key).leave();
+    let blocked = |town: &mut Town| (0..2).all(|at| town.processes[at].diary.seen.contains(&Seen::Block));
+    assert!(town.until(SECOND, blocked));
+    let process = &mut town.processes[0];
+    process.endpoint.group(process.key).block_ok();
+    // The application of member 1 never says that it has stopped.
+    town.meet(&[0], SECOND);
+    let told = suspicions(&town, 0);
+    let [(1, Grounds::HeldUp { lasting })] = told[..] else { panic!("{told:?}") };
+    assert!((Duration::from_millis(40)..Duration::from_millis(42)).contains(&lasting), "{told:?}");
+}
+
+#[test]
+fn a_pause_of_ones_own_is_told_and_nobody_blamed_for_it() {
+    let mut town = Town::of(2, STACK, &Config::default());
+    town.run(Duration::from_millis(30));
+    let pause = Duration::from_millis(25);
+    town.processes.iter_mut().for_each(|process| process.stopped = true);
+    town.run(pause);
+    town.processes.iter_mut().for_each(|process| process.stopped = false);
+    town.run(Duration::from_millis(30));
+    for at in 0..2 {
+        let seen = &town.processes[at].diary.seen;
+        let told = seen
+            .iter()
+            .filter_map(|seen| if let Seen::Paused(lasting) = seen { Some(*lasting) } else { None });
+        let told: Vec<Duration> = told.collect();
+        assert!(matches!(told[..], [lasting] if (pause..pause * 2).contains(&lasting)), "{told:?}");
+        assert_eq!(suspicions(&town, at), []);
     }
 }
 

@@ -64,7 +64,7 @@ impl Layer for Com {
             }
             Down::Forward(to, origin, message) => context.transmit_of(origin, to, message),
             Down::Ack { .. }
-            | Down::Suspect(_)
+            | Down::Suspect(..)
             | Down::Flush(_)
             | Down::Cut(_)
             | Down::FlushOk

@@ -36,7 +36,7 @@ use std::time::Duration;
 use crate::accel::case::CommonCase;
 use crate::id::{Hasher64, Rank, RankSet};
 use crate::stack::build::{Build, GuardKind, TimerId};
-use crate::stack::event::{Down, Message, Up};
+use crate::stack::event::{Down, Grounds, Message, Suspicion, Up};
 use crate::stack::layer::{Context, Fast, Kind, Layer};
 use crate::stack::notices::{Flow, Notices};
 use crate::stack::property::{Properties, Property};
@@ -195,12 +195,12 @@ impl Suspect {
         self.last_sweep = context.now();
         if since > self.pause {
             context.count("own pause");
-            context.up(Up::Paused);
+            context.up(Up::Paused(since));
         }
         let waited = since.saturating_sub(self.beat).min(self.most / SILENCE_FACTOR);
         self.waited = (self.waited - self.waited / FADE).max(waited);
         let passed = since.min(self.beat * BEATS_MAX);
-        let (mut ask, mut due, mut hint, before) = (RankSet::EMPTY, RankSet::EMPTY, false, self.suspected);
+        let (mut ask, mut due, mut hint) = (RankSet::EMPTY, RankSet::EMPTY, false);
         // Of those that were heard in this view: whether one is heard still.
         let (mut watching, mut hears) = (RankSet::EMPTY, false);
         for rank in context.view().others() {
@@ -242,22 +242,41 @@ impl Suspect {
         }
         // Who hears nobody may be deaf. It suspects all of them at once, and goes alone: a flush that it led for one of them
         // would be believed by the others.
-        if hears || watching.without(due).is_empty() {
-            self.suspected = self.suspected.with(due);
-            due.iter().for_each(|_| context.count("suspicion"));
+        if !(hears || watching.without(due).is_empty()) {
+            due = RankSet::EMPTY;
         }
+        self.suspected = self.suspected.with(due);
+        due.iter().for_each(|_| context.count("suspicion"));
         let casts = context.next_frame_number();
         self.quiet_beats = if casts == self.casts { self.quiet_beats + 1 } else { 0 };
         self.casts = casts;
-        if self.quiet_beats > 0 || self.suspected != before || !self.suspected.is_empty() {
+        if self.quiet_beats > 0 || !self.suspected.is_empty() {
             let all = self.audience(context);
             self.say(context, all, false);
         }
         if !ask.is_empty() {
             self.say(context, ask, true);
         }
-        if self.suspected != before {
-            context.up(Up::Suspect(self.suspected));
+        self.tell(context, due, |suspect, rank| suspect.grounds(rank));
+    }
+
+    /// Why `rank` is suspected, of which there has been no sign of life for too long.
+    fn grounds(&self, rank: Rank) -> Grounds {
+        let lasting = self.watched[rank.index()].silence;
+        if self.accusers.contains(rank) {
+            Grounds::Accuser
+        } else if self.gone.contains(rank) {
+            Grounds::Gone { lasting }
+        } else {
+            Grounds::Silent { lasting, limit: self.limit(rank) }
+        }
+    }
+
+    /// Tells of members that were not suspected until now.
+    fn tell(&self, context: &mut Context<'_>, new: RankSet, why: impl Fn(&Suspect, Rank) -> Grounds) {
+        if !new.is_empty() {
+            let suspicions = new.iter().map(|member| Suspicion { member, why: why(self, member) });
+            context.up(Up::Suspect(suspicions.collect()));
         }
     }
 
@@ -340,10 +359,11 @@ impl Layer for Suspect {
     fn down(&mut self, context: &mut Context<'_>, event: Down) {
         match &event {
             Down::Flush(failed) => self.failed = *failed,
-            Down::Suspect(ranks) => {
+            Down::Suspect(ranks, why) => {
                 let others: RankSet = context.view().others().collect();
-                self.suspected = self.suspected.with(ranks.and(others));
-                context.up(Up::Suspect(self.suspected));
+                let new = ranks.and(others).without(self.suspected);
+                self.suspected = self.suspected.with(new);
+                self.tell(context, new, |_, _| *why);
             }
             Down::Over => {
                 self.over = true;
@@ -396,7 +416,7 @@ impl Layer for Suspect {
         if !believed.is_empty() {
             self.suspected = self.suspected.with(believed);
             context.count("suspicion taken over");
-            context.up(Up::Suspect(self.suspected));
+            self.tell(context, believed, |_, _| Grounds::ToldBy(origin));
         }
     }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::buf::Frame;
 use crate::id::{GroupId, Incarnation, Rank, RankSet, ViewId};
 use crate::stack::build::Field;
-use crate::time::Time;
+use crate::time::{Millis, Time};
 use crate::view::{LocalView, View};
 use crate::wire::Traffic;
 use crate::wire::full::NO_CONTROL;
@@ -245,8 +245,8 @@ pub enum Down {
         /// Frames seen.
         seen: u64,
     },
-    /// The application says that members have failed.
-    Suspect(RankSet),
+    /// Members have failed, says the application or a layer above.
+    Suspect(RankSet, Grounds),
     /// These members have failed as far as this view is concerned: nothing more of them is accepted until [`Down::Cut`]
     /// says how much the survivors hold.
     Flush(RankSet),
@@ -336,16 +336,16 @@ pub enum Up {
     },
     /// Members whose process is known to be gone: a hint.
     Gone(RankSet),
-    /// This process did not run for a while.
-    Paused,
+    /// This process did not run for so long.
+    Paused(Duration),
     /// The members of this view that go on together: what is delivered until the next view is promised to them alone.
     Transitional(RankSet),
     /// The next view is decided, and all of this one has been delivered.
     NextView(Rc<NextView>),
     /// What is stable has changed.
     Stable,
-    /// Members are suspected.
-    Suspect(RankSet),
+    /// Members are suspected that were not before.
+    Suspect(Rc<[Suspicion]>),
     /// A flush has begun: stop casting.
     Flush,
     /// All have stopped casting.
@@ -380,6 +380,68 @@ pub struct Problem {
     pub origin: Option<Rank>,
     /// What is wrong.
     pub what: Cow<'static, str>,
+}
+
+/// A member that is taken for failed, for good in this view.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Suspicion {
+    /// Who.
+    pub member: Rank,
+    /// Why.
+    pub why: Grounds,
+}
+
+/// Why a member is taken for failed. Silence does not count while this process itself does not run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Grounds {
+    /// Nothing was heard of it.
+    Silent {
+        /// For so long.
+        lasting: Duration,
+        /// What it was allowed by then.
+        limit: Duration,
+    },
+    /// The transport says that its process is gone, and nothing was heard of it any more.
+    Gone {
+        /// For so long.
+        lasting: Duration,
+    },
+    /// Another member says so.
+    ToldBy(Rank),
+    /// It takes this member for failed, and so takes nothing of it in any more.
+    Accuser,
+    /// It has not done its part of a view change.
+    HeldUp {
+        /// For so long.
+        lasting: Duration,
+    },
+    /// It has gone on to another view than this member.
+    Elsewhere,
+    /// The application says so.
+    Application,
+}
+
+impl fmt::Display for Grounds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Grounds::Silent { lasting, limit } => {
+                write!(
+                    f,
+                    "nothing was heard of it for {}, and its limit is {}",
+                    Millis(*lasting),
+                    Millis(*limit)
+                )
+            }
+            Grounds::Gone { lasting } => {
+                write!(f, "its process is gone, and nothing was heard of it for {}", Millis(*lasting))
+            }
+            Grounds::ToldBy(by) => write!(f, "member {by} takes it for failed"),
+            Grounds::Accuser => f.write_str("it takes this member for failed"),
+            Grounds::HeldUp { lasting } => write!(f, "it held a view change up for {}", Millis(*lasting)),
+            Grounds::Elsewhere => f.write_str("it has gone on to another view"),
+            Grounds::Application => f.write_str("the application says so"),
+        }
+    }
 }
 
 /// A member that holds the senders up: they may not cast until it has taken in more.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use wadjet::endpoint::{Endpoint, GroupKey, Request};
 use wadjet::group::{Application, Delivery, Event, Group, Snapshot, StatePart};
-use wadjet::stack::event::{MessageId, Slow};
+use wadjet::stack::event::{MessageId, Slow, Suspicion};
 use wadjet::transport::memory::{Hub, HubOptions, MemoryTransport};
 use wadjet::transport::{ChannelId, Full, Received, Transport};
 use wadjet::view::Neighbours;
@@ -22,7 +22,8 @@ pub enum Seen {
     Send(u64, Vec<u8>),
     Block,
     Writable,
-    Suspect(Vec<u16>),
+    Suspect(Suspicion),
+    Paused(Duration),
     Left(u16),
     Slow(Slow),
     Lost,
@@ -69,7 +70,8 @@ impl Application for Diary {
                 Seen::View(view.view().id, self.members.clone())
             }
             Event::Transitional(together) => Seen::Transitional(ranks(together)),
-            Event::Suspect(suspected) => Seen::Suspect(ranks(suspected)),
+            Event::Suspect(suspicion) => Seen::Suspect(*suspicion),
+            Event::Paused(lasting) => Seen::Paused(*lasting),
             Event::Left(rank) => Seen::Left(rank.0),
             Event::Slow(slow) => Seen::Slow(*slow),
             Event::Block => Seen::Block,

@@ -6,7 +6,7 @@ use super::broken::Broken;
 use super::message::{Beyond, Inside};
 use super::{GUEST_PATIENCE, Handles, Looked, Mbrship, Promise, Proposal};
 use crate::id::{Hasher64, MEMBERS_MAX, Rank, RankSet, ViewId};
-use crate::stack::event::{Cut, Down, Up};
+use crate::stack::event::{Cut, Down, Grounds, Up};
 use crate::stack::layer::Context;
 use crate::transport::Outside;
 use crate::view::{Member, View};
@@ -95,12 +95,13 @@ impl Mbrship {
 
     fn take_part(&mut self, context: &mut Context<'_>, by: Rank, proposal: ViewId, failed: RankSet) {
         self.counter = self.counter.max(proposal.counter);
-        self.give_up(context, failed);
+        self.suspect(context, failed, Grounds::ToldBy(by));
         self.promise = Some(Promise {
             proposal,
             by,
             settled: false,
             reported: false,
+            since: context.now(),
             looked: Looked::Never,
             without: RankSet::EMPTY,
             cut: None,
@@ -171,7 +172,8 @@ impl Mbrship {
             context.count("flush held up");
         }
         self.watch(context);
-        self.give_up(context, slow);
+        let since = self.promise.as_ref().map_or(context.now(), |promise| promise.since);
+        self.suspect(context, slow, Grounds::HeldUp { lasting: context.now().since(since) });
         // What this member still waits for may need the coordinator to go on without them, too.
         if let Some(promise) = self.promise.as_ref().filter(|promise| !promise.reported && !slow.is_empty()) {
             let (proposal, by) = (promise.proposal, RankSet::one(promise.by));
@@ -181,13 +183,13 @@ impl Mbrship {
     }
 
     /// A member cannot report, because of these.
-    pub(super) fn held_up(&mut self, context: &mut Context<'_>, id: ViewId, by: RankSet) {
+    pub(super) fn held_up(&mut self, context: &mut Context<'_>, origin: Rank, id: ViewId, by: RankSet) {
         if self.proposal.as_ref().is_none_or(|proposal| proposal.id != id) {
             context.count("report for another proposal");
         } else if by.contains(context.rank()) {
             context.count("given up by another member");
         } else {
-            self.give_up(context, by);
+            self.suspect(context, by, Grounds::ToldBy(origin));
             self.reconsider(context);
         }
     }
@@ -312,7 +314,7 @@ impl Mbrship {
             context.count("given up by another member");
             return;
         }
-        self.give_up(context, failed);
+        self.suspect(context, failed, Grounds::ToldBy(origin));
         self.reconsider(context);
     }
 
@@ -393,6 +395,7 @@ impl Mbrship {
             context.count("cut with a failed holder");
         }
         let cut = Rc::new(cut);
+        promise.since = context.now();
         promise.cut = Some(Rc::clone(&cut));
         self.watch(context);
         context.down(Down::Cut(cut));

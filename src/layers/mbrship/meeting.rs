@@ -7,7 +7,7 @@ use super::{
     PATIENCE_SHIFT_MAX,
 };
 use crate::id::{Incarnation, MEMBERS_MAX, ViewId};
-use crate::stack::event::{Down, ExitReason, Letter};
+use crate::stack::event::{Down, ExitReason, Grounds, Letter};
 use crate::stack::layer::Context;
 use crate::time::Time;
 use crate::transport::Outside;
@@ -419,7 +419,7 @@ impl Mbrship {
             // who are not in this one.
             context.count("let in after it had given up");
             let absent = members.iter().filter_map(|member| context.view().rank_of(member.incarnation));
-            context.down(Down::Suspect(absent.collect()));
+            context.down(Down::Suspect(absent.collect(), Grounds::Elsewhere));
         }
         if let Some(reason) = self.doubling(context, std::slice::from_ref(asker)) {
             self.complain(context, asker.incarnation, &reason);

@@ -47,7 +47,7 @@ use crate::accel::case::CommonCase;
 use crate::id::{Hasher64, Incarnation, Rank, RankSet, ViewId};
 use crate::stack::build::{Build, Closes, Guard, GuardKind, HeldFor, TimerId, shared};
 use crate::stack::complaints::Complaints;
-use crate::stack::event::{Cut, Down, ExitReason, Message, NextView, Up};
+use crate::stack::event::{Cut, Down, ExitReason, Grounds, Message, NextView, Suspicion, Up};
 use crate::stack::layer::{Context, Fast, Kind, Layer};
 use crate::stack::notices::Notices;
 use crate::stack::property::{Properties, Property};
@@ -229,6 +229,8 @@ struct Promise {
     /// What came early has gone to the layers since.
     settled: bool,
     reported: bool,
+    /// When it was made, or the cut was told: what follows is waited for since.
+    since: Time,
     looked: Looked,
     /// Who was out of the view then.
     without: RankSet,
@@ -439,13 +441,25 @@ impl Mbrship {
         latest.is_none_or(|id| is_plausible(id, self.counter))
     }
 
-    /// These are out of this view: nothing more of them counts, and nobody waits for them.
-    fn give_up(&mut self, context: &mut Context<'_>, members: RankSet) {
-        let mut new = members.without(self.failed);
-        new.remove(context.rank());
-        if new.is_empty() || self.over {
-            return;
+    /// These are out of this view, all for one reason, and the application is told.
+    fn suspect(&mut self, context: &mut Context<'_>, members: RankSet, why: Grounds) {
+        let suspicions: Vec<Suspicion> = members.iter().map(|member| Suspicion { member, why }).collect();
+        self.suspected(context, &suspicions);
+    }
+
+    /// These are out of this view, and the application is told of those that were not yet.
+    fn suspected(&mut self, context: &mut Context<'_>, suspicions: &[Suspicion]) {
+        let (out, own) = (self.failed, context.rank());
+        let is_new = |suspicion: &&Suspicion| !out.contains(suspicion.member) && suspicion.member != own;
+        let new: Rc<[Suspicion]> = suspicions.iter().filter(is_new).copied().collect();
+        if !new.is_empty() && !self.over {
+            self.give_up(context, new.iter().map(|suspicion| suspicion.member).collect());
+            context.up(Up::Suspect(new));
         }
+    }
+
+    /// These are out of this view: nothing more of them counts, and nobody waits for them.
+    fn give_up(&mut self, context: &mut Context<'_>, new: RankSet) {
         self.failed = self.failed.with(new);
         for rank in new.iter() {
             self.unsaid[rank.index()] = Unsaid::default();
@@ -611,9 +625,8 @@ impl Layer for Mbrship {
 
     fn up(&mut self, context: &mut Context<'_>, event: Up) {
         match event {
-            Up::Suspect(suspected) => {
-                self.give_up(context, suspected);
-                context.up(Up::Suspect(suspected));
+            Up::Suspect(suspicions) => {
+                self.suspected(context, &suspicions);
                 self.reconsider(context);
                 self.progress(context);
             }
@@ -629,7 +642,10 @@ impl Layer for Mbrship {
                 Err(_) => context.count("letter that does not decode"),
             },
             Up::Stranger { origin, view } => self.stranger(context, origin, view),
-            Up::Paused => self.inquire(context),
+            Up::Paused(_) => {
+                context.up(event);
+                self.inquire(context);
+            }
             Up::Slow(slow) => self.slow(context, slow),
             event => context.up(event),
         }
@@ -646,7 +662,7 @@ impl Layer for Mbrship {
             Inside::FlushOk { proposal, failed, held } => {
                 self.flush_ok(context, origin, proposal, failed, held);
             }
-            Inside::HeldUp { proposal, by } => self.held_up(context, proposal, by),
+            Inside::HeldUp { proposal, by } => self.held_up(context, origin, proposal, by),
             Inside::Behind { promised } => self.behind(context, promised),
             Inside::Cut { proposal, frames, holders } => {
                 self.cut(context, origin, proposal, Cut { frames, holders });

@@ -113,7 +113,13 @@ impl Stack {
             }
             Up::Flush => Event::Block,
             Up::Leave(rank) => Event::Left(rank),
-            Up::Suspect(ranks) => Event::Suspect(ranks),
+            Up::Suspect(suspicions) => {
+                for suspicion in suspicions.iter() {
+                    app.event(&Event::Suspect(*suspicion), &mut Group::new(self));
+                }
+                return;
+            }
+            Up::Paused(lasting) => Event::Paused(lasting),
             Up::Slow(slow) => Event::Slow(slow),
             Up::NextView(next) => {
                 self.next = Some(next);
@@ -137,8 +143,7 @@ impl Stack {
             | Up::Raw(..)
             | Up::Outside(_)
             | Up::Stranger { .. }
-            | Up::Gone(_)
-            | Up::Paused => return,
+            | Up::Gone(_) => return,
         };
         app.event(&event, &mut Group::new(self));
     }

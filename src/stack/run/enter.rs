@@ -9,7 +9,7 @@ use crate::config::Shadow;
 use crate::group::{CastError, SendError, Ticket};
 use crate::id::{Rank, RankSet};
 use crate::stack::build::{Closes, GuardKind, GuardOwner, HeldFor, STACK_GUARD};
-use crate::stack::event::{Down, List, Message, MessageId};
+use crate::stack::event::{Down, Grounds, List, Message, MessageId};
 use crate::stack::layer::Kind;
 use crate::stack::slots::fixed;
 use crate::wire::Traffic;
@@ -431,7 +431,7 @@ impl Stack {
 
     /// The application says that members have failed.
     pub(crate) fn suspect(&mut self, ranks: RankSet) {
-        self.engine.enter(Down::Suspect(ranks));
+        self.engine.enter(Down::Suspect(ranks, Grounds::Application));
         self.engine.core.work += 1;
     }
 

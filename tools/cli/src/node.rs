@@ -15,7 +15,8 @@ use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
 use wadjet::runtime::{Driver, DriverOptions, IdleStrategy, JoinOptions, LoopOptions, Window};
-use wadjet::stack::event::{ExitReason, Slow, SlowOutcome};
+use wadjet::stack::event::{ExitReason, Grounds, Slow, SlowOutcome, Suspicion};
+use wadjet::time::Millis;
 use wadjet::transport::Transport;
 use wadjet::transport::shm::{Shm, ShmOptions};
 use wadjet::transport::udp::{UdpOptions, UdpTransport};
@@ -313,7 +314,8 @@ struct Narrator {
     /// By rank.
     members: Vec<(Incarnation, Address)>,
     left: Vec<Incarnation>,
-    suspected: Vec<Incarnation>,
+    /// Who was given up in this view, and a word and a sentence for it.
+    given_up: Vec<(Incarnation, &'static str, String)>,
     exit: Option<ExitReason>,
 }
 
@@ -322,17 +324,32 @@ impl Narrator {
         self.members.get(rank.index()).map_or_else(|| format!("member {rank}"), |(_, a)| a.to_string())
     }
 
-    fn slow(&self, slow: &Slow) {
+    fn slow(&mut self, slow: &Slow) {
         let name = self.name(slow.member);
         let millis = slow.lasting.as_millis();
         match slow.outcome {
             SlowOutcome::Waits => println!("{name} holds the senders up, for {millis} ms now: {}", slow.why),
             SlowOutcome::CaughtUp => println!("{name} has caught up"),
-            SlowOutcome::Expelled { by } => println!(
-                "{name} is expelled by {}: it held the senders up for {millis} ms, {}",
-                self.name(by),
-                slow.why
-            ),
+            SlowOutcome::Expelled { by } => {
+                let why = format!("it held the senders up for {millis} ms, {}", slow.why);
+                println!("{name} is expelled by {}: {why}", self.name(by));
+                self.give_up(slow.member, "expelled", why);
+            }
+        }
+    }
+
+    fn suspected(&mut self, suspicion: Suspicion) {
+        let why = match suspicion.why {
+            Grounds::ToldBy(by) => format!("{} takes it for failed", self.name(by)),
+            why => why.to_string(),
+        };
+        println!("suspected: {}, {why}; the view goes on without it", self.name(suspicion.member));
+        self.give_up(suspicion.member, "failed", why);
+    }
+
+    fn give_up(&mut self, rank: Rank, word: &'static str, why: String) {
+        if let Some((incarnation, _)) = self.members.get(rank.index()) {
+            self.given_up.push((*incarnation, word, why));
         }
     }
 
@@ -349,15 +366,15 @@ impl Narrator {
         for (incarnation, address) in self.members.iter().filter(|(i, _)| !is_in(&next, *i)) {
             if self.left.contains(incarnation) {
                 println!("  left: {address} (it asked to)");
-            } else if self.suspected.contains(incarnation) {
-                println!("  failed: {address} (nothing was heard of it for too long)");
+            } else if let Some((_, word, why)) = self.given_up.iter().find(|(i, ..)| i == incarnation) {
+                println!("  {word}: {address} ({why})");
             } else {
-                println!("  gone: {address} (the others have given it up)");
+                println!("  gone: {address} (it is not in the view that the others have decided)");
             }
         }
         self.members = next;
         self.left.clear();
-        self.suspected.clear();
+        self.given_up.clear();
     }
 }
 
@@ -379,17 +396,8 @@ impl Application for Narrator {
     fn event(&mut self, event: &Event, _group: &mut Group<'_>) {
         match event {
             Event::View(view) => self.view(view),
-            Event::Suspect(ranks) => {
-                for rank in ranks.iter() {
-                    let Some((incarnation, address)) = self.members.get(rank.index()).cloned() else {
-                        continue;
-                    };
-                    if !self.suspected.contains(&incarnation) {
-                        self.suspected.push(incarnation);
-                        println!("suspected: {address} is silent; the others go on without it");
-                    }
-                }
-            }
+            Event::Suspect(suspicion) => self.suspected(*suspicion),
+            Event::Paused(lasting) => println!("this process did not run for {}", Millis(*lasting)),
             Event::Slow(slow) => self.slow(slow),
             Event::Left(rank) => {
                 if let Some((incarnation, address)) = self.members.get(rank.index()) {

@@ -128,6 +128,20 @@ fn talk(mut shells: Vec<Shell>, at: &[String]) {
         shell.sees(" of 2: ");
         shell.sees(&format!("failed: {}", at[0]));
     }
+    // Why is told with the suspicion, by at least one of them from what it did not hear itself.
+    let why = |shell: &Shell| {
+        let begins = format!("suspected: {}, ", at[0]);
+        let told = |line: &String| Some(line.strip_prefix(&begins)?.split_once(';')?.0.to_owned());
+        let told: Vec<String> = shell.seen.iter().filter_map(told).collect();
+        let [why] = &told[..] else { panic!("it is told once: {:#?}", shell.seen) };
+        why.clone()
+    };
+    let whys: Vec<String> = shells[1..].iter().map(why).collect();
+    let itself = |why: &String| why.contains("nothing was heard of it for ") && why.ends_with(" ms");
+    assert!(whys.iter().any(itself), "{whys:?}");
+    let told_by = |by: usize| format!("{} takes it for failed", at[by]);
+    assert!(itself(&whys[0]) || whys[0] == told_by(2), "{whys:?}");
+    assert!(itself(&whys[1]) || whys[1] == told_by(1), "{whys:?}");
     shells[2].type_line("who is left?");
     shells[1].sees(&format!("<{}> who is left?", at[2]));
     shells[2].type_line("/leave");

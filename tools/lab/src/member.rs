@@ -371,9 +371,8 @@ impl Application for Diary {
                 let members = named.map(wadjet_oracle::Incarnation).collect();
                 self.note(clock::now(), What::View { view: self.view, members, transitional: true });
             }
-            Event::Suspect(ranks) => {
-                let members =
-                    ranks.iter().filter_map(|rank| self.members.get(rank.index()).copied()).collect();
+            Event::Suspect(suspicion) => {
+                let members = self.members.get(suspicion.member.index()).copied().into_iter().collect();
                 say(&Word::Suspect { at: clock::now(), members });
             }
             Event::Problem(problem) => say(&Word::Problem(format!("{}: {}", problem.layer, problem.what))),

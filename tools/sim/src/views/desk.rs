@@ -356,7 +356,11 @@ impl Application for Desk<'_> {
             // Of stacks that are slow on purpose.
             Event::Problem(problem) if problem.what.starts_with("no fast path for ") => {}
             Event::Problem(problem) => self.papers.problems.push(format!("{problem:?}")),
-            Event::LostMessage { .. } | Event::Suspect(_) | Event::Slow(_) | Event::Left(_) => {}
+            Event::LostMessage { .. }
+            | Event::Suspect(_)
+            | Event::Paused(_)
+            | Event::Slow(_)
+            | Event::Left(_) => {}
         }
     }
 }
