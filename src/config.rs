@@ -145,6 +145,17 @@ impl Config {
         (self.order_frames_max / members.max(1)).clamp(1, self.window_frames as usize)
     }
 
+    /// Every delay, by name: what [`Group::dump`](crate::group::Group::dump) prints.
+    pub(crate) fn time_outs(&self) -> [(&'static str, Duration); 5] {
+        [
+            ("pack_delay", self.pack_delay),
+            ("early_delay", self.early_delay),
+            ("post_delay", self.post_delay),
+            ("gossip_delay", self.gossip_delay),
+            ("linger_delay", self.linger_delay),
+        ]
+    }
+
     /// Checks ranges.
     ///
     /// # Errors

@@ -436,7 +436,8 @@ impl<'g> Group<'g> {
         self.stack.stats()
     }
 
-    /// Lines about each layer's state, for a person (HCPI's dump).
+    /// Lines for a person (HCPI's dump): the state of each layer and the time-outs in force in it, then the delays of the
+    /// configuration. All lengths of time are in milliseconds.
     pub fn dump(&mut self) -> Vec<String> {
         self.stack.dump()
     }

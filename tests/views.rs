@@ -737,6 +737,49 @@ fn a_pause_of_ones_own_is_told_and_nobody_blamed_for_it() {
     }
 }
 
+/// Whoever wonders why something took so long finds every time-out in one place, as it is in force, in one unit.
+#[test]
+fn every_time_out_of_the_layers_and_of_the_configuration_is_in_the_dump_in_milliseconds() {
+    let registry = wadjet::stack::registry::Registry::standard();
+    let (mut layers, mut wanted) = (Vec::new(), Vec::new());
+    for name in wadjet::layers::REPLICATED_STACK.split(':') {
+        let mut given = Vec::new();
+        for (parameter, _) in registry.get(name).unwrap().parameters {
+            // A value that no other time-out has.
+            let n = wanted.len();
+            let told = if let Some(short) = parameter.strip_suffix("_us") {
+                given.push(format!("{parameter}={}", 1001 + n));
+                format!("{short} 1.{:03} ms", 1 + n)
+            } else if let Some(short) = parameter.strip_suffix("_ms") {
+                given.push(format!("{parameter}={}", 41 + n));
+                format!("{short} {} ms", 41 + n)
+            } else {
+                continue;
+            };
+            wanted.push((name, told));
+        }
+        let given = if given.is_empty() { String::new() } else { format!("({})", given.join(",")) };
+        layers.push(format!("{name}{given}"));
+    }
+    assert!(wanted.len() > 20, "the layers have many: {wanted:?}");
+    let config = Config { early_delay: Duration::from_nanos(12_345), ..Config::default() };
+    let mut town = Town::of(2, &layers.join(":"), &config);
+    town.run(Duration::from_millis(5));
+    let process = &mut town.processes[0];
+    let dump = process.endpoint.group(process.key).dump();
+    for (layer, told) in wanted {
+        let line = dump.iter().find(|line| line.starts_with(&format!("{layer}: ")));
+        let is_there = line.is_some_and(|line| line.split([',', ';']).any(|part| part.trim() == told));
+        assert!(is_there, "{layer} {told}: {dump:#?}");
+    }
+    let delays = "configuration: pack_delay 0.02 ms, early_delay 0.012345 ms, post_delay 0.02 ms, \
+                  gossip_delay 0.5 ms, linger_delay 500 ms";
+    assert_eq!(dump.last().map(String::as_str), Some(delays));
+    let other_unit = |word: &str| word.starts_with(|c: char| c.is_ascii_digit()) && word.ends_with('s');
+    let words = dump.iter().flat_map(|line| line.split([' ', ',', ';']));
+    assert_eq!(words.filter(|word| other_unit(word)).collect::<Vec<_>>(), [""; 0], "{dump:#?}");
+}
+
 /// An application that acknowledges what is on its disk does so late, and perhaps in a view in which rank and number are
 /// those of something else.
 #[test]

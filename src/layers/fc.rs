@@ -43,7 +43,7 @@ use crate::stack::notices::{Flow, Notices};
 use crate::stack::property::{Properties, Property};
 use crate::stack::registry::{LayerEntry, ParameterError, Parameters};
 use crate::stack::slots::{MatrixSlot, MemberSlot, Slot};
-use crate::time::Time;
+use crate::time::{Millis, Time};
 use crate::wire::Traffic;
 
 pub(super) fn entry() -> LayerEntry {
@@ -367,23 +367,26 @@ impl Layer for Fc {
         }
     }
 
+    fn time_outs(&self) -> Vec<(&'static str, Duration)> {
+        let always = [("ask", self.ask.first()), ("backoff", self.ask.longest()), ("slow", self.slow)];
+        always.into_iter().chain(self.expel.map(|expel| ("expel", expel))).collect()
+    }
+
     fn dump(&self, context: &Context<'_>) -> Option<String> {
         let handles = self.handles();
-        let millis = |duration: Duration| duration.as_millis();
         let policy = match self.expel {
-            Some(expel) if handles.live => format!("expelled after {} ms", millis(expel)),
-            _ => "held for".to_owned(),
+            Some(_) if handles.live => "is expelled",
+            _ => "is waited for",
         };
         let waits = match &self.holder {
-            Some(holder) => format!("; waits for {} since {} ms", holder.member, millis(holder.lasting)),
+            Some(holder) => format!("; waits for {} since {}", holder.member, Millis(holder.lasting)),
             None => String::new(),
         };
         Some(format!(
-            "may cast up to frame {}, is at {}; window {}; slow after {} ms and then {policy}{waits}",
+            "may cast up to frame {}, is at {}; window {}; who is slow {policy}{waits}",
             context.get(handles.limit),
             context.next_frame_number(),
-            self.window,
-            millis(self.slow)
+            self.window
         ))
     }
 }

@@ -520,18 +520,19 @@ impl Layer for Nak {
         digest.word(self.status_at);
     }
 
+    fn time_outs(&self) -> Vec<(&'static str, Duration)> {
+        vec![("repair", self.repair), ("status", self.status.first()), ("backoff", self.longest)]
+    }
+
     fn dump(&self, context: &Context<'_>) -> Option<String> {
         let handles = self.handles();
         let own = context.rank();
         let parked: usize = self.parked.iter().map(BTreeMap::len).sum();
         Some(format!(
-            "sent {}, acknowledged by all {}, window {}, parked {parked}; repair after {:?}, status after {:?}, at most {:?} apart",
+            "sent {}, acknowledged by all {}, window {}, parked {parked}",
             context.sending(handles.number, own),
             context.retained_casts(own).start,
-            self.window,
-            self.repair,
-            self.status.first(),
-            self.longest
+            self.window
         ))
     }
 }

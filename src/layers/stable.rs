@@ -202,6 +202,10 @@ impl Layer for Stable {
         self.ask.digest(digest);
     }
 
+    fn time_outs(&self) -> Vec<(&'static str, Duration)> {
+        vec![("report", self.report), ("ask", self.ask.first()), ("backoff", self.ask.longest())]
+    }
+
     fn dump(&self, context: &Context<'_>) -> Option<String> {
         let Handles { seen, .. } = self.handles();
         let line = |origin: Rank| {

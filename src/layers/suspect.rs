@@ -42,7 +42,7 @@ use crate::stack::notices::{Flow, Notices};
 use crate::stack::property::{Properties, Property};
 use crate::stack::registry::{LayerEntry, ParameterError, Parameters};
 use crate::stack::slots::Tally;
-use crate::time::Time;
+use crate::time::{Millis, Time};
 use crate::wire::control::{BodyReader, ControlError};
 
 pub(super) fn entry() -> LayerEntry {
@@ -455,14 +455,24 @@ impl Layer for Suspect {
         digest.word(self.casts);
     }
 
+    fn time_outs(&self) -> Vec<(&'static str, Duration)> {
+        vec![
+            ("beat", self.beat),
+            ("least", self.least),
+            ("most", self.most),
+            ("first", self.first),
+            ("pause", self.pause),
+        ]
+    }
+
     fn dump(&self, context: &Context<'_>) -> Option<String> {
-        let millis = |duration: Duration| format!("{:.1} ms", duration.as_secs_f64() * 1e3);
         let line = |rank: Rank| {
             let watched = &self.watched[rank.index()];
-            format!("{rank}: silent {} of {}", millis(watched.silence), millis(self.limit(rank)))
+            format!("{rank}: silent {} of {}", Millis(watched.silence), Millis(self.limit(rank)))
         };
         let lines: Vec<String> = context.view().others().map(line).collect();
-        Some(format!("beat {}; {}; suspected {:?}", millis(self.beat), lines.join("; "), self.suspected))
+        let lines = if lines.is_empty() { "nobody to watch".to_owned() } else { lines.join("; ") };
+        Some(format!("{lines}; suspected {:?}", self.suspected))
     }
 }
 

@@ -442,6 +442,10 @@ impl Layer for Total {
         self.ask.digest(digest);
     }
 
+    fn time_outs(&self) -> Vec<(&'static str, Duration)> {
+        vec![("idle", self.idle), ("ask", self.ask.first()), ("backoff", self.ask.longest())]
+    }
+
     fn dump(&self, context: &Context<'_>) -> Option<String> {
         let turns = self.handles().turns;
         let mut ring = Vec::new();

@@ -370,6 +370,10 @@ impl Layer for Unicast {
         }
     }
 
+    fn time_outs(&self) -> Vec<(&'static str, Duration)> {
+        vec![("repeat", self.repeat), ("backoff", self.backoff)]
+    }
+
     fn dump(&self, context: &Context<'_>) -> Option<String> {
         let number = self.handles().number;
         let line = |peer: Rank| {
@@ -380,6 +384,6 @@ impl Layer for Unicast {
             )
         };
         let lines: Vec<String> = context.view().others().map(line).collect();
-        Some(format!("window {}, repeat after {:?}; {}", self.window, self.repeat, lines.join("; ")))
+        Some(format!("window {}; {}", self.window, lines.join("; ")))
     }
 }

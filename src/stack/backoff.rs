@@ -34,6 +34,11 @@ impl Backoff {
         self.first
     }
 
+    /// The longest interval.
+    pub fn longest(&self) -> Duration {
+        self.longest
+    }
+
     /// When it is due; never if there is nothing to wait for.
     #[inline]
     pub fn due(&self) -> Time {

@@ -203,6 +203,12 @@ pub trait Layer {
         let _ = digest;
     }
 
+    /// The time-outs in force: those that are parameters by their names without the unit, then what follows from them. They
+    /// are printed with what [`Layer::dump`] says.
+    fn time_outs(&self) -> Vec<(&'static str, Duration)> {
+        Vec::new()
+    }
+
     /// A line about its state, for a person.
     fn dump(&self, context: &Context<'_>) -> Option<String> {
         let _ = context;

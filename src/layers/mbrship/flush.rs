@@ -1,6 +1,7 @@
 //! The end of a view: who takes part in it, what belongs to it, and which view follows.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use super::broken::Broken;
 use super::message::{Beyond, Inside};
@@ -138,11 +139,21 @@ impl Mbrship {
         let patience = match (&self.proposal, looked) {
             (Some(_), _) => self.options.flush,
             // Who waits for another one says so before the coordinator looks for who is slow.
-            (None, Looked::Never | Looked::Once { .. }) => self.options.flush / 4,
+            (None, Looked::Never | Looked::Once { .. }) => self.looks_patience(),
             // And that before anybody looks at the coordinator.
-            (None, Looked::Twice) => self.options.flush * 3 + self.options.merge,
+            (None, Looked::Twice) => self.coordinator_patience(),
         };
         context.arm(self.handles().watch, context.now() + patience);
+    }
+
+    /// How long until a member that takes part in a flush looks for whoever holds it up, and then until it looks again.
+    pub(super) fn looks_patience(&self) -> Duration {
+        self.options.flush / 4
+    }
+
+    /// How long the coordinator of a flush is waited for after that.
+    pub(super) fn coordinator_patience(&self) -> Duration {
+        self.options.flush * 3 + self.options.merge
     }
 
     /// The flush takes too long: whoever holds it up is taken for failed.

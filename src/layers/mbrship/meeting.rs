@@ -1,5 +1,7 @@
 //! How views of one group meet: probes, merging, and answers to those who were left behind.
 
+use std::time::Duration;
+
 use super::broken::Broken;
 use super::message::{Beyond, Inside, Refusal};
 use super::{
@@ -267,12 +269,16 @@ impl Mbrship {
         let free = self.coordinates(context) && self.promise.is_none() && self.host.is_none();
         if theirs > ours && free && !busy && !just_tried && !denied && self.guests.is_empty() {
             self.tried = Some((id, context.now()));
-            // Where the hosts take longer than this one waits, it waits longer every time.
-            let patience = self.options.merge * (1 << self.legacy.given_up.min(PATIENCE_SHIFT_MAX));
+            let patience = self.host_patience();
             self.host = Some(Host { coordinator, until: context.now() + patience });
             context.count("merge begun");
             self.reconsider(context);
         }
+    }
+
+    /// How long a host is waited for: longer every time, where the hosts take longer than this one waits.
+    pub(super) fn host_patience(&self) -> Duration {
+        self.options.merge * (1 << self.legacy.given_up.min(PATIENCE_SHIFT_MAX))
     }
 
     /// This view is flushed and waits: asks the host, until it answers or the time is over.

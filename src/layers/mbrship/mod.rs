@@ -741,6 +741,23 @@ impl Layer for Mbrship {
         digest.word(self.promise.as_ref().map_or(0, |promise| promise.proposal.counter));
     }
 
+    fn time_outs(&self) -> Vec<(&'static str, Duration)> {
+        vec![
+            ("flush", self.options.flush),
+            ("merge", self.options.merge),
+            ("gather", self.options.gather),
+            ("probe", self.options.probe),
+            ("probe_most", self.options.probe_most),
+            ("each look for who holds a flush up", self.looks_patience()),
+            ("wait for a coordinator", self.coordinator_patience()),
+            ("wait for a host", self.host_patience()),
+            ("ask a host again", MERGE_REPEAT),
+            ("forget a guest", GUEST_PATIENCE),
+            ("next probe", self.probe_wait),
+            ("between answers", ANSWER_PAUSE),
+        ]
+    }
+
     fn dump(&self, context: &Context<'_>) -> Option<String> {
         let view = context.view().view();
         let state = match (&self.promise, &self.host) {
@@ -758,19 +775,13 @@ impl Layer for Mbrship {
                 format!("flushing for {} of member {} ({step})", promise.proposal, promise.by)
             }
         };
-        let Options { flush, merge, probe, probe_most, .. } = self.options;
         Some(format!(
-            "view {} of {}, coordinator {}, failed {:?}, leaving {:?}; {state}; flush at most {} ms, merge at most {} ms, \
-             probes every {} to {} ms",
+            "view {} of {}, coordinator {}, failed {:?}, leaving {:?}; {state}",
             view.id,
             view.members.len(),
             self.coordinator(context),
             self.failed,
-            self.leaving,
-            flush.as_millis(),
-            merge.as_millis(),
-            probe.as_millis(),
-            probe_most.as_millis()
+            self.leaving
         ))
     }
 }

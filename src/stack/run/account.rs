@@ -1,6 +1,8 @@
 //! What can be asked of a stack, and why plans were missed.
 
 use super::Stack;
+use std::time::Duration;
+
 use crate::accel::execute::Miss;
 use crate::accel::pack::PACK_ROOM_BYTES;
 use crate::accel::plan::NoPlan;
@@ -11,6 +13,7 @@ use crate::stack::engine::Engine;
 use crate::stack::event::{ExitReason, Problem, Up};
 use crate::stack::layer::{Context, Kind};
 use crate::stats::{MissCount, Stats};
+use crate::time::Millis;
 use crate::wire::bits::low_bits;
 use crate::wire::layout::Place;
 
@@ -73,17 +76,20 @@ impl Stack {
         Stability { held, seen: rows(shared::SEEN) }
     }
 
-    /// A line per layer that has something to say.
+    /// A line per layer that has something to say, with its time-outs; then the configuration's.
     pub(crate) fn dump(&mut self) -> Vec<String> {
         let Engine { core, layers, .. } = &mut self.engine;
         core.merge_carried();
         let mut lines = Vec::new();
         for (layer, handler) in layers.iter().enumerate() {
-            let name = core.names[layer];
-            if let Some(line) = handler.dump(&Context { core, layer }) {
-                lines.push(format!("{name}: {line}"));
+            let said = handler.dump(&Context { core, layer });
+            let time_outs = Some(time_outs(&handler.time_outs())).filter(|text| !text.is_empty());
+            let parts: Vec<String> = said.into_iter().chain(time_outs).collect();
+            if !parts.is_empty() {
+                lines.push(format!("{}: {}", core.names[layer], parts.join("; ")));
             }
         }
+        lines.push(format!("configuration: {}", time_outs(&self.time_outs)));
         lines
     }
 
@@ -229,4 +235,10 @@ fn note(misses: &mut Vec<MissCount>, kind: Kind, layer: &str, reason: Reason<'_>
 fn differs(name: &str) -> (&str, Reason<'_>) {
     let (layer, field) = name.split_once('.').unwrap_or(("stack", name));
     (layer, Reason::Differs(field))
+}
+
+/// Time-outs and delays in one line, in one unit.
+fn time_outs(all: &[(&'static str, Duration)]) -> String {
+    let one = |(name, time): &(&'static str, Duration)| format!("{name} {}", Millis(*time));
+    all.iter().map(one).collect::<Vec<_>>().join(", ")
 }

@@ -285,6 +285,7 @@ impl Stack {
             engine,
             plans: self.plans.clone(),
             casts: self.casts.clone(),
+            time_outs: self.time_outs.clone(),
             open: OpenPack::default(),
             waiting: self.waiting.iter().map(copied).collect(),
             large: self.large.fork(),

@@ -413,6 +413,7 @@ impl Stack {
             early_max: config.early_frames_max,
             early_delay: config.early_delay,
             order_share: config.order_share(members),
+            time_outs: config.time_outs().into(),
             releases,
             last_releases,
             sent: false,

@@ -87,6 +87,8 @@ pub(crate) struct Stack {
     stuck: bool,
     post_batch: u32,
     post_delay: Duration,
+    /// The configuration's, for [`Group::dump`](crate::group::Group::dump).
+    time_outs: Box<[(&'static str, Duration)]>,
     /// Others wait for what post-processing says of casts that wait for their order here.
     prompt_if_held: bool,
     post_due: Time,
