@@ -661,7 +661,7 @@ impl Endpoint {
         if identification.stack != core.identification.stack {
             self.dropped.other_stack += 1;
             if let Some(origin) = origin.filter(|origin| *origin != core.view.rank()) {
-                strangers::other_stack(stack, origin, app);
+                strangers::other_stack(stack, origin, identification.stack, app);
             }
             return;
         }

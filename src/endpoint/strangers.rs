@@ -10,13 +10,35 @@ use crate::wire::Traffic;
 use crate::wire::full::{PREFIX_BYTES, Prefix};
 use crate::wire::outside::{ChunkError, OUTSIDE_CONTROL};
 
-/// A member has another stack for the view that both are in, and nothing of what it says is understood. That is said once.
+/// So many frames with one and the same hash of another stack are no accident: a damaged frame may come twice.
+const UNLIKE_FRAMES: u32 = 3;
+
+/// A member of a fixed view says that it has another stack: nothing of what it says is understood. That is told once. Members
+/// of live views have agreed on their stacks before.
 #[cold]
-pub(super) fn other_stack(stack: &mut Stack, origin: Rank, app: &mut dyn Application) {
-    if stack.unlike.contains(origin) {
+pub(super) fn other_stack(stack: &mut Stack, origin: Rank, hash: u64, app: &mut dyn Application) {
+    if stack.is_live() {
         return;
     }
-    stack.unlike.insert(origin);
+    let times = match stack.unlike.iter_mut().find(|(known, ..)| *known == origin) {
+        Some((_, known, times)) if *known == hash => {
+            *times = times.saturating_add(1);
+            *times
+        }
+        // Who has been told of once is not spoken of again.
+        Some((.., times)) if *times >= UNLIKE_FRAMES => return,
+        Some((_, known, times)) => {
+            (*known, *times) = (hash, 1);
+            return;
+        }
+        None => {
+            stack.unlike.push((origin, hash, 1));
+            return;
+        }
+    };
+    if times != UNLIKE_FRAMES {
+        return;
+    }
     let core = &mut stack.engine.core;
     let what = format!(
         "{} has another stack for this view than {}, which has {}: all it says is dropped; the specification and \

@@ -430,7 +430,7 @@ impl Stack {
             number_limit: core.number_limit,
             send_number_limit: core.send_number_limit,
             asks_to_stop: false,
-            unlike: RankSet::EMPTY,
+            unlike: Vec::new(),
             refused: false,
             refused_by: RankSet::EMPTY,
             refused_frame: false,

@@ -102,8 +102,8 @@ pub(crate) struct Stack {
     send_number_limit: u64,
     /// The application wants the loop that drives it to end.
     pub(crate) asks_to_stop: bool,
-    /// Members that have another stack for this view, of whom the application has been told.
-    pub(crate) unlike: RankSet,
+    /// Members whose frames have another stack's hash in this view, that hash, and how many of their frames had it.
+    pub(crate) unlike: Vec<(Rank, u64, u32)>,
     /// A cast was refused and waits for room.
     refused: bool,
     /// Peers whose windows refused a send, and whether one was refused for want of a frame.
