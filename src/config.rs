@@ -220,4 +220,12 @@ mod tests {
         assert!(Config { order_frames_max: usize::MAX, ..Config::default() }.check().is_err());
         assert!(Config { trace_lines_max: usize::MAX, ..Config::default() }.check().is_err());
     }
+
+    #[test]
+    fn every_delay_is_told_by_its_name() {
+        let text = format!("{:?}", Config::default());
+        let fields = text.split([' ', ':', '{']).filter(|word| word.ends_with("_delay"));
+        let told = Config::default().time_outs().map(|(name, _)| name);
+        assert!(fields.clone().count() > 3 && fields.clone().all(|field| told.contains(&field)), "{text}");
+    }
 }
