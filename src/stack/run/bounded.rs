@@ -293,6 +293,7 @@ impl Stack {
             early: self.early.iter().map(early).collect(),
             releases: self.releases.clone(),
             last_releases: self.last_releases.clone(),
+            unlike: Vec::new(),
             next: None,
             misses: Vec::new(),
             ..*self
