@@ -432,6 +432,8 @@ fn who_is_let_in_after_it_has_given_up_does_not_bring_others_there_who_are_not_i
     for at in [guest, host, other] {
         assert!(!town.processes[at].diary.seen.iter().any(|seen| matches!(seen, Seen::Exit(_))), "{at}");
     }
+    let told = suspicions(&town, host);
+    assert!(told.contains(&(1, Grounds::Elsewhere)), "{told:?}");
 }
 
 /// Everybody but process `but` casts as much as it may.
