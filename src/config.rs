@@ -109,7 +109,7 @@ impl Default for Config {
             linger_delay: Duration::from_millis(500),
             post_delay: Duration::from_micros(20),
             gossip_delay: Duration::from_micros(500),
-            frame_number_limit: 1 << 40,
+            frame_number_limit: FRAME_NUMBERS_MAX,
             send_number_limit: 1 << 40,
             trace_lines_max: 1024,
             huge_pages: false,
@@ -134,6 +134,9 @@ pub enum ConfigError {
 
 /// Short gossip is 16 bits and compared as a signed difference: windows must stay below half of that.
 pub const WINDOW_FRAMES_MAX: u64 = 1 << 14;
+
+/// No view has more frames of one member, whatever limit a member has set itself.
+pub const FRAME_NUMBERS_MAX: u64 = 1 << 40;
 
 /// Longer than NAK's longest `repair_us` makes no sense: repairs would wait for it.
 const EARLY_DELAY_MAX: Duration = Duration::from_secs(1);
@@ -177,7 +180,7 @@ impl Config {
         if !(16..=1 << 20).contains(&self.control_frames) {
             return error("control_frames", self.control_frames as u64, "16 to 1048576");
         }
-        if !(1..=1 << 40).contains(&self.frame_number_limit) {
+        if !(1..=FRAME_NUMBERS_MAX).contains(&self.frame_number_limit) {
             return error("frame_number_limit", self.frame_number_limit, "1 to 2^40");
         }
         if !(1..=1 << 40).contains(&self.send_number_limit) {

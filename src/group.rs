@@ -367,7 +367,7 @@ impl<'g> Group<'g> {
     /// Asks the loop that drives this endpoint to end: [`Driver::run`](crate::runtime::Driver::run) returns after this
     /// iteration. To the others nothing is said: who wants to leave leaves, and `run` returns when the last group is over.
     pub fn stop(&mut self) {
-        self.stack.asks_to_stop = true;
+        self.stack.ask_to_stop();
     }
 
     /// The application has stopped casting, as [`Event::Block`] asked it to; casts from now on go out in the next view.

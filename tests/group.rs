@@ -3,11 +3,12 @@
 mod common;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
 
 use common::World;
-use wadjet::group::{Application, Event, Happened, Polled};
+use wadjet::group::{Application, Delivery, Event, Group, Happened, Polled};
 use wadjet::layers::DEFAULT_STACK;
-use wadjet::{Config, Rank};
+use wadjet::{Config, Rank, Shadow};
 
 /// Casts `count` messages that share a frame.
 fn cast_pack(world: &mut World, count: u8) {
@@ -80,4 +81,38 @@ fn the_key_of_a_forgotten_group_says_that_it_is_forgotten() {
     let endpoint = &mut world.nodes[0].endpoint;
     let refused = catch_unwind(AssertUnwindSafe(|| endpoint.group(key).writable())).unwrap_err();
     assert!(refused.downcast_ref::<String>().unwrap().contains("was forgotten"));
+}
+
+/// Is behind for ever, and counts how often it is asked.
+struct Behind {
+    asked: u64,
+}
+
+impl Application for Behind {
+    fn cast(&mut self, _delivery: &Delivery<'_>, group: &mut Group<'_>) {
+        group.hold_senders();
+    }
+
+    fn is_behind(&mut self) -> bool {
+        self.asked += 1;
+        true
+    }
+}
+
+#[test]
+fn who_is_behind_is_asked_in_every_iteration_also_when_nothing_else_happens() {
+    for members in [1, 2] {
+        let config = Config { shadow: Shadow::Off, ..Config::default() };
+        let mut world = World::new(members, DEFAULT_STACK, &config);
+        world.cast(0, b"one");
+        let mut behind = Behind { asked: 0 };
+        for iteration in 0..200 {
+            world.now = world.now + Duration::from_millis(1);
+            let before = behind.asked;
+            let node = &mut world.nodes[0];
+            node.endpoint.poll(world.now, &mut behind);
+            while node.endpoint.transmit().is_some() {}
+            assert!(iteration < 2 || behind.asked > before, "{members} members, iteration {iteration}");
+        }
+    }
 }

@@ -907,6 +907,41 @@ fn what_is_refused_is_refused_for_its_true_reason() {
     town.meet(&[0, 1], SECOND);
 }
 
+/// What waits of a view when it ends gets out, whoever holds the senders: nobody is given up for another one's slowness.
+#[test]
+fn with_block_an_application_that_is_behind_holds_up_no_view_change() {
+    let spec = STACK.replace("MBRSHIP", "MBRSHIP(block=yes)").replace("FC", "FC(window=5)");
+    for (behind, casts) in [(0, 1), (1, 0), (1, 1), (2, 0)] {
+        let config = Config { pack: false, waiting_frames_max: 64, ..Config::default() };
+        let mut town = Town::of(4, &spec, &config);
+        town.run(Duration::from_millis(30));
+        let process = &mut town.processes[behind];
+        process.diary.behind = true;
+        process.endpoint.group(process.key).hold_senders();
+        town.run(Duration::from_millis(5));
+        for n in 0..40u32 {
+            town.cast(casts, &n.to_le_bytes());
+        }
+        town.processes[3].stopped = true;
+        let mut said = [false; 3];
+        let together = town.until(SECOND, |town| {
+            for (at, said) in said.iter_mut().enumerate() {
+                let process = &mut town.processes[at];
+                if !*said && process.diary.seen.contains(&Seen::Block) {
+                    *said = true;
+                    process.endpoint.group(process.key).block_ok();
+                }
+            }
+            town.together(&[0, 1, 2])
+        });
+        assert!(together, "{behind} is behind, {casts} casts");
+        for at in [0, 1, 2] {
+            let casts: usize = town.processes[at].casts_by_view().iter().map(|(_, casts)| casts.len()).sum();
+            assert_eq!(casts, 40, "at {at}: {behind} is behind, {casts} casts");
+        }
+    }
+}
+
 /// Whoever is behind with its deliveries holds everybody, itself included, and only until it says that it is not.
 #[test]
 fn an_application_that_is_behind_holds_the_casts_of_all_until_it_has_caught_up() {

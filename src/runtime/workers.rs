@@ -239,6 +239,10 @@ impl Workers {
 
     /// Hands on what was kept, as far as there is room now. Whether some of it is still kept.
     pub fn is_behind(&mut self) -> bool {
+        if self.shared.failed.load(Ordering::Relaxed) {
+            // Nobody will take it any more, and the group is not to wait for that. What is handed on next says so.
+            self.kept.clear();
+        }
         // Only the first is looked at: that is what keeps them in order, and it has room when what is before it is done.
         while let Some((at, delivered)) = self.kept.pop_front() {
             let worker = &self.workers[at];

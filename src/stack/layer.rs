@@ -690,7 +690,7 @@ impl Context<'_> {
 
     /// Whether the application is behind with its deliveries, and wants the senders held.
     pub fn holds_senders(&self) -> bool {
-        self.core.holds_senders
+        self.core.holds_senders && !self.core.view_expected
     }
 
     /// Whether a message of the application was refused in this view because too few numbers were left for it.

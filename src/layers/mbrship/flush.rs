@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::broken::Broken;
 use super::message::{Beyond, Inside};
 use super::{GUEST_PATIENCE, Handles, Looked, Mbrship, Promise, Proposal};
+use crate::config::FRAME_NUMBERS_MAX;
 use crate::id::{Hasher64, MEMBERS_MAX, Rank, RankSet, ViewId};
 use crate::stack::event::{Cut, Down, Grounds, Up};
 use crate::stack::layer::Context;
@@ -170,11 +171,13 @@ impl Mbrship {
                 };
                 let withheld =
                     proposal.cut.as_ref().map_or(RankSet::EMPTY, |cut| self.withheld(context, cut));
-                // What this member lacks itself the others may be waiting for as well.
-                if withheld.is_empty() {
-                    self.live_others(context).iter().filter(silent).collect()
-                } else {
-                    withheld
+                let silent: RankSet = self.live_others(context).iter().filter(silent).collect();
+                match (withheld.is_empty(), silent.is_empty()) {
+                    // What this member lacks itself the others may be waiting for as well.
+                    (false, _) => withheld,
+                    (true, false) => silent,
+                    // All others have done their part: it is this member that waits for somebody.
+                    (true, true) => self.look(context),
                 }
             }
             None => self.look(context),
@@ -186,7 +189,10 @@ impl Mbrship {
         let since = self.promise.as_ref().map_or(context.now(), |promise| promise.since);
         self.suspect(context, slow, Grounds::HeldUp { lasting: context.now().since(since) });
         // What this member still waits for may need the coordinator to go on without them, too.
-        if let Some(promise) = self.promise.as_ref().filter(|promise| !promise.reported && !slow.is_empty()) {
+        let unreported = |promise: &&Promise| !promise.reported && promise.by != context.rank();
+        if let Some(promise) = self.promise.as_ref().filter(unreported)
+            && !slow.is_empty()
+        {
             let (proposal, by) = (promise.proposal, RankSet::one(promise.by));
             self.say(context, by, &Inside::HeldUp { proposal, by: slow });
         }
@@ -226,6 +232,7 @@ impl Mbrship {
                 };
                 return self.live_others(context).iter().filter(behind).collect();
             }
+            Looked::Twice if promise.by == context.rank() => promise.looked = now,
             Looked::Twice => return RankSet::one(promise.by),
         }
         RankSet::EMPTY
@@ -308,7 +315,7 @@ impl Mbrship {
         failed: RankSet,
         held: Vec<u64>,
     ) {
-        if held.iter().any(|frames| *frames > context.frame_number_limit()) {
+        if held.iter().any(|frames| *frames > FRAME_NUMBERS_MAX) {
             context.count("report out of range");
             return;
         }
@@ -386,7 +393,7 @@ impl Mbrship {
     /// The coordinator says what belongs to the view.
     pub(super) fn cut(&mut self, context: &mut Context<'_>, by: Rank, proposal: ViewId, cut: Cut) {
         let possible = |(rank, frames): (usize, &u64)| {
-            (context.accepted(Rank::at(rank))..=context.frame_number_limit()).contains(frames)
+            (context.accepted(Rank::at(rank))..=FRAME_NUMBERS_MAX).contains(frames)
         };
         if !cut.frames.iter().enumerate().all(possible) && self.options.broken == Broken::No {
             context.count("cut out of range");

@@ -97,7 +97,9 @@ impl Stack {
         let core = &self.engine.core;
         let waits = !self.waiting.is_empty() || core.casts_waiting || self.large.is_pending() || self.stuck;
         let came = core.expand_early || !self.early.is_empty() || !core.emerged.is_empty();
-        self.exited.is_some() || waits || came || self.has_refused() || core.gossip.requested()
+        // Who holds the senders is asked in every iteration whether that is over.
+        let asks = self.has_refused() || core.holds_senders;
+        self.exited.is_some() || waits || came || asks || core.gossip.requested()
     }
 
     /// Whether this iteration has anything to do with post-processing.

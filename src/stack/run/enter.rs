@@ -424,9 +424,14 @@ impl Stack {
     pub(crate) fn hold_senders(&mut self, hold: bool) {
         let core = &mut self.engine.core;
         if core.holds_senders != hold {
-            core.holds_senders = hold;
+            (core.holds_senders, core.stirred) = (hold, true);
             core.work += 1;
         }
+    }
+
+    /// The application wants the loop that drives it to end.
+    pub(crate) fn ask_to_stop(&mut self) {
+        (self.asks_to_stop, self.engine.core.stirred) = (true, true);
     }
 
     /// The application says that members have failed.

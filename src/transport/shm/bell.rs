@@ -6,8 +6,8 @@
 //!
 //! ```text
 //!   sleeper                               writer
-//!   asleep: 7 (odd)
-//!   reads all bells                       publishes a frame
+//!   reads all bells
+//!   asleep: 7 (odd)                       publishes a frame
 //!   looks at the rings: nothing           who is asleep? 7, and it has not been rung for
 //!   sleeps while the bells are as read    bell + 1, wakes
 //! ```

@@ -369,13 +369,14 @@ impl Transport for Shm {
         let start = Instant::now();
         let mut pause = PARK_MIN;
         while self.sleeper.doze() {
+            // The bells come first: whoever rings for this sleep, though for a frame that is not for this member, ends it.
+            let mut bells = Bells::of(&self.sleeper);
+            self.channels.iter().flatten().flat_map(|open| open.bells()).for_each(|bell| bells.add(bell));
             self.channels.iter().flatten().for_each(|open| open.set_asleep(true));
             // What was published before is seen by its readers, and their sleeps here; and what they publish from now on,
             // by the look below, or they ring.
             fence(Ordering::SeqCst);
             self.ring();
-            let mut bells = Bells::of(&self.sleeper);
-            self.channels.iter().flatten().flat_map(|open| open.bells()).for_each(|bell| bells.add(bell));
             let left = timeout.saturating_sub(start.elapsed());
             let stays_awake = self.look_around() || left.is_zero();
             if !stays_awake {
