@@ -688,7 +688,8 @@ impl Context<'_> {
         self.core.view_expected = true;
     }
 
-    /// Whether the application is behind with its deliveries, and wants the senders held.
+    /// Whether the application is behind with its deliveries, and wants the senders held. Not while a view is expected: what
+    /// still waits of this one must get out, or nobody could report.
     pub fn holds_senders(&self) -> bool {
         self.core.holds_senders && !self.core.view_expected
     }
