@@ -60,7 +60,7 @@ pub(super) fn entry() -> LayerEntry {
             ),
             (
                 "least_ms",
-                "the shortest silence that is suspected, in milliseconds, but never less than four beats (default 10)",
+                "the shortest silence that is suspected, in milliseconds, but never less than four beats (default 14)",
             ),
             ("most_ms", "the longest silence that is not, in milliseconds (default 30)"),
             (
@@ -138,7 +138,7 @@ impl Suspect {
             |name, default| parameters.number(name, default, 1..=3_600_000).map(Duration::from_millis);
         let beat = Duration::from_micros(parameters.number("beat_us", 1000, 50..=10_000_000)?);
         // The second check takes a beat there and a beat back.
-        let least = millis("least_ms", 10)?.max(beat * LEAST_BEATS);
+        let least = millis("least_ms", 14)?.max(beat * LEAST_BEATS);
         let most = millis("most_ms", 30)?;
         Ok(Suspect {
             beat,

@@ -22,7 +22,7 @@ pub(super) const ASK_CALLS: u64 = 5;
 /// What the system says of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Status {
-    /// Nothing of it runs any more: it waits for its parent to take notice.
+    /// Nothing of it runs any more, or will before it is gone: it was killed, or waits for its parent to take notice.
     ended: bool,
     start_time: u64,
 }
@@ -42,7 +42,9 @@ impl Owner {
         }
     }
 
-    /// Whether this process is known to have ended, asked from `here`. What cannot be known is no.
+    /// Whether this process is known to have ended, asked from `here`. What cannot be known is no. One that was killed has
+    /// ended: it runs no instruction of its own any more, though the kernel may take tens of milliseconds to take its memory
+    /// down and find the processor for that.
     pub(super) fn has_ended(&self, here: &Owner) -> bool {
         const UNKNOWN: (u64, u64) = (0, 0);
         if self.boot_id == UNKNOWN || here.boot_id == UNKNOWN {
@@ -91,20 +93,36 @@ const PATH_BYTES_MAX: usize = 6 + 20 + 5;
 /// About fifty numbers of at most twenty digits, and the command.
 const LINE_BYTES_MAX: usize = 1280;
 
-/// Reads a process's status line: after the command in parentheses, which may itself contain any character, the state
-/// is the first field, the number of threads the 18th, the start time the 20th.
+/// Flags of a task: it goes through its exit; a signal ended it.
+const EXITING: u64 = 0x4;
+const SIGNALED: u64 = 0x400;
+/// The pending signals that are SIGKILL, which nobody can block or handle.
+const KILLED: u64 = 1 << 8;
+
+/// Reads a process's status line (proc_pid_stat(5)): after the command in parentheses, which may itself contain any
+/// character, the state is the first field, the flags the 7th, the number of threads the 18th, the start time the 20th,
+/// the pending signals the 29th.
 fn status(stat: &str) -> Option<Status> {
     let (_, fields) = stat.rsplit_once(')')?;
     let mut fields = fields.split_whitespace();
     let state = fields.next()?;
-    let threads: u64 = fields.nth(16)?.parse().ok()?;
+    let flags: u64 = fields.nth(5)?.parse().ok()?;
+    let threads: u64 = fields.nth(10)?.parse().ok()?;
     let start_time = fields.nth(1)?.parse().ok()?;
-    // A first thread that has ended before others looks the same but for their number.
-    Some(Status { ended: matches!(state, "Z" | "X") && threads <= 1, start_time })
+    let pending: u64 = fields.nth(8)?.parse().ok()?;
+    // A signal that ends a process ends all of its threads. A first thread that has ended by itself, before others, looks
+    // like a process that has ended but for their number.
+    let killed = flags & SIGNALED != 0 || pending & KILLED != 0;
+    let over = (matches!(state, "Z" | "X") || flags & EXITING != 0) && threads <= 1;
+    Some(Status { ended: killed || over, start_time })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+    use std::thread;
+    use std::time::{Duration, Instant};
+
     use super::*;
 
     #[test]
@@ -130,12 +148,39 @@ mod tests {
 
     #[test]
     fn a_status_line_is_read_whatever_the_command_is_called() {
-        let line = |state: &str, threads: u64| {
-            format!("7 (a) b) Z 1) {state} 1 1 1 0 -1 4 1 2 3 4 5 6 7 8 20 0 {threads} 0 4711 9 10")
+        let line = |state: &str, flags: u64, threads: u64, pending: u64| {
+            format!(
+                "7 (a) b) Z 1) {state} 1 1 1 0 -1 {flags} 1 2 3 4 5 6 7 8 20 0 {threads} 0 4711 9 10 11 12 13 14 0 0 {pending} 0"
+            )
         };
-        assert_eq!(status(&line("S", 1)), Some(Status { ended: false, start_time: 4711 }));
-        assert_eq!(status(&line("Z", 1)), Some(Status { ended: true, start_time: 4711 }));
-        assert_eq!(status(&line("Z", 3)), Some(Status { ended: false, start_time: 4711 }));
+        let ended = |line: String| status(&line).map(|status| (status.ended, status.start_time));
+        const RUNNING: u64 = 0x40_0100;
+        const TERMINATED: u64 = 1 << 14;
+        assert_eq!(ended(line("S", RUNNING, 1, TERMINATED)), Some((false, 4711)));
+        assert_eq!(ended(line("Z", RUNNING | EXITING, 1, 0)), Some((true, 4711)));
+        assert_eq!(ended(line("R", RUNNING | EXITING, 1, 0)), Some((true, 4711)), "it takes its memory down");
+        assert_eq!(ended(line("Z", RUNNING | EXITING, 3, 0)), Some((false, 4711)), "its first thread only");
+        assert_eq!(ended(line("R", RUNNING, 3, KILLED)), Some((true, 4711)), "it waits for a processor to end on");
+        assert_eq!(ended(line("D", RUNNING | SIGNALED, 3, 0)), Some((true, 4711)), "it writes a core dump");
         assert_eq!((status(""), status("7 (x) S 1 2")), (None, None));
+    }
+
+    #[test]
+    fn the_flags_are_those_of_this_kernel() {
+        let mut child = Command::new("sleep").arg("1000").spawn().expect("the system has sleep");
+        let flags = |pid: u32| -> (String, u64) {
+            let line = fs::read_to_string(format!("/proc/{pid}/stat")).expect("not waited for yet");
+            let fields: Vec<&str> = line.rsplit_once(')').expect("a command").1.split_whitespace().collect();
+            (fields[0].to_owned(), fields[6].parse().expect("a number"))
+        };
+        assert_eq!(flags(child.id()).1 & (SIGNALED | EXITING), 0);
+        child.kill().expect("a child of this process");
+        let begun = Instant::now();
+        while flags(child.id()).0 != "Z" {
+            assert!(begun.elapsed() < Duration::from_secs(60), "a killed process does not end");
+            thread::yield_now();
+        }
+        assert_eq!(flags(child.id()).1 & (SIGNALED | EXITING), SIGNALED | EXITING);
+        child.wait().expect("it has ended");
     }
 }
