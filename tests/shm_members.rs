@@ -617,6 +617,32 @@ fn a_foreign_file_under_a_peers_name_is_refused_in_words() {
     one.find(1);
 }
 
+/// Views follow each other while something is in the way of one member: it is told by cause, not by view.
+#[test]
+fn what_stays_in_the_way_is_one_note_however_many_views_there_are() {
+    let group = unique("in-the-way");
+    let mut shm = Shm::new(ShmOptions::default());
+    for counter in 1..=50_u64 {
+        let mut view = view(&group, 3, 1);
+        let mut named = view.view().clone();
+        named.id.counter = counter;
+        view = LocalView::new(named, view.member(view.rank()).incarnation).unwrap();
+        let rubbish: Vec<_> = (2..=3).map(|of| segment_of(Path::new("/dev/shm"), &view, of)).collect();
+        rubbish.iter().for_each(|path| fs::write(path, vec![0x55; 8192]).unwrap());
+        let channel = shm.open(&view, &small()).unwrap();
+        let end = Instant::now() + Duration::from_secs(20);
+        while shm.counters().dropped < 2 * counter {
+            assert!(Instant::now() < end, "{:?}", shm.counters());
+            shm.receive(8, &mut |_| {});
+        }
+        shm.close(channel.id);
+        rubbish.iter().for_each(|path| fs::remove_file(path).unwrap());
+    }
+    let notes = shm.caps().notes;
+    assert_eq!((notes.len(), shm.counters().dropped), (1, 100), "{notes:?}");
+    assert!(notes[0].contains("not a segment; remove it (and 99 before it)"), "{notes:?}");
+}
+
 #[test]
 fn more_than_the_file_system_holds_is_refused_at_open_and_leaves_nothing() {
     let group = unique("huge");

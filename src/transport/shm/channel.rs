@@ -15,6 +15,7 @@ use crate::transport::{
 use crate::view::LocalView;
 
 use super::bell::ring;
+use super::hindrance::Hindrances;
 use super::lanes::{Lanes, Room};
 use super::owner::{ASK_CALLS, Owner};
 use super::ring::{Publisher, RingReader, Taken};
@@ -35,6 +36,8 @@ pub(super) struct Open {
     longest: usize,
     peers: Vec<Peer>,
     missing: Vec<Rank>,
+    /// Those of them under whose segments' names there was something else.
+    refused: RankSet,
     /// Members that are not waited for, not read from and not written to; and those of them that had been found: what
     /// was read of theirs may be held.
     excluded: RankSet,
@@ -145,6 +148,7 @@ impl Open {
             longest: frame_bytes,
             peers: Vec::with_capacity(missing.len()),
             missing,
+            refused: RankSet::EMPTY,
             excluded: RankSet::EMPTY,
             parted: Vec::new(),
             search: Search { calls: 0, next: Instant::now(), pause: SEARCH_PAUSE_MIN },
@@ -442,7 +446,7 @@ impl Open {
         shm: &ShmOptions,
         stock: &mut Stock,
         counters: &mut TransportCounters,
-        notes: &mut Vec<String>,
+        hindrances: &mut Hindrances,
     ) {
         if self.search.calls > 0 {
             self.search.calls -= 1;
@@ -464,12 +468,13 @@ impl Open {
                     self.add(rank, segment);
                 }
                 Attach::NotYet => self.missing.push(rank),
-                Attach::Refused(why) => {
+                Attach::Refused(refusal) => {
                     // Still missing: who is in the way may go away.
                     self.missing.push(rank);
-                    if !notes.contains(&why) {
+                    if !self.refused.contains(rank) {
+                        self.refused.insert(rank);
                         counters.dropped += 1;
-                        notes.push(why);
+                        hindrances.add(refusal);
                     }
                 }
             }

@@ -40,6 +40,7 @@
 
 mod bell;
 mod channel;
+mod hindrance;
 mod huge;
 mod lanes;
 mod owner;
@@ -66,6 +67,7 @@ use crate::view::{Address, LocalView};
 
 use bell::{Bells, Sleeper};
 use channel::{Open, control_options, spare_bytes};
+use hindrance::Hindrances;
 use owner::Owner;
 use post::{LOOK_LETTERS, Post};
 use stock::Stock;
@@ -107,6 +109,7 @@ pub struct Shm {
     /// System calls of methods that only look.
     looks: Cell<u64>,
     notes: Vec<String>,
+    hindrances: Hindrances,
     asked_for_huge_pages: bool,
     /// Something was published, and who sleeps is to be looked for once more.
     published: bool,
@@ -136,6 +139,7 @@ impl Shm {
             swept: false,
             counters: TransportCounters::default(),
             notes: Vec::new(),
+            hindrances: Hindrances::default(),
             asked_for_huge_pages: false,
             published: false,
             sleeper: Sleeper::this_thread(),
@@ -171,7 +175,7 @@ impl Shm {
         let frames = self.channels.iter_mut().flatten().any(|open| {
             if open.incomplete() {
                 open.look_soon();
-                open.look_for_peers(&self.options, &mut self.stock, &mut self.counters, &mut self.notes);
+                open.look_for_peers(&self.options, &mut self.stock, &mut self.counters, &mut self.hindrances);
             }
             open.ready()
         });
@@ -216,7 +220,7 @@ impl Transport for Shm {
             zero_copy: true,
             segmentation: false,
             addresses: Addresses::Names,
-            notes: self.notes.clone(),
+            notes: self.notes.iter().cloned().chain(self.hindrances.notes()).collect(),
         }
     }
 
@@ -336,7 +340,7 @@ impl Transport for Shm {
         for open in self.channels.iter_mut().flatten() {
             open.reap();
             if open.incomplete() {
-                open.look_for_peers(&self.options, &mut self.stock, &mut self.counters, &mut self.notes);
+                open.look_for_peers(&self.options, &mut self.stock, &mut self.counters, &mut self.hindrances);
             }
         }
         if !self.closing.is_empty() {
@@ -352,7 +356,7 @@ impl Transport for Shm {
         }
         for open in self.channels.iter_mut().flatten() {
             if open.incomplete() {
-                open.look_for_peers(&self.options, &mut self.stock, &mut self.counters, &mut self.notes);
+                open.look_for_peers(&self.options, &mut self.stock, &mut self.counters, &mut self.hindrances);
             }
             count += open.receive(budget - count, &mut self.counters, sink);
         }

@@ -132,7 +132,13 @@ pub(super) enum Attach {
     /// Not there, or not ready.
     NotYet,
     /// There is something else under that name.
-    Refused(String),
+    Refused(Refusal),
+}
+
+/// Why what stands under a segment's name is not used.
+pub(super) struct Refusal {
+    pub(super) path: PathBuf,
+    pub(super) why: String,
 }
 
 /// The file of a member's segment.
@@ -371,9 +377,9 @@ impl PeerSegment {
         let file = match open {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Attach::NotYet,
-            Err(error) => return Attach::Refused(format!("{}: {error}", path.display())),
+            Err(error) => return Attach::Refused(Refusal { path, why: error.to_string() }),
         };
-        let refuse = |why: &str| Attach::Refused(format!("{}: {why}", path.display()));
+        let refuse = |why: &str| Attach::Refused(Refusal { path: path.clone(), why: why.into() });
         let bytes = match file.metadata() {
             // SAFETY: `geteuid` has no preconditions.
             Ok(data) if !data.is_file() || data.uid() != unsafe { libc::geteuid() } => {
