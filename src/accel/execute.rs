@@ -292,12 +292,12 @@ pub(crate) fn released(core: &mut Core, step: &DeliverStep, origin: Rank, number
     if let Some(turn) = &step.turns
         && marked(turn, step.header_bytes, list)
     {
-        core.hand_on(&turn.turns, origin, number);
+        let ended = core.end_turn(&turn.turns, origin, number, list);
+        ended.unwrap_or_else(|what| core.count(step.layer, what));
     }
-    if let Some(script) = &step.script
-        && number + 1 == core.slots.of(script.free, origin)
-    {
-        core.next_run(script);
+    if let Some(script) = &step.script {
+        let gone_on = core.go_on(script, origin, number, list);
+        gone_on.unwrap_or_else(|what| core.count(step.layer, what));
     }
     true
 }

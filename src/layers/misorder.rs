@@ -1,6 +1,7 @@
 //! Order that is wrong on purpose: the museum of the laboratory, for TOTAL, SEQUENCER and SAFE. Without the feature there
 //! is nothing here but the word that nothing is broken.
 
+use crate::stack::event::{List, Message};
 use crate::stack::registry::{ParameterError, Parameters};
 
 /// What is wrong.
@@ -75,6 +76,29 @@ impl Misorder {
         let names: Vec<&'static str> = VARIANTS.iter().map(|(name, _)| *name).collect();
         let name = parameters.choice("broken", &names)?;
         Ok(VARIANTS.iter().find(|(known, _)| *known == name).map_or(Misorder::No, |(_, broken)| *broken))
+    }
+
+    /// Whether it is wrong in what blanks do, which plans get right.
+    pub(super) fn is_of_blanks(self) -> bool {
+        cfg!(feature = "laboratory")
+            && matches!(
+                self,
+                Misorder::DeliversBlanks
+                    | Misorder::GuestBefore
+                    | Misorder::LeavesAlone
+                    | Misorder::GivesTwice
+                    | Misorder::FollowsTheFirst
+                    | Misorder::FollowsBackwards
+            )
+    }
+
+    /// What is delivered of a cast.
+    pub(super) fn delivered(self, message: Message) -> Message {
+        if !self.is(Misorder::DeliversBlanks) || !message.list.is_empty() {
+            return message;
+        }
+        let (frame, from, to) = (message.list.frame().clone(), message.list.from(), message.list.to());
+        Message { list: List::single(frame, from, to), ..message }
     }
 
     /// Whether it is wrong in this way.

@@ -26,7 +26,7 @@
 use super::misorder::Misorder;
 use crate::accel::case::CommonCase;
 use crate::id::{Hasher64, Rank, RankSet};
-use crate::stack::build::{Build, shared};
+use crate::stack::build::{Build, Prompts, shared};
 use crate::stack::event::Up;
 use crate::stack::layer::{Context, Fast, Kind, Layer};
 use crate::stack::notices::{Flow, Notices};
@@ -88,7 +88,7 @@ impl Layer for Safe {
 
     fn install(&mut self, build: &mut Build<'_>) {
         self.reported = vec![0; build.view().size()];
-        build.prompt();
+        build.prompt(Prompts::Always);
         self.handles =
             Some(Handles { held: build.shared_matrix_slot(shared::HELD), safe: build.member_slot() });
     }

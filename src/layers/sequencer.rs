@@ -8,7 +8,8 @@
 //! | costs | no bits on casts; those of the sequencer wait for nobody, all others for a message to it and one back; one order per iteration in which it received anything |
 //!
 //! The first member of the view is its *sequencer*. Everybody casts when it likes. What has come to the sequencer it puts
-//! into an *order*, a cast without content that says whose casts come next and how many ([`script`](crate::stack::script));
+//! into an *order*, a blank whose note says whose casts come next and how many ([`script`](crate::stack::script)); it casts
+//! it in the iteration in which they came, and the plans carry it, and follow it, as they do any other cast;
 //! its own stand in the group's order where they stand among its casts. Casts that came before their order wait in the
 //! order queue.
 //!
@@ -35,14 +36,13 @@
 use super::misorder::Misorder;
 use crate::accel::case::CommonCase;
 use crate::id::{Hasher64, Rank, RankSet};
-use crate::stack::build::{Build, Field, TimerId};
+use crate::stack::build::{Build, Prompts, TimerId};
 use crate::stack::event::{Message, Up};
 use crate::stack::layer::{BLANK_RETRY, Context, Fast, Kind, Layer};
 use crate::stack::notices::{Flow, Notices};
 use crate::stack::property::{Properties, Property};
 use crate::stack::registry::{LayerEntry, ParameterError, Parameters};
 use crate::stack::script::{Run, Script};
-use crate::wire::Traffic;
 
 pub(super) fn entry() -> LayerEntry {
     LayerEntry {
@@ -62,10 +62,9 @@ pub(super) fn entry() -> LayerEntry {
 
 /// Who orders.
 const SEQUENCER: Rank = Rank(0);
-/// Bytes of a run in an order, and how many there are at most: there is always room for them.
-const RUN_BYTES: usize = 6;
+/// Runs in an order at most: there is always room for them.
 const RUNS_MAX: usize = 8;
-const _: () = assert!(RUNS_MAX * RUN_BYTES <= 64);
+const _: () = assert!(RUNS_MAX * Run::BYTES <= 60);
 
 #[derive(Clone)]
 struct Sequencer {
@@ -82,9 +81,8 @@ struct Sequencer {
 #[derive(Clone, Copy)]
 struct Handles {
     script: Script,
-    /// A cast is an order.
-    order: Field,
-    timer: TimerId,
+    /// After which an order that found no frame is tried again.
+    retry: TimerId,
 }
 
 impl Sequencer {
@@ -125,8 +123,8 @@ impl Sequencer {
     /// Casts an order of what has come.
     fn cast_order(&mut self, context: &mut Context<'_>) {
         let members = context.view().size();
-        let mut body = [0; RUNS_MAX * RUN_BYTES];
-        let mut runs = body.chunks_exact_mut(RUN_BYTES);
+        let mut note = [0; RUNS_MAX * Run::BYTES];
+        let mut runs = note.as_chunks_mut::<{ Run::BYTES }>().0.iter_mut();
         let mut last = self.first;
         let mut put = [(0, 0); RUNS_MAX];
         let mut count = 0;
@@ -136,16 +134,14 @@ impl Sequencer {
                 continue;
             }
             let Some(run) = runs.next() else { break };
-            encode(run, Run { origin: Rank::at(origin), frames: frames as u32 });
+            *run = Run { origin: Rank::at(origin), frames: frames as u32 }.encode();
             put[count] = (origin, frames);
             count += 1;
             last = origin + 1;
         }
-        let order = self.handles().order;
-        let body = &body[..count * RUN_BYTES];
-        if context.cast_blank(body, |message| message.set_field(order, 1)).is_err() {
+        if context.cast_blank(&note[..count * Run::BYTES]).is_err() {
             context.count("order put off for want of a frame");
-            context.arm(self.handles().timer, context.now() + BLANK_RETRY);
+            context.arm(self.handles().retry, context.now() + BLANK_RETRY);
             return;
         }
         context.count("orders");
@@ -155,59 +151,31 @@ impl Sequencer {
                 self.ordered[origin] += frames;
             }
         }
-        // What did not fit follows.
-        context.post_again();
+        if self.has_orders(context) {
+            // What did not fit follows.
+            context.prompt_soon();
+        }
     }
 
     /// A cast is delivered: what comes next?
     fn delivered(&self, context: &mut Context<'_>, origin: Rank, message: &Message) {
-        let Handles { script, order, .. } = self.handles();
-        let (chunks, rest) = message.list.payload().as_chunks::<RUN_BYTES>();
-        let mut runs = chunks.iter().map(decode);
-        if message.field(order) == 0 {
-            if !self.broken.is(Misorder::ForgetsEnds) {
-                context.advance_script(&script, origin, message.number);
+        let script = self.handles().script;
+        let (number, list) = (message.number, &message.list);
+        let order = list.is_empty() && origin == script.sequencer;
+        let mut runs = list.note().as_chunks::<{ Run::BYTES }>().0.iter().map(Run::decode);
+        if self.broken.is(Misorder::ForgetsEnds) && !list.is_empty() {
+            return;
+        }
+        match self.broken {
+            Misorder::FollowsTheFirst if order && context.rank() != script.sequencer => {
+                context.follow_runs(&script, number, runs.next().into_iter());
             }
-        } else if origin != script.sequencer {
-            context.count("order of one who does not order");
-            context.advance_script(&script, origin, message.number);
-        } else if !rest.is_empty() || !self.can_follow(context, runs.clone()) {
-            context.count("order that does not decode");
-        } else if self.broken.is(Misorder::FollowsTheFirst) && context.rank() != script.sequencer {
-            context.follow_order(&script, message.number, runs.next());
-        } else if self.broken.is(Misorder::FollowsBackwards) && context.rank().index() % 2 == 1 {
-            context.follow_order(&script, message.number, runs.rev());
-        } else {
-            context.follow_order(&script, message.number, runs);
+            Misorder::FollowsBackwards if order && context.rank().index() % 2 == 1 => {
+                context.follow_runs(&script, number, runs.rev());
+            }
+            _ => context.go_on(&script, origin, number, list),
         }
     }
-
-    /// Whether these are runs of other members, each once, of casts that there can be.
-    fn can_follow(&self, context: &Context<'_>, runs: impl Iterator<Item = Run>) -> bool {
-        let Script { free, sequencer } = self.handles().script;
-        let mut members = RankSet::one(sequencer);
-        for Run { origin, frames } in runs {
-            if origin.index() >= context.view().size() || members.contains(origin) || frames == 0 {
-                return false;
-            }
-            members.insert(origin);
-            if context.of(free, origin).saturating_add(u64::from(frames)) > context.frame_number_limit() {
-                return false;
-            }
-        }
-        members.len() > 1
-    }
-}
-
-/// A run: whose, in two bytes, and how many, in four.
-fn encode(into: &mut [u8], run: Run) {
-    into[..2].copy_from_slice(&run.origin.0.to_le_bytes());
-    into[2..].copy_from_slice(&run.frames.to_le_bytes());
-}
-
-fn decode(run: &[u8; RUN_BYTES]) -> Run {
-    let [o0, o1, f0, f1, f2, f3] = *run;
-    Run { origin: Rank(u16::from_le_bytes([o0, o1])), frames: u32::from_le_bytes([f0, f1, f2, f3]) }
 }
 
 impl Layer for Sequencer {
@@ -219,15 +187,11 @@ impl Layer for Sequencer {
         let members = build.view().size();
         let two = self.broken.is(Misorder::TwoSequencers) && build.view().rank().index() % 2 == 1;
         let script = Script { free: build.member_slot(), sequencer: if two { Rank(1) } else { SEQUENCER } };
-        self.handles = Some(Handles {
-            script,
-            order: build.exception_field(Traffic::Cast, "order", 1),
-            timer: build.timer("order"),
-        });
+        self.handles = Some(Handles { script, retry: build.timer("retry") });
         self.ordered = vec![0; members];
         if build.view().rank() == script.sequencer {
             // All others wait for its orders; while it casts alone there are none.
-            build.post_at_once_if_held();
+            build.prompt(Prompts::IfHeld);
         }
     }
 
@@ -244,7 +208,7 @@ impl Layer for Sequencer {
     }
 
     fn up(&mut self, context: &mut Context<'_>, event: Up) {
-        let Handles { script, order, .. } = self.handles();
+        let script = self.handles().script;
         match event {
             Up::Cast(origin, message)
                 if context.of(script.free, origin) <= message.number
@@ -254,11 +218,8 @@ impl Layer for Sequencer {
             }
             Up::Cast(origin, message) => {
                 self.delivered(context, origin, &message);
-                if message.field(order) == 0 || self.broken.is(Misorder::DeliversBlanks) {
-                    context.up(Up::Cast(origin, message));
-                } else {
-                    context.blank(origin, message);
-                }
+                let message = self.broken.delivered(message);
+                context.up(Up::Cast(origin, message));
             }
             Up::Flush => {
                 // What the sequencer does not order any more is let in until the view ends.
@@ -282,21 +243,27 @@ impl Layer for Sequencer {
     }
 
     fn timer(&mut self, context: &mut Context<'_>, _: TimerId) {
+        context.prompt_soon();
+    }
+
+    fn prompt(&mut self, context: &mut Context<'_>) -> RankSet {
         if !self.over && self.has_orders(context) {
             self.cast_order(context);
         }
+        RankSet::EMPTY
     }
 
     fn post(&mut self, context: &mut Context<'_>) {
-        let timer = self.handles().timer;
+        // The entry may have been closed when they came.
         if !self.over && self.has_orders(context) {
-            context.arm_if_idle(timer, context.now());
-        } else {
-            context.disarm(timer);
+            context.prompt_soon();
         }
     }
 
     fn common_case(&self, kind: Kind, case: &mut CommonCase<'_>) -> Fast {
+        if self.broken.is_of_blanks() && kind.delivers() {
+            return Fast::Opaque("what blanks say is followed wrongly");
+        }
         if matches!(kind, Kind::CastDeliver | Kind::SelfDeliver) {
             case.script(self.handles().script);
             return Fast::Declared;

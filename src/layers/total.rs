@@ -16,13 +16,14 @@
 //! ring A, B            A ── 7, 8* ──▶            (* ends the turn of A)
 //!                      ◀── 3* ── B               (B casts what waited, and ends its own)
 //! C wants to cast      C ── may I? ──▶           best effort, repeated
-//! ring A, C, B         A ── 9 (invites C) ──▶    a cast without content
+//! ring A, C, B         A ── 9* (invites C) ──▶   a blank: nothing for the application
 //!                      ◀── 0* ── C
-//! B has nothing        B ── 4 (passes) ──▶       without content; the `leave`th time in a row: (leaves)
+//! B has nothing        B ── 4* ──▶               a blank; the `leave`th time in a row with a note: B leaves
 //! ring A, C
 //! ```
 //!
-//! A member alone in the ring keeps the turn: it casts at the cost of FIFO. The ring changes only by what is delivered, so
+//! A member alone in the ring keeps the turn: it casts at the cost of FIFO. One that gets the turn and has nothing to cast
+//! passes it on in the same iteration, and what it casts for that takes the plans like any other cast. The ring changes only by what is delivered, so
 //! all members know it. Each view begins with the first member alone in it.
 //!
 //! In a flush nobody waits for a turn any more: with MBRSHIP's `block` what was cast before belongs to this view, and
@@ -40,13 +41,13 @@ use super::misorder::Misorder;
 use crate::accel::case::{CommonCase, Target};
 use crate::id::{Hasher64, Rank, RankSet};
 use crate::stack::backoff::Backoff;
-use crate::stack::build::{Build, Closes, Field, GuardKind, HeldFor, TimerId};
+use crate::stack::build::{Build, Closes, Field, GuardKind, HeldFor, Prompts, TimerId};
 use crate::stack::event::{Down, Message, Up};
 use crate::stack::layer::{BLANK_RETRY, Context, Fast, Kind, Layer};
 use crate::stack::notices::{Flow, Notices};
 use crate::stack::property::{Properties, Property};
 use crate::stack::registry::{LayerEntry, ParameterError, Parameters};
-use crate::stack::turns::{Turns, phase};
+use crate::stack::turns::{OUT, Says, Turns, phase};
 use crate::wire::Traffic;
 
 pub(super) fn entry() -> LayerEntry {
@@ -73,19 +74,6 @@ pub(super) fn entry() -> LayerEntry {
     }
 }
 
-/// Not in the ring, as a `next`.
-const OUT: u64 = u64::MAX;
-/// What a cast without content says; from [`code::INVITES`] on it is the rank of who is invited.
-mod code {
-    pub(super) const DATA: u64 = 0;
-    pub(super) const PASSES: u64 = 1;
-    pub(super) const LEAVES: u64 = 2;
-    pub(super) const INVITES: u64 = 3;
-    pub(super) const BITS: u32 = 8;
-}
-
-const _: () = assert!((crate::id::MEMBERS_MAX as u64) + code::INVITES <= 1 << code::BITS);
-
 #[derive(Clone)]
 struct Total {
     broken: Misorder,
@@ -99,13 +87,13 @@ struct Total {
     /// Turns in a row without a cast of the application, and the frame number after the last of them.
     quiet: u64,
     quiet_at: u64,
+    /// It has kept the turn for as long as it may with nothing to cast.
+    kept: bool,
 }
 
 #[derive(Clone, Copy)]
 struct Handles {
     turns: Turns,
-    /// What a cast without content says.
-    says: Field,
     number: Field,
     pass: TimerId,
     ask: TimerId,
@@ -126,6 +114,7 @@ impl Total {
             wanting: RankSet::EMPTY,
             quiet: 0,
             quiet_at: 0,
+            kept: false,
         })
     }
 
@@ -150,6 +139,12 @@ impl Total {
         self.next(context, context.rank()) == u64::from(context.rank().0)
     }
 
+    /// Whether this member, whose turn it is, has nothing to cast and keeps others waiting. What it holds in order it may
+    /// still answer.
+    fn is_idle(&self, context: &Context<'_>) -> bool {
+        !self.is_alone(context) && !context.casts_waiting() && !context.holds_in_order()
+    }
+
     /// The first of those who want a turn and are not in the ring.
     fn invited(&self, context: &Context<'_>) -> Option<Rank> {
         self.wanting.iter().find(|rank| !self.is_in_ring(context, *rank))
@@ -157,100 +152,66 @@ impl Total {
 
     /// A cast is delivered: whose turn is it now?
     fn delivered(&mut self, context: &mut Context<'_>, origin: Rank, message: &Message) {
-        let Handles { turns, says, .. } = self.handles();
+        let turns = self.handles().turns;
         let number = message.number;
-        if context.get(turns.phase) == phase::OVER {
+        if message.field(turns.mark) == 0
+            || self.broken.is(Misorder::IgnoresMarks) && !message.list.is_empty()
+        {
             return;
         }
-        match message.field(says) {
-            code::DATA if message.field(turns.mark) == 0 || self.broken.is(Misorder::IgnoresMarks) => {}
-            code::PASSES if self.broken.is(Misorder::GivesTwice) => {
-                context.hand_on(&turns, origin, number);
+        let says = if message.list.is_empty() { Says::decode(message.list.note()) } else { None };
+        match (self.broken, says) {
+            (Misorder::GivesTwice, Some(Says::Passes)) => {
+                context.end_turn(&turns, origin, number, &message.list);
                 context.hand_to(&turns, origin, number, Rank(0));
             }
-            code::DATA | code::PASSES => context.hand_on(&turns, origin, number),
-            code::LEAVES => {
-                let next = self.leaves(context, origin);
-                context.hand_to(&turns, origin, number, next);
+            (Misorder::LeavesAlone, Some(Says::Leaves)) if origin != context.rank() => {
+                let next = self.next(context, origin);
+                context.set_of(turns.next, origin, OUT);
+                context.hand_to(&turns, origin, number, Rank(next as u16));
             }
-            invites => {
-                let guest = (invites - code::INVITES) as usize;
-                if guest < context.view().size() {
-                    let guest = Rank::at(guest);
-                    self.joins(context, origin, guest);
-                    context.hand_to(&turns, origin, number, guest);
-                } else {
-                    context.count("invitation of no member");
-                    context.hand_on(&turns, origin, number);
-                }
+            (Misorder::GuestBefore, Some(Says::Invites(guest)))
+                if origin == context.rank() && !self.is_alone(context) =>
+            {
+                context.set_of(turns.next, guest, u64::from(origin.0));
+                context.hand_to(&turns, origin, number, guest);
             }
+            _ => context.end_turn(&turns, origin, number, &message.list),
         }
     }
 
-    /// `origin` leaves the ring; returns whose turn it is.
-    fn leaves(&mut self, context: &mut Context<'_>, origin: Rank) -> Rank {
-        let slot = self.handles().turns.next;
-        let next = self.next(context, origin);
-        if next == u64::from(origin.0) {
-            context.count("the last of the ring wants to leave it");
-            return origin;
-        }
-        let before = (0..context.view().size())
-            .map(Rank::at)
-            .find(|rank| *rank != origin && self.next(context, *rank) == u64::from(origin.0));
-        if let Some(before) = before
-            && (origin == context.rank() || !self.broken.is(Misorder::LeavesAlone))
-        {
-            context.set_of(slot, before, next);
-        }
-        context.set_of(slot, origin, OUT);
-        Rank(next as u16)
-    }
-
-    /// `guest` comes into the ring, after `origin`.
-    fn joins(&mut self, context: &mut Context<'_>, origin: Rank, guest: Rank) {
-        let slot = self.handles().turns.next;
-        self.wanting.remove(guest);
-        if self.broken.is(Misorder::GuestBefore) && origin == context.rank() && !self.is_alone(context) {
-            context.set_of(slot, guest, u64::from(origin.0));
-            return;
-        }
-        if !self.is_in_ring(context, guest) {
-            context.set_of(slot, guest, self.next(context, origin));
-            context.set_of(slot, origin, u64::from(guest.0));
-        }
-    }
-
-    /// Ends this member's turn by a cast without content, if there is a reason.
+    /// Ends this member's turn by a blank, if there is a reason.
     fn pass(&mut self, context: &mut Context<'_>) {
-        let Handles { turns, says, .. } = self.handles();
+        let kept = std::mem::take(&mut self.kept) || self.idle.is_zero();
+        let Handles { turns, pass, .. } = self.handles();
         let ends = context.get(turns.phase) != phase::TURNS;
         if ends || !self.has_turn(context) || !context.may_cast(Some(turns.waits)) {
             return;
         }
         let guest = self.invited(context).filter(|_| !self.broken.is(Misorder::NeverInvites));
-        let idle = !self.is_alone(context) && !context.casts_waiting();
+        let idle = kept && self.is_idle(context);
         let begun = context.next_frame_number();
         let quiet = if begun == self.quiet_at { self.quiet + 1 } else { 1 };
-        let word = match guest {
-            Some(guest) => code::INVITES + u64::from(guest.0),
+        let says = match guest {
+            Some(guest) => Says::Invites(guest),
             None if self.broken.is(Misorder::NeverPasses) => return,
-            None if idle && quiet >= self.leave => code::LEAVES,
-            None if idle => code::PASSES,
+            None if idle && quiet >= self.leave => Says::Leaves,
+            None if idle => Says::Passes,
             None => return,
         };
-        if context.cast_blank(&[], |message| message.set_field(says, word)).is_err() {
+        if context.cast_blank(says.encode(&mut [0; 3])).is_err() {
             context.count("turn kept for want of a frame");
-            context.arm(self.handles().pass, context.now() + BLANK_RETRY);
+            context.arm(pass, context.now() + BLANK_RETRY);
             return;
         }
+        context.last_of_turn(&turns);
+        context.disarm(pass);
         (self.quiet, self.quiet_at) = if idle { (quiet, begun + 1) } else { (0, 0) };
-        context.count(match word {
-            code::PASSES => "turns passed on",
-            code::LEAVES => "turns passed on in leaving",
-            _ => "invitations",
+        context.count(match says {
+            Says::Passes => "turns passed on",
+            Says::Leaves => "turns passed on in leaving",
+            Says::Invites(_) => "invitations",
         });
-        context.close(turns.waits, context.rank());
     }
 
     /// Asks for a turn.
@@ -284,13 +245,8 @@ impl Layer for Total {
             phase: build.slot(),
             burst: self.burst,
         };
-        self.handles = Some(Handles {
-            turns,
-            says: build.exception_field(Traffic::Cast, "says", code::BITS),
-            number,
-            pass: build.timer("pass"),
-            ask: build.timer("ask"),
-        });
+        self.handles = Some(Handles { turns, number, pass: build.timer("pass"), ask: build.timer("ask") });
+        build.prompt(Prompts::IfAsked);
     }
 
     fn start(&mut self, context: &mut Context<'_>) {
@@ -315,7 +271,7 @@ impl Layer for Total {
 
     fn down(&mut self, context: &mut Context<'_>, event: Down) {
         match event {
-            Down::Cast(mut message) if message.field(self.handles().says) == code::DATA => {
+            Down::Cast(mut message) => {
                 let turns = self.handles().turns;
                 let marked = context.spend_turn(&turns);
                 message.set_field(turns.mark, u64::from(marked));
@@ -336,13 +292,8 @@ impl Layer for Total {
             }
             Up::Cast(origin, message) => {
                 self.delivered(context, origin, &message);
-                if message.field(self.handles().says) == code::DATA
-                    || self.broken.is(Misorder::DeliversBlanks)
-                {
-                    context.up(Up::Cast(origin, message));
-                } else {
-                    context.blank(origin, message);
-                }
+                let message = self.broken.delivered(message);
+                context.up(Up::Cast(origin, message));
             }
             Up::Flush => {
                 // Those who have stopped casting cannot hand the turn on any more.
@@ -371,12 +322,14 @@ impl Layer for Total {
             context.count("request of one in the ring");
         } else {
             self.wanting.insert(origin);
+            context.prompt_soon();
         }
     }
 
     fn timer(&mut self, context: &mut Context<'_>, timer: TimerId) {
         if timer == self.handles().pass {
-            self.pass(context);
+            self.kept = true;
+            context.prompt_soon();
         } else {
             if !self.broken.is(Misorder::AsksNobody) {
                 self.request(context);
@@ -388,6 +341,11 @@ impl Layer for Total {
         }
     }
 
+    fn prompt(&mut self, context: &mut Context<'_>) -> RankSet {
+        self.pass(context);
+        RankSet::EMPTY
+    }
+
     fn post(&mut self, context: &mut Context<'_>) {
         let Handles { turns, pass, ask, .. } = self.handles();
         if context.get(turns.phase) != phase::TURNS {
@@ -396,13 +354,21 @@ impl Layer for Total {
             context.disarm(ask);
             return;
         }
+        let mut wanting = RankSet::EMPTY;
+        self.wanting
+            .iter()
+            .filter(|rank| !self.is_in_ring(context, *rank))
+            .for_each(|rank| wanting.insert(rank));
+        self.wanting = wanting;
         let has_turn = self.has_turn(context);
-        if has_turn && context.may_cast(Some(turns.waits)) && self.invited(context).is_some() {
-            context.arm(pass, context.now());
-        } else if has_turn && !self.is_alone(context) && !context.casts_waiting() {
+        let idle = has_turn && self.is_idle(context);
+        if idle && !self.idle.is_zero() {
             context.arm_if_idle(pass, context.now() + self.idle);
         } else {
             context.disarm(pass);
+        }
+        if idle && self.idle.is_zero() || has_turn && !self.wanting.is_empty() {
+            context.prompt_soon();
         }
         if context.casts_waiting() && !self.is_in_ring(context, context.rank()) {
             if context.is_closed(turns.waits, context.rank()) && self.ask.due() == crate::time::Time::NEVER {
@@ -417,6 +383,9 @@ impl Layer for Total {
 
     fn common_case(&self, kind: Kind, case: &mut CommonCase<'_>) -> Fast {
         let Handles { turns, number, .. } = self.handles();
+        if self.broken.is_of_blanks() && kind.delivers() {
+            return Fast::Opaque("what blanks say is followed wrongly");
+        }
         match kind {
             Kind::CastSend => {
                 case.mark_from(number, Target::Own(turns.mark_at), turns.mark);
@@ -439,6 +408,7 @@ impl Layer for Total {
         self.wanting.words().into_iter().for_each(|word| digest.word(word));
         digest.word(self.quiet);
         digest.word(self.quiet_at);
+        digest.word(u64::from(self.kept));
         self.ask.digest(digest);
     }
 

@@ -64,6 +64,18 @@ impl GuardKind {
     }
 }
 
+/// When a layer is prompted, besides when it has asked for it
+/// ([`Context::prompt_soon`](super::layer::Context::prompt_soon)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Prompts {
+    /// Whenever anything has happened.
+    Always,
+    /// Whenever anything has happened and casts wait here for their order.
+    IfHeld,
+    /// Not otherwise.
+    IfAsked,
+}
+
 /// What a closed guard means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Closes {
@@ -216,10 +228,8 @@ pub(crate) struct Blueprint {
     pub(crate) timers: Vec<(usize, &'static str)>,
     /// Per peer: number from which sends are refused, control messages so many later.
     pub(crate) reliable: Option<(MemberSlot, u64)>,
-    /// Others wait for what post-processing says: it is not put off.
-    pub(crate) prompt: Option<usize>,
-    /// The same while casts wait for their order.
-    pub(crate) prompt_if_held: bool,
+    /// Layers that are prompted, and when, from the bottom up.
+    pub(crate) prompted: Vec<(usize, Prompts)>,
     /// The longest message that a layer carries in fragments; `None` if no layer does.
     pub(crate) fragmented_bytes_max: Option<u64>,
     /// A layer's parameter does not fit the endpoint's configuration.
@@ -266,8 +276,7 @@ impl Blueprint {
             tallies: Vec::new(),
             timers: Vec::new(),
             reliable: None,
-            prompt: None,
-            prompt_if_held: false,
+            prompted: Vec::new(),
             fragmented_bytes_max: None,
             refused: None,
             shared: BTreeMap::new(),
@@ -410,15 +419,9 @@ impl Build<'_> {
     }
 
     /// Somebody waits for what this layer concludes from ordinary messages: [`Layer::prompt`](super::layer::Layer::prompt)
-    /// is called. One layer of a stack can ask for it.
-    pub fn prompt(&mut self) {
-        assert!(self.blueprint.prompt.replace(self.layer).is_none(), "one layer of a stack is prompted");
-    }
-
-    /// Other members wait for what this stack's post-processing tells them while casts wait here for their order: then it
-    /// runs in the iteration in which there is something to tell, whatever the endpoint's `post_delay`.
-    pub fn post_at_once_if_held(&mut self) {
-        self.blueprint.prompt_if_held = true;
+    /// is called, at such times.
+    pub fn prompt(&mut self, when: Prompts) {
+        self.blueprint.prompted.push((self.layer, when));
     }
 
     /// A bit that this member's casts carry or not, as the layer or a plan has set it. Receivers do not predict it.

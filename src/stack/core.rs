@@ -25,6 +25,7 @@ use crate::wire::Traffic;
 use crate::wire::control::Identify;
 use crate::wire::full::{Identification, PREFIX_BYTES, Prefix, STACK_CONTROL};
 use crate::wire::layout::{Class, FIELDS_MAX, Header, Layout};
+use crate::wire::pack::run_header;
 
 /// One own cast on its way back up.
 #[derive(Clone, Debug)]
@@ -59,6 +60,16 @@ pub(crate) struct Taken(pub(crate) Option<Box<dyn Snapshot>>);
 impl Clone for Taken {
     fn clone(&self) -> Taken {
         Taken(None)
+    }
+}
+
+/// A frame on its way to where casts enter the stack, if there is one. A fork has none.
+#[derive(Default)]
+pub(crate) struct Blank(pub(crate) Option<FrameMut>);
+
+impl Clone for Blank {
+    fn clone(&self) -> Blank {
+        Blank(None)
     }
 }
 
@@ -149,6 +160,10 @@ pub(crate) struct Core {
     pub(crate) failed: RankSet,
     /// Another view is about to follow.
     pub(crate) view_expected: bool,
+    /// Layers want to be prompted as soon as the entry is open.
+    pub(crate) prompt_wanted: bool,
+    /// A blank that the layer just prompted casts.
+    pub(crate) blank: Blank,
     /// Casts wait above the stack, and in how many frames.
     pub(crate) casts_waiting: bool,
     pub(crate) waiting_frames: u64,
@@ -384,6 +399,19 @@ impl Core {
     pub(crate) fn control_frame(&mut self) -> Result<FrameMut, Exhausted> {
         let header = self.full_bytes(Traffic::Raw).max(self.full_bytes(Traffic::Send));
         self.control.take_reserved(header)
+    }
+
+    /// A blank with that note.
+    pub(crate) fn blank_frame(&self, note: &[u8]) -> Result<FrameMut, Exhausted> {
+        let header =
+            self.full_bytes(Traffic::Cast).max(self.layouts[Traffic::Cast as usize].compressed_bytes());
+        let mut frame = self.control.take_reserved(header)?;
+        let run = run_header(0, note.len() as u16);
+        frame
+            .extend(&run)
+            .and_then(|_| frame.extend(note))
+            .expect("a frame has room for a note behind its header");
+        Ok(frame)
     }
 
     /// A frame for a long control message's body.

@@ -43,7 +43,7 @@ impl Count {
         Count(messages as u32 | PACKED)
     }
 
-    /// The messages in a pack, or in a payload that is none.
+    /// The messages in a pack (in a blank none), or in a payload that is no pack.
     #[inline]
     pub(crate) fn of(messages: u32, packed: bool) -> Count {
         Count(messages | if packed { PACKED } else { 0 })
@@ -124,15 +124,21 @@ impl List {
         self.count
     }
 
-    /// How many messages there are; never zero.
+    /// How many messages there are; none in a blank.
     #[inline]
     pub fn len(&self) -> usize {
         self.count.messages() as usize
     }
 
-    /// Never: a frame without messages is no list.
+    /// Whether it is a blank: a layer's own cast, of which the application gets nothing.
+    #[inline]
     pub fn is_empty(&self) -> bool {
-        false
+        self.count.messages() == 0
+    }
+
+    /// What a blank says to layers; nothing if this is none.
+    pub fn note(&self) -> &[u8] {
+        if self.is_empty() { pack::note(self.payload()).unwrap_or_default() } else { &[] }
     }
 
     /// The messages in order.
@@ -145,7 +151,7 @@ impl List {
 /// Which part of a message of the application a frame carries.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Part {
-    /// Whole messages: one, or a pack.
+    /// Whole messages: one, or a pack; none in a blank.
     #[default]
     Whole,
     /// A piece of a message that is larger than a frame.
@@ -157,8 +163,6 @@ pub enum Part {
     },
     /// A piece of a message that was refused: nothing of it is delivered.
     Void,
-    /// Nothing: a layer's own cast.
-    Blank,
 }
 
 /// A message on its way through the layers.

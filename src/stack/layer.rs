@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::build::{Build, Closes, Field, Guard, GuardKind, GuardOwner, TimerId};
 use super::core::{Core, Looped};
-use super::event::{Down, ExitReason, Message, Part, Problem, Up};
+use super::event::{Down, ExitReason, Message, Problem, Up};
 use super::notices::Notices;
 use super::order::Rest;
 use super::retention::Retained;
@@ -21,7 +21,7 @@ use crate::view::{Address, LocalView, Neighbours};
 use crate::wire::Traffic;
 use crate::wire::full::NO_CONTROL;
 
-/// After how long a cast without content that found no frame is tried again ([`Context::cast_blank`]).
+/// After how long a blank that found no frame is tried again ([`Context::cast_blank`]).
 pub const BLANK_RETRY: Duration = Duration::from_micros(100);
 
 /// The five kinds of plan.
@@ -172,9 +172,10 @@ pub trait Layer {
         let _ = context;
     }
 
-    /// What somebody waits for, of a layer that asked for it ([`Build::prompt`]): done in every iteration in which anything
-    /// has happened, before the application gets what it releases. Returns of which members' casts others wait to hear
-    /// that they are held here; they are told at once, unless own casts have told them by then.
+    /// What somebody waits for, of a layer that asked for it ([`Build::prompt`]): done near the end of an iteration, when the
+    /// application has got what there was, and before it gets what this releases; the layers above have had their turn.
+    /// Here, and only here, a layer may cast on its own account ([`Context::cast_blank`]). Returns of which members' casts
+    /// others wait to hear that they are held here; they are told at once, unless own casts have told them by then.
     ///
     /// [`Build::prompt`]: super::build::Build::prompt
     fn prompt(&mut self, context: &mut Context<'_>) -> RankSet {
@@ -711,37 +712,33 @@ impl Context<'_> {
         closed == 0 && !self.core.amid_message && self.next_frame_number() < self.core.number_limit
     }
 
-    /// Casts a message without content of the application, in a frame for control messages. It passes all layers and takes
-    /// a frame number as any cast: `set` writes what it has to say into the fields, `body` is for what does not fit there.
+    /// Asks for [`Layer::prompt`] as soon as casts may enter.
+    pub fn prompt_soon(&mut self) {
+        self.core.prompt_wanted = true;
+    }
+
+    /// Casts a *blank*: nothing for the application, and a note for this layer at all members, in a frame for control
+    /// messages. It enters where casts do, by the plan or by the layers, before anything else does, and takes a frame number
+    /// as any cast. Above the stack it counts as seen, and nobody is told of it. Only in [`Layer::prompt`], once, and if
+    /// [`Context::may_cast`].
     ///
     /// # Errors
     /// If there is no frame to spare: such a cast is retained until all others hold it, and leaves frames for what gets
     /// it there. The next may be tried after [`BLANK_RETRY`].
     ///
     /// # Panics
-    /// If the body is longer than the 64 bytes for which there is always room.
-    pub fn cast_blank(&mut self, body: &[u8], set: impl FnOnce(&mut Message)) -> Result<(), Exhausted> {
+    /// If the note is longer than the 60 bytes for which there is always room, or there is a blank already.
+    pub fn cast_blank(&mut self, note: &[u8]) -> Result<(), Exhausted> {
         if self.core.control.free_frames() <= self.core.blank_floor {
             self.core.starved += 1;
             return Err(Exhausted);
         }
-        let mut frame = self.core.control_frame()?;
-        frame.extend(body).expect("a frame has room for 64 bytes behind its header");
-        let frame = frame.freeze();
-        let (from, to) = (frame.start(), frame.end());
-        let list = List::single(frame, from, to);
-        let mut message = Message { part: Part::Blank, ..Message::data(Traffic::Cast, list) };
-        set(&mut message);
-        self.core.emit_top(Down::Cast(message));
+        let frame = self.core.blank_frame(note)?;
+        assert!(self.core.blank.0.replace(frame).is_none(), "one blank each time a layer is prompted");
         Ok(())
     }
 
-    /// Emits a cast without content to the layer above. Above the stack it counts as seen, and nobody is told of it.
-    pub fn blank(&mut self, origin: Rank, message: Message) {
-        self.up(Up::Cast(origin, Message { part: Part::Blank, ..message }));
-    }
-
-    /// Whether casts wait above the stack, as of the beginning of this iteration's post-processing.
+    /// Whether casts wait above the stack, as of the last prompt or the beginning of this iteration's post-processing.
     pub fn casts_waiting(&self) -> bool {
         self.core.casts_waiting
     }

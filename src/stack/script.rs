@@ -13,15 +13,16 @@
 //!
 //! What is left of a script is never more than what one order holds: the next order waits until its runs are through.
 //!
-//! A layer makes and reads the orders, and declares that runs end ([`CommonCase::script`]); plan and layer both go on to
+//! An order is a blank ([`pack`](crate::wire::pack)) whose note is its runs. A layer makes it, and declares that runs end ([`CommonCase::script`]); plan and layer both go on to
 //! the next run by the functions here.
 //!
 //! [`CommonCase::script`]: crate::accel::case::CommonCase::script
 
 use super::core::Core;
+use super::event::List;
 use super::layer::Context;
 use super::slots::MemberSlot;
-use crate::id::Rank;
+use crate::id::{Rank, RankSet};
 
 /// Everything that a script is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +42,73 @@ pub struct Run {
     pub frames: u32,
 }
 
+impl Run {
+    /// Bytes of a run in an order.
+    pub const BYTES: usize = 6;
+
+    /// As it stands in an order: whose, in two bytes, and how many, in four.
+    pub fn encode(self) -> [u8; Run::BYTES] {
+        let mut bytes = [0; Run::BYTES];
+        bytes[..2].copy_from_slice(&self.origin.0.to_le_bytes());
+        bytes[2..].copy_from_slice(&self.frames.to_le_bytes());
+        bytes
+    }
+
+    /// Reads it.
+    pub fn decode(bytes: &[u8; Run::BYTES]) -> Run {
+        let [o0, o1, f0, f1, f2, f3] = *bytes;
+        Run { origin: Rank(u16::from_le_bytes([o0, o1])), frames: u32::from_le_bytes([f0, f1, f2, f3]) }
+    }
+}
+
 impl Core {
+    /// A cast is delivered. Does it end a run, or say what runs follow?
+    ///
+    /// # Errors
+    /// What is wrong with an order, which then says nothing.
+    #[inline]
+    pub(crate) fn go_on(
+        &mut self,
+        script: &Script,
+        origin: Rank,
+        number: u64,
+        list: &List,
+    ) -> Result<(), &'static str> {
+        if list.is_empty() && origin == script.sequencer {
+            return self.follow(script, number, list.note());
+        }
+        if number + 1 == self.slots.of(script.free, origin) {
+            self.next_run(script);
+        }
+        if list.is_empty() { Err("order of one who does not order") } else { Ok(()) }
+    }
+
+    /// Follows the order that is the note of the sequencer's cast of this number.
+    #[inline(never)]
+    fn follow(&mut self, script: &Script, number: u64, order: &[u8]) -> Result<(), &'static str> {
+        let (runs, rest) = order.as_chunks::<{ Run::BYTES }>();
+        let mut members = RankSet::one(script.sequencer);
+        let sound = runs.iter().map(Run::decode).all(|Run { origin, frames }| {
+            if origin.index() >= self.view.size() || members.contains(origin) || frames == 0 {
+                return false;
+            }
+            members.insert(origin);
+            self.slots.of(script.free, origin).saturating_add(u64::from(frames)) <= self.number_limit
+        });
+        if runs.is_empty() || !rest.is_empty() || !sound {
+            return Err("order that does not decode");
+        }
+        self.follow_runs(script, number, runs.iter().map(Run::decode));
+        Ok(())
+    }
+
+    /// The sequencer's cast of this number is delivered: these runs follow it.
+    fn follow_runs(&mut self, script: &Script, number: u64, runs: impl Iterator<Item = Run>) {
+        self.slots.set_of(script.free, script.sequencer, number + 1);
+        self.runs.extend(runs);
+        self.next_run(script);
+    }
+
     /// A run is through: the next begins, or the sequencer goes on.
     #[inline(never)]
     pub(crate) fn next_run(&mut self, script: &Script) {
@@ -61,17 +128,15 @@ impl Context<'_> {
         self.core.next_run(script);
     }
 
-    /// The sequencer's cast of this number is delivered: these runs follow it.
-    pub fn follow_order(&mut self, script: &Script, number: u64, runs: impl IntoIterator<Item = Run>) {
-        self.set_of(script.free, script.sequencer, number + 1);
-        self.core.runs.extend(runs);
-        self.core.next_run(script);
+    /// A cast is delivered, which may be the last of its run, or an order.
+    pub fn go_on(&mut self, script: &Script, origin: Rank, number: u64, list: &List) {
+        if let Err(what) = self.core.go_on(script, origin, number, list) {
+            self.count(what);
+        }
     }
 
-    /// A cast is delivered, which may be the last of its run.
-    pub fn advance_script(&mut self, script: &Script, origin: Rank, number: u64) {
-        if number + 1 == self.of(script.free, origin) {
-            self.core.next_run(script);
-        }
+    /// The sequencer's cast of this number is delivered: these runs follow it.
+    pub fn follow_runs(&mut self, script: &Script, number: u64, runs: impl Iterator<Item = Run>) {
+        self.core.follow_runs(script, number, runs);
     }
 }

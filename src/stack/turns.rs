@@ -11,6 +11,9 @@
 //! delivered everywhere: A0 A1 A2 | B0 | A3 | B1
 //! ```
 //!
+//! A cast that ends a turn may be a blank ([`pack`](crate::wire::pack)): its origin has nothing to say. Its note may change
+//! who is whose next: its origin leaves, or another comes in behind it ([`Says`]). So all members know the ring.
+//!
 //! When the view ends, turns do ([`Turns::phase`]): in a flush everybody casts what waits, and what is still held when
 //! nothing more can come is delivered by rank.
 //!
@@ -21,6 +24,7 @@
 
 use super::build::{Field, Guard};
 use super::core::Core;
+use super::event::List;
 use super::layer::Context;
 use super::slots::{MemberSlot, Slot};
 use crate::id::{Rank, RankSet};
@@ -32,7 +36,7 @@ pub struct Turns {
     pub mark: Field,
     /// By origin: casts below this number may be delivered. All of the member whose turn it is.
     pub free: MemberSlot,
-    /// By member: the rank of who comes after it.
+    /// By member: the rank of who comes after it; [`OUT`] of those who take no turns.
     pub next: MemberSlot,
     /// Closes the entry while it is not this member's turn.
     pub waits: Guard,
@@ -56,18 +60,117 @@ pub mod phase {
     pub const OVER: u64 = 2;
 }
 
-impl Core {
-    /// The turn of `origin` ended with its cast of this number.
-    #[inline(never)]
-    pub(crate) fn hand_on(&mut self, turns: &Turns, origin: Rank, number: u64) {
-        if self.slots.get(turns.phase) == phase::OVER {
-            return;
+/// Who takes no turns, as a [`Turns::next`].
+pub const OUT: u64 = u64::MAX;
+
+/// What the note of a blank says that ends a turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Says {
+    /// Nothing: the next goes on.
+    Passes,
+    /// Its origin takes no turns any more.
+    Leaves,
+    /// This member takes turns, and the next one.
+    Invites(Rank),
+}
+
+/// First bytes of notes.
+const LEAVES: u8 = 1;
+const INVITES: u8 = 2;
+
+impl Says {
+    /// Writes the note into `room`; returns it.
+    pub fn encode(self, room: &mut [u8; 3]) -> &[u8] {
+        match self {
+            Says::Passes => &[],
+            Says::Leaves => {
+                room[0] = LEAVES;
+                &room[..1]
+            }
+            Says::Invites(Rank(rank)) => {
+                let [low, high] = rank.to_le_bytes();
+                *room = [INVITES, low, high];
+                room
+            }
         }
-        let next = Rank(self.slots.of(turns.next, origin) as u16);
-        self.hand_to(turns, origin, number, next);
     }
 
-    /// As [`Core::hand_on`], to a certain member.
+    /// Reads a note.
+    pub fn decode(note: &[u8]) -> Option<Says> {
+        match *note {
+            [] => Some(Says::Passes),
+            [LEAVES] => Some(Says::Leaves),
+            [INVITES, low, high] => Some(Says::Invites(Rank(u16::from_le_bytes([low, high])))),
+            _ => None,
+        }
+    }
+}
+
+impl Core {
+    /// The turn of `origin` ended with its cast of this number, which is or is not a blank.
+    ///
+    /// # Errors
+    /// What is wrong with a blank. Its turn ends all the same.
+    #[inline(never)]
+    pub(crate) fn end_turn(
+        &mut self,
+        turns: &Turns,
+        origin: Rank,
+        number: u64,
+        list: &List,
+    ) -> Result<(), &'static str> {
+        if self.slots.get(turns.phase) == phase::OVER {
+            return Ok(());
+        }
+        let next = self.slots.of(turns.next, origin);
+        let (next, outcome) = match list.is_empty() {
+            false => (next, Ok(())),
+            true => self.change_ring(turns, origin, next, Says::decode(list.note())),
+        };
+        // Nobody but a liar ends a turn who is not in the ring.
+        let next = if next == OUT { origin } else { Rank(next as u16) };
+        self.hand_to(turns, origin, number, next);
+        outcome
+    }
+
+    /// A blank of `origin`, whose next is `next`, says this: whose turn it is now.
+    fn change_ring(
+        &mut self,
+        turns: &Turns,
+        origin: Rank,
+        next: u64,
+        says: Option<Says>,
+    ) -> (u64, Result<(), &'static str>) {
+        let slot = turns.next;
+        match says {
+            None => (next, Err("note that does not decode")),
+            Some(Says::Passes) => (next, Ok(())),
+            Some(Says::Leaves) if next == u64::from(origin.0) => {
+                (next, Err("the last of the ring wants to leave it"))
+            }
+            Some(Says::Leaves) => {
+                let is_before = |rank: &Rank| self.slots.of(slot, *rank) == u64::from(origin.0);
+                let mut others = (0..self.view.size()).map(Rank::at).filter(|rank| *rank != origin);
+                if let Some(before) = others.find(is_before) {
+                    self.slots.set_of(slot, before, next);
+                }
+                self.slots.set_of(slot, origin, OUT);
+                (next, Ok(()))
+            }
+            Some(Says::Invites(guest)) if guest.index() >= self.view.size() => {
+                (next, Err("invitation of no member"))
+            }
+            Some(Says::Invites(guest)) => {
+                if self.slots.of(slot, guest) == OUT {
+                    self.slots.set_of(slot, guest, next);
+                    self.slots.set_of(slot, origin, u64::from(guest.0));
+                }
+                (u64::from(guest.0), Ok(()))
+            }
+        }
+    }
+
+    /// The turn of `origin` ended with its cast of this number: it is the turn of `next`.
     pub(crate) fn hand_to(&mut self, turns: &Turns, origin: Rank, number: u64, next: Rank) {
         self.slots.set_of(turns.free, origin, number + 1);
         self.slots.set_of(turns.free, next, u64::MAX);
@@ -90,13 +193,25 @@ impl Core {
         self.set_sending(turns.mark, own, u64::from(number >= mark_at));
         *self.slots.word_mut(turns.waits.kind.offset()) &= !turns.waits.mask;
         self.ceiling = 0;
+        // Whoever has nothing to cast is not to keep the others waiting.
+        self.prompt_wanted |= !alone && self.waiting_frames == 0;
     }
 }
 
 impl Context<'_> {
-    /// The turn of `origin` ended with its cast of this number: it is the turn of the next.
-    pub fn hand_on(&mut self, turns: &Turns, origin: Rank, number: u64) {
-        self.core.hand_on(turns, origin, number);
+    /// The turn of `origin` ended with its cast of this number, which is or is not a blank.
+    pub fn end_turn(&mut self, turns: &Turns, origin: Rank, number: u64, list: &List) {
+        if let Err(what) = self.core.end_turn(turns, origin, number, list) {
+            self.count(what);
+        }
+    }
+
+    /// The next cast of this member ends its turn.
+    pub fn last_of_turn(&mut self, turns: &Turns) {
+        let (own, number) = (self.rank(), self.next_frame_number());
+        self.set(turns.mark_at, number);
+        self.set(turns.over_at, number + 1);
+        self.core.set_sending(turns.mark, own, 1);
     }
 
     /// The turn of `origin` ended with its cast of this number: it is the turn of `next`.

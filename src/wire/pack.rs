@@ -1,8 +1,12 @@
 //! Packs: many messages in one payload, one header per run of equal-size messages.
 //!
 //! ```text
-//! pack = run*        run = count:u16 size:u16 message{count}   (count > 0, each message `size` bytes)
+//! pack  = run+        run = count:u16 size:u16 message{count}   (count > 0, each message `size` bytes)
+//! blank = 0:u16 size:u16 note                                  (nothing for the application; a note of `size` bytes)
 //! ```
+//!
+//! A *blank* is what a layer casts on its own account: a pack without messages. It has a frame number and a header like any
+//! other cast, so the same plans carry it; its note is for layers.
 
 /// Bytes of a run's header.
 pub const RUN_HEADER_BYTES: usize = 4;
@@ -16,7 +20,7 @@ pub enum PackError {
     /// A run's header is cut off.
     #[error("a run's header is cut off")]
     Header,
-    /// A run counts no messages.
+    /// A run counts no messages, and this is no blank.
     #[error("a run counts no messages")]
     EmptyRun,
     /// A run is longer than what is left.
@@ -38,7 +42,7 @@ pub fn run_header(count: u16, size: u16) -> [u8; RUN_HEADER_BYTES] {
     bytes
 }
 
-/// Checks that `bytes` are a whole pack; returns the number of messages.
+/// Checks that `bytes` are a whole pack; returns the number of messages: none in a blank, and only there.
 ///
 /// # Errors
 /// [`PackError`] with what is wrong first.
@@ -47,7 +51,10 @@ pub fn check(bytes: &[u8]) -> Result<usize, PackError> {
     let mut rest = bytes;
     let mut messages = 0;
     while !rest.is_empty() {
-        let (count, size, after) = split(rest)?;
+        let (count, size, after) = match split(rest) {
+            Err(PackError::EmptyRun) if note(bytes).is_some() => return Ok(0),
+            split => split?,
+        };
         rest = after.get(count * size..).ok_or(PackError::Overrun)?;
         messages += count;
         if messages > PACK_MESSAGES_MAX {
@@ -55,6 +62,14 @@ pub fn check(bytes: &[u8]) -> Result<usize, PackError> {
         }
     }
     if messages == 0 { Err(PackError::Empty) } else { Ok(messages) }
+}
+
+/// What a blank says to layers; `None` if `bytes` are no blank.
+#[cold]
+pub fn note(bytes: &[u8]) -> Option<&[u8]> {
+    let (header, note) = bytes.split_first_chunk::<RUN_HEADER_BYTES>()?;
+    let size = u16::try_from(note.len()).ok()?;
+    (*header == run_header(0, size)).then_some(note)
 }
 
 #[inline]
@@ -129,9 +144,21 @@ mod tests {
     fn what_is_not_a_pack_is_refused_by_reason() {
         assert_eq!(check(b""), Err(PackError::Empty));
         assert_eq!(check(&[1, 0, 1]), Err(PackError::Header));
-        assert_eq!(check(&[0, 0, 1, 0, 9]), Err(PackError::EmptyRun));
+        for empty in [&[0, 0, 2, 0, 9][..], &[0, 0, 0, 0, 9], &[1, 0, 0, 0, 0, 0, 0, 0]] {
+            assert_eq!(check(empty), Err(PackError::EmptyRun));
+        }
         assert_eq!(check(&[2, 0, 1, 0, 9]), Err(PackError::Overrun));
         assert_eq!(check(&[0xff, 0xff, 0xff, 0xff]), Err(PackError::Overrun));
+    }
+
+    #[test]
+    fn a_blank_has_a_note_and_no_messages() {
+        for words in [&b""[..], b"to layers"] {
+            let blank = [&run_header(0, words.len() as u16)[..], words].concat();
+            assert_eq!((check(&blank), note(&blank)), (Ok(0), Some(words)));
+            assert_eq!(Messages::pack(&blank).count(), 0);
+        }
+        assert_eq!(note(&run_header(1, 0)), None);
     }
 
     #[test]

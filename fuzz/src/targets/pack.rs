@@ -1,6 +1,6 @@
 //! Packs.
 
-use wadjet::wire::pack::{Messages, PackError, RUN_HEADER_BYTES, check, run_header};
+use wadjet::wire::pack::{Messages, PackError, RUN_HEADER_BYTES, check, note, run_header};
 
 use crate::Target;
 
@@ -17,7 +17,13 @@ pub(super) const PACK: Target = Target {
             };
             runs.iter().flat_map(run).collect::<Vec<u8>>()
         };
-        vec![runs(&[(1, 5)]), runs(&[(3, 8), (1, 0), (2, 1)]), runs(&[(20, 64)]), runs(&[(9, 0)])]
+        vec![
+            runs(&[(1, 5)]),
+            runs(&[(3, 8), (1, 0), (2, 1)]),
+            runs(&[(20, 64)]),
+            runs(&[(9, 0)]),
+            run_header(0, 0).to_vec(),
+        ]
     },
     run: |input| {
         let checked = check(input);
@@ -33,6 +39,7 @@ pub(super) const PACK: Target = Target {
             Ok(counted) => {
                 assert_eq!(messages, counted);
                 assert!(bytes + RUN_HEADER_BYTES <= input.len());
+                assert_eq!(counted == 0, note(input).is_some());
             }
             Err(PackError::Empty) => assert!(input.is_empty()),
             Err(_) => assert!(bytes < input.len()),

@@ -144,7 +144,30 @@ enum Body {
     Pack,
     /// A pack whose messages are longer than it is.
     Broken,
+    /// A layer's own, with that note.
+    Blank(&'static [u8]),
 }
+
+impl Body {
+    fn is_packed(self) -> bool {
+        matches!(self, Body::Pack | Body::Broken | Body::Blank(_))
+    }
+}
+
+/// Notes of blanks: nothing, that their origin leaves, guests (all members and one that is none), an order of a cast of
+/// member 1 and one of member 2, and rubbish.
+const NOTES: [&[u8]; 8] = [
+    &[],
+    &[1],
+    &[2, 0, 0],
+    &[2, 1, 0],
+    &[2, 2, 0],
+    &[2, 3, 0],
+    &[1, 0, 1, 0, 0, 0, 2, 0, 1, 0, 0, 0],
+    &[9, 9, 9, 9, 9, 9],
+];
+/// Those that lead to other states.
+const NOTES_TAKEN: [&[u8]; 4] = [NOTES[0], NOTES[1], NOTES[4], NOTES[6]];
 
 /// What was enumerated.
 #[derive(Clone, Copy, Debug, Default)]
@@ -227,6 +250,12 @@ impl Layer for Forgetful {
         self.inner.posts()
     }
 
+    fn prompt(&mut self, context: &mut Context<'_>) -> RankSet {
+        let news = self.inner.prompt(context);
+        self.forget(context);
+        news
+    }
+
     fn post_member(&mut self, context: &mut Context<'_>, member: Rank) {
         self.inner.post_member(context, member);
         self.forget(context);
@@ -293,6 +322,7 @@ impl Stack {
             early: self.early.iter().map(early).collect(),
             releases: self.releases.clone(),
             last_releases: self.last_releases.clone(),
+            prompted: self.prompted.clone(),
             unlike: Vec::new(),
             next: None,
             misses: Vec::new(),
@@ -570,7 +600,7 @@ impl Bench {
         let frame = frame.freeze();
         frame.submit();
         let (from, to) = (frame.start(), frame.end());
-        List::parse(frame, from, to, matches!(body, Body::Pack | Body::Broken)).ok()
+        List::parse(frame, from, to, body.is_packed()).ok()
     }
 
     /// The frame as it comes in, and what its header says; `None` if this stack has no such frames.
@@ -628,7 +658,7 @@ impl Bench {
             } as u16;
         }
         let payload = bytes_of(arrival.body);
-        let packed = matches!(arrival.body, Body::Pack | Body::Broken);
+        let packed = arrival.body.is_packed();
         let cookie = core.cookies[origin.index()][arrival.traffic as usize];
         let exception = layout.exception(&header);
         for at in (0..layout.fields().len()).rev() {
@@ -693,6 +723,13 @@ impl Bench {
                 arrives(Arrival { mark: Some(mark), ..ordinary });
             }
         }
+        if !stack.prompted.is_empty() {
+            let ordinary = Arrival::ordinary(one, Traffic::Cast);
+            let mark = marks(core, Traffic::Cast).first().copied();
+            NOTES_TAKEN
+                .into_iter()
+                .for_each(|note| arrives(Arrival { body: Body::Blank(note), mark, ..ordinary }));
+        }
         arrives(Arrival { gossip: Says::Truth, ..Arrival::ordinary(other, Traffic::Cast) });
         steps
     }
@@ -736,6 +773,11 @@ impl Bench {
                     all.push(Arrival { ahead, full, mark: Some(mark), ..ordinary });
                 }
             }
+        }
+        for note in NOTES {
+            let blank = Arrival { body: Body::Blank(note), ..ordinary };
+            let marked = marks(core, traffic).into_iter().map(|mark| Arrival { mark: Some(mark), ..blank });
+            all.extend(marked.chain([blank]).flat_map(|blank| [blank, Arrival { full: true, ..blank }]));
         }
         for (at, (field, _)) in layout.fields().iter().enumerate() {
             match field.class {
@@ -906,6 +948,7 @@ fn bytes_of(body: Body) -> Vec<u8> {
             bytes.extend(if body == Body::Pack { &[6, 6][..] } else { &[6][..] });
             bytes
         }
+        Body::Blank(note) => [&crate::wire::pack::run_header(0, note.len() as u16)[..], note].concat(),
     }
 }
 
@@ -944,7 +987,7 @@ fn digest(stack: &Stack) -> u64 {
         hasher.word(u64::from(early.origin.0) << 8 | early.traffic as u64);
         hasher.bytes(early.received.bytes());
     }
-    hasher.word(stack.waiting.len() as u64);
+    hasher.word((stack.waiting.len() as u64) << 1 | u64::from(core.prompt_wanted));
     hasher.finish()
 }
 

@@ -7,6 +7,7 @@ use crate::accel::shadow::ShadowRun;
 use crate::config::Shadow;
 use crate::group::{Application, Event, Group};
 use crate::id::RankSet;
+use crate::stack::build::Prompts;
 use crate::stack::core::{Core, Looped};
 use crate::stack::engine::Engine;
 use crate::stack::event::{List, Message, Part, Up};
@@ -270,27 +271,44 @@ impl Stack {
 
     #[inline]
     fn prompt_due(&self) -> bool {
-        self.prompted.is_some() && self.prompted_work != self.engine.core.work
+        let core = &self.engine.core;
+        let by_work = self.prompt_always || self.prompt_if_held && !core.order.is_empty();
+        by_work && self.prompted_work != core.work || core.prompt_wanted && self.entry_open()
     }
 
     /// Does what somebody waits for. What is held is told at once, and best by what the application casts when it gets what
     /// was waited for here.
     #[inline(never)]
     fn prompt(&mut self, app: &mut dyn Application) {
-        let Some(layer) = self.prompted else { return };
-        let Engine { core, layers, .. } = &mut self.engine;
+        let core = &mut self.engine.core;
+        let asked = std::mem::take(&mut core.prompt_wanted);
         self.prompted_work = core.work;
         core.merge_carried();
-        let mut news = layers[layer].prompt(&mut Context { core, layer });
         let cast = core.gossiping_casts();
-        // Whoever answers does not wait for the news that its own cast before was read, which is still on its way.
-        let busy = self.busy;
-        self.busy &= self.was_busy;
-        self.drain(app);
-        self.busy = busy;
+        let mut news = RankSet::EMPTY;
+        for at in 0..self.prompted.len() {
+            let (layer, when) = self.prompted[at];
+            if when == Prompts::IfAsked && !asked {
+                continue;
+            }
+            self.note_waiting();
+            let Engine { core, layers, .. } = &mut self.engine;
+            layers[layer].prompt(&mut Context { core, layer }).iter().for_each(|rank| news.insert(rank));
+            if let Some(blank) = core.blank.0.take() {
+                self.enter_blank(blank);
+            }
+            // Whoever answers does not wait for the news that its own cast before was read, which is still on its way.
+            let busy = self.busy;
+            self.busy &= self.was_busy;
+            self.drain(app);
+            self.busy = busy;
+            if self.exited.is_some() {
+                return;
+            }
+        }
         let core = &mut self.engine.core;
         core.told_since(cast, &mut news);
-        if !news.is_empty() && self.exited.is_none() {
+        if !news.is_empty() {
             core.report();
             self.engine.run();
         }
@@ -309,7 +327,6 @@ impl Stack {
             self.post_due = now + self.post_delay;
         }
         let blocked = !self.waiting.is_empty() || self.large.is_pending() || self.has_refused();
-        let blocked = blocked || self.prompt_if_held && !core.order.is_empty();
         let due = work >= self.post_batch || now >= self.post_due;
         let by_layers = core.by_layers && (due || posting.is_under_way());
         if blocked || std::mem::take(&mut self.stuck) || told || by_layers || due && self.post_delay.is_zero()

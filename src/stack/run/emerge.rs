@@ -85,6 +85,9 @@ impl Stack {
         list: &List,
         app: &mut dyn Application,
     ) {
+        if list.is_empty() {
+            return self.blank(kind, origin, number);
+        }
         if kind == Kind::SendDeliver {
             let delivery = Delivery::new(0, origin, number, list);
             self.sends_delivered += 1;

@@ -216,6 +216,16 @@ impl Stack {
     pub(super) fn enter(&mut self, closed: Closed) {
         self.sent = true;
         self.cast_frames += 1;
+        self.enter_frame(closed);
+    }
+
+    /// A layer's own cast enters: that layer knows that it may.
+    pub(super) fn enter_blank(&mut self, frame: FrameMut) {
+        self.enter_frame(Closed { frame, messages: 0, packed: true });
+    }
+
+    #[inline]
+    fn enter_frame(&mut self, closed: Closed) {
         let guard = self.engine.core.slots.word(fixed::CAST_SEND_GUARD);
         let Closed { frame, messages, packed } = closed;
         match &self.plans[Kind::CastSend as usize] {

@@ -11,8 +11,8 @@ use crate::accel::plan::{Compiler, NoPlan, Plans};
 use crate::config::{Config, Shadow};
 use crate::group::Ticket;
 use crate::id::{GroupId, Hasher64, Incarnation, Rank, RankSet};
-use crate::stack::build::{Blueprint, Build, Closes, Field, GuardKind};
-use crate::stack::core::{Core, Taken};
+use crate::stack::build::{Blueprint, Build, Closes, Field, GuardKind, Prompts};
+use crate::stack::core::{Blank, Core, Taken};
 use crate::stack::engine::Engine;
 use crate::stack::event::Up;
 use crate::stack::gossip::{Carried, GossipState};
@@ -294,6 +294,8 @@ impl Ground<'_> {
             excluded: Vec::new(),
             failed: RankSet::EMPTY,
             view_expected: false,
+            prompt_wanted: false,
+            blank: Blank::default(),
             casts_waiting: false,
             waiting_frames: 0,
             amid_message: false,
@@ -390,6 +392,7 @@ impl Stack {
         let post_batch = config.post_batch_messages.min((config.window_frames / 4).max(1) as u32);
         let (releases, last_releases) = compiled.releases();
         let fragmented = compiled.fragmented_bytes_max(config);
+        let prompts = |when| compiled.blueprint.prompted.iter().any(|(_, prompts)| *prompts == when);
         let mut stack = Stack {
             pieces_of_a_pass: posting.pieces_of_a_pass(u64::from(post_batch)),
             cast_header_room: compiled.header_room(Kind::CastSend),
@@ -421,9 +424,10 @@ impl Stack {
             was_busy: false,
             stuck: false,
             post_batch,
-            prompt_if_held: compiled.blueprint.prompt_if_held,
             post_delay: config.post_delay,
-            prompted: compiled.blueprint.prompt,
+            prompt_always: prompts(Prompts::Always),
+            prompt_if_held: prompts(Prompts::IfHeld),
+            prompted: compiled.blueprint.prompted.iter().rev().copied().collect(),
             prompted_work: 0,
             post_due: Time::NEVER,
             posted_work: 0,

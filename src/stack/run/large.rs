@@ -545,16 +545,16 @@ impl Stack {
     ) {
         let at = message.traffic as usize;
         let (first, left) = match message.part {
+            Part::Whole if message.list.is_empty() => {
+                self.blank(kind, origin, message.number);
+                return;
+            }
             Part::Whole => {
                 self.large.partial[at][origin.index()] = None;
                 self.upcall(kind, origin, message.number, &message.list, app);
                 return;
             }
             Part::Fragment { first, left } => (first, left),
-            Part::Blank => {
-                self.blank(kind, origin, message.number);
-                return;
-            }
             Part::Void => {
                 self.large.partial[at][origin.index()] = None;
                 self.blank(kind, origin, message.number);
@@ -597,7 +597,8 @@ impl Stack {
     }
 
     /// A frame without a message of the application is seen when it is held (design D7).
-    fn blank(&mut self, kind: Kind, origin: Rank, number: u64) {
+    #[cold]
+    pub(super) fn blank(&mut self, kind: Kind, origin: Rank, number: u64) {
         if kind == Kind::SendDeliver {
             return;
         }

@@ -35,6 +35,7 @@ use crate::buf::Region;
 use crate::config::Shadow;
 use crate::group::Ticket;
 use crate::id::{Rank, RankSet};
+use crate::stack::build::Prompts;
 use crate::stack::core::Core;
 use crate::stack::engine::Engine;
 use crate::stack::event::{ExitReason, NextView};
@@ -89,11 +90,12 @@ pub(crate) struct Stack {
     post_delay: Duration,
     /// The configuration's, for [`Group::dump`](crate::group::Group::dump).
     time_outs: Box<[(&'static str, Duration)]>,
-    /// Others wait for what post-processing says of casts that wait for their order here.
-    prompt_if_held: bool,
     post_due: Time,
-    /// The layer that is prompted, and the work there was when it was.
-    prompted: Option<usize>,
+    /// Layers that are prompted, from the top down; whether whenever there is work, or if casts are held; and the work there
+    /// was when they were.
+    prompted: Box<[(usize, Prompts)]>,
+    prompt_always: bool,
+    prompt_if_held: bool,
     prompted_work: u32,
     /// The work that the last pieces of post-processing took note of, and how many pieces a pass has.
     posted_work: u32,
