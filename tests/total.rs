@@ -397,14 +397,24 @@ fn the_sequencer_may_die_like_any_other_member() {
 /// Whether what the failed leave out of order, or what waits for a turn that was asked for in vain, is delivered: it is as
 /// the layer promises, and not where the layer is broken in just that.
 #[cfg(feature = "laboratory")]
-fn is_delivered(order: &str, broken: &str, play: impl FnOnce(&mut Town) -> &'static [u8]) -> bool {
+fn is_delivered(
+    order: &str,
+    broken: &str,
+    config: &Config,
+    play: impl FnOnce(&mut Town) -> &'static [u8],
+) -> bool {
     let layers = format!("{order}(broken={broken}):MBRSHIP");
     let stack = wadjet::layers::LIVE_STACK_WITH_INTEGRITY.replace("MBRSHIP", &layers);
-    let mut town = Town::of(4, &stack, &Config { pack: false, ..Config::default() });
+    let mut town = Town::of(4, &stack, config);
     town.run(Duration::from_millis(5));
     let wanted = play(&mut town);
     let seen = &town.processes[2].diary.seen;
     seen.iter().any(|seen| matches!(seen, Seen::Cast(_, message) if message == wanted))
+}
+
+#[cfg(feature = "laboratory")]
+fn unpacked() -> Config {
+    Config { pack: false, ..Config::default() }
 }
 
 #[cfg(feature = "laboratory")]
@@ -439,8 +449,30 @@ fn nothing_of_the_failed_is_delivered_that_follows_on_what_is_lost() {
         &b"the unordered"[..]
     };
     for (broken, delivered) in [("no", false), ("keeps-the-failed", true)] {
-        assert_eq!(is_delivered("TOTAL", broken, total), delivered, "TOTAL {broken}");
-        assert_eq!(is_delivered("SEQUENCER", broken, sequencer), delivered, "SEQUENCER {broken}");
+        assert_eq!(is_delivered("TOTAL", broken, &unpacked(), total), delivered, "TOTAL {broken}");
+        assert_eq!(
+            is_delivered("SEQUENCER", broken, &unpacked(), sequencer),
+            delivered,
+            "SEQUENCER {broken}"
+        );
+    }
+}
+
+/// Casts that nobody orders any more fill their origin's share of the order queue, and all that survivors have cast belongs
+/// to the view: in a flush there is room for more, or those who cannot take it in are given up by those who can.
+#[cfg(feature = "laboratory")]
+#[test]
+fn what_no_sequencer_orders_any_more_finds_room_when_the_view_ends() {
+    let play = |town: &mut Town| {
+        town.processes[0].stopped = true;
+        (0..20u32).for_each(|n| town.cast(1, &n.to_le_bytes()));
+        town.cast(1, b"the last");
+        town.run(Duration::from_millis(100));
+        &b"the last"[..]
+    };
+    let config = Config { order_frames_max: 8, ..unpacked() };
+    for (broken, delivered) in [("no", true), ("bound-in-flush", false)] {
+        assert_eq!(is_delivered("SEQUENCER", broken, &config, play), delivered, "{broken}");
     }
 }
 
@@ -456,6 +488,6 @@ fn a_request_for_a_turn_that_is_lost_is_repeated() {
         &b"wanted"[..]
     };
     for (broken, delivered) in [("no", true), ("asks-once", false)] {
-        assert_eq!(is_delivered("TOTAL", broken, play), delivered, "{broken}");
+        assert_eq!(is_delivered("TOTAL", broken, &unpacked(), play), delivered, "{broken}");
     }
 }

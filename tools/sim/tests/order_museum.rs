@@ -47,8 +47,8 @@ const ELSEWHERE: &[(&str, &str)] = &[
     // Two members must fail between two casts: `tests/total.rs`.
     ("TOTAL", "keeps-the-failed"),
     ("SEQUENCER", "keeps-the-failed"),
-    // Nowhere. Casts of one origin must fill its share of the order queue when the sequencer fails, and the simulator's
-    // members never have so many on their way.
+    // Casts of one origin must fill its share of the order queue when the sequencer fails, and the simulator's members never
+    // have so many on their way: `tests/total.rs`.
     ("SEQUENCER", "bound-in-flush"),
 ];
 
