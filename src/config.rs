@@ -34,9 +34,10 @@ pub struct Config {
     ///
     /// [`CastError::Full`]: crate::group::CastError::Full
     pub waiting_frames_max: usize,
-    /// The longest message that a stack with FRAG carries, in bytes; all members of a group should be given the same. A
-    /// longer one is refused ([`CastError::TooLong`]) where it is cast, and dropped, counted and told as a problem where
-    /// it arrives. A layer parameter may lower it.
+    /// The longest message that a stack with FRAG carries, in bytes. All members of a group must be given the same: who has
+    /// another limit is not let in. Where views are fixed, and nobody asks, what is too long for one member is dropped there,
+    /// counted and told as a problem. A longer message is refused ([`CastError::TooLong`]) where it is cast. A layer
+    /// parameter may lower the limit.
     ///
     /// [`CastError::TooLong`]: crate::group::CastError::TooLong
     pub message_bytes_max: usize,

@@ -95,7 +95,9 @@ fn ask_in(processes: &mut [Process], to: &str, address: &str) {
     let (driver, key) = &mut processes[0];
     let view = driver.group(*key).view().view().clone();
     let text = |text: &str| [&(text.len() as u16).to_le_bytes(), text.as_bytes()].concat();
-    let terms = format!("{} with windows of {} frames", view.spec, Config::default().window_frames);
+    let Config { window_frames, message_bytes_max, .. } = Config::default();
+    let terms =
+        format!("{}, windows of {window_frames} frames, messages of {message_bytes_max} bytes", view.spec);
     let words = |words: &[u64]| words.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<u8>>();
     let body = [
         &[1][..],

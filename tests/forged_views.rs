@@ -256,6 +256,12 @@ fn flush_vectors_and_views_that_are_forged_stale_or_out_of_range_are_dropped_and
     }
 }
 
+/// What members must have in common.
+fn terms() -> String {
+    let Config { window_frames, message_bytes_max, .. } = Config::default();
+    format!("{STACK}, windows of {window_frames} frames, messages of {message_bytes_max} bytes")
+}
+
 #[test]
 fn letters_that_are_forged_stale_or_from_strangers_are_dropped_and_counted() {
     const DENY_NOTHING: u8 = 9;
@@ -265,7 +271,7 @@ fn letters_that_are_forged_stale_or_from_strangers_are_dropped_and_counted() {
     let merge = |counter, first: u64| {
         Body::of(1)
             .id(id(counter, stranger))
-            .text(&format!("{STACK} with windows of {} frames", Config::default().window_frames))
+            .text(&terms())
             .0
             .into_iter()
             .chain(std::iter::once(WIRE_VERSION))
@@ -364,7 +370,7 @@ fn one_bad_number_in_a_report_costs_the_group_its_author_at_most() {
 #[test]
 fn many_that_want_in_at_once_are_no_more_than_a_view_holds() {
     let mut lie = Lie::new();
-    let terms = format!("{STACK} with windows of {} frames", Config::default().window_frames);
+    let terms = terms();
     // All before the host has waited long enough for more of them, and each with a friend.
     for own in 1000..1090 {
         let body = Body::of(1).id(id(1, own)).text(&terms);

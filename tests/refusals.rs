@@ -59,6 +59,21 @@ fn two_groups_of_one_name_and_different_stacks_meet_and_go_on() {
 
 /// However they order: by turns, by a sequencer, safely or not.
 #[test]
+fn processes_with_other_windows_or_longer_messages_are_not_let_in() {
+    for (other, said) in [
+        (Config { window_frames: 512, ..Config::default() }, "windows of 512 frames"),
+        (Config { message_bytes_max: 1000, ..Config::default() }, "messages of 1000 bytes"),
+    ] {
+        let mut town = Town::new(STACK, &Config::default());
+        let contacts = at_first(&mut town);
+        town.config = other;
+        town.start(View::alone(group(), member(2), STACK), 2, contacts);
+        town.run(TIME);
+        both_are_told(&mut town, &["p1", "p2", said, "messages of 16777216 bytes"]);
+    }
+}
+
+#[test]
 fn two_groups_that_order_differently_meet_and_go_on() {
     let orders = ["", "TOTAL:", "SEQUENCER:", "SAFE:TOTAL:", "TOTAL(burst=3):"];
     for (one, other) in orders.iter().zip(&orders[1..]) {

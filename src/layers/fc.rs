@@ -322,6 +322,8 @@ impl Layer for Fc {
             // This one too, which nobody else grants anything: its own casts are delivered to it as well.
             context.set(limit, least.min(next));
             context.close(no_credit, own);
+            // Who waits for itself waits for nobody else.
+            self.let_off(context);
             return;
         }
         context.set(limit, least);

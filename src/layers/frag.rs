@@ -50,10 +50,10 @@ pub(super) fn entry() -> LayerEntry {
         cost: 1,
         parameters: &[(
             "bytes",
-            "the longest message that is carried, in bytes (default and most: the endpoint's message_bytes_max)",
+            "the longest message that is carried, in bytes (default and most: Config::message_bytes_max)",
         )],
         make: |parameters| {
-            let bytes_max = parameters.number("bytes", u64::from(u32::MAX), 1..=u64::from(u32::MAX))?;
+            let bytes_max = parameters.number("bytes", 0, 0..=u64::from(u32::MAX))?;
             Ok(Box::new(Frag {
                 bytes_max,
                 handles: None,

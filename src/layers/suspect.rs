@@ -9,16 +9,17 @@
 //!
 //! Whatever comes from a member is a sign of life; who has cast nothing for a *beat* sends a heartbeat. Silence is
 //! counted on the own clock of *running time*: a process that did not run for a while has heard nobody, and must not
-//! blame them (pitfall 7). The time-out follows the longest silence that was seen to end lately, within two bounds; that
-//! before a member is heard first in a view has a bound of its own, and does not count later. How long this process had to
-//! wait for its own turn lately counts as such a silence, too: where processors are short they are short for others. At
-//! half of it the silent one is asked directly (the second check); when it is over the member is suspected, for good in
-//! this view, and heartbeats tell the others: so a link that works one way only does not leave two opinions (pitfall 8).
+//! blame them (pitfall 7). The time-out follows the longest silence that was seen to end lately, also in the view before,
+//! within two bounds; that before a member is heard first in a view has a bound of its own, and does not count later. How
+//! long this process had to wait for its own turn lately counts as such a silence, too: where processors are short they are
+//! short for others. They are short when everybody casts, so the lower bound is higher for as long as frames flow. At half
+//! of the time-out the silent one is asked directly (the second check); when it is over the member is suspected, for good
+//! in this view, and heartbeats tell the others: so a link that works one way only does not leave two opinions (pitfall 8).
 //! A hint that a process is gone shortens the time-out, it does not replace it.
 //!
 //! Who hears nothing accuses everybody, and is the one that has failed: it suspects all others at once, and goes alone. Who
 //! does not hear some is not believed easily: a suspicion is taken over at once only of a member that has been silent here,
-//! too. Of one that is heard it is taken over when its accuser has said so for the longest time-out: by then a deaf accuser
+//! too, for half of its time-out. Of one that is heard it is taken over when its accuser has said so for the longest time-out: by then a deaf accuser
 //! has accused this member as well. What an accuser of this member says of others counts for nothing, and what it sends is
 //! no sign of life any more: it takes nothing of this member in for the rest of the view.
 //!
@@ -31,10 +32,11 @@
 //!
 //! After Ensemble's `suspect` and `slander` (Hayden, 1998).
 
+use std::any::Any;
 use std::time::Duration;
 
 use crate::accel::case::CommonCase;
-use crate::id::{Hasher64, Rank, RankSet};
+use crate::id::{Hasher64, Incarnation, Rank, RankSet};
 use crate::stack::build::{Build, GuardKind, TimerId};
 use crate::stack::event::{Down, Grounds, Message, Suspicion, Up};
 use crate::stack::layer::{Context, Fast, Kind, Layer};
@@ -62,6 +64,10 @@ pub(super) fn entry() -> LayerEntry {
                 "least_ms",
                 "the shortest silence that is suspected, in milliseconds, but never less than four beats (default 14)",
             ),
+            (
+                "busy_ms",
+                "the same while frames flow, eight and more a member in a beat, and a quarter of a second after, in milliseconds (default 25)",
+            ),
             ("most_ms", "the longest silence that is not, in milliseconds (default 30)"),
             (
                 "first_ms",
@@ -81,6 +87,10 @@ const BEATS_MAX: u32 = 2;
 const LEAST_BEATS: u32 = 4;
 /// With a hint that its process is gone, so many beats of silence are enough.
 const GONE_BEATS: u32 = 3;
+/// Frames flow where so many a member were sent and heard in one beat.
+const BUSY_FRAMES: u64 = 8;
+/// For so long after frames have flowed a group counts as busy.
+const BUSY_AFTER: Duration = Duration::from_millis(250);
 /// The memory of the longest silence fades by this part every beat.
 const FADE: u32 = 512;
 
@@ -88,6 +98,7 @@ const FADE: u32 = 512;
 struct Suspect {
     beat: Duration,
     least: Duration,
+    busy: Duration,
     most: Duration,
     first: Duration,
     pause: Duration,
@@ -106,13 +117,25 @@ struct Suspect {
     waited: Duration,
     /// Own casts when last looked at.
     casts: u64,
+    /// For how long the group counts as busy yet.
+    busy_for: Duration,
     /// Beats since something was sent to all.
     quiet_beats: u32,
     over: bool,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
+/// What the next view's layer must know: views change where processors are short, and there it is needed.
+#[derive(Clone)]
+struct Legacy {
+    waited: Duration,
+    busy_for: Duration,
+    /// The longest silence of each that was watched.
+    longest: Vec<(Incarnation, Duration)>,
+}
+
+#[derive(Clone, Copy, Debug)]
 struct Watched {
+    incarnation: Incarnation,
     /// Signs of life that no tally counts.
     signs: u64,
     /// All signs of life when last looked at.
@@ -123,6 +146,21 @@ struct Watched {
     /// Whom it suspects that is heard here, and for how long it has.
     accuses: RankSet,
     accuses_for: Duration,
+}
+
+impl Watched {
+    fn new(incarnation: Incarnation) -> Watched {
+        Watched {
+            incarnation,
+            signs: 0,
+            known: 0,
+            silence: Duration::ZERO,
+            longest: Duration::ZERO,
+            asked: false,
+            accuses: RankSet::EMPTY,
+            accuses_for: Duration::ZERO,
+        }
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -139,11 +177,13 @@ impl Suspect {
         let beat = Duration::from_micros(parameters.number("beat_us", 1000, 50..=10_000_000)?);
         // The second check takes a beat there and a beat back.
         let least = millis("least_ms", 14)?.max(beat * LEAST_BEATS);
+        let busy = millis("busy_ms", 25)?.max(least);
         let most = millis("most_ms", 30)?;
         Ok(Suspect {
             beat,
             least,
-            most: most.max(least),
+            busy,
+            most: most.max(busy),
             first: millis("first_ms", 100)?,
             pause: millis("pause_ms", 20)?,
             handles: None,
@@ -155,6 +195,7 @@ impl Suspect {
             last_sweep: Time::ZERO,
             waited: Duration::ZERO,
             casts: 0,
+            busy_for: Duration::ZERO,
             quiet_beats: 0,
             over: false,
         })
@@ -167,18 +208,22 @@ impl Suspect {
     /// How long `rank` may be silent.
     fn limit(&self, rank: Rank) -> Duration {
         let watched = &self.watched[rank.index()];
-        let usual = (watched.longest.max(self.waited) * SILENCE_FACTOR).clamp(self.least, self.most);
-        if watched.known == 0 {
-            return usual.max(self.first);
+        let least = if self.busy_for.is_zero() { self.least } else { self.busy };
+        let usual = (watched.longest.max(self.waited) * SILENCE_FACTOR).clamp(least, self.most);
+        if self.gone.contains(rank) {
+            usual.min(self.beat * GONE_BEATS)
+        } else if watched.known == 0 {
+            usual.max(self.first)
+        } else {
+            usual
         }
-        if self.gone.contains(rank) { usual.min(self.beat * GONE_BEATS) } else { usual }
     }
 
     /// Those of whom it is believed that they have failed, because `by` says so. Whom this member has not heard lately
     /// either, at once. Of others `by` may be the one that does not hear: then it soon suspects this member as well.
     fn believe(&mut self, by: Rank, told: RankSet) -> RankSet {
         let told = if self.accusers.contains(by) { RankSet::EMPTY } else { told };
-        let silent = |rank: &Rank| self.watched[rank.index()].silence >= self.least / 2;
+        let silent = |rank: &Rank| self.watched[rank.index()].silence >= self.limit(*rank) / 2;
         let at_once: RankSet = told.iter().filter(silent).collect();
         let heard = told.without(at_once);
         let accuser = &mut self.watched[by.index()];
@@ -200,6 +245,7 @@ impl Suspect {
         let waited = since.saturating_sub(self.beat).min(self.most / SILENCE_FACTOR);
         self.waited = (self.waited - self.waited / FADE).max(waited);
         let passed = since.min(self.beat * BEATS_MAX);
+        self.weigh_traffic(context, passed);
         let (mut ask, mut due, mut hint) = (RankSet::EMPTY, RankSet::EMPTY, false);
         // Of those that were heard in this view: whether one is heard still.
         let (mut watching, mut hears) = (RankSet::EMPTY, false);
@@ -207,10 +253,8 @@ impl Suspect {
             if self.suspected.contains(rank) || self.failed.contains(rank) {
                 continue;
             }
-            let Handles { casts, sends, .. } = self.handles();
-            let signs = context.tally(casts, rank) + context.tally(sends, rank);
+            let known = self.signs(context, rank);
             let watched = &mut self.watched[rank.index()];
-            let known = signs + watched.signs;
             if !watched.accuses.is_empty() {
                 watched.accuses_for += passed;
             }
@@ -247,9 +291,6 @@ impl Suspect {
         }
         self.suspected = self.suspected.with(due);
         due.iter().for_each(|_| context.count("suspicion"));
-        let casts = context.next_frame_number();
-        self.quiet_beats = if casts == self.casts { self.quiet_beats + 1 } else { 0 };
-        self.casts = casts;
         if self.quiet_beats > 0 || !self.suspected.is_empty() {
             let all = self.audience(context);
             self.say(context, all, false);
@@ -258,6 +299,24 @@ impl Suspect {
             self.say(context, ask, true);
         }
         self.tell(context, due, |suspect, rank| suspect.grounds(rank));
+    }
+
+    /// Looks at how much was sent and heard since the last sweep.
+    fn weigh_traffic(&mut self, context: &Context<'_>, passed: Duration) {
+        let casts = context.next_frame_number();
+        let sent = casts - self.casts;
+        self.casts = casts;
+        self.quiet_beats = if sent == 0 { self.quiet_beats + 1 } else { 0 };
+        let heard = |rank: Rank| self.signs(context, rank).saturating_sub(self.watched[rank.index()].known);
+        let frames = sent + context.view().others().map(heard).sum::<u64>();
+        let busy = frames >= BUSY_FRAMES * context.view().size() as u64;
+        self.busy_for = if busy { BUSY_AFTER } else { self.busy_for.saturating_sub(passed) };
+    }
+
+    /// All signs of life of `rank` in this view.
+    fn signs(&self, context: &Context<'_>, rank: Rank) -> u64 {
+        let Handles { casts, sends, .. } = self.handles();
+        context.tally(casts, rank) + context.tally(sends, rank) + self.watched[rank.index()].signs
     }
 
     /// Why `rank` is suspected, of which there has been no sign of life for too long.
@@ -337,7 +396,7 @@ impl Layer for Suspect {
     }
 
     fn install(&mut self, build: &mut Build<'_>) {
-        self.watched = vec![Watched::default(); build.view().size()];
+        self.watched = build.view().view().members.iter().map(|member| Watched::new(member.incarnation)).collect();
         self.handles = Some(Handles {
             casts: build.tally(GuardKind::CastDeliver, "casts heard"),
             sends: build.tally(GuardKind::SendDeliver, "sends heard"),
@@ -349,6 +408,20 @@ impl Layer for Suspect {
         self.last_sweep = context.now();
         if context.view().size() > 1 {
             context.arm(self.handles().sweep, context.now() + self.beat);
+        }
+    }
+
+    fn bequeath(&mut self) -> Option<Box<dyn Any>> {
+        let longest = self.watched.iter().map(|watched| (watched.incarnation, watched.longest)).collect();
+        Some(Box::new(Legacy { waited: self.waited, busy_for: self.busy_for, longest }))
+    }
+
+    fn inherit(&mut self, legacy: Box<dyn Any>) {
+        let Ok(legacy) = legacy.downcast::<Legacy>() else { return };
+        (self.waited, self.busy_for) = (legacy.waited, legacy.busy_for);
+        for watched in &mut self.watched {
+            let before = legacy.longest.iter().find(|(incarnation, _)| *incarnation == watched.incarnation);
+            watched.longest = before.map_or(Duration::ZERO, |(_, longest)| *longest);
         }
     }
 
@@ -452,6 +525,7 @@ impl Layer for Suspect {
             ranks.words().into_iter().for_each(|word| digest.word(word));
         }
         digest.word(self.waited.as_nanos() as u64);
+        digest.word(self.busy_for.as_nanos() as u64);
         digest.word(self.casts);
     }
 
@@ -459,6 +533,7 @@ impl Layer for Suspect {
         vec![
             ("beat", self.beat),
             ("least", self.least),
+            ("busy", self.busy),
             ("most", self.most),
             ("first", self.first),
             ("pause", self.pause),

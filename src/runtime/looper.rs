@@ -158,10 +158,12 @@ impl<T: Transport, E: Engine> Loop<T, E> {
             engine.set_busy(*channel, self.transport.busy(*channel));
         }
         engine.poll(now);
+        let mut submitted = self.submit() || answered;
+        // After what others wait for has gone: to open a channel, or to save the casts of a member that failed, takes time.
         while let Some(request) = self.engine.request() {
             self.obey(request);
+            submitted |= self.submit();
         }
-        let submitted = self.submit() || answered;
         self.stats.iterations += 1;
         if received > 0 || submitted {
             self.idler.worked();

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use super::slots::{MatrixSlot, MemberSlot, Slot, SlotFile, Tally, fixed};
+use crate::config::Config;
 use crate::id::Rank;
 use crate::stack::property::{Properties, Property};
 use crate::stack::registry::ParameterError;
@@ -253,8 +254,7 @@ pub struct Build<'b> {
     pub(crate) layer: usize,
     pub(crate) name: &'static str,
     pub(crate) properties: Properties,
-    pub(crate) window_max: u64,
-    pub(crate) control_frames: u64,
+    pub(crate) config: &'b Config,
 }
 
 /// The most guard bits that layers can have of one plan.
@@ -349,17 +349,17 @@ impl Build<'_> {
     /// Frames of the control region that what goes to one member may hold at once: half of the region is shared equally, so
     /// that a member that acknowledges nothing leaves frames for the others.
     pub fn control_share(&self) -> u64 {
-        (self.control_frames / (2 * self.view.size().saturating_sub(1).max(1) as u64)).max(1)
+        (self.control_frames() / (2 * self.view.size().saturating_sub(1).max(1) as u64)).max(1)
     }
 
     /// The largest window, in frames, that the endpoint's regions were sized for: `Config::window_frames`.
     pub fn window_max(&self) -> u64 {
-        self.window_max
+        self.config.window_frames
     }
 
     /// Frames of the endpoint's control region: `Config::control_frames`.
     pub fn control_frames(&self) -> u64 {
-        self.control_frames
+        self.config.control_frames as u64
     }
 
     /// The window of `frames` that the parameter `window` asks for; `most` if that is zero. More than `most` is refused,
@@ -405,10 +405,31 @@ impl Build<'_> {
         self.field(traffic, Build::definition(name, bits, Class::Exception))
     }
 
-    /// The layer carries messages of the application larger than a frame, of up to `bytes` bytes: the stack hands them
-    /// down in fragments ([`Part`](crate::stack::event::Part)), and puts together what comes up so marked.
+    /// The layer carries messages of the application larger than a frame, of up to the `bytes` that its parameter of this
+    /// name asks for; of up to [`Config::message_bytes_max`] if that is zero. More than that is refused, and the stack with
+    /// it. The stack hands such messages down in fragments ([`Part`](crate::stack::event::Part)), and puts together what
+    /// comes up so marked.
     pub fn carry_fragments(&mut self, bytes: u64) {
-        self.blueprint.fragmented_bytes_max = Some(bytes);
+        let most = self.config.message_bytes_max as u64;
+        if bytes > most {
+            self.blueprint.refused = Some(ParameterError {
+                name: "bytes".to_string(),
+                value: bytes.to_string(),
+                problem: format!("{} carries at most {most} bytes: it is Config::message_bytes_max", self.name),
+            });
+        }
+        self.blueprint.fragmented_bytes_max = Some(if bytes == 0 { most } else { bytes });
+    }
+
+    /// What all members of a view must have in common, in words: the stack, and those limits of the configuration by
+    /// which a cast that one member lets go is lost by another.
+    pub(crate) fn terms(&self) -> String {
+        let Config { window_frames, message_bytes_max, .. } = self.config;
+        let terms = format!("{}, windows of {window_frames} frames", self.view.view().spec);
+        match self.stack_provides(Property::LargeMessages) {
+            true => format!("{terms}, messages of {message_bytes_max} bytes"),
+            false => terms,
+        }
     }
 
     /// A field predicted from protocol state. Its two words (what this member sends next; what each origin is expected

@@ -108,7 +108,7 @@ pub fn explain(
     };
     let view = LocalView::new(view, Incarnation(0)).expect("made of distinct members");
     let config = Config::default();
-    let compiled = compile(registry, &view, network, (config.window_frames, config.control_frames as u64))?;
+    let compiled = compile(registry, &view, network, &config)?;
     Ok(explanation(registry, &compiled))
 }
 

@@ -5,7 +5,7 @@ use std::io::Cursor;
 use std::time::Duration;
 
 use wadjet::endpoint::{Endpoint, GroupKey, Request};
-use wadjet::group::{Application, Delivery, Event, Group, Snapshot, StatePart};
+use wadjet::group::{Application, Delivery, Event, Grounds, Group, Snapshot, StatePart};
 use wadjet::stack::event::{MessageId, Slow, Suspicion};
 use wadjet::transport::memory::{Hub, HubOptions, MemoryTransport};
 use wadjet::transport::{ChannelId, Full, Received, Transport};
@@ -344,6 +344,15 @@ impl Town {
             }
         }
         false
+    }
+
+    /// Whom the process at `at` was told to have failed, and why.
+    pub fn suspicions(&self, at: usize) -> Vec<(u16, Grounds)> {
+        let suspicion = |seen: &Seen| match seen {
+            Seen::Suspect(suspicion) => Some((suspicion.member.0, suspicion.why)),
+            _ => None,
+        };
+        self.processes[at].diary.seen.iter().filter_map(suspicion).collect()
     }
 
     pub fn run(&mut self, time: Duration) {

@@ -173,6 +173,44 @@ pub(crate) fn messages_outside_any_view_reach_an_address_before_and_after_a_view
     }
 }
 
+/// Groups that share a process: a member that is flooded in one of them is still heard in the others.
+pub(crate) fn a_flooded_channel_leaves_the_others_their_turn<B: Bed>(bed: B) {
+    const BUDGET: usize = 4;
+    let mut party = Party::new(bed, 2);
+    let flooded = party.members[1].channel.id;
+    let mut other = party.view.clone();
+    other.group = GroupId::named("another");
+    let open = |(rank, peer): (usize, &mut super::Peer<B::Transport>)| {
+        let local = LocalView::new(other.clone(), incarnation(rank)).unwrap();
+        peer.transport.open(&local, &OPTIONS).unwrap()
+    };
+    let quiet: Vec<Channel> = party.members.iter_mut().enumerate().map(open).collect();
+    // The two are connected when something has come.
+    let (mut under_way, mut heard, mut asked) = (0_usize, 0, 0);
+    let deadline = Instant::now() + PATIENCE;
+    while heard < 20 {
+        assert!(Instant::now() < deadline, "{heard} of {asked} frames of the other channel");
+        while under_way < 8 * BUDGET {
+            let Some(frame) = write(&party.members[0].channel.casts, &pattern(1, 100)) else { break };
+            party.submit(0, Destination::All, frame, None);
+            under_way += 1;
+        }
+        if heard == asked {
+            let frame = write(&quiet[0].casts, &pattern(2, 100)).expect("one is under way");
+            let transmit = Transmit { channel: quiet[0].id, to: Destination::All, head: frame, body: None };
+            party.members[0].transport.submit(transmit).unwrap();
+            asked += 1;
+        }
+        let sender = &mut party.members[0].transport;
+        sender.flush();
+        sender.reap();
+        party.members[1].transport.reap();
+        party.members[1].transport.receive(BUDGET, &mut |received: Received| {
+            if received.channel == flooded { under_way -= 1 } else { heard += 1 }
+        });
+    }
+}
+
 fn view_at(addresses: impl Iterator<Item = Address>) -> View {
     View {
         group: GroupId::named("outside"),

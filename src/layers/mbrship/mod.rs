@@ -563,7 +563,7 @@ impl Layer for Mbrship {
     fn install(&mut self, build: &mut Build<'_>) {
         let members = build.view().size();
         self.counter = build.view().view().id.counter;
-        self.terms = format!("{} with windows of {} frames", build.view().view().spec, build.window_max());
+        self.terms = build.terms();
         self.sent = vec![0; members];
         self.unsaid = vec![Unsaid::default(); members];
         self.parts = vec![Vec::new(); members];

@@ -464,14 +464,8 @@ impl Bench {
     }
 
     fn compiled(&self) -> super::Compiled {
-        let config = self.config();
-        compile(
-            &self.registry,
-            &self.view(),
-            network_properties(&caps()),
-            (config.window_frames, config.control_frames as u64),
-        )
-        .expect("the stack is valid")
+        compile(&self.registry, &self.view(), network_properties(&caps()), &self.config())
+            .expect("the stack is valid")
     }
 
     /// Everybody casts and sends until numbers do not fit short gossip any more.

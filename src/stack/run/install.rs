@@ -159,11 +159,6 @@ impl Compiled {
         }
     }
 
-    /// The longest message that goes in fragments, in bytes; none without a layer for them.
-    fn fragmented_bytes_max(&self, config: &Config) -> u64 {
-        self.blueprint.fragmented_bytes_max.unwrap_or(0).min(config.message_bytes_max as u64)
-    }
-
     /// Binds the plans to a view: from now on they know its cookies.
     fn bind(&mut self, config: &Config, own: Rank, cookies: &[[u64; 3]]) {
         for plan in self.plans.iter_mut().flatten() {
@@ -183,7 +178,7 @@ pub(crate) fn compile(
     registry: &Registry,
     view: &LocalView,
     network: Properties,
-    (window_max, control_frames): (u64, u64),
+    config: &Config,
 ) -> Result<Compiled, InstallError> {
     let spec = Spec::parse(&view.view().spec)?;
     let checked = spec.check(registry, network)?;
@@ -206,8 +201,7 @@ pub(crate) fn compile(
             layer,
             name,
             properties: top,
-            window_max,
-            control_frames,
+            config,
         });
     }
     if let Some(refused) = blueprint.refused.take() {
@@ -219,11 +213,11 @@ pub(crate) fn compile(
 }
 
 /// The hash of a stack, its windows and its layouts: both sides must agree on it.
-pub(crate) fn stack_hash(spec: &Spec, window_frames: u64, layouts: &[Layout; 3]) -> u64 {
+fn stack_hash(compiled: &Compiled, config: &Config) -> u64 {
     let mut hasher = Hasher64::new(0x7374_6163_6b00_0001);
-    hasher.bytes(spec.to_string().as_bytes());
-    hasher.word(window_frames);
-    for layout in layouts {
+    hasher.bytes(compiled.spec.to_string().as_bytes());
+    hasher.word(config.window_frames);
+    for layout in &compiled.layouts {
         layout.digest(&mut hasher);
     }
     hasher.finish()
@@ -335,7 +329,7 @@ impl Ground<'_> {
             send_number_limit: config.send_number_limit.min(compiled.number_limit(Traffic::Send)),
             holds_senders: false,
             numbers_missed: false,
-            fragmented_bytes_max: compiled.fragmented_bytes_max(config),
+            fragmented_bytes_max: compiled.blueprint.fragmented_bytes_max.unwrap_or(0),
             layouts: compiled.layouts.clone(),
             view: Rc::new(view.clone()),
         }
@@ -373,15 +367,14 @@ impl Stack {
         if view.view().wire_version != WIRE_VERSION {
             return Err(InstallError::WireVersion(view.view().wire_version));
         }
-        let limits = (config.window_frames, config.control_frames as u64);
-        let mut compiled = compile(registry, &view, network_properties(caps), limits)?;
+        let mut compiled = compile(registry, &view, network_properties(caps), config)?;
         compiled.inherit(legacies);
         let frame_bytes = compiled.frame_bytes(&channel)?;
         if !config.accelerate {
             compiled.plans.fill(Err(NoPlan { layer: "configuration", reason: "acceleration is off" }));
         }
         let members = view.size();
-        let stack_hash = stack_hash(&compiled.spec, config.window_frames, &compiled.layouts);
+        let stack_hash = stack_hash(&compiled, config);
         let cookies = cookies(&view, stack_hash);
         compiled.bind(config, view.rank(), &cookies);
         let ground = Ground { config, view: &view, neighbours: &neighbours, channel: &channel, caps, now };
@@ -391,7 +384,7 @@ impl Stack {
         // What is let go of is told with it: a sender whose window is full must not wait for more than it may send.
         let post_batch = config.post_batch_messages.min((config.window_frames / 4).max(1) as u32);
         let (releases, last_releases) = compiled.releases();
-        let fragmented = compiled.fragmented_bytes_max(config);
+        let fragmented = compiled.blueprint.fragmented_bytes_max.unwrap_or(0);
         let prompts = |when| compiled.blueprint.prompted.iter().any(|(_, prompts)| *prompts == when);
         let mut stack = Stack {
             pieces_of_a_pass: posting.pieces_of_a_pass(u64::from(post_batch)),

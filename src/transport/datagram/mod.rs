@@ -40,6 +40,8 @@ pub struct Datagrams<C: Calls> {
     options: UdpOptions,
     abilities: Abilities,
     ports: Vec<Option<Port>>,
+    /// The port that is read first: the one after that which took the last of a budget.
+    first: usize,
     links: Links<Link>,
     spares: Spares,
     /// What the next channel will need, until it is there; and calls until more of it is made.
@@ -141,6 +143,7 @@ impl<C: Calls> Datagrams<C> {
             options,
             abilities,
             ports: Vec::new(),
+            first: 0,
             links: Links::new(),
             spares: Spares::default(),
             wanted: None,
@@ -567,11 +570,19 @@ impl<C: Calls> Transport for Datagrams<C> {
     fn receive(&mut self, budget: usize, sink: &mut impl FnMut(Received)) -> usize {
         let mut received = 0;
         self.calls.look(&mut self.counters);
-        for at in 0..self.ports.len() {
+        let places = self.ports.len();
+        let mut next = self.first;
+        for _ in 0..places {
+            let at = next;
+            next = if at + 1 == places { 0 } else { at + 1 };
             let Some(port) = &mut self.ports[at] else { continue };
             received += port.receive(&mut self.calls, budget - received, &mut self.counters, sink);
             if port.refusals.any() || port.intakes.iter().any(|intake| !intake.heard().is_empty()) {
                 self.attend(at);
+            }
+            if received == budget {
+                self.first = next;
+                break;
             }
         }
         received

@@ -94,6 +94,8 @@ pub struct Shm {
     options: ShmOptions,
     /// By the low bits of the channel's id.
     channels: Vec<Option<Box<Open>>>,
+    /// The channel that frames are looked for in first: the one after that which took the last of a budget.
+    first: usize,
     /// Closed channels of which somebody still holds frames.
     closing: Vec<Open>,
     opened: u32,
@@ -134,6 +136,7 @@ impl Shm {
             looks: Cell::new(0),
             options,
             channels: Vec::new(),
+            first: 0,
             closing: Vec::new(),
             opened: 0,
             swept: false,
@@ -354,11 +357,20 @@ impl Transport for Shm {
         if self.stock.pace.due() {
             count = self.do_chores(budget, sink);
         }
-        for open in self.channels.iter_mut().flatten() {
+        let places = self.channels.len();
+        let mut at = self.first;
+        for _ in 0..places {
+            let open = &mut self.channels[at];
+            at = if at + 1 == places { 0 } else { at + 1 };
+            let Some(open) = open else { continue };
             if open.incomplete() {
                 open.look_for_peers(&self.options, &mut self.stock, &mut self.counters, &mut self.hindrances);
             }
             count += open.receive(budget - count, &mut self.counters, sink);
+            if count == budget {
+                self.first = at;
+                break;
+            }
         }
         self.counters.frames_received += count as u64;
         count

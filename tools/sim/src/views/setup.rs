@@ -241,6 +241,7 @@ impl ViewsSetup {
         // Every time-out may pass several times, one after the other, for every process that is found out to be gone.
         let [first, most, flush, merge, probe] =
             ["first_ms", "most_ms", "flush_ms", "merge_ms", "probe_most_ms"].map(|name| setup.millis(name));
+        let most = most.max(setup.millis("busy_ms"));
         setup.patience_ns = MILLISECOND * (2_000 + 10 * (first + most + 3 * flush + 2 * merge + 2 * probe));
         setup
     }
@@ -336,8 +337,10 @@ fn draw_storms(random: &mut Random, setup: &mut ViewsSetup, gentle: bool) {
 
 fn draw_stack(random: &mut Random, gentle: bool) -> String {
     let least = random.scaled(if gentle { 16 } else { 8 }, 48);
+    // In most worlds traffic makes nobody more patient: what is suspected soon is where mistakes are made.
+    let busy = if least.is_multiple_of(4) { least * 2 } else { least };
     let suspect = format!(
-        "SUSPECT(beat_us={},least_ms={least},most_ms={},first_ms={},pause_ms={})",
+        "SUSPECT(beat_us={},least_ms={least},busy_ms={busy},most_ms={},first_ms={},pause_ms={})",
         // Several beats must be missed before anybody is suspected.
         random.scaled(1_000, 10_000).min(least * 1000 / if gentle { 12 } else { random.between(4, 12) }),
         least * random.between(1, 4),

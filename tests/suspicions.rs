@@ -1,0 +1,265 @@
+//! Who is suspected, when, and what is said of it; with the shadow on.
+
+mod common;
+
+use std::time::Duration;
+
+use common::live::{Seen, Town};
+use wadjet::group::Grounds;
+use wadjet::wire::full::Prefix;
+use wadjet::{Config, Incarnation, Rank, RankSet};
+
+const STACK: &str = wadjet::layers::LIVE_STACK_WITH_INTEGRITY;
+const SECOND: Duration = Duration::from_secs(1);
+
+#[test]
+fn a_member_that_stops_is_out_of_the_next_view_whoever_it_is() {
+    for victim in 0..3 {
+        let mut town = Town::of(3, STACK, &Config::default());
+        town.run(Duration::from_millis(30));
+        town.processes[victim].stopped = true;
+        let others: Vec<usize> = (0..3).filter(|at| *at != victim).collect();
+        let took = town.meet(&others, SECOND);
+        assert!(took < Duration::from_millis(40), "member {victim}: {took:?}");
+    }
+}
+
+/// Nobody believes what is said by one that hears nobody.
+#[test]
+fn a_member_that_hears_nothing_goes_and_the_others_stay_together() {
+    for deaf in 0..4 {
+        let mut town = Town::of(4, STACK, &Config::default());
+        town.run(Duration::from_millis(20));
+        let others: Vec<usize> = (0..4).filter(|at| *at != deaf).collect();
+        // It has come to be more patient with some than with others: it does not suspect all of them at once.
+        for (more, of) in others.iter().enumerate() {
+            lose_link(&mut town, *of, deaf);
+            town.run(Duration::from_millis(4 + more as u64));
+            town.lose = Box::new(|_, _| false);
+            town.run(Duration::from_millis(10));
+        }
+        town.lose = Box::new(move |at, _| at == deaf);
+        town.meet(&others, SECOND);
+        town.run(Duration::from_millis(100));
+        for at in &others {
+            let views = town.processes[*at].casts_by_view();
+            assert_eq!(views.len(), 2, "{deaf} is deaf: {:?}", town.processes[*at].diary.seen);
+        }
+    }
+}
+
+/// While nobody casts: then every frame is under a full header.
+fn lose_link(town: &mut Town, from: usize, to: usize) {
+    let lost = Incarnation(from as u64 + 1);
+    let is_lost = move |prefix: Prefix| prefix.identification.origin == lost;
+    town.lose = Box::new(move |at, received| {
+        at == to && Prefix::decode(received.bytes()).is_ok_and(|(prefix, ..)| is_lost(prefix))
+    });
+}
+
+/// Two that do not hear each other cannot both stay, also if all others hear both.
+#[test]
+fn a_link_that_has_failed_one_way_leaves_a_view_of_all_others() {
+    for (from, to) in [(0, 3), (3, 0), (1, 2), (2, 1)] {
+        let mut town = Town::of(4, STACK, &Config::default());
+        town.run(Duration::from_millis(30));
+        lose_link(&mut town, from, to);
+        let together = |town: &mut Town| {
+            [from, to].iter().any(|out| {
+                let others: Vec<usize> = (0..4).filter(|at| at != out).collect();
+                town.together(&others)
+            })
+        };
+        assert!(town.until(Duration::from_millis(200), together), "{from} is not heard by {to}");
+    }
+}
+
+#[test]
+fn a_member_that_came_late_into_the_view_is_found_to_have_failed_as_fast_as_others() {
+    let mut town = Town::of(3, STACK, &Config::default());
+    town.processes[2].stopped = true;
+    town.run(Duration::from_millis(25));
+    town.processes[2].stopped = false;
+    town.run(Duration::from_millis(30));
+    assert!(town.together(&[0, 1, 2]), "it may take first_ms to be heard");
+    town.processes[2].stopped = true;
+    let took = town.meet(&[0, 1], SECOND);
+    assert!(took < Duration::from_millis(20), "{took:?}");
+}
+
+#[test]
+fn who_had_to_wait_for_its_own_turn_lately_is_patient_with_others() {
+    for crowded in [true, false] {
+        let mut town = Town::of(2, STACK, &Config::default());
+        town.run(Duration::from_millis(30));
+        for _ in 0..3 {
+            town.processes[0].stopped = crowded;
+            town.run(Duration::from_millis(8));
+            town.processes[0].stopped = false;
+            town.run(Duration::from_millis(3));
+        }
+        town.processes[1].stopped = true;
+        town.run(Duration::from_millis(17));
+        town.processes[1].stopped = false;
+        town.run(Duration::from_millis(50));
+        let suspected = town.processes[0].diary.seen.iter().any(|seen| matches!(seen, Seen::Suspect(_)));
+        assert_eq!(suspected, !crowded);
+    }
+}
+
+#[test]
+fn of_a_silent_member_it_is_said_how_long_and_against_which_limit() {
+    let mut town = Town::of(2, STACK, &Config::default());
+    town.run(Duration::from_millis(30));
+    town.processes[1].stopped = true;
+    town.meet(&[0], SECOND);
+    let told = town.suspicions(0);
+    let [(1, Grounds::Silent { lasting, limit })] = told[..] else { panic!("{told:?}") };
+    assert!((Duration::from_millis(14)..=Duration::from_millis(30)).contains(&limit), "{told:?}");
+    assert!((limit..limit + Duration::from_millis(2)).contains(&lasting), "{told:?}");
+}
+
+#[test]
+fn of_a_member_whose_process_is_gone_that_is_said() {
+    let mut town = Town::of(2, STACK, &Config::default());
+    town.run(Duration::from_millis(30));
+    town.processes[1].stopped = true;
+    let process = &mut town.processes[0];
+    process.endpoint.gone(process.key, process.channels[0], RankSet::one(Rank(1)), &mut process.diary);
+    town.meet(&[0], SECOND);
+    let told = town.suspicions(0);
+    let [(1, Grounds::Gone { lasting })] = told[..] else { panic!("{told:?}") };
+    assert!(lasting < Duration::from_millis(5), "{told:?}");
+}
+
+#[test]
+fn of_whom_the_application_or_another_member_accuses_that_is_said_and_by_whom() {
+    let mut town = Town::of(3, STACK, &Config::default());
+    town.run(Duration::from_millis(30));
+    let process = &mut town.processes[1];
+    process.endpoint.group(process.key).suspect(&RankSet::one(Rank(2)));
+    town.meet(&[0, 1], SECOND);
+    assert_eq!(town.suspicions(1), [(2, Grounds::Application)]);
+    assert_eq!(town.suspicions(0), [(2, Grounds::ToldBy(Rank(1)))]);
+}
+
+#[test]
+fn of_a_member_that_is_given_up_because_it_holds_a_view_change_up_that_is_said_and_for_how_long() {
+    let spec = STACK.replace("MBRSHIP", "MBRSHIP(block=yes,flush_ms=40)");
+    let mut town = Town::of(3, &spec, &Config::default());
+    town.run(Duration::from_millis(30));
+    let process = &mut town.processes[2];
+    process.endpoint.group(process.key).leave();
+    let blocked = |town: &mut Town| (0..2).all(|at| town.processes[at].diary.seen.contains(&Seen::Block));
+    assert!(town.until(SECOND, blocked));
+    let process = &mut town.processes[0];
+    process.endpoint.group(process.key).block_ok();
+    // The application of member 1 never says that it has stopped.
+    town.meet(&[0], SECOND);
+    let told = town.suspicions(0);
+    let [(1, Grounds::HeldUp { lasting })] = told[..] else { panic!("{told:?}") };
+    assert!((Duration::from_millis(40)..Duration::from_millis(42)).contains(&lasting), "{told:?}");
+}
+
+#[test]
+fn a_pause_of_ones_own_is_told_and_nobody_blamed_for_it() {
+    let mut town = Town::of(2, STACK, &Config::default());
+    town.run(Duration::from_millis(30));
+    let pause = Duration::from_millis(25);
+    town.processes.iter_mut().for_each(|process| process.stopped = true);
+    town.run(pause);
+    town.processes.iter_mut().for_each(|process| process.stopped = false);
+    town.run(Duration::from_millis(30));
+    for at in 0..2 {
+        let seen = &town.processes[at].diary.seen;
+        let told = seen
+            .iter()
+            .filter_map(|seen| if let Seen::Paused(lasting) = seen { Some(*lasting) } else { None });
+        let told: Vec<Duration> = told.collect();
+        assert!(matches!(told[..], [lasting] if (pause..pause * 2).contains(&lasting)), "{told:?}");
+        assert_eq!(town.suspicions(at), []);
+    }
+}
+
+/// All cast, but those that stand still.
+fn work(town: &mut Town, time: Duration) {
+    let end = town.now + time;
+    while town.now < end {
+        for at in 0..town.processes.len() {
+            if !town.processes[at].stopped {
+                town.cast(at, b"work");
+            }
+        }
+        town.step();
+    }
+}
+
+#[test]
+fn a_group_that_works_is_patient_from_the_first_moment_on() {
+    let mut town = Town::of(3, STACK, &Config::default());
+    town.run(SECOND);
+    for _ in 0..5 {
+        work(&mut town, Duration::from_millis(2));
+        town.processes[2].stopped = true;
+        work(&mut town, Duration::from_millis(20));
+        town.processes[2].stopped = false;
+    }
+    work(&mut town, Duration::from_millis(20));
+    assert!(town.together(&[0, 1, 2]));
+    assert_eq!(town.suspicions(0), []);
+    // An idle one has no reason to wait.
+    town.run(SECOND * 3);
+    town.processes[2].stopped = true;
+    let took = town.meet(&[0, 1], SECOND);
+    assert!(took < Duration::from_millis(20), "{took:?}");
+}
+
+#[test]
+fn what_was_learned_of_a_member_is_known_in_the_next_view() {
+    let mut town = Town::of(3, STACK, &Config::default());
+    town.run(Duration::from_millis(30));
+    town.processes[1].stopped = true;
+    town.run(Duration::from_millis(9));
+    town.processes[1].stopped = false;
+    town.run(Duration::from_millis(5));
+    town.processes[2].stopped = true;
+    town.meet(&[0, 1], SECOND);
+    town.run(Duration::from_millis(5));
+    let before = town.suspicions(0);
+    town.processes[1].stopped = true;
+    town.run(Duration::from_millis(20));
+    town.processes[1].stopped = false;
+    town.run(Duration::from_millis(20));
+    assert!(town.together(&[0, 1]));
+    assert_eq!(town.suspicions(0), before);
+}
+
+/// Where links differ so does patience, and who is patient is not made to fail a member by who is not.
+#[test]
+fn a_suspicion_is_taken_over_when_half_of_ones_own_patience_is_over() {
+    let mut town = Town::of(3, STACK, &Config::default());
+    town.run(Duration::from_millis(30));
+    lose_link(&mut town, 2, 0);
+    town.run(Duration::from_millis(10));
+    town.lose = Box::new(|_, _| false);
+    town.run(Duration::from_millis(5));
+    lose_link(&mut town, 2, 0);
+    town.run(Duration::from_millis(10));
+    let process = &mut town.processes[1];
+    process.endpoint.group(process.key).suspect(&RankSet::one(Rank(2)));
+    town.run(Duration::from_millis(2));
+    assert_eq!(town.suspicions(0), []);
+    let took = town.meet(&[0, 1], SECOND);
+    assert!(took < Duration::from_millis(10), "{took:?}");
+    assert_eq!(town.suspicions(0), [(2, Grounds::ToldBy(Rank(1)))]);
+}
+
+#[test]
+fn a_member_whose_process_is_gone_before_it_is_heard_is_not_waited_for() {
+    let mut town = Town::of(2, STACK, &Config::default());
+    town.processes[1].stopped = true;
+    let process = &mut town.processes[0];
+    process.endpoint.gone(process.key, process.channels[0], RankSet::one(Rank(1)), &mut process.diary);
+    let took = town.meet(&[0], SECOND);
+    assert!(took < Duration::from_millis(10), "{took:?}");
+}
