@@ -396,7 +396,8 @@ impl Layer for Suspect {
     }
 
     fn install(&mut self, build: &mut Build<'_>) {
-        self.watched = build.view().view().members.iter().map(|member| Watched::new(member.incarnation)).collect();
+        self.watched =
+            build.view().view().members.iter().map(|member| Watched::new(member.incarnation)).collect();
         self.handles = Some(Handles {
             casts: build.tally(GuardKind::CastDeliver, "casts heard"),
             sends: build.tally(GuardKind::SendDeliver, "sends heard"),

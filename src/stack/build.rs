@@ -415,7 +415,10 @@ impl Build<'_> {
             self.blueprint.refused = Some(ParameterError {
                 name: "bytes".to_string(),
                 value: bytes.to_string(),
-                problem: format!("{} carries at most {most} bytes: it is Config::message_bytes_max", self.name),
+                problem: format!(
+                    "{} carries at most {most} bytes: it is Config::message_bytes_max",
+                    self.name
+                ),
             });
         }
         self.blueprint.fragmented_bytes_max = Some(if bytes == 0 { most } else { bytes });

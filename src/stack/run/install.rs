@@ -195,14 +195,7 @@ pub(crate) fn compile(
     let mut blueprint = Blueprint::new();
     for (layer, handler) in layers.iter_mut().enumerate().rev() {
         let name = handler.name();
-        handler.install(&mut Build {
-            blueprint: &mut blueprint,
-            view,
-            layer,
-            name,
-            properties: top,
-            config,
-        });
+        handler.install(&mut Build { blueprint: &mut blueprint, view, layer, name, properties: top, config });
     }
     if let Some(refused) = blueprint.refused.take() {
         return Err(refused.into());

@@ -160,7 +160,11 @@ mod tests {
         assert_eq!(ended(line("Z", RUNNING | EXITING, 1, 0)), Some((true, 4711)));
         assert_eq!(ended(line("R", RUNNING | EXITING, 1, 0)), Some((true, 4711)), "it takes its memory down");
         assert_eq!(ended(line("Z", RUNNING | EXITING, 3, 0)), Some((false, 4711)), "its first thread only");
-        assert_eq!(ended(line("R", RUNNING, 3, KILLED)), Some((true, 4711)), "it waits for a processor to end on");
+        assert_eq!(
+            ended(line("R", RUNNING, 3, KILLED)),
+            Some((true, 4711)),
+            "it waits for a processor to end on"
+        );
         assert_eq!(ended(line("D", RUNNING | SIGNALED, 3, 0)), Some((true, 4711)), "it writes a core dump");
         assert_eq!((status(""), status("7 (x) S 1 2")), (None, None));
     }

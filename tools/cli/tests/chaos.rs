@@ -115,7 +115,19 @@ fn a_failure_is_measured_at_each_survivor() {
             ["view_ns", "first_cast_ns"].map(|which| run[which]["p50"].as_u64().expect("a number"));
         // Nobody is given up at once, and nothing is delivered in a view before it is installed.
         assert!(view > 1_000_000 && first >= view, "{run}");
-        assert_eq!(run["join_by_size_ns"].as_array().unwrap().len(), 3);
+        assert!(!run["histograms"]["view"].as_array().unwrap().is_empty());
+    }
+}
+
+#[test]
+fn processes_come_together_one_after_the_other_and_all_at_once() {
+    let members = ["--members", "10", "--failure", "join", "--faults", "1"];
+    let arguments = [&["bench", "--transport", "shm", "--json", "-"][..], &members].concat();
+    let run = &report(&arguments)["failures"][0];
+    let sizes = run["join_by_size_ns"].as_array().unwrap();
+    assert_eq!(sizes.len(), 10);
+    for times in sizes.iter().chain([&run["whole_ns"]]) {
+        assert!(times["max"].as_u64().expect("a number") > 0, "{run}");
     }
 }
 

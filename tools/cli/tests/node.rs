@@ -107,6 +107,20 @@ fn what_is_typed_in_one_shell_appears_in_all_and_a_killed_one_is_told_of_by_the_
     }
 }
 
+#[test]
+fn who_knows_no_address_finds_the_others_at_a_multicast_address() {
+    let group = format!("tea-discovered-{}", std::process::id());
+    let free = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let (at, stack) = (addresses("udp"), patient_stack());
+    let meeting_place = format!("239.255.87.65:{free}");
+    let arguments = ["--stack", &stack, "--discover", &meeting_place];
+    let open = |(transport, at): (&str, &String)| Shell::open(transport, &group, at, &arguments);
+    let mut shells: Vec<Shell> = ["udp", "uring", "udp"].into_iter().zip(&at).map(open).collect();
+    for shell in &mut shells {
+        shell.sees(" of 3: ");
+    }
+}
+
 /// A machine that is busy with other things lets a process wait for longer than the usual time-outs.
 fn patient_stack() -> String {
     let patient = wadjet::layers::LIVE_STACK.replace("SUSPECT", "SUSPECT(least_ms=500,most_ms=500)");

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 use wadjet_bench::BenchOptions;
-use wadjet_bench::histogram::{Latencies, LatencySummary};
+use wadjet_bench::histogram::{Latencies, LatencySummary, Recorded};
 use wadjet_bench::machine::Machine;
 use wadjet_bench::plan::TransportKind;
 
@@ -27,10 +27,11 @@ use crate::seat::{Carrier, Load, Waiting};
 /// Failures instead of messages.
 #[derive(Args, Clone, Debug, Default)]
 pub struct FailureOptions {
-    /// What a failure costs: from the fault to the next view and to the first cast in it; `none` counts suspicions
+    /// What a failure costs: from the fault to the next view and to the first cast in it; `none` counts suspicions,
+    /// `join` measures how members come together
     #[arg(long, value_enum)]
     pub failure: Option<Fault>,
-    /// Faults [default: 100]
+    /// Faults; for `join` how often the group begins anew [default: 100; for `join` 20]
     #[arg(long, value_name = "N", requires = "failure")]
     pub faults: Option<u32>,
     /// What members do meanwhile [default: idle]
@@ -53,6 +54,8 @@ pub enum Fault {
     Partition,
     /// Nothing: any suspicion is a false one
     None,
+    /// No fault: members come one after the other, and then all at once
+    Join,
 }
 
 impl Fault {
@@ -63,6 +66,7 @@ impl Fault {
             Fault::Stop => "stop",
             Fault::Partition => "partition",
             Fault::None => "none",
+            Fault::Join => "join",
         }
     }
 }
@@ -106,8 +110,10 @@ pub struct FailureRun {
     pub join_ns: LatencySummary,
     /// From when the fault is put right to the view of all at the last one, in nanoseconds.
     pub whole_ns: LatencySummary,
-    /// How long the first, the second, and so on took to join at the start, in nanoseconds.
-    pub join_by_size_ns: Vec<u64>,
+    /// How long the first, the second, and so on took to join, in nanoseconds.
+    pub join_by_size_ns: Vec<LatencySummary>,
+    /// Every time measured, and how often.
+    pub histograms: Histograms,
     /// Survivors that were suspected, and views lost by it.
     pub false_suspicions: u64,
     /// Faults after which the survivors did not come together within the time.
@@ -120,6 +126,21 @@ pub struct FailureRun {
     pub seconds: f64,
     /// What went wrong, if anything did.
     pub error: Option<String>,
+}
+
+/// All times of a run, in nanoseconds: each value, to three digits, and how often it was measured.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Histograms {
+    /// As [`FailureRun::suspect_ns`].
+    pub suspect: Recorded,
+    /// As [`FailureRun::view_ns`].
+    pub view: Recorded,
+    /// As [`FailureRun::first_cast_ns`].
+    pub first_cast: Recorded,
+    /// As [`FailureRun::join_ns`].
+    pub join: Recorded,
+    /// As [`FailureRun::whole_ns`].
+    pub whole: Recorded,
 }
 
 /// The report of `wadjet bench --failure`.
@@ -160,10 +181,17 @@ fn carriers(bench: &BenchOptions, fault: Fault) -> Result<Vec<Carrier>, Box<dyn 
             return Err("shared memory has no network to take down; say --transport udp".into());
         }
         (Some(TransportKind::Shm), _) => vec![Carrier::Shm],
-        (Some(TransportKind::Udp), _) | (None, Fault::Partition) => vec![Carrier::Udp],
+        (Some(TransportKind::Udp), _) => vec![Carrier::Udp],
         (Some(TransportKind::Uring), _) => vec![Carrier::Uring],
         (Some(TransportKind::Xdp), _) => vec![Carrier::Xdp],
-        (None, _) => vec![Carrier::Udp, Carrier::Shm],
+        (None, Fault::Partition) => vec![Carrier::Udp, Carrier::Uring, Carrier::Xdp],
+        (None, _) if rustix::process::geteuid().is_root() => {
+            vec![Carrier::Shm, Carrier::Udp, Carrier::Uring, Carrier::Xdp]
+        }
+        (None, _) => {
+            eprintln!("xdp is left out: it needs root");
+            vec![Carrier::Shm, Carrier::Udp, Carrier::Uring]
+        }
         (Some(TransportKind::Memory), _) => {
             return Err("processes that fail need --transport udp, uring, xdp or shm".into());
         }
@@ -186,7 +214,11 @@ fn measure(
         LoadKind::Full => Waiting::Adaptive,
     });
     let stack = bench.stack.clone().unwrap_or_else(|| carrier.stack().to_owned());
-    let faults = if fault == Fault::None { 0 } else { options.faults.unwrap_or(FAULTS) };
+    let faults = match fault {
+        Fault::None => 0,
+        Fault::Join => options.faults.unwrap_or(JOINS),
+        _ => options.faults.unwrap_or(FAULTS),
+    };
     let seconds = bench.duration.unwrap_or(NONE_SECONDS);
     let crew_options = CrewOptions {
         carrier,
@@ -209,6 +241,7 @@ fn measure(
     let mut figures = Figures::default();
     let outcome = match fault {
         Fault::None => calm(&mut crew, Duration::from_secs_f64(seconds)),
+        Fault::Join => all_joins(&mut crew, faults, &mut figures),
         _ => all_faults(&mut crew, hosts.as_ref(), fault, faults, &mut figures),
     };
     count_suspicions(&mut crew, &mut figures);
@@ -227,7 +260,14 @@ fn measure(
         first_cast_ns: figures.first.summary(),
         join_ns: figures.join.summary(),
         whole_ns: figures.whole.summary(),
-        join_by_size_ns: figures.growth,
+        join_by_size_ns: figures.growth.iter().map(Latencies::summary).collect(),
+        histograms: Histograms {
+            suspect: figures.suspect.recorded(),
+            view: figures.view.recorded(),
+            first_cast: figures.first.recorded(),
+            join: figures.join.recorded(),
+            whole: figures.whole.recorded(),
+        },
         false_suspicions: figures.false_suspicions,
         not_together: figures.not_together,
         casts: last_words().map(|(casts, ..)| casts).sum(),
@@ -245,7 +285,8 @@ struct Figures {
     first: Latencies,
     join: Latencies,
     whole: Latencies,
-    growth: Vec<u64>,
+    /// By the size of the group joined, the one who joins included.
+    growth: Vec<Latencies>,
     false_suspicions: u64,
     not_together: u32,
 }
@@ -269,13 +310,41 @@ fn gather_those(crew: &mut Crew<'_>, whom: &[usize]) -> Result<(), Box<dyn Error
 }
 
 /// Starts one after the other; how long each took to join those that were there.
-fn grow(crew: &mut Crew<'_>, growth: &mut Vec<u64>) -> Result<(), Box<dyn Error>> {
-    for at in 0..crew.places.len() {
+fn grow(crew: &mut Crew<'_>, growth: &mut Vec<Latencies>) -> Result<(), Box<dyn Error>> {
+    growth.resize_with(crew.places.len(), Latencies::new);
+    for (at, latencies) in growth.iter_mut().enumerate() {
         gather_those(crew, &(0..=at).collect::<Vec<_>>())?;
         let life = &crew.places[at].life;
-        growth.push(life.view.as_ref().map_or(0, |(_, _, installed)| installed.saturating_sub(life.joining)));
+        let (_, _, installed) = life.view.as_ref().ok_or("together without a view")?;
+        latencies.record(installed.saturating_sub(life.joining));
     }
     Ok(())
+}
+
+/// Members come one after the other, and then, into a new group, all at once.
+fn all_joins(crew: &mut Crew<'_>, rounds: u32, figures: &mut Figures) -> Result<(), Box<dyn Error>> {
+    for _ in 0..rounds {
+        grow(crew, &mut figures.growth)?;
+        nobody_is_left(crew)?;
+        gather(crew)?;
+        let lives = || crew.places.iter().map(|place| &place.life);
+        let begun = lives().map(|life| life.joining).min().unwrap_or(0);
+        for life in lives() {
+            let (_, _, installed) = life.view.as_ref().ok_or("together without a view")?;
+            figures.whole.record(installed.saturating_sub(begun));
+        }
+        nobody_is_left(crew)?;
+        figures.made += 1;
+    }
+    Ok(())
+}
+
+fn nobody_is_left(crew: &mut Crew<'_>) -> Result<(), Box<dyn Error>> {
+    crew.places.iter_mut().for_each(|place| place.life.suspicions.clear());
+    (0..crew.places.len()).filter(|at| crew.lives(*at)).collect::<Vec<_>>().into_iter().try_for_each(|at| {
+        crew.kill(at)?;
+        Ok(())
+    })
 }
 
 fn broken(crew: &Crew<'_>) -> bool {
@@ -383,7 +452,7 @@ fn make(
             hosts.ok_or("a partition needs hosts")?.set_port(victim + 1, false)?;
             Ok(at)
         }
-        Fault::None => Ok(crate::clock::now()),
+        Fault::None | Fault::Join => Ok(crate::clock::now()),
     }
 }
 
@@ -399,7 +468,7 @@ fn mend(
         // It learns that it is out and ends, or comes back by a merge.
         Fault::Stop => drop(crew.go_on(victim)?),
         Fault::Partition => hosts.ok_or("a partition needs hosts")?.set_port(victim + 1, true)?,
-        Fault::None => {}
+        Fault::None | Fault::Join => {}
     }
     Ok(())
 }
@@ -419,42 +488,65 @@ fn write(report: &FailureReport, json: Option<&Path>) -> Result<(), Box<dyn Erro
     Ok(())
 }
 
-/// The figures as a table of markdown, which a person can read as it is; times in milliseconds.
+/// The figures as tables of markdown, which a person can read as they are; times in milliseconds.
 pub fn table(runs: &[FailureRun]) -> String {
-    let mut text = String::from(
-        "| fault | transport | members | load | faults | suspected p50 / p99 / max, ms | new view p50 / p99 / max, ms | first cast p50 / p99 / max, ms \
-         | join p50 / p99, ms | whole again p50 / p99, ms | false suspicions |\n|---|---|---|---|---|---|---|---|---|---|---|\n",
-    );
-    let ms = |nanoseconds: u64| format!("{:.1}", nanoseconds as f64 / 1e6);
-    let three = |s: &LatencySummary| format!("{} / {} / {}", ms(s.p50), ms(s.p99), ms(s.max));
+    let mut text = String::new();
+    let (joins, faults): (Vec<_>, Vec<_>) = runs.iter().partition(|run| run.fault == Fault::Join);
+    if !faults.is_empty() {
+        text += "| fault | transport | members | load | faults | suspected p50 / p99 / max, ms | new view p50 / p99 / max, ms | first cast p50 / p99 / max, ms \
+                 | join p50 / p99, ms | whole again p50 / p99, ms | false suspicions |\n|---|---|---|---|---|---|---|---|---|---|---|\n";
+        text.extend(faults.into_iter().map(fault_row));
+    }
+    if !joins.is_empty() {
+        text += "| transport | into a group of | times | p50 / p99 / max, ms |\n|---|---|---|---|\n";
+        text.extend(joins.into_iter().map(join_rows));
+    }
     for run in runs {
-        let load = match run.load {
-            LoadKind::Idle => "idle",
-            LoadKind::Full => "full",
-        };
-        let joins = &run.join_ns;
-        text += &format!(
-            "| {} | {} | {} | {load} | {} | {} | {} | {} | {} / {} | {} / {} | {} |\n",
-            run.fault.name(),
-            run.transport.name(),
-            run.members,
-            run.faults,
-            three(&run.suspect_ns),
-            three(&run.view_ns),
-            three(&run.first_cast_ns),
-            ms(joins.p50),
-            ms(joins.p99),
-            ms(run.whole_ns.p50),
-            ms(run.whole_ns.p99),
-            run.false_suspicions
-        );
-        for wrong in run.error.iter().cloned().chain(
-            (run.not_together > 0).then(|| format!("{} times the survivors did not meet", run.not_together)),
-        ) {
+        let apart = run.not_together > 0;
+        let apart = apart.then(|| format!("{} times the survivors did not meet", run.not_together));
+        for wrong in run.error.iter().cloned().chain(apart) {
             text += &format!("\n{wrong}\n");
         }
     }
     text
+}
+
+fn milliseconds(nanoseconds: u64) -> String {
+    format!("{:.1}", nanoseconds as f64 / 1e6)
+}
+
+fn three(times: &LatencySummary) -> String {
+    [times.p50, times.p99, times.max].map(milliseconds).join(" / ")
+}
+
+fn fault_row(run: &FailureRun) -> String {
+    let two = |times: &LatencySummary| [times.p50, times.p99].map(milliseconds).join(" / ");
+    let load = match run.load {
+        LoadKind::Idle => "idle",
+        LoadKind::Full => "full",
+    };
+    format!(
+        "| {} | {} | {} | {load} | {} | {} | {} | {} | {} | {} | {} |\n",
+        run.fault.name(),
+        run.transport.name(),
+        run.members,
+        run.faults,
+        three(&run.suspect_ns),
+        three(&run.view_ns),
+        three(&run.first_cast_ns),
+        two(&run.join_ns),
+        two(&run.whole_ns),
+        run.false_suspicions
+    )
+}
+
+fn join_rows(run: &FailureRun) -> String {
+    let row = |into: String, times: &LatencySummary| {
+        format!("| {} | {into} | {} | {} |\n", run.transport.name(), run.faults, three(times))
+    };
+    let sizes = run.join_by_size_ns.iter().enumerate();
+    let by_size: String = sizes.map(|(at, times)| row((at + 1).to_string(), times)).collect();
+    by_size + &row(format!("{}, all at once", run.members), &run.whole_ns)
 }
 
 /// A small generator: draws need to differ, no more.
@@ -475,6 +567,7 @@ impl Dice {
 }
 
 const FAULTS: u32 = 100;
+const JOINS: u32 = 20;
 const FAULT_SEED: u64 = 0x7761_646a_6574;
 const NONE_SECONDS: f64 = 10.0;
 /// The group is left alone for so long between mending and the next fault.
