@@ -236,7 +236,88 @@ fn no_queue(error: SocketError, interface: &Interface, queue: u32, bytes: usize)
 
 #[cfg(test)]
 mod tests {
+    use wadjet_hosts::{Hosts, LabError};
+
     use super::*;
+
+    /// Has the calling thread's kernel know no AF_XDP.
+    fn forbid_af_xdp() {
+        let statement =
+            |code: u32, jt: u8, jf: u8, k: u32| libc::sock_filter { code: code as u16, jt, jf, k };
+        let load = |offset: u32| statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, offset);
+        let unless = |k: u32, skip: u8| statement(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, skip, k);
+        let result = |value: u32| statement(libc::BPF_RET | libc::BPF_K, 0, 0, value);
+        let filter = [
+            load(0),
+            unless(libc::SYS_socket as u32, 3),
+            load(16),
+            unless(libc::AF_XDP as u32, 1),
+            result(libc::SECCOMP_RET_ERRNO | libc::EAFNOSUPPORT as u32),
+            result(libc::SECCOMP_RET_ALLOW),
+        ];
+        let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_ptr().cast_mut() };
+        // SAFETY: the program is live and of the length given; it concerns this thread alone.
+        unsafe {
+            assert_eq!(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
+            let set = libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program);
+            assert_eq!(set, 0);
+        }
+    }
+
+    const SIZES: SocketOptions = SocketOptions {
+        interface: 0,
+        queue: 0,
+        chunk_bytes: 2048,
+        fill_entries: 64,
+        completion_entries: 64,
+        receive_entries: 64,
+        transmit_entries: 64,
+        flags: 0,
+    };
+
+    #[test]
+    fn a_kernel_without_af_xdp_is_named_before_anything_is_attached() {
+        let refused = thread::spawn(|| {
+            forbid_af_xdp();
+            let memory = Memory::anonymous(64 * 2048, false).unwrap();
+            let nowhere = Interface {
+                name: "none".into(),
+                index: u32::MAX,
+                mac: [0; 6],
+                mtu: 1500,
+                driver: String::new(),
+            };
+            attach(&nowhere, &XdpOptions::default(), &memory, &SIZES).map(drop).unwrap_err().to_string()
+        });
+        let refused = refused.join().unwrap();
+        assert!(refused.contains("no AF_XDP") && refused.contains("the transport udp or uring"), "{refused}");
+    }
+
+    #[test]
+    fn a_queue_that_another_socket_has_is_refused_in_words() {
+        let hosts = match Hosts::pair(&format!("q{}", std::process::id()), 1) {
+            Ok(hosts) => hosts,
+            Err(error @ (LabError::NotPermitted { .. } | LabError::NoCommand { .. })) => {
+                assert!(std::env::var_os("CI").is_none(), "in CI this must run: {error}");
+                return;
+            }
+            Err(error) => panic!("{error}"),
+        };
+        let _stay = hosts.enter(1).unwrap();
+        let interface = Interface::named("lan0").unwrap();
+        let memory = || Memory::anonymous(64 * 2048, false).unwrap();
+        let sizes = SocketOptions { interface: interface.index, ..SIZES };
+        let copies = SocketOptions { flags: libc::XDP_COPY, ..sizes };
+        // Somebody's who has no program there, or the program would be what is in the way.
+        let theirs = Socket::new(&memory(), &copies).unwrap();
+        let refused = attach(&interface, &XdpOptions::default(), &memory(), &sizes).map(drop).unwrap_err();
+        assert!(
+            refused.to_string().contains("queue 0 of `lan0` is in use by another AF_XDP socket"),
+            "{refused}"
+        );
+        drop(theirs);
+        attach(&interface, &XdpOptions::default(), &memory(), &sizes).unwrap();
+    }
 
     #[test]
     fn every_refusal_says_what_to_do() {

@@ -24,7 +24,8 @@ pub struct XdpOptions {
     pub multicast_ttl: u8,
     /// The multicast address to which `Outside::Discover` goes and to which bound processes listen.
     pub discovery: Option<SocketAddrV4>,
-    /// The largest frame, in bytes; lowered to what the interface and a chunk hold.
+    /// The largest frame, in bytes; lowered to what the interface and a chunk hold. More than 1,472 takes a larger MTU
+    /// at *every* member's interface and on the way: a frame that is too long for one of them never arrives there.
     pub frame_bytes_max: usize,
     /// Chunks for the frames of all channels that are open at once, those of channels just closed included.
     pub transmit_frames: usize,
@@ -76,7 +77,7 @@ impl Default for XdpOptions {
             multicast: None,
             multicast_ttl: 1,
             discovery: None,
-            frame_bytes_max: 9000,
+            frame_bytes_max: 1472,
             transmit_frames: 16_384,
             receive_frames: 16_384,
             fill_frames: 2048,

@@ -212,6 +212,14 @@ fn members_on_ordinary_sockets_and_on_af_xdp_live_in_one_group() {
     a_group_lives(&hosts, [false, true, false]);
 }
 
+/// One that could send longer frames does not, unless it is told that everybody takes them.
+#[test]
+fn a_member_whose_interface_takes_longer_frames_lives_with_others() {
+    let Some(hosts) = common::hosts(|label| Hosts::up(label, 3)) else { return };
+    says_at(&hosts, 1, &["ip", "link", "set", "dev", "lan0", "mtu", "9000"]);
+    a_group_lives(&hosts, [true, true, false]);
+}
+
 const OPTIONS: ChannelOptions = ChannelOptions {
     cast_frames: 256,
     control_frames: 64,
