@@ -1,8 +1,14 @@
 //! `wadjet bench` as scripts use it.
 
-use std::process::{Command, Output};
+mod common;
 
+use std::ffi::OsStr;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use common::may_make_hosts;
 use serde_json::Value;
+use wadjet_lab::hosts::Hosts;
 
 fn wadjet(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_wadjet")).args(arguments).output().unwrap()
@@ -134,4 +140,60 @@ fn senseless_arguments_are_refused_in_words_and_with_exit_code_2() {
         assert!(matches!(output.status.code(), Some(1 | 2)), "{arguments:?}: {said}");
         assert!(said.contains(words), "{arguments:?}: {said}");
     }
+}
+
+/// Counted by the transports themselves; `strace -f -c` counts the same (`docs/performance.md`).
+#[test]
+fn a_stream_takes_less_than_one_system_call_per_message() {
+    let with_hosts = may_make_hosts().then_some("xdp");
+    for transport in ["shm", "udp", "uring"].into_iter().chain(with_hosts) {
+        let run = runs(&["--transport", transport, "--pattern", "stream", "--messages", "300000"]).remove(0);
+        let (messages, calls) = (run["messages"].as_u64().unwrap(), run["system_calls"].as_u64().unwrap());
+        assert!(messages == 300_000 && calls < messages, "{transport}: {calls} calls, {messages} messages");
+    }
+}
+
+/// A run over AF_XDP that is ended with this, however the test ends.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+#[test]
+fn while_a_bench_runs_over_af_xdp_the_system_shows_its_program_and_its_socket() {
+    if !may_make_hosts() {
+        return;
+    }
+    let mut command = Command::new(env!("CARGO_BIN_EXE_wadjet"));
+    command.args(["bench", "--transport", "xdp", "--pattern", "stream", "--duration", "3", "--json", "-"]);
+    let mut running = Running(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+    let label = format!("bench-{}", running.0.id());
+    let said = |line: &[&str]| {
+        let hosts = Hosts::standing(&label, 2).ok()?;
+        let output = hosts.command(1, OsStr::new(line[0])).args(&line[1..]).output().unwrap();
+        Some(String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let shown =
+        |line: &[&str], what: &dyn Fn(&str) -> bool| said(line).is_some_and(|text| text.lines().any(what));
+    // Name, bytes of a socket, sockets there are. `ss --xdp` says more, where the kernel has CONFIG_XDP_SOCKETS_DIAG.
+    let socket = |line: &str| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        words[0] == "XDP" && words[2] != "0"
+    };
+    let end = Instant::now() + Duration::from_secs(60);
+    while !(shown(&["ip", "-d", "link", "show", "dev", "lan0"], &|line| line.contains("name steer"))
+        && shown(&["cat", "/proc/net/protocols"], &socket))
+    {
+        assert!(
+            Instant::now() < end && running.0.try_wait().unwrap().is_none(),
+            "{:?}",
+            said(&["ip", "link"])
+        );
+    }
+    assert!(running.0.wait().unwrap().success());
+    assert!(Hosts::standing(&label, 2).is_err(), "its hosts are gone");
 }

@@ -1,10 +1,11 @@
 //! Real processes to which things happen, judged by what they wrote; short forms of what `wadjet chaos` does at length.
 
-#![allow(clippy::print_stdout)]
+mod common;
 
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
+use common::may_make_hosts;
 use serde_json::Value;
 use wadjet_lab::chaos::{Faults, Plan, stopped_sender};
 use wadjet_lab::hosts::{Hosts, LabError};
@@ -20,21 +21,6 @@ fn report(arguments: &[&str]) -> Value {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(0), "{text}\n{said}");
     serde_json::from_str(&text).expect("nothing but JSON on standard output")
-}
-
-/// Namespaces need root. Who is not is told so; in CI, which is, nothing is passed over.
-#[expect(clippy::print_stdout, reason = "one line says what was not run, and why")]
-fn may_make_hosts() -> bool {
-    match Hosts::up(&format!("may{}", std::process::id()), 1) {
-        Ok(_) => true,
-        Err(error @ (LabError::NotPermitted { .. } | LabError::NoCommand { .. }))
-            if std::env::var_os("CI").is_none() =>
-        {
-            println!("not run: {error}");
-            false
-        }
-        Err(error) => panic!("{error}"),
-    }
 }
 
 #[test]
