@@ -91,7 +91,9 @@ fn a_sender_that_was_stopped_and_goes_on_after_the_view_change_changes_nothing()
 #[test]
 fn a_failure_is_measured_at_each_survivor() {
     let with_hosts = if may_make_hosts() { Some(("xdp", "kill")) } else { None };
-    for (transport, fault) in [("shm", "kill"), ("udp", "stop")].into_iter().chain(with_hosts) {
+    for (transport, fault) in
+        [("shm", "kill"), ("udp", "stop"), ("uring", "kill")].into_iter().chain(with_hosts)
+    {
         let arguments =
             ["bench", "--failure", fault, "--transport", transport, "--faults", "3", "--json", "-"];
         let report = report(&arguments);
