@@ -12,7 +12,8 @@ use wadjet::view::{Address, LocalView, Member, View};
 
 use crate::Target;
 
-/// Input: steps of four bytes: what to do, and where and what to write.
+/// Input: steps of four bytes: what to do, and where and what to write. The reader maps the segment when it first receives:
+/// what was written before is in its way, what is written after that is under its eyes.
 pub(super) const SEGMENT: Target = Target {
     name: "segment",
     what: "whatever stands in a member's segment, its reader neither panics nor leaves the mapping, and gives all back",
@@ -25,6 +26,9 @@ pub(super) const SEGMENT: Target = Target {
             (0..40).flat_map(|at| overwrite(at, 0xff)).collect(),
             (0..40).flat_map(|at| overwrite(128 + at, 3)).collect(),
             [[4, 0, 0, 0], [1, 24, 1, 1], [0, 0, 0, 0], [3, 0, 0, 0]].concat(),
+            // The sizes of the rings, before the reader sees them.
+            [[1, 14, 1 << 5, 0x30], [0, 0, 0, 0], [3, 0, 0, 0], [3, 0, 0, 0]].concat(),
+            [[1, 15, 1 << 5, 0x30], [0, 0, 0, 0], [3, 0, 0, 0], [3, 0, 0, 0]].concat(),
         ]
     },
     run,
@@ -51,11 +55,7 @@ fn run(input: &[u8]) {
     let file = OpenOptions::new().read(true).write(true).open(segment.path()).expect("a file of this user");
     let words = file.metadata().expect("an open file").len() / 8;
     let (mut reader, own) = open(&directory.0, 1);
-    for _ in 0..4 {
-        reader.reap();
-        writer.reap();
-        std::thread::yield_now();
-    }
+    writer.reap();
     let mut held = Vec::new();
     for step in input.chunks_exact(4).take(STEPS_MAX) {
         let [what, at, more, value] = *step else { unreachable!("chunks of four") };
@@ -63,11 +63,11 @@ fn run(input: &[u8]) {
             0 => submit(&mut writer, &mut out, false, value),
             1 => {
                 // The first words hold header and cursors, whole lines behind them begin with stamps.
-                let number = u64::from(at) | u64::from(more) << 8;
+                let number = u64::from(at) | u64::from(more & 0x1f) << 8;
                 let word = if number < 512 { number } else { number * 8 } % words;
                 let mut bytes = [0; 8];
                 file.read_exact_at(&mut bytes, 8 * word).expect("inside the file");
-                bytes[usize::from(value) % 8] ^= value | 1;
+                bytes[usize::from(more >> 5)] ^= value.max(1);
                 file.write_all_at(&bytes, 8 * word).expect("inside the file");
             }
             2 => submit(&mut writer, &mut out, true, value),
@@ -75,6 +75,7 @@ fn run(input: &[u8]) {
                 reader.reap();
                 let count = reader.receive(4, &mut |received| held.push(received));
                 assert!(count <= 4);
+                assert!(held.iter().all(|received| received.from >= 8), "a frame begins behind its stamp");
                 let lengths: usize = held.iter().map(|received| received.bytes().len()).sum();
                 let sum = held
                     .iter()
