@@ -190,20 +190,38 @@ fn turns_and_orders_with_false_fields_do_no_harm() {
     }
 }
 
+/// A control message of TOTAL, in the view of a cast with a full header.
+fn request(cast: &[u8], origin: usize, payload: &[u8]) -> Vec<u8> {
+    let (mut prefix, ..) = Prefix::decode(cast).unwrap();
+    (prefix.traffic, prefix.control, prefix.words, prefix.pack) = (Traffic::Raw, 0, 0, false);
+    prefix.identification.origin = Incarnation(100 + origin as u64);
+    let mut bytes = vec![0; PREFIX_BYTES];
+    prefix.encode(&mut bytes);
+    bytes.extend(payload);
+    bytes
+}
+
+/// A request that comes late: who made it has nothing to cast any more, and leaves the ring again before who invited it has
+/// looked at the ring. It is invited once.
+#[test]
+fn who_asked_and_wants_nothing_is_invited_once() {
+    let spec = TOTAL.replace("TOTAL", "TOTAL(leave=1)");
+    let late = std::time::Duration::from_millis(1);
+    let config = Config { post_delay: late, ..Config { shadow: Shadow::Off, ..config(true) } };
+    let mut world = World::new(4, &spec, &config);
+    let (_, cast) = lost_blank(&spec, false);
+    world.inject(0, &request(&cast, 2, &[1]));
+    world.steps(50_000);
+    let counted = |what| world.nodes.iter().map(|node| node.counted("TOTAL", what)).sum::<u64>();
+    assert_eq!((counted("invitations"), counted("turns passed on in leaving")), (1, 1));
+}
+
 #[test]
 fn requests_for_a_turn_that_make_no_sense_are_counted_and_change_nothing() {
     let (mut world, blank) = lost_blank(TOTAL, false);
     world.lose = Box::new(|_, _| false);
     world.steps(2000);
-    let request = |origin: usize, payload: &[u8]| {
-        let (mut prefix, ..) = Prefix::decode(&blank).unwrap();
-        (prefix.traffic, prefix.control, prefix.words, prefix.pack) = (Traffic::Raw, 0, 0, false);
-        prefix.identification.origin = Incarnation(100 + origin as u64);
-        let mut bytes = vec![0; PREFIX_BYTES];
-        prefix.encode(&mut bytes);
-        bytes.extend(payload);
-        bytes
-    };
+    let request = |origin, payload: &[u8]| request(&blank, origin, payload);
     for payload in [&[][..], &[0], &[2], &[1, 1], &[9; 50]] {
         world.inject(0, &request(2, payload));
     }

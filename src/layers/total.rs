@@ -206,6 +206,10 @@ impl Total {
         }
         context.last_of_turn(&turns);
         context.disarm(pass);
+        if let Says::Invites(guest) = says {
+            // It may come and go before the next look at the ring, and is not to be invited for ever.
+            self.wanting.remove(guest);
+        }
         (self.quiet, self.quiet_at) = if idle { (quiet, begun + 1) } else { (0, 0) };
         context.count(match says {
             Says::Passes => "turns passed on",

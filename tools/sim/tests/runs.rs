@@ -73,6 +73,9 @@ fn seeds_that_found_a_bug_find_it_no_more() {
         ("views", 18061),
         // Who waited for credit of one that never came into the view, with casts of before block_ok, was given up with it.
         ("order", 7488),
+        // Who had asked for a turn and left the ring before its host had looked at it was invited again, for ever.
+        ("order", 8548),
+        ("order", 12931),
     ];
     for (name, seed) in found {
         let outcome = run(seed, Scenario::named(name).unwrap(), &Overrides::default());
