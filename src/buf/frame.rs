@@ -190,10 +190,12 @@ impl FrameMut {
         if count > room {
             return Err(NoRoom { wanted: count, room });
         }
-        let before = self.len();
         let state = self.state();
-        state.end.set(state.end.get() + count as u32);
-        Ok(&mut self.bytes_mut()[before..])
+        let end = state.end.get();
+        state.end.set(end + count as u32);
+        // SAFETY: `end..end + count` is inside the frame (`room`); this is the only holder, borrowed mutably. Attacked by
+        // the tests of `region`.
+        Ok(unsafe { std::slice::from_raw_parts_mut(state.base.get().add(end as usize).as_ptr(), count) })
     }
 
     /// Appends `bytes`.
@@ -228,8 +230,11 @@ impl FrameMut {
             return Err(NoRoom { wanted: count, room });
         }
         let state = self.state();
-        state.start.set(state.start.get() - count as u32);
-        Ok(&mut self.bytes_mut()[..count])
+        let start = state.start.get() as usize - count;
+        state.start.set(start as u32);
+        // SAFETY: `start..start + count` is inside the frame, for it was before its first byte; this is the only holder,
+        // borrowed mutably. Attacked by the tests of `region`.
+        Ok(unsafe { std::slice::from_raw_parts_mut(state.base.get().add(start).as_ptr(), count) })
     }
 
     /// Ends writing. In a ring, what the frame did not use goes back.

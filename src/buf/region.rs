@@ -1,6 +1,6 @@
 //! Regions: the memory frames live in, and who holds which frame.
 
-use std::cell::{Cell, UnsafeCell};
+use std::cell::Cell;
 use std::ptr::NonNull;
 
 use super::frame::{Frame, FrameMut, FrameState};
@@ -77,13 +77,20 @@ pub(super) struct Home {
     discipline: Discipline,
     link_headroom: usize,
     frame_bytes: usize,
+    /// The same, or zero if nothing can be written here.
+    room_bytes: usize,
     handles: Cell<usize>,
     lent: Cell<usize>,
     exhausted: Cell<u64>,
 }
 
 enum Discipline {
-    Pool { free: UnsafeCell<Vec<u32>>, reserve: usize },
+    /// Of `free` the first `count` are, the last of them next.
+    Pool {
+        free: Box<[Cell<u32>]>,
+        count: Cell<usize>,
+        reserve: usize,
+    },
     Ring(Ring),
 }
 
@@ -152,11 +159,16 @@ impl Region {
                 FrameState::new(at, length as u32)
             })
             .collect();
-        let free: Vec<u32> = (0..options.frames as u32).rev().collect();
+        let free = (0..options.frames as u32).rev().map(Cell::new).collect();
         Region::house(Home {
+            room_bytes: if memory.writable() { options.frame_bytes } else { 0 },
             memory,
             states,
-            discipline: Discipline::Pool { free: UnsafeCell::new(free), reserve: options.reserve_frames },
+            discipline: Discipline::Pool {
+                free,
+                count: Cell::new(options.frames),
+                reserve: options.reserve_frames,
+            },
             link_headroom: options.link_headroom_bytes,
             frame_bytes: options.frame_bytes,
             handles: Cell::new(1),
@@ -188,6 +200,7 @@ impl Region {
         let base = unsafe { memory.base().add(options.offset_bytes) };
         let states: Box<[FrameState]> = (0..options.frames_max).map(|_| FrameState::new(base, 0)).collect();
         Region::house(Home {
+            room_bytes: if memory.writable() { options.frame_bytes } else { 0 },
             states,
             discipline: Discipline::Ring(Ring {
                 offset: options.offset_bytes,
@@ -219,9 +232,10 @@ impl Region {
         let region = Region::house(Home {
             memory,
             states: Box::new([state]),
-            discipline: Discipline::Pool { free: UnsafeCell::new(Vec::with_capacity(1)), reserve: 0 },
+            discipline: Discipline::Pool { free: Box::new([Cell::new(0)]), count: Cell::new(0), reserve: 0 },
             link_headroom: 0,
             frame_bytes: length as usize,
+            room_bytes: 0,
             handles: Cell::new(1),
             lent: Cell::new(1),
             exhausted: Cell::new(0),
@@ -255,11 +269,10 @@ impl Region {
     /// If the region's memory is read-only or the header does not fit a frame.
     #[inline]
     pub fn take(&self, header_bytes: usize) -> Result<FrameMut, Exhausted> {
-        let keep = match &self.home().discipline {
-            Discipline::Pool { reserve, .. } => *reserve,
-            Discipline::Ring(_) => 0,
-        };
-        self.take_leaving(header_bytes, keep)
+        match &self.home().discipline {
+            Discipline::Pool { reserve, .. } => self.take_leaving(header_bytes, *reserve),
+            Discipline::Ring(_) => self.take_placed(header_bytes),
+        }
     }
 
     /// As [`Region::take`], but may use the reserve. For control messages and receive rings.
@@ -274,29 +287,32 @@ impl Region {
         self.take_leaving(header_bytes, 0)
     }
 
+    /// Of a pool, if more than `keep` frames are free.
     #[inline]
     fn take_leaving(&self, header_bytes: usize, keep: usize) -> Result<FrameMut, Exhausted> {
         let home = self.home();
-        assert!(home.memory.writable() && header_bytes < home.frame_bytes);
-        let start = (home.link_headroom + header_bytes) as u32;
-        let index = match &home.discipline {
-            Discipline::Pool { free, .. } => {
-                // SAFETY: one thread; no reference to the list outlives a statement anywhere in this module.
-                let free = unsafe { &mut *free.get() };
-                if free.len() <= keep {
-                    return Err(home.exhausted());
-                }
-                free.pop().expect("longer than `keep`")
-            }
-            Discipline::Ring(ring) => {
-                let largest = home.link_headroom + home.frame_bytes + TAILROOM_BYTES;
-                home.place(ring, whole_lines(largest)).ok_or_else(|| home.exhausted())?
-            }
+        let Discipline::Pool { free, count, .. } = &home.discipline else {
+            return self.take_placed(header_bytes);
         };
-        home.lent.set(home.lent.get() + 1);
-        let state = &home.states[index as usize];
-        state.begin(start, start);
-        Ok(FrameMut::of(state))
+        assert!(header_bytes < home.room_bytes, "the region is to be written and has room for the header");
+        let left = count.get();
+        if left <= keep {
+            return Err(home.exhausted());
+        }
+        count.set(left - 1);
+        let index = free[left - 1].get();
+        Ok(home.lend(index, header_bytes))
+    }
+
+    /// Of a ring.
+    #[inline(never)]
+    fn take_placed(&self, header_bytes: usize) -> Result<FrameMut, Exhausted> {
+        let home = self.home();
+        let Discipline::Ring(ring) = &home.discipline else { return Err(home.exhausted()) };
+        assert!(header_bytes < home.room_bytes, "the region is to be written and has room for the header");
+        let largest = home.link_headroom + home.frame_bytes + TAILROOM_BYTES;
+        let index = home.place(ring, whole_lines(largest)).ok_or_else(|| home.exhausted())?;
+        Ok(home.lend(index, header_bytes))
     }
 
     /// A frame that another process wrote into this (read-only) ring: `extent` bytes at `position`, of which the
@@ -368,8 +384,7 @@ impl Region {
     /// Free frames of a pool, the reserve included; zero for a ring.
     pub fn free_frames(&self) -> usize {
         match &self.home().discipline {
-            // SAFETY: one thread; the reference ends with the statement.
-            Discipline::Pool { free, .. } => unsafe { (*free.get()).len() },
+            Discipline::Pool { count, .. } => count.get(),
             Discipline::Ring(_) => 0,
         }
     }
@@ -416,6 +431,16 @@ impl Region {
 }
 
 impl Home {
+    /// The free frame at `index`, with so many bytes of room for a header.
+    #[inline]
+    fn lend(&self, index: u32, header_bytes: usize) -> FrameMut {
+        let start = (self.link_headroom + header_bytes) as u32;
+        self.lent.set(self.lent.get() + 1);
+        let state = &self.states[index as usize];
+        state.begin(start, start);
+        FrameMut::of(state)
+    }
+
     #[cold]
     fn exhausted(&self) -> Exhausted {
         self.exhausted.set(self.exhausted.get() + 1);
@@ -483,25 +508,32 @@ impl Home {
         // SAFETY: the frame being released counted in `lent`, so the home is alive until `let_go`.
         let this = unsafe { home.as_ref() };
         match &this.discipline {
-            // SAFETY: one thread; no other reference to the list is alive.
-            Discipline::Pool { free, .. } => unsafe { (*free.get()).push(index) },
-            Discipline::Ring(ring) => {
-                let mut tail = ring.tail.get();
-                while tail < ring.head.get() {
-                    let state = &this.states[tail as usize & (this.states.len() - 1)];
-                    if state.held() {
-                        break;
-                    }
-                    ring.tail_bytes.set(state.position() + u64::from(state.extent()));
-                    tail += 1;
-                }
-                ring.tail.set(tail);
+            Discipline::Pool { free, count, .. } => {
+                let left = count.get();
+                free[left].set(index);
+                count.set(left + 1);
             }
+            Discipline::Ring(ring) => this.free_oldest(ring),
         }
         this.lent.set(this.lent.get() - 1);
         if this.handles.get() == 0 && this.lent.get() == 0 {
             Home::free(home);
         }
+    }
+
+    /// Makes the oldest frames of a ring that nobody holds free.
+    #[inline(never)]
+    fn free_oldest(&self, ring: &Ring) {
+        let mut tail = ring.tail.get();
+        while tail < ring.head.get() {
+            let state = &self.states[tail as usize & (self.states.len() - 1)];
+            if state.held() {
+                break;
+            }
+            ring.tail_bytes.set(state.position() + u64::from(state.extent()));
+            tail += 1;
+        }
+        ring.tail.set(tail);
     }
 
     #[cold]
