@@ -106,7 +106,7 @@ impl Default for Config {
             early_delay: Duration::from_micros(200),
             order_frames_max: 4096,
             retain_bytes_max: 256 << 20,
-            post_batch_messages: 128,
+            post_batch_messages: 256,
             linger_delay: Duration::from_millis(500),
             post_delay: Duration::from_micros(20),
             gossip_delay: Duration::from_micros(500),

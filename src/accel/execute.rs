@@ -8,10 +8,10 @@ use crate::buf::FrameMut;
 use crate::id::Rank;
 use crate::stack::core::{Core, Looped};
 use crate::stack::event::{Count, List};
-use crate::stack::gossip::{lengthen, subject};
+use crate::stack::gossip::{Riding, lengthen, subject};
 use crate::stack::layer::Kind;
-use crate::stack::slots::fixed;
-use crate::transport::{Destination, Transmit};
+use crate::stack::slots::{SlotFile, fixed};
+use crate::transport::{Destination, Received, Transmit};
 use crate::wire::layout::{TEMPLATE_WORDS_MAX, WORDS_MAX};
 use crate::wire::pack;
 use crate::wire::{PACK_FLAG, Traffic};
@@ -93,12 +93,111 @@ impl Shape {
 
 /// Runs a deliver plan's accept step (and all of it, if it has no second one) on `bytes`, header first, of which `first`
 /// is the first word. The frame is retained by the caller.
-#[inline]
+#[inline(always)]
 pub(crate) fn accept(core: &mut Core, plan: &Plan, origin: Rank, first: u64, bytes: &[u8]) -> Outcome {
     match plan.shape {
         Shape::Cast2 => accept_words::<true, 1, 2>(core, plan, origin, first, bytes),
         shape => accept_other(core, plan, shape, origin, first, bytes),
     }
+}
+
+/// As [`accept`], where it is not in everybody's way.
+#[inline(never)]
+pub(crate) fn accept_apart(core: &mut Core, plan: &Plan, origin: Rank, first: u64, bytes: &[u8]) -> Outcome {
+    accept(core, plan, origin, first, bytes)
+}
+
+/// Runs a deliver plan on as many of `frames` as may be taken together: those of the first's cookie that have one message
+/// each, by a plan that has no more to do for each of them than to compare, to count and to retain. What is the same for
+/// all of them is done once. Returns how many of the first were accepted.
+#[inline]
+pub(crate) fn accept_run(core: &mut Core, plan: &Plan, origin: Rank, frames: &[Received]) -> usize {
+    if !plan.effects.is_empty() || !plan.retain {
+        return 0;
+    }
+    match plan.shape {
+        Shape::Cast2 => accept_run_words::<2, 24>(core, plan, origin, frames),
+        Shape::Cast1 => accept_run_words::<1, 16>(core, plan, origin, frames),
+        _ => 0,
+    }
+}
+
+/// For headers of so many words, and so many bytes.
+#[inline(always)]
+fn accept_run_words<const WORDS: usize, const BYTES: usize>(
+    core: &mut Core,
+    plan: &Plan,
+    origin: Rank,
+    frames: &[Received],
+) -> usize {
+    let lines = core.slots.lines(origin);
+    if lines[fixed::CAST_DELIVER_GUARD as usize] != 0 {
+        return 0;
+    }
+    let retention = &mut core.casts[origin.index()];
+    let (step, cookie) = (plan.template[0], core.cookies[origin.index()][Traffic::Cast as usize]);
+    let begin = lines[fixed::CAST_DELIVER_WORDS as usize];
+    let mut expected = begin;
+    let predicted = |received: &&Received| {
+        let Some(header) = received.bytes().first_chunk::<BYTES>() else { return false };
+        let (first, words) = words_in::<WORDS, BYTES>(header);
+        let right = first == cookie && (words[0] ^ expected) & step.mask == 0;
+        expected += step.add;
+        right
+    };
+    let mut taken = frames.iter().take(retention.room_left()).take_while(predicted).count();
+    if !plan.filters.is_empty() {
+        taken = frames[..taken].iter().take_while(|received| passes::<WORDS, BYTES>(core, plan, received)).count();
+    }
+    if taken == 0 {
+        return 0;
+    }
+    let frames = &frames[..taken];
+    let lines = core.slots.lines(origin);
+    lines[fixed::CAST_DELIVER_WORDS as usize] = begin + step.add * taken as u64;
+    lines[fixed::CAST_ACCEPT_HITS as usize] += taken as u64;
+    let newest_report = lines[fixed::NEWEST_REPORT as usize];
+    core.work += taken as u32;
+    let number = (begin >> plan.number.shift) & plan.number.mask;
+    let pinned = frames.iter().map(|received| received.frame.pinned_bytes() as u64);
+    core.pinned_most = pinned.fold(core.pinned_most, u64::max);
+    let list = |Received { frame, from, to, .. }: &Received| {
+        List::single(frame.clone(), from + BYTES, *to)
+    };
+    core.casts[origin.index()].keep_run(number, frames.iter().map(list));
+    // Of what one origin says of a member the newest says all.
+    let members = core.slots.members();
+    let before = taken.saturating_sub(members - 1);
+    if plan.gossip_count > 0 {
+        for (number, received) in (number + before as u64..).zip(&frames[before..]) {
+            let header = received.bytes().first_chunk().expect("it was looked at");
+            let (_, words) = words_in::<WORDS, BYTES>(header);
+            if number >= newest_report {
+                core.gossip.carried.note(origin, subject(origin, number, members), &words);
+            }
+        }
+    }
+    taken
+}
+
+/// The words of a header: the cookie, and the others.
+#[inline]
+fn words_in<const WORDS: usize, const BYTES: usize>(header: &[u8; BYTES]) -> (u64, [u64; WORDS]) {
+    let (words, _) = header.as_chunks::<8>();
+    let word = |at: usize| u64::from_le_bytes(words[at]);
+    (word(0), std::array::from_fn(|at| word(at + 1)))
+}
+
+/// Whether the message fields of a frame are right.
+#[inline(never)]
+fn passes<const WORDS: usize, const BYTES: usize>(core: &Core, plan: &Plan, received: &Received) -> bool {
+    let Some((header, payload)) = received.bytes().split_first_chunk::<BYTES>() else { return false };
+    let (first, words) = words_in::<WORDS, BYTES>(header);
+    let layout = &core.layouts[Traffic::Cast as usize];
+    plan.filters.iter().all(|filter| {
+        let value = layout.filter_in(usize::from(filter.field), first, &words, payload);
+        value == filter.spot.read_in::<WORDS>(&words)
+    })
 }
 
 /// The other shapes, out of the way of the most common one.
@@ -118,7 +217,7 @@ fn accept_other(
     }
 }
 
-#[inline]
+#[inline(always)]
 fn accept_words<const CAST: bool, const TEMPLATE: usize, const WORDS: usize>(
     core: &mut Core,
     plan: &Plan,
@@ -220,14 +319,15 @@ fn affect(
     }
 }
 
-/// Runs a bare self-deliver plan; `section` is where the own member's words begin. Returns whether its guard is open.
+/// Runs a bare self-deliver plan so many times. Returns whether its guard is open.
 #[inline]
-pub(crate) fn own_copy(core: &mut Core, section: u32) -> bool {
-    if core.slots.word(section + fixed::CAST_DELIVER_GUARD) != 0 {
+pub(crate) fn own_copies(core: &mut Core, own: Rank, count: u64) -> bool {
+    let lines = core.slots.lines(own);
+    if lines[fixed::CAST_DELIVER_GUARD as usize] != 0 {
         return false;
     }
-    *core.slots.word_mut(section + fixed::CAST_ACCEPT_HITS) += 1;
-    core.work += 1;
+    lines[fixed::CAST_ACCEPT_HITS as usize] += count;
+    core.work += count as u32;
     true
 }
 
@@ -235,14 +335,13 @@ pub(crate) fn own_copy(core: &mut Core, section: u32) -> bool {
 pub(crate) fn own_copy_checked(core: &mut Core, plan: &Plan, list: &List, number: u64) -> Outcome {
     let own = core.own;
     if plan.bare {
-        let section = core.slots.member(own);
-        return match own_copy(core, section) {
+        return match own_copies(core, own, 1) {
             true => Outcome::Hit { number, count: list.count() },
-            false => Outcome::Miss(Miss::Guard(core.slots.word(section + fixed::CAST_DELIVER_GUARD))),
+            false => Outcome::Miss(Miss::Guard(core.slots.lines(own)[fixed::CAST_DELIVER_GUARD as usize])),
         };
     }
     let bytes = list.frame().slice(list.from() - plan.header_bytes, list.to());
-    accept(core, plan, own, first_word(bytes), bytes)
+    accept_apart(core, plan, own, first_word(bytes), bytes)
 }
 
 fn first_word(bytes: &[u8]) -> u64 {
@@ -346,42 +445,39 @@ fn marked(turn: &TurnStep, header_bytes: usize, list: &List) -> bool {
 
 /// Runs a send plan on a payload whose guard is known to be open: writes the header, applies the effects and puts the
 /// frame into the outbox.
-#[inline]
-pub(crate) fn send(core: &mut Core, plan: &Plan, peer: Rank, frame: FrameMut, messages: u32, packed: bool) {
+#[inline(always)]
+pub(crate) fn send(core: &mut Core, plan: &Plan, peer: Rank, frame: FrameMut, count: Count) {
     match plan.shape {
-        Shape::Cast2 => send_words::<true, 1, 2>(core, plan, peer, frame, messages, packed),
-        shape => send_other(core, plan, shape, peer, frame, messages, packed),
+        Shape::Cast2 => send_words::<true, 1, 2>(core, plan, peer, frame, count),
+        shape => send_other(core, plan, shape, peer, frame, count),
     }
+}
+
+/// As [`send`], where it is not in everybody's way.
+#[inline(never)]
+pub(crate) fn send_apart(core: &mut Core, plan: &Plan, peer: Rank, frame: FrameMut, count: Count) {
+    send(core, plan, peer, frame, count);
 }
 
 /// The other shapes.
 #[inline(never)]
-fn send_other(
-    core: &mut Core,
-    plan: &Plan,
-    shape: Shape,
-    peer: Rank,
-    frame: FrameMut,
-    messages: u32,
-    packed: bool,
-) {
+fn send_other(core: &mut Core, plan: &Plan, shape: Shape, peer: Rank, frame: FrameMut, count: Count) {
     match shape {
-        Shape::Cast1 => send_words::<true, 1, 1>(core, plan, peer, frame, messages, packed),
+        Shape::Cast1 => send_words::<true, 1, 1>(core, plan, peer, frame, count),
         Shape::Send => {
-            send_words::<false, TEMPLATE_WORDS_MAX, WORDS_MAX>(core, plan, peer, frame, messages, packed);
+            send_words::<false, TEMPLATE_WORDS_MAX, WORDS_MAX>(core, plan, peer, frame, count);
         }
-        _ => send_words::<true, TEMPLATE_WORDS_MAX, WORDS_MAX>(core, plan, peer, frame, messages, packed),
+        _ => send_words::<true, TEMPLATE_WORDS_MAX, WORDS_MAX>(core, plan, peer, frame, count),
     }
 }
 
-#[inline]
+#[inline(always)]
 fn send_words<const CAST: bool, const TEMPLATE: usize, const WORDS: usize>(
     core: &mut Core,
     plan: &Plan,
     peer: Rank,
     mut frame: FrameMut,
-    messages: u32,
-    packed: bool,
+    count: Count,
 ) {
     let (own, members) = (core.own, core.slots.members());
     let steps = &plan.template;
@@ -406,13 +502,20 @@ fn send_words<const CAST: bool, const TEMPLATE: usize, const WORDS: usize>(
     let number = plan.number.read_in::<WORDS>(&words);
     if plan.gossip_count > 0 && members > 1 {
         let about = if CAST { subject(own, number, members) } else { peer };
-        let about = core.slots.section(about);
-        for gossip in plan.gossips() {
-            let value = (about[gossip.source as usize] >> gossip.source_shift) & gossip.source_mask;
-            gossip.spot.write_in::<WORDS>(&mut words, value);
+        if CAST && WORDS == Riding::WORDS {
+            let changes = core.slots.changes();
+            let riding = &mut core.gossip.riding[about.index()];
+            if riding.changes != changes {
+                *riding = Riding { changes, words: gossip::<{ Riding::WORDS }>(plan, &core.slots, about) };
+            }
+            debug_assert_eq!(riding.words, gossip(plan, &core.slots, about));
+            words.iter_mut().zip(riding.words).for_each(|(word, rides)| *word |= rides);
+        } else {
+            let rides = gossip::<WORDS>(plan, &core.slots, about);
+            words.iter_mut().zip(rides).for_each(|(word, rides)| *word |= rides);
         }
     }
-    let first = plan.cookie | if packed { PACK_FLAG } else { 0 };
+    let first = plan.cookie | if count.is_pack() { PACK_FLAG } else { 0 };
     for filter in &plan.filters {
         let layout = &core.layouts[plan.kind.traffic() as usize];
         let value = layout.filter_in(usize::from(filter.field), first, &words, frame.bytes());
@@ -428,9 +531,9 @@ fn send_words<const CAST: bool, const TEMPLATE: usize, const WORDS: usize>(
     }
     let frame = frame.freeze();
     frame.submit();
-    let (from, to, count) = (frame.start() + header_bytes, frame.end(), Count::of(messages, packed));
+    let (from, to) = (frame.start() + header_bytes, frame.end());
     if !plan.effects.is_empty() {
-        affect(core, plan, &plan.effects, peer, number, to - from, messages);
+        affect(core, plan, &plan.effects, peer, number, to - from, count.messages());
     }
     // Casts have one ceiling, under all limits; each send is compared with the limits of its peer.
     if CAST && number + 1 >= core.ceiling {
@@ -451,8 +554,10 @@ fn send_words<const CAST: bool, const TEMPLATE: usize, const WORDS: usize>(
         }
     }
     if let Some(layer) = plan.loop_layer {
-        let list = || List::counted(frame.clone(), from, to, count);
-        core.loop_back(|| Looped { layer, number, list: list(), slow: false }, number, plan.retain);
+        if !plan.retain || !core.loops_next(number) {
+            let list = List::counted(frame.clone(), from, to, count);
+            core.loop_back(Looped { layer, number, list, slow: false }, plan.retain);
+        }
     }
     core.work += 1;
     let to = match CAST {
@@ -461,6 +566,18 @@ fn send_words<const CAST: bool, const TEMPLATE: usize, const WORDS: usize>(
         false => Destination::One(peer),
     };
     core.outbox.push_back(Transmit { channel: core.channel, to, head: frame, body: None });
+}
+
+/// What a header says of a member.
+#[inline]
+fn gossip<const WORDS: usize>(plan: &Plan, slots: &SlotFile, about: Rank) -> [u64; WORDS] {
+    let section = slots.section_of(about);
+    let mut words = [0; WORDS];
+    for gossip in plan.gossips() {
+        let value = (section[gossip.source as usize] >> gossip.source_shift) & gossip.source_mask;
+        gossip.spot.write_in::<WORDS>(&mut words, value);
+    }
+    words
 }
 
 /// Sets the guards and marks whose limits a field has reached; returns the number at which the next one may be: zero if there

@@ -4,6 +4,7 @@
 //! a pack, with the first run's header in the room before it.
 
 use crate::buf::FrameMut;
+use crate::stack::event::Count;
 use crate::wire::pack::{PACK_MESSAGES_MAX, RUN_HEADER_BYTES, run_header};
 
 /// Room that a frame taken for casts keeps before the payload, beside the header: a run's header, aligned.
@@ -13,7 +14,7 @@ pub(crate) const PACK_ROOM_BYTES: usize = 8;
 #[derive(Debug, Default)]
 pub(crate) struct OpenPack {
     frame: Option<FrameMut>,
-    /// Where the current run's header is, once this is a pack.
+    /// Where the current run's header is, and how many messages the run has, once this is a pack.
     run_at: usize,
     run_count: usize,
     run_size: usize,
@@ -27,8 +28,7 @@ pub(crate) struct OpenPack {
 #[derive(Debug)]
 pub(crate) struct Closed {
     pub(crate) frame: FrameMut,
-    pub(crate) messages: u32,
-    pub(crate) packed: bool,
+    pub(crate) count: Count,
 }
 
 impl OpenPack {
@@ -38,11 +38,13 @@ impl OpenPack {
         self.frame.is_some()
     }
 
-    /// Begins to fill `frame`, and lends `length` bytes for the first message; they must fit.
+    /// Begins to fill `frame` where none is open, and lends `length` bytes for the first message; they must fit.
     #[inline]
-    pub(crate) fn begin(&mut self, frame: FrameMut, length: usize) -> &mut [u8] {
-        *self = OpenPack { frame: Some(frame), run_size: length, lent: length, ..OpenPack::default() };
-        self.frame().grow(length).expect("the caller asked whether it fits")
+    pub(crate) fn begin(&mut self, mut frame: FrameMut, length: usize) {
+        frame.grow(length).expect("the caller asked whether it fits");
+        debug_assert!(!self.is_open(), "what is open is closed first");
+        self.frame = Some(frame);
+        (self.run_size, self.lent, self.messages, self.packed) = (length, length, 0, false);
     }
 
     fn frame(&mut self) -> &mut FrameMut {
@@ -66,7 +68,7 @@ impl OpenPack {
 
     /// Lends `length` bytes for the next message; they must fit. What was lent before and not committed is taken back.
     #[inline]
-    pub(crate) fn lend(&mut self, length: usize) -> &mut [u8] {
+    pub(crate) fn lend(&mut self, length: usize) {
         self.take_back();
         if self.messages > 0 {
             if !self.packed {
@@ -79,7 +81,7 @@ impl OpenPack {
             self.run_size = length;
         }
         self.lent = length;
-        self.frame().grow(length).expect("the caller asked whether it fits")
+        self.frame().grow(length).expect("the caller asked whether it fits");
     }
 
     /// Takes back what was lent and not committed.
@@ -114,6 +116,12 @@ impl OpenPack {
         self.messages += 1;
     }
 
+    /// Ends filling, if there is one message and nothing is lent.
+    #[inline]
+    pub(crate) fn close_lone(&mut self) -> Option<FrameMut> {
+        if self.packed || self.messages != 1 { None } else { self.frame.take() }
+    }
+
     /// Ends filling; `None` if there is no message.
     #[inline]
     pub(crate) fn close(&mut self) -> Option<Closed> {
@@ -125,13 +133,13 @@ impl OpenPack {
             self.end_run();
         }
         let frame = self.frame.take()?;
-        (self.messages > 0).then_some(Closed { frame, messages: self.messages, packed: self.packed })
+        (self.messages > 0).then_some(Closed { frame, count: Count::of(self.messages, self.packed) })
     }
 
     fn become_pack(&mut self) {
         self.frame().prepend(RUN_HEADER_BYTES).expect("frames for casts have room for a run's header");
         self.packed = true;
-        self.run_at = 0;
+        (self.run_at, self.run_count) = (0, 1);
     }
 
     fn begin_run(&mut self, size: usize) {
@@ -177,10 +185,11 @@ mod tests {
     fn what_is_closed_stays_closed() {
         let mut pack = open();
         for message in [b"one".as_slice(), b"three"] {
-            pack.lend(message.len()).copy_from_slice(message);
+            pack.lend(message.len());
+            pack.lent().copy_from_slice(message);
             pack.commit();
         }
-        assert!(pack.close().is_some_and(|closed| closed.packed));
+        assert!(pack.close().is_some_and(|closed| closed.count.is_pack()));
         assert!(pack.close().is_none());
         assert!(!pack.is_open() && !pack.fits(1, 100));
     }
@@ -193,7 +202,7 @@ mod tests {
             pack.commit();
         }
         let closed = pack.close().unwrap();
-        assert_eq!(closed.messages as usize, PACK_MESSAGES_MAX);
+        assert_eq!(closed.count.messages() as usize, PACK_MESSAGES_MAX);
         assert_eq!(check(closed.frame.bytes()), Ok(PACK_MESSAGES_MAX));
     }
 
@@ -208,7 +217,8 @@ mod tests {
                 if !pack.fits(size, 300) {
                     continue;
                 }
-                pack.lend(size).fill(at as u8);
+                pack.lend(size);
+                pack.lent().fill(at as u8);
                 if keep {
                     pack.commit();
                     expected.push(vec![at as u8; size]);
@@ -221,8 +231,8 @@ mod tests {
                 Some(closed) => {
                     let bytes = closed.frame.bytes();
                     prop_assert!(bytes.len() <= 300);
-                    prop_assert_eq!(closed.messages as usize, expected.len());
-                    if closed.packed {
+                    prop_assert_eq!(closed.count.messages() as usize, expected.len());
+                    if closed.count.is_pack() {
                         prop_assert_eq!(check(bytes), Ok(expected.len()));
                         let messages: Vec<Vec<u8>> = Messages::pack(bytes).map(<[u8]>::to_vec).collect();
                         prop_assert_eq!(messages, expected);

@@ -121,6 +121,8 @@ pub struct Member<A: Application> {
     application: A,
     commands: Commands,
     held: Held,
+    /// Frames that came in this iteration.
+    arrived: Vec<Received>,
 }
 
 /// Commands that their groups could not take yet, and those behind them for the same groups. No more of them than places
@@ -163,7 +165,7 @@ impl<T: Transport, A: Application> Driver<T, A> {
             endpoint.set_life(draw_life());
         }
         let commands = Commands::new(options.commands, transport.waker());
-        let member = Member { endpoint, application, commands, held: Held::default() };
+        let member = Member { endpoint, application, commands, held: Held::default(), arrived: Vec::new() };
         Driver { inner: Loop::new(transport, member, options.looping), core: options.core }
     }
 
@@ -485,8 +487,13 @@ impl Refused {
 
 impl<A: Application> Engine for Member<A> {
     #[inline]
-    fn receive(&mut self, received: Received, now: Time) {
-        self.endpoint.receive(received, now, &mut self.application);
+    fn receive(&mut self, received: Received, _now: Time) {
+        self.arrived.push(received);
+    }
+
+    #[inline]
+    fn received(&mut self, now: Time) {
+        self.endpoint.receive_all(&mut self.arrived, now, &mut self.application);
     }
 
     #[inline]

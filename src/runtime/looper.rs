@@ -19,6 +19,10 @@ use crate::view::{Address, LocalView};
 pub trait Engine {
     /// A frame came in.
     fn receive(&mut self, received: Received, now: Time);
+    /// There are no more of them in this iteration: what was not looked at one by one is looked at now.
+    fn received(&mut self, now: Time) {
+        let _ = now;
+    }
     /// Called once per iteration, after frames were received and before frames are taken.
     fn poll(&mut self, now: Time);
     /// The next frame to submit, until there is none.
@@ -151,6 +155,9 @@ impl<T: Transport, E: Engine> Loop<T, E> {
         self.transport.reap();
         let received =
             self.transport.receive(self.options.receive_frames_max, &mut |frame| engine.receive(frame, now));
+        if received > 0 {
+            engine.received(now);
+        }
         // What upcalls cast goes out before the work that can wait.
         let answered = received > 0 && self.submit();
         let engine = &mut self.engine;

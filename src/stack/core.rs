@@ -561,16 +561,22 @@ impl Core {
         self.outbox.pop_front()
     }
 
-    /// Gives an own cast by plan back to this member, after it has been retained if it is.
+    /// Gives an own cast by plan, which is retained, back to this member, if it follows those that are on their way.
     #[inline]
-    pub(crate) fn loop_back(&mut self, looped: impl FnOnce() -> Looped, number: u64, retained: bool) {
-        if self.loop_numbers.is_empty() {
-            self.loop_numbers = number..number;
-        }
-        if retained && self.loopback.is_empty() && self.loop_numbers.end == number {
-            self.loop_numbers.end += 1;
+    pub(crate) fn loops_next(&mut self, number: u64) -> bool {
+        let next = self.loopback.is_empty() && self.loop_numbers.end == number;
+        self.loop_numbers.end += u64::from(next);
+        next
+    }
+
+    /// Gives any own cast by plan back to this member, after it has been retained if it is.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn loop_back(&mut self, looped: Looped, retained: bool) {
+        if retained && self.loopback.is_empty() && self.loop_numbers.is_empty() {
+            self.loop_numbers = looped.number..looped.number + 1;
         } else {
-            self.loopback.push_back(looped());
+            self.loopback.push_back(looped);
         }
     }
 

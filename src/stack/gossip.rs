@@ -110,6 +110,20 @@ impl Carried {
     }
 }
 
+/// What the next cast says of a member, as long as no word of a member's section changes: it is written out of many.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Riding {
+    /// [`SlotFile::changes`](super::slots::SlotFile::changes) when it was found out.
+    pub(crate) changes: u64,
+    pub(crate) words: [u64; Riding::WORDS],
+}
+
+impl Riding {
+    /// Words of the headers for which this is kept.
+    pub(crate) const WORDS: usize = 2;
+    const NEVER: Riding = Riding { changes: u64::MAX, words: [0; Riding::WORDS] };
+}
+
 /// Where the own values of a gossip stand, and what becomes of them.
 #[derive(Clone, Copy, Debug)]
 struct Value {
@@ -130,6 +144,8 @@ pub(crate) struct GossipState {
     pub(crate) definitions: Vec<GossipDefinition>,
     /// What post-processing needs of them, for every member in every pass.
     values: Vec<Value>,
+    /// By subject.
+    pub(crate) riding: Vec<Riding>,
     /// By subject and gossip: the last value others were told.
     reported: Vec<u64>,
     /// By subject and gossip: own values at the last post-processing.
@@ -172,6 +188,7 @@ impl GossipState {
         GossipState {
             definitions,
             values: Vec::new(),
+            riding: vec![Riding::NEVER; members],
             reported: vec![0; values],
             previous: vec![0; values],
             previous_casts: 0,

@@ -8,6 +8,7 @@
 //! What was kept longest goes first: in a ring everything behind it waits for it.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use super::core::Core;
 use super::event::{List, Message};
@@ -75,7 +76,7 @@ impl Retention {
 
     /// The numbers retained.
     #[inline]
-    pub fn numbers(&self) -> std::ops::Range<u64> {
+    pub fn numbers(&self) -> Range<u64> {
         self.low..self.next
     }
 
@@ -109,6 +110,12 @@ impl Retention {
         self.next - self.rest < self.room
     }
 
+    /// How many frames can be kept without letting go of anything.
+    #[inline]
+    pub(crate) fn room_left(&self) -> usize {
+        (self.room - (self.next - self.rest)) as usize
+    }
+
     /// As [`Retention::keep`], if there is room.
     #[inline(always)]
     pub(crate) fn keep_in_room(&mut self, number: u64, list: List) {
@@ -118,6 +125,22 @@ impl Retention {
             never(stale);
         }
         self.next = number + 1;
+    }
+
+    /// As [`Retention::keep_in_room`], of several, for all of which there is room.
+    #[inline(always)]
+    pub(crate) fn keep_run(&mut self, number: u64, lists: impl Iterator<Item = List>) {
+        assert!(number == self.next, "frames are retained in order");
+        let mask = self.lists.len() - 1;
+        let mut next = number;
+        for list in lists {
+            if let Some(stale) = self.lists[next as usize & mask].replace(list) {
+                never(stale);
+            }
+            next += 1;
+        }
+        self.next = next;
+        debug_assert!(self.next - self.rest <= self.room);
     }
 
     /// Lets go of the oldest frame; a copy, which begins with fewer places than the window has, gets more.
@@ -175,6 +198,14 @@ impl Retention {
         self.lists[self.place(number)].as_ref()
     }
 
+    /// Adds the lists of `numbers`, which are known to be retained, to `lists`, up to one that is here in name only.
+    #[inline]
+    pub(crate) fn copy_run(&self, numbers: Range<u64>, lists: &mut Vec<List>) {
+        debug_assert!(numbers.is_empty() || numbers.start >= self.low && numbers.end <= self.next);
+        let mask = self.lists.len() - 1;
+        lists.extend(numbers.map_while(|number| self.lists[number as usize & mask].clone()));
+    }
+
     /// Moves every list elsewhere, or lets go of it alone: it cannot be sent again by this process then.
     pub(crate) fn move_all(&mut self, mut moved: impl FnMut(&List) -> Option<List>) {
         self.let_go(u64::MAX);
@@ -205,7 +236,9 @@ impl Retention {
         }
         let first = self.place(self.rest);
         let (begin, places) = self.lists.split_at_mut(first);
-        places.iter_mut().chain(begin).take(count).for_each(|place| *place = None);
+        let straight = count.min(places.len());
+        places[..straight].iter_mut().for_each(|place| *place = None);
+        begin[..count - straight].iter_mut().for_each(|place| *place = None);
         self.rest = end;
         while self.slow.front().is_some_and(|(first, ..)| *first < end) {
             self.slow.pop_front();

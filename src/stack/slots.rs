@@ -65,6 +65,9 @@ pub struct SlotFile {
     member_base: u32,
     member_stride: u32,
     members: u32,
+    /// How often a word of a member's section may have been changed: what follows from them need not be found out again
+    /// until then.
+    changes: u64,
 }
 
 impl SlotFile {
@@ -75,7 +78,7 @@ impl SlotFile {
         let count = member_base as usize + member_stride as usize * members;
         let words = vec![0; count + LINE_WORDS];
         let skipped = words.as_ptr().align_offset(LINE_WORDS * 8).min(LINE_WORDS);
-        SlotFile { words, skipped, member_base, member_stride, members: members as u32 }
+        SlotFile { words, skipped, member_base, member_stride, members: members as u32, changes: 0 }
     }
 
     /// How many words there are.
@@ -88,6 +91,19 @@ impl SlotFile {
         self.members as usize
     }
 
+    /// Grows whenever a word of a member's section may have changed.
+    #[inline]
+    pub(crate) fn changes(&self) -> u64 {
+        self.changes
+    }
+
+    /// The words of a member's section, to read.
+    #[inline]
+    pub(crate) fn section_of(&self, rank: Rank) -> &[u64] {
+        let from = self.skipped + self.member(rank) as usize;
+        &self.words[from..from + self.member_stride as usize]
+    }
+
     /// The word at an index of the whole file.
     #[inline]
     pub(crate) fn word(&self, at: u32) -> u64 {
@@ -97,12 +113,14 @@ impl SlotFile {
     /// The word at an index of the whole file, to change.
     #[inline]
     pub(crate) fn word_mut(&mut self, at: u32) -> &mut u64 {
+        self.changes += 1;
         &mut self.words[self.skipped + at as usize]
     }
 
     /// The words of a member's section.
     #[inline]
     pub(crate) fn section(&mut self, rank: Rank) -> &mut [u64] {
+        self.changes += 1;
         let from = self.skipped + self.member(rank) as usize;
         &mut self.words[from..from + self.member_stride as usize]
     }
@@ -110,6 +128,7 @@ impl SlotFile {
     /// The fixed words of a member.
     #[inline]
     pub(crate) fn lines(&mut self, rank: Rank) -> &mut [u64; fixed::MEMBER_FREE as usize] {
+        self.changes += 1;
         let from = self.skipped + self.member(rank) as usize;
         self.words[from..].first_chunk_mut().expect("a section has all fixed words")
     }
@@ -186,6 +205,7 @@ impl Clone for SlotFile {
         for at in 0..self.words() as u32 {
             *copy.word_mut(at) = self.word(at);
         }
+        copy.changes = self.changes;
         copy
     }
 }

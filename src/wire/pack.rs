@@ -121,6 +121,23 @@ impl<'b> Iterator for Messages<'b> {
         self.left -= 1;
         Some(message)
     }
+
+    /// A run at a time, without a look at the next one after each message.
+    #[inline]
+    fn fold<B, F: FnMut(B, &'b [u8]) -> B>(self, init: B, mut f: F) -> B {
+        let Messages { mut rest, mut run, mut left, mut size } = self;
+        let mut folded = init;
+        loop {
+            while left > 0 {
+                let Some((message, behind)) = run.split_at_checked(size) else { return folded };
+                (run, left) = (behind, left - 1);
+                folded = f(folded, message);
+            }
+            let Ok((count, of, after)) = split(rest) else { return folded };
+            let Some(halves) = after.split_at_checked(count * of) else { return folded };
+            ((run, rest), left, size) = (halves, count, of);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -173,6 +190,9 @@ mod tests {
         #[test]
         fn the_check_agrees_with_the_iterator(bytes in proptest::collection::vec(0u8..4, 0..64)) {
             let walked = Messages::pack(&bytes).count();
+            let mut stepped = Messages::pack(&bytes);
+            Messages::pack(&bytes).for_each(|message| assert_eq!(stepped.next(), Some(message)));
+            prop_assert_eq!(stepped.next(), None);
             if let Ok(messages) = check(&bytes) {
                 prop_assert_eq!(messages, walked);
             }

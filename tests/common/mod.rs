@@ -149,12 +149,14 @@ impl World {
             if node.stopped {
                 continue;
             }
-            let (endpoint, log, now, lose) = (&mut node.endpoint, &mut node.log, self.now, &mut self.lose);
+            let (now, lose) = (self.now, &mut self.lose);
+            let mut arrived = Vec::new();
             node.transport.receive(1024, &mut |received| {
                 if !lose(n, &received) {
-                    endpoint.receive(received, now, log);
+                    arrived.push(received);
                 }
             });
+            node.endpoint.receive_all(&mut arrived, now, &mut node.log);
             node.endpoint.poll(now, &mut node.log);
             while let Some(transmit) = node.endpoint.transmit() {
                 let mut bytes = transmit.head.bytes().to_vec();

@@ -34,24 +34,79 @@ struct Arrived<'r> {
 }
 
 impl Stack {
-    /// A frame whose cookie says what it is. What is known of it comes one by one: the hot part keeps it in registers.
+    /// A frame whose cookie says what it is. What is known of it comes one by one, and this is a function of its own: the
+    /// hot part keeps it in registers.
     #[inline]
     pub(crate) fn fast_frame(
         &mut self,
-        kind: Kind,
+        traffic: Traffic,
         origin: Rank,
         first: u64,
-        received: &Received,
-        bytes: &[u8],
+        received: Received,
         app: &mut dyn Application,
     ) {
+        match traffic {
+            Traffic::Cast => self.fast_frame_of::<true>(origin, first, received, app),
+            _ => self.fast_frame_of::<false>(origin, first, received, app),
+        }
+    }
+
+    /// Takes as many of the first `frames`, which are casts of `origin`, as the plan takes together; returns how many, and the
+    /// number of the first. They are to be delivered at once: [`Stack::deliver_run`].
+    #[inline]
+    pub(crate) fn accept_run(&mut self, origin: Rank, frames: &[Received]) -> Option<(u64, usize)> {
+        let core = &mut self.engine.core;
+        let plan = self.plans[Kind::CastDeliver as usize].as_ref().ok()?;
+        if !plan.straight || plan.deliver.is_some() || !core.order.is_empty() || !self.early.is_empty() {
+            return None;
+        }
+        let number = core.accepted(origin);
+        let taken = execute::accept_run(core, plan, origin, frames);
+        self.fast.deliver_hit += taken as u64;
+        (taken > 0).then_some((number, taken))
+    }
+
+    /// Delivers what [`Stack::accept_run`] has taken. An upcall may end the group: then the rest is left.
+    #[inline(never)]
+    pub(crate) fn deliver_run(
+        &mut self,
+        origin: Rank,
+        mut number: u64,
+        frames: std::iter::Take<&mut std::vec::Drain<'_, Received>>,
+        app: &mut dyn Application,
+    ) {
+        let header_bytes = self.engine.core.layouts[Traffic::Cast as usize].compressed_bytes();
+        for Received { frame, from, to, .. } in frames {
+            let list = List::single(frame, from + header_bytes, to);
+            self.upcall(Kind::CastDeliver, origin, number, &list, app);
+            number += 1;
+            if self.exited.is_some() {
+                return;
+            }
+        }
+    }
+
+    #[inline]
+    fn fast_frame_of<const CAST: bool>(
+        &mut self,
+        origin: Rank,
+        first: u64,
+        received: Received,
+        app: &mut dyn Application,
+    ) {
+        let kind = if CAST { Kind::CastDeliver } else { Kind::SendDeliver };
+        let bytes = received.bytes();
         let Stack { engine, plans, fast, .. } = self;
         let moved = match &plans[kind as usize] {
             // What is in order when nothing waits goes up at once.
             Ok(plan) if plan.straight && engine.core.order.is_empty() => {
                 match execute::accept(&mut engine.core, plan, origin, first, bytes) {
                     Outcome::Hit { number, count } => {
-                        let list = accepted_list(&mut engine.core, plan, origin, received, number, count);
+                        let Received { frame, from, to, .. } = received;
+                        let list = List::counted(frame, from + plan.header_bytes, to, count);
+                        if plan.retain {
+                            engine.core.keep_cast(origin, number, list.clone());
+                        }
                         fast.deliver_hit += 1;
                         if let Some(step) = &plan.deliver
                             && !execute::released(&mut engine.core, step, origin, number, &list)
@@ -63,11 +118,12 @@ impl Stack {
                         true
                     }
                     other => {
-                        self.not_taken(Arrived { kind, origin, first, received, bytes }, other, app, false)
+                        let arrived = Arrived { kind, origin, first, received: &received, bytes };
+                        self.not_taken(arrived, other, app, false)
                     }
                 }
             }
-            _ => self.not_straight(Arrived { kind, origin, first, received, bytes }, app),
+            _ => self.not_straight(Arrived { kind, origin, first, received: &received, bytes }, app),
         };
         if moved && !self.early.is_empty() {
             self.retry_early(origin, kind.traffic(), app);
@@ -99,7 +155,7 @@ impl Stack {
         let before = (self.shadow != Shadow::Off).then(|| ShadowRun::before(&self.engine));
         let Stack { engine, plans, fast, .. } = self;
         let Ok(plan) = &plans[kind as usize] else { return false };
-        match execute::accept(&mut engine.core, plan, origin, first, bytes) {
+        match execute::accept_apart(&mut engine.core, plan, origin, first, bytes) {
             Outcome::Hit { number, count } => {
                 let list = accepted_list(&mut engine.core, plan, origin, arrived.received, number, count);
                 fast.deliver_hit += u64::from(!parked);

@@ -301,13 +301,11 @@ impl Stack {
         core.loopback = self.engine.core.loopback.clone();
         core.looped_headers = self.engine.core.looped_headers.clone();
         let copied = |waiting: &Waiting| {
-            let Waiting::Frame(Closed { frame, messages, packed }) = waiting else {
-                panic!("only frames wait here")
-            };
+            let Waiting::Frame(Closed { frame, count }) = waiting else { panic!("only frames wait here") };
             let mut copy =
                 self.casts.take(self.cast_header_room + PACK_ROOM_BYTES).expect("the region is large");
             copy.extend(frame.bytes()).expect("it has as much room");
-            Waiting::Frame(Closed { frame: copy, messages: *messages, packed: *packed })
+            Waiting::Frame(Closed { frame: copy, count: *count })
         };
         let early = |early: &Early| Early { received: early.received.clone(), ..*early };
         Stack {
@@ -316,6 +314,7 @@ impl Stack {
             casts: self.casts.clone(),
             time_outs: self.time_outs.clone(),
             open: OpenPack::default(),
+            own_run: Vec::new(),
             waiting: self.waiting.iter().map(copied).collect(),
             large: self.large.fork(),
             divergences: Vec::new(),
@@ -521,10 +520,12 @@ impl Bench {
                     let frame = stack.casts.take(stack.cast_header_room + PACK_ROOM_BYTES);
                     open.begin(frame.expect("the region is large"), 0);
                     for _ in 0..2 {
-                        open.lend(3).copy_from_slice(&[1, 2, 3]);
+                        open.lend(3);
+                        open.lent().copy_from_slice(&[1, 2, 3]);
                         open.commit();
                     }
-                    stack.enter(open.close().expect("it is open"));
+                    let closed = open.close().expect("it is open");
+                    stack.enter(closed.frame, closed.count);
                 }
                 room
             }
@@ -567,9 +568,8 @@ impl Bench {
                     true
                 }
                 Some((received, _)) => {
-                    let kind = kind_of(arrival.traffic);
                     let first = first_word(&received);
-                    stack.fast_frame(kind, arrival.origin, first, &received, received.bytes(), app);
+                    stack.fast_frame(arrival.traffic, arrival.origin, first, received, app);
                     true
                 }
             },
@@ -886,7 +886,7 @@ impl Bench {
             return None;
         }
         let mut in_full = stack.fork();
-        missed.fast_frame(kind, origin, first, &received, received.bytes(), &mut Silent);
+        missed.fast_frame(arrival.traffic, origin, first, received, &mut Silent);
         self.arrives_in_full(&mut in_full, arrival, header);
         clear(&mut missed);
         clear(&mut in_full);

@@ -1,5 +1,7 @@
 //! One iteration of the driver loop, and when the next is due.
 
+use std::ops::Range;
+
 use super::Stack;
 use crate::accel::execute::{self, Miss, Outcome};
 use crate::accel::plan::Plan;
@@ -15,6 +17,9 @@ use crate::stack::layer::{Context, Kind};
 use crate::stack::order::Ordered;
 use crate::time::Time;
 use crate::wire::Traffic;
+
+/// The most own casts that come back up together.
+pub(super) const OWN_RUN_MAX: usize = 64;
 
 /// Pieces of post-processing in one iteration, at least.
 const PIECES_MIN: u64 = 1;
@@ -157,7 +162,14 @@ impl Stack {
     /// Delivers this member's own casts.
     fn own_copies(&mut self, app: &mut dyn Application) {
         let mut pending = self.engine.core.looping();
-        pending -= self.own_retained(app);
+        // What upcalls cast waits for the next iteration.
+        while pending > 0 {
+            let taken = self.own_retained(pending.min(OWN_RUN_MAX), app);
+            pending -= taken;
+            if taken < OWN_RUN_MAX {
+                break;
+            }
+        }
         let own = self.engine.core.own;
         for _ in 0..pending {
             if self.engine.core.order.is_full(own, self.order_share) {
@@ -169,26 +181,27 @@ impl Stack {
     }
 
     /// Delivers own casts by the plan, straight out of retention, as long as nothing else is to be done with them than
-    /// that. Returns how many.
-    fn own_retained(&mut self, app: &mut dyn Application) -> usize {
+    /// that, `most` of them at most. Returns how many.
+    fn own_retained(&mut self, most: usize, app: &mut dyn Application) -> usize {
         let Ok(plan) = &self.plans[Kind::SelfDeliver as usize] else { return 0 };
         if self.shadow != Shadow::Off || !plan.bare || plan.last.is_some() {
             return 0;
         }
         let (own, at_once) = (self.engine.core.own, plan.deliver.is_none());
-        let (section, end) = (self.engine.core.slots.member(own), self.engine.core.loop_numbers.end);
+        if at_once && most > 1 {
+            return self.own_run(most, app);
+        }
         let mut taken = 0;
         loop {
             let core = &mut self.engine.core;
             let number = core.loop_numbers.start;
             // An upcall may end the group, and lets go of everything then; or its casts, of what is retained.
-            if number >= end.min(core.loop_numbers.end)
-                || !at_once && core.order.is_full(own, self.order_share)
-            {
+            let over = taken == most || core.loop_numbers.is_empty();
+            if over || !at_once && core.order.is_full(own, self.order_share) {
                 return taken;
             }
             let Some(list) = core.casts[own.index()].list_at(number).cloned() else { return taken };
-            if !execute::own_copy(core, section) {
+            if !execute::own_copies(core, own, 1) {
                 return taken;
             }
             core.loop_numbers.start = number + 1;
@@ -196,6 +209,37 @@ impl Stack {
             taken += 1;
             if at_once || self.own_copy_released(number, &list) {
                 self.upcall(Kind::SelfDeliver, own, number, &list, app);
+            }
+        }
+    }
+
+    /// Those that nothing holds up, together: what is the same for all of them is done once.
+    fn own_run(&mut self, most: usize, app: &mut dyn Application) -> usize {
+        let core = &mut self.engine.core;
+        let (own, Range { start, end }) = (core.own, core.loop_numbers.clone());
+        // An upcall may end the group, or let its casts drive out what is retained: they are held here.
+        let mut lists = std::mem::take(&mut self.own_run);
+        core.casts[own.index()].copy_run(start..end.min(start + most as u64), &mut lists);
+        let count = lists.len();
+        let taken = count > 0 && execute::own_copies(core, own, count as u64);
+        if taken {
+            core.loop_numbers.start = start + count as u64;
+            self.fast.deliver_hit += count as u64;
+            self.deliver_own(start, &mut lists, app);
+        }
+        lists.clear();
+        self.own_run = lists;
+        if taken { count } else { 0 }
+    }
+
+    #[inline(never)]
+    fn deliver_own(&mut self, first: u64, lists: &mut Vec<List>, app: &mut dyn Application) {
+        let (own, mut number) = (self.engine.core.own, first);
+        for list in lists.drain(..) {
+            self.upcall(Kind::SelfDeliver, own, number, &list, app);
+            number += 1;
+            if self.exited.is_some() {
+                return;
             }
         }
     }

@@ -2,14 +2,14 @@
 
 use super::Stack;
 use crate::accel::execute::{self, Miss};
-use crate::accel::pack::{Closed, PACK_ROOM_BYTES};
+use crate::accel::pack::PACK_ROOM_BYTES;
 use crate::accel::shadow::{Handled, ShadowRun};
 use crate::buf::{Exhausted, Frame, FrameMut};
 use crate::config::Shadow;
 use crate::group::{CastError, SendError, Ticket};
 use crate::id::{Rank, RankSet};
 use crate::stack::build::{Closes, GuardKind, GuardOwner, HeldFor, STACK_GUARD};
-use crate::stack::event::{Down, Grounds, List, Message, MessageId};
+use crate::stack::event::{Count, Down, Grounds, List, Message, MessageId};
 use crate::stack::layer::Kind;
 use crate::stack::slots::fixed;
 use crate::wire::Traffic;
@@ -25,13 +25,14 @@ impl Stack {
             let mut frame = self.take_frame()?;
             frame.extend(message).expect("its length was checked");
             self.tickets += 1;
-            self.enter(Closed { frame, messages: 1, packed: false });
+            self.enter(frame, Count::ONE);
             return Ok(Ticket(self.tickets));
         }
         if message.len() > self.payload_max {
             return self.cast_beyond(message);
         }
-        self.reserve(message.len())?.copy_from_slice(message);
+        self.reserve(message.len())?;
+        self.reserved().copy_from_slice(message);
         Ok(self.commit())
     }
 
@@ -46,19 +47,21 @@ impl Stack {
 
     /// Room for a cast of `length` bytes, to be written and committed.
     #[inline]
-    pub(crate) fn reserve(&mut self, length: usize) -> Result<&mut [u8], CastError> {
+    pub(crate) fn reserve(&mut self, length: usize) -> Result<(), CastError> {
         if self.exited.is_some() || length > self.payload_max {
             return Err(self.impossible(length));
         }
-        if self.open.fits(length, self.payload_max) {
-            return Ok(self.open.lend(length));
-        }
         if self.open.is_open() {
+            if self.open.fits(length, self.payload_max) {
+                self.open.lend(length);
+                return Ok(());
+            }
             self.close_open();
         }
         let frame = self.take_frame()?;
         self.open_since = self.engine.core.now;
-        Ok(self.open.begin(frame, length))
+        self.open.begin(frame, length);
+        Ok(())
     }
 
     /// The reserved bytes are a message.
@@ -67,12 +70,28 @@ impl Stack {
         self.open.commit();
         self.tickets += 1;
         if !(self.pack && self.packs()) {
-            let clear = self.entry_is_clear();
-            if clear || !self.pack {
-                self.close_with(clear);
+            match self.alone() {
+                Some(frame) => self.enter(frame, Count::ONE),
+                None => self.close_committed(),
             }
         }
         Ticket(self.tickets)
+    }
+
+    /// The frame of a lone message, taken out of the open pack, if the entry is clear.
+    #[inline]
+    fn alone(&mut self) -> Option<FrameMut> {
+        let clear = self.entry_is_clear() && !self.large.open_shelved();
+        if clear { self.open.close_lone() } else { None }
+    }
+
+    /// Ends what is open, unless it may be packed with others as long as it waits.
+    #[inline(never)]
+    fn close_committed(&mut self) {
+        let clear = self.entry_is_clear();
+        if clear || !self.pack {
+            self.close_with(clear);
+        }
     }
 
     /// The reserved bytes, to write.
@@ -125,13 +144,22 @@ impl Stack {
         if !self.waiting.is_empty() {
             return self.take_frame_behind();
         }
-        if !self.numbers_left(1) {
+        // The layer that gives numbers closes the entry with the last one.
+        let closed = self.engine.core.slots.word(fixed::CAST_SEND_GUARD) != 0;
+        if (closed || self.large.frames_beyond() > 0) && !self.numbers_left(1) {
             return Err(self.miss_numbers(1));
         }
-        self.casts.take(self.cast_header_room + PACK_ROOM_BYTES).map_err(|exhausted| {
-            self.refused_cast();
-            CastError::NoFrame(exhausted)
-        })
+        debug_assert!(self.numbers_left(1));
+        match self.casts.take(self.cast_header_room + PACK_ROOM_BYTES) {
+            Ok(frame) => Ok(frame),
+            Err(exhausted) => Err(self.no_frame(exhausted)),
+        }
+    }
+
+    #[cold]
+    fn no_frame(&mut self, exhausted: Exhausted) -> CastError {
+        self.refused_cast();
+        CastError::NoFrame(exhausted)
     }
 
     /// A cast is refused, and told when there is room again.
@@ -155,10 +183,7 @@ impl Stack {
         } else {
             self.casts.take(self.cast_header_room + PACK_ROOM_BYTES)
         };
-        frame.map_err(|exhausted| {
-            self.refused_cast();
-            CastError::NoFrame(exhausted)
-        })
+        frame.map_err(|exhausted| self.no_frame(exhausted))
     }
 
     /// Too few numbers are left for a cast of so many frames. Where views follow each other, the next one has numbers
@@ -205,65 +230,64 @@ impl Stack {
             return;
         };
         if clear && !self.large.open_shelved() {
-            self.enter(closed);
+            self.enter(closed.frame, closed.count);
             return;
         }
         self.wait(closed);
     }
 
     /// Takes a filled frame down to its frame number: by the plan, or by the layers.
-    #[inline]
-    pub(super) fn enter(&mut self, closed: Closed) {
+    #[inline(never)]
+    pub(super) fn enter(&mut self, frame: FrameMut, count: Count) {
         self.sent = true;
         self.cast_frames += 1;
-        self.enter_frame(closed);
+        self.enter_frame(frame, count);
     }
 
     /// A layer's own cast enters: that layer knows that it may.
     pub(super) fn enter_blank(&mut self, frame: FrameMut) {
-        self.enter_frame(Closed { frame, messages: 0, packed: true });
+        self.enter_frame(frame, Count::pack(0));
     }
 
     #[inline]
-    fn enter_frame(&mut self, closed: Closed) {
+    fn enter_frame(&mut self, frame: FrameMut, count: Count) {
         let guard = self.engine.core.slots.word(fixed::CAST_SEND_GUARD);
-        let Closed { frame, messages, packed } = closed;
         match &self.plans[Kind::CastSend as usize] {
             Ok(plan) if guard == 0 => {
                 self.fast.send_hit += 1;
                 let own = self.engine.core.own;
                 if self.shadow == Shadow::Off {
-                    execute::send(&mut self.engine.core, plan, own, frame, messages, packed);
+                    execute::send(&mut self.engine.core, plan, own, frame, count);
                 } else {
-                    self.send_shadowed(Kind::CastSend, own, frame, messages, packed);
+                    self.send_shadowed(Kind::CastSend, own, frame, count);
                 }
             }
-            _ => self.enter_slow(guard, frame, messages, packed),
+            _ => self.enter_slow(guard, frame, count),
         }
     }
 
     #[cold]
-    fn enter_slow(&mut self, guard: u64, frame: FrameMut, messages: u32, packed: bool) {
+    fn enter_slow(&mut self, guard: u64, frame: FrameMut, count: Count) {
         self.fast.send_miss += 1;
         self.note_miss(Kind::CastSend, Miss::Guard(guard));
         if guard & STACK_GUARD != 0 {
             // For the rest of the view: the next frame is taken with room for what is put before it.
             self.cast_header_room = self.engine.core.full_bytes(Traffic::Cast);
         }
-        let list = whole(frame.freeze(), 0, messages, packed);
+        let list = whole(frame.freeze(), 0, count);
         self.engine.core.work += 1;
         self.engine.enter(Down::Cast(Message::data(Traffic::Cast, list)));
     }
 
     /// Runs a send plan, then repeats it by the layers.
     #[cold]
-    fn send_shadowed(&mut self, kind: Kind, peer: Rank, frame: FrameMut, messages: u32, packed: bool) {
+    fn send_shadowed(&mut self, kind: Kind, peer: Rank, frame: FrameMut, count: Count) {
         let Ok(plan) = &self.plans[kind as usize] else { return };
         let before = ShadowRun::before(&self.engine);
         let core = &mut self.engine.core;
-        execute::send(core, plan, peer, frame, messages, packed);
+        execute::send_apart(core, plan, peer, frame, count);
         let Some(sent) = core.outbox.back().map(|transmit| transmit.head.clone()) else { return };
-        let list = whole(sent, plan.header_bytes, messages, packed);
+        let list = whole(sent, plan.header_bytes, count);
         let differs = before.compare(&mut self.engine, Handled::Sent(kind, peer, &list));
         self.compared(kind, differs);
     }
@@ -305,15 +329,15 @@ impl Stack {
             (Ok(plan), Some(peer)) if guards == 0 => {
                 self.fast.send_hit += 1;
                 if self.shadow == Shadow::Off {
-                    execute::send(&mut self.engine.core, plan, peer, frame, 1, false);
+                    execute::send_apart(&mut self.engine.core, plan, peer, frame, Count::ONE);
                 } else {
-                    self.send_shadowed(Kind::SendSend, peer, frame, 1, false);
+                    self.send_shadowed(Kind::SendSend, peer, frame, Count::ONE);
                 }
             }
             _ => {
                 self.fast.send_miss += 1;
                 self.note_miss(Kind::SendSend, Miss::Guard(guards));
-                let list = whole(frame.freeze(), 0, 1, false);
+                let list = whole(frame.freeze(), 0, Count::ONE);
                 self.engine.core.work += 1;
                 self.engine.enter(Down::Send(*to, Message::data(Traffic::Send, list)));
             }
@@ -475,7 +499,7 @@ impl Stack {
 }
 
 /// The payload of a whole frame behind `header_bytes` of header.
-fn whole(frame: Frame, header_bytes: usize, messages: u32, packed: bool) -> List {
+fn whole(frame: Frame, header_bytes: usize, count: Count) -> List {
     let (from, to) = (frame.start() + header_bytes, frame.end());
-    if packed { List::packed(frame, from, to, messages) } else { List::single(frame, from, to) }
+    List::counted(frame, from, to, count)
 }

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::rc::Rc;
 
+use super::cycle::OWN_RUN_MAX;
 use super::large::LargeMessages;
 use super::{Legacies, Stack};
 use crate::accel::cookie::cookie;
@@ -387,6 +388,7 @@ impl Stack {
             send_payload_max: frame_bytes - compiled.full_bytes(Traffic::Send) - PACK_ROOM_BYTES,
             casts: channel.casts,
             open: OpenPack::default(),
+            own_run: Vec::with_capacity(OWN_RUN_MAX),
             waiting: VecDeque::with_capacity(config.waiting_frames_max),
             of_this_view: None,
             large: LargeMessages::new(fragmented as usize, config.waiting_bytes_max, members),

@@ -40,7 +40,7 @@ impl Waiting {
     /// How many messages it is.
     pub(super) fn messages(&self) -> u32 {
         match self {
-            Waiting::Frame(closed) | Waiting::Shelved(closed) => closed.messages,
+            Waiting::Frame(closed) | Waiting::Shelved(closed) => closed.count.messages(),
             Waiting::Large(_) => 1,
         }
     }
@@ -341,7 +341,7 @@ impl Stack {
     /// Takes over a cast that waited in the last view's stack; one that was partly sent is sent whole. Returns false if
     /// this stack cannot carry it, or has no frame for it.
     pub(super) fn inherit(&mut self, waiting: Waiting) -> bool {
-        let Closed { frame, messages, packed } = match waiting {
+        let Closed { frame, count } = match waiting {
             Waiting::Frame(closed) | Waiting::Shelved(closed) => closed,
             Waiting::Large(large) => {
                 let large = large.again();
@@ -366,7 +366,7 @@ impl Stack {
         let Some(mut copy) = taken.ok().filter(|copy| copy.room() >= frame.len()) else { return false };
         copy.extend(frame.bytes()).expect("the room was looked at");
         self.copies += 1;
-        let closed = Closed { frame: copy, messages, packed };
+        let closed = Closed { frame: copy, count };
         self.large.shelved += usize::from(shelves);
         self.waiting.push_back(if shelves { Waiting::Shelved(closed) } else { Waiting::Frame(closed) });
         true
@@ -403,13 +403,13 @@ impl Stack {
             match self.waiting.pop_front() {
                 None => return,
                 Some(Waiting::Frame(closed)) => {
-                    self.enter(closed);
+                    self.enter(closed.frame, closed.count);
                     self.one_less_waits();
                 }
                 Some(Waiting::Shelved(closed)) => match self.unshelve(&closed) {
                     Some(frame) => {
                         self.large.shelved -= 1;
-                        self.enter(Closed { frame, ..closed });
+                        self.enter(frame, closed.count);
                         self.one_less_waits();
                     }
                     None => {

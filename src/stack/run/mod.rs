@@ -38,7 +38,7 @@ use crate::id::{Rank, RankSet};
 use crate::stack::build::Prompts;
 use crate::stack::core::Core;
 use crate::stack::engine::Engine;
-use crate::stack::event::{ExitReason, NextView};
+use crate::stack::event::{ExitReason, List, NextView};
 use crate::stats::{FastPath, MissCount, PostProcessing};
 use crate::time::Time;
 use crate::transport::Received;
@@ -55,6 +55,8 @@ pub(crate) struct Stack {
     payload_max: usize,
     send_payload_max: usize,
     open: OpenPack,
+    /// Own casts on their way up together.
+    own_run: Vec<List>,
     waiting: VecDeque<Waiting>,
     /// How many of the first that wait belong to this view, once the application has said so.
     of_this_view: Option<usize>,
