@@ -166,13 +166,15 @@ fn turns_and_orders_that_come_twice_or_late_change_nothing() {
     }
 }
 
-/// Whatever bit of a cast without content is false: nobody panics, and an invitation of no member is counted.
+/// Whatever bit of a blank is false: nobody panics, and an invitation of no member is counted.
 #[test]
 fn turns_and_orders_with_false_fields_do_no_harm() {
     for (spec, accelerate) in [(TOTAL, true), (TOTAL, false), (SEQUENCER, true), (SEQUENCER, false)] {
         let (_, blank) = lost_blank(spec, accelerate);
         let mut strange = 0;
-        for at in (if accelerate { 8 } else { PREFIX_BYTES }) * 8..blank.len() * 8 {
+        // Every third bit is in every byte, field and word.
+        let first = if accelerate { 8 } else { PREFIX_BYTES };
+        for at in (first * 8..blank.len() * 8).step_by(3) {
             let (mut world, mut blank) = lost_blank(spec, accelerate);
             blank[at / 8] ^= 1 << (at % 8);
             world.inject(VICTIM, &blank);
