@@ -14,9 +14,11 @@
 mod clock;
 mod commands;
 mod driver;
+mod event_count;
 mod idle;
 mod looper;
 mod pin;
+mod sync;
 mod window;
 mod workers;
 

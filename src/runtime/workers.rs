@@ -23,12 +23,11 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 
-use crossbeam_queue::ArrayQueue;
-use crossbeam_utils::CachePadded;
-
+pub use super::event_count::Turn;
+use super::event_count::{Shared, hand_to};
+use super::sync::{Queue, relax};
 use crate::group::{Delivery, Group};
 use crate::id::{Hasher64, Incarnation};
 
@@ -90,62 +89,13 @@ impl Delivered {
     }
 }
 
-/// A worker's place in the order.
-#[derive(Debug)]
-pub struct Turn<'t> {
-    shared: &'t Shared,
-    order: usize,
-    place: u64,
-    come: bool,
-}
-
-impl Turn<'_> {
-    /// Waits until everything before this delivery is done with. From then on, until the worker is done with it, nothing
-    /// behind it in the order is.
-    pub fn wait(&mut self) {
-        let count = &self.shared.done[self.order];
-        let mut spins = 0_u32;
-        // Ends: what is before it is with a worker that is not waiting, or before something that is (module text).
-        while !self.come && count.load(Ordering::Acquire) != self.place {
-            if self.shared.failed.load(Ordering::Relaxed) {
-                panic!("another worker has panicked, and with it the order is lost");
-            }
-            spins += 1;
-            if spins < SPINS { std::hint::spin_loop() } else { thread::yield_now() }
-        }
-        self.come = true;
-    }
-}
-
-impl Drop for Turn<'_> {
-    fn drop(&mut self) {
-        if thread::panicking() {
-            self.shared.failed.store(true, Ordering::Relaxed);
-            return;
-        }
-        self.wait();
-        self.shared.done[self.order].store(self.place + 1, Ordering::Release);
-    }
-}
-
 /// Event counts where those of one origin are in order. Origins that share one wait for each other without need, no more.
 const ORDERS: usize = 256;
 
-/// Looks at an event count before the processor is given to others.
-const SPINS: u32 = 64;
-
-#[derive(Debug)]
-struct Shared {
-    /// By order: how many deliveries are done with.
-    done: Box<[CachePadded<AtomicU64>]>,
-    ending: AtomicBool,
-    failed: AtomicBool,
-}
-
 #[derive(Debug)]
 struct Worker {
-    waiting: Arc<ArrayQueue<Box<Delivered>>>,
-    spent: Arc<ArrayQueue<Box<Delivered>>>,
+    waiting: Arc<Queue<Box<Delivered>>>,
+    spent: Arc<Queue<Box<Delivered>>>,
     thread: JoinHandle<()>,
 }
 
@@ -183,17 +133,13 @@ impl Workers {
         let WorkersOptions { workers, deliveries_max, order } = options;
         assert!(workers > 0 && deliveries_max > 0, "somebody must work, and on something");
         let orders = if order == Order::Total { 1 } else { ORDERS };
-        let shared = Arc::new(Shared {
-            done: (0..orders).map(|_| CachePadded::new(AtomicU64::new(0))).collect(),
-            ending: AtomicBool::new(false),
-            failed: AtomicBool::new(false),
-        });
+        let shared = Arc::new(Shared::new(orders));
         let places = vec![0; orders];
         let kept = VecDeque::new();
         let mut all = Workers { shared, workers: Vec::with_capacity(workers), next: 0, order, places, kept };
         for at in 0..workers {
-            let waiting: Arc<ArrayQueue<Box<Delivered>>> = Arc::new(ArrayQueue::new(deliveries_max));
-            let spent = Arc::new(ArrayQueue::new(deliveries_max));
+            let waiting: Arc<Queue<Box<Delivered>>> = Arc::new(Queue::new(deliveries_max));
+            let spent = Arc::new(Queue::new(deliveries_max));
             for _ in 0..deliveries_max {
                 let put = spent.push(Delivered::blank());
                 assert!(put.is_ok(), "made for as many");
@@ -201,21 +147,11 @@ impl Workers {
             let (theirs, back) = (Arc::clone(&waiting), Arc::clone(&spent));
             let (shared, mut work) = (Arc::clone(&all.shared), make(at));
             let serve = move || {
-                // Ends when the workers are dropped.
-                loop {
-                    let Some(delivered) = theirs.pop() else {
-                        if shared.ending.load(Ordering::Acquire) && theirs.is_empty() {
-                            return;
-                        }
-                        // Whoever hands something on unparks; that is not lost if it comes before.
-                        thread::park();
-                        continue;
-                    };
-                    let (order, place) = (delivered.order, delivered.place);
-                    work(&delivered, &mut Turn { shared: &shared, order, place, come: false });
+                shared.serve(&theirs, |delivered| {
+                    work(&delivered, &mut Turn::new(&shared, delivered.order, delivered.place));
                     // Those that were made because there was none are too many.
                     drop(back.push(delivered));
-                }
+                });
             };
             let thread = thread::Builder::new().name(format!("wadjet-worker-{at}")).spawn(serve)?;
             all.workers.push(Worker { waiting, spent, thread });
@@ -239,18 +175,17 @@ impl Workers {
 
     /// Hands on what was kept, as far as there is room now. Whether some of it is still kept.
     pub fn is_behind(&mut self) -> bool {
-        if self.shared.failed.load(Ordering::Relaxed) {
+        if self.shared.failed() {
             // Nobody will take it any more, and the group is not to wait for that. What is handed on next says so.
             self.kept.clear();
         }
         // Only the first is looked at: that is what keeps them in order, and it has room when what is before it is done.
         while let Some((at, delivered)) = self.kept.pop_front() {
             let worker = &self.workers[at];
-            if let Err(delivered) = worker.waiting.push(delivered) {
+            if let Err(delivered) = hand_to(&worker.waiting, worker.thread.thread(), delivered) {
                 self.kept.push_front((at, delivered));
                 return true;
             }
-            worker.thread.thread().unpark();
         }
         false
     }
@@ -266,11 +201,10 @@ impl Workers {
         let mut spins = 0_u32;
         // Ends: the workers go on by themselves.
         while self.is_behind() || self.waiting() > 0 {
-            if self.shared.failed.load(Ordering::Relaxed) {
+            if self.shared.failed() {
                 return Err(WorkerPanicked);
             }
-            spins += 1;
-            if spins < SPINS { std::hint::spin_loop() } else { thread::yield_now() }
+            relax(&mut spins);
         }
         Ok(())
     }
@@ -281,7 +215,7 @@ impl Workers {
         number: u64,
         messages: impl Iterator<Item = &'m [u8]>,
     ) -> Result<(), WorkerPanicked> {
-        if self.shared.failed.load(Ordering::Relaxed) {
+        if self.shared.failed() {
             return Err(WorkerPanicked);
         }
         let at = self.next;
@@ -304,8 +238,7 @@ impl Workers {
 
     /// Deliveries that are not done with yet.
     pub fn waiting(&self) -> u64 {
-        let done = self.shared.done.iter().map(|count| count.load(Ordering::Acquire));
-        self.places.iter().zip(done).map(|(handed_on, done)| handed_on - done).sum()
+        self.places.iter().zip(self.shared.done()).map(|(handed_on, done)| handed_on - done).sum()
     }
 }
 
@@ -321,7 +254,7 @@ impl Drop for Workers {
     fn drop(&mut self) {
         // If a worker has panicked there is nothing to wait for.
         let _ = self.settle();
-        self.shared.ending.store(true, Ordering::Release);
+        self.shared.end();
         for worker in self.workers.drain(..) {
             worker.thread.thread().unpark();
             // What a worker has to say of its panic it has said.
