@@ -352,9 +352,8 @@ impl Chapter<'_> {
             // Nobody is left to whom it could happen: peace first, then again.
             (_, None) => {
                 self.peace(crew)?;
-                if self.victim(crew, kind).is_some() {
-                    self.make(crew, kind)?;
-                }
+                self.victim(crew, kind).ok_or("in peace there is nobody to whom a fault could happen")?;
+                self.make(crew, kind)?;
             }
         }
         Ok(())
