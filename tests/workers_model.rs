@@ -4,6 +4,8 @@
 //!
 //! Unsafe only to get at the cells of the model, which checks each access.
 #![allow(unsafe_code)]
+// Once over each kind of atomics.
+#![allow(clippy::duplicate_mod)]
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 

@@ -553,11 +553,11 @@ fn send_words<const CAST: bool, const TEMPLATE: usize, const WORDS: usize>(
             core.sends[peer.index()].keep(number, list);
         }
     }
-    if let Some(layer) = plan.loop_layer {
-        if !plan.retain || !core.loops_next(number) {
-            let list = List::counted(frame.clone(), from, to, count);
-            core.loop_back(Looped { layer, number, list, slow: false }, plan.retain);
-        }
+    if let Some(layer) = plan.loop_layer
+        && (!plan.retain || !core.loops_next(number))
+    {
+        let list = List::counted(frame.clone(), from, to, count);
+        core.loop_back(Looped { layer, number, list, slow: false }, plan.retain);
     }
     core.work += 1;
     let to = match CAST {
