@@ -147,7 +147,10 @@ fn accept_run_words<const WORDS: usize, const BYTES: usize>(
     };
     let mut taken = frames.iter().take(retention.room_left()).take_while(predicted).count();
     if !plan.filters.is_empty() {
-        taken = frames[..taken].iter().take_while(|received| passes::<WORDS, BYTES>(core, plan, received)).count();
+        taken = frames[..taken]
+            .iter()
+            .take_while(|received| passes::<WORDS, BYTES>(core, plan, received))
+            .count();
     }
     if taken == 0 {
         return 0;
@@ -161,9 +164,7 @@ fn accept_run_words<const WORDS: usize, const BYTES: usize>(
     let number = (begin >> plan.number.shift) & plan.number.mask;
     let pinned = frames.iter().map(|received| received.frame.pinned_bytes() as u64);
     core.pinned_most = pinned.fold(core.pinned_most, u64::max);
-    let list = |Received { frame, from, to, .. }: &Received| {
-        List::single(frame.clone(), from + BYTES, *to)
-    };
+    let list = |Received { frame, from, to, .. }: &Received| List::single(frame.clone(), from + BYTES, *to);
     core.casts[origin.index()].keep_run(number, frames.iter().map(list));
     // Of what one origin says of a member the newest says all.
     let members = core.slots.members();
