@@ -62,6 +62,14 @@ pub trait Application {
 pub trait Snapshot {
     /// Fills `into` from the front with what comes next, and returns how many bytes that is; zero is the end.
     fn read(&mut self, into: &mut [u8]) -> usize;
+
+    /// Whether so many bytes, or what is left of it, can be read without waiting: for a state that another thread makes,
+    /// or reads from a disk. If not, it is asked again 100 us later, and the group goes on meanwhile; a `read` that waits
+    /// makes the whole process wait, which the others take for a failure after some milliseconds.
+    fn is_ready(&mut self, bytes: usize) -> bool {
+        let _ = bytes;
+        true
+    }
 }
 
 impl Snapshot for std::io::Cursor<Vec<u8>> {
@@ -162,6 +170,14 @@ pub enum Event {
     Transitional(RankSet),
     /// A member has asked to leave.
     Left(Rank),
+    /// All members that had the group's state are gone (layer XFER), and this process, which came in, has not got all of
+    /// it: what its application has is what it had before, or a part of the group's state if
+    /// [`Application::install_state`] was called. It leaves; or, if the stack says `XFER(lost=go_on)` and it is the first
+    /// of those who wait, it goes on with that and gives it to the others.
+    StateLost {
+        /// Whether it goes on; else it leaves, and [`Event::Exit`] follows.
+        goes_on: bool,
+    },
     /// A message is known to be lost.
     LostMessage {
         /// Whose, or on its way to whom.

@@ -206,8 +206,29 @@ fn another_comes_in_while_one_is_half_way() {
 }
 
 #[test]
-fn when_nobody_has_the_state_any_more_the_first_goes_on_and_says_so() {
+fn when_nobody_has_the_state_any_more_those_who_wait_for_it_leave() {
     let mut storm = Storm::of(1, "", BALLAST);
+    let (a, b) = (storm.join(1), storm.join(1));
+    storm.half_way(a);
+    storm.half_way(b);
+    storm.town.processes[0].stopped = true;
+    storm.until("the exits", |storm| {
+        [a, b].iter().all(|at| matches!(storm.town.processes[*at].diary.seen.last(), Some(Seen::Exit(_))))
+    });
+    for at in [a, b] {
+        let seen = &storm.town.processes[at].diary.seen;
+        let lost = seen.iter().position(|seen| matches!(seen, Seen::StateLost(false))).expect("it is told");
+        assert!(
+            matches!(&seen[lost + 1..], [Seen::Problem(why), .., Seen::Exit(_)] if why.contains("are gone")),
+            "{seen:?}"
+        );
+        assert_eq!(storm.replica(at).snapshots, 0, "nobody gives on what is not whole");
+    }
+}
+
+#[test]
+fn when_nobody_has_the_state_any_more_the_first_goes_on_if_the_stack_says_so() {
+    let mut storm = Storm::of(1, ",lost=go_on", BALLAST);
     let (a, b) = (storm.join(1), storm.join(1));
     storm.half_way(a);
     storm.half_way(b);
@@ -215,7 +236,7 @@ fn when_nobody_has_the_state_any_more_the_first_goes_on_and_says_so() {
     storm.settle(&[a, b]);
     let problems = |storm: &Storm, at: usize| {
         let seen = storm.town.processes[at].diary.seen.iter();
-        seen.filter(|seen| matches!(seen, Seen::Problem(what) if what.contains("are gone"))).count()
+        seen.filter(|seen| matches!(seen, Seen::StateLost(true))).count()
     };
     let said = [problems(&storm, a), problems(&storm, b)];
     assert_eq!(said.iter().sum::<usize>(), 1, "{said:?}");
@@ -340,6 +361,45 @@ fn sends_to_who_comes_in_get_their_turn_while_the_state_is_on_its_way() {
     storm.settle(&[0, 1, new]);
     let seen = &storm.town.processes[new].diary.seen;
     assert_eq!(seen.iter().filter(|seen| matches!(seen, Seen::Send(..))).count(), taken);
+}
+
+#[test]
+fn a_send_to_who_waits_for_the_state_arrives_though_the_view_changes() {
+    let mut storm = Storm::of(2, "", 16 * BALLAST);
+    let new = storm.join(1);
+    storm.half_way(new);
+    let long = [7; 5000];
+    for payload in [&b"one"[..], &long, b"three"] {
+        let process = &mut storm.town.processes[1];
+        process.endpoint.group(process.key).send(&RankSet::one(Rank(2)), payload).unwrap();
+    }
+    storm.run(Duration::from_millis(1));
+    let gone = storm.join(1);
+    storm.settle(&[0, 1, new, gone]);
+    assert!(storm.replica(new).begun > 1, "the transfer was begun anew");
+    let seen = &storm.town.processes[new].diary.seen;
+    let sends: Vec<_> = seen.iter().filter(|seen| matches!(seen, Seen::Send(..))).collect();
+    let expected = [&b"one"[..], &long, b"three"].map(|payload| Seen::Send(2, payload.to_vec()));
+    assert_eq!(sends, expected.iter().collect::<Vec<_>>());
+    let view = seen.iter().position(|seen| matches!(seen, Seen::View(_, members) if members.len() == 4));
+    assert!(view < seen.iter().position(|seen| matches!(seen, Seen::Send(..))), "the view comes first");
+}
+
+#[test]
+fn who_could_not_take_the_state_in_is_not_given_it_again() {
+    let mut storm = Storm::of(2, "", BALLAST);
+    let new = storm.join(1);
+    storm.replica(new).refuse_beyond = Some(100_000);
+    storm.until("the refusal", |storm| {
+        let mut seen = storm.town.processes[new].diary.seen.iter();
+        seen.any(|seen| matches!(seen, Seen::Problem(why) if why.contains("the disk is full")))
+    });
+    let snapshots = storm.replica(0).snapshots;
+    // A view change that has it among its members: it does not get as far as leaving.
+    storm.settle(&[0, 1]);
+    assert_eq!(storm.replica(0).snapshots, snapshots);
+    let counts = storm.town.processes[0].endpoint.stats(storm.town.processes[0].key).counts;
+    assert!(counts.iter().any(|count| count.what == "state refused by its receiver"), "{counts:?}");
 }
 
 #[test]

@@ -24,6 +24,7 @@
 //! After the FRAG layer of Horus (van Renesse et al., 1996) and Ensemble's `frag` (Hayden, 1998), which mark fragments
 //! too, so that flow control cannot reorder them.
 
+use std::any::Any;
 use std::time::Duration;
 
 use crate::accel::case::CommonCase;
@@ -48,14 +49,23 @@ pub(super) fn entry() -> LayerEntry {
         provides: Properties::of(&[Property::LargeMessages]),
         destroys: Properties::NONE,
         cost: 1,
-        parameters: &[(
-            "bytes",
-            "the longest message that is carried, in bytes (default and most: Config::message_bytes_max)",
-        )],
+        parameters: &[
+            (
+                "bytes",
+                "the longest message that is carried, in bytes (default and most: Config::message_bytes_max)",
+            ),
+            #[cfg(feature = "laboratory")]
+            ("broken", "wrong on purpose, for the museum: which way (default no)"),
+        ],
         make: |parameters| {
+            #[cfg(feature = "laboratory")]
+            let keeps_parts = parameters.choice("broken", &["no", "keeps-parts"])? == "keeps-parts";
+            #[cfg(not(feature = "laboratory"))]
+            let keeps_parts = false;
             let bytes_max = parameters.number("bytes", 0, 0..=u64::from(u32::MAX))?;
             Ok(Box::new(Frag {
                 bytes_max,
+                keeps_parts,
                 handles: None,
                 progress: Default::default(),
                 quiet_until: Vec::new(),
@@ -67,6 +77,8 @@ pub(super) fn entry() -> LayerEntry {
 #[derive(Clone)]
 struct Frag {
     bytes_max: u64,
+    /// Wrong on purpose: what is partly there when a view ends is waited for in the next.
+    keeps_parts: bool,
     /// For casts, for sends.
     handles: Option<[Handles; 2]>,
     /// By kind of traffic and origin.
@@ -206,6 +218,17 @@ impl Layer for Frag {
             left: build.exception_field(traffic, "left", LEFT_BITS),
             partial: build.guard(guards[traffic as usize], "message partly there", Closes::FastPath),
         }));
+    }
+
+    fn bequeath(&mut self) -> Option<Box<dyn Any>> {
+        self.keeps_parts.then(|| Box::new(self.progress.clone()) as Box<dyn Any>)
+    }
+
+    fn inherit(&mut self, legacy: Box<dyn Any>) {
+        let Ok(legacy) = legacy.downcast::<[Vec<Progress>; 2]>() else { return };
+        for (mine, past) in self.progress.iter_mut().zip(*legacy) {
+            mine.iter_mut().zip(past).for_each(|(mine, past)| *mine = past);
+        }
     }
 
     fn notices(&self) -> Notices {

@@ -371,6 +371,11 @@ pub enum Up {
     Snapshot,
     /// A part of the group's state.
     State(StateBytes),
+    /// All members that had the group's state are gone, and this one has not got all of it.
+    StateLost {
+        /// Whether it goes on with what it has; else it leaves.
+        goes_on: bool,
+    },
     /// The group is over for this process.
     Exit(ExitReason),
 }

@@ -616,6 +616,11 @@ impl Context<'_> {
         filled
     }
 
+    /// Whether so many bytes of the application's snapshot, or its end, can be read now.
+    pub fn snapshot_is_ready(&mut self, bytes: usize) -> bool {
+        self.core.snapshot.0.as_mut().is_none_or(|snapshot| snapshot.is_ready(bytes))
+    }
+
     /// The snapshot is needed no more.
     pub fn drop_snapshot(&mut self) {
         self.core.snapshot.0 = None;

@@ -102,6 +102,67 @@ impl Hold {
         self.events.push_back(held);
     }
 
+    /// Lets go of everything but sends that are whole, of origins that `renamed` names anew; `casts` are kept as well by
+    /// who does wrong on purpose.
+    pub(super) fn keep_sends(&mut self, casts: bool, renamed: impl Fn(Rank) -> Option<Rank>) {
+        let mut kept = VecDeque::new();
+        let mut partial: Vec<(Rank, Vec<Held>)> = Vec::new();
+        for mut held in std::mem::take(&mut self.events) {
+            let (traffic, origin, part, bytes) = match &mut held {
+                Held::Message(copied) => {
+                    (copied.traffic, &mut copied.origin, copied.part, copied.to - copied.from)
+                }
+                Held::Event(Up::Send(origin, message)) => {
+                    (Traffic::Send, origin, message.part, message.list.payload().len())
+                }
+                Held::Event(_) => continue,
+            };
+            if traffic != Traffic::Send && !casts {
+                continue;
+            }
+            let Some(rank) = renamed(*origin) else { continue };
+            *origin = rank;
+            match part {
+                Part::Whole => kept.push_back(held),
+                Part::Void => {}
+                Part::Fragment { first, left } => {
+                    if first || !partial.iter().any(|(of, _)| *of == rank) {
+                        partial.retain(|(of, _)| *of != rank);
+                        partial.push((rank, Vec::new()));
+                    }
+                    let (_, parts) =
+                        partial.iter_mut().find(|(of, _)| *of == rank).expect("it has been put there");
+                    parts.push(held);
+                    if left == bytes as u64 {
+                        kept.extend(parts.drain(..));
+                    }
+                }
+            }
+        }
+        let bytes = |held: &Held| match held {
+            Held::Message(copied) => (copied.to - copied.from) as u64,
+            Held::Event(Up::Send(_, message)) => message.list.payload().len() as u64,
+            Held::Event(_) => 0,
+        };
+        self.bytes = kept.iter().map(|held| bytes(held) + size_of::<Held>() as u64).sum();
+        self.events = kept;
+    }
+
+    /// Layers above will look at no header.
+    pub(super) fn drop_headers(&mut self) {
+        for held in &mut self.events {
+            if let Held::Message(copied) = held {
+                copied.header = None;
+            }
+        }
+    }
+
+    /// Keeps an event that comes before all that is held.
+    pub(super) fn push_first(&mut self, event: Up) {
+        self.bytes += size_of::<Held>() as u64;
+        self.events.push_front(Held::Event(event));
+    }
+
     /// Copies a payload; says where to.
     fn place(&mut self, payload: &[u8]) -> Option<(u64, usize)> {
         let fits = matches!(self.pages.back(), Some(Page::Open(page)) if page.room() >= payload.len());
@@ -180,6 +241,39 @@ mod tests {
         let list = List::single(frame, from, to);
         let part = Part::Fragment { first: number.is_multiple_of(2), left: number };
         Up::Cast(Rank(3), Message { number, part, ..Message::data(Traffic::Cast, list) })
+    }
+
+    /// A send of `origin`; a fragment if it says so.
+    fn send(origin: u16, payload: &[u8], part: Part) -> Up {
+        let Up::Cast(_, message) = cast(0, payload) else { unreachable!() };
+        Up::Send(Rank(origin), Message { part, traffic: Traffic::Send, ..message })
+    }
+
+    #[test]
+    fn of_a_view_that_ends_whole_sends_are_kept_of_those_that_go_on() {
+        let mut hold = Hold::default();
+        let part = |first, left| Part::Fragment { first, left };
+        hold.push(send(1, b"one", Part::Whole), false);
+        hold.push(cast(7, b"a cast"), false);
+        hold.push(send(2, b"of one that is gone", Part::Whole), false);
+        hold.push(send(1, b"ab", part(true, 3)), false);
+        hold.push(Up::Stable, false);
+        hold.push(send(3, b"two", Part::Whole), false);
+        hold.push(send(1, b"c", part(false, 1)), false);
+        hold.push(send(3, b"half of it", part(true, 100)), false);
+        hold.keep_sends(false, |rank| (rank != Rank(2)).then(|| Rank(rank.0 + 10)));
+        hold.push_first(Up::Stable);
+        assert!(matches!(hold.pop(), Some(Up::Stable)));
+        let rest: Vec<(Rank, Vec<u8>)> = std::iter::from_fn(|| hold.pop())
+            .map(|event| match event {
+                Up::Send(origin, message) => (origin, message.list.payload().to_vec()),
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        let expected: [(Rank, &[u8]); 4] =
+            [(Rank(11), b"one"), (Rank(13), b"two"), (Rank(11), b"ab"), (Rank(11), b"c")];
+        assert_eq!(rest, expected.map(|(rank, payload)| (rank, payload.to_vec())));
+        assert_eq!(hold.bytes(), 0);
     }
 
     #[test]

@@ -12,7 +12,8 @@
 //! member that has it is the *donor*: it takes a snapshot at the cut of the view, before anything is delivered in it, and
 //! sends it as fast as acknowledgements allow, to all that lack it in step (one snapshot, read once). Whoever lacks it holds
 //! back what it delivers in the view, and the view itself, until the state is complete. A view change begins the transfer
-//! anew at the new cut, by whoever is the donor then; what was held is let go of, for it is in the new snapshot.
+//! anew at the new cut, by whoever is the donor then; the casts held are let go of, for they are in the new snapshot, and
+//! the sends of those that go on together are handed on behind the next view.
 //!
 //! ```text
 //! 0 (donor)                 1                        2 (comes in)
@@ -24,19 +25,23 @@
 //! ◀─ have ────────────────── ◀─ have ───────────────
 //! ```
 //!
-//! If nobody in a view has the state any more, all say that they lack it, and the first of them goes on with what it has.
+//! If nobody in a view has the state any more, all say that they lack it. What they may have of it is a part, or what they
+//! had before they came in: all leave (`lost=leave`), or the first of them goes on with what it has (`lost=go_on`). Who
+//! could not take the state in leaves, says so, and is not given it again.
 //! Members that hold too much ask the others to stop casting until they have the state (`full=hold`), or leave
 //! (`full=leave`).
 //!
 //! After Horus's XFER and Ensemble's `xfer` (Hayden, 1998); the donor's cut is the rule of virtual synchrony (Birman and
 //! Joseph, 1987).
 
+mod broken;
 mod hold;
 
 use std::any::Any;
 use std::rc::Rc;
 use std::time::Duration;
 
+use self::broken::Broken;
 use self::hold::Hold;
 use crate::accel::case::CommonCase;
 use crate::id::{Hasher64, Incarnation, MEMBERS_MAX, Rank, RankSet};
@@ -72,9 +77,16 @@ pub(super) fn entry() -> LayerEntry {
                 "what it does then; hold: the others stop casting until it has the state (default), leave: it leaves",
             ),
             (
+                "lost",
+                "what happens when all members that had the state are gone before anybody got all of it; leave: those who \
+                 wait for it leave (default), go_on: the first goes on with what it has, which may be a part",
+            ),
+            (
                 "flight_kib",
                 "parts that may be unacknowledged, in KiB (default 4096): a view change waits for them",
             ),
+            #[cfg(feature = "laboratory")]
+            ("broken", "wrong on purpose, for the museum: which way (default no)"),
         ],
         make: |parameters| Ok(Box::new(Xfer::new(parameters)?)),
     }
@@ -92,6 +104,10 @@ const TELL_BYTES: u64 = 128 << 10;
 const LEFT_SHARE: u64 = 4;
 /// Held events that are handed on in one go: the event queue is bounded.
 const RELEASE_MAX: usize = 64;
+/// And that many in one iteration: what else there is to do is not kept waiting for all of them.
+const RELEASES_PER_ITERATION: u32 = 16;
+/// When the application is asked again for what it could not read without waiting.
+const NOT_READY: Duration = Duration::from_micros(100);
 /// Kind, flags, and how much came before.
 const PART_HEAD_BYTES: usize = 10;
 /// The set of those who lack the state.
@@ -107,6 +123,7 @@ mod kind {
     pub(super) const PART: u8 = 3;
     pub(super) const HAVE: u8 = 4;
     pub(super) const FULL: u8 = 5;
+    pub(super) const REFUSED: u8 = 6;
 }
 
 #[derive(Clone)]
@@ -122,10 +139,14 @@ struct Xfer {
     known: bool,
     /// Members that are full: nobody casts until they have the state.
     full: RankSet,
+    /// Members that lack it and will not have it: they leave.
+    refused: RankSet,
     giving: Option<Giving>,
     /// What is still to be said, and to whom.
     unsaid: Vec<(RankSet, Say)>,
     hold: Hold,
+    /// Rounds of handing on in the iteration of that time.
+    rounds: (Time, u32),
     /// What is stable has changed meanwhile.
     stable_held: bool,
     /// This member has said that it is full.
@@ -143,7 +164,9 @@ struct Xfer {
 struct Options {
     hold_bytes: u64,
     leave: bool,
+    go_on: bool,
     flight_bytes: u64,
+    broken: Broken,
 }
 
 #[derive(Clone, Copy)]
@@ -197,6 +220,7 @@ enum Say {
     Begin,
     Have,
     Full,
+    Refused,
 }
 
 /// What is left to other traffic.
@@ -216,8 +240,17 @@ struct Legacy {
     has: bool,
     known: bool,
     refused: bool,
+    /// It was waiting for the state.
+    waited: bool,
     /// Members that have the state and go on together with this one.
     complete: Vec<Incarnation>,
+    /// Members that will not have it.
+    leaving: Vec<Incarnation>,
+    /// Sends that wait for the state, by their origins' ranks in `members`.
+    sends: Hold,
+    members: Vec<Incarnation>,
+    /// The stack of the view they came in.
+    spec: String,
 }
 
 impl Xfer {
@@ -226,7 +259,9 @@ impl Xfer {
         let options = Options {
             hold_bytes: kib("hold_kib_max", 256 << 10)?,
             leave: parameters.choice("full", &["hold", "leave"])? == "leave",
+            go_on: parameters.choice("lost", &["leave", "go_on"])? == "go_on",
             flight_bytes: kib("flight_kib", 4096)?,
+            broken: Broken::of(parameters)?,
         };
         Ok(Xfer {
             options,
@@ -236,9 +271,11 @@ impl Xfer {
             said: RankSet::EMPTY,
             known: true,
             full: RankSet::EMPTY,
+            refused: RankSet::EMPTY,
             giving: None,
             unsaid: Vec::new(),
             hold: Hold::default(),
+            rounds: (Time::NEVER, 0),
             stable_held: false,
             full_said: false,
             flushing: false,
@@ -281,6 +318,7 @@ impl Xfer {
                     Say::Lacks => body.extend(&[kind::LACKS]),
                     Say::Have => body.extend(&[kind::HAVE]),
                     Say::Full => body.extend(&[kind::FULL]),
+                    Say::Refused => body.extend(&[kind::REFUSED]),
                     Say::Begin => {
                         let words = self.lacks.words().map(u64::to_le_bytes);
                         body.extend(&[kind::BEGIN]).and_then(|()| body.extend(words.as_flattened()))
@@ -308,7 +346,16 @@ impl Xfer {
             burst_at: Time::NEVER,
         });
         context.count("snapshot taken");
+        if self.options.broken == Broken::LateSnapshot {
+            context.arm(self.handles().turn, context.now() + Duration::from_millis(2));
+            return;
+        }
         context.up(Up::Snapshot);
+    }
+
+    /// Members that are given the state.
+    fn wanting(&self) -> RankSet {
+        self.lacks.without(self.refused)
     }
 
     /// How many more parts acknowledgements allow.
@@ -322,13 +369,13 @@ impl Xfer {
             let under_way = context.next_send_number(peer).saturating_sub(acked);
             context.reliable_room(peer).saturating_sub(left).min(most.saturating_sub(under_way))
         };
-        self.lacks.iter().map(room).min().unwrap_or(0)
+        self.wanting().iter().map(room).min().unwrap_or(0)
     }
 
     /// Whether there are frames for another part; what is kept of them is for everything else.
     fn has_frames(&self, context: &Context<'_>) -> bool {
         let long = context.long_frames().is_none_or(|(_, free)| free > 0);
-        long && context.control_frames_free() > self.limits.frames + self.lacks.len()
+        long && context.control_frames_free() > self.limits.frames + self.wanting().len()
     }
 
     /// Sends parts.
@@ -342,7 +389,7 @@ impl Xfer {
         }
         let mut room_left = self.room(context, &giving);
         let mut sent = 0;
-        while !self.lacks.is_empty() {
+        while !self.wanting().is_empty() {
             if room_left == 0 || !self.has_frames(context) {
                 giving.paused = true;
                 self.giving = Some(giving);
@@ -360,6 +407,10 @@ impl Xfer {
             }
             let Ok(mut body) = context.long_frame() else { break };
             let room = body.room();
+            if !context.snapshot_is_ready(room - PART_HEAD_BYTES) {
+                context.arm(self.handles().turn, context.now() + NOT_READY);
+                break;
+            }
             let part = body.grow(room).expect("the room was asked for");
             let length = context.read_snapshot(&mut part[PART_HEAD_BYTES..]);
             let last = length < room - PART_HEAD_BYTES;
@@ -368,7 +419,7 @@ impl Xfer {
             part[..2].copy_from_slice(&[kind::PART, flags]);
             part[2..PART_HEAD_BYTES].copy_from_slice(&giving.at.to_le_bytes());
             body.truncate(PART_HEAD_BYTES + length);
-            context.send_reliable(self.lacks, body).expect("there was room for it");
+            context.send_reliable(self.wanting(), body).expect("there was room for it");
             giving.at += length as u64;
             giving.part_bytes = room as u64;
             giving.burst += room;
@@ -380,7 +431,7 @@ impl Xfer {
                 return;
             }
         }
-        if self.lacks.is_empty() {
+        if self.wanting().is_empty() {
             self.given(context);
         }
     }
@@ -394,6 +445,11 @@ impl Xfer {
     /// `origin` has the state, it says.
     fn has(&mut self, context: &mut Context<'_>, origin: Rank) {
         self.lacks.remove(origin);
+        self.let_off(context, origin);
+    }
+
+    /// Nobody waits for `origin` any more if it was full.
+    fn let_off(&mut self, context: &mut Context<'_>, origin: Rank) {
         if self.full.contains(origin) {
             self.full.remove(origin);
             let Handles { casts_held, sends_held, .. } = self.handles();
@@ -408,9 +464,25 @@ impl Xfer {
     fn is_full(&mut self, context: &mut Context<'_>, origin: Rank) {
         let Handles { casts_held, sends_held, .. } = self.handles();
         self.full.insert(origin);
+        if self.flushing {
+            return;
+        }
         context.close(casts_held, context.rank());
         context.close(sends_held, origin);
         context.count("casts held for a member without the state");
+    }
+
+    /// A view change has begun. Casts that belong to this view still (`block=yes`) must go out before it ends, however much
+    /// somebody holds, who lets go of them with it.
+    fn flush(&mut self, context: &mut Context<'_>) {
+        self.flushing = true;
+        let Handles { casts_held, sends_held, .. } = self.handles();
+        for full in self.full.iter() {
+            context.open(sends_held, full);
+        }
+        if !self.full.is_empty() {
+            context.open(casts_held, context.rank());
+        }
     }
 
     /// `origin` begins to give the state.
@@ -464,6 +536,9 @@ impl Xfer {
         }
         let through = at + bytes.len() as u64;
         self.own = Own::Lacks { donor: Some(origin), at: through };
+        if self.options.broken == Broken::HasTooEarly && at == 0 && !last {
+            self.say(context, Say::Have);
+        }
         if through / TELL_BYTES > at / TELL_BYTES {
             context.gossip_now(false);
         }
@@ -474,22 +549,31 @@ impl Xfer {
         }
     }
 
-    /// Whether nobody in this view has the state, and this member is the one to go on with what there is.
+    /// Whether nobody in this view has the state, and what follows from it for this member.
     fn found(&mut self, context: &mut Context<'_>) {
         let Own::Lacks { donor: None, .. } = self.own else { return };
-        let all_lack = Xfer::others(context).without(self.said).is_empty();
-        if self.flushing || !all_lack || context.rank() != Rank(0) {
+        let all_lack = Xfer::others(context).without(self.said).without(self.refused).is_empty();
+        if self.flushing || !all_lack {
+            return;
+        }
+        if !self.options.go_on {
+            context.count("left because nobody had the state");
+            context.up(Up::StateLost { goes_on: false });
+            let why = "all members that had the group's state are gone, and nobody else has got all of it: this process \
+                       leaves (lost=leave)";
+            self.refuse(context, why.to_owned());
+            context.down(Down::Leave);
+            return;
+        }
+        let first = self.wanting().iter().next();
+        if first != Some(context.rank()) {
             return;
         }
         context.count("nobody had the state");
-        context.problem(
-            None,
-            "all members that had the group's state are gone; this process goes on with what it has of it, and gives \
-             that to those who come in",
-        );
+        context.up(Up::StateLost { goes_on: true });
         self.own = Own::Whole;
-        self.lacks.remove(Rank(0));
-        if !self.lacks.is_empty() {
+        self.lacks.remove(context.rank());
+        if !self.wanting().is_empty() {
             self.become_donor(context);
         }
         self.turn_now(context);
@@ -507,7 +591,12 @@ impl Xfer {
             };
             context.up(event);
         }
-        self.turn_now(context);
+        let now = context.now();
+        let rounds = if self.rounds.0 == now { self.rounds.1 + 1 } else { 1 };
+        self.rounds = (now, rounds);
+        // The end of the view waits for all of it.
+        let pause = rounds >= RELEASES_PER_ITERATION && !self.flushing;
+        context.arm(self.handles().turn, now + Duration::from_nanos(u64::from(pause)));
     }
 
     /// This member has the state and has delivered what was held.
@@ -534,6 +623,9 @@ impl Xfer {
         self.own = Own::Refused;
         self.hold.clear();
         context.problem(None, why);
+        if !self.flushing {
+            self.say(context, Say::Refused);
+        }
     }
 
     /// An event at a member that has not got the state yet.
@@ -550,6 +642,11 @@ impl Xfer {
             | Up::Leave(_)
             | Up::LostMessage { .. } => {
                 if self.own == Own::Refused {
+                    return;
+                }
+                if matches!(event, Up::View(_)) {
+                    // Sends of the view before wait already.
+                    self.hold.push_first(event);
                     return;
                 }
                 self.hold.push(event, context.layer > 0);
@@ -616,10 +713,15 @@ impl Layer for Xfer {
             frames: context.control_frames_free() / LEFT_SHARE as usize,
             parts: context.long_frames().map_or(u64::MAX, |(all, _)| (all - all.div_ceil(4)).max(1) as u64),
         };
-        let Some(legacy) = self.legacy.clone() else { return };
+        let Some(legacy) = self.legacy.take() else { return };
+        if legacy.waited {
+            context.count("transfer begun anew in the next view");
+        }
         let view = context.view();
-        let lacking = |rank: &Rank| !legacy.complete.contains(&view.member(*rank).incarnation);
-        self.lacks = (0..view.size()).map(Rank::at).filter(lacking).collect();
+        let ranks = || (0..view.size()).map(Rank::at);
+        let among = |list: &[Incarnation], rank: Rank| list.contains(&view.member(rank).incarnation);
+        self.lacks = ranks().filter(|rank| !among(&legacy.complete, *rank)).collect();
+        self.refused = ranks().filter(|rank| among(&legacy.leaving, *rank)).collect();
         self.known = legacy.known;
         if legacy.has {
             self.lacks.remove(own);
@@ -627,17 +729,24 @@ impl Layer for Xfer {
                 self.say(context, Say::Have);
             }
             let lower = RankSet::all(own.index());
-            if !self.lacks.is_empty() && lower.without(self.lacks).is_empty() {
+            if !self.wanting().is_empty() && lower.without(self.lacks).is_empty() {
                 self.become_donor(context);
             }
             return;
+        }
+        self.hold = legacy.sends;
+        let same_stack = legacy.spec == view.view().spec;
+        let keeps_hold = self.options.broken == Broken::KeepsHold;
+        self.hold.keep_sends(keeps_hold, |old| view.rank_of(legacy.members[old.index()]));
+        if !same_stack {
+            self.hold.drop_headers();
         }
         self.own = if legacy.refused { Own::Refused } else { Own::Lacks { donor: None, at: 0 } };
         self.lacks.insert(own);
         for rank in (0..context.view().size()).map(Rank::at) {
             self.handles().deliver.into_iter().for_each(|guard| context.close(guard, rank));
         }
-        self.say(context, Say::Lacks);
+        self.say(context, if legacy.refused { Say::Refused } else { Say::Lacks });
     }
 
     fn bequeath(&mut self) -> Option<Box<dyn Any>> {
@@ -676,23 +785,42 @@ impl Layer for Xfer {
                 let has = |rank: &Rank| !self.lacks.contains(*rank) && *rank != view.rank();
                 let incarnation = |rank: Rank| view.member(rank).incarnation;
                 let complete: Vec<Incarnation> = next.together.iter().filter(has).map(incarnation).collect();
+                let mut sends = std::mem::take(&mut self.hold);
+                match self.options.broken {
+                    Broken::DropsSends => sends.clear(),
+                    broken => sends.keep_sends(broken == Broken::KeepsHold, |rank| {
+                        next.together.contains(rank).then_some(rank)
+                    }),
+                }
                 self.legacy = Some(Legacy {
                     has: self.own == Own::Has && !next.guest,
                     known: self.known,
                     refused: self.own == Own::Refused,
+                    waited: matches!(self.own, Own::Lacks { .. }),
                     complete: if next.guest { Vec::new() } else { complete },
+                    leaving: self.refused.iter().map(incarnation).collect(),
+                    sends,
+                    members: (0..view.size()).map(Rank::at).map(incarnation).collect(),
+                    spec: view.view().spec.clone(),
                 });
-                self.hold.clear();
                 self.given(context);
                 context.disarm(self.handles().turn);
                 self.next = Some(Rc::clone(&next));
                 context.up(Up::NextView(next));
             }
+            Up::Flush if self.own == Own::Whole => {
+                // Everything of this view is handed on before it may end.
+                self.flush(context);
+                self.hold.push(Up::Flush, false);
+                self.turn_now(context);
+            }
             Up::Flush => {
-                self.flushing = true;
+                self.flush(context);
                 context.up(Up::Flush);
             }
             Up::Exit(ExitReason::Left) if self.own == Own::Refused => context.exit(ExitReason::NoState),
+            // What an ordering layer releases at the end of the view: it is in the next snapshot.
+            Up::Cast(..) if self.waits() && self.next.is_some() => {}
             event if self.waits() && self.next.is_none() => self.keep(context, event),
             event => context.up(event),
         }
@@ -721,6 +849,14 @@ impl Layer for Xfer {
                 self.has(context, origin);
                 self.turn_now(context);
             }
+            Some(&kind::REFUSED) => {
+                self.lacks.insert(origin);
+                self.refused.insert(origin);
+                context.count("state refused by its receiver");
+                self.let_off(context, origin);
+                self.found(context);
+                self.turn_now(context);
+            }
             Some(&kind::FULL) if self.lacks.contains(origin) => self.is_full(context, origin),
             _ => context.count("transfer message that does not decode"),
         }
@@ -729,6 +865,11 @@ impl Layer for Xfer {
     fn timer(&mut self, context: &mut Context<'_>, _timer: TimerId) {
         if self.next.is_some() {
             return;
+        }
+        if self.options.broken == Broken::LateSnapshot
+            && self.giving.is_some_and(|giving| giving.stage == Stage::Asked)
+        {
+            context.up(Up::Snapshot);
         }
         self.found(context);
         self.release(context);
@@ -766,7 +907,7 @@ impl Layer for Xfer {
             Own::Lacks { donor, at } => 3 + donor.map_or(0, |donor| 1 + u64::from(donor.0)) + (at << 16),
         };
         digest.word(own);
-        for set in [self.lacks, self.said, self.full] {
+        for set in [self.lacks, self.said, self.full, self.refused] {
             set.words().into_iter().for_each(|word| digest.word(word));
         }
         digest.word(self.hold.bytes());

@@ -129,6 +129,7 @@ impl Stack {
                 return;
             }
             Up::Transitional(together) => Event::Transitional(together),
+            Up::StateLost { goes_on } => Event::StateLost { goes_on },
             Up::Snapshot => {
                 let snapshot = app.snapshot(&mut Group::new(self));
                 let taken = snapshot.is_some();

@@ -356,14 +356,17 @@ impl Stack {
                 return true;
             }
         };
-        // The frame is of the old view's region; what it holds moves to the new one, or waits behind what is large.
-        let shelves = self.large.shelves();
-        let taken = match shelves {
-            true => self.large.shelf_frame(self.payload_max, self.waiting_max + 2),
-            false => self.casts.take(self.cast_header_room + PACK_ROOM_BYTES),
+        // The frame is of the old view's region, or of its shelf, which holds more; what it holds moves to the new region, or
+        // waits behind what is large, or because there is no frame for it yet.
+        let direct = match self.large.shelves() {
+            true => None,
+            false => self.casts.take(self.cast_header_room + PACK_ROOM_BYTES).ok(),
         };
+        let shelves = direct.is_none();
+        let shelf_frame = || self.large.shelf_frame(self.payload_max, self.waiting_max + 2).ok();
+        let taken = direct.or_else(shelf_frame);
         self.large.open_shelved = false;
-        let Some(mut copy) = taken.ok().filter(|copy| copy.room() >= frame.len()) else { return false };
+        let Some(mut copy) = taken.filter(|copy| copy.room() >= frame.len()) else { return false };
         copy.extend(frame.bytes()).expect("the room was looked at");
         self.copies += 1;
         let closed = Closed { frame: copy, count };

@@ -399,6 +399,7 @@ impl Application for Narrator {
             Event::Suspect(suspicion) => self.suspected(*suspicion),
             Event::Paused(lasting) => println!("this process did not run for {}", Millis(*lasting)),
             Event::Slow(slow) => self.slow(slow),
+            Event::StateLost { .. } => println!("all members that had the group's state are gone"),
             Event::Left(rank) => {
                 if let Some((incarnation, address)) = self.members.get(rank.index()) {
                     println!("{address} leaves");

@@ -207,6 +207,21 @@ pub enum What {
         /// At how many members, `origin` included.
         members: u32,
     },
+    /// The application's state, as it is when a view is installed: before anything is delivered in it.
+    State {
+        /// The view.
+        view: ViewId,
+        /// A digest of the state.
+        digest: u64,
+    },
+    /// The endpoint was in a view of which the application was never told: the group's state had not come when the next
+    /// one followed.
+    Passed {
+        /// Its id.
+        view: ViewId,
+        /// Its members in rank order.
+        members: Vec<Incarnation>,
+    },
     /// The process died.
     Crash,
     /// The member left or was excluded, and knows it.
@@ -265,6 +280,11 @@ impl fmt::Display for Event {
                     Measure::Seen => "seen",
                 };
                 write!(formatter, "hears that {origin}#{through} is {measure} at {members} members")
+            }
+            What::State { view, digest } => write!(formatter, "has the state {digest:016x} in {view}"),
+            What::Passed { view, members } => {
+                write!(formatter, "passes {view} without the state, of")?;
+                members.iter().try_for_each(|member| write!(formatter, " {member}"))
             }
             What::Crash => formatter.write_str("crashes"),
             What::Exit { reason } => write!(formatter, "exits: {reason}"),

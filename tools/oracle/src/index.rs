@@ -14,6 +14,10 @@ pub(crate) struct Life {
     pub(crate) end: Option<usize>,
     /// Its regular views, each with the deliveries in it.
     pub(crate) stays: Vec<Stay>,
+    /// The views that its endpoint was in, in order: those of its stays, and those it passed without the state.
+    pub(crate) way: Vec<ViewId>,
+    /// The states it had when views were installed.
+    pub(crate) states: Vec<State>,
     /// Its casts; `casts[n - 1]` is number n unless the history is malformed (property `numbering`).
     pub(crate) casts: Vec<Issued>,
     /// By view: which of its casts were issued in it, as places in `casts`.
@@ -39,6 +43,13 @@ pub(crate) struct Stay {
     pub(crate) transitional: Vec<usize>,
     pub(crate) casts: Vec<Delivered>,
     pub(crate) sends: Vec<Delivered>,
+}
+
+/// What a member's application had when a view was installed.
+pub(crate) struct State {
+    pub(crate) event: usize,
+    pub(crate) view: ViewId,
+    pub(crate) digest: u64,
 }
 
 /// A message that a member issued.
@@ -91,12 +102,19 @@ pub(crate) struct Index<'a> {
     numbers: QuickMap<Incarnation, usize>,
     /// Views by id, with their members as first installed, and every event that installed them.
     pub(crate) views: BTreeMap<ViewId, (Vec<Incarnation>, Vec<usize>)>,
+    /// Members of views that somebody passed without the state.
+    passed: BTreeMap<ViewId, Vec<Incarnation>>,
 }
 
 impl<'a> Index<'a> {
     pub(crate) fn of(history: &'a History) -> Index<'a> {
-        let mut index =
-            Index { history, lives: Vec::new(), numbers: QuickMap::default(), views: BTreeMap::new() };
+        let mut index = Index {
+            history,
+            lives: Vec::new(),
+            numbers: QuickMap::default(),
+            views: BTreeMap::new(),
+            passed: BTreeMap::new(),
+        };
         for event in &history.events {
             if !index.numbers.contains_key(&event.member) {
                 index.numbers.insert(event.member, index.lives.len());
@@ -108,9 +126,15 @@ impl<'a> Index<'a> {
             if event.member != at_life.0 || at == 0 {
                 at_life = (event.member, index.numbers[&event.member]);
             }
-            if let What::View { view, members, transitional: false } = &event.what {
-                let known = index.views.entry(*view).or_insert_with(|| (members.clone(), Vec::new()));
-                known.1.push(at);
+            match &event.what {
+                What::View { view, members, transitional: false } => {
+                    let known = index.views.entry(*view).or_insert_with(|| (members.clone(), Vec::new()));
+                    known.1.push(at);
+                }
+                What::Passed { view, members } => {
+                    index.passed.entry(*view).or_insert_with(|| members.clone());
+                }
+                _ => {}
             }
             let numbers = &index.numbers;
             index.lives[at_life.1].take(at, &event.what, numbers);
@@ -130,9 +154,10 @@ impl<'a> Index<'a> {
         self.numbers.get(&incarnation).map(|number| &self.lives[*number])
     }
 
-    /// The members of a view that somebody installed.
+    /// The members of a view that somebody installed, or passed without the state.
     pub(crate) fn members(&self, view: ViewId) -> &[Incarnation] {
-        self.views.get(&view).map_or(&[], |(members, _)| members)
+        let installed = self.views.get(&view).map(|(members, _)| members);
+        installed.or_else(|| self.passed.get(&view)).map_or(&[], Vec::as_slice)
     }
 
     /// The message that was delivered, if its origin ever issued it.
@@ -148,6 +173,8 @@ impl Life {
             start: None,
             end: None,
             stays: Vec::new(),
+            way: Vec::new(),
+            states: Vec::new(),
             casts: Vec::new(),
             casts_by_view: QuickMap::default(),
             sends: Vec::new(),
@@ -173,6 +200,23 @@ impl Life {
         self.end.is_none()
     }
 
+    /// The view its endpoint was in after `view`.
+    pub(crate) fn after(&self, view: ViewId) -> Option<ViewId> {
+        let at = self.way.iter().position(|passed| *passed == view)?;
+        self.way.get(at + 1).copied()
+    }
+
+    /// The view its endpoint was in before `view`.
+    pub(crate) fn before(&self, view: ViewId) -> Option<ViewId> {
+        let at = self.way.iter().position(|passed| *passed == view)?;
+        self.way.get(at.checked_sub(1)?).copied()
+    }
+
+    /// Whether it was in `view` and its application never heard of it.
+    pub(crate) fn passed(&self, view: ViewId) -> bool {
+        self.way.contains(&view) && !self.stays.iter().any(|stay| stay.view == view)
+    }
+
     pub(crate) fn name(&self, traffic: Traffic, sequence: u64) -> MessageName {
         MessageName { traffic, origin: self.incarnation, sequence }
     }
@@ -187,13 +231,20 @@ impl Life {
                 None => self.start = Some(at),
             },
             What::Crash | What::Exit { .. } => self.end = self.end.or(Some(at)),
-            What::View { view, transitional: false, .. } => self.stays.push(Stay {
-                event: at,
-                view: *view,
-                transitional: Vec::new(),
-                casts: Vec::new(),
-                sends: Vec::new(),
-            }),
+            What::View { view, transitional: false, .. } => {
+                self.way.push(*view);
+                self.stays.push(Stay {
+                    event: at,
+                    view: *view,
+                    transitional: Vec::new(),
+                    casts: Vec::new(),
+                    sends: Vec::new(),
+                });
+            }
+            What::Passed { view, .. } => self.way.push(*view),
+            What::State { view, digest } => {
+                self.states.push(State { event: at, view: *view, digest: *digest });
+            }
             What::CastIssued { sequence, content, view } => {
                 let current = self.stays.last().map(|stay| stay.view);
                 self.casts.push(Issued {

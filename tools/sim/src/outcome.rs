@@ -74,6 +74,14 @@ counters! {
         seen_reports,
         /// Views installed, at each member.
         views,
+        /// Snapshots asked for.
+        snapshots,
+        /// States taken in.
+        states,
+        /// Members that were told that nobody has the state any more.
+        lost_states,
+        /// Views of which an application was never told, for want of the state.
+        passed_views,
         /// Members told to stop casting.
         blocks,
         /// Members told that the group is over for them.

@@ -601,7 +601,7 @@ fn order(random: &mut Random, members: Option<usize>) -> Setup {
 }
 
 fn order_views(random: &mut Random, members: Option<usize>) -> ViewsSetup {
-    let mut setup = ViewsSetup::draw(random, members);
+    let mut setup = ViewsSetup::draw_plain(random, members);
     let membership = setup.stack.strip_prefix("EVS:").unwrap_or(&setup.stack).to_owned();
     let order = draw_order(random);
     setup.stack = match random.below(3) {
@@ -609,6 +609,7 @@ fn order_views(random: &mut Random, members: Option<usize>) -> ViewsSetup {
         1 => format!("EVS:{order}:{membership}"),
         _ => format!("{order}:EVS:{membership}"),
     };
+    setup.draw_more_layers(random);
     setup
 }
 

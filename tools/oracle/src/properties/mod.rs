@@ -24,6 +24,9 @@ pub struct Promises {
     pub sending_view: bool,
     /// Sends are reliable and FIFO between each pair of members.
     pub sends: bool,
+    /// Sends of more bytes than this take several frames: one that is not through when its view ends goes out whole in the
+    /// next one.
+    pub frame_bytes: u32,
     /// A cast is delivered only after everything that its origin had delivered when it issued it.
     pub causal: bool,
     /// What two members both deliver in one view is in one order.
@@ -54,6 +57,7 @@ impl Promises {
             own_copies: true,
             sending_view: true,
             sends: true,
+            frame_bytes: u32::MAX,
             causal: false,
             total: false,
             total_together: false,
@@ -162,6 +166,12 @@ pub const PROPERTIES: &[Property] = &[
         says: "a transitional view belongs to the regular view before it, and names those that go on together from there",
         applies: |_| true,
         judge: views::transitional_is_truthful,
+    },
+    Property {
+        name: "state-at-cut",
+        says: "whoever installs a view has the same state then, delivered by itself or given by another",
+        applies: |_| true,
+        judge: views::state_at_cut,
     },
     Property {
         name: "no-creation",
@@ -279,7 +289,7 @@ pub const PROPERTIES: &[Property] = &[
     },
     Property {
         name: "sends-view",
-        says: "a send is delivered in the view it was issued in",
+        says: "a send is delivered in the view it was issued in, or in the first that its addressee is told of from there",
         applies: |promises| promises.sends,
         judge: sends::sending_view,
     },

@@ -1,6 +1,6 @@
 //! Properties of sends: reliable, FIFO between each pair, and nobody else's business.
 
-use crate::history::{Incarnation, Traffic, What};
+use crate::history::{Incarnation, Traffic, ViewId, What};
 use crate::index::{Delivered, Index, Life};
 use crate::properties::Promises;
 use crate::properties::casts::{created, duplicated, name, overtaken};
@@ -46,12 +46,14 @@ pub(crate) fn addressee(index: &Index<'_>, _: &Promises, findings: &mut Findings
     }
 }
 
-pub(crate) fn sending_view(index: &Index<'_>, _: &Promises, findings: &mut Findings<'_>) {
+pub(crate) fn sending_view(index: &Index<'_>, promises: &Promises, findings: &mut Findings<'_>) {
     for life in &index.lives {
         for stay in &life.stays {
             for send in &stay.sends {
                 let Some(issued) = index.issued(Traffic::Send, send) else { continue };
-                if issued.view != Some(stay.view) {
+                let waited = issued.view.is_some_and(|view| first_told(life, view) == Some(stay.view));
+                let long = issued.content.bytes > promises.frame_bytes && issued.view < Some(stay.view);
+                if issued.view != Some(stay.view) && !waited && !long {
                     findings.add(|| Finding {
                         what: format!(
                             "{} delivers {} in another view than it was issued in",
@@ -86,7 +88,11 @@ pub(crate) fn completeness(index: &Index<'_>, promises: &Promises, findings: &mu
             .collect();
         for send in &life.sends {
             let Some(way) = ways.get(&send.view) else { continue };
-            for to in addressees(index, send.event).iter().filter(|to| journeys.contains(&(**to, *way))) {
+            let together = |to: &&Incarnation| {
+                journeys.contains(&(**to, *way))
+                    || index.life(**to).is_some_and(|other| went_on_untold(life, other, way.from))
+            };
+            for to in addressees(index, send.event).iter().filter(together) {
                 if !arrived.contains(&(*to, life.incarnation, send.sequence)) {
                     findings.add(|| Finding {
                         what: format!("{to} never delivers {}", life.name(Traffic::Send, send.sequence)),
@@ -98,6 +104,22 @@ pub(crate) fn completeness(index: &Index<'_>, promises: &Promises, findings: &mu
             }
         }
     }
+}
+
+/// The first view after `view`, which it passed without the state, that a member was told of.
+fn first_told(life: &Life, view: ViewId) -> Option<ViewId> {
+    let at = life.way.iter().position(|passed| *passed == view && life.passed(view))?;
+    life.way[at..].iter().find(|view| !life.passed(**view)).copied()
+}
+
+/// Whether `other` passed `view` without the state, and `one` went with it from there to the first view it was told of.
+fn went_on_untold(one: &Life, other: &Life, view: ViewId) -> bool {
+    let Some(told) = first_told(other, view) else { return false };
+    let from = |life: &Life| life.way.iter().position(|passed| *passed == view);
+    let (Some(mine), Some(theirs)) = (from(one), from(other)) else { return false };
+    let ways = one.way[mine..].iter().zip(&other.way[theirs..]);
+    let shared = ways.take_while(|(one, other)| one == other);
+    shared.map(|(view, _)| *view).any(|view| view == told)
 }
 
 fn delivered(life: &Life) -> impl Iterator<Item = &Delivered> {
@@ -171,6 +193,28 @@ mod tests {
         let mut run = Run::of(2);
         run.send(A, 1, &[B]).install(B, 2, &[A, B]).get(B, A, 1);
         assert_eq!(run.violated(), ["sends-view"]);
+    }
+
+    #[test]
+    fn a_send_that_waited_for_the_state_may_come_in_the_first_view_that_is_told_and_must() {
+        let waited = |gets: bool, both: bool| {
+            let mut run = Run::started(2);
+            run.install(A, 1, &[A, B]).send(A, 1, &[B]);
+            run.event(B, What::Passed { view: view(1), members: vec![A, B] });
+            if both {
+                run.install(A, 2, &[A, B]);
+            } else {
+                run.install(A, 3, &[A]);
+            }
+            run.install(B, 2, &[A, B]);
+            if gets {
+                run.get(B, A, 1);
+            }
+            run.violated()
+        };
+        assert_eq!(waited(true, true), [""; 0]);
+        assert_eq!(waited(false, true), ["sends-completeness"]);
+        assert_eq!(waited(false, false), [""; 0], "they parted");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Properties of views.
 
 use crate::history::{Incarnation, ViewId, What};
-use crate::index::{Index, Life};
+use crate::index::{Index, Life, State};
 use crate::properties::Promises;
 use crate::quick::QuickMap;
 use crate::report::{Finding, Findings};
@@ -137,13 +137,13 @@ pub(crate) fn transitional_is_truthful(index: &Index<'_>, _: &Promises, findings
         return;
     }
     for life in &index.lives {
-        for pair in life.stays.windows(2) {
-            ways.entry((pair[0].view, pair[1].view)).or_default().push(life.incarnation);
+        for pair in life.way.windows(2) {
+            ways.entry((pair[0], pair[1])).or_default().push(life.incarnation);
         }
     }
     for life in &index.lives {
         for (at, stay) in life.stays.iter().enumerate() {
-            let next = life.stays.get(at + 1);
+            let next = life.after(stay.view);
             for event in &stay.transitional {
                 let (view, together) = installed(index, *event);
                 let of_view = index.members(stay.view);
@@ -151,15 +151,14 @@ pub(crate) fn transitional_is_truthful(index: &Index<'_>, _: &Promises, findings
                 // Who never hears of the next view, and goes elsewhere, is as good as dead to those who name it.
                 let elsewhere = next.and_then(|next| {
                     together.iter().find(|member| {
-                        let before = index.life(**member).and_then(|other| before(other, next.view));
+                        let before = index.life(**member).and_then(|other| other.before(next));
                         before.is_some_and(|view| view != stay.view)
                     })
                 });
-                let left_out = next.and_then(|next| {
-                    together.iter().find(|member| !index.members(next.view).contains(member))
-                });
+                let left_out = next
+                    .and_then(|next| together.iter().find(|member| !index.members(next).contains(member)));
                 let forgotten = next.and_then(|next| {
-                    let went = ways.get(&(stay.view, next.view)).map_or(&[][..], Vec::as_slice);
+                    let went = ways.get(&(stay.view, next)).map_or(&[][..], Vec::as_slice);
                     went.iter().find(|member| !together.contains(member))
                 });
                 let (whom, fault) = if view != stay.view {
@@ -179,17 +178,14 @@ pub(crate) fn transitional_is_truthful(index: &Index<'_>, _: &Promises, findings
                     what: format!("the transitional view of {} in {} {fault}", life.incarnation, stay.view),
                     members: [life.incarnation].into_iter().chain(whom).collect(),
                     messages: Vec::new(),
-                    events: [*event].into_iter().chain(next.map(|next| next.event)).collect(),
+                    events: [*event]
+                        .into_iter()
+                        .chain(life.stays.get(at + 1).map(|next| next.event))
+                        .collect(),
                 });
             }
         }
     }
-}
-
-/// The view in which `life` was before it installed `view`.
-fn before(life: &Life, view: ViewId) -> Option<ViewId> {
-    let at = life.stays.iter().position(|stay| stay.view == view)?;
-    life.stays.get(at.checked_sub(1)?).map(|stay| stay.view)
 }
 
 /// Where a member went from one of its views: those with equal journeys go together.
@@ -203,10 +199,30 @@ pub(crate) struct Journey {
 /// Where `life` went from its stay number `at`; none if it died there, or if the run was not over.
 pub(crate) fn journey(life: &Life, at: usize, promises: &Promises) -> Option<Journey> {
     let from = life.stays[at].view;
-    match life.stays.get(at + 1) {
-        Some(next) => Some(Journey { from, to: Some(next.view) }),
+    match life.after(from) {
+        Some(next) => Some(Journey { from, to: Some(next) }),
         None if promises.quiescent && life.lives() => Some(Journey { from, to: None }),
         None => None,
+    }
+}
+
+pub(crate) fn state_at_cut(index: &Index<'_>, _: &Promises, findings: &mut Findings<'_>) {
+    let mut states: QuickMap<ViewId, (&Life, &State)> = QuickMap::default();
+    for life in &index.lives {
+        for state in &life.states {
+            let (other, first) = *states.entry(state.view).or_insert((life, state));
+            if first.digest != state.digest {
+                findings.add(|| Finding {
+                    what: format!(
+                        "{} and {} begin {} with different states",
+                        other.incarnation, life.incarnation, state.view
+                    ),
+                    members: vec![other.incarnation, life.incarnation],
+                    messages: Vec::new(),
+                    events: vec![first.event, state.event],
+                });
+            }
+        }
     }
 }
 
@@ -223,6 +239,33 @@ mod tests {
     use crate::history::{Incarnation, What};
     use crate::properties::Promises;
     use crate::properties::testing::*;
+
+    #[test]
+    fn all_begin_a_view_with_one_state_and_whoever_does_not_is_caught() {
+        let begun = |digest: u64| {
+            let mut run = Run::of(3);
+            let view = run.view;
+            for (member, digest) in [(A, 7), (B, 7), (C, digest)] {
+                run.event(member, What::State { view, digest });
+            }
+            run.violated_in_the_end()
+        };
+        assert_eq!(begun(7), [""; 0]);
+        assert_eq!(begun(8), ["state-at-cut"]);
+    }
+
+    #[test]
+    fn who_passes_a_view_without_the_state_goes_through_it() {
+        let passed = |together: &[Incarnation], past: &[Incarnation]| {
+            let mut run = Run::of(2);
+            run.transit(B, together);
+            let through = What::Passed { view: view(2), members: past.to_vec() };
+            run.event(A, What::Crash).event(B, through).install(B, 3, &[B]);
+            run.violated_in_the_end()
+        };
+        assert_eq!(passed(&[A, B], &[A, B]), [""; 0], "A was in the view that was passed");
+        assert_eq!(passed(&[A, B], &[B]), ["transitional-is-truthful"]);
+    }
 
     #[test]
     fn members_that_install_growing_views_they_are_in_pass() {

@@ -1,6 +1,8 @@
 //! The application of one life: casts, sends, answers, acknowledges, and enters everything in the ledger.
 
-use wadjet::group::{Application, CastError, Delivery, Event, Group, SendError, Stability};
+use wadjet::group::{
+    Application, CastError, Delivery, Event, Group, SendError, Snapshot, Stability, StatePart,
+};
 use wadjet::id::{Rank, RankSet};
 use wadjet::stack::event::{ExitReason, MessageId};
 use wadjet_oracle::{Incarnation, Measure, Traffic, ViewId, What};
@@ -9,6 +11,7 @@ use crate::outcome::WorkCounters;
 use crate::random::Random;
 use crate::views::ledger::{Ledger, NAME_BYTES, fill};
 use crate::views::setup::Load;
+use crate::views::state::State;
 use crate::workload::Lengths;
 
 /// What an application keeps from one upcall to the next.
@@ -19,6 +22,10 @@ pub(crate) struct Papers {
     pub(crate) view: Option<(ViewId, Vec<Incarnation>)>,
     /// How many views it has been told of.
     pub(crate) views: u64,
+    /// The view its endpoint is in: the application may wait for the state before it is told.
+    within: Option<(ViewId, Vec<Incarnation>)>,
+    /// What the application has made of what it delivered, where states are given to those who come in.
+    pub(crate) state: Option<State>,
     /// The tickets of its casts, in order, and how many of them are known to have gone out.
     tickets: Vec<u64>,
     placed: usize,
@@ -46,6 +53,8 @@ impl Papers {
             own,
             view: None,
             views: 0,
+            within: None,
+            state: None,
             tickets: Vec::new(),
             placed: 0,
             postponed: 0,
@@ -73,9 +82,32 @@ impl Papers {
         below.checked_sub(1).map_or(0, |at| frames[at].1)
     }
 
+    /// The endpoint may have gone on to another view: what was cast before went out in the one before.
+    pub(crate) fn follow(
+        &mut self,
+        at: u64,
+        group: &Group<'_>,
+        ledger: &mut Ledger,
+        work: &mut WorkCounters,
+    ) {
+        let id = ledger.view_id(group.view().view().id);
+        if self.within.as_ref().is_some_and(|(within, _)| *within == id) {
+            return;
+        }
+        self.place(at, group.first_ticket().0, ledger);
+        let members = group.view().view().members.iter();
+        let members = members.map(|member| ledger.name(member.incarnation.0)).collect();
+        if let Some((view, members)) = self.within.replace((id, members))
+            && self.view.as_ref().is_none_or(|(told, _)| *told != view)
+        {
+            work.passed_views += 1;
+            ledger.push(at, self.own, What::Passed { view, members });
+        }
+    }
+
     /// All casts with tickets below `limit` that were not placed yet have gone out in the present view.
     pub(crate) fn place(&mut self, at: u64, limit: u64, ledger: &mut Ledger) {
-        let Some((view, _)) = &self.view else { return };
+        let Some((view, _)) = &self.within else { return };
         while let Some(ticket) = self.tickets.get(self.placed).filter(|ticket| **ticket < limit) {
             let _ = ticket;
             self.placed += 1;
@@ -101,8 +133,7 @@ impl Desk<'_> {
         let most = u64::from(self.load.burst.max(1));
         for _ in 0..self.papers.random.between(1, most) {
             if self.papers.random.chance(self.load.sends) {
-                let members = self.papers.view.as_ref().map_or(0, |(_, members)| members.len());
-                let to = self.addressees(members, group.view().rank().index());
+                let to = self.addressees(group.view().size(), group.view().rank().index());
                 self.send(to, group);
             } else {
                 self.cast(group);
@@ -150,7 +181,8 @@ impl Desk<'_> {
         }
     }
 
-    fn payload(&mut self, traffic: Traffic, limit: usize) -> Vec<u8> {
+    /// One that fits `limit` bytes, or a larger one if the stack carries up to `most`.
+    fn payload(&mut self, traffic: Traffic, limit: usize, most: usize) -> Vec<u8> {
         let sequence = self.ledger.next(self.papers.own, traffic);
         let random = &mut self.papers.random;
         let (low, high) = match self.load.lengths {
@@ -159,6 +191,13 @@ impl Desk<'_> {
             Lengths::Small => (NAME_BYTES, 128),
             Lengths::Any | Lengths::Mixed => (NAME_BYTES, limit),
             Lengths::Largest => (limit.saturating_sub(2), limit),
+        };
+        let carries = (limit + 1..=most).contains(&self.load.large_bytes);
+        let large = carries && random.chance(self.load.large);
+        self.work.large += u64::from(large);
+        let (low, high, limit) = match large {
+            true => (limit + 1, self.load.large_bytes, self.load.large_bytes),
+            false => (low, high, limit),
         };
         let length = random.between(low as u64, high.max(low) as u64) as usize;
         let mut payload = std::mem::take(&mut self.papers.buffer);
@@ -172,8 +211,9 @@ impl Desk<'_> {
         if self.papers.exited.is_some() {
             return true;
         }
-        let payload = self.payload(Traffic::Cast, group.reserve_bytes_max());
-        let reserve = self.papers.random.chance(self.load.reserve);
+        let payload = self.payload(Traffic::Cast, group.reserve_bytes_max(), group.message_bytes_max());
+        let large = payload.len() > group.reserve_bytes_max();
+        let reserve = self.papers.random.chance(self.load.reserve) && !large;
         let result = match reserve {
             true => group.reserve(payload.len()).map(|mut reservation| {
                 reservation.copy_from_slice(&payload);
@@ -203,11 +243,14 @@ impl Desk<'_> {
     }
 
     fn send(&mut self, to: RankSet, group: &mut Group<'_>) {
-        let Some((view, members)) = self.papers.view.clone() else { return };
-        if to.is_empty() || self.papers.exited.is_some() {
+        if self.papers.view.is_none() || to.is_empty() || self.papers.exited.is_some() {
             return;
         }
-        let payload = self.payload(Traffic::Send, group.send_bytes_max());
+        self.papers.follow(self.now, group, self.ledger, self.work);
+        let Some((view, members)) = self.papers.within.clone() else { return };
+        let most = group.send_bytes_max();
+        let fits = if self.load.large_bytes > 0 { most.min(group.reserve_bytes_max()) } else { most };
+        let payload = self.payload(Traffic::Send, fits, most);
         match group.send(&to, &payload) {
             Ok(()) => {
                 let to = to.iter().map(|rank| members[rank.index()]).collect();
@@ -235,11 +278,17 @@ impl Desk<'_> {
             return 0;
         };
         let origin = members[origin.index()];
-        self.ledger.delivered(self.now, self.papers.own, traffic, origin, payload, *view)
+        let sequence = self.ledger.delivered(self.now, self.papers.own, traffic, origin, payload, *view);
+        if traffic == Traffic::Cast
+            && let Some(state) = &mut self.papers.state
+        {
+            state.take(origin, sequence);
+        }
+        sequence
     }
 
     fn installed(&mut self, view: &wadjet::LocalView, group: &mut Group<'_>) {
-        self.papers.place(self.now, group.first_ticket().0, self.ledger);
+        self.papers.follow(self.now, group, self.ledger, self.work);
         let members: Vec<Incarnation> =
             view.view().members.iter().map(|member| self.ledger.name(member.incarnation.0)).collect();
         let id = self.ledger.view_id(view.view().id);
@@ -252,12 +301,16 @@ impl Desk<'_> {
         self.papers.block_due = None;
         self.work.views += 1;
         self.ledger.push(self.now, self.papers.own, What::View { view: id, members, transitional: false });
+        if let Some(state) = &self.papers.state {
+            self.ledger.state(self.now, self.papers.own, id, state.digest);
+        }
     }
 
     /// Enters what the endpoint says of stability.
     pub(crate) fn report_stability(&mut self, stability: &Stability) {
         let members = self.papers.frames.len();
-        if stability.held.len() != members {
+        let told = self.papers.view.as_ref().map(|(view, _)| view);
+        if stability.held.len() != members || told != self.papers.within.as_ref().map(|(view, _)| view) {
             return;
         }
         for origin in 0..members {
@@ -324,6 +377,21 @@ impl Application for Desk<'_> {
         }
     }
 
+    fn snapshot(&mut self, _: &mut Group<'_>) -> Option<Box<dyn Snapshot>> {
+        let state = self.papers.state.as_ref()?;
+        self.work.snapshots += 1;
+        Some(Box::new(state.snapshot()))
+    }
+
+    fn install_state(&mut self, part: &StatePart<'_>, _: &mut Group<'_>) -> Result<(), String> {
+        let Some(state) = &mut self.papers.state else { return Err("nothing is to be taken in".into()) };
+        match state.install(part) {
+            Ok(last) => self.work.states += u64::from(last),
+            Err(why) => self.papers.problems.push(why),
+        }
+        Ok(())
+    }
+
     fn event(&mut self, event: &Event, group: &mut Group<'_>) {
         match event {
             Event::View(view) => self.installed(view, group),
@@ -353,9 +421,15 @@ impl Application for Desk<'_> {
                 self.work.exits += 1;
                 self.ledger.push(self.now, self.papers.own, What::Exit { reason: reason.to_string() });
             }
+            // What XFER says when it leaves because nobody has the state: the group's end, and as it should be.
+            Event::Problem(problem)
+                if problem.layer == "XFER" && problem.what.contains("had the group's state are gone") => {}
+            // What becomes of a send is judged.
+            Event::Problem(problem) if problem.what.starts_with("a large send to ") => {}
             // Of stacks that are slow on purpose.
             Event::Problem(problem) if problem.what.starts_with("no fast path for ") => {}
             Event::Problem(problem) => self.papers.problems.push(format!("{problem:?}")),
+            Event::StateLost { .. } => self.work.lost_states += 1,
             Event::LostMessage { .. }
             | Event::Suspect(_)
             | Event::Paused(_)

@@ -22,7 +22,8 @@ use crate::scenario::Driver;
 use crate::views::desk::{Desk, Papers};
 use crate::views::ledger::Ledger;
 use crate::views::pools::Pool;
-use crate::views::setup::ViewsSetup;
+use crate::views::setup::{LARGE_FRAMES_MAX, ViewsSetup};
+use crate::views::state::State;
 
 /// An address of the simulated network.
 pub(crate) struct Home {
@@ -146,7 +147,11 @@ fn config(setup: &ViewsSetup) -> Config {
         waiting_frames_max: (WAITING_FRAMES / setup.scarcity).max(1),
         control_frames: (CONTROL_FRAMES / setup.scarcity).max(16),
         early_frames_max: (default.early_frames_max / setup.scarcity).max(1),
-        frame_number_limit: setup.number_limit,
+        // A message that does not fit a view's numbers is never sent.
+        frame_number_limit: match setup.has_layer("FRAG") {
+            true => setup.number_limit.max(4 * LARGE_FRAMES_MAX),
+            false => setup.number_limit,
+        },
         linger_delay: Duration::from_nanos(setup.linger_ns),
         post_delay: Duration::from_nanos(setup.post_ns),
         trace_lines_max: 16,
@@ -187,6 +192,15 @@ fn open(setup: &ViewsSetup, id: ChannelId, view: &LocalView, asked: &ChannelOpti
     (lane, channel)
 }
 
+impl Life {
+    /// The application's papers follow the endpoint from view to view.
+    fn follow(&mut self, at: u64, around: &mut Around<'_>) {
+        if self.papers.exited.is_none() {
+            self.papers.follow(at, &self.endpoint.group(self.key), around.ledger, around.work);
+        }
+    }
+}
+
 impl Home {
     pub(crate) fn new(seed: u64, setup: &ViewsSetup, process: usize) -> Home {
         Home {
@@ -225,6 +239,7 @@ impl Home {
         let name = around.ledger.start(at, self.process, incarnation.0);
         let mut endpoint = Endpoint::with_registry(config(setup), incarnation, (setup.registry)())
             .expect("a sound configuration");
+        let alone = view.is_none();
         let view = view.unwrap_or_else(|| View::alone(group(), own, &setup.stack));
         let view = LocalView::new(view, incarnation).expect("it is a member");
         let discover = setup.discover[self.process];
@@ -236,6 +251,10 @@ impl Home {
             .install_among(view, neighbours, channel, &caps(setup), Time::from_nanos(at))
             .unwrap_or_else(|error| panic!("stack {} is refused: {error}", setup.stack));
         let mut papers = Papers::new(name, Random::new(around.seed ^ incarnation.0, "application"));
+        if setup.has_layer("XFER") {
+            let ordered = setup.has_layer("TOTAL") || setup.has_layer("SEQUENCER");
+            papers.state = Some(State::new(name, alone, ordered, setup.state_bytes));
+        }
         let gap = setup.load.gaps_ns[self.process];
         let next_act = if gap > 0 { at + papers.random.below(2 * gap) } else { u64::MAX };
         self.life = Some(Life {
@@ -306,6 +325,7 @@ impl Home {
         }
         let mut desk = desk(at, &mut life.papers, around);
         life.endpoint.poll(now, &mut desk);
+        life.follow(at, around);
         self.serve(at, around, depart);
         self.transmit(at, around, depart);
         if around.notes.is_some() {
@@ -369,6 +389,9 @@ impl Home {
                     self.busy_until += setup.open_ns;
                     let opened = Ok((channel, caps(setup)));
                     endpoint.opened(group, opened, Time::from_nanos(at), &mut desk(at, papers, around));
+                    if papers.exited.is_none() {
+                        papers.follow(at, &endpoint.group(group), around.ledger, around.work);
+                    }
                 }
                 Request::Close(channel) => {
                     if let Some(at) = lanes.iter().position(|lane| lane.id == channel) {

@@ -129,6 +129,11 @@ impl Ledger {
         sequence
     }
 
+    /// Notes the state with which a member begins a view.
+    pub(crate) fn state(&mut self, at: u64, member: Incarnation, view: ViewId, digest: u64) {
+        self.history.push(at, member, What::State { view, digest });
+    }
+
     /// Notes a stability report.
     pub(crate) fn stable(
         &mut self,

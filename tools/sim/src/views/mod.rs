@@ -11,6 +11,7 @@ mod partings;
 mod pools;
 mod setup;
 mod shrink;
+mod state;
 mod world;
 
 pub use setup::{Chaos, Fate, Load, ViewsSetup};

@@ -54,6 +54,8 @@ pub struct ViewsSetup {
     pub span_ns: u64,
     /// What the applications do.
     pub load: Load,
+    /// Bytes of an application's state beside its digest, where the stack transfers states.
+    pub state_bytes: usize,
     /// What becomes of each process when the faults are over.
     pub fates: Vec<Fate>,
     /// How long the core may then take to become one view and to deliver everything.
@@ -147,6 +149,10 @@ pub struct Load {
     pub sends: u32,
     /// How long messages are.
     pub lengths: Lengths,
+    /// A message is larger than a frame, where the stack carries such.
+    pub large: u32,
+    /// The longest message, in bytes.
+    pub large_bytes: usize,
     /// A delivery is answered from inside the upcall.
     pub reply: u32,
     /// Casts are written in place.
@@ -172,6 +178,42 @@ impl ViewsSetup {
 
     /// The world that `random` draws, with as many processes as `fixed` says if it does.
     pub(crate) fn draw(random: &mut Random, fixed: Option<usize>) -> ViewsSetup {
+        let mut setup = ViewsSetup::draw_plain(random, fixed);
+        setup.draw_more_layers(random);
+        setup
+    }
+
+    /// Puts FRAG and XFER into the stack, or not. Drawn last: what was drawn before is as it would be without.
+    pub(crate) fn draw_more_layers(&mut self, random: &mut Random) {
+        let (large, transfer) = (random.below(2) == 0, random.below(3) == 0);
+        let large_chance = random.scaled(u64::from(PERCENT), 30 * u64::from(PERCENT)) as u32;
+        let large_bytes = self.frame_bytes * random.between(2, LARGE_FRAMES_MAX) as usize;
+        let state_bytes = *random.pick(&[0, 0, 2_000, 20_000, 60_000]);
+        let flight = random.scaled(1, 64);
+        let hold = *random.pick(&["", "", "", ",hold_kib_max=4", ",hold_kib_max=1"]);
+        if large {
+            self.stack = self.stack.replacen(":STABLE", ":FRAG:STABLE", 1);
+            (self.load.large, self.load.large_bytes) = (large_chance, large_bytes);
+        }
+        if transfer {
+            self.stack = format!("XFER(flight_kib={flight}{hold}):{}", self.stack);
+            self.state_bytes = state_bytes;
+        }
+    }
+
+    /// The world without one of the layers that are drawn last.
+    fn without_layer(&mut self, layer: &str) {
+        let layers = self.stack.split(':').filter(|named| named.split('(').next() != Some(layer));
+        self.stack = layers.collect::<Vec<_>>().join(":");
+    }
+
+    /// Whether the stack has a layer.
+    pub(crate) fn has_layer(&self, layer: &str) -> bool {
+        self.stack.split(':').any(|named| named.split('(').next() == Some(layer))
+    }
+
+    /// The same without the layers that are drawn last.
+    pub(crate) fn draw_plain(random: &mut Random, fixed: Option<usize>) -> ViewsSetup {
         let drawn = match random.below(40) {
             0 => random.between(9, 20),
             1..=9 => 2,
@@ -214,6 +256,7 @@ impl ViewsSetup {
             chaos: Vec::new(),
             span_ns,
             load: draw_load(random, processes),
+            state_bytes: 0,
             fates: Vec::new(),
             patience_ns: 0,
         };
@@ -247,6 +290,8 @@ impl ViewsSetup {
     }
 }
 
+/// The longest messages, in frames.
+pub(crate) const LARGE_FRAMES_MAX: u64 = 8;
 /// So many worlds are one in which nothing makes a living process look dead.
 const GENTLE_ONE_OF: u64 = 6;
 /// In a gentle world so many frames of a million are lost at most: never enough heartbeats in a row.
@@ -378,6 +423,8 @@ fn draw_load(random: &mut Random, processes: usize) -> Load {
         burst,
         sends: *random.pick(&[0, 10 * PERCENT, 50 * PERCENT]),
         lengths: *random.pick(&[Fixed(64), Tiny, Small, Small, Any, Largest]),
+        large: 0,
+        large_bytes: 0,
         reply: often(random, 4, 5 * PERCENT),
         reserve: 30 * PERCENT,
         acknowledge: often(random, 2, 30 * PERCENT),
@@ -650,9 +697,16 @@ impl ViewsSetup {
         if gone(15) {
             setup.load.gaps_ns.iter_mut().for_each(|gap| *gap *= 8);
         }
+        if gone(16) {
+            (setup.load.large, setup.load.large_bytes) = (0, 0);
+            setup.without_layer("FRAG");
+        }
+        if gone(17) {
+            setup.without_layer("XFER");
+        }
         setup
     }
 }
 
 /// Faults of links, workload and the like.
-const PLAIN_PARTS: usize = 16;
+const PLAIN_PARTS: usize = 18;

@@ -56,6 +56,8 @@ enum End {
     Never(String),
 }
 
+/// Of a frame, at most.
+const HEADERS_BYTES_MAX: u32 = 192;
 /// How often the core is looked at.
 const LOOK_NS: u64 = 500_000;
 /// How long a run goes on after the last delivery: late copies must not come up.
@@ -157,11 +159,18 @@ impl<'w> World<'w> {
         }
         let promises = Promises {
             quiescent,
-            transitional: setup.stack.starts_with("EVS"),
+            transitional: setup.stack.split(':').find(|layer| !layer.starts_with("XFER")) == Some("EVS"),
             stability_is_reported: quiescent && setup.load.stability,
+            frame_bytes: match setup.has_layer("FRAG") {
+                // With every header there may be.
+                true => setup.frame_bytes as u32 - HEADERS_BYTES_MAX,
+                false => u32::MAX,
+            },
             ..Promises::reliable_fifo()
         };
-        let promises = promises.ordered_by(&setup.stack);
+        let mut promises = promises.ordered_by(&setup.stack);
+        // Who waits for the state holds what it delivers later.
+        promises.held_is_delivered &= !setup.has_layer("XFER");
         violations.extend(check(&self.ledger.history, &promises).into_iter().map(Violation::from));
         let (outcome, mut more) = self.finish(scenario, panicked, quiescent);
         violations.append(&mut more);
@@ -527,6 +536,9 @@ impl<'w> World<'w> {
             let what = format!("{own} lived and was heard all the time, and is out of its group: {reason}");
             self.violations.push(Violation::of("undue-exclusion", what));
         }
+        if let Some((own, ExitReason::NoState)) = exited {
+            self.leaving.insert(own);
+        }
         self.end(now, process);
         let home = &mut self.homes[process];
         let back = home.back_ns.take().unwrap_or_else(|| home.random.scaled(100_000, 50_000_000));
@@ -640,6 +652,8 @@ fn digest(history: &wadjet_oracle::History) -> u64 {
             }
             What::CastPlaced { sequence, view } => enter(*sequence ^ view.counter << 32),
             What::Start { process } => enter(u64::from(*process)),
+            What::State { view, digest } => enter(view.counter ^ digest),
+            What::Passed { view, .. } => enter(view.counter << 2),
             What::CastRefused { .. } | What::SendRefused { .. } | What::Crash | What::Exit { .. } => enter(1),
         }
     }

@@ -242,6 +242,8 @@ fn setup(bounds: &Bounds, path: &[Choice]) -> ViewsSetup {
             burst: 1,
             sends: 0,
             lengths: Lengths::Fixed(MESSAGE_BYTES),
+            large: 0,
+            large_bytes: 0,
             reply: 0,
             reserve: 0,
             acknowledge: 0,

@@ -1,0 +1,45 @@
+//! State transfer that is wrong on purpose: the museum of the laboratory. Without the feature there is nothing here but the
+//! word that nothing is broken.
+
+use crate::stack::registry::{ParameterError, Parameters};
+
+/// What is wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(not(feature = "laboratory"), allow(dead_code, reason = "only the laboratory breaks anything"))]
+pub(super) enum Broken {
+    /// Nothing.
+    No,
+    /// The snapshot is taken when the view has begun to deliver.
+    LateSnapshot,
+    /// What was held is handed on behind the next view's state, which contains it.
+    KeepsHold,
+    /// Who has got the first part says that it has the state.
+    HasTooEarly,
+    /// Sends that were held are let go of with the view.
+    DropsSends,
+}
+
+impl Broken {
+    #[cfg(not(feature = "laboratory"))]
+    #[expect(clippy::unnecessary_wraps, reason = "the laboratory's may fail")]
+    pub(super) fn of(_: &Parameters) -> Result<Broken, ParameterError> {
+        Ok(Broken::No)
+    }
+
+    #[cfg(feature = "laboratory")]
+    pub(super) fn of(parameters: &Parameters) -> Result<Broken, ParameterError> {
+        let names: Vec<&'static str> = VARIANTS.iter().map(|(name, _)| *name).collect();
+        let name = parameters.choice("broken", &names)?;
+        Ok(VARIANTS.iter().find(|(known, _)| *known == name).map_or(Broken::No, |(_, broken)| *broken))
+    }
+}
+
+/// Every way to be wrong, by the name it has as a parameter; the first is none.
+#[cfg(feature = "laboratory")]
+const VARIANTS: &[(&str, Broken)] = &[
+    ("no", Broken::No),
+    ("late-snapshot", Broken::LateSnapshot),
+    ("keeps-hold", Broken::KeepsHold),
+    ("has-too-early", Broken::HasTooEarly),
+    ("drops-sends", Broken::DropsSends),
+];
