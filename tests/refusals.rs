@@ -57,7 +57,6 @@ fn two_groups_of_one_name_and_different_stacks_meet_and_go_on() {
     both_are_told(&mut town, &["p1", "p2", STACK, &other]);
 }
 
-/// However they order: by turns, by a sequencer, safely or not.
 #[test]
 fn processes_with_other_windows_or_longer_messages_are_not_let_in() {
     for (other, said) in [
@@ -73,6 +72,7 @@ fn processes_with_other_windows_or_longer_messages_are_not_let_in() {
     }
 }
 
+/// However they order: by turns, by a sequencer, safely or not.
 #[test]
 fn two_groups_that_order_differently_meet_and_go_on() {
     let orders = ["", "TOTAL:", "SEQUENCER:", "SAFE:TOTAL:", "TOTAL(burst=3):"];

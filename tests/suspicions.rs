@@ -263,3 +263,24 @@ fn a_member_whose_process_is_gone_before_it_is_heard_is_not_waited_for() {
     let took = town.meet(&[0], SECOND);
     assert!(took < Duration::from_millis(10), "{took:?}");
 }
+
+/// Who says how long a silence may last has said it for every time.
+#[test]
+fn no_patience_is_longer_than_the_longest_that_was_asked_for() {
+    for (parameters, wait) in
+        [("most_ms=15", 15), ("least_ms=18,most_ms=18", 18), ("busy_ms=40,most_ms=50", 40)]
+    {
+        let spec = STACK.replace("SUSPECT", &format!("SUSPECT({parameters})"));
+        let mut town = Town::of(3, &spec, &Config::default());
+        work(&mut town, Duration::from_millis(30));
+        town.processes[2].stopped = true;
+        let begun = town.now;
+        while town.suspicions(0).is_empty() {
+            work(&mut town, Duration::from_micros(500));
+            assert!(town.now.since(begun) < SECOND, "nobody is suspected");
+        }
+        let took = town.now.since(begun);
+        let range = Duration::from_millis(wait)..Duration::from_millis(wait + 4);
+        assert!(range.contains(&took), "{parameters}: {took:?}");
+    }
+}

@@ -66,7 +66,7 @@ pub(super) fn entry() -> LayerEntry {
             ),
             (
                 "busy_ms",
-                "the same while frames flow, eight and more a member in a beat, and a quarter of a second after, in milliseconds (default 25)",
+                "the same while frames flow, eight and more a member in a beat, and a quarter of a second after, in milliseconds (default 25, or most_ms if that is less)",
             ),
             ("most_ms", "the longest silence that is not, in milliseconds (default 30)"),
             (
@@ -177,13 +177,13 @@ impl Suspect {
         let beat = Duration::from_micros(parameters.number("beat_us", 1000, 50..=10_000_000)?);
         // The second check takes a beat there and a beat back.
         let least = millis("least_ms", 14)?.max(beat * LEAST_BEATS);
-        let busy = millis("busy_ms", 25)?.max(least);
-        let most = millis("most_ms", 30)?;
+        let most = millis("most_ms", 30)?.max(least);
+        let busy = millis("busy_ms", 25)?.clamp(least, most);
         Ok(Suspect {
             beat,
             least,
             busy,
-            most: most.max(busy),
+            most,
             first: millis("first_ms", 100)?,
             pause: millis("pause_ms", 20)?,
             handles: None,
@@ -245,7 +245,7 @@ impl Suspect {
         let waited = since.saturating_sub(self.beat).min(self.most / SILENCE_FACTOR);
         self.waited = (self.waited - self.waited / FADE).max(waited);
         let passed = since.min(self.beat * BEATS_MAX);
-        self.weigh_traffic(context, passed);
+        self.weigh_traffic(context, since, passed);
         let (mut ask, mut due, mut hint) = (RankSet::EMPTY, RankSet::EMPTY, false);
         // Of those that were heard in this view: whether one is heard still.
         let (mut watching, mut hears) = (RankSet::EMPTY, false);
@@ -272,7 +272,7 @@ impl Suspect {
             hint |= silence >= self.beat * BEATS_MAX;
             if self.watched[rank.index()].known > 0 {
                 watching.insert(rank);
-                hears |= silence < self.least / 2;
+                hears |= silence < limit / 2;
             }
             if silence >= limit {
                 due.insert(rank);
@@ -302,14 +302,16 @@ impl Suspect {
     }
 
     /// Looks at how much was sent and heard since the last sweep.
-    fn weigh_traffic(&mut self, context: &Context<'_>, passed: Duration) {
+    fn weigh_traffic(&mut self, context: &Context<'_>, since: Duration, passed: Duration) {
         let casts = context.next_frame_number();
         let sent = casts - self.casts;
         self.casts = casts;
         self.quiet_beats = if sent == 0 { self.quiet_beats + 1 } else { 0 };
         let heard = |rank: Rank| self.signs(context, rank).saturating_sub(self.watched[rank.index()].known);
         let frames = sent + context.view().others().map(heard).sum::<u64>();
-        let busy = frames >= BUSY_FRAMES * context.view().size() as u64;
+        // A sweep may come late.
+        let beats = (since.as_nanos() / self.beat.as_nanos()).max(1) as u64;
+        let busy = frames >= BUSY_FRAMES * beats * context.view().size() as u64;
         self.busy_for = if busy { BUSY_AFTER } else { self.busy_for.saturating_sub(passed) };
     }
 

@@ -65,8 +65,8 @@ impl GuardKind {
     }
 }
 
-/// When a layer is prompted, besides when it has asked for it
-/// ([`Context::prompt_soon`](super::layer::Context::prompt_soon)).
+/// When a layer is prompted at least. Layers are prompted together: one that has asked for it
+/// ([`Context::prompt_soon`](super::layer::Context::prompt_soon)) may find the others prompted, too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Prompts {
     /// Whenever anything has happened.
@@ -427,11 +427,13 @@ impl Build<'_> {
     /// What all members of a view must have in common, in words: the stack, and those limits of the configuration by
     /// which a cast that one member lets go is lost by another.
     pub(crate) fn terms(&self) -> String {
-        let Config { window_frames, message_bytes_max, .. } = self.config;
-        let terms = format!("{}, windows of {window_frames} frames", self.view.view().spec);
-        match self.stack_provides(Property::LargeMessages) {
-            true => format!("{terms}, messages of {message_bytes_max} bytes"),
-            false => terms,
+        let terms = format!("{}, windows of {} frames", self.view.view().spec, self.config.window_frames);
+        // What fragments may still be to come.
+        let above =
+            self.stack_provides(Property::LargeMessages).then_some(self.config.message_bytes_max as u64);
+        match self.blueprint.fragmented_bytes_max.or(above) {
+            Some(bytes) => format!("{terms}, messages of {bytes} bytes"),
+            None => terms,
         }
     }
 

@@ -107,7 +107,8 @@ pub fn explain(
         salt: 0,
     };
     let view = LocalView::new(view, Incarnation(0)).expect("made of distinct members");
-    let config = Config::default();
+    // What an endpoint may be configured for is not known here.
+    let config = Config { message_bytes_max: 1 << 31, ..Config::default() };
     let compiled = compile(registry, &view, network, &config)?;
     Ok(explanation(registry, &compiled))
 }

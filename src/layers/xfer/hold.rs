@@ -43,6 +43,24 @@ struct Copied {
     to: usize,
 }
 
+impl Copied {
+    /// As it came, from the page that it lies in.
+    fn event(self, page: Frame) -> Up {
+        let Copied { origin, traffic, packed, messages, number, part, header, from, to, .. } = self;
+        let (from, to) = (page.start() + from, page.start() + to);
+        let list = match packed {
+            true => List::packed(page, from, to, messages),
+            false => List::single(page, from, to),
+        };
+        let header = header.map_or(Header::ZERO, |header| *header);
+        let message = Message { traffic, control: NO_CONTROL, number, header, list, part };
+        match traffic {
+            Traffic::Cast => Up::Cast(origin, message),
+            _ => Up::Send(origin, message),
+        }
+    }
+}
+
 enum Page {
     Open(FrameMut),
     Full(Frame),
@@ -76,38 +94,37 @@ impl Hold {
 
     /// Keeps an event for later; headers of messages only if layers above will look at them.
     pub(super) fn push(&mut self, event: Up, headers: bool) {
-        self.bytes += size_of::<Held>() as u64;
         let (origin, message) = match &event {
             Up::Cast(origin, message) | Up::Send(origin, message) => (*origin, message),
-            _ => return self.events.push_back(Held::Event(event)),
+            _ => return self.keep(event),
         };
         let length = message.list.payload().len();
-        self.bytes += length as u64;
-        let held = match self.place(message.list.payload()) {
-            Some((page, from)) => Held::Message(Copied {
-                origin,
-                traffic: message.traffic,
-                packed: message.list.is_packed(),
-                messages: message.list.len() as u32,
-                number: message.number,
-                part: message.part,
-                header: headers.then(|| Box::new(message.header)),
-                page,
-                from,
-                to: from + length,
-            }),
-            // There is no memory: it stays where it is.
-            None => Held::Event(event),
-        };
-        self.events.push_back(held);
+        // If there is no memory it stays where it is.
+        let Some((page, from)) = self.place(message.list.payload()) else { return self.keep(event) };
+        self.bytes += (size_of::<Held>() + length) as u64;
+        self.events.push_back(Held::Message(Copied {
+            origin,
+            traffic: message.traffic,
+            packed: message.list.is_packed(),
+            messages: message.list.len() as u32,
+            number: message.number,
+            part: message.part,
+            header: headers.then(|| Box::new(message.header)),
+            page,
+            from,
+            to: from + length,
+        }));
     }
 
     /// Lets go of everything but sends that are whole, of origins that `renamed` names anew; `casts` are kept as well by
     /// who does wrong on purpose.
     pub(super) fn keep_sends(&mut self, casts: bool, renamed: impl Fn(Rank) -> Option<Rank>) {
-        let mut kept = VecDeque::new();
+        let old = std::mem::take(self);
+        let first_page = old.first_page;
+        let pages: Vec<Frame> = old.pages.into_iter().map(Page::frame).collect();
+        let mut kept = Vec::new();
         let mut partial: Vec<(Rank, Vec<Held>)> = Vec::new();
-        for mut held in std::mem::take(&mut self.events) {
+        for mut held in old.events {
             let (traffic, origin, part, bytes) = match &mut held {
                 Held::Message(copied) => {
                     (copied.traffic, &mut copied.origin, copied.part, copied.to - copied.from)
@@ -123,7 +140,7 @@ impl Hold {
             let Some(rank) = renamed(*origin) else { continue };
             *origin = rank;
             match part {
-                Part::Whole => kept.push_back(held),
+                Part::Whole => kept.push(held),
                 Part::Void => {}
                 Part::Fragment { first, left } => {
                     if first || !partial.iter().any(|(of, _)| *of == rank) {
@@ -139,13 +156,23 @@ impl Hold {
                 }
             }
         }
-        let bytes = |held: &Held| match held {
-            Held::Message(copied) => (copied.to - copied.from) as u64,
-            Held::Event(Up::Send(_, message)) => message.list.payload().len() as u64,
-            Held::Event(_) => 0,
-        };
-        self.bytes = kept.iter().map(|held| bytes(held) + size_of::<Held>() as u64).sum();
-        self.events = kept;
+        // Into pages of their own, in the order in which they will be taken: what is let go of leaves none.
+        for held in kept {
+            match held {
+                Held::Event(event) => self.keep(event),
+                Held::Message(copied) => {
+                    let page = pages[(copied.page - first_page) as usize].clone();
+                    let header = copied.header.is_some();
+                    self.push(copied.event(page), header);
+                }
+            }
+        }
+    }
+
+    /// Keeps an event where its bytes are.
+    fn keep(&mut self, event: Up) {
+        self.bytes += size_of::<Held>() as u64 + payload_bytes(&event);
+        self.events.push_back(Held::Event(event));
     }
 
     /// Layers above will look at no header.
@@ -191,34 +218,29 @@ impl Hold {
     pub(super) fn pop(&mut self) -> Option<Up> {
         let held = self.events.pop_front()?;
         self.bytes -= size_of::<Held>() as u64;
-        let copied = match held {
+        match held {
             Held::Event(event) => {
-                if let Up::Cast(_, message) | Up::Send(_, message) = &event {
-                    self.bytes -= message.list.payload().len() as u64;
-                }
-                return Some(event);
+                self.bytes -= payload_bytes(&event);
+                Some(event)
             }
-            Held::Message(copied) => copied,
-        };
-        let Copied { origin, traffic, packed, messages, number, part, header, page, from, to } = copied;
-        self.bytes -= (to - from) as u64;
-        while self.first_page < page {
-            self.pages.pop_front();
-            self.first_page += 1;
+            Held::Message(copied) => {
+                self.bytes -= (copied.to - copied.from) as u64;
+                while self.first_page < copied.page {
+                    self.pages.pop_front();
+                    self.first_page += 1;
+                }
+                let page = self.pages.pop_front()?.frame();
+                self.pages.push_front(Page::Full(page.clone()));
+                Some(copied.event(page))
+            }
         }
-        let frame = self.pages.pop_front()?.frame();
-        self.pages.push_front(Page::Full(frame.clone()));
-        let (from, to) = (frame.start() + from, frame.start() + to);
-        let list = match packed {
-            true => List::packed(frame, from, to, messages),
-            false => List::single(frame, from, to),
-        };
-        let header = header.map_or(Header::ZERO, |header| *header);
-        let message = Message { traffic, control: NO_CONTROL, number, header, list, part };
-        Some(match traffic {
-            Traffic::Cast => Up::Cast(origin, message),
-            _ => Up::Send(origin, message),
-        })
+    }
+}
+
+fn payload_bytes(event: &Up) -> u64 {
+    match event {
+        Up::Cast(_, message) | Up::Send(_, message) => message.list.payload().len() as u64,
+        _ => 0,
     }
 }
 
@@ -274,6 +296,41 @@ mod tests {
             [(Rank(11), b"one"), (Rank(13), b"two"), (Rank(11), b"ab"), (Rank(11), b"c")];
         assert_eq!(rest, expected.map(|(rank, payload)| (rank, payload.to_vec())));
         assert_eq!(hold.bytes(), 0);
+    }
+
+    /// Parts move behind what came between them, which may lie in a later page; and what is not kept holds no memory.
+    #[test]
+    fn what_is_kept_is_what_came_wherever_it_lay() {
+        let mut hold = Hold::default();
+        let big = |byte: u8| vec![byte; PAGE_BYTES * 3 / 4];
+        let left = 2 * big(0).len() as u64;
+        for view in 0..3 {
+            hold.push(send(1, &big(1), Part::Fragment { first: true, left }), false);
+            hold.push(cast(7, &big(2)), false);
+            hold.push(send(2, &big(3), Part::Whole), false);
+            hold.push(send(1, &big(4), Part::Fragment { first: false, left: left / 2 }), false);
+            hold.keep_sends(false, |rank| (view < 2 || rank == Rank(2)).then_some(rank));
+            let kept = hold.events.len();
+            assert!(
+                hold.pages.len() <= kept && hold.first_page == 0,
+                "{} pages for {kept}",
+                hold.pages.len()
+            );
+        }
+        // Of the last view those of rank 1 are gone.
+        for _ in 0..3 {
+            let Some(Up::Send(Rank(2), message)) = hold.pop() else { panic!("three are kept") };
+            assert_eq!(message.list.payload(), big(3));
+        }
+        assert!(hold.pop().is_none());
+        hold.push(send(1, &big(1), Part::Fragment { first: true, left }), false);
+        hold.push(send(2, &big(3), Part::Whole), false);
+        hold.push(send(1, &big(4), Part::Fragment { first: false, left: left / 2 }), false);
+        hold.keep_sends(false, Some);
+        for (rank, byte) in [(2, 3), (1, 1), (1, 4)] {
+            let Some(Up::Send(origin, message)) = hold.pop() else { panic!("three are kept") };
+            assert_eq!((origin, message.list.payload()), (Rank(rank), &big(byte)[..]));
+        }
     }
 
     #[test]

@@ -149,6 +149,8 @@ struct Xfer {
     rounds: (Time, u32),
     /// What is stable has changed meanwhile.
     stable_held: bool,
+    /// The application was asked to stop while it waited for the state.
+    blocks_early: bool,
     /// This member has said that it is full.
     full_said: bool,
     /// A view change is under way: what is said now might not arrive in this view.
@@ -277,6 +279,7 @@ impl Xfer {
             hold: Hold::default(),
             rounds: (Time::NEVER, 0),
             stable_held: false,
+            blocks_early: false,
             full_said: false,
             flushing: false,
             next: None,
@@ -611,6 +614,10 @@ impl Xfer {
         if std::mem::take(&mut self.stable_held) {
             context.up(Up::Stable);
         }
+        // The application was asked to stop in a view of which it had not been told yet.
+        if std::mem::take(&mut self.blocks_early) {
+            context.up(Up::Flush);
+        }
         context.count("state complete");
         self.known = Xfer::others(context).is_empty();
         if !self.flushing {
@@ -816,6 +823,7 @@ impl Layer for Xfer {
             }
             Up::Flush => {
                 self.flush(context);
+                self.blocks_early = self.waits();
                 context.up(Up::Flush);
             }
             Up::Exit(ExitReason::Left) if self.own == Own::Refused => context.exit(ExitReason::NoState),
