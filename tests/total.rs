@@ -5,7 +5,7 @@ mod common;
 use std::time::Duration;
 
 use common::live::{Seen, Town};
-use common::{Dice, World};
+use common::{Dice, Node, World};
 use wadjet::transport::Transport;
 use wadjet::{Config, Shadow};
 
@@ -118,6 +118,75 @@ fn answer_each_other(world: &mut World) {
 }
 
 /// Two that answer each other hand the turn to and fro with their casts alone.
+/// Casts of others that a member of `world` sees before its own cast of `message` comes back.
+fn waits_for(world: &mut World, node: usize, message: &[u8], flood: &mut dyn FnMut(&mut World)) -> usize {
+    let before = world.nodes[node].log.casts.len();
+    world.cast(node, message);
+    for _ in 0..20_000 {
+        let since = &world.nodes[node].log.casts[before..];
+        if let Some(at) = since.iter().position(|(origin, seen)| *origin as usize == node && seen == message)
+        {
+            return at;
+        }
+        flood(world);
+        world.step();
+    }
+    panic!("member {node} waits for ever: {:#?}", world.nodes.iter().map(Node::stats).collect::<Vec<_>>());
+}
+
+/// A member whose window is always full, or that has the next cast ready whenever its turn comes, invites all the same.
+#[test]
+fn who_wants_to_cast_gets_its_turn_whatever_others_cast() {
+    let room = Config { pack: false, waiting_frames_max: 4, window_frames: 16, ..Config::default() };
+    let deep = Config { waiting_frames_max: 64, window_frames: 128, ..room.clone() };
+    let large = TOTAL.replace("FIXED", "FIXED:FRAG");
+    for (spec, bytes) in [(TOTAL, 8), (SAFE, 8), (&large, 20_000)] {
+        for (config, busy) in [(&room, 1), (&room, 2), (&room, 3), (&deep, 1), (&deep, 2)] {
+            let what = format!("{spec}, {busy} cast what they can, {} may wait", config.waiting_frames_max);
+            let mut world = World::new(busy + 2, spec, config);
+            let message = vec![9; bytes];
+            let mut flood = |world: &mut World| {
+                for node in 0..busy {
+                    (0..100).take_while(|_| world.try_cast(node, &message).is_ok()).for_each(drop);
+                }
+            };
+            for _ in 0..500 {
+                flood(&mut world);
+                world.step();
+            }
+            // The ring, the invitation in it, the leaving and another invitation: each has a turn or two of everybody.
+            let most = 8 * (config.window_frames as usize) * busy;
+            for round in 0..20_u8 {
+                for guest in busy..busy + 2 {
+                    let waited = waits_for(&mut world, guest, &[round], &mut flood);
+                    assert!(waited <= most, "{what}: member {guest} waited for {waited} casts");
+                }
+                (0..usize::from(round)).for_each(|_| {
+                    flood(&mut world);
+                    world.step();
+                });
+            }
+        }
+    }
+}
+
+#[test]
+fn those_who_answer_each_other_invite_a_third_one() {
+    let mut world = World::new(4, TOTAL, &Config { pack: false, ..Config::default() });
+    for (node, from, to) in [(0, b"pong", b"ping"), (1, b"ping", b"pong")] {
+        world.nodes[node].log.answers = vec![(from.to_vec(), to.to_vec())];
+    }
+    world.cast(0, b"ping");
+    world.steps(500);
+    for round in 0..20_u8 {
+        for guest in 2..4 {
+            let waited = waits_for(&mut world, guest, &[9, round], &mut |_| {});
+            assert!(waited <= 40, "member {guest} waited for {waited} casts");
+        }
+        world.steps(200);
+    }
+}
+
 #[test]
 fn those_who_answer_each_other_pass_the_turn_with_their_casts() {
     let mut world = World::new(2, TOTAL, &config(true, Shadow::Panic));

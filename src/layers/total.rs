@@ -26,6 +26,10 @@
 //! passes it on in the same iteration, and what it casts for that takes the plans like any other cast. The ring changes only by what is delivered, so
 //! all members know it. Each view begins with the first member alone in it.
 //!
+//! A turn that begins when somebody outside the ring wants to cast has no mark on its casts: a blank ends it, which invites.
+//! So a member that has something to cast whenever its turn comes invites like any other, and everybody's cast waits for a
+//! bounded number of those of others.
+//!
 //! In a flush nobody waits for a turn any more: with MBRSHIP's `block` what was cast before belongs to this view, and
 //! whoever has stopped cannot hand the turn on. When the view ends, everything that its turns put in order is delivered,
 //! then what else the survivors cast, by rank. A cast of a member that has failed may follow on one that nobody has any
@@ -84,6 +88,8 @@ struct Total {
     handles: Option<Handles>,
     /// Members that have asked for a turn.
     wanting: RankSet,
+    /// The last that was invited.
+    guest: Rank,
     /// Turns in a row without a cast of the application, and the frame number after the last of them.
     quiet: u64,
     quiet_at: u64,
@@ -112,6 +118,7 @@ impl Total {
             ask: Backoff::new(micros("ask_us", 200, 1)?, micros("backoff_us", 50_000, 1)?),
             handles: None,
             wanting: RankSet::EMPTY,
+            guest: Rank(0),
             quiet: 0,
             quiet_at: 0,
             kept: false,
@@ -124,7 +131,8 @@ impl Total {
 
     /// Whether it is this member's turn, and it has not ended it yet.
     fn has_turn(&self, context: &Context<'_>) -> bool {
-        !context.is_closed(self.handles().turns.waits, context.rank())
+        let turns = self.handles().turns;
+        !context.is_closed(turns.waits, context.rank()) || context.ends_in_blank(&turns)
     }
 
     fn next(&self, context: &Context<'_>, rank: Rank) -> u64 {
@@ -145,9 +153,16 @@ impl Total {
         !self.is_alone(context) && !context.casts_waiting() && !context.holds_in_order()
     }
 
-    /// The first of those who want a turn and are not in the ring.
-    fn invited(&self, context: &Context<'_>) -> Option<Rank> {
-        self.wanting.iter().find(|rank| !self.is_in_ring(context, *rank))
+    /// Whose wish it is now to take turns: of those in the ring it is fulfilled. As long as there are others, each turn here
+    /// ends in a blank, which invites the first after the last one that was invited.
+    fn set_wanting(&mut self, context: &mut Context<'_>, wanting: RankSet) -> Option<Rank> {
+        let fulfilled = wanting.iter().filter(|rank| self.is_in_ring(context, *rank));
+        self.wanting =
+            wanting.without(fulfilled.fold(RankSet::EMPTY, |set, rank| set.with(RankSet::one(rank))));
+        let first = self.wanting.iter().next().filter(|_| !self.broken.is(Misorder::NeverInvites));
+        context.set(self.handles().turns.blank, u64::from(first.is_some()));
+        let next = self.wanting.iter().find(|rank| *rank > self.guest);
+        first.map(|first| next.unwrap_or(first))
     }
 
     /// A cast is delivered: whose turn is it now?
@@ -185,10 +200,17 @@ impl Total {
         let kept = std::mem::take(&mut self.kept) || self.idle.is_zero();
         let Handles { turns, pass, .. } = self.handles();
         let ends = context.get(turns.phase) != phase::TURNS;
-        if ends || !self.has_turn(context) || !context.may_cast(Some(turns.waits)) {
+        if ends || !self.has_turn(context) {
             return;
         }
-        let guest = self.invited(context).filter(|_| !self.broken.is(Misorder::NeverInvites));
+        let owes_blank = context.ends_in_blank(&turns);
+        if !context.may_cast(Some(turns.waits)) {
+            if owes_blank {
+                context.finish_message(&turns);
+            }
+            return;
+        }
+        let guest = self.set_wanting(context, self.wanting);
         let idle = kept && self.is_idle(context);
         let begun = context.next_frame_number();
         let quiet = if begun == self.quiet_at { self.quiet + 1 } else { 1 };
@@ -196,7 +218,7 @@ impl Total {
             Some(guest) => Says::Invites(guest),
             None if self.broken.is(Misorder::NeverPasses) => return,
             None if idle && quiet >= self.leave => Says::Leaves,
-            None if idle => Says::Passes,
+            None if idle || owes_blank => Says::Passes,
             None => return,
         };
         if context.cast_blank(says.encode(&mut [0; 3])).is_err() {
@@ -208,7 +230,8 @@ impl Total {
         context.disarm(pass);
         if let Says::Invites(guest) = says {
             // It may come and go before the next look at the ring, and is not to be invited for ever.
-            self.wanting.remove(guest);
+            self.guest = guest;
+            self.set_wanting(context, self.wanting.without(RankSet::one(guest)));
         }
         (self.quiet, self.quiet_at) = if idle { (quiet, begun + 1) } else { (0, 0) };
         context.count(match says {
@@ -246,6 +269,7 @@ impl Layer for Total {
             waits: build.guard(GuardKind::CastSend, "not its turn", Closes::Entry(HeldFor::Turn)),
             mark_at: build.slot(),
             over_at: build.slot(),
+            blank: build.slot(),
             phase: build.slot(),
             burst: self.burst,
         };
@@ -325,7 +349,14 @@ impl Layer for Total {
         } else if self.is_in_ring(context, origin) {
             context.count("request of one in the ring");
         } else {
-            self.wanting.insert(origin);
+            self.set_wanting(context, self.wanting.with(RankSet::one(origin)));
+            let turns = self.handles().turns;
+            let keeps_turn =
+                context.get(turns.over_at) == u64::MAX && context.get(turns.phase) == phase::TURNS;
+            if keeps_turn && context.get(turns.blank) != 0 {
+                // It was alone and its turn without end, which it is no more.
+                context.take_turn(&turns);
+            }
             context.prompt_soon();
         }
     }
@@ -358,12 +389,7 @@ impl Layer for Total {
             context.disarm(ask);
             return;
         }
-        let mut wanting = RankSet::EMPTY;
-        self.wanting
-            .iter()
-            .filter(|rank| !self.is_in_ring(context, *rank))
-            .for_each(|rank| wanting.insert(rank));
-        self.wanting = wanting;
+        let invites = self.set_wanting(context, self.wanting).is_some() || context.ends_in_blank(&turns);
         let has_turn = self.has_turn(context);
         let idle = has_turn && self.is_idle(context);
         if idle && !self.idle.is_zero() {
@@ -371,7 +397,7 @@ impl Layer for Total {
         } else {
             context.disarm(pass);
         }
-        if idle && self.idle.is_zero() || has_turn && !self.wanting.is_empty() {
+        if idle && self.idle.is_zero() || has_turn && invites {
             context.prompt_soon();
         }
         if context.casts_waiting() && !self.is_in_ring(context, context.rank()) {
@@ -410,6 +436,7 @@ impl Layer for Total {
 
     fn digest(&self, digest: &mut Hasher64) {
         self.wanting.words().into_iter().for_each(|word| digest.word(word));
+        digest.word(u64::from(self.guest.0));
         digest.word(self.quiet);
         digest.word(self.quiet_at);
         digest.word(u64::from(self.kept));

@@ -717,7 +717,7 @@ impl Context<'_> {
         closed == 0 && !self.core.amid_message && self.next_frame_number() < self.core.number_limit
     }
 
-    /// Asks for [`Layer::prompt`] as soon as casts may enter.
+    /// Asks for [`Layer::prompt`] as soon as casts may enter, whosever turn it is.
     pub fn prompt_soon(&mut self) {
         self.core.prompt_wanted = true;
     }

@@ -40,10 +40,13 @@ pub struct Turns {
     pub next: MemberSlot,
     /// Closes the entry while it is not this member's turn.
     pub waits: Guard,
-    /// The frame number from which on this member's casts carry the mark, and the one at which its turn is over.
+    /// The frame number from which on this member's casts carry the mark, and the one at which the entry is closed to
+    /// them. Of a turn that a blank is to end, whatever else is cast, only the second is set.
     pub mark_at: Slot,
     /// See `mark_at`.
     pub over_at: Slot,
+    /// Whether this member's next turn is to end in a blank: it has something to say.
+    pub blank: Slot,
     /// One of [`phase`]: whether turns are taken.
     pub phase: Slot,
     /// The most frames of one turn.
@@ -179,22 +182,32 @@ impl Core {
         }
     }
 
-    /// It is this member's turn: until the end of the view if there is nobody else, otherwise for what waits.
+    /// It is this member's turn: until the end of the view if there is nobody else, otherwise for what waits. If a blank is
+    /// to end it, none of that carries the mark: whoever has a cast ready each time would never come to its blank.
     pub(crate) fn take_turn(&mut self, turns: &Turns) {
         let own = self.own;
         let flush = self.slots.get(turns.phase) != phase::TURNS;
+        let blank = !flush && self.slots.get(turns.blank) != 0;
         let alone = flush || self.slots.of(turns.next, own) == u64::from(own.0);
         let number = self.next_frame_number();
         let frames = self.waiting_frames.clamp(1, turns.burst);
-        let (mark_at, over_at) =
-            if alone { (u64::MAX, u64::MAX) } else { (number + frames - 1, number + frames) };
+        let (mark_at, over_at) = match number + frames {
+            over_at if blank => (u64::MAX, over_at),
+            _ if alone => (u64::MAX, u64::MAX),
+            over_at => (over_at - 1, over_at),
+        };
         self.slots.set(turns.mark_at, mark_at);
         self.slots.set(turns.over_at, over_at);
         self.set_sending(turns.mark, own, u64::from(number >= mark_at));
+        self.open_turn(turns);
+        // Whoever has nothing to cast is not to keep the others waiting.
+        self.prompt_wanted |= blank || !alone && self.waiting_frames == 0;
+    }
+
+    /// Opens the entry to the casts of a turn.
+    fn open_turn(&mut self, turns: &Turns) {
         *self.slots.word_mut(turns.waits.kind.offset()) &= !turns.waits.mask;
         self.ceiling = 0;
-        // Whoever has nothing to cast is not to keep the others waiting.
-        self.prompt_wanted |= !alone && self.waiting_frames == 0;
     }
 }
 
@@ -206,12 +219,26 @@ impl Context<'_> {
         }
     }
 
-    /// The next cast of this member ends its turn.
+    /// Whether it is this member's turn, and only a blank ends it.
+    pub fn ends_in_blank(&self, turns: &Turns) -> bool {
+        self.get(turns.mark_at) == u64::MAX && self.get(turns.over_at) != u64::MAX
+    }
+
+    /// The turn is over but for its blank, and there is none between the pieces of a message: the next piece may go.
+    pub fn finish_message(&mut self, turns: &Turns) {
+        if self.core.amid_message && self.is_closed(turns.waits, self.rank()) {
+            self.set(turns.over_at, self.next_frame_number() + 1);
+            self.core.open_turn(turns);
+        }
+    }
+
+    /// The next cast of this member, for which the entry is open, ends its turn.
     pub fn last_of_turn(&mut self, turns: &Turns) {
         let (own, number) = (self.rank(), self.next_frame_number());
         self.set(turns.mark_at, number);
         self.set(turns.over_at, number + 1);
         self.core.set_sending(turns.mark, own, 1);
+        self.core.open_turn(turns);
     }
 
     /// The turn of `origin` ended with its cast of this number: it is the turn of `next`.

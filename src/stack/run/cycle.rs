@@ -15,6 +15,7 @@ use crate::stack::engine::Engine;
 use crate::stack::event::{List, Message, Part, Up};
 use crate::stack::layer::{Context, Kind};
 use crate::stack::order::Ordered;
+use crate::stack::slots::fixed;
 use crate::time::Time;
 use crate::wire::Traffic;
 
@@ -317,15 +318,23 @@ impl Stack {
     fn prompt_due(&self) -> bool {
         let core = &self.engine.core;
         let by_work = self.prompt_always || self.prompt_if_held && !core.order.is_empty();
-        by_work && self.prompted_work != core.work || core.prompt_wanted && self.entry_open()
+        by_work && self.prompted_work != core.work || self.prompt_wanted()
+    }
+
+    /// Whether a layer has asked to be prompted, and could cast.
+    #[inline]
+    fn prompt_wanted(&self) -> bool {
+        let core = &self.engine.core;
+        core.prompt_wanted && core.slots.word(fixed::CAST_SEND_GUARD) & self.entry_of_blanks == 0
     }
 
     /// Does what somebody waits for. What is held is told at once, and best by what the application casts when it gets what
     /// was waited for here.
     #[inline(never)]
     fn prompt(&mut self, app: &mut dyn Application) {
+        let asked = self.prompt_wanted();
         let core = &mut self.engine.core;
-        let asked = std::mem::take(&mut core.prompt_wanted);
+        core.prompt_wanted &= !asked;
         self.prompted_work = core.work;
         core.merge_carried();
         let cast = core.gossiping_casts();

@@ -12,7 +12,7 @@ use crate::accel::plan::{Compiler, NoPlan, Plans};
 use crate::config::{Config, Shadow};
 use crate::group::Ticket;
 use crate::id::{GroupId, Hasher64, Incarnation, Rank, RankSet};
-use crate::stack::build::{Blueprint, Build, Closes, Field, GuardKind, Prompts};
+use crate::stack::build::{Blueprint, Build, Closes, Field, GuardKind, HeldFor, Prompts};
 use crate::stack::core::{Blank, Core, Taken};
 use crate::stack::engine::Engine;
 use crate::stack::event::Up;
@@ -133,11 +133,11 @@ impl Compiled {
         protocol.map(|(field, _)| low_bits(field.bits)).min().unwrap_or(u64::MAX)
     }
 
-    /// Bits of a guard that close the entry.
-    fn entry(&self, kind: GuardKind) -> u64 {
-        let owners = self.blueprint.guards.iter();
+    /// Bits of a guard that close the entry, for a reason that `counts`.
+    fn entry(&self, kind: GuardKind, counts: impl Fn(HeldFor) -> bool) -> u64 {
+        let owners = self.blueprint.guards.iter().filter(|owner| owner.kind == kind);
         owners
-            .filter(|owner| owner.kind == kind && matches!(owner.closes, Closes::Entry(_)))
+            .filter(|owner| matches!(owner.closes, Closes::Entry(why) if counts(why)))
             .fold(0, |mask, owner| mask | owner.mask)
     }
 
@@ -394,7 +394,8 @@ impl Stack {
             large: LargeMessages::new(fragmented as usize, config.waiting_bytes_max, members),
             waiting_max: config.waiting_frames_max,
             control_reserve: config.control_frames / 4,
-            entry: [GuardKind::CastSend, GuardKind::SendSend].map(|kind| compiled.entry(kind)),
+            entry: [GuardKind::CastSend, GuardKind::SendSend].map(|kind| compiled.entry(kind, |_| true)),
+            entry_of_blanks: compiled.entry(GuardKind::CastSend, |why| why != HeldFor::Turn),
             pack: config.pack,
             pack_delay: config.pack_delay,
             open_since: now,

@@ -66,6 +66,8 @@ pub(crate) struct Stack {
     control_reserve: usize,
     /// Bits of the cast-send and send-send guards that close the entry.
     entry: [u64; 2],
+    /// Those of the cast-send guard that close it to what layers cast: whose turn it is they know themselves.
+    entry_of_blanks: u64,
     pack: bool,
     pack_delay: Duration,
     /// When the open pack was begun.
