@@ -828,6 +828,15 @@ impl Endpoint {
         self.cookie_mask = crate::wire::bits::low_bits(bits);
     }
 
+    /// From here on a group uses its plans wrongly, in this view and those that follow.
+    ///
+    /// # Panics
+    /// If the key is another endpoint's, or its group is forgotten.
+    #[cfg(feature = "laboratory")]
+    pub fn break_accelerator(&mut self, key: GroupKey, broken: crate::accel::broken::Broken) {
+        self.stack_mut(key).broken = broken;
+    }
+
     /// How many words the slot file has.
     ///
     /// # Panics

@@ -8,6 +8,8 @@
 //! After van Renesse, "Masking the Overhead of Protocol Layering" (SIGCOMM 1996), and Hayden, "The Ensemble System"
 //! (1998).
 
+#[cfg_attr(not(feature = "laboratory"), doc(hidden))]
+pub mod broken;
 pub mod case;
 pub mod cookie;
 pub(crate) mod execute;

@@ -1,6 +1,7 @@
 //! Frames come in: by plan, early, or through the layers (design D4).
 
 use super::{Early, Stack};
+use crate::accel::broken::Broken;
 use crate::accel::execute::{self, Miss, Outcome};
 use crate::accel::plan::Plan;
 use crate::accel::shadow::{Handled, ShadowRun};
@@ -238,7 +239,8 @@ impl Stack {
 
     #[cold]
     fn park(&mut self, kind: Kind, origin: Rank, received: Received, ahead: u64, app: &mut dyn Application) {
-        if self.early.len() >= self.early_max || ahead > self.early_max as u64 {
+        let most = self.early_max + usize::from(self.broken.is(Broken::ParksOneMore));
+        if self.early.len() >= most || ahead > most as u64 {
             self.expand_early(Some((origin, kind.traffic())), Time::NEVER, app);
             self.expand(kind, origin, &received, Miss::TooEarly, app);
             return;

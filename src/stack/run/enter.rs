@@ -1,6 +1,7 @@
 //! The application's casts and sends go in (design D8, section 4).
 
 use super::Stack;
+use crate::accel::broken::Broken;
 use crate::accel::execute::{self, Miss};
 use crate::accel::pack::PACK_ROOM_BYTES;
 use crate::accel::shadow::{Handled, ShadowRun};
@@ -434,7 +435,9 @@ impl Stack {
     /// The application has stopped casting, as it was asked to.
     pub(crate) fn block_ok(&mut self) {
         // What was cast so far belongs to this view, and what is cast from now on comes behind it.
-        self.close_open();
+        if !self.broken.is(Broken::PacksAcrossViews) {
+            self.close_open();
+        }
         self.of_this_view = Some(self.waiting.len()).filter(|waiting| self.live && *waiting > 0);
         self.engine.core.casts_waiting = !self.waiting.is_empty();
         self.engine.core.waiting_frames = self.waiting.len() as u64;

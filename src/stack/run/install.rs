@@ -446,6 +446,7 @@ impl Stack {
             sends: 0,
             sends_delivered: 0,
             cast_frames: 0,
+            broken: crate::accel::broken::Broken::No,
             plans: compiled.plans,
             engine: Engine { core, layers: compiled.layers, posting },
         };

@@ -29,6 +29,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use self::large::{LargeMessages, Waiting};
+use crate::accel::broken::Broken;
 use crate::accel::pack::OpenPack;
 use crate::accel::plan::Plans;
 use crate::buf::Region;
@@ -143,6 +144,8 @@ pub(crate) struct Stack {
     sends: u64,
     sends_delivered: u64,
     cast_frames: u64,
+    /// What is wrong on purpose.
+    pub(crate) broken: Broken,
 }
 
 /// A frame that came ahead of its turn.
@@ -165,6 +168,19 @@ impl Stack {
             plan.cookie &= mask;
         }
         self
+    }
+
+    /// What predicts the frames of members that were in `old`, too, is what it was there: what the laboratory breaks.
+    fn predict_as(&mut self, old: &Stack) {
+        let (core, before) = (&mut self.engine.core, &old.engine.core);
+        for (rank, member) in core.view.view().members.iter().enumerate() {
+            if let Some(rank_before) = before.view.rank_of(member.incarnation) {
+                core.cookies[rank] = before.cookies[rank_before.index()];
+            }
+        }
+        for plan in self.plans.iter_mut().flatten() {
+            plan.cookie = core.cookies[core.own.index()][plan.kind.traffic() as usize];
+        }
     }
 
     pub(crate) fn core(&self) -> &Core {

@@ -3,6 +3,7 @@
 use std::any::Any;
 
 use super::Stack;
+use crate::accel::broken::Broken;
 use crate::buf::{Frame, Region, RegionOptions};
 use crate::group::{Application, Event, Group, Ticket};
 use crate::id::{Incarnation, Rank, RankSet, ViewId};
@@ -128,6 +129,10 @@ impl Stack {
 
     /// Takes over the application's waiting casts, and the counts, of the last view's stack.
     pub(crate) fn succeed(&mut self, old: &mut Stack) {
+        self.broken = old.broken;
+        if self.broken.is(Broken::PredictsAcrossViews) {
+            self.predict_as(old);
+        }
         old.close_open();
         self.tickets = old.tickets;
         let waiting: u64 = old.waiting.iter().map(|waiting| u64::from(waiting.messages())).sum();
