@@ -11,6 +11,8 @@ pub struct FastPath {
     pub send_miss: u64,
     /// Frames that a plan accepted, own copies included.
     pub deliver_hit: u64,
+    /// Of these, frames of others that were taken in together with others of their origin.
+    pub deliver_together: u64,
     /// Frames that came ahead of their turn and were then accepted by a plan.
     pub deliver_early: u64,
     /// Data frames that took the layers, own copies included.

@@ -10,7 +10,7 @@ use common::World;
 use wadjet::group::{Application, Delivery, Group};
 use wadjet::layers::{DEFAULT_STACK, DEFAULT_STACK_WITH_INTEGRITY, LIVE_STACK};
 use wadjet::stats::Stats;
-use wadjet::transport::Transport;
+use wadjet::transport::{Received, Transport};
 use wadjet::{Config, RankSet, Shadow};
 
 /// Counts the allocations of a thread while it is asked to.
@@ -85,6 +85,7 @@ enum Casting {
 fn run(
     world: &mut World,
     tallies: &mut [Tally],
+    arrived: &mut Vec<Received>,
     rounds: usize,
     batch: usize,
     casting: Casting,
@@ -110,7 +111,8 @@ fn run(
                 node.endpoint.group(node.key).send(&peer, &[1; 32]).unwrap();
             }
             let endpoint = &mut node.endpoint;
-            node.transport.receive(1024, &mut |received| endpoint.receive(received, now, tally));
+            node.transport.receive(1024, &mut |received| arrived.push(received));
+            endpoint.receive_all(arrived, now, tally);
             endpoint.poll(now, tally);
             while let Some(transmit) = endpoint.transmit() {
                 node.transport.submit(transmit).expect("queues are large");
@@ -129,10 +131,11 @@ fn the_steady_state_allocates_and_copies_nothing() {
                 let config = Config { shadow: Shadow::Off, ..Config::default() };
                 let mut world = World::new(members, spec, &config);
                 let mut tallies: Vec<Tally> = (0..members).map(|_| Tally::default()).collect();
-                run(&mut world, &mut tallies, 3000, batch, Casting::Everybody, Duration::from_micros(10));
+                let mut arrived = Vec::with_capacity(1024);
+                run(&mut world, &mut tallies, &mut arrived, 3000, batch, Casting::Everybody, Duration::from_micros(10));
                 let before: Vec<u64> = tallies.iter().map(|tally| tally.casts).collect();
                 ALLOCATIONS.set(Some(0));
-                run(&mut world, &mut tallies, 3000, batch, Casting::Everybody, Duration::from_micros(10));
+                run(&mut world, &mut tallies, &mut arrived, 3000, batch, Casting::Everybody, Duration::from_micros(10));
                 let allocations = ALLOCATIONS.take();
                 assert_eq!(allocations, Some(0), "{spec} {members} members, {batch} casts at once");
                 for (n, tally) in tallies.iter().enumerate() {
@@ -173,13 +176,14 @@ fn a_live_stack_allocates_and_copies_nothing() {
             let mut world = World::new(members, &spec, &config);
             let mut tallies: Vec<Tally> = (0..members).map(|_| Tally::default()).collect();
             let apart = Duration::from_micros(300);
-            run(&mut world, &mut tallies, 2000, batch, casting, apart);
+            let mut arrived = Vec::with_capacity(1024);
+            run(&mut world, &mut tallies, &mut arrived, 2000, batch, casting, apart);
             let before: Vec<u64> = tallies.iter().map(|tally| tally.casts).collect();
             let cast = |tallies: &[Tally]| tallies.iter().map(|tally| tally.cast).sum::<u64>();
             let cast_before = cast(&tallies);
             let beats = world.nodes[members - 1].transport.counters().frames_sent;
             ALLOCATIONS.set(Some(0));
-            run(&mut world, &mut tallies, 2000, batch, casting, apart);
+            run(&mut world, &mut tallies, &mut arrived, 2000, batch, casting, apart);
             let allocations = ALLOCATIONS.take();
             assert_eq!(allocations, Some(0), "{spec} {members} members, {batch} casts at once, {casting:?}");
             let casters = if casting == Casting::Everybody { members } else { 1 };

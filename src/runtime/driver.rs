@@ -165,7 +165,9 @@ impl<T: Transport, A: Application> Driver<T, A> {
             endpoint.set_life(draw_life());
         }
         let commands = Commands::new(options.commands, transport.waker());
-        let member = Member { endpoint, application, commands, held: Held::default(), arrived: Vec::new() };
+        // As many as come in one iteration: nothing is allocated while frames flow.
+        let arrived = Vec::with_capacity(options.looping.receive_frames_max.min(ARRIVED_MAX));
+        let member = Member { endpoint, application, commands, held: Held::default(), arrived };
         Driver { inner: Loop::new(transport, member, options.looping), core: options.core }
     }
 
@@ -551,6 +553,8 @@ impl<A: Application> Engine for Member<A> {
 }
 
 /// Commands taken from the ring in one iteration: enough to fill packs, few enough not to starve reception.
+/// Room for so many frames that come in one iteration is made beforehand.
+const ARRIVED_MAX: usize = 1024;
 const COMMANDS_PER_ITERATION: usize = 256;
 
 /// A number that no other process draws, but by one chance in four thousand million.

@@ -53,6 +53,7 @@ impl Report {
             ("send_hit", fast.send_hit),
             ("send_miss", fast.send_miss),
             ("deliver_hit", fast.deliver_hit),
+            ("deliver_together", fast.deliver_together),
             ("deliver_early", fast.deliver_early),
             ("deliver_miss", fast.deliver_miss),
             ("casts", stats.casts),

@@ -64,6 +64,7 @@ impl Stack {
         let number = core.accepted(origin);
         let taken = execute::accept_run(core, plan, origin, frames);
         self.fast.deliver_hit += taken as u64;
+        self.fast.deliver_together += taken as u64;
         (taken > 0).then_some((number, taken))
     }
 

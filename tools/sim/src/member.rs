@@ -103,12 +103,25 @@ impl Member {
         if self.inbox.len() > self.driver.budget {
             around.faults.slow_reads += 1;
         }
+        // Whether frames are taken in together or one by one must make no difference.
+        let together = (self.iterations / 2 ^ around.seed).is_multiple_of(2);
+        let (papers, endpoint, rank) = (&mut self.papers, &mut self.endpoint, self.rank);
+        let mut hand_over = |arrived: &mut Vec<Received>, around: &mut Around<'_>| {
+            let mut desk = desk(rank, at, papers, around);
+            endpoint.receive_all(arrived, Time::from_nanos(at), &mut desk);
+        };
+        let mut arrived = Vec::new();
         for _ in 0..self.driver.budget {
-            let Some(packet) = self.inbox.pop_front() else { return };
+            let Some(packet) = self.inbox.pop_front() else { break };
             let received = match packet {
                 Packet::InPlace(frame, from, to) => Received { channel: self.channel, frame, from, to },
                 Packet::Copy(bytes) => {
-                    let Ok(mut frame) = self.arrivals.take(0) else {
+                    let mut taken = self.arrivals.take(0);
+                    if taken.is_err() {
+                        hand_over(&mut arrived, around);
+                        taken = self.arrivals.take(0);
+                    }
+                    let Ok(mut frame) = taken else {
                         around.faults.no_frame += 1;
                         continue;
                     };
@@ -119,9 +132,12 @@ impl Member {
                     Received { channel: self.channel, frame, from, to }
                 }
             };
-            let mut desk = desk(self.rank, at, &mut self.papers, around);
-            self.endpoint.receive(received, Time::from_nanos(at), &mut desk);
+            arrived.push(received);
+            if !together {
+                hand_over(&mut arrived, around);
+            }
         }
+        hand_over(&mut arrived, around);
     }
 
     /// What the application does of its own accord.
@@ -233,7 +249,9 @@ pub(crate) fn count_endpoint(endpoint: &Endpoint, key: GroupKey, counts: &mut BT
         }
     };
     let stats = endpoint.stats(key);
-    let FastPath { send_hit, send_miss, deliver_hit, deliver_early, deliver_miss } = stats.fast_path;
+    let FastPath { send_hit, send_miss, deliver_hit, deliver_together, deliver_early, deliver_miss } =
+        stats.fast_path;
+    add("deliver together".into(), deliver_together);
     add("send hit".into(), send_hit);
     add("send miss".into(), send_miss);
     add("deliver hit".into(), deliver_hit);

@@ -338,9 +338,21 @@ impl Home {
             around.faults.slow_reads += 1;
         }
         let life = self.life.as_mut().expect("it lives");
+        // Whether frames are taken in together or one by one must make no difference.
+        let together = (self.iterations / 2 ^ around.seed).is_multiple_of(2);
+        let mut hand_over = |arrived: &mut Vec<Received>, around: &mut Around<'_>| {
+            let mut desk = desk(at, &mut life.papers, around);
+            life.endpoint.receive_all(arrived, Time::from_nanos(at), &mut desk);
+        };
+        let mut arrived = Vec::new();
         for _ in 0..self.driver.budget {
-            let Some(bytes) = self.inbox.pop_front() else { return };
-            let Ok(mut frame) = self.arrivals.take(0) else {
+            let Some(bytes) = self.inbox.pop_front() else { break };
+            let mut taken = self.arrivals.take(0);
+            if taken.is_err() {
+                hand_over(&mut arrived, around);
+                taken = self.arrivals.take(0);
+            }
+            let Ok(mut frame) = taken else {
                 around.faults.no_frame += 1;
                 continue;
             };
@@ -348,10 +360,12 @@ impl Home {
             let frame = frame.freeze();
             frame.submit();
             let (from, to) = (frame.start(), frame.end());
-            let received = Received { channel: ChannelId::OUTSIDE, frame, from, to };
-            let mut desk = desk(at, &mut life.papers, around);
-            life.endpoint.receive(received, Time::from_nanos(at), &mut desk);
+            arrived.push(Received { channel: ChannelId::OUTSIDE, frame, from, to });
+            if !together {
+                hand_over(&mut arrived, around);
+            }
         }
+        hand_over(&mut arrived, around);
     }
 
     /// What the application does of its own accord.
