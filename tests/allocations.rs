@@ -132,10 +132,26 @@ fn the_steady_state_allocates_and_copies_nothing() {
                 let mut world = World::new(members, spec, &config);
                 let mut tallies: Vec<Tally> = (0..members).map(|_| Tally::default()).collect();
                 let mut arrived = Vec::with_capacity(1024);
-                run(&mut world, &mut tallies, &mut arrived, 3000, batch, Casting::Everybody, Duration::from_micros(10));
+                run(
+                    &mut world,
+                    &mut tallies,
+                    &mut arrived,
+                    3000,
+                    batch,
+                    Casting::Everybody,
+                    Duration::from_micros(10),
+                );
                 let before: Vec<u64> = tallies.iter().map(|tally| tally.casts).collect();
                 ALLOCATIONS.set(Some(0));
-                run(&mut world, &mut tallies, &mut arrived, 3000, batch, Casting::Everybody, Duration::from_micros(10));
+                run(
+                    &mut world,
+                    &mut tallies,
+                    &mut arrived,
+                    3000,
+                    batch,
+                    Casting::Everybody,
+                    Duration::from_micros(10),
+                );
                 let allocations = ALLOCATIONS.take();
                 assert_eq!(allocations, Some(0), "{spec} {members} members, {batch} casts at once");
                 for (n, tally) in tallies.iter().enumerate() {
