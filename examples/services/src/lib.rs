@@ -8,17 +8,29 @@
 //! 1 ok                    the reply, when every replica in the view holds the command and it took effect here
 //! ```
 //!
-//! A reply promises that the command survives as long as a majority of the replicas does not fail at the same time. Replicas
-//! without a majority refuse. A replica that is started again comes in as a new member and gets the state of the others; one
-//! that was excluded by mistake ends with [`EXCLUDED`], and is to be started again.
+//! A reply promises that the command survives as long as no majority of the replicas is failed at any one time, whatever is
+//! partitioned: a replica is failed from when it crashes until it has been started again and has told the others that it has
+//! the state (its line `epoch N`; see [`quorum`]). Without a majority that remembers, commands are refused. If a majority
+//! did fail, the service goes on when *all* are back, with the latest state that any of them has; if none has any, empty. So
+//! it begins, too: when all replicas have been started.
+//!
+//! A reply may be `refused` (it did not happen; ask again) or `unknown` (it may have happened; so for a request without a
+//! reply when the replica ends). What closes a view is answered when a majority has gone on from there.
+//!
+//! A replica that is started again comes in as a new member and gets the state of the others; one that was excluded by
+//! mistake ends with [`EXCLUDED`], one that could not get the state with 1; both are to be started again.
 //!
 //! Only the public interface of `wadjet` is used, and this is how: [`machine::Machine`] is what differs between services;
-//! [`replica`] is the rest.
+//! [`quorum`] is when a reply may be
+//! given, and [`replica`] is the rest.
 
 pub mod book;
 pub mod machine;
+pub mod quorum;
 pub mod replica;
 pub mod store;
 
 /// The exit code of a replica that the others have excluded.
 pub const EXCLUDED: i32 = 3;
+/// The exit code of a replica whose client does not read its replies.
+pub const NOT_READ: i32 = 4;

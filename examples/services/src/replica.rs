@@ -1,12 +1,15 @@
 //! A machine's replica: one member of the group, and its clients at standard input and output.
 
+use std::collections::VecDeque;
 use std::error::Error;
-use std::io::{BufRead, Write, stdin, stdout};
+use std::io::{BufRead, BufWriter, Write, stdin, stdout};
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_channel};
 use std::thread;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
-use wadjet::group::{Application, Delivery, Event, Group, Snapshot, StatePart};
+use wadjet::group::{Application, CastError, Delivery, Event, Group, Snapshot, StatePart};
+use wadjet::id::{Rank, ViewId};
 use wadjet::runtime::{Handle, HandleError, IdleStrategy, LoopOptions, Refusal};
 use wadjet::transport::Transport;
 use wadjet::transport::shm::{Shm, ShmOptions};
@@ -16,8 +19,9 @@ use wadjet::{
     JoinOptions, Neighbours,
 };
 
-use crate::EXCLUDED;
 use crate::machine::{Machine, digest};
+use crate::quorum::{Claim, Outcome, Quorum};
+use crate::{EXCLUDED, NOT_READ};
 
 /// Commands in one order, delivered when all hold them, with views and the state for those who come in.
 pub const STACK: &str = wadjet::layers::REPLICATED_STACK;
@@ -37,7 +41,7 @@ pub struct ReplicaOptions {
     /// Where others may be, separated by commas; without it they are looked for
     #[arg(long, value_delimiter = ',')]
     pub peers: Vec<String>,
-    /// How many replicas there are when all are well; without a majority of them nothing is executed
+    /// How many replicas there are when all are well: so many begin, and a majority of them goes on
     #[arg(long, default_value_t = 3)]
     pub replicas: usize,
     /// What carries the group
@@ -70,13 +74,18 @@ pub fn run<M: Machine>(options: &ReplicaOptions) -> Result<i32, Box<dyn Error>> 
 
 fn run_over<M: Machine, T: Transport>(options: &ReplicaOptions, transport: T) -> Result<i32, Box<dyn Error>> {
     let incarnation = wadjet::runtime::fresh_incarnation();
+    let (client, lines) = sync_channel(LINES_MAX);
+    let client = Client(client);
+    let writer = thread::spawn(move || write(&lines));
     let replica = Replica::<M> {
         machine: M::default(),
         incarnation,
-        majority: options.replicas / 2 + 1,
-        members: 1,
+        quorum: Quorum::new(options.replicas),
         closing: false,
+        unsure: Vec::new(),
+        unsaid: VecDeque::new(),
         arriving: Vec::new(),
+        client: client.clone(),
         end: None,
     };
     let looping =
@@ -97,18 +106,24 @@ fn run_over<M: Machine, T: Transport>(options: &ReplicaOptions, transport: T) ->
     })?;
     let (handle, refusals) = (driver.handle(), driver.handle());
     // Ends with the process: nothing else ends a read of standard input.
-    thread::spawn(move || requests(incarnation, &handle, group));
+    let replies = client.clone();
+    thread::spawn(move || requests(incarnation, &handle, group, &replies));
     while driver.application().end.is_none() {
         driver.run_once();
         while let Some(refusal) = refusals.refusal() {
-            say(&refused(&refusal));
+            driver.application_mut().say(refused(&refusal));
         }
     }
-    Ok(driver.application().end.unwrap_or_default())
+    let code = driver.application().end.unwrap_or_default();
+    // Who has not read for so long will not now.
+    if code != NOT_READ && client.0.send(None).is_ok() {
+        drop(writer.join());
+    }
+    Ok(code)
 }
 
 /// Casts what is asked for.
-fn requests(incarnation: Incarnation, handle: &Handle, group: GroupKey) {
+fn requests(incarnation: Incarnation, handle: &Handle, group: GroupKey, client: &Client) {
     let cast = |text: &str| {
         let message = request(incarnation, text);
         loop {
@@ -116,7 +131,8 @@ fn requests(incarnation: Incarnation, handle: &Handle, group: GroupKey) {
                 Err(HandleError::Full(_)) => thread::sleep(FULL),
                 Ok(_) | Err(HandleError::Ended) => return,
                 Err(HandleError::TooLong { limit, .. }) => {
-                    return say(&format!("{} too long: {limit} bytes at most", number(text)));
+                    let reply = format!("{} too long: {limit} bytes at most", number(text));
+                    return drop(client.0.send(Some(reply)));
                 }
             }
         }
@@ -127,9 +143,34 @@ fn requests(incarnation: Incarnation, handle: &Handle, group: GroupKey) {
     cast("0 leave");
 }
 
+/// What the lines to the client pass through: the driver waits for no pipe. `None` is the last.
+#[derive(Clone)]
+struct Client(SyncSender<Option<String>>);
+
+/// Writes lines for the client until the last. What is there at once leaves at once; if the client is gone, nobody listens.
+fn write(lines: &Receiver<Option<String>>) {
+    let mut out = BufWriter::new(stdout().lock());
+    while let Ok(Some(line)) = lines.recv() {
+        drop(writeln!(out, "{line}"));
+        loop {
+            match lines.try_recv() {
+                Ok(Some(line)) => drop(writeln!(out, "{line}")),
+                Err(TryRecvError::Empty) => break drop(out.flush()),
+                Ok(None) | Err(TryRecvError::Disconnected) => return drop(out.flush()),
+            }
+        }
+    }
+}
+
+/// What a cast is: its first byte.
+const REQUEST: u8 = 0;
+const CLAIM: u8 = 1;
+const STATE: u8 = 2;
+
 /// A request as it is cast: whose it is, and what.
 fn request(incarnation: Incarnation, text: &str) -> Vec<u8> {
-    let mut message = incarnation.0.to_le_bytes().to_vec();
+    let mut message = vec![REQUEST];
+    message.extend_from_slice(&incarnation.0.to_le_bytes());
     message.extend_from_slice(text.as_bytes());
     message
 }
@@ -137,20 +178,23 @@ fn request(incarnation: Incarnation, text: &str) -> Vec<u8> {
 /// What the client is told of a request that the group will never take.
 fn refused(refusal: &Refusal) -> String {
     let text =
-        refusal.message.get(size_of::<Incarnation>()..).map(String::from_utf8_lossy).unwrap_or_default();
+        refusal.message.get(1 + size_of::<Incarnation>()..).map(String::from_utf8_lossy).unwrap_or_default();
     format!("{} refused: {}", number(&text), refusal.why)
 }
 
 struct Replica<M> {
     machine: M,
     incarnation: Incarnation,
-    majority: usize,
-    /// Who go on together.
-    members: usize,
+    quorum: Quorum,
     /// Between a transitional view and the next regular one.
     closing: bool,
+    /// Replies to what closed a view: they are true when a majority goes on from there.
+    unsure: Vec<String>,
+    /// Casts of this replica's own that were not taken yet.
+    unsaid: VecDeque<Vec<u8>>,
     /// Of the state that is coming.
     arriving: Vec<u8>,
+    client: Client,
     /// The exit code.
     end: Option<i32>,
 }
@@ -162,48 +206,151 @@ impl<M: Machine> Replica<M> {
         let own = u64::from_le_bytes(*incarnation) == self.incarnation.0;
         let Ok(text) = std::str::from_utf8(text) else { return };
         let command = text.split_once(' ').map_or("", |(_, command)| command);
-        let enough = self.members >= self.majority;
         match command {
             "leave" if own => group.leave(),
             "leave" => {}
-            "digest" => say(&format!("digest {:016x}", digest(&self.machine.save()))),
-            _ if !enough && !self.closing => {
-                self.reply(own, text, "refused: no majority of the replicas is here")
+            "digest" => self.say(format!("digest {:016x}", digest(&self.machine.save()))),
+            _ if !self.quorum.counts() => {
+                self.reply(own, text, "refused: too few of the replicas have the state")
             }
             _ => {
-                // What closes a view is executed by all that had it, majority or not: some may have told their clients.
                 let reply = self.machine.execute(command);
-                let reply = if enough { &reply } else { "unknown: the majority of the replicas was lost" };
-                self.reply(own, text, reply);
+                if own && self.closing {
+                    self.unsure.push(format!("{} {reply}", number(text)));
+                } else {
+                    self.reply(own, text, &reply);
+                }
             }
         }
     }
 
-    fn reply(&self, own: bool, request: &str, reply: &str) {
+    fn reply(&mut self, own: bool, request: &str, reply: &str) {
         if own {
-            say(&format!("{} {reply}", number(request)));
+            self.say(format!("{} {reply}", number(request)));
         }
+    }
+
+    /// A line to the client.
+    fn say(&mut self, line: String) {
+        if let Err(TrySendError::Full(_)) = self.client.0.try_send(Some(line)) {
+            self.end = Some(NOT_READ);
+        }
+    }
+
+    /// A cast of this replica's own, now or when there is room.
+    fn cast_own(&mut self, kind: u8, body: &[u8], group: &mut Group<'_>) {
+        let mut message = vec![kind];
+        message.extend_from_slice(body);
+        self.unsaid.push_back(message);
+        self.cast_unsaid(group);
+    }
+
+    fn cast_unsaid(&mut self, group: &mut Group<'_>) {
+        while let Some(message) = self.unsaid.front() {
+            match group.cast(message) {
+                Err(CastError::Full { .. } | CastError::NoFrame(_) | CastError::NumberLimit) => return,
+                Err(CastError::Exited(_)) => return self.unsaid.clear(),
+                // A state that no message carries: nobody else has it, and this replica keeps it.
+                Err(error) => self.say(format!("problem replica: {error}")),
+                Ok(_) => {}
+            }
+            self.unsaid.pop_front();
+        }
+    }
+
+    /// What a claim, or a state that was handed over, led to.
+    fn follow(&mut self, outcome: Outcome, group: &mut Group<'_>) {
+        match outcome {
+            Outcome::Waits => {}
+            Outcome::Counts => {
+                for reply in std::mem::take(&mut self.unsure) {
+                    self.say(reply);
+                }
+                self.say(format!("epoch {}", self.quorum.epoch));
+            }
+            Outcome::HandOver => {
+                let view = group.view().view().id;
+                let mut body = [view.counter, view.coordinator.0].map(u64::to_le_bytes).concat();
+                body.extend_from_slice(&self.state());
+                self.cast_own(STATE, &body, group);
+            }
+            Outcome::Overruled => {
+                self.say("exit the group went on without the state that is here".to_owned());
+                self.end = Some(EXCLUDED);
+            }
+        }
+    }
+
+    /// The state as others are given it: of which epoch, and what the machine saved.
+    fn state(&self) -> Vec<u8> {
+        let mut bytes = self.quorum.epoch.to_le_bytes().to_vec();
+        bytes.extend_from_slice(&self.machine.save());
+        bytes
+    }
+
+    /// Takes in a state of others, with which what closed a view here may not have happened.
+    fn take(&mut self, machine: M) {
+        self.machine = machine;
+        for reply in std::mem::take(&mut self.unsure) {
+            self.say(format!("{} unknown: the majority of the replicas was lost", number(&reply)));
+        }
+    }
+
+    /// A state that a replica hands to all.
+    fn handed(&mut self, origin: Rank, body: &[u8], group: &mut Group<'_>) {
+        let Some((counter, body)) = body.split_first_chunk() else { return };
+        let Some((coordinator, body)) = body.split_first_chunk() else { return };
+        let Some((epoch, saved)) = body.split_first_chunk() else { return };
+        let coordinator = Incarnation(u64::from_le_bytes(*coordinator));
+        let view = ViewId { counter: u64::from_le_bytes(*counter), coordinator };
+        if self.quorum.is_handed(view, u64::from_le_bytes(*epoch)) && origin != group.view().rank() {
+            match M::load(saved) {
+                Ok(machine) => self.take(machine),
+                Err(why) => {
+                    self.say(format!("exit a state that was handed over is broken: {why}"));
+                    self.end = Some(1);
+                }
+            }
+        }
+        let outcome = self.quorum.decide();
+        self.follow(outcome, group);
     }
 }
 
 impl<M: Machine> Application for Replica<M> {
     fn cast(&mut self, delivery: &Delivery<'_>, group: &mut Group<'_>) {
         for message in delivery.messages() {
-            self.execute(message, group);
+            match message.split_first() {
+                Some((&REQUEST, request)) => self.execute(request, group),
+                Some((&CLAIM, claim)) => {
+                    let Some(claim) = Claim::decode(claim) else { continue };
+                    let outcome = self.quorum.claim(delivery.origin(), &claim);
+                    self.follow(outcome, group);
+                }
+                Some((&STATE, state)) => self.handed(delivery.origin(), state, group),
+                _ => {}
+            }
         }
     }
 
-    fn event(&mut self, event: &Event, _group: &mut Group<'_>) {
+    fn event(&mut self, event: &Event, group: &mut Group<'_>) {
         match event {
-            Event::Transitional(together) => (self.members, self.closing) = (together.len(), true),
+            Event::Transitional(_) => self.closing = true,
             Event::View(view) => {
-                (self.members, self.closing) = (view.size(), false);
-                say(&format!("view {}", view.size()));
+                self.closing = false;
+                // Those of earlier views say nothing any more.
+                self.unsaid.clear();
+                self.say(format!("view {}", view.size()));
+                let claim = self.quorum.view(view.view().id, view.rank());
+                self.cast_own(CLAIM, &claim.encode(), group);
             }
-            Event::Problem(problem) => say(&format!("problem {}: {}", problem.layer, problem.what)),
+            Event::Writable => self.cast_unsaid(group),
+            Event::Problem(problem) => self.say(format!("problem {}: {}", problem.layer, problem.what)),
+            // It leaves, for what it has is not the group's state; the exit follows.
+            Event::StateLost { .. } => self.say("exit all that had the state are gone".to_owned()),
             Event::Exit(ExitReason::Left) => self.end = Some(0),
             Event::Exit(reason) => {
-                say(&format!("exit {reason}"));
+                self.say(format!("exit {reason}"));
                 self.end = Some(if matches!(reason, ExitReason::Excluded { .. }) { EXCLUDED } else { 1 });
             }
             _ => {}
@@ -211,7 +358,7 @@ impl<M: Machine> Application for Replica<M> {
     }
 
     fn snapshot(&mut self, _group: &mut Group<'_>) -> Option<Box<dyn Snapshot>> {
-        Some(Box::new(std::io::Cursor::new(self.machine.save())))
+        Some(Box::new(std::io::Cursor::new(self.state())))
     }
 
     fn install_state(&mut self, part: &StatePart<'_>, _group: &mut Group<'_>) -> Result<(), String> {
@@ -220,7 +367,12 @@ impl<M: Machine> Application for Replica<M> {
         }
         self.arriving.extend_from_slice(part.bytes);
         if part.last {
-            self.machine = M::load(&std::mem::take(&mut self.arriving))?;
+            let state = std::mem::take(&mut self.arriving);
+            let (epoch, saved) = state.split_first_chunk().ok_or("the state has no epoch")?;
+            let machine = M::load(saved)?;
+            if self.quorum.is_given(u64::from_le_bytes(*epoch)) {
+                self.take(machine);
+            }
         }
         Ok(())
     }
@@ -231,12 +383,8 @@ fn number(request: &str) -> &str {
     request.split(' ').next().unwrap_or_default()
 }
 
-/// A line to the client; if that is gone, nobody listens.
-fn say(line: &str) {
-    let mut out = stdout().lock();
-    drop(writeln!(out, "{line}").and_then(|()| out.flush()));
-}
-
+/// Lines that wait for the client. One that leaves more unread has its replica end ([`NOT_READ`]): a reply is never left out.
+const LINES_MAX: usize = 1 << 16;
 /// The longest sleep of an idle replica.
 const PARK: Duration = Duration::from_millis(1);
 /// Between two attempts to hand over a request when the ring is full.
