@@ -151,7 +151,7 @@ impl Hold {
                         partial.iter_mut().find(|(of, _)| *of == rank).expect("it has been put there");
                     parts.push(held);
                     if left == bytes as u64 {
-                        kept.extend(parts.drain(..));
+                        kept.append(parts);
                     }
                 }
             }

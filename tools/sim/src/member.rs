@@ -104,7 +104,7 @@ impl Member {
             around.faults.slow_reads += 1;
         }
         // Whether frames are taken in together or one by one must make no difference.
-        let together = (self.iterations / 2 ^ around.seed).is_multiple_of(2);
+        let together = ((self.iterations / 2) ^ around.seed).is_multiple_of(2);
         let (papers, endpoint, rank) = (&mut self.papers, &mut self.endpoint, self.rank);
         let mut hand_over = |arrived: &mut Vec<Received>, around: &mut Around<'_>| {
             let mut desk = desk(rank, at, papers, around);

@@ -339,7 +339,7 @@ impl Home {
         }
         let life = self.life.as_mut().expect("it lives");
         // Whether frames are taken in together or one by one must make no difference.
-        let together = (self.iterations / 2 ^ around.seed).is_multiple_of(2);
+        let together = ((self.iterations / 2) ^ around.seed).is_multiple_of(2);
         let mut hand_over = |arrived: &mut Vec<Received>, around: &mut Around<'_>| {
             let mut desk = desk(at, &mut life.papers, around);
             life.endpoint.receive_all(arrived, Time::from_nanos(at), &mut desk);
