@@ -28,6 +28,7 @@ mod post;
 mod program;
 mod ring;
 mod socket;
+mod stoppage;
 mod sys;
 mod transport;
 

@@ -24,6 +24,7 @@ use crate::interface::Interface;
 use crate::options::XdpOptions;
 use crate::program::Program;
 use crate::socket::{Socket, SocketOptions};
+use crate::stoppage::Stoppage;
 
 /// Bytes of a chunk before a received frame, which belong to the XDP program.
 const PROGRAM_HEADROOM_BYTES: usize = 256;
@@ -56,6 +57,7 @@ pub(crate) struct Line {
     fill_frames: usize,
     /// The rest of a frame in several pieces is being skipped.
     skipping: bool,
+    stoppage: Stoppage,
 }
 
 /// Who waits for the completions of a chunk.
@@ -133,6 +135,7 @@ impl Line {
             filled: 0,
             fill_frames: options.fill_frames.clamp(1, receive_frames - 1),
             skipping: false,
+            stoppage: Stoppage::default(),
             bank: Bank::new(memory, chunk_bytes, transmit.clone()),
             transmit,
             receive,
@@ -141,6 +144,11 @@ impl Line {
         };
         line.refill();
         Ok(line)
+    }
+
+    /// Why the system did not send, if it ever did not, and what to do.
+    pub(crate) fn stoppage(&self) -> Option<String> {
+        self.stoppage.note(&self.interface.name)
     }
 
     pub(crate) fn descriptor(&self) -> i32 {
@@ -346,6 +354,9 @@ impl Line {
     #[inline]
     pub(crate) fn flush(&mut self, counters: &mut TransportCounters) {
         self.socket.transmit.publish();
+        if self.stoppage.rests() {
+            return;
+        }
         let mut waiting = self.socket.transmit.waiting();
         // In copy mode each call takes a portion; a call that takes nothing ends it.
         let mut turns = waiting / self.socket.budget + 2;
@@ -354,11 +365,13 @@ impl Line {
                 break;
             }
             counters.system_calls += 1;
-            // Whatever it says, what it took has left the ring, and what it did not is tried again.
-            let _ = self.socket.kick();
+            // Whatever it says, what it took has left the ring, and what it did not is tried again: at once if it had
+            // no room, after a while if it cannot.
+            let kicked = self.socket.kick();
             self.complete();
+            self.stoppage.learn(kicked);
             let left = self.socket.transmit.waiting();
-            if left == waiting {
+            if left == waiting || self.stoppage.rests() {
                 break;
             }
             (waiting, turns) = (left, turns - 1);

@@ -397,7 +397,7 @@ impl Transport for XdpTransport {
             zero_copy: true,
             segmentation: false,
             addresses: Addresses::Udp(ADDRESSES),
-            notes: self.notes.clone(),
+            notes: self.notes.iter().cloned().chain(self.line.as_ref().and_then(Line::stoppage)).collect(),
         }
     }
 

@@ -410,6 +410,53 @@ fn what_cannot_be_had_is_refused_in_words_and_leaves_nothing() {
     transport.bind(GroupId::named("at last"), &own).unwrap();
 }
 
+/// An interface that goes down under a running transport.
+#[test]
+fn an_interface_that_stops_sending_is_told_of_and_not_asked_in_every_iteration() {
+    let Some(hosts) = common::hosts(|label| Hosts::pair(label, 1)) else { return };
+    let [(mut ring, there), (mut sockets, _here)] = mixed(&hosts);
+    /// Whether it went by the ring: by an ordinary socket it takes a call at once.
+    fn send(ring: &mut Either, there: &Channel) -> bool {
+        let mut frame = there.casts.take(0).unwrap();
+        frame.extend(&[1; 100]).unwrap();
+        let (head, before) = (frame.freeze(), ring.counters().system_calls);
+        ring.submit(Transmit { channel: there.id, to: Destination::All, head, body: None }).unwrap();
+        let by_ring = ring.counters().system_calls == before;
+        ring.flush();
+        by_ring
+    }
+    let arrives = |ring: &mut Either, sockets: &mut Either| {
+        let end = Instant::now() + PATIENCE;
+        while sockets.receive(8, &mut |_| {}) == 0 {
+            assert!(Instant::now() < end);
+            ring.reap();
+        }
+    };
+    let end = Instant::now() + PATIENCE;
+    while !send(&mut ring, &there) {
+        assert!(Instant::now() < end, "the other is never found");
+        arrives(&mut ring, &mut sockets);
+        ring.wait(Duration::from_millis(1));
+    }
+    arrives(&mut ring, &mut sockets);
+    let told = |ring: &Either| ring.caps().notes.into_iter().find(|note| note.contains("`lan0`"));
+    assert_eq!(told(&ring), None);
+    says_at(&hosts, 1, &["ip", "link", "set", "dev", "lan0", "down"]);
+    assert!(send(&mut ring, &there));
+    let (before, begin) = (ring.counters().system_calls, Instant::now());
+    for _ in 0..10_000 {
+        ring.reap();
+    }
+    let (calls, most) = (ring.counters().system_calls - before, begin.elapsed().as_millis() as u64 + 2);
+    assert!(calls <= most, "{calls} system calls in vain");
+    let note = told(&ring).expect("it is told of");
+    assert!(note.contains("does not send") && note.contains("`ip link set dev lan0 up`"), "{note}");
+    says_at(&hosts, 1, &["ip", "link", "set", "dev", "lan0", "up"]);
+    arrives(&mut ring, &mut sockets);
+    let note = told(&ring).unwrap();
+    assert!(note.contains("sends again"), "{note}");
+}
+
 fn says_at(hosts: &Hosts, host: usize, command: &[&str]) {
     let status = hosts.command(host, command[0].as_ref()).args(&command[1..]).status().unwrap();
     assert!(status.success());
