@@ -612,7 +612,12 @@ fn a_foreign_file_under_a_peers_name_is_refused_in_words() {
     one.until(|end| !end.shm.caps().notes.is_empty());
     assert!(one.shm.caps().notes[0].contains("not a segment"), "{:?}", one.shm.caps().notes);
     assert_eq!(one.shm.counters().dropped, 1);
+    // What stands there next is in the way for another reason.
     fs::remove_file(&path).unwrap();
+    fs::create_dir(&path).unwrap();
+    one.until(|end| end.shm.caps().notes.len() == 2);
+    assert!(one.shm.caps().notes[1].contains("not a file of this user"), "{:?}", one.shm.caps().notes);
+    fs::remove_dir(&path).unwrap();
     let _two = End::open(&group, 2, 2);
     one.find(1);
 }
@@ -640,7 +645,7 @@ fn what_stays_in_the_way_is_one_note_however_many_views_there_are() {
     }
     let notes = shm.caps().notes;
     assert_eq!((notes.len(), shm.counters().dropped), (1, 100), "{notes:?}");
-    assert!(notes[0].contains("not a segment; remove it (and 99 before it)"), "{notes:?}");
+    assert!(notes[0].contains("not a segment; remove it (100 times, in all views)"), "{notes:?}");
 }
 
 #[test]

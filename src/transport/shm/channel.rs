@@ -36,8 +36,8 @@ pub(super) struct Open {
     longest: usize,
     peers: Vec<Peer>,
     missing: Vec<Rank>,
-    /// Those of them under whose segments' names there was something else.
-    refused: RankSet,
+    /// Those of them under whose segments' names there was something else, and why it was refused last.
+    refused: Vec<(Rank, String)>,
     /// Members that are not waited for, not read from and not written to; and those of them that had been found: what
     /// was read of theirs may be held.
     excluded: RankSet,
@@ -148,7 +148,7 @@ impl Open {
             longest: frame_bytes,
             peers: Vec::with_capacity(missing.len()),
             missing,
-            refused: RankSet::EMPTY,
+            refused: Vec::new(),
             excluded: RankSet::EMPTY,
             parted: Vec::new(),
             search: Search { calls: 0, next: Instant::now(), pause: SEARCH_PAUSE_MIN },
@@ -471,8 +471,9 @@ impl Open {
                 Attach::Refused(refusal) => {
                     // Still missing: who is in the way may go away.
                     self.missing.push(rank);
-                    if !self.refused.contains(rank) {
-                        self.refused.insert(rank);
+                    if !self.refused.iter().any(|(known, why)| *known == rank && *why == refusal.why) {
+                        self.refused.retain(|(known, _)| *known != rank);
+                        self.refused.push((rank, refusal.why.clone()));
                         counters.dropped += 1;
                         hindrances.add(refusal);
                     }

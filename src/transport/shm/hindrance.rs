@@ -13,7 +13,8 @@ pub(super) struct Hindrances(Vec<Hindrance>);
 struct Hindrance {
     why: String,
     last: PathBuf,
-    members: u64,
+    /// Once for each member and view in which it stood in the way.
+    times: u64,
 }
 
 impl Hindrances {
@@ -22,16 +23,16 @@ impl Hindrances {
     pub(super) fn add(&mut self, refusal: Refusal) {
         let Refusal { path, why } = refusal;
         match self.0.iter_mut().find(|known| known.why == why) {
-            Some(known) => (known.last, known.members) = (path, known.members + 1),
-            None => self.0.push(Hindrance { why, last: path, members: 1 }),
+            Some(known) => (known.last, known.times) = (path, known.times + 1),
+            None => self.0.push(Hindrance { why, last: path, times: 1 }),
         }
     }
 
     /// One line for each cause.
     pub(super) fn notes(&self) -> impl Iterator<Item = String> {
-        self.0.iter().map(|Hindrance { why, last, members }| match members {
+        self.0.iter().map(|Hindrance { why, last, times }| match times {
             1 => format!("{}: {why}", last.display()),
-            _ => format!("{}: {why} (and {} before it)", last.display(), members - 1),
+            _ => format!("{}: {why} ({times} times, in all views)", last.display()),
         })
     }
 }
