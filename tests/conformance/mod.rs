@@ -597,6 +597,7 @@ macro_rules! conformance {
             a_dead_member_disturbs_nobody_and_its_frames_stay_readable,
             the_receive_budget_is_kept_and_nothing_is_skipped,
             a_flooded_channel_leaves_the_others_their_turn,
+            a_flood_of_sends_leaves_casts_their_turn,
             as_many_frames_may_be_held_as_were_asked_for_while_others_come_and_go,
             waiting_ends_when_a_frame_comes_or_the_time_is_over,
             another_thread_ends_the_wait_and_an_early_wake_is_not_forgotten,

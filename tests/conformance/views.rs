@@ -211,6 +211,38 @@ pub(crate) fn a_flooded_channel_leaves_the_others_their_turn<B: Bed>(bed: B) {
     }
 }
 
+/// A member that one other floods with sends, a state say, still hears what a third casts.
+pub(crate) fn a_flood_of_sends_leaves_casts_their_turn<B: Bed>(bed: B) {
+    const BUDGET: usize = 4;
+    let mut party = Party::new(bed, 3);
+    let (flood, cast) = (pattern(1, 100), pattern(2, 120));
+    let (mut under_way, mut heard, mut asked) = (0_usize, 0, 0);
+    let deadline = Instant::now() + PATIENCE;
+    while heard < 20 {
+        assert!(Instant::now() < deadline, "{heard} of {asked} casts");
+        while under_way < 8 * BUDGET {
+            let Some(frame) = write(&party.members[0].channel.control, &flood) else { break };
+            party.submit(0, Destination::One(Rank(2)), frame, None);
+            under_way += 1;
+        }
+        if heard == asked {
+            let frame = write(&party.members[1].channel.casts, &cast).expect("one is under way");
+            party.submit(1, Destination::All, frame, None);
+            asked += 1;
+        }
+        for peer in &mut party.members {
+            peer.transport.flush();
+            peer.transport.reap();
+        }
+        for rank in [0, 1] {
+            party.members[rank].transport.receive(BUDGET, &mut |_| {});
+        }
+        party.members[2].transport.receive(BUDGET, &mut |received: Received| {
+            if received.bytes() == flood { under_way -= 1 } else { heard += 1 }
+        });
+    }
+}
+
 fn view_at(addresses: impl Iterator<Item = Address>) -> View {
     View {
         group: GroupId::named("outside"),

@@ -38,6 +38,9 @@ pub struct XdpTransport {
     next_id: u32,
     /// Calls until the ordinary sockets are looked at again: little comes by them, and a look costs a system call.
     rest: u32,
+    /// They are looked at before the ring: it took the whole of the last budget. And the one of them that is first.
+    posts_first: bool,
+    first_post: usize,
     /// Calls of `reap` until the clock is looked at.
     clock_rest: u32,
     refreshed: Instant,
@@ -127,6 +130,8 @@ impl XdpTransport {
             links: Vec::new(),
             next_id: 0,
             rest: 0,
+            posts_first: false,
+            first_post: 0,
             clock_rest: CLOCK_REST,
             refreshed: Instant::now(),
             known: HashMap::new(),
@@ -305,15 +310,23 @@ impl XdpTransport {
         }
     }
 
-    /// Takes what has come by the ordinary sockets.
+    /// Takes what has come by the ordinary sockets, beginning with the one after that which gave last.
     #[cold]
     fn receive_posts(&mut self, channel: ChannelId, budget: usize, sink: &mut impl FnMut(Received)) -> usize {
         let Some(line) = &mut self.line else { return 0 };
         let mut handed = 0;
-        for post in self.ports.iter_mut().flatten().flat_map(|port| &mut port.posts) {
-            post.flowing = false;
+        let count = self.ports.iter().flatten().map(|port| port.posts.len()).sum();
+        let first = self.first_post;
+        for at in (first..count).chain(0..first.min(count)) {
+            let posts = self.ports.iter_mut().flatten().flat_map(|port| &mut port.posts);
+            let Some(post) = posts.into_iter().nth(at) else { break };
+            // One that is not looked at may have something.
+            post.flowing = handed == budget;
             for _ in 0..POST_BATCH.min(budget - handed) {
-                let Some(mut frame) = line.spare() else { return handed };
+                let Some(mut frame) = line.spare() else {
+                    post.flowing = true;
+                    break;
+                };
                 self.counters.system_calls += 1;
                 let room = frame.len();
                 match post.receive(frame.bytes_mut()) {
@@ -324,6 +337,7 @@ impl XdpTransport {
                         frame.submit();
                         let (from, to) = (frame.start(), frame.end());
                         handed += 1;
+                        self.first_post = at + 1;
                         sink(Received { channel, frame, from, to });
                     }
                     Ok(Some(_)) => {
@@ -637,11 +651,22 @@ impl Transport for XdpTransport {
         let Some(line) = &mut self.line else { return 0 };
         let channel = self.links.last().map_or(ChannelId::OUTSIDE, |link| link.id);
         line.wake_receive(&mut self.counters);
-        let mut received = line.receive(budget, &mut self.counters, &mut |frame, from, to| {
-            sink(Received { channel, frame, from, to });
-        });
-        if self.rest == 0 {
-            received += self.receive_posts(channel, budget - received, sink);
+        let look = self.rest == 0;
+        let mut received = 0;
+        if look && self.posts_first {
+            received = self.receive_posts(channel, budget, sink);
+        }
+        if let Some(line) = &mut self.line {
+            received += line.receive(budget - received, &mut self.counters, &mut |frame, from, to| {
+                sink(Received { channel, frame, from, to });
+            });
+        }
+        if look {
+            if !self.posts_first {
+                received += self.receive_posts(channel, budget - received, sink);
+            }
+            // Whoever took the whole of a budget before the other had a look is second the next time.
+            self.posts_first = received == budget && !self.posts_first;
             let flowing = self.ports.iter().flatten().flat_map(|port| &port.posts).any(|post| post.flowing);
             self.rest = if flowing { 1 } else { POST_REST };
         }

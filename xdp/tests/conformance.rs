@@ -71,6 +71,8 @@ macro_rules! promises {
             a_closed_channel_gives_everything_back_and_the_next_view_opens,
             a_dead_member_disturbs_nobody_and_its_frames_stay_readable,
             the_receive_budget_is_kept_and_nothing_is_skipped,
+            a_flooded_channel_leaves_the_others_their_turn,
+            a_flood_of_sends_leaves_casts_their_turn,
             as_many_frames_may_be_held_as_were_asked_for_while_others_come_and_go,
             waiting_ends_when_a_frame_comes_or_the_time_is_over,
             another_thread_ends_the_wait_and_an_early_wake_is_not_forgotten,
@@ -79,6 +81,11 @@ macro_rules! promises {
             views_may_follow_each_other_for_long,
             nothing_more_goes_to_a_member_that_is_excluded_nor_waits_for_it,
             messages_outside_any_view_reach_an_address_before_and_after_a_view,
+            a_message_reaches_the_address_it_names_and_nobody_else,
+            a_message_too_long_is_dropped_and_counted_and_one_to_nobody_is_lost,
+            waiting_ends_when_a_message_comes_from_outside,
+            nobody_waits_for_an_excluded_member_and_nothing_is_sent_to_it,
+            views_follow_each_other_and_closed_channels_are_ignored,
         );)+
     };
 }

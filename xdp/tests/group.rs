@@ -271,6 +271,54 @@ fn runs_that_a_sender_leaves_to_be_segmented_arrive_frame_by_frame() {
     drop(there);
 }
 
+/// What comes by the ordinary sockets has its turn while the ring alone fills every budget.
+#[test]
+fn a_full_ring_leaves_the_ordinary_sockets_their_turn() {
+    const BUDGET: usize = 8;
+    let Some(hosts) = common::hosts(|label| Hosts::up(label, 3)) else { return };
+    let view = view(&hosts, 3, "");
+    let mut three = [1, 2, 3].map(|host| {
+        let mut transport = if host < 3 {
+            Either::One(common::xdp(&hosts, host, &small()))
+        } else {
+            Either::Other(common::udp(&hosts, host, &UdpOptions::default()))
+        };
+        let local = LocalView::new(view.clone(), Incarnation(host as u64)).unwrap();
+        let channel = transport.open(&local, &OPTIONS).unwrap();
+        (transport, channel)
+    });
+    let send = |(transport, channel): &mut (Either, Channel), bytes: &[u8]| {
+        let Ok(mut frame) = channel.casts.take(0) else { return false };
+        frame.extend(bytes).unwrap();
+        let to = Destination::One(Rank(0));
+        transport.submit(Transmit { channel: channel.id, to, head: frame.freeze(), body: None }).is_ok()
+    };
+    let (mut under_way, mut parts, mut sent, mut calls) = (0_usize, 0, 0, 0);
+    // Once the ring is where they meet, nothing but the ring comes from the one on the other ring.
+    let end = Instant::now() + PATIENCE;
+    while parts < 200 {
+        assert!(Instant::now() < end && calls < 1_000_000, "{parts} of {sent} in {calls} calls");
+        while under_way < 8 * BUDGET && send(&mut three[1], &[1; 200]) {
+            under_way += 1;
+        }
+        if parts == sent {
+            // A run, which goes round the ring.
+            sent += (0..20).filter(|_| send(&mut three[2], &[2; 1300])).count();
+        }
+        for (transport, _) in &mut three {
+            transport.flush();
+            transport.reap();
+        }
+        three[0].0.receive(BUDGET, &mut |received: Received| match received.bytes()[0] {
+            1 => under_way -= 1,
+            _ => parts += 1,
+        });
+        calls += 1;
+    }
+    let Either::One(On { inner, .. }) = &three[0].0 else { unreachable!() };
+    assert!(inner.steered().long > 0, "runs came: {:?}", inner.steered());
+}
+
 #[test]
 fn what_is_received_lies_in_the_shared_memory_and_kernel_checksums_are_not_looked_at() {
     let Some(hosts) = common::hosts(|label| Hosts::pair(label, 1)) else { return };

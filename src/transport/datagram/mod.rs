@@ -63,6 +63,8 @@ struct Port {
     /// What comes to the own address, by the socket that also sends; and what comes to the multicast group.
     intakes: Vec<Intake>,
     discovery: Option<Intake>,
+    /// The intake that is read first: the one after that which took the last of a budget.
+    first: usize,
     /// Calls until discovery is looked at again: it is rare and in no hurry, and a look costs a system call.
     rest: u32,
     refusals: Refusals,
@@ -251,6 +253,7 @@ impl<C: Calls> Datagrams<C> {
             pools,
             intakes,
             discovery: None,
+            first: 0,
             rest: 0,
             refusals: Refusals::default(),
             groups: Vec::new(),
@@ -660,13 +663,26 @@ impl Port {
     ) -> usize {
         let channel = self.channels.last().copied().unwrap_or(ChannelId::OUTSIDE);
         let mut received = 0;
-        for intake in &mut self.intakes {
+        // Discovery, which is rare and in no hurry, takes its turn among them when it is its time, and keeps its time
+        // while they leave it nothing.
+        self.rest = self.rest.saturating_sub(1);
+        let places = self.intakes.len() + 1;
+        let mut next = self.first;
+        for _ in 0..places {
+            let at = next;
+            next = if at + 1 == places { 0 } else { at + 1 };
+            let intake = match (self.intakes.get_mut(at), &mut self.discovery) {
+                (Some(intake), _) => intake,
+                (None, Some(discovery)) if self.rest == 0 || C::LASTING || discovery.pending() => {
+                    self.rest = DISCOVERY_REST;
+                    discovery
+                }
+                _ => continue,
+            };
             received += intake.receive(calls, channel, budget - received, &self.pools, counters, sink);
-        }
-        if let Some(discovery) = &mut self.discovery {
-            self.rest = if self.rest == 0 || C::LASTING { DISCOVERY_REST } else { self.rest - 1 };
-            if self.rest == DISCOVERY_REST || discovery.pending() {
-                received += discovery.receive(calls, channel, budget - received, &self.pools, counters, sink);
+            if received == budget {
+                self.first = next;
+                break;
             }
         }
         if self.intakes[0].troubled() {
