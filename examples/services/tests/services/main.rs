@@ -1,6 +1,8 @@
 //! The services as their clients see them, with a replica killed at a random point: nothing acknowledged is lost, what was
 //! acknowledged is read everywhere, and all survivors are equal.
 
+mod history;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -8,15 +10,14 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use history::Operation;
 use wadjet_services::replica::STACK;
 
 const REPLICAS: usize = 3;
 /// How long anything may take before the test fails, on a machine that is busy with others.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Requests that a client has under way at once.
-const OUTSTANDING: usize = 16;
 /// Runs of each service. Short ones: what differs is the moment of the kill.
-const RUNS: u64 = 25;
+const RUNS: u64 = 50;
 
 /// Runs with two killed at once.
 const TWICE: u64 = 6;
@@ -58,8 +59,16 @@ struct Service {
     lines: Receiver<(usize, usize, String)>,
     say: Sender<(usize, usize, String)>,
     requests: u64,
+    /// Requests that a client has under way at once.
+    outstanding: usize,
+    /// Counts what is asked and what is heard: the time of the clients.
+    clock: u64,
+    /// What clients did to registers.
+    history: Vec<Operation>,
     /// Replies by request, with the place that replied.
     replies: BTreeMap<u64, (usize, String)>,
+    /// Requests whose replies have come since this was looked at.
+    heard: Vec<u64>,
 }
 
 impl Service {
@@ -73,7 +82,11 @@ impl Service {
             lines,
             say,
             requests: 0,
+            outstanding: 16,
+            clock: 0,
+            history: Vec::new(),
             replies: BTreeMap::new(),
+            heard: Vec::new(),
         };
         for place in 0..REPLICAS {
             let replica = service.spawn(place, 0);
@@ -116,6 +129,7 @@ impl Service {
     fn hear(&mut self, what: &str) {
         let line = self.lines.recv_timeout(PATIENCE);
         let (place, life, line) = line.unwrap_or_else(|_| panic!("never: {what}; {}", self.state()));
+        self.clock += 1;
         let replica = &mut self.replicas[place];
         if replica.life != life {
             return;
@@ -129,7 +143,9 @@ impl Service {
             // A replica that was excluded on a busy machine is started again, as a supervisor would.
             None if line == "ended" => self.restart(place),
             Some((request, reply)) => {
-                self.replies.insert(request.parse().unwrap(), (place, reply.to_owned()));
+                let request = request.parse().unwrap();
+                self.replies.insert(request, (place, reply.to_owned()));
+                self.heard.push(request);
             }
             None => panic!("replica {place} said {line:?}"),
         }
@@ -166,28 +182,34 @@ impl Service {
         victim: usize,
         moment: usize,
     ) -> Vec<(usize, String, String)> {
-        let mut waiting: Vec<BTreeMap<u64, String>> = vec![BTreeMap::new(); REPLICAS];
+        let mut waiting: Vec<BTreeMap<u64, (String, u64)>> = vec![BTreeMap::new(); REPLICAS];
         let mut lives: Vec<usize> = self.replicas.iter().map(|replica| replica.life).collect();
         let (mut acknowledged, mut killed) = (Vec::new(), false);
         loop {
+            for request in std::mem::take(&mut self.heard) {
+                let (place, reply) = self.replies[&request].clone();
+                let Some((command, start)) = waiting[place].remove(&request) else { continue };
+                if reply.starts_with("refused") {
+                    scripts[place].push_front(command);
+                } else if reply.starts_with("unknown") {
+                    self.record(&command, start, None);
+                } else {
+                    self.record(&command, start, Some(&reply));
+                    acknowledged.push((place, command, reply));
+                }
+            }
             for place in 0..REPLICAS {
                 if self.replicas[place].life != lives[place] {
                     lives[place] = self.replicas[place].life;
-                    waiting[place].clear();
-                }
-                let replied = waiting[place].extract_if(.., |request, _| self.replies.contains_key(request));
-                for (request, command) in replied.collect::<Vec<_>>().into_iter().rev() {
-                    let reply = self.replies[&request].1.clone();
-                    if reply.starts_with("refused") {
-                        scripts[place].push_front(command);
-                    } else if !reply.starts_with("unknown") {
-                        acknowledged.push((place, command, reply));
+                    for (command, start) in std::mem::take(&mut waiting[place]).into_values() {
+                        self.record(&command, start, None);
                     }
                 }
-                while self.replicas[place].counts && waiting[place].len() < OUTSTANDING {
+                while self.replicas[place].counts && waiting[place].len() < self.outstanding {
                     let Some(command) = scripts[place].pop_front() else { break };
-                    let request = self.ask(place, &command);
-                    waiting[place].insert(request, command);
+                    self.clock += 1;
+                    let (request, start) = (self.ask(place, &command), self.clock);
+                    waiting[place].insert(request, (command, start));
                 }
             }
             if !killed && acknowledged.len() >= moment {
@@ -200,6 +222,20 @@ impl Service {
             }
             self.hear("replies");
         }
+    }
+
+    /// What a client knows of a command on a register by now.
+    fn record(&mut self, command: &str, start: u64, reply: Option<&str>) {
+        let mut words = command.split(' ');
+        let (verb, key, value) = (words.next(), words.next().unwrap_or_default(), words.next());
+        let value = match (verb, reply) {
+            (Some("put"), _) => value,
+            (Some("get"), Some(reply)) => reply.strip_prefix("value "),
+            _ => return,
+        };
+        let end = if reply.is_some() { self.clock } else { u64::MAX };
+        let (key, value) = (key.to_owned(), value.map(str::to_owned));
+        self.history.push(Operation { key, value, is_write: verb == Some("put"), start, end });
     }
 
     /// The reply to a request that is repeated, as a client would, until some replica takes it.
@@ -293,31 +329,81 @@ fn a_write_that_was_acknowledged_is_never_lost_and_read_everywhere() {
 }
 
 #[test]
-fn order_books_are_equal_at_all_survivors_and_at_the_one_started_again() {
+fn reads_see_what_was_acknowledged_before_and_never_go_back() {
     for seed in 0..RUNS {
         let mut dice = Dice(seed);
-        let mut service = Service::start(env!("CARGO_BIN_EXE_order_book"), "book");
+        let mut service = Service::start(env!("CARGO_BIN_EXE_key_value"), "registers");
+        service.outstanding = 4;
         let mut scripts = vec![VecDeque::new(); REPLICAS];
-        for order in 0..1000 {
-            let (side, price) = if dice.below(2) == 0 { ("buy", 995) } else { ("sell", 1000) };
-            let (price, quantity) = (price + dice.below(10), 1 + dice.below(100));
-            let place = dice.below(REPLICAS as u64) as usize;
-            scripts[place].push_back(format!("{side} {order} {price} {quantity}"));
+        for round in 0..600 {
+            let (key, place) = (dice.below(3), dice.below(REPLICAS as u64) as usize);
+            let write = dice.below(3) == 0;
+            let command = if write { format!("put {key} {round}") } else { format!("get {key}") };
+            scripts[place].push_back(command);
         }
-        let (victim, moment) = (dice.below(REPLICAS as u64) as usize, dice.below(1000) as usize);
-        let acknowledged = service.drive(scripts, victim, moment);
-        let digest = service.digest();
-        let books: Vec<String> = (0..REPLICAS).map(|place| service.answer(place, "book")).collect();
-        assert!(books.iter().all(|book| *book == books[0]), "seed {seed}: {books:?}");
-        let traded = |reply: &str| reply.strip_prefix("traded ").and_then(|count| count.parse::<u64>().ok());
-        let told: u64 = acknowledged.iter().filter_map(|(_, _, reply)| traded(reply)).sum();
-        let traded = books[0].split(' ').nth(5).and_then(|count| count.parse::<u64>().ok());
-        assert!(
-            traded >= Some(told),
-            "seed {seed}, digest {digest}: {told} were told to clients, of {}",
-            books[0]
-        );
+        let (victim, moment) = (dice.below(REPLICAS as u64) as usize, dice.below(500) as usize);
+        service.drive(scripts, victim, moment);
+        let history = std::mem::take(&mut service.history);
+        history::check(&history).unwrap_or_else(|why| panic!("seed {seed}: {why}"));
+        assert!(stale_reads_found(&history) > 0, "seed {seed}: this run could not have shown a stale read");
+        service.whole();
+        service.digest();
     }
+}
+
+/// How many reads of this history would have been found out if they had shown what was acknowledged last but one.
+fn stale_reads_found(history: &[Operation]) -> usize {
+    let stale = |at: &usize| {
+        let read = &history[*at];
+        let before = |write: &&Operation| write.is_write && write.key == read.key && write.end < read.start;
+        let mut writes: Vec<&Operation> = history.iter().filter(before).collect();
+        writes.sort_by_key(|write| write.end);
+        let [.., old, _] = writes[..] else { return false };
+        let mut changed = history.to_vec();
+        changed[*at].value.clone_from(&old.value);
+        !read.is_write && history::check(&changed).is_err()
+    };
+    // Some are enough.
+    (0..history.len()).step_by(7).filter(stale).count()
+}
+
+#[test]
+fn order_books_are_equal_at_all_survivors_and_at_the_one_started_again() {
+    for seed in 0..RUNS {
+        feed_books(seed, 1000, 16);
+    }
+}
+
+#[test]
+fn order_books_are_equal_after_hundreds_of_thousands_of_orders() {
+    feed_books(RUNS, 200_000, 500);
+}
+
+/// So many orders at all replicas, one of which is killed and started again.
+fn feed_books(seed: u64, orders: u64, outstanding: usize) {
+    let mut dice = Dice(seed);
+    let mut service = Service::start(env!("CARGO_BIN_EXE_order_book"), &format!("book {orders}"));
+    service.outstanding = outstanding;
+    let mut scripts = vec![VecDeque::new(); REPLICAS];
+    for order in 0..orders {
+        let (side, price) = if dice.below(2) == 0 { ("buy", 995) } else { ("sell", 1000) };
+        let (price, quantity) = (price + dice.below(10), 1 + dice.below(100));
+        let place = dice.below(REPLICAS as u64) as usize;
+        scripts[place].push_back(format!("{side} {order} {price} {quantity}"));
+    }
+    let (victim, moment) = (dice.below(REPLICAS as u64) as usize, dice.below(orders * 9 / 10) as usize);
+    let acknowledged = service.drive(scripts, victim, moment);
+    let digest = service.digest();
+    let books: Vec<String> = (0..REPLICAS).map(|place| service.answer(place, "book")).collect();
+    assert!(books.iter().all(|book| *book == books[0]), "seed {seed}: {books:?}");
+    let traded = |reply: &str| reply.strip_prefix("traded ").and_then(|count| count.parse::<u64>().ok());
+    let told: u64 = acknowledged.iter().filter_map(|(_, _, reply)| traded(reply)).sum();
+    let traded = books[0].split(' ').nth(5).and_then(|count| count.parse::<u64>().ok());
+    assert!(
+        traded >= Some(told),
+        "seed {seed}, digest {digest}: {told} were told to clients, of {}",
+        books[0]
+    );
 }
 
 #[test]
