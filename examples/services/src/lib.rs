@@ -14,6 +14,9 @@
 //! did fail, the service goes on when *all* are back, with the latest state that any of them has; if none has any, empty. So
 //! it begins, too: when all replicas have been started.
 //!
+//! Limits: the state is saved in one piece, in the driver, whenever a replica comes in, so that it must take less than the
+//! time-outs of SUSPECT (some 10 ms); and a survivor hands a later state over in one message (`message_bytes_max`, 16 MiB).
+//!
 //! A reply may be `refused` (it did not happen; ask again) or `unknown` (it may have happened; so for a request without a
 //! reply when the replica ends). What closes a view is answered when a majority has gone on from there.
 //!
