@@ -201,11 +201,19 @@ fn a_running_member_is_looked_at_through_its_window() {
     let group = format!("window-{}", std::process::id());
     let window = std::env::temp_dir().join(format!("wadjet-node-window-{}", std::process::id()));
     let path = window.to_str().unwrap();
-    let mut first = Shell::open("udp", &group, &at[0], &["--window", path]);
-    let mut second = Shell::open("udp", &group, &at[1], &["--peers", &at[0]]);
+    // A layer that wants to see every message: they all miss their plans, for its sake.
+    let stack = format!("TRACE(fast=no):{}", patient_stack());
+    let mut first = Shell::open("udp", &group, &at[0], &["--stack", &stack, "--window", path]);
+    let mut second = Shell::open("udp", &group, &at[1], &["--stack", &stack, "--peers", &at[0]]);
     first.sees(" of 2: ");
     first.type_line("can you see me?");
     second.sees("can you see me?");
+    first.type_line(&format!("/send {} and now?", at[1]));
+    second.sees("and now?");
+    second.type_line("I can");
+    first.sees("I can");
+    second.type_line(&format!("/send {} I still can", at[0]));
+    first.sees("I still can");
     let look = |more: &[&str]| {
         let arguments = [&["explain", "--live", path], more].concat();
         let output = Command::new(env!("CARGO_BIN_EXE_wadjet")).args(arguments).output().unwrap();
@@ -214,16 +222,28 @@ fn a_running_member_is_looked_at_through_its_window() {
     };
     let (code, text) = look(&[]);
     assert_eq!(code, Some(0), "{text}");
-    for words in ["EVS:MBRSHIP:", "of 2", "hit rate", "misses, by plan, layer and reason", "1  casts"] {
+    for words in ["TRACE(fast=no):EVS:", "of 2", "hit rate", "misses, by plan, layer and reason", "1  casts"]
+    {
         assert!(text.contains(words), "{words}: {text}");
     }
     let (_, text) = look(&["--json"]);
     let report: serde_json::Value = serde_json::from_str(&text).unwrap();
     assert_eq!(report["numbers"]["casts"], 1, "{text}");
-    assert!(
-        report["numbers"]["send_hit"].as_u64().unwrap() + report["numbers"]["send_miss"].as_u64().unwrap()
-            > 0
-    );
+    let misses = report["misses"].as_array().unwrap();
+    let (traced, full) = (("TRACE", "it traces every message (fast=no)"), ("stack", "full header"));
+    for (plan, (layer, reason)) in
+        [("cast-send", traced), ("send-send", traced), ("cast-deliver", full), ("send-deliver", full)]
+    {
+        let is_it = |miss: &serde_json::Value| {
+            miss["plan"] == plan && miss["layer"] == layer && miss["reason"] == reason
+        };
+        assert!(misses.iter().any(is_it), "{plan}: {text}");
+    }
+    // Every miss has its reason.
+    let number = |name: &str| report["numbers"][name].as_u64().unwrap();
+    let reasons: u64 = misses.iter().map(|miss| miss["count"].as_u64().unwrap()).sum();
+    assert_eq!(reasons, number("send_miss") + number("deliver_miss"), "{text}");
+    assert_eq!(number("send_hit") + number("deliver_hit"), 0, "{text}");
     let (code, text) = look(&["NAK:COM"]);
     assert!(code == Some(2) && text.contains("not NAK:COM"), "{text}");
     first.type_line("/leave");
