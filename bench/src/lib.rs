@@ -19,6 +19,7 @@ pub mod memory_stack;
 pub mod options;
 pub mod party;
 pub mod payload;
+pub mod performance;
 pub mod plan;
 pub mod processes;
 pub mod raw;
@@ -31,4 +32,5 @@ pub mod ticks;
 pub mod workload;
 
 pub use options::BenchOptions;
+pub use performance::{PerformanceOptions, performance};
 pub use suite::bench;

@@ -19,6 +19,9 @@ use crate::workload::BlockResult;
 pub struct Report {
     /// Where and when.
     pub machine: Machine,
+    /// How it was called.
+    #[serde(default)]
+    pub command: String,
     /// The runs, in the order they were made.
     pub runs: Vec<RunReport>,
     /// The bare ring, if it was measured.
@@ -278,6 +281,20 @@ fn versus(raw: &Side, stack: &Side) -> VersusRaw {
         rate_ratio: ratios(BlockResult::rate),
         p99_ratio: ratios(|block| block.latency.p99 as f64),
     }
+}
+
+/// How this program was called, but for where it wrote.
+pub fn command_line() -> String {
+    let mut words = vec!["wadjet".to_owned()];
+    let mut arguments = std::env::args().skip(1);
+    while let Some(word) = arguments.next() {
+        match word.as_str() {
+            "--json" | "--histories" => drop(arguments.next()),
+            _ if word.contains(' ') => words.push(format!("'{word}'")),
+            _ => words.push(word),
+        }
+    }
+    words.join(" ")
 }
 
 #[cfg(test)]

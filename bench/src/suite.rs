@@ -11,7 +11,7 @@ use crate::memory_cost;
 use crate::options::{BenchOptions, UNLOADED_PERCENT};
 use crate::plan::{Length, Plan, Subject, TransportKind};
 use crate::processes;
-use crate::report::{self, Report, RunReport};
+use crate::report::{self, Report, RunReport, command_line};
 use crate::table;
 use crate::workload::Pattern;
 
@@ -29,8 +29,13 @@ pub fn bench(options: &BenchOptions) -> Result<bool, Box<dyn Error>> {
         eprintln!("without xdp: {why}");
         plans.retain(|plan| plan.transport != TransportKind::Xdp);
     }
-    let mut report =
-        Report { machine: Machine::read(), runs: Vec::new(), floor: None, memory_cost: Vec::new() };
+    let mut report = Report {
+        machine: Machine::read(),
+        command: command_line(),
+        runs: Vec::new(),
+        floor: None,
+        memory_cost: Vec::new(),
+    };
     let loads = options.loads();
     let runs_each = 1 + loads.len();
     let mut progress = Progress::new(plans.len() * runs_each + 2 * usize::from(whole));

@@ -357,7 +357,13 @@ mod tests {
     use crate::machine::Machine;
 
     fn report(runs: Vec<RunReport>) -> Report {
-        Report { machine: Machine::read(), runs, floor: None, memory_cost: Vec::new() }
+        Report {
+            machine: Machine::read(),
+            command: String::new(),
+            runs,
+            floor: None,
+            memory_cost: Vec::new(),
+        }
     }
 
     #[test]

@@ -8,8 +8,8 @@ mod node;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use wadjet_bench::BenchOptions;
 use wadjet_bench::allocations::Counting;
+use wadjet_bench::{BenchOptions, PerformanceOptions};
 use wadjet_lab::{ChaosOptions, FailureOptions, JudgeOptions, LabOptions, ReliabilityOptions};
 use wadjet_sim::SimArgs;
 
@@ -52,6 +52,8 @@ enum Command {
     Judge(JudgeOptions),
     /// Make the document of reliability figures from the reports of chaos and bench --failure
     Reliability(ReliabilityOptions),
+    /// Make the tables of the document of performance from the reports of bench
+    Performance(PerformanceOptions),
     /// A member of a benchmark in a process of its own; started by `bench`
     #[command(name = wadjet_bench::processes::MEMBER_COMMAND, hide = true)]
     BenchMember,
@@ -82,6 +84,7 @@ fn main() -> ExitCode {
         Command::Chaos(options) => wadjet_lab::command::chaos(&options),
         Command::Judge(options) => wadjet_lab::command::judge(&options),
         Command::Reliability(options) => wadjet_lab::command::reliability(&options),
+        Command::Performance(options) => wadjet_bench::performance(&options),
         Command::LabMember => return ExitCode::from(wadjet_lab::member::be_member() as u8),
         Command::BenchMember => return ExitCode::from(wadjet_bench::processes::be_member() as u8),
     };

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use wadjet_bench::machine::Machine;
+use wadjet_bench::report::command_line;
 
 use crate::chaos::{self, ChaosReport, Faults, Plan};
 use crate::hosts::Hosts;
@@ -252,18 +253,4 @@ fn write(path: &Path, text: &str) -> Result<(), Box<dyn Error>> {
     std::fs::write(path, text).map_err(|error| {
         format!("cannot write {}: {error}; name a file in a directory of yours", path.display()).into()
     })
-}
-
-/// How this program was called, but for where it wrote.
-pub(crate) fn command_line() -> String {
-    let mut words = vec!["wadjet".to_owned()];
-    let mut arguments = std::env::args().skip(1);
-    while let Some(word) = arguments.next() {
-        match word.as_str() {
-            "--json" | "--histories" => drop(arguments.next()),
-            _ if word.contains(' ') => words.push(format!("'{word}'")),
-            _ => words.push(word),
-        }
-    }
-    words.join(" ")
 }

@@ -169,7 +169,7 @@ pub fn bench(bench: &BenchOptions, options: &FailureOptions) -> Result<bool, Box
         failures.push(run);
     }
     let report =
-        FailureReport { machine: Machine::read(), command: crate::command::command_line(), failures };
+        FailureReport { machine: Machine::read(), command: wadjet_bench::report::command_line(), failures };
     let good = report.failures.iter().all(|run| run.error.is_none() && run.not_together == 0);
     write(&report, bench.json.as_deref())?;
     Ok(good)
