@@ -68,6 +68,10 @@ impl Stack {
             let until = Time::from_nanos(now.as_nanos().saturating_sub(self.early_delay.as_nanos() as u64));
             self.expand_early(None, until, app);
         }
+        // What others wait for is not to wait for room that this member's own casts take up whenever there is some.
+        if self.prompt_if_held && !self.waiting.is_empty() && self.entry_open() && self.prompt_due() {
+            self.prompt(app);
+        }
         if self.entry_open() {
             if !self.waiting.is_empty() {
                 self.enter_waiting();
