@@ -221,6 +221,13 @@ impl OrderQueue {
         Some(held)
     }
 
+    /// The lists of those of `origin`.
+    pub(crate) fn lists_of(&mut self, origin: Rank) -> impl Iterator<Item = &mut List> {
+        let ordered = self.ordered.iter_mut().filter(move |held| held.origin == origin);
+        let waiting = self.of[origin.index()].iter_mut().map(|(_, held)| held);
+        ordered.chain(waiting).map(|held| &mut held.list)
+    }
+
     pub(crate) fn clear(&mut self) {
         self.of.iter_mut().for_each(VecDeque::clear);
         self.ordered.clear();

@@ -443,10 +443,28 @@ impl Stack {
 
     /// A frame of the channel for what waits, with room for `header_bytes`; `None` if there is none.
     fn frame_for_waiting(&mut self, header_bytes: usize) -> Option<FrameMut> {
-        let frame = self.casts.take(header_bytes + PACK_ROOM_BYTES).ok();
+        let mut frame = self.casts.take(header_bytes + PACK_ROOM_BYTES).ok();
+        if frame.is_none() && self.of_this_view.is_some() {
+            self.free_frames_of_held_casts();
+            frame = self.casts.take(header_bytes + PACK_ROOM_BYTES).ok();
+        }
         self.large.starved = frame.is_none();
         self.large.note_pending();
         frame
+    }
+
+    /// Own casts that wait for their order keep the frames they left in. Where who orders has failed they wait for the end
+    /// of the view, and the view does not end before all that was cast in it has left: they are copied elsewhere.
+    #[cold]
+    fn free_frames_of_held_casts(&mut self) {
+        let header_bytes = self.engine.core.layouts[0].compressed_bytes();
+        let core = &mut self.engine.core;
+        for list in core.order.lists_of(core.own).filter(|list| self.casts.owns(list.frame())) {
+            let before = header_bytes.min(list.from());
+            let bytes = list.frame().slice(list.from() - before, list.to()).to_vec();
+            *list = list.moved(Frame::owned(bytes), before);
+            self.copies += 1;
+        }
     }
 
     /// A shelved cast in a frame of the channel.

@@ -195,7 +195,7 @@ impl Stack {
 
 impl List {
     /// The same messages in another frame, which begins with `before` bytes of header.
-    fn moved(&self, frame: Frame, before: usize) -> List {
+    pub(super) fn moved(&self, frame: Frame, before: usize) -> List {
         let (from, to) = (frame.start() + before, frame.end());
         if self.is_packed() {
             List::packed(frame, from, to, self.len() as u32)

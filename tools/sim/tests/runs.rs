@@ -90,6 +90,9 @@ fn seeds_that_found_a_bug_find_it_no_more() {
         ("order", 152),
         // Casts that had waited on the shelf behind a large one were lost at a view change: the region had no frames for them.
         ("order", 192),
+        // Own casts held for an order that nobody would give any more kept all frames, and the view waited for those behind.
+        ("order", 274),
+        ("order", 4381),
         // Casts that had to go out before the view might end were held for a member that was full, and the view never ended.
         ("views", 6517),
         // Who was asked to stop while it waited for the state forgot that with the view it was told of afterwards.
