@@ -108,14 +108,17 @@ impl Engine {
     /// The first of the held casts that are in order, if its release has come.
     pub(crate) fn next_in_order(&mut self, plan_releases: &[u32]) -> Option<Ordered> {
         let Core { order, slots, .. } = &mut self.core;
-        order.take_ordered(|held| {
+        let next = order.take_ordered(|held| {
             let section = slots.member(held.origin);
             let reached = |word: u32| slots.word(section + word) > held.number;
             match &held.slow {
                 Some(slow) => reached(slow.release.0),
                 None => plan_releases.iter().all(|word| reached(*word)),
             }
-        })
+        });
+        // Whoever kept its turn for an answer to one of them has none to give any more.
+        self.core.prompt_wanted |= next.is_some() && self.core.order.is_clear();
+        next
     }
 
     /// A copy for the shadow and the explorer.

@@ -93,6 +93,8 @@ fn seeds_that_found_a_bug_find_it_no_more() {
         // Own casts held for an order that nobody would give any more kept all frames, and the view waited for those behind.
         ("order", 274),
         ("order", 4381),
+        // Who kept its turn for casts that it might answer was not asked again when they had been delivered.
+        ("order", 7575),
         // Casts that had to go out before the view might end were held for a member that was full, and the view never ended.
         ("views", 6517),
         // Who was asked to stop while it waited for the state forgot that with the view it was told of afterwards.
