@@ -120,7 +120,8 @@ const WINDOW_FRAMES: u64 = 4;
 
 /// What members must have in common, as their letters say it.
 fn terms(spec: &str) -> String {
-    format!("{spec} with windows of {} frames", WINDOW_FRAMES)
+    let bytes = wadjet::Config::default().message_bytes_max;
+    format!("{spec}, windows of {WINDOW_FRAMES} frames, messages of {bytes} bytes")
 }
 
 /// Long enough for other members to be suspected.
