@@ -1,6 +1,7 @@
 //! The protocol of delivery workers, in every order that the memory model allows: `src/runtime/event_count.rs` as it is,
 //! over the atomics, queues and threads of a model checker, and over cells that report any access that is not ordered with
-//! the other side's. Over atomics that forget an ordering the check fails.
+//! the other side's. Over counts that forget an ordering the check fails; the word that ends it all, and the queue, which is
+//! stronger than that of the workers, are not weakened.
 //!
 //! Unsafe only to get at the cells of the model, which checks each access.
 #![allow(unsafe_code)]
