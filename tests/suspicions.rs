@@ -215,21 +215,26 @@ fn a_group_that_works_is_patient_from_the_first_moment_on() {
 }
 
 #[test]
-fn what_was_learned_of_a_member_is_known_in_the_next_view() {
+fn what_was_learned_of_a_member_that_works_is_known_in_the_next_view() {
     let mut town = Town::of(3, STACK, &Config::default());
-    town.run(Duration::from_millis(30));
+    let milliseconds = Duration::from_millis;
+    work(&mut town, milliseconds(30));
     town.processes[1].stopped = true;
-    town.run(Duration::from_millis(9));
+    work(&mut town, milliseconds(11));
     town.processes[1].stopped = false;
-    town.run(Duration::from_millis(5));
+    work(&mut town, milliseconds(5));
     town.processes[2].stopped = true;
-    town.meet(&[0, 1], SECOND);
-    town.run(Duration::from_millis(5));
+    let begun = town.now;
+    while !town.together(&[0, 1]) {
+        work(&mut town, milliseconds(1));
+        assert!(town.now.since(begun) < SECOND);
+    }
+    work(&mut town, milliseconds(5));
     let before = town.suspicions(0);
     town.processes[1].stopped = true;
-    town.run(Duration::from_millis(20));
+    work(&mut town, milliseconds(27));
     town.processes[1].stopped = false;
-    town.run(Duration::from_millis(20));
+    work(&mut town, milliseconds(20));
     assert!(town.together(&[0, 1]));
     assert_eq!(town.suspicions(0), before);
 }

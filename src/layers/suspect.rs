@@ -9,8 +9,8 @@
 //!
 //! Whatever comes from a member is a sign of life; who has cast nothing for a *beat* sends a heartbeat. Silence is
 //! counted on the own clock of *running time*: a process that did not run for a while has heard nobody, and must not
-//! blame them (pitfall 7). The time-out follows the longest silence that was seen to end lately, also in the view before,
-//! within two bounds; that before a member is heard first in a view has a bound of its own, and does not count later. How
+//! blame them (pitfall 7). The time-out follows the longest silence that was seen to end lately, where frames flow also in the
+//! view before, within two bounds; that before a member is heard first in a view has a bound of its own, and does not count later. How
 //! long this process had to wait for its own turn lately counts as such a silence, too: where processors are short they are
 //! short for others. They are short when everybody casts, so the lower bound is higher for as long as frames flow. At half
 //! of the time-out the silent one is asked directly (the second check); when it is over the member is suspected, for good
@@ -421,6 +421,10 @@ impl Layer for Suspect {
 
     fn inherit(&mut self, legacy: Box<dyn Any>) {
         let Ok(legacy) = legacy.downcast::<Legacy>() else { return };
+        // In an idle group who was slow was beginning, or is gone.
+        if legacy.busy_for.is_zero() {
+            return;
+        }
         (self.waited, self.busy_for) = (legacy.waited, legacy.busy_for);
         for watched in &mut self.watched {
             let before = legacy.longest.iter().find(|(incarnation, _)| *incarnation == watched.incarnation);
