@@ -48,11 +48,11 @@ pub fn with_tables(document: &str, tables: &str) -> Result<String, Box<dyn Error
     Ok(format!("{before}{begin}{tables}{end}{behind}"))
 }
 
-/// A section for each report in a directory, in the order of their names.
+/// The reports in a directory, which end in `.json`, in the order of their names.
 ///
 /// # Errors
-/// If a report cannot be read, or is none.
-pub fn tables(directory: &Path) -> Result<String, Box<dyn Error>> {
+/// If the directory cannot be read.
+pub fn reports(directory: &Path) -> Result<Vec<PathBuf>, Box<dyn Error>> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(directory).map_err(|error| format!("{}: {error}", directory.display()))? {
         let path = entry?.path();
@@ -61,8 +61,16 @@ pub fn tables(directory: &Path) -> Result<String, Box<dyn Error>> {
         }
     }
     files.sort();
+    Ok(files)
+}
+
+/// A section for each report in a directory, in the order of their names.
+///
+/// # Errors
+/// If a report cannot be read, or is none.
+pub fn tables(directory: &Path) -> Result<String, Box<dyn Error>> {
     let mut text = String::new();
-    for file in files {
+    for file in reports(directory)? {
         let report: Report = serde_json::from_str(&std::fs::read_to_string(&file)?)
             .map_err(|error| format!("{}: no report of `wadjet bench`: {error}", file.display()))?;
         text += &format!("\n`{}`\n\n```text\n{}```\n", report.command, table::text(&report));

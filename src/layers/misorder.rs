@@ -73,9 +73,7 @@ impl Misorder {
 
     #[cfg(feature = "laboratory")]
     pub(super) fn of(parameters: &Parameters) -> Result<Misorder, ParameterError> {
-        let names: Vec<&'static str> = VARIANTS.iter().map(|(name, _)| *name).collect();
-        let name = parameters.choice("broken", &names)?;
-        Ok(VARIANTS.iter().find(|(known, _)| *known == name).map_or(Misorder::No, |(_, broken)| *broken))
+        parameters.broken(VARIANTS)
     }
 
     /// Whether it is wrong in what blanks do, which plans get right.

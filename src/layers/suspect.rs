@@ -9,19 +9,19 @@
 //!
 //! Whatever comes from a member is a sign of life; who has cast nothing for a *beat* sends a heartbeat. Silence is
 //! counted on the own clock of *running time*: a process that did not run for a while has heard nobody, and must not
-//! blame them (pitfall 7). The time-out follows the longest silence that was seen to end lately, where frames flow also in the
-//! view before, within two bounds; that before a member is heard first in a view has a bound of its own, and does not count later. How
-//! long this process had to wait for its own turn lately counts as such a silence, too: where processors are short they are
-//! short for others. They are short when everybody casts, so the lower bound is higher for as long as frames flow. At half
-//! of the time-out the silent one is asked directly (the second check); when it is over the member is suspected, for good
+//! blame them (pitfall 7). The time-out follows the longest silence that was seen to end lately, where frames flow also in
+//! the view before, within two bounds; that before a member is heard first in a view has a bound of its own, and does not
+//! count later. How long this process had to wait for its own turn lately counts as such a silence, too: where processors are
+//! short they are short for others. They are short when everybody casts, so the lower bound is higher for as long as frames
+//! flow. At half of the time-out the silent one is asked directly (the second check); when it is over the member is suspected, for good
 //! in this view, and heartbeats tell the others: so a link that works one way only does not leave two opinions (pitfall 8).
 //! A hint that a process is gone shortens the time-out, it does not replace it.
 //!
 //! Who hears nothing accuses everybody, and is the one that has failed: it suspects all others at once, and goes alone. Who
 //! does not hear some is not believed easily: a suspicion is taken over at once only of a member that has been silent here,
-//! too, for half of its time-out. Of one that is heard it is taken over when its accuser has said so for the longest time-out: by then a deaf accuser
-//! has accused this member as well. What an accuser of this member says of others counts for nothing, and what it sends is
-//! no sign of life any more: it takes nothing of this member in for the rest of the view.
+//! too, for half of its time-out. Of one that is heard it is taken over when its accuser has said so for the longest
+//! time-out: by then a deaf accuser has accused this member as well. What an accuser of this member says of others counts
+//! for nothing, and what it sends is no sign of life any more: it takes nothing of this member in for the rest of the view.
 //!
 //! ```text
 //! A ◀── heartbeat ── C        A ◀── heartbeat ──x        (silence grows: 2, 3, 4 ms ...)
@@ -415,16 +415,16 @@ impl Layer for Suspect {
     }
 
     fn bequeath(&mut self) -> Option<Box<dyn Any>> {
+        // In an idle group who was slow was beginning, or is gone.
+        if self.busy_for.is_zero() {
+            return None;
+        }
         let longest = self.watched.iter().map(|watched| (watched.incarnation, watched.longest)).collect();
         Some(Box::new(Legacy { waited: self.waited, busy_for: self.busy_for, longest }))
     }
 
     fn inherit(&mut self, legacy: Box<dyn Any>) {
         let Ok(legacy) = legacy.downcast::<Legacy>() else { return };
-        // In an idle group who was slow was beginning, or is gone.
-        if legacy.busy_for.is_zero() {
-            return;
-        }
         (self.waited, self.busy_for) = (legacy.waited, legacy.busy_for);
         for watched in &mut self.watched {
             let before = legacy.longest.iter().find(|(incarnation, _)| *incarnation == watched.incarnation);

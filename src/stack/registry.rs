@@ -89,6 +89,14 @@ impl Parameters {
             .ok_or_else(|| self.error(name, format!("give one of {}", choices.join(", "))))
     }
 
+    /// In which way the layer is wrong on purpose: the parameter `broken` names one of these, of which the first is none.
+    #[cfg(feature = "laboratory")]
+    pub(crate) fn broken<B: Copy>(&self, ways: &[(&'static str, B)]) -> Result<B, ParameterError> {
+        let names: Vec<&'static str> = ways.iter().map(|(name, _)| *name).collect();
+        let name = self.choice("broken", &names)?;
+        Ok(ways.iter().find(|(known, _)| *known == name).expect("it is one of the names").1)
+    }
+
     fn value(&self, name: &str) -> Option<&str> {
         self.pairs.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }

@@ -28,9 +28,7 @@ impl Broken {
 
     #[cfg(feature = "laboratory")]
     pub(super) fn of(parameters: &Parameters) -> Result<Broken, ParameterError> {
-        let names: Vec<&'static str> = VARIANTS.iter().map(|(name, _)| *name).collect();
-        let name = parameters.choice("broken", &names)?;
-        Ok(VARIANTS.iter().find(|(known, _)| *known == name).map_or(Broken::No, |(_, broken)| *broken))
+        parameters.broken(VARIANTS)
     }
 }
 

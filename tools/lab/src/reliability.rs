@@ -13,16 +13,8 @@ use crate::failure::{self, FailureReport};
 /// # Errors
 /// If a report cannot be read, or is none.
 pub fn document(directory: &Path) -> Result<String, Box<dyn Error>> {
-    let mut files = Vec::new();
-    for entry in std::fs::read_dir(directory).map_err(|error| format!("{}: {error}", directory.display()))? {
-        let path = entry?.path();
-        if path.extension().is_some_and(|kind| kind == "json") {
-            files.push(path);
-        }
-    }
-    files.sort();
     let mut text = String::from(HEAD);
-    for file in files {
+    for file in wadjet_bench::performance::reports(directory)? {
         let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let report = std::fs::read_to_string(&file)?;
         text += &section(&report).map_err(|error| format!("{name}: {error}"))?;
