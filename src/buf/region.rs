@@ -121,6 +121,24 @@ impl Region {
         Ok(Region::frames_at(memory, options, |index| index * stride))
     }
 
+    /// As [`Region::pool`], but the memory's pages, if they are ordinary ones, are not there before they are touched
+    /// ([`Memory::touch`]).
+    ///
+    /// # Errors
+    /// If the memory cannot be had.
+    ///
+    /// # Panics
+    /// As [`Region::pool`].
+    pub fn pool_untouched(options: RegionOptions) -> Result<Region, MemoryError> {
+        if options.huge_pages {
+            return Region::pool(options);
+        }
+        assert!(options.reserve_frames < options.frames, "a pool must be larger than its reserve");
+        let stride = Region::stride(&options);
+        let memory = Memory::anonymous_untouched(stride * options.frames)?;
+        Ok(Region::frames_at(memory, options, |index| index * stride))
+    }
+
     /// A pool of equal frames in chunks of memory that belongs to several regions. The chunks must be nobody else's
     /// while the region or one of its frames lives: what is written to a frame is otherwise in another.
     ///

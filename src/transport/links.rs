@@ -50,6 +50,10 @@ impl<Link> Links<Link> {
         place.link = Some(link);
     }
 
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Link> {
+        self.places.iter_mut().filter_map(|place| place.link.as_mut())
+    }
+
     #[inline]
     pub(super) fn get(&self, id: ChannelId) -> Option<&Link> {
         let place = self.places.get(place(id)).filter(|place| place.uses == uses(id));

@@ -25,6 +25,7 @@ mod links;
 pub mod memory;
 pub mod shm;
 pub mod udp;
+mod untouched;
 pub mod uring;
 pub mod wake;
 

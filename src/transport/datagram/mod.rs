@@ -31,6 +31,7 @@ use super::{
 };
 use crate::buf::Pages;
 use crate::id::{GroupId, Rank, RankSet};
+use crate::transport::untouched::Untouched;
 use crate::view::{Address, LocalView};
 
 /// A transport of UDP datagrams.
@@ -44,8 +45,8 @@ pub struct Datagrams<C: Calls> {
     first: usize,
     links: Links<Link>,
     spares: Spares,
-    /// What the next channel will need, until it is there; and calls until more of it is made.
-    wanted: Option<ChannelOptions>,
+    /// Memory that was mapped for channels, and calls until more of it is touched.
+    untouched: Untouched,
     rest: u32,
     alarm: Arc<Alarm>,
     polled: Vec<libc::pollfd>,
@@ -75,8 +76,8 @@ struct Port {
     receive_frames: usize,
 }
 
-/// How many calls of [`Transport::reap`] pass before the first part of what the next channel needs is made, for what a
-/// new view brings with it comes first; and between two parts.
+/// How many calls of [`Transport::reap`] pass before the first part of a new channel's memory is touched, for what a new
+/// view brings with it comes first; and between two parts.
 const FIRST_REST: u32 = 8;
 const STEP_REST: u32 = 1;
 
@@ -91,6 +92,7 @@ const ADDRESSES: UdpAddresses = UdpAddresses { ipv6: true, loopback: true };
 
 /// A channel.
 struct Link {
+    group: GroupId,
     port: usize,
     /// By rank; none for this member itself, and for those that are excluded.
     lanes: Vec<Option<LaneId>>,
@@ -148,7 +150,7 @@ impl<C: Calls> Datagrams<C> {
             first: 0,
             links: Links::new(),
             spares: Spares::default(),
-            wanted: None,
+            untouched: Untouched::default(),
             rest: 0,
             polled: Vec::new(),
             alarm,
@@ -226,7 +228,13 @@ impl<C: Calls> Datagrams<C> {
         sockets.insert(0, (unicast, None));
         // Others may have been told to send longer frames than this member does.
         let frame_bytes = self.options.frame_bytes_max;
-        let pools = Pools::new(sockets.len(), frame_bytes, self.abilities.coalescing, huge_pages)?;
+        let pools = Pools::new(
+            sockets.len(),
+            frame_bytes,
+            self.abilities.coalescing,
+            huge_pages,
+            &mut self.untouched,
+        )?;
         let mut intakes = Vec::new();
         for (socket, unwanted) in sockets {
             let asked = self.options.receive_buffer_bytes;
@@ -281,7 +289,7 @@ impl<C: Calls> Datagrams<C> {
         let interface = socket::interface_index(&options)?;
         match socket::joined(port.intakes[0].socket(), ip, interface, &options) {
             Ok(socket) => {
-                port.pools.add_socket(false)?;
+                port.pools.add_socket(&mut self.untouched)?;
                 let inlet = self.calls.add(socket.as_raw_fd())?;
                 let intake = Intake::new(socket, inlet, Some(Name::of(port.own)), false, &port.pools);
                 port.discovery = Some(intake.expect("a reserve for its slots was just added"));
@@ -294,27 +302,15 @@ impl<C: Calls> Datagrams<C> {
         Ok(())
     }
 
-    /// Makes a part of what the next channel will need.
+    /// Touches a bit of the memory that is not touched yet.
     #[cold]
-    fn prepare_on(&mut self) {
-        let Some(options) = self.wanted.take() else { return };
+    fn touch(&mut self) {
         if self.rest > 0 {
             self.rest -= 1;
-            self.wanted = Some(options);
-            return;
+        } else {
+            self.untouched.step();
+            self.rest = STEP_REST;
         }
-        self.rest = STEP_REST;
-        let frame_bytes = options.frame_bytes.min(self.options.frame_bytes_max);
-        // What cannot be had now is an error when it is needed.
-        let mut left = self.spares.prepare(&options, frame_bytes).unwrap_or(false);
-        if !left {
-            let mut ports = self.ports.iter_mut().flatten();
-            left = ports.any(|port| {
-                let frames = port.receive_frames + options.receive_frames;
-                port.pools.prepare(frames, options.huge_pages).unwrap_or(false)
-            });
-        }
-        self.wanted = left.then_some(options);
     }
 
     /// Closes a port that nobody uses any more.
@@ -414,12 +410,18 @@ impl<C: Calls> Transport for Datagrams<C> {
             ADDRESSES.members(view).into_iter().map(Result::ok).collect();
         let id = self.links.vacant()?;
         let frame_bytes = options.frame_bytes.min(self.options.frame_bytes_max);
-        let regions = self.spares.take(options, frame_bytes)?;
+        let regions = self.spares.take(options, frame_bytes, &mut self.untouched)?;
         self.note_pages(regions.casts.pages());
         let port_index = self.port(own, options.huge_pages)?;
         let port = self.ports[port_index].as_mut().expect("just found or made");
-        if let Err(error) = port.pools.grow(port.receive_frames + options.receive_frames, options.huge_pages)
+        // Nobody keeps what comes in a view that is over; what was kept of it is out of the pools already.
+        for past in
+            self.links.iter_mut().filter(|link| link.port == port_index && link.group == view.view().group)
         {
+            port.receive_frames -= std::mem::take(&mut past.receive_frames);
+        }
+        let receive_frames = port.receive_frames + options.receive_frames;
+        if let Err(error) = port.pools.grow(receive_frames, options.huge_pages, &mut self.untouched) {
             self.leave_port(port_index);
             return Err(error.into());
         }
@@ -439,8 +441,18 @@ impl<C: Calls> Transport for Datagrams<C> {
         let (casts, control) = (regions.casts.clone(), regions.control.clone());
         let receive_frames = options.receive_frames;
         let gone = RankSet::EMPTY;
-        let link =
-            Link { port: port_index, lanes, addresses, gone, all, frame_bytes, receive_frames, regions };
+        let group = view.view().group;
+        let link = Link {
+            group,
+            port: port_index,
+            lanes,
+            addresses,
+            gone,
+            all,
+            frame_bytes,
+            receive_frames,
+            regions,
+        };
         self.links.put(id, link);
         self.note_pages(&pages);
         self.list_polled();
@@ -455,6 +467,7 @@ impl<C: Calls> Transport for Datagrams<C> {
         port.receive_frames -= link.receive_frames;
         port.channels.retain(|open| *open != channel);
         port.pools.shrink(port.receive_frames.max(link.receive_frames));
+        self.untouched.release();
         self.spares.put(link.regions);
         self.leave_port(link.port);
     }
@@ -517,10 +530,12 @@ impl<C: Calls> Transport for Datagrams<C> {
         self.links.get(channel).map_or(RankSet::EMPTY, |link| link.gone)
     }
 
-    /// Begins to make the regions of a channel, and room for what it receives, at the port that has channels already.
-    /// It is 18 MB for two members: touched at once, that takes 5 ms, in which nobody would hear of this process.
+    /// Makes the regions of a channel. What was mapped, here or by opening a channel, is touched bit by bit: it is 18 MB for
+    /// two members, which takes 5 ms.
     fn prepare(&mut self, options: &ChannelOptions) {
-        self.wanted = Some(*options);
+        let frame_bytes = options.frame_bytes.min(self.options.frame_bytes_max);
+        // What cannot be had now is an error when it is needed.
+        let _ = self.spares.prepare(options, frame_bytes, &mut self.untouched);
         self.rest = FIRST_REST;
     }
 
@@ -564,8 +579,8 @@ impl<C: Calls> Transport for Datagrams<C> {
     #[inline]
     fn reap(&mut self) {
         self.flush();
-        if self.wanted.is_some() {
-            self.prepare_on();
+        if !self.untouched.is_empty() {
+            self.touch();
         }
     }
 
@@ -727,6 +742,7 @@ mod tests {
     use super::*;
     use crate::id::{Incarnation, ViewId};
     use crate::transport::udp::UdpTransport;
+    use crate::transport::untouched::STEP_BYTES;
     use crate::view::{Member, View};
 
     fn view(counter: u64) -> LocalView {
@@ -745,6 +761,33 @@ mod tests {
             salt: 0,
         };
         LocalView::new(view, Incarnation(0)).unwrap()
+    }
+
+    /// Whoever waits for a heartbeat of this process would wait for its pages.
+    #[test]
+    fn what_a_channel_needs_is_touched_bit_by_bit_and_used_again_by_the_next() {
+        let options = ChannelOptions {
+            cast_frames: 1000,
+            control_frames: 500,
+            receive_frames: 3000,
+            frame_bytes: 1472,
+            huge_pages: false,
+        };
+        let mut transport = UdpTransport::new(UdpOptions::default()).unwrap();
+        let mut open = transport.open(&view(1), &options).unwrap();
+        let bytes = transport.receive_bytes();
+        let mut calls = 0;
+        while !transport.untouched.is_empty() {
+            transport.reap();
+            calls += 1;
+        }
+        assert!(calls > bytes / STEP_BYTES, "{calls} calls for {bytes} bytes and more");
+        for counter in 2..20 {
+            let next = transport.open_next(&view(counter), &options).unwrap();
+            assert_eq!(transport.receive_bytes(), bytes, "what the past view had is the next one's");
+            transport.close(open.id);
+            open = next;
+        }
     }
 
     #[test]

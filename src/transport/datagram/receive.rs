@@ -18,6 +18,7 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use super::calls::{Calls, Inlet, NOTHING};
 use super::socket::{self, Name};
 use crate::buf::{Exhausted, Frame, FrameMut, MemoryError, Pages, Region, RegionOptions};
+use crate::transport::untouched::Untouched;
 use crate::transport::{ChannelId, Received, TransportCounters};
 
 /// Datagrams, or runs of them, taken in one system call.
@@ -30,8 +31,6 @@ const LONELY_MAX: usize = 64;
 const OUTSIDE_FRAMES: usize = 64;
 /// Bytes of a large frame: the longest run.
 const LARGE_BYTES: usize = 65_535;
-/// Memory that is made at one step while there is no hurry.
-const STEP_BYTES: usize = 512 << 10;
 
 /// The memory that the frames of one port are received in. It grows when a channel is opened, if need be, and what
 /// stands idle for long is given back when one is closed.
@@ -71,6 +70,7 @@ impl Pools {
         frame_bytes: usize,
         coalescing: bool,
         huge_pages: bool,
+        untouched: &mut Untouched,
     ) -> Result<Pools, MemoryError> {
         let mut pools = Pools {
             small: Pool::new(frame_bytes),
@@ -80,34 +80,26 @@ impl Pools {
         };
         let (small, large) = pools.wanted(0);
         let reserve = sockets * SLOTS;
-        pools.small.grow(small + reserve, huge_pages)?;
+        pools.small.grow(small + reserve, huge_pages, untouched)?;
         if let Some(pool) = &mut pools.large {
-            pool.grow(large + reserve, huge_pages)?;
+            pool.grow(large + reserve, huge_pages, untouched)?;
         }
         Ok(pools)
     }
 
     /// Makes room for users that hold at most `receive_frames` frames in all.
-    pub(super) fn grow(&mut self, receive_frames: usize, huge_pages: bool) -> Result<(), MemoryError> {
+    pub(super) fn grow(
+        &mut self,
+        receive_frames: usize,
+        huge_pages: bool,
+        untouched: &mut Untouched,
+    ) -> Result<(), MemoryError> {
         let (small, large) = self.wanted(receive_frames);
-        self.small.grow(small, huge_pages)?;
+        self.small.grow(small, huge_pages, untouched)?;
         if let Some(pool) = &mut self.large {
-            pool.grow(large, huge_pages)?;
+            pool.grow(large, huge_pages, untouched)?;
         }
         Ok(())
-    }
-
-    /// Makes a part of that room, as much as takes a fraction of a millisecond; whether something is left.
-    pub(super) fn prepare(&mut self, receive_frames: usize, huge_pages: bool) -> Result<bool, MemoryError> {
-        let (small, large) = self.wanted(receive_frames);
-        if self.small.free() < small {
-            self.small.grow_by(small, huge_pages, STEP_BYTES)?;
-            return Ok(true);
-        }
-        match &mut self.large {
-            Some(pool) => pool.grow_by(large, huge_pages, STEP_BYTES),
-            None => Ok(false),
-        }
     }
 
     /// Gives back idle memory beyond what changing views of users that hold `receive_frames` frames in all take.
@@ -126,10 +118,10 @@ impl Pools {
     }
 
     /// Another socket will be served.
-    pub(super) fn add_socket(&mut self, huge_pages: bool) -> Result<(), MemoryError> {
+    pub(super) fn add_socket(&mut self, untouched: &mut Untouched) -> Result<(), MemoryError> {
         self.sockets += 1;
         let (small, _) = self.wanted(0);
-        self.small.grow(small + SLOTS, huge_pages)
+        self.small.grow(small + SLOTS, false, untouched)
     }
 
     pub(super) fn pages(&self) -> &Pages {
@@ -193,26 +185,24 @@ impl Pool {
     }
 
     /// Sees to it that `free` frames are free.
-    fn grow(&mut self, free: usize, huge_pages: bool) -> Result<(), MemoryError> {
-        self.grow_by(free, huge_pages, usize::MAX).map(drop)
-    }
-
-    /// Sees to a part of that, of about `bytes`; whether something is left. Huge pages are made at once.
-    fn grow_by(&mut self, free: usize, huge_pages: bool, bytes: usize) -> Result<bool, MemoryError> {
-        let most = if huge_pages { usize::MAX } else { (bytes / self.frame_bytes).max(1) };
+    fn grow(&mut self, free: usize, huge_pages: bool, untouched: &mut Untouched) -> Result<(), MemoryError> {
         let lacking = free.saturating_sub(self.free());
         if lacking > 0 {
             // Not one by one, if users keep one more at every change of views.
             let least = if self.regions.is_empty() { 0 } else { free / 4 };
-            self.regions.push(Region::pool(RegionOptions {
-                frames: lacking.max(least).min(most),
+            let region = Region::pool_untouched(RegionOptions {
+                frames: lacking.max(least),
                 link_headroom_bytes: 0,
                 frame_bytes: self.frame_bytes,
                 reserve_frames: 0,
                 huge_pages,
-            })?);
+            })?;
+            if !huge_pages {
+                untouched.push(region.memory().clone());
+            }
+            self.regions.push(region);
         }
-        Ok(lacking > most)
+        Ok(())
     }
 
     /// Gives back regions that nobody holds a frame of, as long as `free` frames stay free.

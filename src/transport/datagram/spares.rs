@@ -1,9 +1,9 @@
-//! Regions of closed channels, kept for the next: making and touching them takes milliseconds, and a group is blocked
-//! while its next view opens. What frames of a closed channel somebody still holds keep their region from being used
-//! again until they come back.
+//! Regions of closed channels, kept for the next: touching new ones takes milliseconds. What frames of a closed channel
+//! somebody still holds keep their region from being used again until they come back.
 
 use crate::buf::{MemoryError, Region, RegionOptions};
 use crate::transport::ChannelOptions;
+use crate::transport::untouched::Untouched;
 
 /// Spares kept, those included that are not back yet: a group that changes views needs one beside the one in use.
 const SPARES_MAX: usize = 4;
@@ -29,8 +29,17 @@ impl Size {
         Size { cast_frames, control_frames, frame_bytes, huge_pages }
     }
 
+    fn regions(self, untouched: &mut Untouched) -> Result<Regions, MemoryError> {
+        let casts = self.region(self.cast_frames)?;
+        let control = self.region(self.control_frames)?;
+        if !self.huge_pages {
+            [&casts, &control].into_iter().for_each(|region| untouched.push(region.memory().clone()));
+        }
+        Ok(Regions { casts, control, size: self })
+    }
+
     fn region(self, frames: usize) -> Result<Region, MemoryError> {
-        Region::pool(RegionOptions {
+        Region::pool_untouched(RegionOptions {
             frames: frames.max(1),
             link_headroom_bytes: 0,
             frame_bytes: self.frame_bytes,
@@ -44,8 +53,6 @@ impl Size {
 pub(super) struct Spares {
     /// Oldest first.
     made: Vec<Regions>,
-    /// The first region of the next.
-    begun: Option<(Size, Region)>,
 }
 
 impl Spares {
@@ -54,38 +61,27 @@ impl Spares {
         &mut self,
         options: &ChannelOptions,
         frame_bytes: usize,
+        untouched: &mut Untouched,
     ) -> Result<Regions, MemoryError> {
         let size = Size::of(options, frame_bytes);
         match self.find(size) {
             Some(at) => Ok(self.made.remove(at)),
-            None => {
-                while self.prepare(options, frame_bytes)? {}
-                Ok(self.made.pop().expect("just made"))
-            }
+            None => size.regions(untouched),
         }
     }
 
-    /// Makes a part of what [`Spares::take`] would have to make; whether something is left.
+    /// Makes what [`Spares::take`] would have to make.
     pub(super) fn prepare(
         &mut self,
         options: &ChannelOptions,
         frame_bytes: usize,
-    ) -> Result<bool, MemoryError> {
+        untouched: &mut Untouched,
+    ) -> Result<(), MemoryError> {
         let size = Size::of(options, frame_bytes);
-        if self.find(size).is_some() {
-            return Ok(false);
+        if self.find(size).is_none() {
+            self.put(size.regions(untouched)?);
         }
-        match self.begun.take_if(|(begun, _)| *begun == size) {
-            Some((_, casts)) => {
-                let control = size.region(size.control_frames)?;
-                self.put(Regions { casts, control, size });
-                Ok(false)
-            }
-            None => {
-                self.begun = Some((size, size.region(size.cast_frames)?));
-                Ok(true)
-            }
-        }
+        Ok(())
     }
 
     pub(super) fn put(&mut self, regions: Regions) {

@@ -12,13 +12,14 @@ use std::time::{Duration, Instant};
 use crate::buf::{Memory, MemoryError, Region, RegionOptions};
 
 use super::segment::Spare;
+use crate::transport::untouched::{STEP_BYTES, Untouched};
 
 /// Segments and regions in store, and memory to be touched or given back.
 pub(super) struct Stock {
     pub(super) pace: Pace,
     spare: Option<Spare>,
     control: Option<(RegionOptions, Region)>,
-    untouched: Vec<(Memory, usize)>,
+    untouched: Untouched,
     retired: Vec<Memory>,
 }
 
@@ -29,8 +30,6 @@ pub(super) struct Pace {
     soon: bool,
 }
 
-/// Memory that is made and touched at one step: about as much time as passes between two.
-const STEP_BYTES: usize = 128 << 10;
 /// The clock is looked at every so many calls, for that costs as much as half an iteration; the rest is done when so
 /// much time has passed, for a system call costs several.
 const PACE_CALLS: u32 = 128;
@@ -42,7 +41,7 @@ impl Stock {
             pace: Pace { calls: 0, last: Instant::now(), soon: false },
             spare: None,
             control: None,
-            untouched: Vec::new(),
+            untouched: Untouched::default(),
             retired: Vec::new(),
         }
     }
@@ -77,13 +76,13 @@ impl Stock {
 
     /// Touches the memory bit by bit.
     pub(super) fn touch(&mut self, memory: Memory) {
-        self.untouched.push((memory, 0));
+        self.untouched.push(memory);
         self.pace.soon();
     }
 
     /// Gives the memory back once nobody else has a handle to it.
     pub(super) fn retire(&mut self, memory: Memory) {
-        self.untouched.retain(|(untouched, _)| untouched.base() != memory.base());
+        self.untouched.remove(&memory);
         self.retired.push(memory);
         self.pace.soon();
     }
@@ -97,12 +96,8 @@ impl Stock {
 
     /// Does a bit of it.
     pub(super) fn step(&mut self) {
-        if let Some((memory, done)) = self.untouched.last_mut() {
-            memory.touch(*done, STEP_BYTES);
-            *done += STEP_BYTES;
-            if *done >= memory.bytes() {
-                self.untouched.pop();
-            }
+        if !self.untouched.is_empty() {
+            self.untouched.step();
         } else if let Some(spare) = self.spare.as_mut().filter(|spare| !spare.grown()) {
             // A full file system: whoever opens a view is told.
             if spare.grow(STEP_BYTES).is_err() {
