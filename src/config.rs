@@ -2,6 +2,10 @@
 
 use std::time::Duration;
 
+use crate::id::MEMBERS_MAX;
+use crate::time::Millis;
+use crate::transport::ChannelOptions;
+
 /// What to do when the shadow finds that a plan and the layers disagree: a bug in a layer's declaration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shadow {
@@ -83,6 +87,10 @@ pub struct Config {
     ///
     /// [`SendError::NumberLimit`]: crate::group::SendError::NumberLimit
     pub send_number_limit: u64,
+    /// What the regions of one view may take, in bytes: frames of [`frame_bytes_max`](Config::frame_bytes_max) for
+    /// own casts, for control messages, and for what is retained of every other member. It bounds how many members a view
+    /// may have ([`Config::members_max`]); those beyond are not let in.
+    pub region_bytes_max: u64,
     /// Lines kept by tracing layers. The oldest goes first.
     pub trace_lines_max: usize,
     /// Whether regions try for huge pages.
@@ -112,6 +120,7 @@ impl Default for Config {
             gossip_delay: Duration::from_micros(500),
             frame_number_limit: FRAME_NUMBERS_MAX,
             send_number_limit: 1 << 40,
+            region_bytes_max: 4 << 30,
             trace_lines_max: 1024,
             huge_pages: false,
         }
@@ -131,6 +140,39 @@ pub enum ConfigError {
         /// What would do.
         allowed: &'static str,
     },
+    /// A delay is too long.
+    #[error("{name} is {}; give at most {}", Millis(*delay), Millis(*most))]
+    TooLong {
+        /// Which.
+        name: &'static str,
+        /// What was given.
+        delay: Duration,
+        /// What would do.
+        most: Duration,
+    },
+    /// The frames that a view needs do not fit.
+    #[error(
+        "a view of {members} members needs {cast_frames} frames for casts, {control_frames} for control messages and \
+         {receive_frames} for what others cast, of {frame_bytes} bytes each: {bytes} bytes, and region_bytes_max is \
+         {region_bytes_max}; lower window_frames, waiting_frames_max, control_frames, order_frames_max or \
+         frame_bytes_max, or raise region_bytes_max"
+    )]
+    Regions {
+        /// Members of the view.
+        members: usize,
+        /// Frames of own casts: the window and those that wait.
+        cast_frames: usize,
+        /// Frames of control messages.
+        control_frames: usize,
+        /// Frames of others: a window of each, those ahead of their turn and those that wait for their order.
+        receive_frames: usize,
+        /// Bytes of each.
+        frame_bytes: usize,
+        /// What they come to.
+        bytes: u64,
+        /// [`Config::region_bytes_max`].
+        region_bytes_max: u64,
+    },
 }
 
 /// Short gossip is 16 bits and compared as a signed difference: windows must stay below half of that.
@@ -139,8 +181,12 @@ pub const WINDOW_FRAMES_MAX: u64 = 1 << 14;
 /// No view has more frames of one member, whatever limit a member has set itself.
 pub const FRAME_NUMBERS_MAX: u64 = 1 << 40;
 
-/// Longer than NAK's longest `repair_us` makes no sense: repairs would wait for it.
-const EARLY_DELAY_MAX: Duration = Duration::from_secs(1);
+/// Longer than NAK's longest `repair_us` makes no sense: repairs would wait for it. Nor does it to put anything off for so
+/// long for which others wait.
+const DELAY_MAX: Duration = Duration::from_secs(1);
+
+/// Channels of past views stay open no longer.
+const LINGER_DELAY_MAX: Duration = Duration::from_secs(60);
 
 impl Config {
     /// Held casts of one origin at which further ones are dropped, of a view of `members`. No more than a window: received
@@ -187,9 +233,11 @@ impl Config {
         if !(1..=1 << 40).contains(&self.send_number_limit) {
             return error("send_number_limit", self.send_number_limit, "1 to 2^40");
         }
-        if self.early_delay > EARLY_DELAY_MAX {
-            let micros = self.early_delay.as_micros().try_into().unwrap_or(u64::MAX);
-            return error("early_delay in microseconds", micros, "at most 1000000");
+        for (name, delay) in self.time_outs() {
+            let most = if name == "linger_delay" { LINGER_DELAY_MAX } else { DELAY_MAX };
+            if delay > most {
+                return Err(ConfigError::TooLong { name, delay, most });
+            }
         }
         if self.post_batch_messages == 0 {
             return error("post_batch_messages", 0, "at least 1");
@@ -203,7 +251,51 @@ impl Config {
         if self.trace_lines_max > 1 << 24 {
             return error("trace_lines_max", self.trace_lines_max as u64, "at most 2^24");
         }
-        Ok(())
+        // A group is of two at the least.
+        self.check_regions(2)
+    }
+
+    /// What to ask of a transport for a view of `members` members. Each region is a sum over its holders.
+    pub(crate) fn channel_options(&self, members: usize) -> ChannelOptions {
+        let window = self.window_frames as usize;
+        let others = members.saturating_sub(1);
+        ChannelOptions {
+            // Unacknowledged + waiting above the stack + being filled + own copies on their way up.
+            cast_frames: window + self.waiting_frames_max + 2,
+            control_frames: self.control_frames,
+            // Retained until stable, per origin + ahead of their turn + held for their order.
+            receive_frames: window * others + self.early_frames_max + self.order_share(members) * others,
+            frame_bytes: self.frame_bytes_max,
+            huge_pages: self.huge_pages,
+        }
+    }
+
+    /// Whether the regions of a view of `members` members fit [`Config::region_bytes_max`].
+    pub(crate) fn check_regions(&self, members: usize) -> Result<(), ConfigError> {
+        let ChannelOptions { cast_frames, control_frames, receive_frames, frame_bytes, .. } =
+            self.channel_options(members);
+        let frames = cast_frames + control_frames + receive_frames;
+        let bytes = frames as u64 * frame_bytes as u64;
+        let region_bytes_max = self.region_bytes_max;
+        if bytes <= region_bytes_max {
+            return Ok(());
+        }
+        let too_much = ConfigError::Regions {
+            members,
+            cast_frames,
+            control_frames,
+            receive_frames,
+            frame_bytes,
+            bytes,
+            region_bytes_max,
+        };
+        Err(too_much)
+    }
+
+    /// How many members a view may have: as many as [`Config::region_bytes_max`] has room for, and no more than
+    /// [`MEMBERS_MAX`].
+    pub fn members_max(&self) -> usize {
+        (1..=MEMBERS_MAX).rev().find(|members| self.check_regions(*members).is_ok()).unwrap_or(1)
     }
 }
 
@@ -218,11 +310,34 @@ mod tests {
         assert_eq!(error.to_string(), "window_frames is 32768; give 1 to 16384");
         assert!(Config { control_frames: 0, ..Config::default() }.check().is_err());
         let error = Config { early_delay: Duration::from_secs(2), ..Config::default() }.check().unwrap_err();
-        assert_eq!(error.to_string(), "early_delay in microseconds is 2000000; give at most 1000000");
+        assert_eq!(error.to_string(), "early_delay is 2000 ms; give at most 1000 ms");
         assert!(Config { message_bytes_max: 0, ..Config::default() }.check().is_err());
         assert!(Config { early_frames_max: usize::MAX, ..Config::default() }.check().is_err());
         assert!(Config { order_frames_max: usize::MAX, ..Config::default() }.check().is_err());
         assert!(Config { trace_lines_max: usize::MAX, ..Config::default() }.check().is_err());
+    }
+
+    #[test]
+    fn regions_that_do_not_fit_are_refused_with_their_sum() {
+        let wide = Config { window_frames: 1 << 14, frame_bytes_max: 65_536, ..Config::default() };
+        assert_eq!(wide.check(), Ok(()));
+        let error = Config { waiting_frames_max: 1 << 16, ..wide.clone() }.check().unwrap_err();
+        let sum = ((1 << 14) + (1 << 16) + 2 + 512 + ((1 << 14) + 64 + 2048)) * 65_536_u64;
+        let text = error.to_string();
+        assert!(
+            text.starts_with("a view of 2 members needs 81922 frames for casts, 512 for control messages"),
+            "{text}"
+        );
+        assert!(text.contains(&format!(": {sum} bytes, and region_bytes_max is 4294967296;")), "{text}");
+    }
+
+    #[test]
+    fn a_view_has_as_many_members_as_its_regions_have_room_for() {
+        assert_eq!(Config::default().members_max(), MEMBERS_MAX);
+        let least = Config { region_bytes_max: 0, ..Config::default() };
+        let Err(ConfigError::Regions { bytes, .. }) = least.check_regions(5) else { panic!("nothing fits") };
+        assert_eq!(Config { region_bytes_max: bytes, ..Config::default() }.members_max(), 5);
+        assert_eq!(Config { region_bytes_max: bytes - 1, ..Config::default() }.members_max(), 4);
     }
 
     #[test]

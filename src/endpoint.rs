@@ -223,18 +223,7 @@ impl Endpoint {
 
     /// What to ask of a transport for a view of `members` members. Each region is a sum over its holders.
     pub fn channel_options(&self, members: usize) -> ChannelOptions {
-        let config = &self.config;
-        let window = config.window_frames as usize;
-        let others = members.saturating_sub(1);
-        ChannelOptions {
-            // Unacknowledged + waiting above the stack + being filled + own copies on their way up.
-            cast_frames: window + config.waiting_frames_max + 2,
-            control_frames: config.control_frames,
-            // Retained until stable, per origin + ahead of their turn + held for their order.
-            receive_frames: window * others + config.early_frames_max + config.order_share(members) * others,
-            frame_bytes: config.frame_bytes_max,
-            huge_pages: config.huge_pages,
-        }
+        self.config.channel_options(members)
     }
 
     /// Installs a view and its stack over an open channel.
@@ -268,6 +257,7 @@ impl Endpoint {
         if own != self.incarnation {
             return Err(InstallError::OtherIncarnation { view: own, endpoint: self.incarnation });
         }
+        self.config.check_regions(view.size())?;
         let neighbours = Rc::new(neighbours);
         let (config, registry) = (&self.config, &self.registry);
         let mut stack = Stack::new(config, registry, view, neighbours, channel, caps, Vec::new(), now)?;

@@ -311,3 +311,22 @@ fn members_of_a_fixed_view_with_different_stacks_or_windows_are_told_of_each_oth
         }
     }
 }
+
+#[test]
+fn a_view_takes_in_no_more_members_than_its_regions_have_room_for() {
+    let config = Config { region_bytes_max: 16 << 20, ..Config::default() };
+    let most = config.members_max();
+    assert!((3..20).contains(&most), "{most}");
+    let mut town = Town::new(STACK, &config);
+    let contacts = at_first(&mut town);
+    for number in 2..=most as u64 + 1 {
+        town.start(View::alone(group(), member(number), STACK), number, contacts.clone());
+        town.run(TIME);
+    }
+    let all: Vec<usize> = (0..most).collect();
+    assert!(town.together(&all), "those that there is room for are together");
+    assert!(town.together(&[most]), "the other one is alone");
+    let told = problems(&town, most);
+    let what = format!("a view has at most {most} (region_bytes_max)");
+    assert!(told.iter().any(|problem| problem.contains(&what)), "{told:?}");
+}

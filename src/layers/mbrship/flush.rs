@@ -7,7 +7,7 @@ use super::broken::Broken;
 use super::message::{Beyond, Inside};
 use super::{GUEST_PATIENCE, Handles, Looked, Mbrship, Promise, Proposal};
 use crate::config::FRAME_NUMBERS_MAX;
-use crate::id::{Hasher64, MEMBERS_MAX, Rank, RankSet, ViewId};
+use crate::id::{Hasher64, Rank, RankSet, ViewId};
 use crate::stack::event::{Cut, Down, Grounds, Up};
 use crate::stack::layer::Context;
 use crate::transport::Outside;
@@ -498,7 +498,7 @@ impl Mbrship {
                 let twice = |old: &Member| old.address == new.address && !self.is(Broken::LetsInTwice);
                 members.iter().any(|old| old.incarnation == new.incarnation || twice(old))
             };
-            let fits = members.len() + guest.members.len() <= MEMBERS_MAX;
+            let fits = members.len() + guest.members.len() <= self.members_max;
             if fits && !guest.members.iter().any(known) {
                 members.extend(guest.members.iter().cloned());
                 let above = if self.is(Broken::IgnoresGuestIds) { 0 } else { guest.counter + 1 };

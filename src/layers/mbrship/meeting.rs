@@ -355,13 +355,15 @@ impl Mbrship {
                 first.address, first.incarnation, second.incarnation
             );
             Some((self.ouster(now, origin), reason))
-        } else if size + theirs > MEMBERS_MAX {
+        } else if size + theirs > self.members_max {
             let reason = format!(
-                "the view of {own} has {size} members, that of {} has {theirs}: a view has at most {MEMBERS_MAX}",
-                coordinator.address
+                "the view of {own} has {size} members, that of {} has {theirs}: a view has at most {}{}",
+                coordinator.address,
+                self.members_max,
+                if self.members_max < MEMBERS_MAX { " (region_bytes_max)" } else { "" }
             );
             Some((Refusal::Lasting, reason))
-        } else if size + waiting + theirs > MEMBERS_MAX {
+        } else if size + waiting + theirs > self.members_max {
             Some((Refusal::Busy, format!("{waiting} others want to be let in by {own}")))
         } else {
             None

@@ -123,6 +123,8 @@ const ANSWER_PAUSE: Duration = Duration::from_millis(1);
 struct Mbrship {
     options: Options,
     handles: Option<Handles>,
+    /// How many members a view may have.
+    members_max: usize,
     /// The highest view counter heard of.
     counter: u64,
     /// Out of this view for good.
@@ -332,6 +334,7 @@ impl Mbrship {
         Ok(Mbrship {
             options,
             handles: None,
+            members_max: 0,
             counter: 0,
             failed: RankSet::EMPTY,
             leaving: RankSet::EMPTY,
@@ -564,6 +567,7 @@ impl Layer for Mbrship {
         let members = build.view().size();
         self.counter = build.view().view().id.counter;
         self.terms = build.terms();
+        self.members_max = build.members_max();
         self.sent = vec![0; members];
         self.unsaid = vec![Unsaid::default(); members];
         self.parts = vec![Vec::new(); members];

@@ -9,7 +9,7 @@ use super::{Legacies, Stack};
 use crate::accel::cookie::cookie;
 use crate::accel::pack::{OpenPack, PACK_ROOM_BYTES};
 use crate::accel::plan::{Compiler, NoPlan, Plans};
-use crate::config::{Config, Shadow};
+use crate::config::{Config, ConfigError, Shadow};
 use crate::group::Ticket;
 use crate::id::{GroupId, Hasher64, Incarnation, Rank, RankSet};
 use crate::stack::build::{Blueprint, Build, Closes, Field, GuardKind, HeldFor, Prompts};
@@ -43,6 +43,9 @@ pub enum InstallError {
     /// The specification is refused.
     #[error("{0}")]
     Spec(#[from] SpecError),
+    /// The view is too large for the endpoint's configuration.
+    #[error("{0}")]
+    Config(#[from] ConfigError),
     /// A parameter of a layer does not fit the endpoint's configuration.
     #[error("{0}")]
     Parameter(#[from] ParameterError),
