@@ -446,7 +446,8 @@ fn segments_are_on_huge_pages_where_the_tmpfs_gives_them_and_else_a_note_says_wh
         let of_segment = maps.lines().skip_while(|line| !line.contains(directory.to_str().unwrap()));
         let mapped = of_segment.skip(1).find_map(|line| line.strip_prefix("ShmemPmdMapped:")).unwrap();
         let kilobytes: u64 = mapped.trim().trim_end_matches(" kB").parse().unwrap();
-        assert_eq!(kilobytes >= 4096, huge, "{kilobytes} kB of a segment of 8 MiB");
+        // What was touched so far: the header.
+        assert_eq!(kilobytes >= 2048, huge, "{kilobytes} kB of a segment of 8 MiB");
         let notes = end.shm.caps().notes.join("; ");
         assert_eq!(notes.contains("huge=within_size"), !huge, "{notes}");
     }

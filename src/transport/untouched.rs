@@ -21,8 +21,9 @@ impl Untouched {
         self.stretches.is_empty()
     }
 
-    /// Touches the next bit.
+    /// Touches the next bit of what somebody else has a handle to, and lets go of the rest.
     pub(super) fn step(&mut self) {
+        self.stretches.retain(|(memory, _)| memory.is_shared());
         if let Some((memory, done)) = self.stretches.last_mut() {
             memory.touch(*done, STEP_BYTES);
             *done += STEP_BYTES;
@@ -35,11 +36,6 @@ impl Untouched {
     /// Lets go of this memory.
     pub(super) fn remove(&mut self, memory: &Memory) {
         self.stretches.retain(|(untouched, _)| untouched.base() != memory.base());
-    }
-
-    /// Lets go of what nobody else has a handle to.
-    pub(super) fn release(&mut self) {
-        self.stretches.retain(|(memory, _)| memory.is_shared());
     }
 }
 
@@ -58,10 +54,10 @@ mod tests {
         }
         assert!(untouched.is_empty());
         untouched.push(memory.clone());
-        untouched.release();
+        untouched.step();
         assert!(!untouched.is_empty(), "somebody uses it");
         drop(memory);
-        untouched.release();
+        untouched.step();
         assert!(untouched.is_empty());
     }
 }

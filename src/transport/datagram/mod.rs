@@ -467,7 +467,6 @@ impl<C: Calls> Transport for Datagrams<C> {
         port.receive_frames -= link.receive_frames;
         port.channels.retain(|open| *open != channel);
         port.pools.shrink(port.receive_frames.max(link.receive_frames));
-        self.untouched.release();
         self.spares.put(link.regions);
         self.leave_port(link.port);
     }

@@ -127,7 +127,7 @@ impl Open {
         let frame_bytes = frame_bytes(options);
         let sizes = sizes(options, view.size());
         let segment = Segment::create(&shm.directory, view, sizes, here, stock)?;
-        let control = stock.take_control(control_options(options))?;
+        let control = stock.region(control_options(options))?;
         let casts = Region::ring(
             segment.memory().clone(),
             RingOptions {
@@ -167,7 +167,7 @@ impl Open {
             segment,
         });
         open.casts_released(0);
-        let long = long_frames(&sizes, frame_bytes)?;
+        let long = long_frames(&sizes, frame_bytes, stock)?;
         open.longest = long.as_ref().map_or(frame_bytes, Region::frame_bytes);
         Ok((open, Channel { id, casts, control, long }))
     }
@@ -734,12 +734,16 @@ const LONG_FRAMES_MAX: usize = 32;
 
 /// Frames for what is much and for single members. Entries of a lane are as long as they are, and copied: such a frame may
 /// be longer than any other, and lie anywhere. Nothing, if lanes are too short for it.
-fn long_frames(sizes: &Sizes, frame_bytes: usize) -> Result<Option<Region>, TransportError> {
+fn long_frames(
+    sizes: &Sizes,
+    frame_bytes: usize,
+    stock: &mut Stock,
+) -> Result<Option<Region>, TransportError> {
     let long_bytes = (sizes.lane_bytes / LONG_IN_A_LANE).min(LONG_BYTES_MAX);
     if long_bytes < 2 * frame_bytes {
         return Ok(None);
     }
-    let region = Region::pool(RegionOptions {
+    let region = stock.region(RegionOptions {
         frames: (sizes.lane_bytes / 2 / long_bytes).min(LONG_FRAMES_MAX),
         link_headroom_bytes: 0,
         frame_bytes: long_bytes - LINE_BYTES,

@@ -66,7 +66,7 @@ use crate::transport::{
 use crate::view::{Address, LocalView};
 
 use bell::{Bells, Sleeper};
-use channel::{Open, control_options, spare_bytes};
+use channel::{Open, spare_bytes};
 use hindrance::Hindrances;
 use owner::Owner;
 use post::{LOOK_LETTERS, Post};
@@ -124,6 +124,8 @@ const INDEX_BITS: u32 = 8;
 /// least.
 const PARK_MIN: Duration = Duration::from_micros(20);
 const PARK_MAX: Duration = Duration::from_micros(500);
+/// How long a sleep is between two bits of what takes long ([`Stock::has_steps`]).
+const STEP_PAUSE: Duration = Duration::from_micros(100);
 
 impl Shm {
     /// A transport without channels, of the calling thread.
@@ -300,11 +302,11 @@ impl Transport for Shm {
         self.get(channel).or_else(closing).is_some_and(|open| open.intact(frame))
     }
 
-    /// A segment for a view of as many members as there were, and one more, and the region for control messages. They
-    /// are made bit by bit while frames are received, or all at once when a channel is opened before that is done.
+    /// A segment for a view of as many members as there were, and one more. It is made bit by bit while frames are
+    /// received; what a channel that is opened before that is done lacks is reserved at once, and touched afterwards.
     fn prepare(&mut self, options: &ChannelOptions) {
         let bytes = spare_bytes(options, (self.members + 1).min(MEMBERS_MAX));
-        self.stock.prepare(&self.options.directory, bytes, control_options(options));
+        self.stock.prepare(&self.options.directory, bytes);
     }
 
     #[inline]
@@ -396,13 +398,16 @@ impl Transport for Shm {
             let left = timeout.saturating_sub(start.elapsed());
             let stays_awake = self.look_around() || left.is_zero();
             if !stays_awake {
-                bells.sleep(PARK_MAX.min(left), pause);
+                // The next view may come soon, and would wait for what is not made yet.
+                let most = if self.stock.has_steps() { STEP_PAUSE } else { PARK_MAX };
+                bells.sleep(most.min(left), pause);
                 self.counters.system_calls += 1;
                 pause = (pause * 2).min(PARK_MAX);
             }
             if !self.sleeper.rise() || stays_awake {
                 break;
             }
+            self.stock.step();
         }
         self.channels.iter().flatten().for_each(|open| open.set_asleep(false));
     }

@@ -216,7 +216,7 @@ impl Segment {
         }
         let path = path(directory, view, view.rank());
         // A process that is killed while it makes a file without a name leaves nothing.
-        if let Some(spare) = stock.take_segment(bytes).or_else(|| Spare::whole(directory, bytes).ok()) {
+        if let Ok(spare) = stock.take_segment(directory, bytes) {
             // Nobody sees it before it has its name, and it has that only when it is complete.
             let made = segment(spare.memory.clone(), Some(path.clone()));
             match name(&spare.file, &path) {
@@ -326,13 +326,6 @@ impl Spare {
         Ok(Spare { file, memory, grown: 0 })
     }
 
-    /// As [`Spare::begin`], and all of it is there.
-    fn whole(directory: &Path, bytes: usize) -> io::Result<Spare> {
-        let mut spare = Spare::begin(directory, bytes)?;
-        spare.grow(bytes)?;
-        Ok(spare)
-    }
-
     /// Whether it serves as a segment of `bytes` bytes without wasting more than that.
     pub(super) fn fits(&self, bytes: usize) -> bool {
         (bytes..=bytes.saturating_mul(2)).contains(&self.memory.bytes())
@@ -352,6 +345,16 @@ impl Spare {
             self.grown += bytes;
         }
         Ok(())
+    }
+
+    /// Sees to it that nothing of it can be missing when it is touched, and leaves that to others.
+    pub(super) fn reserve_rest(&mut self) -> io::Result<()> {
+        let bytes = self.memory.bytes() - std::mem::replace(&mut self.grown, self.memory.bytes());
+        reserve(&self.file, self.memory.bytes() - bytes, bytes)
+    }
+
+    pub(super) fn memory(&self) -> &Memory {
+        &self.memory
     }
 
     pub(super) fn into_memory(self) -> Memory {

@@ -5,6 +5,7 @@
 //! are touched little by little after they have been mapped, and what is not needed any more is unmapped by a thread of
 //! its own, for that cannot be divided.
 
+use std::io;
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -18,7 +19,6 @@ use crate::transport::untouched::{STEP_BYTES, Untouched};
 pub(super) struct Stock {
     pub(super) pace: Pace,
     spare: Option<Spare>,
-    control: Option<(RegionOptions, Region)>,
     untouched: Untouched,
     retired: Vec<Memory>,
 }
@@ -40,38 +40,42 @@ impl Stock {
         Stock {
             pace: Pace { calls: 0, last: Instant::now(), soon: false },
             spare: None,
-            control: None,
             untouched: Untouched::default(),
             retired: Vec::new(),
         }
     }
 
-    /// Begins to make a segment of `bytes` bytes and a region, unless they are there already.
-    pub(super) fn prepare(&mut self, directory: &Path, bytes: usize, control: RegionOptions) {
+    /// Begins to make a segment of `bytes` bytes, unless it is there already.
+    pub(super) fn prepare(&mut self, directory: &Path, bytes: usize) {
         if self.spare.as_ref().is_none_or(|spare| !spare.fits(bytes)) {
             self.retired.extend(self.spare.take().map(Spare::into_memory));
             // Where spares cannot be had, opening makes what it needs, and says what is wrong.
             self.spare = Spare::begin(directory, bytes).ok();
             self.pace.soon();
         }
-        if self.control.as_ref().is_none_or(|(options, _)| *options != control) {
-            self.control = Region::pool(control).ok().map(|region| (control, region));
-        }
     }
 
-    /// The spare segment, if there is one for `bytes` bytes, all made.
-    pub(super) fn take_segment(&mut self, bytes: usize) -> Option<Spare> {
-        let mut spare = self.spare.take_if(|spare| spare.fits(bytes))?;
-        spare.grow(usize::MAX).ok()?;
-        Some(spare)
+    /// A segment of `bytes` bytes, from the store if it has one. All of it is reserved; what was not touched yet is from
+    /// now on.
+    pub(super) fn take_segment(&mut self, directory: &Path, bytes: usize) -> io::Result<Spare> {
+        let mut spare = match self.spare.take_if(|spare| spare.fits(bytes)) {
+            Some(spare) => spare,
+            None => Spare::begin(directory, bytes)?,
+        };
+        if !spare.grown() {
+            spare.reserve_rest()?;
+            self.touch(spare.memory().clone());
+        }
+        Ok(spare)
     }
 
-    /// A region, from the store if it has one.
-    pub(super) fn take_control(&mut self, control: RegionOptions) -> Result<Region, MemoryError> {
-        match self.control.take_if(|(options, _)| *options == control) {
-            Some((_, region)) => Ok(region),
-            None => Region::pool(control),
+    /// A region, touched from now on.
+    pub(super) fn region(&mut self, options: RegionOptions) -> Result<Region, MemoryError> {
+        let region = Region::pool_untouched(options)?;
+        if !options.huge_pages {
+            self.touch(region.memory().clone());
         }
+        Ok(region)
     }
 
     /// Touches the memory bit by bit.
@@ -89,9 +93,12 @@ impl Stock {
 
     /// Whether there is something to do.
     pub(super) fn has_work(&self) -> bool {
-        !self.untouched.is_empty()
-            || !self.retired.is_empty()
-            || self.spare.as_ref().is_some_and(|spare| !spare.grown())
+        self.has_steps() || !self.retired.is_empty()
+    }
+
+    /// Whether there is something to do that ends after so many steps.
+    pub(super) fn has_steps(&self) -> bool {
+        !self.untouched.is_empty() || self.spare.as_ref().is_some_and(|spare| !spare.grown())
     }
 
     /// Does a bit of it.
@@ -175,5 +182,34 @@ fn anywhere() {
             libc::CPU_SET(cpu, &mut all);
         }
         libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &all);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whoever opens a view waits for no page of it.
+    #[test]
+    fn a_segment_taken_before_it_is_made_is_reserved_at_once_and_touched_in_steps() {
+        const BYTES: usize = 4 * STEP_BYTES;
+        let directory = Path::new("/dev/shm");
+        let mut stock = Stock::new();
+        stock.prepare(directory, BYTES);
+        stock.step();
+        let spare = stock.take_segment(directory, BYTES).unwrap();
+        assert!(spare.grown(), "a full file system would show now");
+        let mut steps = 0;
+        while stock.has_steps() {
+            stock.step();
+            steps += 1;
+        }
+        assert_eq!(steps, 4);
+        stock.prepare(directory, BYTES);
+        while stock.has_steps() {
+            stock.step();
+        }
+        assert!(stock.take_segment(directory, BYTES).unwrap().grown());
+        assert!(!stock.has_steps(), "nothing is left to do for a segment that was made before");
     }
 }
