@@ -14,7 +14,7 @@ use crate::buf::Frame;
 use crate::config::{Config, ConfigError};
 use crate::group::{Application, Group};
 use crate::id::{GroupId, Hasher64, Incarnation, Life, Rank, RankSet};
-use crate::stack::event::{ExitReason, List, Message};
+use crate::stack::event::{ExitReason, List, Message, Problem, Up};
 use crate::stack::registry::Registry;
 use crate::stack::run::{InstallError, Stack};
 use crate::stats::Stats;
@@ -510,6 +510,16 @@ impl Endpoint {
             self.requests.push_back(Request::Close(retired.channel));
         }
         self.retired.retain(|retired| !over(retired));
+    }
+
+    /// The transport has something to say that was not so when it was made ([`Caps::notes`]): all groups are told.
+    pub fn noted(&mut self, note: &str, app: &mut dyn Application) {
+        for stack in self.stacks.iter_mut().filter(|stack| stack.exited().is_none()) {
+            let what = note.to_owned().into();
+            let problem = Problem { layer: "transport", origin: None, what };
+            stack.engine.core.emit_application(Up::Problem(problem));
+            stack.drain(app);
+        }
     }
 
     /// Whether this endpoint has a group by that key.

@@ -91,6 +91,44 @@ fn start_over<T: Transport>(
     (handle, key, told, thread)
 }
 
+/// Keeps what is told of the transport.
+#[derive(Default)]
+struct Notes(Vec<String>);
+
+impl Application for Notes {
+    fn cast(&mut self, _delivery: &Delivery<'_>, _group: &mut Group<'_>) {}
+
+    fn event(&mut self, event: &Event, _group: &mut Group<'_>) {
+        if let Event::Problem(problem) = event
+            && problem.layer == "transport"
+        {
+            self.0.push(problem.what.to_string());
+        }
+    }
+}
+
+#[test]
+fn what_the_transport_comes_to_note_is_told_to_the_application_once() {
+    let directory = std::env::temp_dir().join(format!("wadjet-notes-{}", std::process::id()));
+    std::fs::create_dir(&directory).unwrap();
+    let transport = Shm::new(ShmOptions { directory: directory.clone() });
+    let endpoint = Endpoint::new(Config::default(), Incarnation(0)).unwrap();
+    let looping = LoopOptions { idle: IdleStrategy::SpinThenYield { spins: 0 }, ..LoopOptions::default() };
+    let options = DriverOptions { looping, ..DriverOptions::default() };
+    let mut driver = Driver::new(endpoint, Notes::default(), transport, options);
+    let view = views().swap_remove(0);
+    driver.open(view.clone()).unwrap();
+    // What lies where the other member's segment is to be.
+    let (group, id) = (view.view().group, view.view().id);
+    let name = format!("wadjet-{group}-{}-{:x}-{}", Incarnation(1), id.counter, id.coordinator);
+    std::fs::write(directory.join(name), [0x55; 8192]).unwrap();
+    assert!(driver.run_until(PATIENCE, |member| !member.application().0.is_empty()));
+    assert!(!driver.run_until(Duration::from_millis(1500), |member| member.application().0.len() > 1));
+    let told = &driver.application().0;
+    assert!(told[0].contains("not a segment"), "{told:?}");
+    std::fs::remove_dir_all(&directory).unwrap();
+}
+
 fn put(handle: &Handle, key: GroupKey, message: &[u8]) {
     while let Err(error) = handle.cast(key, message) {
         assert_eq!(error, HandleError::Full(64));

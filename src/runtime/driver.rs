@@ -542,6 +542,10 @@ impl<A: Application> Engine for Member<A> {
         self.endpoint.gone(group, channel, ranks, &mut self.application);
     }
 
+    fn noted(&mut self, note: &str) {
+        self.endpoint.noted(note, &mut self.application);
+    }
+
     fn before_wait(&mut self) -> bool {
         // A held command waits for frames or time, both of which end the wait.
         self.commands.before_wait()

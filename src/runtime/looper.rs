@@ -49,6 +49,10 @@ pub trait Engine {
     fn gone(&mut self, group: GroupKey, channel: ChannelId, ranks: RankSet) {
         let _ = (group, channel, ranks);
     }
+    /// The transport has something to say that it did not say when its first channel was opened: a note of [`Caps::notes`].
+    fn noted(&mut self, note: &str) {
+        let _ = note;
+    }
     /// The loop is about to block. `false` if there is work after all.
     fn before_wait(&mut self) -> bool {
         true
@@ -108,10 +112,18 @@ pub struct Loop<T: Transport, E: Engine> {
     idler: Idler,
     options: LoopOptions,
     channels: Vec<ChannelId>,
+    /// Notes of the transport that are known, and when to look for others.
+    notes: Vec<String>,
+    notes_due: Time,
     /// The time of the present or last iteration.
     now: Time,
     stats: LoopStats,
 }
+
+/// Notes of the transport are looked at so often.
+const NOTES_PAUSE: Duration = Duration::from_secs(1);
+/// So many are told, whatever the transport makes up.
+const NOTES_MAX: usize = 64;
 
 impl<T: Transport, E: Engine> Loop<T, E> {
     /// A loop that has not run yet.
@@ -126,6 +138,8 @@ impl<T: Transport, E: Engine> Loop<T, E> {
             idler,
             options,
             channels: Vec::new(),
+            notes: Vec::new(),
+            notes_due: now + NOTES_PAUSE,
             now,
             stats: LoopStats::default(),
         }
@@ -137,6 +151,9 @@ impl<T: Transport, E: Engine> Loop<T, E> {
     /// As [`Transport::open`].
     pub fn open(&mut self, view: &LocalView, options: &ChannelOptions) -> Result<Channel, TransportError> {
         let channel = self.transport.open(view, options)?;
+        if self.channels.is_empty() {
+            self.notes = self.transport.caps().notes;
+        }
         self.channels.push(channel.id);
         Ok(channel)
     }
@@ -172,6 +189,9 @@ impl<T: Transport, E: Engine> Loop<T, E> {
             submitted |= self.submit();
         }
         self.stats.iterations += 1;
+        if now >= self.notes_due {
+            self.tell_notes();
+        }
         if received > 0 || submitted {
             self.idler.worked();
             return true;
@@ -263,6 +283,18 @@ impl<T: Transport, E: Engine> Loop<T, E> {
                 self.engine.gone(group, channel, gone);
             }
             Request::Outside { group, to, bytes } => self.transport.send_outside(group, &to, &bytes),
+        }
+    }
+
+    /// Tells what the transport has come to say since.
+    #[cold]
+    fn tell_notes(&mut self) {
+        self.notes_due = self.now + NOTES_PAUSE;
+        for note in self.transport.caps().notes {
+            if self.notes.len() < NOTES_MAX && !self.notes.contains(&note) {
+                self.engine.noted(&note);
+                self.notes.push(note);
+            }
         }
     }
 
