@@ -87,7 +87,7 @@ impl Application for Store {
 
     fn install_state(&mut self, part: &StatePart<'_>, _group: &mut Group<'_>) -> Result<(), String> {
         if part.at == 0 {
-            // It may begin anew, after a view change.
+            // It may begin anew, if its donor is gone.
             self.begun = Some(Instant::now());
             self.moved.store(0, SeqCst);
         }

@@ -56,6 +56,41 @@ pub trait Application {
         let _ = (part, group);
         Err("the group has a state and this application does not take one in (`install_state`)".into())
     }
+
+    /// Whether a part of so many bytes can be taken in without waiting: for a state that another thread digests, or writes
+    /// to a disk. If not, it is asked again 100 us later, and the group goes on meanwhile. What has come by then is kept:
+    /// the donor sends no more than `flight_kib` of XFER beyond what was taken in. An `install_state` that waits makes the
+    /// whole process wait, which the others take for a failure after some milliseconds.
+    ///
+    /// ```
+    /// use std::sync::atomic::{AtomicUsize, Ordering};
+    /// use std::sync::{Arc, mpsc};
+    ///
+    /// use wadjet::{Application, Delivery, Group, StatePart};
+    ///
+    /// /// What a thread of its own writes to the disk; it counts down `unwritten`.
+    /// struct Store {
+    ///     disk: mpsc::Sender<Vec<u8>>,
+    ///     unwritten: Arc<AtomicUsize>,
+    /// }
+    ///
+    /// impl Application for Store {
+    ///     fn cast(&mut self, _: &Delivery<'_>, _: &mut Group<'_>) {}
+    ///
+    ///     fn is_ready_for_state(&mut self, bytes: usize) -> bool {
+    ///         self.unwritten.load(Ordering::Acquire) + bytes <= 64 << 20
+    ///     }
+    ///
+    ///     fn install_state(&mut self, part: &StatePart<'_>, _: &mut Group<'_>) -> Result<(), String> {
+    ///         self.unwritten.fetch_add(part.bytes.len(), Ordering::AcqRel);
+    ///         self.disk.send(part.bytes.to_vec()).map_err(|gone| gone.to_string())
+    ///     }
+    /// }
+    /// ```
+    fn is_ready_for_state(&mut self, bytes: usize) -> bool {
+        let _ = bytes;
+        true
+    }
 }
 
 /// A state that does not change any more, to be read in order.
@@ -273,7 +308,7 @@ pub enum SendError {
     /// No layer of the stack makes sends reliable.
     #[error("no layer of this stack carries sends; put UNICAST into it")]
     NoLayer,
-    /// No such member.
+    /// No such member, or none any more ([`Group::endpoint_view`]).
     #[error("there is no member {0} in this view")]
     NotAMember(Rank),
     /// The group is over for this process.
@@ -353,7 +388,7 @@ impl<'g> Group<'g> {
     /// # Errors
     /// [`SendError`]; nothing was taken then.
     pub fn send(&mut self, to: &RankSet, message: &[u8]) -> Result<(), SendError> {
-        self.stack.send(to, message)
+        self.stack.send_as_told(to, message)
     }
 
     /// The application has seen this message and all before it of the same origin (displayed it, say, or written it to
@@ -394,7 +429,7 @@ impl<'g> Group<'g> {
     /// These members have failed, says the application: they are treated like members that are silent for too long. The
     /// other members, who hear them, believe it after the longest time-out (`SUSPECT(most_ms=..)`).
     pub fn suspect(&mut self, ranks: &RankSet) {
-        self.stack.suspect(*ranks);
+        self.stack.suspect_as_told(ranks);
     }
 
     /// The ticket of the first cast that was issued in this view: those before it went out in earlier ones.
@@ -427,17 +462,27 @@ impl<'g> Group<'g> {
         self.stack.is_live()
     }
 
-    /// The view.
+    /// The view that the application was told of last ([`Event::View`]): ranks are those of its members. Before the first it
+    /// is [`Group::endpoint_view`].
     pub fn view(&self) -> &LocalView {
+        self.stack.told_view()
+    }
+
+    /// The view that this process is in. It is ahead of [`Group::view`] at a member that comes in and takes over the group's
+    /// state (layer XFER), until the application has been told of what happened meanwhile. What it casts goes out in this
+    /// view; what it sends goes to those of the members it names that are in this view, too.
+    pub fn endpoint_view(&self) -> &LocalView {
         &self.stack.core().view
     }
 
-    /// The member that has acknowledged least of this member's casts.
+    /// The member that has acknowledged least of this member's casts. Nobody while this process is ahead of what the
+    /// application was told ([`Group::endpoint_view`]).
     pub fn slowest(&self) -> Option<Rank> {
         self.stack.slowest()
     }
 
-    /// Who holds and has seen what.
+    /// Who holds and has seen what in this view: nothing is known while this process is ahead of what the application was
+    /// told ([`Group::endpoint_view`]).
     pub fn stability(&self) -> Stability {
         self.stack.stability()
     }

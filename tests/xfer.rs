@@ -374,14 +374,16 @@ fn a_send_to_who_waits_for_the_state_arrives_though_the_view_changes() {
         process.endpoint.group(process.key).send(&RankSet::one(Rank(2)), payload).unwrap();
     }
     storm.run(Duration::from_millis(1));
-    let gone = storm.join(1);
-    storm.settle(&[0, 1, new, gone]);
+    let third = storm.join(1);
+    storm.until("the next view", |storm| storm.town.processes[new].endpoint_view_members() == 4);
+    storm.town.processes[0].stopped = true;
+    storm.settle(&[1, new, third]);
     assert!(storm.replica(new).begun > 1, "the transfer was begun anew");
     let seen = &storm.town.processes[new].diary.seen;
     let sends: Vec<_> = seen.iter().filter(|seen| matches!(seen, Seen::Send(..))).collect();
     let expected = [&b"one"[..], &long, b"three"].map(|payload| Seen::Send(2, payload.to_vec()));
     assert_eq!(sends, expected.iter().collect::<Vec<_>>());
-    let view = seen.iter().position(|seen| matches!(seen, Seen::View(_, members) if members.len() == 4));
+    let view = seen.iter().position(|seen| matches!(seen, Seen::View(_, members) if members.len() == 3));
     assert!(view < seen.iter().position(|seen| matches!(seen, Seen::Send(..))), "the view comes first");
 }
 
@@ -431,4 +433,165 @@ fn of_two_groups_that_meet_the_state_of_the_one_that_lets_the_other_in_counts() 
     storm.settle(&[b, c]);
     storm.settle(&[alone, b, c]);
     assert_eq!((storm.replica(alone).installed, storm.replica(alone).snapshots), (1, 0));
+}
+
+/// The members of the views that a process was told of, by number, from its first on.
+fn sizes(storm: &Storm, at: usize) -> Vec<usize> {
+    let seen = storm.town.processes[at].diary.seen.iter();
+    seen.filter_map(|seen| match seen {
+        Seen::View(_, members) => Some(members.len()),
+        _ => None,
+    })
+    .collect()
+}
+
+#[test]
+fn a_transfer_goes_on_though_the_view_changes_every_few_parts() {
+    let mut storm = Storm::of(8, "", 4 * BALLAST);
+    let new = storm.join(1);
+    // Everybody is answered by who comes in, as soon as it hears of the cast: whom it names is whom it means.
+    storm.town.processes[new].diary.answers = true;
+    for gone in (2..8).rev() {
+        let before = storm.replica(new).received.len();
+        storm.until("a few parts", |storm| storm.replica(new).received.len() > before + BALLAST / 4);
+        let process = &mut storm.town.processes[gone];
+        process.endpoint.group(process.key).leave();
+        storm.until("the next view", |storm| storm.town.processes[new].endpoint_view_members() == gone + 1);
+    }
+    assert_eq!(storm.replica(new).installed, 0, "it took all these views");
+    storm.settle(&[0, 1, new]);
+    assert_eq!((storm.replica(new).begun, storm.replica(new).installed), (1, 1));
+    assert_eq!(storm.replica(0).snapshots, 1);
+    // It was told of all these views, in order, and of what was delivered in them.
+    let told = sizes(&storm, new);
+    assert_eq!(told[told.len() - 7..], [9, 8, 7, 6, 5, 4, 3]);
+    let counts = storm.town.processes[0].endpoint.stats(storm.town.processes[0].key).counts;
+    let on = counts.iter().find(|count| count.what == "transfer goes on in the next view");
+    assert_eq!(on.map(|count| count.count), Some(6), "{counts:?}");
+    let diary = &storm.town.processes[new].diary;
+    let by_view = storm.town.processes[new].casts_by_view();
+    let theirs = storm.town.processes[0].casts_by_view();
+    let mut shared = 0;
+    for (view, casts) in &by_view {
+        if let Some((_, others)) = theirs.iter().find(|(id, _)| id == view) {
+            let sorted = |casts: &common::live::Casts| {
+                let mut casts = casts.clone();
+                casts.sort();
+                casts
+            };
+            let last = view == &by_view.last().unwrap().0;
+            assert!(last || sorted(casts) == sorted(others), "what was delivered in {view}");
+            shared += usize::from(!casts.is_empty());
+        }
+    }
+    assert!(shared >= 6, "{shared}");
+    assert!(diary.answered > 100, "{}", diary.answered);
+    for at in [0, 1] {
+        let process = &storm.town.processes[at];
+        let own = process.endpoint.incarnation().0;
+        for seen in &process.diary.seen {
+            let Seen::Send(_, answer) = seen else { continue };
+            assert!(
+                process.diary.seen.contains(&Seen::Cast(own, answer.clone())),
+                "an answer to its own cast"
+            );
+        }
+        assert!(process.diary.seen.iter().any(|seen| matches!(seen, Seen::Send(..))));
+    }
+}
+
+#[test]
+fn of_many_that_come_in_one_after_the_other_the_first_is_not_held_up() {
+    let mut storm = Storm::of(2, "", 4 * BALLAST);
+    let first = storm.join(1);
+    let mut all = vec![0, 1, first];
+    while storm.replica(first).installed == 0 {
+        let before = storm.replica(first).received.len();
+        storm.until("a few parts", |storm| {
+            let replica = storm.replica(first);
+            replica.installed > 0 || replica.received.len() > before + BALLAST / 2
+        });
+        if storm.replica(first).installed == 0 {
+            let members = all.len();
+            all.push(storm.join(1));
+            storm.until("the next view", |storm| {
+                storm.town.processes[first].endpoint_view_members() > members
+            });
+        }
+    }
+    assert!(all.len() >= 5, "views changed meanwhile: {all:?}");
+    assert_eq!(storm.replica(first).begun, 1);
+    storm.settle(&all);
+    for at in &all[2..] {
+        assert_eq!(storm.replica(*at).installed, 1, "{at}");
+    }
+}
+
+#[test]
+fn a_donor_that_dies_after_view_changes_is_followed_by_one_that_begins_anew() {
+    let mut storm = Storm::of(4, "", 2 * BALLAST);
+    let new = storm.join(1);
+    storm.half_way(new);
+    let process = &mut storm.town.processes[3];
+    process.endpoint.group(process.key).leave();
+    storm.until("the next view", |storm| storm.town.processes[new].endpoint_view_members() == 4);
+    let before = storm.replica(new).received.len();
+    storm.until("more", |storm| storm.replica(new).received.len() > before + BALLAST / 8);
+    storm.town.processes[0].stopped = true;
+    storm.settle(&[1, 2, new]);
+    assert_eq!((storm.replica(new).begun, storm.replica(new).installed), (2, 1));
+    // What came before the cut of the second donor is in its state.
+    assert_eq!(sizes(&storm, new).last(), Some(&3));
+    assert!(!sizes(&storm, new).contains(&5), "{:?}", sizes(&storm, new));
+}
+
+#[test]
+fn a_hold_that_is_full_holds_the_senders_in_the_next_view_too() {
+    let mut storm = Storm::of(3, ",hold_kib_max=8", 2 * BALLAST);
+    let new = storm.join(1);
+    storm.half_way(new);
+    let process = &mut storm.town.processes[2];
+    process.endpoint.group(process.key).leave();
+    storm.until("the next view", |storm| storm.town.processes[new].endpoint_view_members() == 3);
+    storm.settle(&[0, 1, new]);
+    assert_eq!(storm.replica(new).begun, 1);
+    let process = &mut storm.town.processes[0];
+    let counts = process.endpoint.stats(process.key).counts;
+    let held = counts.iter().find(|count| count.what == "casts held for a member without the state");
+    assert_eq!(held.map(|count| count.count), Some(2), "{counts:?}");
+}
+
+#[test]
+fn an_application_that_is_not_ready_for_the_state_holds_the_donor_and_loses_nothing() {
+    for ready in [3, usize::MAX] {
+        let mut storm = Storm::of(3, "", BALLAST);
+        let new = storm.join(1);
+        storm.replica(new).reluctant = ready;
+        let begun = storm.town.now;
+        if ready == usize::MAX {
+            storm.run(Duration::from_millis(100));
+            assert!(storm.replica(new).received.is_empty());
+            // Another view, with the same parts waiting.
+            let process = &mut storm.town.processes[2];
+            process.endpoint.group(process.key).leave();
+            storm.until("the next view", |storm| storm.town.processes[new].endpoint_view_members() == 3);
+            storm.run(Duration::from_millis(100));
+            let process = &mut storm.town.processes[0];
+            let dump = process.endpoint.group(process.key).dump().join("\n");
+            let given = dump.split("has given ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap();
+            let given: usize = given.parse().unwrap();
+            assert!(given > 0 && given <= 32 << 10, "{given} of at most 32 KiB are given");
+            assert!(storm.replica(new).received.is_empty());
+            // It is not asked all the time.
+            let most = storm.town.now.since(begun).as_micros() as usize / 100 + 100;
+            let asked = storm.replica(new).asked;
+            assert!((100..most).contains(&asked), "{asked} of {most}");
+            assert!(storm.replica(new).bytes_asked > 0);
+            storm.replica(new).reluctant = 0;
+            storm.settle(&[0, 1, new]);
+        } else {
+            storm.settle(&[0, 1, 2, new]);
+        }
+        assert_eq!((storm.replica(new).begun, storm.replica(new).installed), (1, 1));
+    }
 }

@@ -70,7 +70,9 @@ impl Layer for Com {
             | Down::FlushOk
             | Down::Leave
             | Down::Over
-            | Down::Snapshot(_)
+            | Down::Snapshot { .. }
+            | Down::StateTaken { .. }
+            | Down::StateBack(_)
             | Down::StateRefused(_) => {}
         }
     }

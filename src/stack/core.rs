@@ -54,12 +54,16 @@ pub(crate) enum Emerged {
     Event(Up),
 }
 
+/// How many snapshots of the application's state there may be at a time.
+pub(crate) const SNAPSHOTS: usize = 2;
+
 /// The application's state, while it is given to others. A fork has none.
+#[derive(Default)]
 pub(crate) struct Taken(pub(crate) Option<Box<dyn Snapshot>>);
 
 impl Clone for Taken {
     fn clone(&self) -> Taken {
-        Taken(None)
+        Taken::default()
     }
 }
 
@@ -175,7 +179,7 @@ pub(crate) struct Core {
     pub(crate) left_behind: bool,
     /// Whether somebody wants to know whose process is gone.
     pub(crate) hint_wanted: bool,
-    pub(crate) snapshot: Taken,
+    pub(crate) snapshots: [Taken; SNAPSHOTS],
     /// Who else can be found, besides the members of the view.
     pub(crate) neighbours: Rc<Neighbours>,
     /// The highest counter of a view id that was used here, by proposing it or by being in the view.
@@ -704,7 +708,7 @@ impl Core {
     /// Lets go of every frame that waits or is retained: the group is over for this process.
     pub(crate) fn let_go(&mut self) {
         self.loop_numbers = 0..0;
-        self.snapshot.0 = None;
+        self.snapshots = Default::default();
         self.loopback.clear();
         self.looped_headers.clear();
         self.order.clear();

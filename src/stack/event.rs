@@ -262,8 +262,26 @@ pub enum Down {
     Leave,
     /// This view is over: the next one is decided.
     Over,
-    /// The application's snapshot is taken, as [`Up::Snapshot`] asked; whether it has a state at all.
-    Snapshot(bool),
+    /// The application's snapshot is taken, as [`Up::Snapshot`] asked.
+    Snapshot {
+        /// Where it is.
+        slot: usize,
+        /// Whether there is a state at all.
+        taken: bool,
+    },
+    /// The application has taken a part of the state in ([`Up::State`]): whose, how much it has now, and whether that is
+    /// all.
+    StateTaken {
+        /// As in the part.
+        donor: Rank,
+        /// Bytes.
+        through: u64,
+        /// As in the part.
+        last: bool,
+    },
+    /// The application is not ready for a part of the state yet: it is to be offered again later, and then what came
+    /// behind it.
+    StateBack(StateBytes),
     /// The application could not take in the state it was given, and says why.
     StateRefused(String),
 }
@@ -367,8 +385,9 @@ pub enum Up {
     Slow(Slow),
     /// A member left.
     Leave(Rank),
-    /// The application's state is wanted as it is now: before anything of this view is delivered.
-    Snapshot,
+    /// The application's state is wanted as it is now: before anything of this view is delivered. The snapshot goes to
+    /// this one of the places that the stack has for them.
+    Snapshot(usize),
     /// A part of the group's state.
     State(StateBytes),
     /// All members that had the group's state are gone, and this one has not got all of it.

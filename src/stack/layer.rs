@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use super::build::{Build, Closes, Field, Guard, GuardKind, GuardOwner, TimerId};
-use super::core::{Core, Looped};
+use super::core::{Core, Looped, Taken};
 use super::event::{Down, ExitReason, Message, Problem, Up};
 use super::notices::Notices;
 use super::order::Rest;
@@ -601,10 +601,10 @@ impl Context<'_> {
         self.core.control.free_frames()
     }
 
-    /// Reads on in the application's snapshot ([`Up::Snapshot`]) until `into` is full; returns how many bytes came, fewer
+    /// Reads on in a snapshot of the application ([`Up::Snapshot`]) until `into` is full; returns how many bytes came, fewer
     /// at its end.
-    pub fn read_snapshot(&mut self, into: &mut [u8]) -> usize {
-        let Some(snapshot) = &mut self.core.snapshot.0 else { return 0 };
+    pub(crate) fn read_snapshot(&mut self, slot: usize, into: &mut [u8]) -> usize {
+        let Some(snapshot) = &mut self.core.snapshots[slot].0 else { return 0 };
         let mut filled = 0;
         while filled < into.len() {
             match snapshot.read(&mut into[filled..]) {
@@ -616,14 +616,25 @@ impl Context<'_> {
         filled
     }
 
-    /// Whether so many bytes of the application's snapshot, or its end, can be read now.
-    pub fn snapshot_is_ready(&mut self, bytes: usize) -> bool {
-        self.core.snapshot.0.as_mut().is_none_or(|snapshot| snapshot.is_ready(bytes))
+    /// Whether so many bytes of a snapshot, or its end, can be read now.
+    pub(crate) fn snapshot_is_ready(&mut self, slot: usize, bytes: usize) -> bool {
+        self.core.snapshots[slot].0.as_mut().is_none_or(|snapshot| snapshot.is_ready(bytes))
     }
 
-    /// The snapshot is needed no more.
-    pub fn drop_snapshot(&mut self) {
-        self.core.snapshot.0 = None;
+    /// A snapshot, to be let go of or to be kept for the next view.
+    pub(crate) fn take_snapshot(&mut self, slot: usize) -> Taken {
+        std::mem::take(&mut self.core.snapshots[slot])
+    }
+
+    /// A snapshot that was taken in a view before.
+    pub(crate) fn put_snapshot(&mut self, slot: usize, snapshot: Taken) {
+        self.core.snapshots[slot] = snapshot;
+    }
+
+    /// Asks for a new view, with the same members if nothing else is due.
+    pub(crate) fn ask_for_view(&mut self) {
+        self.core.numbers_missed = true;
+        self.core.work += 1;
     }
 
     fn control_message(&self, traffic: Traffic, body: FrameMut) -> Message {

@@ -42,11 +42,25 @@ pub struct Diary {
     pub replica: Option<Replica>,
     /// What is answered to who asks whether it is behind.
     pub behind: bool,
+    /// Sends every cast back to who cast it, and how often that was taken.
+    pub answers: bool,
+    pub answered: usize,
 }
 
 impl Application for Diary {
-    fn cast(&mut self, delivery: &Delivery<'_>, _group: &mut Group<'_>) {
+    fn cast(&mut self, delivery: &Delivery<'_>, group: &mut Group<'_>) {
         let origin = self.members[delivery.origin().index()];
+        assert_eq!(
+            group.view().member(delivery.origin()).incarnation.0,
+            origin,
+            "ranks of the view told last"
+        );
+        if self.answers {
+            for message in delivery.messages() {
+                let sent = group.send(&wadjet::RankSet::one(delivery.origin()), message);
+                self.answered += usize::from(sent.is_ok());
+            }
+        }
         self.ids[0].push(delivery.id());
         if let Some(replica) = &mut self.replica {
             delivery.messages().for_each(|message| replica.apply(origin, message));
@@ -99,6 +113,13 @@ impl Application for Diary {
     fn install_state(&mut self, part: &StatePart<'_>, _group: &mut Group<'_>) -> Result<(), String> {
         self.replica.as_mut().ok_or("no replica here")?.install(part)
     }
+
+    fn is_ready_for_state(&mut self, bytes: usize) -> bool {
+        let Some(replica) = self.replica.as_mut() else { return true };
+        replica.asked += 1;
+        replica.bytes_asked = replica.bytes_asked.max(bytes);
+        replica.reluctant == 0 || replica.asked.is_multiple_of(replica.reluctant)
+    }
 }
 
 /// By origin's incarnation: how many messages were applied, and a hash of them in their order.
@@ -114,6 +135,10 @@ pub struct Replica {
     pub snapshots: usize,
     /// Refuses the part that goes beyond so many bytes.
     pub refuse_beyond: Option<u64>,
+    /// Takes a part in every so many times that it is asked; how often it was asked. Zero: at once.
+    pub reluctant: usize,
+    pub asked: usize,
+    pub bytes_asked: usize,
     /// What has come of another's state, and how often one began.
     pub received: Vec<u8>,
     pub begun: usize,
@@ -180,6 +205,11 @@ impl Process {
         let group = self.endpoint.group(self.key);
         let view = group.view().view();
         (view.id, view.members.iter().map(|member| member.incarnation.0).collect())
+    }
+
+    /// How many members the view has that its endpoint is in.
+    pub fn endpoint_view_members(&mut self) -> usize {
+        self.endpoint.group(self.key).endpoint_view().size()
     }
 
     /// The casts it delivered in each of its views.

@@ -17,6 +17,8 @@ pub(super) enum Broken {
     HasTooEarly,
     /// Sends that were held are let go of with the view.
     DropsSends,
+    /// What was held in views before is let go of, though the transfer goes on from where it was.
+    ForgetsHold,
 }
 
 impl Broken {
@@ -40,4 +42,5 @@ const VARIANTS: &[(&str, Broken)] = &[
     ("keeps-hold", Broken::KeepsHold),
     ("has-too-early", Broken::HasTooEarly),
     ("drops-sends", Broken::DropsSends),
+    ("forgets-hold", Broken::ForgetsHold),
 ];

@@ -1,10 +1,12 @@
 //! What a member that has not got the state yet is not ready to deliver.
 
 use std::collections::VecDeque;
+use std::rc::Rc;
 
 use crate::buf::{Frame, FrameMut, Region, RegionOptions};
-use crate::id::Rank;
+use crate::id::{Rank, ViewId};
 use crate::stack::event::{List, Message, Part, Up};
+use crate::view::LocalView;
 use crate::wire::Traffic;
 use crate::wire::full::NO_CONTROL;
 use crate::wire::layout::Header;
@@ -116,53 +118,40 @@ impl Hold {
         }));
     }
 
-    /// Lets go of everything but sends that are whole, of origins that `renamed` names anew; `casts` are kept as well by
-    /// who does wrong on purpose.
-    pub(super) fn keep_sends(&mut self, casts: bool, renamed: impl Fn(Rank) -> Option<Rank>) {
-        let old = std::mem::take(self);
-        let first_page = old.first_page;
-        let pages: Vec<Frame> = old.pages.into_iter().map(Page::frame).collect();
-        let mut kept = Vec::new();
-        let mut partial: Vec<(Rank, Vec<Held>)> = Vec::new();
-        for mut held in old.events {
-            let (traffic, origin, part, bytes) = match &mut held {
-                Held::Message(copied) => {
-                    (copied.traffic, &mut copied.origin, copied.part, copied.to - copied.from)
-                }
-                Held::Event(Up::Send(origin, message)) => {
-                    (Traffic::Send, origin, message.part, message.list.payload().len())
-                }
-                Held::Event(_) => continue,
-            };
-            if traffic != Traffic::Send && !casts {
-                continue;
-            }
-            let Some(rank) = renamed(*origin) else { continue };
-            *origin = rank;
-            match part {
-                Part::Whole => kept.push(held),
-                Part::Void => {}
-                Part::Fragment { first, left } => {
-                    if first || !partial.iter().any(|(of, _)| *of == rank) {
-                        partial.retain(|(of, _)| *of != rank);
-                        partial.push((rank, Vec::new()));
-                    }
-                    let (_, parts) =
-                        partial.iter_mut().find(|(of, _)| *of == rank).expect("it has been put there");
-                    parts.push(held);
-                    if left == bytes as u64 {
-                        kept.append(parts);
-                    }
-                }
-            }
+    /// That view, if its beginning is held.
+    pub(super) fn view(&self, id: ViewId) -> Option<Rc<LocalView>> {
+        match self.events.get(self.beginning(id)?) {
+            Some(Held::Event(Up::View(view))) => Some(Rc::clone(view)),
+            _ => None,
         }
+    }
+
+    fn beginning(&self, id: ViewId) -> Option<usize> {
+        self.events
+            .iter()
+            .position(|held| matches!(held, Held::Event(Up::View(view)) if view.view().id == id))
+    }
+
+    /// Whether nothing is held.
+    pub(super) fn is_empty(&self) -> bool {
+        self.events.is_empty()
+    }
+
+    /// Lets go of what was held before `view` began, but for whole messages of its members that `keeps` names (sends, if
+    /// nothing is wrong on purpose): they follow behind its beginning.
+    pub(super) fn begin_at(&mut self, view: &LocalView, keeps: impl Fn(Traffic) -> bool) {
+        let mut old = std::mem::take(self);
+        let at = old.beginning(view.view().id).unwrap_or(old.events.len());
+        let mut rest = old.events.split_off(at);
+        let pages: Vec<Frame> = old.pages.into_iter().map(Page::frame).collect();
+        let page = |number: u64| pages[(number - old.first_page) as usize].clone();
         // Into pages of their own, in the order in which they will be taken: what is let go of leaves none.
-        for held in kept {
+        let kept = messages_of(old.events, view, keeps);
+        for held in rest.pop_front().into_iter().chain(kept).chain(rest) {
             match held {
                 Held::Event(event) => self.keep(event),
                 Held::Message(copied) => {
-                    let page = pages[(copied.page - first_page) as usize].clone();
-                    let header = copied.header.is_some();
+                    let (page, header) = (page(copied.page), copied.header.is_some());
                     self.push(copied.event(page), header);
                 }
             }
@@ -237,6 +226,54 @@ impl Hold {
     }
 }
 
+/// The whole messages among `events`, of those who are in `view`, too, by their ranks there. The events begin with that of
+/// a view.
+fn messages_of(events: VecDeque<Held>, view: &LocalView, keeps: impl Fn(Traffic) -> bool) -> Vec<Held> {
+    let mut within = None;
+    let mut kept = Vec::new();
+    let mut partial: Vec<(Rank, Vec<Held>)> = Vec::new();
+    for mut held in events {
+        let (traffic, origin, part, bytes) = match &mut held {
+            Held::Message(copied) => {
+                (copied.traffic, &mut copied.origin, copied.part, copied.to - copied.from)
+            }
+            Held::Event(Up::Send(origin, message)) => {
+                (Traffic::Send, origin, message.part, message.list.payload().len())
+            }
+            Held::Event(Up::View(begins)) => {
+                within = Some(Rc::clone(begins));
+                // What is not whole by now never will be.
+                partial.clear();
+                continue;
+            }
+            Held::Event(_) => continue,
+        };
+        if !keeps(traffic) {
+            continue;
+        }
+        let incarnation = within.as_ref().map(|within| within.member(*origin).incarnation);
+        let Some(rank) = incarnation.and_then(|incarnation| view.rank_of(incarnation)) else { continue };
+        *origin = rank;
+        match part {
+            Part::Whole => kept.push(held),
+            Part::Void => {}
+            Part::Fragment { first, left } => {
+                if first || !partial.iter().any(|(of, _)| *of == rank) {
+                    partial.retain(|(of, _)| *of != rank);
+                    partial.push((rank, Vec::new()));
+                }
+                let (_, parts) =
+                    partial.iter_mut().find(|(of, _)| *of == rank).expect("it has been put there");
+                parts.push(held);
+                if left == bytes as u64 {
+                    kept.append(parts);
+                }
+            }
+        }
+    }
+    kept
+}
+
 fn payload_bytes(event: &Up) -> u64 {
     match event {
         Up::Cast(_, message) | Up::Send(_, message) => message.list.payload().len() as u64,
@@ -247,6 +284,8 @@ fn payload_bytes(event: &Up) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::id::{GroupId, Incarnation};
+    use crate::view::{Address, Member, View};
 
     fn cast(number: u64, payload: &[u8]) -> Up {
         let options = RegionOptions {
@@ -271,10 +310,37 @@ mod tests {
         Up::Send(Rank(origin), Message { part, traffic: Traffic::Send, ..message })
     }
 
+    /// The beginning of a view of these incarnations, as the first of them sees it.
+    fn view(counter: u64, members: &[u64]) -> Rc<LocalView> {
+        let member = |incarnation: &u64| Member {
+            incarnation: Incarnation(*incarnation),
+            address: Address(incarnation.to_string()),
+        };
+        let view = View::fixed(GroupId::named("hold"), members.iter().map(member).collect(), "COM");
+        let view = View { id: ViewId { counter, ..view.id }, ..view };
+        Rc::new(LocalView::new(view, Incarnation(members[0])).unwrap())
+    }
+
+    fn is_send(traffic: Traffic) -> bool {
+        traffic == Traffic::Send
+    }
+
+    fn payloads(hold: &mut Hold) -> Vec<(Rank, Vec<u8>)> {
+        std::iter::from_fn(|| hold.pop())
+            .map(|event| match event {
+                Up::Send(origin, message) => (origin, message.list.payload().to_vec()),
+                Up::Cast(origin, message) => (origin, message.list.payload().to_vec()),
+                Up::View(view) => (view.rank(), view.view().id.counter.to_le_bytes().to_vec()),
+                other => panic!("{other:?}"),
+            })
+            .collect()
+    }
+
     #[test]
-    fn of_a_view_that_ends_whole_sends_are_kept_of_those_that_go_on() {
+    fn of_a_view_before_whole_sends_are_kept_of_those_that_went_on() {
         let mut hold = Hold::default();
         let part = |first, left| Part::Fragment { first, left };
+        hold.push(Up::View(view(7, &[40, 41, 42, 43])), false);
         hold.push(send(1, b"one", Part::Whole), false);
         hold.push(cast(7, b"a cast"), false);
         hold.push(send(2, b"of one that is gone", Part::Whole), false);
@@ -283,18 +349,23 @@ mod tests {
         hold.push(send(3, b"two", Part::Whole), false);
         hold.push(send(1, b"c", part(false, 1)), false);
         hold.push(send(3, b"half of it", part(true, 100)), false);
-        hold.keep_sends(false, |rank| (rank != Rank(2)).then(|| Rank(rank.0 + 10)));
-        hold.push_first(Up::Stable);
-        assert!(matches!(hold.pop(), Some(Up::Stable)));
-        let rest: Vec<(Rank, Vec<u8>)> = std::iter::from_fn(|| hold.pop())
-            .map(|event| match event {
-                Up::Send(origin, message) => (origin, message.list.payload().to_vec()),
-                other => panic!("{other:?}"),
-            })
-            .collect();
-        let expected: [(Rank, &[u8]); 4] =
-            [(Rank(11), b"one"), (Rank(13), b"two"), (Rank(11), b"ab"), (Rank(11), b"c")];
-        assert_eq!(rest, expected.map(|(rank, payload)| (rank, payload.to_vec())));
+        let next = view(8, &[40, 43, 41, 50]);
+        hold.push(Up::View(Rc::clone(&next)), false);
+        hold.push(cast(0, b"in the next"), false);
+        hold.push(send(3, b"by the new one", Part::Whole), false);
+        assert_eq!(hold.view(next.view().id), Some(Rc::clone(&next)));
+        assert!(hold.view(view(9, &[40]).view().id).is_none());
+        hold.begin_at(&next, is_send);
+        let expected: [(u16, &[u8]); 7] = [
+            (0, &8u64.to_le_bytes()),
+            (2, b"one"),
+            (1, b"two"),
+            (2, b"ab"),
+            (2, b"c"),
+            (3, b"in the next"),
+            (3, b"by the new one"),
+        ];
+        assert_eq!(payloads(&mut hold), expected.map(|(rank, payload)| (Rank(rank), payload.to_vec())));
         assert_eq!(hold.bytes(), 0);
     }
 
@@ -304,12 +375,17 @@ mod tests {
         let mut hold = Hold::default();
         let big = |byte: u8| vec![byte; PAGE_BYTES * 3 / 4];
         let left = 2 * big(0).len() as u64;
-        for view in 0..3 {
+        let both = [40, 41, 42];
+        hold.push(Up::View(view(1, &both)), false);
+        for counter in 2..5 {
             hold.push(send(1, &big(1), Part::Fragment { first: true, left }), false);
             hold.push(cast(7, &big(2)), false);
             hold.push(send(2, &big(3), Part::Whole), false);
             hold.push(send(1, &big(4), Part::Fragment { first: false, left: left / 2 }), false);
-            hold.keep_sends(false, |rank| (view < 2 || rank == Rank(2)).then_some(rank));
+            let members = if counter < 4 { &both[..] } else { &[40, 42] };
+            let next = view(counter, members);
+            hold.push(Up::View(Rc::clone(&next)), false);
+            hold.begin_at(&next, is_send);
             let kept = hold.events.len();
             assert!(
                 hold.pages.len() <= kept && hold.first_page == 0,
@@ -318,15 +394,18 @@ mod tests {
             );
         }
         // Of the last view those of rank 1 are gone.
+        let Some(Up::View(_)) = hold.pop() else { panic!("the view comes first") };
         for _ in 0..3 {
-            let Some(Up::Send(Rank(2), message)) = hold.pop() else { panic!("three are kept") };
+            let Some(Up::Send(Rank(1), message)) = hold.pop() else { panic!("three are kept") };
             assert_eq!(message.list.payload(), big(3));
         }
         assert!(hold.pop().is_none());
+        hold.push(Up::View(view(1, &both)), false);
         hold.push(send(1, &big(1), Part::Fragment { first: true, left }), false);
         hold.push(send(2, &big(3), Part::Whole), false);
         hold.push(send(1, &big(4), Part::Fragment { first: false, left: left / 2 }), false);
-        hold.keep_sends(false, Some);
+        // The beginning of that one is not held: it will come.
+        hold.begin_at(&view(2, &both), is_send);
         for (rank, byte) in [(2, 3), (1, 1), (1, 4)] {
             let Some(Up::Send(origin, message)) = hold.pop() else { panic!("three are kept") };
             assert_eq!((origin, message.list.payload()), (Rank(rank), &big(byte)[..]));

@@ -11,9 +11,7 @@
 //! Where two views merge, the side that lets the other in keeps its state. Everybody tracks who lacks the state. The lowest
 //! member that has it is the *donor*: it takes a snapshot at the cut of the view, before anything is delivered in it, and
 //! sends it as fast as acknowledgements allow, to all that lack it in step (one snapshot, read once). Whoever lacks it holds
-//! back what it delivers in the view, and the view itself, until the state is complete. A view change begins the transfer
-//! anew at the new cut, by whoever is the donor then; the casts held are let go of, for they are in the new snapshot, and
-//! the sends of those that go on together are handed on behind the next view.
+//! back what it delivers in the view, and the view itself, until the state is complete.
 //!
 //! ```text
 //! 0 (donor)                 1                        2 (comes in)
@@ -25,28 +23,41 @@
 //! ◀─ have ────────────────── ◀─ have ───────────────
 //! ```
 //!
+//! A transfer goes on across view changes as long as its donor and its taker go together: what a member holds of view 8 is
+//! what the others have delivered in it (virtual synchrony), and what was sent in it has arrived (design D7), so the state
+//! at the cut of view 8, what was held of it, view 9 and what is held of that is the state at any later time. When the state
+//! is there all of it is told in this order. Two snapshots at most are given at a time: the oldest is given to its end, and
+//! whoever comes in meanwhile shares the second one, which is taken anew at the view they come in with. If the donor is gone
+//! the next one begins anew at the cut of the new view; casts held before it are let go of then, for they are in that
+//! snapshot, and sends are told in that view. So it is as well where layers above XFER keep a state of their own.
+//!
 //! If nobody in a view has the state any more, all say that they lack it. What they may have of it is a part, or what they
 //! had before they came in: all leave (`lost=leave`), or the first of them goes on with what it has (`lost=go_on`). Who
-//! could not take the state in leaves, says so, and is not given it again.
-//! Members that hold too much ask the others to stop casting until they have the state (`full=hold`), or leave
-//! (`full=leave`).
+//! could not take the state in leaves, says so, and is not given it again. Members that hold too much ask the others to stop
+//! casting until they have the state (`full=hold`), or leave (`full=leave`). Parts that the application is not ready for
+//! wait here, and are credit that the donor has not got back.
 //!
 //! After Horus's XFER and Ensemble's `xfer` (Hayden, 1998); the donor's cut is the rule of virtual synchrony (Birman and
 //! Joseph, 1987).
 
 mod broken;
+mod giving;
 mod hold;
+mod taking;
 
 use std::any::Any;
 use std::rc::Rc;
 use std::time::Duration;
 
 use self::broken::Broken;
+use self::giving::Giving;
 use self::hold::Hold;
+use self::taking::Taking;
 use crate::accel::case::CommonCase;
-use crate::id::{Hasher64, Incarnation, MEMBERS_MAX, Rank, RankSet};
+use crate::id::{Hasher64, Incarnation, MEMBERS_MAX, Rank, RankSet, ViewId};
 use crate::stack::build::{Build, Closes, Guard, GuardKind, HeldFor, TimerId, shared};
-use crate::stack::event::{Down, ExitReason, Message, NextView, StateBytes, Up};
+use crate::stack::core::{SNAPSHOTS, Taken};
+use crate::stack::event::{Down, ExitReason, Message, NextView, Up};
 use crate::stack::layer::{Context, Fast, Kind, Layer};
 use crate::stack::notices::{Flow, Notices};
 use crate::stack::property::{Properties, Property};
@@ -83,7 +94,8 @@ pub(super) fn entry() -> LayerEntry {
             ),
             (
                 "flight_kib",
-                "parts that may be unacknowledged, in KiB (default 4096): a view change waits for them",
+                "parts that may be unacknowledged, or acknowledged and not taken in by the application, in KiB (default \
+                 4096): a view change waits for their acknowledgement",
             ),
             #[cfg(feature = "laboratory")]
             ("broken", "wrong on purpose, for the museum: which way (default no)"),
@@ -92,26 +104,21 @@ pub(super) fn entry() -> LayerEntry {
     }
 }
 
-/// Parts that are made in one iteration, in bytes: casts wait no longer than that takes.
-const BURST_BYTES: usize = 256 << 10;
-/// Parts that are on their way through the layers at once: what is written stays in the cache until it is sent.
-const PARTS_AT_ONCE: u64 = 8;
-/// So much of the state, and whoever takes it in says how far it has come: what is not acknowledged is bounded.
-const TELL_BYTES: u64 = 128 << 10;
-/// One part of that many, of the frames for control messages and of what a peer may leave unacknowledged, is left to
-/// everything else. Parts may take the rest: whenever the two members' turns on a core are long, what is under way at
-/// once is what goes over in a turn.
-const LEFT_SHARE: u64 = 4;
 /// Held events that are handed on in one go: the event queue is bounded.
 const RELEASE_MAX: usize = 64;
 /// And that many in one iteration: what else there is to do is not kept waiting for all of them.
 const RELEASES_PER_ITERATION: u32 = 16;
-/// When the application is asked again for what it could not read without waiting.
+/// One part of that many, of the frames for control messages and of what a peer may leave unacknowledged, is left to
+/// everything else. Parts may take the rest: whenever the two members' turns on a core are long, what is under way at
+/// once is what goes over in a turn.
+const LEFT_SHARE: u64 = 4;
+/// When the application is asked again for what it could not read or take in without waiting.
 const NOT_READY: Duration = Duration::from_micros(100);
 /// Kind, flags, and how much came before.
 const PART_HEAD_BYTES: usize = 10;
-/// The set of those who lack the state.
-const BEGIN_BYTES: usize = 1 + MEMBERS_MAX / 8;
+/// Who lacks the state; whether it is for the receiver; the cut, and how much has come before.
+const BEGIN_BYTES: usize = 1 + MEMBERS_MAX / 8 + 1 + 8 * 3;
+const TAKEN_BYTES: usize = 1 + 8;
 const LAST: u8 = 1;
 /// The application has no state: there is nothing to take in.
 const STATELESS: u8 = 2;
@@ -124,6 +131,7 @@ mod kind {
     pub(super) const HAVE: u8 = 4;
     pub(super) const FULL: u8 = 5;
     pub(super) const REFUSED: u8 = 6;
+    pub(super) const TAKEN: u8 = 7;
 }
 
 #[derive(Clone)]
@@ -141,10 +149,21 @@ struct Xfer {
     full: RankSet,
     /// Members that lack it and will not have it: they leave.
     refused: RankSet,
-    giving: Option<Giving>,
+    /// What this member gives, the oldest first; each member takes at most one of them.
+    givings: Vec<Giving>,
+    /// By member: bytes of it that its application has taken in.
+    taken: Vec<u64>,
+    /// Bytes of parts made in the iteration of that time.
+    burst: (Time, usize),
+    taking: Taking,
+    /// Somebody has begun to give in this view.
+    donated: bool,
     /// What is still to be said, and to whom.
     unsaid: Vec<(RankSet, Say)>,
     hold: Hold,
+    /// Of that, what was held when the view began; and whether its beginning comes first in what is held.
+    carried: u64,
+    begins_here: bool,
     /// Rounds of handing on in the iteration of that time.
     rounds: (Time, u32),
     /// What is stable has changed meanwhile.
@@ -178,6 +197,7 @@ struct Handles {
     deliver: [Guard; 2],
     acked: MatrixSlot,
     turn: TimerId,
+    offer: TimerId,
 }
 
 /// How this member stands.
@@ -185,44 +205,23 @@ struct Handles {
 enum Own {
     /// It has the state.
     Has,
-    /// It waits for the state, or takes it in: from whom, and how much there is.
-    Lacks { donor: Option<Rank>, at: u64 },
+    /// It waits for the state, or takes it in.
+    Lacks,
     /// The state is whole; what was held is on its way up.
     Whole,
     /// Its application could not take the state in, or it was full: it leaves.
     Refused,
 }
 
-/// What the donor is at.
-#[derive(Clone, Copy)]
-struct Giving {
-    stage: Stage,
-    at: u64,
-    part_bytes: u64,
-    /// There was no room for another part; it goes on when half of it is there again.
-    paused: bool,
-    /// Bytes of parts made in the iteration of that time.
-    burst: usize,
-    burst_at: Time,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Stage {
-    /// The application has been asked for its snapshot.
-    Asked,
-    /// Parts are sent.
-    Parts,
-    /// The application has no state; that must be said.
-    Stateless,
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Say {
     Lacks,
-    Begin,
+    /// That the giving of this cut begins, or goes on.
+    Begin(ViewId),
     Have,
     Full,
     Refused,
+    Taken,
 }
 
 /// What is left to other traffic.
@@ -239,18 +238,17 @@ struct Limits {
 /// What the next view's layer must know.
 #[derive(Clone)]
 struct Legacy {
-    has: bool,
+    own: Own,
     known: bool,
-    refused: bool,
-    /// It was waiting for the state.
-    waited: bool,
     /// Members that have the state and go on together with this one.
     complete: Vec<Incarnation>,
     /// Members that will not have it.
     leaving: Vec<Incarnation>,
-    /// Sends that wait for the state, by their origins' ranks in `members`.
-    sends: Hold,
-    members: Vec<Incarnation>,
+    /// What is given goes on, and what is taken: nothing of it is void in the next view.
+    goes_on: bool,
+    givings: Vec<(Giving, Taken, Vec<Incarnation>)>,
+    taking: Taking,
+    hold: Hold,
     /// The stack of the view they came in.
     spec: String,
 }
@@ -274,9 +272,15 @@ impl Xfer {
             known: true,
             full: RankSet::EMPTY,
             refused: RankSet::EMPTY,
-            giving: None,
+            givings: Vec::new(),
+            taken: Vec::new(),
+            burst: (Time::NEVER, 0),
+            taking: Taking::default(),
+            donated: false,
             unsaid: Vec::new(),
             hold: Hold::default(),
+            carried: 0,
+            begins_here: false,
             rounds: (Time::NEVER, 0),
             stable_held: false,
             blocks_early: false,
@@ -302,9 +306,12 @@ impl Xfer {
 
     /// Says something to all others, soon.
     fn say(&mut self, context: &mut Context<'_>, what: Say) {
-        let others = Xfer::others(context);
-        if !others.is_empty() {
-            self.unsaid.push((others, what));
+        self.say_to(context, Xfer::others(context), what);
+    }
+
+    fn say_to(&mut self, context: &mut Context<'_>, to: RankSet, what: Say) {
+        if !to.is_empty() {
+            self.unsaid.push((to, what));
         }
         self.turn_now(context);
     }
@@ -322,10 +329,10 @@ impl Xfer {
                     Say::Have => body.extend(&[kind::HAVE]),
                     Say::Full => body.extend(&[kind::FULL]),
                     Say::Refused => body.extend(&[kind::REFUSED]),
-                    Say::Begin => {
-                        let words = self.lacks.words().map(u64::to_le_bytes);
-                        body.extend(&[kind::BEGIN]).and_then(|()| body.extend(words.as_flattened()))
-                    }
+                    Say::Taken => body
+                        .extend(&[kind::TAKEN])
+                        .and_then(|()| body.extend(&self.taking.taken().to_le_bytes())),
+                    Say::Begin(cut) => body.extend(&self.beginning(cut, peer)),
                 };
                 written.expect("a frame holds a set of members");
                 if context.send_reliable(RankSet::one(peer), body).is_err() {
@@ -334,115 +341,13 @@ impl Xfer {
                 self.unsaid[0].0.remove(peer);
             }
             self.unsaid.remove(0);
-            self.known |= matches!(what, Say::Have | Say::Begin);
+            self.known |= matches!(what, Say::Have | Say::Begin(_));
         }
-    }
-
-    /// This member takes a snapshot, and gives it to those who lack it.
-    fn become_donor(&mut self, context: &mut Context<'_>) {
-        self.giving = Some(Giving {
-            stage: Stage::Asked,
-            at: 0,
-            part_bytes: 0,
-            paused: false,
-            burst: 0,
-            burst_at: Time::NEVER,
-        });
-        context.count("snapshot taken");
-        if self.options.broken == Broken::LateSnapshot {
-            context.arm(self.handles().turn, context.now() + Duration::from_millis(2));
-            return;
-        }
-        context.up(Up::Snapshot);
     }
 
     /// Members that are given the state.
     fn wanting(&self) -> RankSet {
         self.lacks.without(self.refused)
-    }
-
-    /// How many more parts acknowledgements allow.
-    fn room(&self, context: &Context<'_>, giving: &Giving) -> u64 {
-        let own = context.rank();
-        let most = (self.options.flight_bytes / giving.part_bytes.max(1)).max(2).min(self.limits.parts);
-        // Beyond half of it the application's sends to the peer are refused: they must get their turn, too.
-        let left = self.limits.room * if giving.paused { LEFT_SHARE / 2 } else { 1 };
-        let room = |peer: Rank| {
-            let acked = context.pair(self.handles().acked, peer, own);
-            let under_way = context.next_send_number(peer).saturating_sub(acked);
-            context.reliable_room(peer).saturating_sub(left).min(most.saturating_sub(under_way))
-        };
-        self.wanting().iter().map(room).min().unwrap_or(0)
-    }
-
-    /// Whether there are frames for another part; what is kept of them is for everything else.
-    fn has_frames(&self, context: &Context<'_>) -> bool {
-        let long = context.long_frames().is_none_or(|(_, free)| free > 0);
-        long && context.control_frames_free() > self.limits.frames + self.wanting().len()
-    }
-
-    /// Sends parts.
-    fn give(&mut self, context: &mut Context<'_>) {
-        if self.flushing || !self.unsaid.is_empty() {
-            return;
-        }
-        let Some(mut giving) = self.giving.filter(|giving| giving.stage != Stage::Asked) else { return };
-        if giving.burst_at != context.now() {
-            (giving.burst, giving.burst_at) = (0, context.now());
-        }
-        let mut room_left = self.room(context, &giving);
-        let mut sent = 0;
-        while !self.wanting().is_empty() {
-            if room_left == 0 || !self.has_frames(context) {
-                giving.paused = true;
-                self.giving = Some(giving);
-                break;
-            }
-            if std::mem::take(&mut giving.paused) {
-                // So much as may be under way in all.
-                room_left = self.room(context, &giving);
-            }
-            if giving.burst >= BURST_BYTES || sent == PARTS_AT_ONCE {
-                // What else there is to do comes first, in this iteration or before the next.
-                let next = Duration::from_nanos(u64::from(giving.burst >= BURST_BYTES));
-                context.arm(self.handles().turn, context.now() + next);
-                break;
-            }
-            let Ok(mut body) = context.long_frame() else { break };
-            let room = body.room();
-            if !context.snapshot_is_ready(room - PART_HEAD_BYTES) {
-                context.arm(self.handles().turn, context.now() + NOT_READY);
-                break;
-            }
-            let part = body.grow(room).expect("the room was asked for");
-            let length = context.read_snapshot(&mut part[PART_HEAD_BYTES..]);
-            let last = length < room - PART_HEAD_BYTES;
-            let stateless = giving.stage == Stage::Stateless;
-            let flags = (u8::from(last) * LAST) | (u8::from(stateless) * STATELESS);
-            part[..2].copy_from_slice(&[kind::PART, flags]);
-            part[2..PART_HEAD_BYTES].copy_from_slice(&giving.at.to_le_bytes());
-            body.truncate(PART_HEAD_BYTES + length);
-            context.send_reliable(self.wanting(), body).expect("there was room for it");
-            giving.at += length as u64;
-            giving.part_bytes = room as u64;
-            giving.burst += room;
-            (sent, room_left) = (sent + 1, room_left - 1);
-            self.giving = Some(giving);
-            if last {
-                context.count("state given");
-                self.given(context);
-                return;
-            }
-        }
-        if self.wanting().is_empty() {
-            self.given(context);
-        }
-    }
-
-    /// The snapshot is needed no more.
-    fn given(&mut self, context: &mut Context<'_>) {
-        self.giving = None;
-        context.drop_snapshot();
     }
 
     /// `origin` has the state, it says.
@@ -488,103 +393,9 @@ impl Xfer {
         }
     }
 
-    /// `origin` begins to give the state.
-    fn begin(&mut self, context: &mut Context<'_>, origin: Rank, lacks: RankSet) {
-        self.has(context, origin);
-        // Whoever is known to have it has it.
-        self.lacks = self.lacks.and(lacks);
-        match self.own {
-            Own::Lacks { donor, .. } => {
-                self.lacks.insert(context.rank());
-                if donor.is_none_or(|donor| origin < donor) {
-                    self.own = Own::Lacks { donor: Some(origin), at: 0 };
-                }
-            }
-            Own::Refused => self.lacks.insert(context.rank()),
-            Own::Has | Own::Whole => {
-                self.lacks.remove(context.rank());
-                if self.giving.is_some() && origin < context.rank() {
-                    self.given(context);
-                }
-                if lacks.contains(context.rank()) && self.own == Own::Has && !self.flushing {
-                    self.say(context, Say::Have);
-                }
-            }
-        }
-    }
-
-    /// A part of the state.
-    fn part(&mut self, context: &mut Context<'_>, origin: Rank, message: &Message) {
-        let payload = message.list.payload();
-        let Some((head, bytes)) = payload.split_at_checked(PART_HEAD_BYTES) else {
-            context.count("part that does not decode");
-            return;
-        };
-        let flags = head[1];
-        let mut at = [0; 8];
-        at.copy_from_slice(&head[2..]);
-        let at = u64::from_le_bytes(at);
-        match self.own {
-            Own::Lacks { donor: Some(donor), at: expected } if donor == origin && at == expected => {}
-            _ => {
-                context.count("part of a state that is not taken in");
-                return;
-            }
-        }
-        let last = flags & LAST != 0;
-        if flags & STATELESS == 0 {
-            let (frame, to) = (message.list.frame().clone(), message.list.to());
-            let list = crate::stack::event::List::single(frame, to - bytes.len(), to);
-            context.up(Up::State(StateBytes { donor: origin, at, last, list }));
-        }
-        let through = at + bytes.len() as u64;
-        self.own = Own::Lacks { donor: Some(origin), at: through };
-        if self.options.broken == Broken::HasTooEarly && at == 0 && !last {
-            self.say(context, Say::Have);
-        }
-        if through / TELL_BYTES > at / TELL_BYTES {
-            context.gossip_now(false);
-        }
-        if last {
-            // The application has its say first.
-            self.own = Own::Whole;
-            self.turn_now(context);
-        }
-    }
-
-    /// Whether nobody in this view has the state, and what follows from it for this member.
-    fn found(&mut self, context: &mut Context<'_>) {
-        let Own::Lacks { donor: None, .. } = self.own else { return };
-        let all_lack = Xfer::others(context).without(self.said).without(self.refused).is_empty();
-        if self.flushing || !all_lack {
-            return;
-        }
-        if !self.options.go_on {
-            context.count("left because nobody had the state");
-            context.up(Up::StateLost { goes_on: false });
-            let why = "all members that had the group's state are gone, and nobody else has got all of it: this process \
-                       leaves (lost=leave)";
-            self.refuse(context, why.to_owned());
-            context.down(Down::Leave);
-            return;
-        }
-        let first = self.wanting().iter().next();
-        if first != Some(context.rank()) {
-            return;
-        }
-        context.count("nobody had the state");
-        context.up(Up::StateLost { goes_on: true });
-        self.own = Own::Whole;
-        self.lacks.remove(context.rank());
-        if !self.wanting().is_empty() {
-            self.become_donor(context);
-        }
-        self.turn_now(context);
-    }
-
     /// Hands on what was held, a bounded part of it at a time.
     fn release(&mut self, context: &mut Context<'_>) {
-        if self.own != Own::Whole || self.giving.is_some_and(|giving| giving.stage == Stage::Asked) {
+        if self.own != Own::Whole || self.givings.iter().any(Giving::is_asked) {
             return;
         }
         for _ in 0..RELEASE_MAX {
@@ -623,62 +434,9 @@ impl Xfer {
         if !self.flushing {
             self.say(context, Say::Have);
         }
-    }
-
-    /// It is over for this member.
-    fn refuse(&mut self, context: &mut Context<'_>, why: String) {
-        self.own = Own::Refused;
-        self.hold.clear();
-        context.problem(None, why);
-        if !self.flushing {
-            self.say(context, Say::Refused);
-        }
-    }
-
-    /// An event at a member that has not got the state yet.
-    fn keep(&mut self, context: &mut Context<'_>, event: Up) {
-        match event {
-            Up::Stable => self.stable_held = true,
-            Up::Send(_, ref message) if message.is_control() => context.up(event),
-            Up::View(_)
-            | Up::Cast(..)
-            | Up::Send(..)
-            | Up::Transitional(_)
-            | Up::Suspect(_)
-            | Up::Slow(_)
-            | Up::Leave(_)
-            | Up::LostMessage { .. } => {
-                if self.own == Own::Refused {
-                    return;
-                }
-                if matches!(event, Up::View(_)) {
-                    // Sends of the view before wait already.
-                    self.hold.push_first(event);
-                    return;
-                }
-                self.hold.push(event, context.layer > 0);
-                if self.hold.bytes() >= self.options.hold_bytes && !self.full_said {
-                    self.full_said = true;
-                    self.filled(context);
-                }
-            }
-            event => context.up(event),
-        }
-    }
-
-    fn filled(&mut self, context: &mut Context<'_>) {
-        if self.options.leave {
-            let why = format!(
-                "more than {} KiB were cast in the group before its state was complete here (hold_kib_max)",
-                self.options.hold_bytes >> 10
-            );
-            self.refuse(context, why);
-            context.down(Down::Leave);
-            return;
-        }
-        self.is_full(context, context.rank());
-        if !self.flushing {
-            self.say(context, Say::Full);
+        if !self.wanting().is_empty() && !self.donated && self.givings.is_empty() {
+            // Those who wait have nobody else to get it from, and a snapshot is taken at the cut of a view.
+            context.ask_for_view();
         }
     }
 
@@ -709,6 +467,7 @@ impl Layer for Xfer {
             deliver,
             acked: build.shared_matrix_slot(shared::ACKED),
             turn: build.timer("turn"),
+            offer: build.timer("the application was not ready for the state"),
         });
     }
 
@@ -720,45 +479,55 @@ impl Layer for Xfer {
             frames: context.control_frames_free() / LEFT_SHARE as usize,
             parts: context.long_frames().map_or(u64::MAX, |(all, _)| (all - all.div_ceil(4)).max(1) as u64),
         };
+        self.taken = vec![0; context.view().size()];
         let Some(legacy) = self.legacy.take() else { return };
-        if legacy.waited {
-            context.count("transfer begun anew in the next view");
-        }
         let view = context.view();
         let ranks = || (0..view.size()).map(Rank::at);
         let among = |list: &[Incarnation], rank: Rank| list.contains(&view.member(rank).incarnation);
         self.lacks = ranks().filter(|rank| !among(&legacy.complete, *rank)).collect();
         self.refused = ranks().filter(|rank| among(&legacy.leaving, *rank)).collect();
         self.known = legacy.known;
-        if legacy.has {
+        // Layers above know nothing of the views before.
+        let same_stack = legacy.spec == view.view().spec;
+        let goes_on = legacy.goes_on && same_stack && context.layer == 0;
+        if legacy.own == Own::Has {
             self.lacks.remove(own);
             if !legacy.known {
                 self.say(context, Say::Have);
             }
             let lower = RankSet::all(own.index());
-            if !self.wanting().is_empty() && lower.without(self.lacks).is_empty() {
-                self.become_donor(context);
+            if lower.without(self.lacks).is_empty() {
+                self.give_on(context, if goes_on { legacy.givings } else { Vec::new() });
             }
             return;
         }
-        self.hold = legacy.sends;
-        let same_stack = legacy.spec == view.view().spec;
-        let keeps_hold = self.options.broken == Broken::KeepsHold;
-        self.hold.keep_sends(keeps_hold, |old| view.rank_of(legacy.members[old.index()]));
-        if !same_stack {
-            self.hold.drop_headers();
-        }
-        self.own = if legacy.refused { Own::Refused } else { Own::Lacks { donor: None, at: 0 } };
+        self.own = if legacy.own == Own::Refused { Own::Refused } else { Own::Lacks };
         self.lacks.insert(own);
         for rank in (0..context.view().size()).map(Rank::at) {
             self.handles().deliver.into_iter().for_each(|guard| context.close(guard, rank));
         }
-        self.say(context, if legacy.refused { Say::Refused } else { Say::Lacks });
+        if self.own == Own::Refused {
+            self.say(context, Say::Refused);
+            return;
+        }
+        let mut hold = legacy.hold;
+        if !same_stack {
+            hold.drop_headers();
+        }
+        self.take_on(context, goes_on, legacy.taking, hold);
     }
 
     fn bequeath(&mut self) -> Option<Box<dyn Any>> {
         self.next.as_ref()?;
-        Some(Box::new(self.legacy.take()?))
+        let mut legacy = self.legacy.take()?;
+        // What came since: an ordering layer's casts, and the application's word.
+        (legacy.hold, legacy.taking) = (std::mem::take(&mut self.hold), std::mem::take(&mut self.taking));
+        legacy.own = match self.own {
+            // What it has is not the state of those that let it in.
+            Own::Has if self.next.as_ref().is_some_and(|next| next.guest) => Own::Lacks,
+            own => own,
+        };
+        Some(Box::new(legacy))
     }
 
     fn inherit(&mut self, legacy: Box<dyn Any>) {
@@ -771,13 +540,9 @@ impl Layer for Xfer {
 
     fn down(&mut self, context: &mut Context<'_>, event: Down) {
         match event {
-            Down::Snapshot(taken) => match &mut self.giving {
-                Some(giving) if giving.stage == Stage::Asked => {
-                    giving.stage = if taken { Stage::Parts } else { Stage::Stateless };
-                    self.say(context, Say::Begin);
-                }
-                _ => context.drop_snapshot(),
-            },
+            Down::Snapshot { slot, taken } => self.snapshot(context, slot, taken),
+            Down::StateTaken { donor, through, last } => self.state_taken(context, donor, through, last),
+            Down::StateBack(part) => self.state_back(context, part),
             Down::StateRefused(why) => {
                 self.refuse(context, format!("the group's state was not taken in: {why}"))
             }
@@ -792,26 +557,22 @@ impl Layer for Xfer {
                 let has = |rank: &Rank| !self.lacks.contains(*rank) && *rank != view.rank();
                 let incarnation = |rank: Rank| view.member(rank).incarnation;
                 let complete: Vec<Incarnation> = next.together.iter().filter(has).map(incarnation).collect();
-                let mut sends = std::mem::take(&mut self.hold);
-                match self.options.broken {
-                    Broken::DropsSends => sends.clear(),
-                    broken => sends.keep_sends(broken == Broken::KeepsHold, |rank| {
-                        next.together.contains(rank).then_some(rank)
-                    }),
-                }
+                let leaving = self.refused.iter().map(incarnation).collect();
+                let spec = view.view().spec.clone();
+                let goes_on = !next.guest;
                 self.legacy = Some(Legacy {
-                    has: self.own == Own::Has && !next.guest,
+                    own: self.own,
                     known: self.known,
-                    refused: self.own == Own::Refused,
-                    waited: matches!(self.own, Own::Lacks { .. }),
                     complete: if next.guest { Vec::new() } else { complete },
-                    leaving: self.refused.iter().map(incarnation).collect(),
-                    sends,
-                    members: (0..view.size()).map(Rank::at).map(incarnation).collect(),
-                    spec: view.view().spec.clone(),
+                    leaving,
+                    goes_on,
+                    givings: self.leave_givings(context, next.together),
+                    taking: Taking::default(),
+                    hold: Hold::default(),
+                    spec,
                 });
-                self.given(context);
                 context.disarm(self.handles().turn);
+                context.disarm(self.handles().offer);
                 self.next = Some(Rc::clone(&next));
                 context.up(Up::NextView(next));
             }
@@ -827,9 +588,7 @@ impl Layer for Xfer {
                 context.up(Up::Flush);
             }
             Up::Exit(ExitReason::Left) if self.own == Own::Refused => context.exit(ExitReason::NoState),
-            // What an ordering layer releases at the end of the view: it is in the next snapshot.
-            Up::Cast(..) if self.waits() && self.next.is_some() => {}
-            event if self.waits() && self.next.is_none() => self.keep(context, event),
+            event if self.waits() => self.keep(context, event),
             event => context.up(event),
         }
     }
@@ -845,14 +604,12 @@ impl Layer for Xfer {
                 self.said.insert(origin);
                 self.found(context);
             }
-            Some(&kind::BEGIN) if payload.len() == BEGIN_BYTES => {
-                let mut words = [0; MEMBERS_MAX / 64];
-                for (word, bytes) in words.iter_mut().zip(payload[1..].chunks_exact(8)) {
-                    *word = u64::from_le_bytes(bytes.try_into().expect("eight bytes"));
-                }
-                self.begin(context, origin, RankSet::from_words(words));
-            }
+            Some(&kind::BEGIN) if payload.len() == BEGIN_BYTES => self.begin(context, origin, &payload[1..]),
             Some(&kind::PART) => self.part(context, origin, message),
+            Some(&kind::TAKEN) if payload.len() == TAKEN_BYTES => {
+                let taken = u64::from_le_bytes(payload[1..].try_into().expect("eight bytes"));
+                self.has_taken(context, origin, taken);
+            }
             Some(&kind::HAVE) => {
                 self.has(context, origin);
                 self.turn_now(context);
@@ -870,15 +627,15 @@ impl Layer for Xfer {
         }
     }
 
-    fn timer(&mut self, context: &mut Context<'_>, _timer: TimerId) {
+    fn timer(&mut self, context: &mut Context<'_>, timer: TimerId) {
         if self.next.is_some() {
             return;
         }
-        if self.options.broken == Broken::LateSnapshot
-            && self.giving.is_some_and(|giving| giving.stage == Stage::Asked)
-        {
-            context.up(Up::Snapshot);
+        if timer == self.handles().offer {
+            self.offer(context);
+            return;
         }
+        self.ask_late(context);
         self.found(context);
         self.release(context);
         self.speak(context);
@@ -890,10 +647,7 @@ impl Layer for Xfer {
             return;
         }
         // Frames are not looked at here: a fork of the stack takes some, too, and must come to the same result.
-        let gives = self
-            .giving
-            .as_ref()
-            .is_some_and(|giving| giving.stage != Stage::Asked && self.room(context, giving) > 0);
+        let gives = self.givings.iter().any(|giving| giving.is_under_way() && self.room(context, giving) > 0);
         if gives || !self.unsaid.is_empty() {
             context.arm_if_idle(self.handles().turn, context.now());
         }
@@ -908,19 +662,14 @@ impl Layer for Xfer {
     }
 
     fn digest(&self, digest: &mut Hasher64) {
-        let own = match self.own {
-            Own::Has => 0,
-            Own::Whole => 1,
-            Own::Refused => 2,
-            Own::Lacks { donor, at } => 3 + donor.map_or(0, |donor| 1 + u64::from(donor.0)) + (at << 16),
-        };
-        digest.word(own);
+        digest.word(self.own as u64);
         for set in [self.lacks, self.said, self.full, self.refused] {
             set.words().into_iter().for_each(|word| digest.word(word));
         }
         digest.word(self.hold.bytes());
         digest.word(self.unsaid.len() as u64);
-        digest.word(self.giving.map_or(u64::MAX, |giving| giving.at));
+        self.givings.iter().for_each(|giving| giving.digest(digest));
+        self.taking.digest(digest);
         digest.word(u64::from(self.flushing));
     }
 
@@ -928,17 +677,18 @@ impl Layer for Xfer {
         let own = match self.own {
             Own::Has => "has the state".to_owned(),
             Own::Whole => "has the state, and hands on what was held".to_owned(),
-            Own::Lacks { donor: None, .. } => "waits for a donor".to_owned(),
-            Own::Lacks { donor: Some(donor), at } => format!("has {at} bytes of the state of member {donor}"),
+            Own::Lacks => self.taking.dump(),
             Own::Refused => "could not take in the state, and leaves".to_owned(),
         };
-        let giving = self.giving.map_or(String::new(), |giving| format!("; has given {} bytes", giving.at));
+        let giving: String = self.givings.iter().map(Giving::dump).collect();
         Some(format!(
-            "{own}; without it {:?}, full {:?}; holds {} of at most {} KiB{giving}",
+            "{own}; without it {:?}, full {:?}; holds {} of at most {} KiB{giving}; asks again for what was not ready \
+             after {:.1} ms",
             self.lacks,
             self.full,
             self.hold.bytes() >> 10,
-            self.options.hold_bytes >> 10
+            self.options.hold_bytes >> 10,
+            NOT_READY.as_secs_f64() * 1e3,
         ))
     }
 }

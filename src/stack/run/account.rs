@@ -29,6 +29,9 @@ impl Stack {
 
     /// The member that has acknowledged least of this member's casts; `None` in a view of one.
     pub(crate) fn slowest(&self) -> Option<Rank> {
+        if self.past().is_some() {
+            return None;
+        }
         let core = &self.engine.core;
         let held = core.gossip.definitions.iter().find(|gossip| {
             matches!(gossip.source, GossipSource::Accepted(field) if Some(field) == core.frame_number)
@@ -52,6 +55,9 @@ impl Stack {
 
     /// Who holds and has seen what.
     pub(crate) fn stability(&self) -> Stability {
+        if self.past().is_some() {
+            return Stability::default();
+        }
         let core = &self.engine.core;
         let (members, own) = (core.view.size(), core.view.rank().index());
         let rows = |name: &str| {

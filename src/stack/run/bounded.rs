@@ -325,6 +325,8 @@ impl Stack {
             unlike: Vec::new(),
             next: None,
             misses: Vec::new(),
+            past: self.past.clone(),
+            untold: self.untold.clone(),
             ..*self
         }
     }

@@ -93,7 +93,7 @@ impl Stack {
             self.sends_delivered += 1;
             app.send(&delivery, &mut Group::new(self));
         } else {
-            let delivery = Delivery::new(self.views, origin, number, list);
+            let delivery = Delivery::new(self.ids_of, origin, number, list);
             self.delivered += list.len() as u64;
             app.cast(&delivery, &mut Group::new(self));
         }
@@ -101,7 +101,10 @@ impl Stack {
 
     fn event(&mut self, event: Up, app: &mut dyn Application) {
         let event = match event {
-            Up::View(view) => Event::View(view),
+            Up::View(view) => {
+                self.tell_view(&view);
+                Event::View(view)
+            }
             Up::Stable => Event::Stable,
             Up::Problem(problem) => Event::Problem(problem),
             Up::LostMessage { origin, reason } => Event::LostMessage { origin, reason },
@@ -130,15 +133,15 @@ impl Stack {
             }
             Up::Transitional(together) => Event::Transitional(together),
             Up::StateLost { goes_on } => Event::StateLost { goes_on },
-            Up::Snapshot => {
+            Up::Snapshot(slot) => {
                 let snapshot = app.snapshot(&mut Group::new(self));
                 let taken = snapshot.is_some();
-                self.engine.core.snapshot.0 = snapshot;
-                self.engine.enter(Down::Snapshot(taken));
+                self.engine.core.snapshots[slot].0 = snapshot;
+                self.engine.enter(Down::Snapshot { slot, taken });
                 return;
             }
             Up::State(part) => {
-                self.install_state(&part, app);
+                self.install_state(part, app);
                 return;
             }
             Up::FlushOk
@@ -152,16 +155,29 @@ impl Stack {
         app.event(&event, &mut Group::new(self));
     }
 
-    fn install_state(&mut self, part: &StateBytes, app: &mut dyn Application) {
+    fn install_state(&mut self, part: StateBytes, app: &mut dyn Application) {
         if self.state_refused {
             return;
         }
-        let StateBytes { donor, at, last, ref list } = *part;
+        let StateBytes { donor, at, last, ref list } = part;
+        let in_turn = at == 0 || self.state_due.is_none_or(|due| due == at);
+        if !in_turn || !app.is_ready_for_state(list.payload().len()) {
+            if in_turn {
+                self.state_due = Some(at);
+            }
+            self.engine.enter(Down::StateBack(part));
+            return;
+        }
+        self.state_due = None;
+        let through = at + list.payload().len() as u64;
         let part = StatePart { bytes: list.payload(), at, last, donor };
-        if let Err(why) = app.install_state(&part, &mut Group::new(self)) {
-            self.state_refused = true;
-            self.engine.enter(Down::StateRefused(why));
-            self.leave();
+        match app.install_state(&part, &mut Group::new(self)) {
+            Ok(()) => self.engine.enter(Down::StateTaken { donor, through, last }),
+            Err(why) => {
+                self.state_refused = true;
+                self.engine.enter(Down::StateRefused(why));
+                self.leave();
+            }
         }
     }
 

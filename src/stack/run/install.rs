@@ -13,7 +13,7 @@ use crate::config::{Config, ConfigError, Shadow};
 use crate::group::Ticket;
 use crate::id::{GroupId, Hasher64, Incarnation, Rank, RankSet};
 use crate::stack::build::{Blueprint, Build, Closes, Field, GuardKind, HeldFor, Prompts};
-use crate::stack::core::{Blank, Core, Taken};
+use crate::stack::core::{Blank, Core};
 use crate::stack::engine::Engine;
 use crate::stack::event::Up;
 use crate::stack::gossip::{Carried, GossipState};
@@ -293,7 +293,7 @@ impl Ground<'_> {
             expand_early: false,
             left_behind: false,
             hint_wanted: false,
-            snapshot: Taken(None),
+            snapshots: Default::default(),
             neighbours: Rc::clone(neighbours),
             counter_used: view.view().id.counter,
             addresses: caps.addresses,
@@ -439,6 +439,11 @@ impl Stack {
             live: compiled.is_live(),
             next: None,
             views: 1,
+            past: None,
+            told: false,
+            ids_of: 1,
+            untold: Vec::new(),
+            state_due: None,
             copies: 0,
             post: PostProcessing::default(),
             tickets: 0,

@@ -233,6 +233,14 @@ impl LargeMessages {
         self.blank.get(origin.index()).filter(|blank| blank.contains(&seen)).map_or(seen, |blank| blank.end)
     }
 
+    /// What comes now is of a view of so many members, and begins with whole messages.
+    pub(super) fn begin_view(&mut self, members: usize) {
+        for partial in &mut self.partial {
+            partial.clear();
+            partial.resize(members, None);
+        }
+    }
+
     /// Lets go of everything.
     pub(super) fn clear(&mut self) {
         self.sends.clear();
@@ -620,7 +628,8 @@ impl Stack {
     /// A frame without a message of the application is seen when it is held (design D7).
     #[cold]
     pub(super) fn blank(&mut self, kind: Kind, origin: Rank, number: u64) {
-        if kind == Kind::SendDeliver {
+        // What was seen in a view before is settled.
+        if kind == Kind::SendDeliver || self.past().is_some() {
             return;
         }
         let run = &mut self.large.blank[origin.index()];

@@ -19,6 +19,7 @@ mod enter;
 mod install;
 mod large;
 mod succeed;
+mod told;
 
 pub use install::InstallError;
 pub(crate) use install::{Compiled, compile};
@@ -35,7 +36,7 @@ use crate::accel::plan::Plans;
 use crate::buf::Region;
 use crate::config::Shadow;
 use crate::group::Ticket;
-use crate::id::{Rank, RankSet};
+use crate::id::{Rank, RankSet, ViewId};
 use crate::stack::build::Prompts;
 use crate::stack::core::Core;
 use crate::stack::engine::Engine;
@@ -43,6 +44,7 @@ use crate::stack::event::{ExitReason, List, NextView};
 use crate::stats::{FastPath, MissCount, PostProcessing};
 use crate::time::Time;
 use crate::transport::Received;
+use crate::view::LocalView;
 use crate::wire::Traffic;
 
 /// A group's stack in one view.
@@ -132,6 +134,15 @@ pub(crate) struct Stack {
     next: Option<Rc<NextView>>,
     /// Views of this group so far.
     views: u64,
+    /// Whether the application has been told of the present view.
+    told: bool,
+    /// The view it was told of last, if that is one before: who gets the group's state learns of views later (XFER).
+    past: Option<Rc<LocalView>>,
+    /// Which of the views counts for what is delivered now, and those that it has not been told of.
+    ids_of: u64,
+    untold: Vec<(ViewId, u64)>,
+    /// The application was not ready for the part of the state that begins there: it comes first.
+    state_due: Option<u64>,
     /// Payloads copied at the ends of views, and in past ones.
     copies: u64,
     /// Post-processing of past views.

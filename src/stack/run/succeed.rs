@@ -163,6 +163,7 @@ impl Stack {
         self.copies += old.copies + old.engine.core.copied;
         self.post = old.post.sum(old.engine.posting.counts);
         self.views = old.views + 1;
+        self.follow_view(old);
         self.asks_to_stop |= old.asks_to_stop;
         self.engine.core.holds_senders = old.engine.core.holds_senders;
         self.misses = std::mem::take(&mut old.misses);

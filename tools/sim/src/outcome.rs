@@ -82,6 +82,10 @@ counters! {
         lost_states,
         /// Views of which an application was never told, for want of the state.
         passed_views,
+        /// Views of which an application was told when the endpoint had gone on from them: the state came over a view change.
+        late_views,
+        /// Parts of a state that an application was not ready for.
+        late_parts,
         /// Members told to stop casting.
         blocks,
         /// Members told that the group is over for them.

@@ -324,6 +324,8 @@ fn floors(scenario: &str) -> &'static [(&'static str, u64)] {
             ("large", 2_000),
             ("states", 400),
             ("passed_views", 20),
+            ("late_views", 20),
+            ("late_parts", 500),
             ("lost_states", 5),
         ],
         "calm" => &[("casts", 20_000), ("in_place_runs", 100)],

@@ -43,6 +43,7 @@ const OF_SOME: &[(&str, &str, u64)] = &[
     ("XFER", "keeps-hold", 99),
     ("XFER", "has-too-early", 1),
     ("XFER", "drops-sends", 99),
+    ("XFER", "forgets-hold", 99),
     ("FRAG", "keeps-parts", 117),
 ];
 

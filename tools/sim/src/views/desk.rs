@@ -24,6 +24,8 @@ pub(crate) struct Papers {
     pub(crate) views: u64,
     /// The view its endpoint is in: the application may wait for the state before it is told.
     within: Option<(ViewId, Vec<Incarnation>)>,
+    /// Views that the endpoint was in and the application has not been told of, in order.
+    untold: Vec<(ViewId, Vec<Incarnation>)>,
     /// What the application has made of what it delivered, where states are given to those who come in.
     pub(crate) state: Option<State>,
     /// The tickets of its casts, in order, and how many of them are known to have gone out.
@@ -54,6 +56,7 @@ impl Papers {
             view: None,
             views: 0,
             within: None,
+            untold: Vec::new(),
             state: None,
             tickets: Vec::new(),
             placed: 0,
@@ -83,25 +86,35 @@ impl Papers {
     }
 
     /// The endpoint may have gone on to another view: what was cast before went out in the one before.
-    pub(crate) fn follow(
-        &mut self,
-        at: u64,
-        group: &Group<'_>,
-        ledger: &mut Ledger,
-        work: &mut WorkCounters,
-    ) {
-        let id = ledger.view_id(group.view().view().id);
+    pub(crate) fn follow(&mut self, at: u64, group: &Group<'_>, ledger: &mut Ledger) {
+        let id = ledger.view_id(group.endpoint_view().view().id);
         if self.within.as_ref().is_some_and(|(within, _)| *within == id) {
             return;
         }
         self.place(at, group.first_ticket().0, ledger);
-        let members = group.view().view().members.iter();
+        let members = group.endpoint_view().view().members.iter();
         let members = members.map(|member| ledger.name(member.incarnation.0)).collect();
         if let Some((view, members)) = self.within.replace((id, members))
             && self.view.as_ref().is_none_or(|(told, _)| *told != view)
         {
+            self.untold.push((view, members));
+        }
+    }
+
+    /// The application is told of a view, or of no other any more: what it was not told of before it never will be.
+    fn pass(&mut self, at: u64, told: Option<ViewId>, ledger: &mut Ledger, work: &mut WorkCounters) {
+        let until = self.untold.iter().position(|(view, _)| Some(*view) == told);
+        let late = until.is_some();
+        let present = self.within.as_ref().map(|(view, _)| *view);
+        // What comes behind one of those is of later ones.
+        let until = until.or((told.is_none() || told == present).then_some(self.untold.len())).unwrap_or(0);
+        for (view, members) in self.untold.drain(..until) {
             work.passed_views += 1;
             ledger.push(at, self.own, What::Passed { view, members });
+        }
+        if late {
+            work.late_views += 1;
+            self.untold.remove(0);
         }
     }
 
@@ -246,11 +259,15 @@ impl Desk<'_> {
         if self.papers.view.is_none() || to.is_empty() || self.papers.exited.is_some() {
             return;
         }
-        self.papers.follow(self.now, group, self.ledger, self.work);
-        let Some((view, members)) = self.papers.within.clone() else { return };
+        self.papers.follow(self.now, group, self.ledger);
+        let (Some((view, _)), Some((_, members))) = (self.papers.within.clone(), self.papers.view.clone())
+        else {
+            return;
+        };
         let most = group.send_bytes_max();
         let fits = if self.load.large_bytes > 0 { most.min(group.reserve_bytes_max()) } else { most };
         let payload = self.payload(Traffic::Send, fits, most);
+        let behind = self.papers.view.as_ref().is_some_and(|(told, _)| *told != view);
         match group.send(&to, &payload) {
             Ok(()) => {
                 let to = to.iter().map(|rank| members[rank.index()]).collect();
@@ -261,6 +278,8 @@ impl Desk<'_> {
                 self.work.postponed += 1;
             }
             Err(SendError::Exited(_)) => {}
+            // It is gone, and the application is not told yet.
+            Err(SendError::NotAMember(_)) if behind => self.work.postponed += 1,
             Err(error @ (SendError::TooLong { .. } | SendError::NoLayer | SendError::NotAMember(_))) => {
                 panic!("a send is refused: {error}")
             }
@@ -288,11 +307,12 @@ impl Desk<'_> {
     }
 
     fn installed(&mut self, view: &wadjet::LocalView, group: &mut Group<'_>) {
-        self.papers.follow(self.now, group, self.ledger, self.work);
+        self.papers.follow(self.now, group, self.ledger);
         let members: Vec<Incarnation> =
             view.view().members.iter().map(|member| self.ledger.name(member.incarnation.0)).collect();
         let id = self.ledger.view_id(view.view().id);
         let size = members.len();
+        self.papers.pass(self.now, Some(id), self.ledger, self.work);
         self.papers.view = Some((id, members.clone()));
         self.papers.views += 1;
         self.papers.frames = vec![Vec::new(); size];
@@ -392,6 +412,12 @@ impl Application for Desk<'_> {
         Ok(())
     }
 
+    fn is_ready_for_state(&mut self, _: usize) -> bool {
+        let ready = !self.papers.random.chance(self.load.late_state);
+        self.work.late_parts += u64::from(!ready);
+        ready
+    }
+
     fn event(&mut self, event: &Event, group: &mut Group<'_>) {
         match event {
             Event::View(view) => self.installed(view, group),
@@ -417,6 +443,7 @@ impl Application for Desk<'_> {
             }
             Event::Exit(reason) => {
                 self.papers.place(self.now, u64::MAX, self.ledger);
+                self.papers.pass(self.now, None, self.ledger, self.work);
                 self.papers.exited = Some(*reason);
                 self.work.exits += 1;
                 self.ledger.push(self.now, self.papers.own, What::Exit { reason: reason.to_string() });

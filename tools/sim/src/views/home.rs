@@ -196,7 +196,7 @@ impl Life {
     /// The application's papers follow the endpoint from view to view.
     fn follow(&mut self, at: u64, around: &mut Around<'_>) {
         if self.papers.exited.is_none() {
-            self.papers.follow(at, &self.endpoint.group(self.key), around.ledger, around.work);
+            self.papers.follow(at, &self.endpoint.group(self.key), around.ledger);
         }
     }
 }
@@ -404,7 +404,7 @@ impl Home {
                     let opened = Ok((channel, caps(setup)));
                     endpoint.opened(group, opened, Time::from_nanos(at), &mut desk(at, papers, around));
                     if papers.exited.is_none() {
-                        papers.follow(at, &endpoint.group(group), around.ledger, around.work);
+                        papers.follow(at, &endpoint.group(group), around.ledger);
                     }
                 }
                 Request::Close(channel) => {

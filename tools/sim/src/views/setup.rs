@@ -161,6 +161,8 @@ pub struct Load {
     pub acknowledge: u32,
     /// What endpoints say of stability is written down.
     pub stability: bool,
+    /// The application is not ready for a part of the state.
+    pub late_state: u32,
 }
 
 const MICROSECOND: u64 = 1_000;
@@ -198,6 +200,7 @@ impl ViewsSetup {
         if transfer {
             self.stack = format!("XFER(flight_kib={flight}{hold}):{}", self.stack);
             self.state_bytes = state_bytes;
+            self.load.late_state = *random.pick(&[0, 0, 5 * PERCENT, 50 * PERCENT]);
         }
     }
 
@@ -429,6 +432,7 @@ fn draw_load(random: &mut Random, processes: usize) -> Load {
         reserve: 30 * PERCENT,
         acknowledge: often(random, 2, 30 * PERCENT),
         stability: random.below(3) == 0,
+        late_state: 0,
     }
 }
 
@@ -704,9 +708,12 @@ impl ViewsSetup {
         if gone(17) {
             setup.without_layer("XFER");
         }
+        if gone(18) {
+            setup.load.late_state = 0;
+        }
         setup
     }
 }
 
 /// Faults of links, workload and the like.
-const PLAIN_PARTS: usize = 18;
+const PLAIN_PARTS: usize = 19;

@@ -248,6 +248,7 @@ fn setup(bounds: &Bounds, path: &[Choice]) -> ViewsSetup {
             reserve: 0,
             acknowledge: 0,
             stability: false,
+            late_state: 0,
         },
         fates: (0..processes).map(fate).collect(),
         ..drawn

@@ -1,0 +1,312 @@
+//! The donor's side: snapshots, and their parts.
+
+use std::time::Duration;
+
+use super::broken::Broken;
+use super::{
+    BEGIN_BYTES, LAST, LEFT_SHARE, NOT_READY, PART_HEAD_BYTES, SNAPSHOTS, STATELESS, Say, Taken, Xfer, kind,
+};
+use crate::id::{Hasher64, Incarnation, Rank, RankSet, ViewId};
+use crate::stack::event::Up;
+use crate::stack::layer::Context;
+
+/// Parts that are made in one iteration, in bytes: casts wait no longer than that takes.
+const BURST_BYTES: usize = 256 << 10;
+/// Parts that are on their way through the layers at once: what is written stays in the cache until it is sent.
+const PARTS_AT_ONCE: u64 = 8;
+
+/// A snapshot, and those who are given it, in step.
+#[derive(Clone, Copy)]
+pub(super) struct Giving {
+    /// The view at whose beginning it was taken.
+    cut: ViewId,
+    /// Which of the stack's snapshots it is.
+    slot: usize,
+    takers: RankSet,
+    stage: Stage,
+    at: u64,
+    part_bytes: u64,
+    /// There was no room for another part; it goes on when half of it is there again.
+    paused: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// The application has been asked for its snapshot.
+    Asked,
+    /// Parts are sent.
+    Parts,
+    /// The application has no state; that must be said.
+    Stateless,
+    /// All of it is sent, and will have arrived before the view ends.
+    Given,
+}
+
+impl Giving {
+    pub(super) fn is_asked(&self) -> bool {
+        self.stage == Stage::Asked
+    }
+
+    /// Whether parts are still to be sent.
+    pub(super) fn is_under_way(&self) -> bool {
+        matches!(self.stage, Stage::Parts | Stage::Stateless)
+    }
+
+    fn has_snapshot(&self) -> bool {
+        self.stage != Stage::Given
+    }
+
+    pub(super) fn digest(&self, digest: &mut Hasher64) {
+        digest.word(self.cut.counter);
+        digest.word(self.at << 2 | self.stage as u64);
+        self.takers.words().into_iter().for_each(|word| digest.word(word));
+    }
+
+    pub(super) fn dump(&self) -> String {
+        format!("; has given {} bytes of its state at view {} to {:?}", self.at, self.cut, self.takers)
+    }
+}
+
+impl Xfer {
+    /// In a new view: what was given goes on to those who are here, and whoever else lacks the state gets it as it is now.
+    pub(super) fn give_on(
+        &mut self,
+        context: &mut Context<'_>,
+        before: Vec<(Giving, Taken, Vec<Incarnation>)>,
+    ) {
+        let mut alone = self.wanting();
+        for (mut giving, snapshot, takers) in before {
+            let present = takers.iter().filter_map(|taker| context.view().rank_of(*taker));
+            giving.takers = present.collect::<RankSet>().and(self.wanting());
+            if giving.takers.is_empty() {
+                continue;
+            }
+            alone = alone.without(giving.takers);
+            if giving.has_snapshot() {
+                context.put_snapshot(giving.slot, snapshot);
+            }
+            giving.paused = false;
+            self.givings.push(giving);
+        }
+        if alone.is_empty() {
+            self.say_on(context);
+            return;
+        }
+        // The oldest goes on to its end: what comes after it is taken anew, for all of them.
+        if self.givings.iter().filter(|giving| giving.has_snapshot()).count() == SNAPSHOTS {
+            let youngest = self.givings.iter().rposition(Giving::has_snapshot).expect("it has been counted");
+            let youngest = self.givings.remove(youngest);
+            context.take_snapshot(youngest.slot);
+            alone = alone.with(youngest.takers);
+            context.count("transfer begun anew for who comes in later");
+        }
+        self.say_on(context);
+        self.become_donor(context, alone);
+    }
+
+    /// What goes on is said to go on.
+    fn say_on(&mut self, context: &mut Context<'_>) {
+        for at in 0..self.givings.len() {
+            if self.givings[at].is_under_way() {
+                context.count("transfer goes on in the next view");
+                self.say(context, Say::Begin(self.givings[at].cut));
+            }
+        }
+    }
+
+    /// This member takes a snapshot, and gives it to these.
+    pub(super) fn become_donor(&mut self, context: &mut Context<'_>, takers: RankSet) {
+        let taken =
+            |slot: &usize| self.givings.iter().any(|giving| giving.has_snapshot() && giving.slot == *slot);
+        let slot = (0..SNAPSHOTS).find(|slot| !taken(slot)).expect("there is one for a new one");
+        self.givings.push(Giving {
+            cut: context.view().view().id,
+            slot,
+            takers,
+            stage: Stage::Asked,
+            at: 0,
+            part_bytes: 0,
+            paused: false,
+        });
+        context.count("snapshot taken");
+        if self.options.broken == Broken::LateSnapshot {
+            context.arm(self.handles().turn, context.now() + Duration::from_millis(2));
+            return;
+        }
+        context.up(Up::Snapshot(slot));
+    }
+
+    /// Who does wrong on purpose asks when the view has begun to deliver.
+    pub(super) fn ask_late(&mut self, context: &mut Context<'_>) {
+        if self.options.broken == Broken::LateSnapshot
+            && let Some(giving) = self.givings.iter().find(|giving| giving.is_asked())
+        {
+            context.up(Up::Snapshot(giving.slot));
+        }
+    }
+
+    /// The application's answer.
+    pub(super) fn snapshot(&mut self, context: &mut Context<'_>, slot: usize, taken: bool) {
+        let mut asked = self.givings.iter_mut().filter(|giving| giving.is_asked());
+        let Some(giving) = asked.find(|giving| giving.slot == slot) else {
+            context.take_snapshot(slot);
+            return;
+        };
+        giving.stage = if taken { Stage::Parts } else { Stage::Stateless };
+        let cut = giving.cut;
+        self.say(context, Say::Begin(cut));
+    }
+
+    /// What `peer` is told of the giving of this cut.
+    pub(super) fn beginning(&self, cut: ViewId, peer: Rank) -> [u8; BEGIN_BYTES] {
+        let giving = self.givings.iter().find(|giving| giving.cut == cut);
+        let takes = giving.is_some_and(|giving| giving.takers.contains(peer));
+        let mut bytes = [0; BEGIN_BYTES];
+        let (head, rest) = bytes.split_at_mut(BEGIN_BYTES - 25);
+        head[0] = kind::BEGIN;
+        head[1..].copy_from_slice(self.lacks.words().map(u64::to_le_bytes).as_flattened());
+        rest[0] = u8::from(takes);
+        let at = giving.map_or(0, |giving| giving.at);
+        let words = [cut.counter, cut.coordinator.0, at].map(u64::to_le_bytes);
+        rest[1..].copy_from_slice(words.as_flattened());
+        bytes
+    }
+
+    /// How much `origin` has taken in.
+    pub(super) fn has_taken(&mut self, context: &mut Context<'_>, origin: Rank, taken: u64) {
+        let given = self.givings.iter().find(|giving| giving.takers.contains(origin));
+        if given.is_some_and(|giving| taken <= giving.at) {
+            self.taken[origin.index()] = taken.max(self.taken[origin.index()]);
+            self.turn_now(context);
+        }
+    }
+
+    /// How many more parts acknowledgements allow, and what was taken in.
+    pub(super) fn room(&self, context: &Context<'_>, giving: &Giving) -> u64 {
+        let own = context.rank();
+        let part_bytes = giving.part_bytes.max(1);
+        let flight_bytes = self.options.flight_bytes.max(2 * part_bytes);
+        let most = (flight_bytes / part_bytes).min(self.limits.parts);
+        // Beyond half of it the application's sends to the peer are refused: they must get their turn, too.
+        let left = self.limits.room * if giving.paused { LEFT_SHARE / 2 } else { 1 };
+        let room = |peer: Rank| {
+            let acked = context.pair(self.handles().acked, peer, own);
+            let under_way = context.next_send_number(peer).saturating_sub(acked);
+            let ahead = giving.at.saturating_sub(self.taken[peer.index()]);
+            let credit = flight_bytes.saturating_sub(ahead) / part_bytes;
+            let room = context.reliable_room(peer).saturating_sub(left);
+            room.min(most.saturating_sub(under_way)).min(credit)
+        };
+        giving.takers.and(self.wanting()).iter().map(room).min().unwrap_or(0)
+    }
+
+    /// Whether there are frames for another part; what is kept of them is for everything else.
+    fn has_frames(&self, context: &Context<'_>) -> bool {
+        let long = context.long_frames().is_none_or(|(_, free)| free > 0);
+        long && context.control_frames_free() > self.limits.frames + self.wanting().len()
+    }
+
+    /// Sends parts: of the oldest first, as far as those who take it can.
+    pub(super) fn give(&mut self, context: &mut Context<'_>) {
+        let wanting = self.wanting();
+        for giving in &mut self.givings {
+            giving.takers = giving.takers.and(wanting);
+            if giving.takers.is_empty() && giving.has_snapshot() {
+                context.take_snapshot(giving.slot);
+            }
+        }
+        self.givings.retain(|giving| !giving.takers.is_empty());
+        if self.flushing || !self.unsaid.is_empty() {
+            return;
+        }
+        if self.burst.0 != context.now() {
+            self.burst = (context.now(), 0);
+        }
+        let mut sent = 0;
+        for at in 0..self.givings.len() {
+            let mut giving = self.givings[at];
+            if giving.is_under_way() {
+                self.give_parts(context, &mut giving, &mut sent);
+                self.givings[at] = giving;
+            }
+        }
+    }
+
+    fn give_parts(&mut self, context: &mut Context<'_>, giving: &mut Giving, sent: &mut u64) {
+        let mut room_left = self.room(context, giving);
+        loop {
+            if room_left == 0 || !self.has_frames(context) {
+                giving.paused = true;
+                return;
+            }
+            if std::mem::take(&mut giving.paused) {
+                // So much as may be under way in all.
+                room_left = self.room(context, giving);
+            }
+            if self.burst.1 >= BURST_BYTES || *sent == PARTS_AT_ONCE {
+                // What else there is to do comes first, in this iteration or before the next.
+                let next = Duration::from_nanos(u64::from(self.burst.1 >= BURST_BYTES));
+                context.arm(self.handles().turn, context.now() + next);
+                return;
+            }
+            let Ok(mut body) = context.long_frame() else { return };
+            let room = body.room();
+            if !context.snapshot_is_ready(giving.slot, room - PART_HEAD_BYTES) {
+                context.arm(self.handles().turn, context.now() + NOT_READY);
+                return;
+            }
+            let part = body.grow(room).expect("the room was asked for");
+            let length = context.read_snapshot(giving.slot, &mut part[PART_HEAD_BYTES..]);
+            let last = length < room - PART_HEAD_BYTES;
+            let stateless = giving.stage == Stage::Stateless;
+            let flags = (u8::from(last) * LAST) | (u8::from(stateless) * STATELESS);
+            part[..2].copy_from_slice(&[kind::PART, flags]);
+            part[2..PART_HEAD_BYTES].copy_from_slice(&giving.at.to_le_bytes());
+            body.truncate(PART_HEAD_BYTES + length);
+            context.send_reliable(giving.takers, body).expect("there was room for it");
+            giving.at += length as u64;
+            giving.part_bytes = room as u64;
+            self.burst.1 += room;
+            (*sent, room_left) = (*sent + 1, room_left - 1);
+            if last {
+                context.count("state given");
+                giving.stage = Stage::Given;
+                context.take_snapshot(giving.slot);
+                return;
+            }
+        }
+    }
+
+    /// A lower member gives what was cut at `cut`: what this one gives as it was then or earlier is not needed.
+    pub(super) fn give_up(&mut self, context: &mut Context<'_>, cut: ViewId) {
+        self.givings.retain(|giving| {
+            let superfluous = giving.cut <= cut;
+            if superfluous && giving.has_snapshot() {
+                context.take_snapshot(giving.slot);
+            }
+            !superfluous
+        });
+    }
+
+    /// What goes on in the next view: with the snapshots, and who takes them.
+    pub(super) fn leave_givings(
+        &mut self,
+        context: &mut Context<'_>,
+        together: RankSet,
+    ) -> Vec<(Giving, Taken, Vec<Incarnation>)> {
+        let givings = std::mem::take(&mut self.givings);
+        let mut left = Vec::new();
+        for giving in givings {
+            let takers = giving.takers.and(together).and(self.wanting());
+            let takers: Vec<_> = takers.iter().map(|rank| context.view().member(rank).incarnation).collect();
+            let snapshot = match giving.has_snapshot() {
+                true => context.take_snapshot(giving.slot),
+                false => Taken::default(),
+            };
+            if !giving.is_asked() && !takers.is_empty() {
+                left.push((giving, snapshot, takers));
+            }
+        }
+        left
+    }
+}

@@ -1,0 +1,360 @@
+//! The side of who comes in: parts of the state, and what is held until they are all there.
+
+use super::broken::Broken;
+use super::hold::Hold;
+use super::{LAST, NOT_READY, Own, PART_HEAD_BYTES, STATELESS, Say, Xfer};
+use crate::id::{Hasher64, Incarnation, MEMBERS_MAX, Rank, RankSet, ViewId};
+use crate::stack::event::{Down, List, Message, StateBytes, Up};
+use crate::stack::layer::Context;
+use crate::view::LocalView;
+use crate::wire::Traffic;
+
+/// So much of the state, and whoever takes it in says how far it has come: what is not acknowledged is bounded.
+const TELL_BYTES: u64 = 128 << 10;
+/// Who takes it in gives credit for one part of that many of what may be under way.
+const CREDIT_SHARE: u64 = 8;
+
+/// The state on its way in.
+#[derive(Clone, Default)]
+pub(super) struct Taking {
+    /// Who gives it in this view.
+    donor: Option<Rank>,
+    /// What it is: the cut, and whose state.
+    from: Option<(ViewId, Incarnation)>,
+    /// That one's rank when it began to give in a view.
+    giver: Rank,
+    /// Bytes that have come; and whether that is all.
+    at: u64,
+    whole: bool,
+    /// Bytes that the application has, and how many of them the donor knows of.
+    taken: u64,
+    told: u64,
+    /// Parts that the application was not ready for; and the first of them, once it is on offer.
+    late: Hold,
+    offered: Option<StateBytes>,
+}
+
+impl Taking {
+    pub(super) fn taken(&self) -> u64 {
+        self.taken
+    }
+
+    /// Whether parts wait for the application.
+    fn is_late(&self) -> bool {
+        self.offered.is_some() || !self.late.is_empty()
+    }
+
+    pub(super) fn digest(&self, digest: &mut Hasher64) {
+        digest.word(self.donor.map_or(0, |donor| 1 + u64::from(donor.0)));
+        digest.word(self.at);
+        digest.word(self.taken << 1 | u64::from(self.whole));
+    }
+
+    pub(super) fn dump(&self) -> String {
+        let Some((cut, donor)) = self.from else { return "waits for a donor".to_owned() };
+        let Taking { at, taken, whole, .. } = self;
+        let all = if *whole { ", which is all" } else { "" };
+        format!("has {at} bytes of the state of {donor} at view {cut}{all}, {taken} of them taken in")
+    }
+}
+
+impl Xfer {
+    /// In a new view: what was taken in and what is held stays, until a donor says that it is begun anew.
+    pub(super) fn take_on(&mut self, context: &mut Context<'_>, goes_on: bool, taking: Taking, hold: Hold) {
+        self.hold = hold;
+        if goes_on {
+            self.taking = Taking { donor: None, told: 0, ..taking };
+            if self.taking.is_late() {
+                context.arm(self.handles().offer, context.now());
+            }
+        } else {
+            self.begins_here = true;
+            self.hold_from(context.view());
+        }
+        self.carried = self.hold.bytes();
+        if self.taking.whole && self.taking.taken == self.taking.at {
+            self.own = Own::Whole;
+            self.turn_now(context);
+        } else if !self.taking.whole {
+            self.say(context, Say::Lacks);
+        }
+    }
+
+    /// Lets go of what was held of the views before this one, but for sends.
+    fn hold_from(&mut self, view: &LocalView) {
+        let broken = self.options.broken;
+        self.hold.begin_at(view, |traffic| match traffic {
+            Traffic::Send => broken != Broken::DropsSends,
+            _ => broken == Broken::KeepsHold,
+        });
+    }
+
+    /// `origin` begins to give the state, or goes on with it.
+    pub(super) fn begin(&mut self, context: &mut Context<'_>, origin: Rank, payload: &[u8]) {
+        let word = |at: usize| u64::from_le_bytes(payload[at..at + 8].try_into().expect("eight bytes"));
+        const SET: usize = MEMBERS_MAX / 8;
+        let lacks = RankSet::from_words(std::array::from_fn(|at| word(8 * at)));
+        let takes = payload[SET] == 1;
+        let cut = ViewId { counter: word(SET + 1), coordinator: Incarnation(word(SET + 9)) };
+        let at = word(SET + 17);
+        self.donated = true;
+        self.has(context, origin);
+        // Whoever is known to have it has it.
+        self.lacks = self.lacks.and(lacks);
+        match self.own {
+            Own::Lacks => {
+                self.lacks.insert(context.rank());
+                if takes && !self.taking.whole && self.taking.donor.is_none_or(|donor| origin < donor) {
+                    self.begin_taking(context, origin, cut, at);
+                }
+            }
+            Own::Refused => self.lacks.insert(context.rank()),
+            Own::Has | Own::Whole => {
+                self.lacks.remove(context.rank());
+                if origin < context.rank() {
+                    self.give_up(context, cut);
+                }
+                if lacks.contains(context.rank()) && self.own == Own::Has && !self.flushing {
+                    self.say(context, Say::Have);
+                }
+            }
+        }
+    }
+
+    fn begin_taking(&mut self, context: &mut Context<'_>, origin: Rank, cut: ViewId, at: u64) {
+        let from = (cut, context.view().member(origin).incarnation);
+        if at > 0 && self.taking.from == Some(from) && self.taking.at == at {
+            if self.options.broken == Broken::ForgetsHold {
+                self.hold_from(context.view());
+            }
+        } else if let Some(view) = self.hold.view(cut).filter(|_| at == 0) {
+            if self.taking.at > 0 {
+                context.count("transfer begun anew in the next view");
+            }
+            self.taking = Taking { from: Some(from), ..Taking::default() };
+            context.disarm(self.handles().offer);
+            self.hold_from(&view);
+            self.carried = 0;
+        } else {
+            context.count("state that is gone on with, and was never begun here");
+            return;
+        }
+        (self.taking.donor, self.taking.giver) = (Some(origin), origin);
+        if at > 0 {
+            self.tell_taken(context);
+        }
+        self.check_hold(context);
+    }
+
+    /// A part of the state.
+    pub(super) fn part(&mut self, context: &mut Context<'_>, origin: Rank, message: &Message) {
+        let payload = message.list.payload();
+        let Some((head, bytes)) = payload.split_at_checked(PART_HEAD_BYTES) else {
+            context.count("part that does not decode");
+            return;
+        };
+        let flags = head[1];
+        let mut at = [0; 8];
+        at.copy_from_slice(&head[2..]);
+        let at = u64::from_le_bytes(at);
+        let expected = self.own == Own::Lacks
+            && self.taking.donor == Some(origin)
+            && self.taking.at == at
+            && !self.taking.whole;
+        if !expected {
+            context.count("part of a state that is not taken in");
+            return;
+        }
+        let last = flags & LAST != 0;
+        let through = at + bytes.len() as u64;
+        (self.taking.at, self.taking.whole) = (through, last);
+        if self.options.broken == Broken::HasTooEarly && at == 0 && !last {
+            self.say(context, Say::Have);
+        }
+        if through / TELL_BYTES > at / TELL_BYTES {
+            context.gossip_now(false);
+        }
+        if flags & STATELESS != 0 {
+            self.taking.taken = through;
+            self.is_whole(context);
+            return;
+        }
+        let (frame, to) = (message.list.frame().clone(), message.list.to());
+        let list = List::single(frame, to - bytes.len(), to);
+        if self.taking.is_late() {
+            self.taking.late.push(late(origin, list), false);
+        } else {
+            context.up(Up::State(StateBytes { donor: origin, at, last, list }));
+        }
+    }
+
+    /// The application was not ready for a part.
+    pub(super) fn state_back(&mut self, context: &mut Context<'_>, part: StateBytes) {
+        if self.own != Own::Lacks || part.donor != self.taking.giver {
+            return;
+        }
+        if self.taking.offered.is_none() {
+            // It leaves the frame it came in.
+            self.taking.late.push(late(part.donor, part.list), false);
+        }
+        context.arm(self.handles().offer, context.now() + NOT_READY);
+    }
+
+    /// Offers the first of the parts that the application was not ready for once more.
+    pub(super) fn offer(&mut self, context: &mut Context<'_>) {
+        if self.own != Own::Lacks {
+            return;
+        }
+        let taking = &mut self.taking;
+        if taking.offered.is_none()
+            && let Some(Up::Send(_, message)) = taking.late.pop()
+        {
+            let last = taking.whole && taking.late.is_empty();
+            taking.offered =
+                Some(StateBytes { donor: taking.giver, at: taking.taken, last, list: message.list });
+        }
+        if let Some(mut part) = taking.offered.clone() {
+            part.donor = taking.giver;
+            // More may have come since.
+            part.last = taking.whole && taking.late.is_empty();
+            context.up(Up::State(part));
+        }
+    }
+
+    /// The application has taken a part in.
+    pub(super) fn state_taken(&mut self, context: &mut Context<'_>, donor: Rank, through: u64, last: bool) {
+        let taking = &mut self.taking;
+        if self.own != Own::Lacks || donor != taking.giver || !(taking.taken..=taking.at).contains(&through) {
+            return;
+        }
+        taking.taken = through;
+        let was_late = taking.offered.take().is_some();
+        let part_bytes = self.options.flight_bytes / CREDIT_SHARE;
+        if taking.taken - taking.told >= part_bytes || taking.taken == taking.at && was_late {
+            self.tell_taken(context);
+        }
+        if last {
+            self.is_whole(context);
+        } else if was_late && self.taking.is_late() {
+            self.offer(context);
+        }
+    }
+
+    fn tell_taken(&mut self, context: &mut Context<'_>) {
+        let Some(donor) = self.taking.donor.filter(|_| !self.flushing) else { return };
+        self.taking.told = self.taking.taken;
+        let said = (RankSet::one(donor), Say::Taken);
+        if !self.unsaid.contains(&said) {
+            self.say_to(context, said.0, said.1);
+        }
+    }
+
+    /// The application has all of the state.
+    fn is_whole(&mut self, context: &mut Context<'_>) {
+        if self.next.is_none() {
+            self.own = Own::Whole;
+            self.turn_now(context);
+        }
+    }
+
+    /// Whether nobody in this view has the state, and what follows from it for this member.
+    pub(super) fn found(&mut self, context: &mut Context<'_>) {
+        if self.own != Own::Lacks || self.taking.donor.is_some() || self.taking.whole {
+            return;
+        }
+        let all_lack = Xfer::others(context).without(self.said).without(self.refused).is_empty();
+        if self.flushing || !all_lack {
+            return;
+        }
+        if !self.options.go_on {
+            context.count("left because nobody had the state");
+            context.up(Up::StateLost { goes_on: false });
+            let why = "all members that had the group's state are gone, and nobody else has got all of it: this process \
+                       leaves (lost=leave)";
+            self.refuse(context, why.to_owned());
+            context.down(Down::Leave);
+            return;
+        }
+        let first = self.wanting().iter().next();
+        if first != Some(context.rank()) {
+            return;
+        }
+        context.count("nobody had the state");
+        context.up(Up::StateLost { goes_on: true });
+        self.taking = Taking { whole: true, ..Taking::default() };
+        self.hold_from(context.view());
+        self.own = Own::Whole;
+        self.lacks.remove(context.rank());
+        if !self.wanting().is_empty() {
+            self.become_donor(context, self.wanting());
+        }
+        self.turn_now(context);
+    }
+
+    /// It is over for this member.
+    pub(super) fn refuse(&mut self, context: &mut Context<'_>, why: String) {
+        self.own = Own::Refused;
+        self.hold.clear();
+        self.taking = Taking::default();
+        context.problem(None, why);
+        if !self.flushing {
+            self.say(context, Say::Refused);
+        }
+    }
+
+    /// An event at a member that has not got the state yet.
+    pub(super) fn keep(&mut self, context: &mut Context<'_>, event: Up) {
+        match event {
+            Up::Stable => self.stable_held = true,
+            Up::Send(_, ref message) if message.is_control() => context.up(event),
+            Up::View(_)
+            | Up::Cast(..)
+            | Up::Send(..)
+            | Up::Transitional(_)
+            | Up::Suspect(_)
+            | Up::Slow(_)
+            | Up::Leave(_)
+            | Up::LostMessage { .. } => {
+                if self.own == Own::Refused {
+                    return;
+                }
+                if matches!(event, Up::View(_)) && self.begins_here {
+                    // Sends of views before wait already.
+                    self.hold.push_first(event);
+                    return;
+                }
+                self.hold.push(event, context.layer > 0);
+                self.check_hold(context);
+            }
+            event => context.up(event),
+        }
+    }
+
+    /// Whether too much is held. Until it is known what the state is the state of, what was held before may be let go of.
+    fn check_hold(&mut self, context: &mut Context<'_>) {
+        let known = self.taking.donor.is_some() || self.taking.whole;
+        let held = self.hold.bytes() - if known { 0 } else { self.carried.min(self.hold.bytes()) };
+        if held < self.options.hold_bytes || self.full_said || self.next.is_some() {
+            return;
+        }
+        self.full_said = true;
+        if self.options.leave {
+            let why = format!(
+                "more than {} KiB were cast in the group before its state was complete here (hold_kib_max)",
+                self.options.hold_bytes >> 10
+            );
+            self.refuse(context, why);
+            context.down(Down::Leave);
+            return;
+        }
+        self.is_full(context, context.rank());
+        if !self.flushing {
+            self.say(context, Say::Full);
+        }
+    }
+}
+
+/// A part that waits for the application, as the hold keeps it.
+fn late(donor: Rank, list: List) -> Up {
+    Up::Send(donor, Message::data(Traffic::Send, list))
+}
