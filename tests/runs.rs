@@ -11,6 +11,10 @@ use wadjet::transport::{Received, Transport};
 use wadjet::{Application, Config, Delivery, Event, Group, Shadow};
 
 const CHECKED_STACK: &str = "COUNT:CHK_FIFO:STABLE:FC:UNICAST:LOCAL:NAK:CHKSUM:COM";
+/// Turns end and begin among the frames: everybody answers some of them.
+const TURNS_STACK: &str = "TOTAL(burst=5):FIXED:COUNT:CHK_FIFO:STABLE:FC:UNICAST:LOCAL:NAK:CHKSUM:COM";
+/// Orders come among the frames, and runs end with some of them.
+const ORDERS_STACK: &str = "SEQUENCER:FIXED:COUNT:CHK_FIFO:STABLE:FC:UNICAST:LOCAL:NAK:CHKSUM:COM";
 
 /// What a frame would be with one bit changed.
 fn damaged(received: &Received, at: usize) -> Received {
@@ -53,7 +57,8 @@ fn round(worlds: &mut [World; 2], dice: &Dice, damage: bool) {
 
 #[test]
 fn frames_together_are_what_they_are_one_by_one() {
-    for (spec, damage) in [(DEFAULT_STACK, false), (CHECKED_STACK, true)] {
+    let specs = [(DEFAULT_STACK, false), (CHECKED_STACK, true), (TURNS_STACK, true), (ORDERS_STACK, true)];
+    for (spec, damage) in specs {
         let mut taken_together = 0;
         for seed in 0..40 {
             let members = 2 + seed as usize % 2;
@@ -67,26 +72,30 @@ fn frames_together_are_what_they_are_one_by_one() {
             let (mut cast, mut together) = (0, 0);
             for _ in 0..60 {
                 let casts = dice.below(12);
-                for world in &mut worlds {
-                    (0..casts).for_each(|n| world.cast(0, &[3, n as u8]));
+                // Those that wait for a turn may be as many as may wait.
+                let taken = worlds.each_mut().map(|world| {
+                    let taken = (0..casts).filter(|n| world.try_cast(0, &[3, *n as u8]).is_ok()).count();
                     world.nodes[1].stopped = true;
                     world.step();
                     world.nodes[1].stopped = false;
-                }
-                cast += casts as usize;
+                    taken
+                });
+                assert_eq!(taken[0], taken[1], "{spec}: seed {seed}");
+                cast += taken[0];
                 dice.below(2);
                 round(&mut worlds, &dice, damage);
                 let [one, other] = [0, 1].map(|n| &worlds[n].nodes[1]);
-                assert_eq!(one.log.casts, other.log.casts, "seed {seed}");
+                assert_eq!(one.log.casts, other.log.casts, "{spec}: seed {seed}");
                 let [one, other] = [one, other].map(|node| node.stats());
                 together = one.fast_path.deliver_together;
                 let but_for_that = |path| FastPath { deliver_together: 0, ..path };
-                assert_eq!(but_for_that(one.fast_path), but_for_that(other.fast_path), "seed {seed}");
-                assert_eq!(one.misses, other.misses, "seed {seed}");
+                assert_eq!(but_for_that(one.fast_path), but_for_that(other.fast_path), "{spec}: seed {seed}");
+                assert_eq!(one.misses, other.misses, "{spec}: seed {seed}");
             }
             taken_together += together;
             for world in &mut worlds {
-                assert!(world.until(20_000, |world| world.delivered(1, 0).len() == cast), "seed {seed}");
+                let all = |world: &mut World| (0..2).all(|node| world.delivered(node, 0).len() == cast);
+                assert!(world.until(20_000, all), "{spec}: seed {seed}");
                 let expected: Vec<_> = world.delivered(0, 0).into_iter().map(<[u8]>::to_vec).collect();
                 assert_eq!(world.delivered(1, 0), expected);
             }

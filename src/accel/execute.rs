@@ -3,7 +3,7 @@
 //! Everything is checked before anything is written: a miss leaves no trace.
 
 use super::case::{Effect, Target};
-use super::plan::{DeliverStep, Plan, TurnStep, apply, value_of};
+use super::plan::{DeliverStep, Plan, apply, value_of};
 use crate::buf::FrameMut;
 use crate::id::Rank;
 use crate::stack::core::{Core, Looped};
@@ -51,6 +51,8 @@ pub(crate) enum Outcome {
         number: u64,
         /// Its messages.
         count: Count,
+        /// Whether it ends its origin's turn.
+        marked: bool,
     },
     /// It is right but for being this many frames ahead.
     Early(u64),
@@ -108,8 +110,9 @@ pub(crate) fn accept_apart(core: &mut Core, plan: &Plan, origin: Rank, first: u6
 }
 
 /// Runs a deliver plan on as many of `frames` as may be taken together: those of the first's cookie that have one message
-/// each, by a plan that has no more to do for each of them than to compare, to count and to retain. What is the same for
-/// all of them is done once. Returns how many of the first were accepted.
+/// each, by a plan that has no more to do for each of them than to compare, to count and to retain, and that nothing holds
+/// up: what is to be delivered in order ends before the first that may change what comes next. What is the same for all of
+/// them is done once. Returns how many of the first were accepted.
 #[inline]
 pub(crate) fn accept_run(core: &mut Core, plan: &Plan, origin: Rank, frames: &[Received]) -> usize {
     if !plan.effects.is_empty() || !plan.retain {
@@ -134,18 +137,25 @@ fn accept_run_words<const WORDS: usize, const BYTES: usize>(
     if lines[fixed::CAST_DELIVER_GUARD as usize] != 0 {
         return 0;
     }
-    let retention = &mut core.casts[origin.index()];
     let (step, cookie) = (plan.template[0], core.cookies[origin.index()][Traffic::Cast as usize]);
     let begin = lines[fixed::CAST_DELIVER_WORDS as usize];
-    let mut expected = begin;
+    let number = (begin >> plan.number.shift) & plan.number.mask;
+    let room = match &plan.deliver {
+        None => u64::MAX,
+        Some(step) => at_once(core, step, origin, number),
+    };
+    let room = room.min(core.casts[origin.index()].room_left() as u64) as usize;
+    // A mark is in the template word, and what is expected has none.
+    let (_, marks) = plan.marks;
+    let (mut expected, mask) = (begin & !marks, step.mask | marks);
     let predicted = |received: &&Received| {
         let Some(header) = received.bytes().first_chunk::<BYTES>() else { return false };
         let (first, words) = words_in::<WORDS, BYTES>(header);
-        let right = first == cookie && (words[0] ^ expected) & step.mask == 0;
+        let right = first == cookie && (words[0] ^ expected) & mask == 0;
         expected += step.add;
         right
     };
-    let mut taken = frames.iter().take(retention.room_left()).take_while(predicted).count();
+    let mut taken = frames.iter().take(room).take_while(predicted).count();
     if !plan.filters.is_empty() {
         taken = frames[..taken]
             .iter()
@@ -160,8 +170,8 @@ fn accept_run_words<const WORDS: usize, const BYTES: usize>(
     lines[fixed::CAST_DELIVER_WORDS as usize] = begin + step.add * taken as u64;
     lines[fixed::CAST_ACCEPT_HITS as usize] += taken as u64;
     let newest_report = lines[fixed::NEWEST_REPORT as usize];
+    deliver_at_once(core, plan, origin, taken as u64);
     core.work += taken as u32;
-    let number = (begin >> plan.number.shift) & plan.number.mask;
     let pinned = frames.iter().map(|received| received.frame.pinned_bytes() as u64);
     core.pinned_most = pinned.fold(core.pinned_most, u64::max);
     let list = |Received { frame, from, to, .. }: &Received| List::single(frame.clone(), from + BYTES, *to);
@@ -293,7 +303,14 @@ fn accept_words<const CAST: bool, const TEMPLATE: usize, const WORDS: usize>(
         affect(core, plan, &plan.effects, origin, number, payload.len(), count.messages());
     }
     core.work += 1;
-    Outcome::Hit { number, count }
+    Outcome::Hit { number, count, marked: CAST && is_marked::<WORDS>(plan, &words) }
+}
+
+/// Whether a cast with these words ends its origin's turn.
+#[inline]
+fn is_marked<const WORDS: usize>(plan: &Plan, words: &[u64; WORDS]) -> bool {
+    let (word, bits) = plan.marks;
+    words[usize::from(word) & (WORDS.next_power_of_two() - 1)] & bits != 0
 }
 
 /// Bytes of a compressed header: known beforehand where a copy of the executor is for one number of words.
@@ -320,7 +337,7 @@ fn affect(
     }
 }
 
-/// Runs a bare self-deliver plan so many times. Returns whether its guard is open.
+/// Runs a bare self-deliver plan's accept step so many times. Returns whether its guard is open.
 #[inline]
 pub(crate) fn own_copies(core: &mut Core, own: Rank, count: u64) -> bool {
     let lines = core.slots.lines(own);
@@ -332,12 +349,56 @@ pub(crate) fn own_copies(core: &mut Core, own: Rank, count: u64) -> bool {
     true
 }
 
+/// How many own casts, from the first on that waits to come back up by the plan, are delivered at once: nothing is held, and
+/// none of them changes what comes next, up to a blank.
+#[inline]
+pub(crate) fn own_at_once(core: &Core, plan: &Plan) -> u64 {
+    let Some(step) = &plan.deliver else { return u64::MAX };
+    let number = core.loop_numbers.start;
+    match (core.order.is_empty(), &step.turns) {
+        (false, _) => 0,
+        (true, None) => at_once(core, step, core.own, number),
+        (true, Some(turns)) => at_once(core, step, core.own, number).min(core.own_unmarked(turns, number)),
+    }
+}
+
+/// Whether nothing is held, and the own cast `number`, the first that waits to come back up by the plan, has no mark.
+#[inline]
+pub(crate) fn own_is_plain(core: &Core, step: &DeliverStep, number: u64) -> bool {
+    core.order.is_empty() && step.turns.is_none_or(|turns| core.own_unmarked(&turns, number) > 0)
+}
+
+/// How many casts of `origin` from `number` on are delivered at once if nothing is held and none of them is marked or a
+/// blank: those that are released, but for the last, with which a run may end.
+#[inline]
+pub(crate) fn at_once(core: &Core, step: &DeliverStep, origin: Rank, number: u64) -> u64 {
+    let release = core.slots.section_of(origin).get(step.release as usize);
+    release.map_or(0, |release| release.saturating_sub(number + 1))
+}
+
+/// Runs the deliver step, if there is one, of so many casts that are delivered [`at_once`].
+#[inline]
+pub(crate) fn deliver_at_once(core: &mut Core, plan: &Plan, origin: Rank, count: u64) {
+    if let Some(step) = &plan.deliver {
+        core.slots.section(origin)[step.hits as usize] += count;
+    }
+}
+
+/// As both, of the one cast `number`. Whether it is delivered.
+#[inline]
+pub(crate) fn deliver_one_at_once(core: &mut Core, step: &DeliverStep, origin: Rank, number: u64) -> bool {
+    let section = core.slots.section(origin);
+    let delivered = section.get(step.release as usize).is_some_and(|release| *release > number + 1);
+    section[step.hits as usize] += u64::from(delivered);
+    delivered
+}
+
 /// Runs the self-deliver plan on an own cast that comes back up.
 pub(crate) fn own_copy_checked(core: &mut Core, plan: &Plan, list: &List, number: u64) -> Outcome {
     let own = core.own;
     if plan.bare {
         return match own_copies(core, own, 1) {
-            true => Outcome::Hit { number, count: list.count() },
+            true => Outcome::Hit { number, count: list.count(), marked: is_list_marked(plan, list) },
             false => Outcome::Miss(Miss::Guard(core.slots.lines(own)[fixed::CAST_DELIVER_GUARD as usize])),
         };
     }
@@ -377,22 +438,27 @@ fn unpredicted(plan: &Plan, slots: &[u64], words: &[u64]) -> Outcome {
     if all_ahead { Outcome::Early(ahead) } else { miss }
 }
 
-/// Runs the deliver step of an accepted frame, if its release words have reached it.
-#[inline]
-pub(crate) fn released(core: &mut Core, step: &DeliverStep, origin: Rank, number: u64, list: &List) -> bool {
-    if step.plain {
-        let section = core.slots.section(origin);
-        if section[step.releases[0] as usize] <= number {
+/// Runs the deliver step of an accepted frame, if its release words have reached it; it is or is not marked.
+#[inline(never)]
+pub(crate) fn released(
+    core: &mut Core,
+    step: &DeliverStep,
+    origin: Rank,
+    number: u64,
+    list: &List,
+    marked: bool,
+) -> bool {
+    let section = core.slots.section(origin);
+    if let Some(release) = section.get(step.release as usize) {
+        if *release <= number {
             return false;
         }
         section[step.hits as usize] += 1;
     } else if !released_otherwise(core, step, origin, number, list) {
         return false;
     }
-    if let Some(turn) = &step.turns
-        && marked(turn, step.header_bytes, list)
-    {
-        let ended = core.end_turn(&turn.turns, origin, number, list);
+    if let (Some(turns), true) = (&step.turns, marked) {
+        let ended = core.end_turn(turns, origin, number, list);
         ended.unwrap_or_else(|what| core.count(step.layer, what));
     }
     if let Some(script) = &step.script {
@@ -432,16 +498,16 @@ pub(crate) fn released_in_order(
 ) -> bool {
     match last {
         None => true,
-        Some(step) => core.order.is_clear() && released(core, step, origin, number, list),
+        Some(step) => core.order.is_clear() && released(core, step, origin, number, list, false),
     }
 }
 
 /// Whether a cast by plan, whose compressed header stands before its payload, ends its origin's turn.
 #[inline]
-fn marked(turn: &TurnStep, header_bytes: usize, list: &List) -> bool {
-    let at = list.from() - header_bytes + 8 + 8 * usize::from(turn.mark.word);
-    let word = crate::wire::word(list.frame().slice(at, at + 8), 0).unwrap_or_default();
-    (word >> turn.mark.shift) & turn.mark.mask != 0
+pub(crate) fn is_list_marked(plan: &Plan, list: &List) -> bool {
+    let (word, bits) = plan.marks;
+    let at = list.from() - plan.header_bytes + 8 + 8 * usize::from(word);
+    bits != 0 && crate::wire::word(list.frame().slice(at, at + 8), 0).is_some_and(|word| word & bits != 0)
 }
 
 /// Runs a send plan on a payload whose guard is known to be open: writes the header, applies the effects and puts the

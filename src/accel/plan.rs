@@ -127,6 +127,8 @@ pub(crate) struct Plan {
     pub(crate) straight: bool,
     /// The second step, if there is an ordering layer.
     pub(crate) deliver: Option<DeliverStep>,
+    /// Bits of a template word that end the turn of a cast's origin, and which word that is.
+    pub(crate) marks: (u8, u64),
     /// The third, if a layer holds what is in order: those whose turn has come leave in that order.
     pub(crate) last: Option<DeliverStep>,
 }
@@ -145,25 +147,16 @@ pub(crate) struct DeliverStep {
     /// Offsets in the origin's section of words that must exceed the frame number.
     pub(crate) releases: Vec<u32>,
     /// Whose turn it is, if casts are delivered in turns.
-    pub(crate) turns: Option<TurnStep>,
+    pub(crate) turns: Option<Turns>,
     /// What runs there are, if casts are delivered by a script.
     pub(crate) script: Option<Script>,
-    /// Bytes of the header before a payload, in which the mark is.
-    pub(crate) header_bytes: usize,
     pub(crate) effects: Effects,
     pub(crate) retain: bool,
     pub(crate) hits: u32,
     /// The lowest layer that belongs to it.
     pub(crate) layer: usize,
-    /// One word releases, and nothing follows but what keeps the order.
-    pub(crate) plain: bool,
-}
-
-/// Where the mark is that ends a turn, and what follows from it.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct TurnStep {
-    pub(crate) mark: Spot,
-    pub(crate) turns: Turns,
+    /// The word that releases, if it is one and nothing follows but what keeps the order; else no word of a section.
+    pub(crate) release: u32,
 }
 
 /// Why a kind of traffic has no plan.
@@ -257,12 +250,11 @@ impl Compiler<'_> {
             releases: Vec::new(),
             turns: None,
             script: None,
-            header_bytes: layout.compressed_bytes(),
             effects: Vec::new(),
             retain: false,
             hits,
             layer,
-            plain: false,
+            release: u32::MAX,
         };
         plan.deliver = release.map(|layer| step(layer, fixed::CAST_DELIVER_HITS));
         plan.last = last.map(|layer| step(layer, fixed::CAST_LAST_HITS));
@@ -275,7 +267,9 @@ impl Compiler<'_> {
             self.add(&mut plan, layer, statement, stage, counted)?;
         }
         for step in [&mut plan.deliver, &mut plan.last].into_iter().flatten() {
-            step.plain = step.releases.len() == 1 && step.effects.is_empty() && !step.retain;
+            if let ([release], true, false) = (&step.releases[..], step.effects.is_empty(), step.retain) {
+                step.release = *release;
+            }
         }
         plan.shape = Shape::of(&plan);
         plan.bare = plan.template.iter().all(|step| step.mask == 0)
@@ -320,6 +314,7 @@ impl Compiler<'_> {
             bare: false,
             straight: false,
             deliver: None,
+            marks: (0, 0),
             last: None,
         }
     }
@@ -457,7 +452,8 @@ impl Compiler<'_> {
                 match plan.step(stage) {
                     Some(step) if stage == Stage::Deliver && step.turns.is_none() => {
                         step.releases.push(turns.free.0);
-                        step.turns = Some(TurnStep { mark, turns });
+                        step.turns = Some(turns);
+                        plan.marks = (mark.word, mark.mask << mark.shift);
                     }
                     _ => return refuse("only deliveries have turns, and of one layer"),
                 }
@@ -630,9 +626,9 @@ impl Plan {
         }
         for step in [&self.deliver, &self.last].into_iter().flatten() {
             lines.push(format!("queue    until {} releases it", names[step.layer]));
-            if let Some(turn) = &step.turns {
-                let Spot { word, shift, .. } = turn.mark;
-                lines.push(format!("turn     goes to the next if word {word} bit {shift} is set"));
+            if step.turns.is_some() {
+                let (word, bit) = (self.marks.0, self.marks.1.trailing_zeros());
+                lines.push(format!("turn     goes to the next if word {word} bit {bit} is set"));
             }
             if let Some(script) = &step.script {
                 let name = names[step.layer];

@@ -17,6 +17,8 @@ pub(crate) struct Ordered {
     pub(crate) origin: Rank,
     pub(crate) number: u64,
     pub(crate) list: List,
+    /// Whether it ends its origin's turn, if it came by plan.
+    pub(crate) marked: bool,
     /// The rest of it, if it took the slow path.
     pub(crate) slow: Option<Box<Slow>>,
 }
@@ -108,7 +110,7 @@ impl OrderQueue {
             }
             None => Box::new(slow),
         };
-        Ordered { origin, number, list, slow: Some(slow) }
+        Ordered { origin, number, list, marked: false, slow: Some(slow) }
     }
 
     /// The box of one that is held no more.
@@ -285,7 +287,10 @@ mod tests {
             let mut plain: Vec<(usize, u64)> = Vec::new();
             let mut next = [0u64; 4];
             for (what, origin, release) in steps {
-                let held = |number| Ordered { origin: Rank::at(origin), number, list: list.clone(), slow: None };
+                let held = |number| {
+                    let (origin, list) = (Rank::at(origin), list.clone());
+                    Ordered { origin, number, list, marked: false, slow: None }
+                };
                 match what {
                     0 => {
                         queue.push(held(next[origin]));

@@ -204,6 +204,16 @@ impl Core {
         self.prompt_wanted |= blank || !alone && self.waiting_frames == 0;
     }
 
+    /// How many of this member's casts by plan, from `number` on, which is the first that is not delivered, are known to carry
+    /// no mark: they are of this turn, unless a flush has begun and another turn with it.
+    #[inline]
+    pub(crate) fn own_unmarked(&self, turns: &Turns, number: u64) -> u64 {
+        match self.slots.get(turns.phase) {
+            phase::TURNS => self.slots.get(turns.mark_at).saturating_sub(number),
+            _ => 0,
+        }
+    }
+
     /// Opens the entry to the casts of a turn.
     fn open_turn(&mut self, turns: &Turns) {
         *self.slots.word_mut(turns.waits.kind.offset()) &= !turns.waits.mask;

@@ -58,7 +58,7 @@ impl Stack {
     pub(crate) fn accept_run(&mut self, origin: Rank, frames: &[Received]) -> Option<(u64, usize)> {
         let core = &mut self.engine.core;
         let plan = self.plans[Kind::CastDeliver as usize].as_ref().ok()?;
-        if !plan.straight || plan.deliver.is_some() || !core.order.is_empty() || !self.early.is_empty() {
+        if !plan.straight || !core.order.is_empty() || !self.early.is_empty() {
             return None;
         }
         let number = core.accepted(origin);
@@ -103,19 +103,27 @@ impl Stack {
             // What is in order when nothing waits goes up at once.
             Ok(plan) if plan.straight && engine.core.order.is_empty() => {
                 match execute::accept(&mut engine.core, plan, origin, first, bytes) {
-                    Outcome::Hit { number, count } => {
+                    Outcome::Hit { number, count, marked } => {
+                        let core = &mut engine.core;
                         let Received { frame, from, to, .. } = received;
                         let list = List::counted(frame, from + plan.header_bytes, to, count);
                         if plan.retain {
-                            engine.core.keep_cast(origin, number, list.clone());
+                            core.keep_cast(origin, number, list.clone());
                         }
                         fast.deliver_hit += 1;
-                        if let Some(step) = &plan.deliver
-                            && !execute::released(&mut engine.core, step, origin, number, &list)
-                        {
-                            engine.core.order.push(Ordered { origin, number, list, slow: None });
-                        } else {
+                        let delivered = match &plan.deliver {
+                            None => true,
+                            Some(step) => {
+                                !marked
+                                    && !list.is_empty()
+                                    && execute::deliver_one_at_once(core, step, origin, number)
+                                    || execute::released(core, step, origin, number, &list, marked)
+                            }
+                        };
+                        if delivered {
                             self.upcall(kind, origin, number, &list, app);
+                        } else {
+                            core.order.push(Ordered { origin, number, list, marked, slow: None });
                         }
                         true
                     }
@@ -158,11 +166,11 @@ impl Stack {
         let Stack { engine, plans, fast, .. } = self;
         let Ok(plan) = &plans[kind as usize] else { return false };
         match execute::accept_apart(&mut engine.core, plan, origin, first, bytes) {
-            Outcome::Hit { number, count } => {
+            Outcome::Hit { number, count, marked } => {
                 let list = accepted_list(&mut engine.core, plan, origin, arrived.received, number, count);
                 fast.deliver_hit += u64::from(!parked);
                 fast.deliver_early += u64::from(parked);
-                self.accepted(kind, origin, number, list, before, app);
+                self.accepted(kind, origin, (number, marked), list, before, app);
                 true
             }
             other => self.not_taken(arrived, other, app, parked),
@@ -199,12 +207,13 @@ impl Stack {
         false
     }
 
-    /// The rest of a hit that is not delivered at once or is compared with the layers.
+    /// The rest of a hit that is not delivered at once or is compared with the layers: of the cast of that number, which is
+    /// marked or not.
     pub(super) fn accepted(
         &mut self,
         kind: Kind,
         origin: Rank,
-        number: u64,
+        (number, marked): (u64, bool),
         list: List,
         before: Option<ShadowRun>,
         app: &mut dyn Application,
@@ -213,12 +222,14 @@ impl Stack {
         let core = &mut self.engine.core;
         let in_order = match &plan.deliver {
             None => true,
-            Some(step) => core.holding(origin) == 0 && execute::released(core, step, origin, number, &list),
+            Some(step) => {
+                core.holding(origin) == 0 && execute::released(core, step, origin, number, &list, marked)
+            }
         };
         let delivered =
             in_order && execute::released_in_order(core, plan.last.as_ref(), origin, number, &list);
         if !delivered {
-            let held = Ordered { origin, number, list: list.clone(), slow: None };
+            let held = Ordered { origin, number, list: list.clone(), marked, slow: None };
             if in_order { core.order.push_ordered(held) } else { core.order.push(held) }
         }
         if let Some(before) = before {

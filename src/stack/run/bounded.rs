@@ -1304,7 +1304,7 @@ const WRONG_PLANS: &[(&str, &str, Wrong)] = &[
         "TOTAL",
         "looks for the mark elsewhere",
         Wrong::Plan(Kind::CastDeliver, |plan| {
-            deliver(plan).turns.as_mut().expect("it has turns").mark.shift = 0;
+            plan.marks.1 = 1;
         }),
     ),
     ("SAFE", "delivers before it is safe", Wrong::Plan(Kind::SelfDeliver, |plan| plan.last = None)),

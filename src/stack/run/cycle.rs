@@ -4,7 +4,6 @@ use std::ops::Range;
 
 use super::Stack;
 use crate::accel::execute::{self, Miss, Outcome};
-use crate::accel::plan::Plan;
 use crate::accel::shadow::ShadowRun;
 use crate::config::Shadow;
 use crate::group::{Application, Event, Group};
@@ -169,10 +168,9 @@ impl Stack {
         let mut pending = self.engine.core.looping();
         // What upcalls cast waits for the next iteration.
         while pending > 0 {
-            let taken = self.own_retained(pending.min(OWN_RUN_MAX), app);
-            pending -= taken;
-            if taken < OWN_RUN_MAX {
-                break;
+            match self.own_retained(pending.min(OWN_RUN_MAX), app) {
+                0 => break,
+                taken => pending -= taken,
             }
         }
         let own = self.engine.core.own;
@@ -185,49 +183,75 @@ impl Stack {
         }
     }
 
-    /// Delivers own casts by the plan, straight out of retention, as long as nothing else is to be done with them than
-    /// that, `most` of them at most. Returns how many.
+    /// Takes own casts by the plan, straight out of retention, if nothing else is to be done with them than to deliver them:
+    /// up to `most` that nothing holds up, or else one. Returns how many.
+    #[inline]
     fn own_retained(&mut self, most: usize, app: &mut dyn Application) -> usize {
         let Ok(plan) = &self.plans[Kind::SelfDeliver as usize] else { return 0 };
         if self.shadow != Shadow::Off || !plan.bare || plan.last.is_some() {
             return 0;
         }
-        let (own, at_once) = (self.engine.core.own, plan.deliver.is_none());
-        if at_once && most > 1 {
-            return self.own_run(most, app);
-        }
-        let mut taken = 0;
-        loop {
-            let core = &mut self.engine.core;
-            let number = core.loop_numbers.start;
-            // An upcall may end the group, and lets go of everything then; or its casts, of what is retained.
-            let over = taken == most || core.loop_numbers.is_empty();
-            if over || !at_once && core.order.is_full(own, self.order_share) {
+        if most > 1 {
+            let at_once = execute::own_at_once(&self.engine.core, plan).min(most as u64);
+            let taken = if at_once > 1 { self.own_run(at_once as usize, app) } else { 0 };
+            if taken > 0 {
                 return taken;
             }
-            let Some(list) = core.casts[own.index()].list_at(number).cloned() else { return taken };
-            if !execute::own_copies(core, own, 1) {
-                return taken;
-            }
-            core.loop_numbers.start = number + 1;
-            self.fast.deliver_hit += 1;
-            taken += 1;
-            if at_once || self.own_copy_released(number, &list) {
-                self.upcall(Kind::SelfDeliver, own, number, &list, app);
-            }
         }
+        self.own_one(app)
     }
 
-    /// Those that nothing holds up, together: what is the same for all of them is done once.
+    /// The next of them. Whether it was taken, as a number.
+    #[inline]
+    fn own_one(&mut self, app: &mut dyn Application) -> usize {
+        let Stack { engine, plans, fast, .. } = self;
+        let Ok(plan) = &plans[Kind::SelfDeliver as usize] else { return 0 };
+        let core = &mut engine.core;
+        let (own, number) = (core.own, core.loop_numbers.start);
+        // An upcall may end the group, and lets go of everything then; or its casts, of what is retained.
+        if core.loop_numbers.is_empty() || !core.order.is_empty() && core.order.is_full(own, self.order_share)
+        {
+            return 0;
+        }
+        let Some(list) = core.casts[own.index()].list_at(number).cloned() else { return 0 };
+        if !execute::own_copies(core, own, 1) {
+            return 0;
+        }
+        core.loop_numbers.start = number + 1;
+        fast.deliver_hit += 1;
+        let delivered = match &plan.deliver {
+            None => true,
+            Some(step) => {
+                !list.is_empty()
+                    && execute::own_is_plain(core, step, number)
+                    && execute::deliver_one_at_once(core, step, own, number)
+                    || self.own_copy_released(number, &list)
+            }
+        };
+        if delivered {
+            self.upcall(Kind::SelfDeliver, own, number, &list, app);
+        }
+        1
+    }
+
+    /// So many that nothing holds up, together: what is the same for all of them is done once. Returns how many were taken.
     fn own_run(&mut self, most: usize, app: &mut dyn Application) -> usize {
+        let Ok(plan) = &self.plans[Kind::SelfDeliver as usize] else { return 0 };
         let core = &mut self.engine.core;
         let (own, Range { start, end }) = (core.own, core.loop_numbers.clone());
         // An upcall may end the group, or let its casts drive out what is retained: they are held here.
         let mut lists = std::mem::take(&mut self.own_run);
         core.casts[own.index()].copy_run(start..end.min(start + most as u64), &mut lists);
+        // A blank may say what comes next.
+        if plan.deliver.is_some()
+            && let Some(blank) = lists.iter().position(List::is_empty)
+        {
+            lists.truncate(blank);
+        }
         let count = lists.len();
         let taken = count > 0 && execute::own_copies(core, own, count as u64);
         if taken {
+            execute::deliver_at_once(core, plan, own, count as u64);
             core.loop_numbers.start = start + count as u64;
             self.fast.deliver_hit += count as u64;
             self.deliver_own(start, &mut lists, app);
@@ -250,15 +274,16 @@ impl Stack {
     }
 
     /// Whether an own cast that came back up by the plan is released; if not, it waits for that.
+    #[inline(never)]
     fn own_copy_released(&mut self, number: u64, list: &List) -> bool {
+        let Ok(plan) = &self.plans[Kind::SelfDeliver as usize] else { return true };
         let core = &mut self.engine.core;
         let own = core.own;
-        let Ok(Plan { deliver: Some(step), .. }) = &self.plans[Kind::SelfDeliver as usize] else {
-            return true;
-        };
-        let released = core.holding(own) == 0 && execute::released(core, step, own, number, list);
+        let Some(step) = &plan.deliver else { return true };
+        let marked = execute::is_list_marked(plan, list);
+        let released = core.holding(own) == 0 && execute::released(core, step, own, number, list, marked);
         if !released {
-            core.order.push(Ordered { origin: own, number, list: list.clone(), slow: None });
+            core.order.push(Ordered { origin: own, number, list: list.clone(), marked, slow: None });
         }
         released
     }
@@ -288,10 +313,10 @@ impl Stack {
         app: &mut dyn Application,
     ) {
         match outcome {
-            Outcome::Hit { number, .. } => {
+            Outcome::Hit { number, marked, .. } => {
                 self.fast.deliver_hit += 1;
                 let own = self.engine.core.own;
-                self.accepted(Kind::SelfDeliver, own, number, looped.list, before, app);
+                self.accepted(Kind::SelfDeliver, own, (number, marked), looped.list, before, app);
             }
             Outcome::Early(_) | Outcome::Miss(_) => {
                 let miss = if let Outcome::Miss(miss) = outcome { miss } else { Miss::TooEarly };

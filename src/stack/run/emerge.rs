@@ -45,7 +45,7 @@ impl Stack {
         let in_order = self.engine.next_in_order(&self.last_releases);
         let last = in_order.is_some();
         let Some(held) = in_order.or_else(|| self.engine.next_released(&self.releases)) else { return false };
-        let Ordered { origin, number, list, slow } = held;
+        let Ordered { origin, number, list, marked, slow } = held;
         if let Some(slow) = slow {
             let (layer, event) = (slow.layer, Up::Cast(origin, slow.message(number, list)));
             self.engine.core.order.give_back(slow);
@@ -58,12 +58,12 @@ impl Stack {
         let Some(step) = step else { return true };
         let before = (self.shadow != Shadow::Off).then(|| ShadowRun::before(&self.engine));
         let core = &mut self.engine.core;
-        execute::released(core, step, origin, number, &list);
+        execute::released(core, step, origin, number, &list, marked);
         // The layer that held it first sees it once more, as it does with what took the layers.
         let from_layer = if last { step.layer } else { step.layer + 1 };
         let delivered = last || execute::released_in_order(core, plan.last.as_ref(), origin, number, &list);
         if !delivered {
-            core.order.push_ordered(Ordered { origin, number, list: list.clone(), slow: None });
+            core.order.push_ordered(Ordered { origin, number, list: list.clone(), marked, slow: None });
         }
         if let Some(before) = before {
             let handled = Handled::Released { origin, number, list: &list, delivered, from_layer };
