@@ -34,6 +34,17 @@ impl<T> Agenda<T> {
         Some((entry.at, entry.what))
     }
 
+    /// As [`Agenda::take`], if the next entry is not later than `at`.
+    pub(crate) fn take_until(&mut self, at: u64) -> Option<(u64, T)> {
+        if self.heap.peek()?.at <= at { self.take() } else { None }
+    }
+
+    /// Goes on to the time `at`, before which there is no entry.
+    pub(crate) fn go_on_to(&mut self, at: u64) {
+        debug_assert!(self.heap.peek().is_none_or(|next| next.at > at));
+        self.now = self.now.max(at);
+    }
+
     /// The time of the entry taken last.
     pub(crate) fn now(&self) -> u64 {
         self.now

@@ -15,7 +15,7 @@ use wadjet::transport::{
 use wadjet::view::{Address, LocalView, Member, Neighbours, View};
 
 use crate::faults::FaultCounters;
-use crate::member::whole;
+use crate::member::{is_still, whole};
 use crate::outcome::WorkCounters;
 use crate::random::Random;
 use crate::scenario::Driver;
@@ -34,12 +34,13 @@ pub(crate) struct Home {
     pub(crate) lives: u64,
     pub(crate) inbox: VecDeque<Rc<[u8]>>,
     arrivals: Pool,
+    /// What is handed over together; empty between iterations.
+    arrived: Vec<Received>,
     submitted: VecDeque<Submitted>,
     backlog: bool,
     iterations: u64,
     pub(crate) busy_until: u64,
     pub(crate) paused_until: u64,
-    pub(crate) wake_at: Option<u64>,
     /// When the next life begins after this one; by chance if none.
     pub(crate) back_ns: Option<u64>,
     pub(crate) random: Random,
@@ -215,12 +216,12 @@ impl Home {
                     .next_power_of_two(),
                 setup.frame_bytes.max(OUTSIDE_BYTES_MAX),
             ),
+            arrived: Vec::new(),
             submitted: VecDeque::new(),
             backlog: false,
             iterations: 0,
             busy_until: 0,
             paused_until: 0,
-            wake_at: None,
             back_ns: None,
             random: Random::new(seed ^ (process as u64) << 32, "home"),
         }
@@ -305,7 +306,7 @@ impl Home {
         self.busy_until = at + self.driver.iteration_ns;
         let now = Time::from_nanos(at);
         while let Some(taken) = self.submitted.pop_front_if(|taken| taken.until <= at) {
-            assert_eq!(whole(&taken.transmit)[..], taken.bytes[..], "a frame changed after it was submitted");
+            assert!(is_still(&taken.transmit, &taken.bytes), "a frame changed after it was submitted");
         }
         if self.life.is_none() {
             self.inbox.clear();
@@ -344,12 +345,12 @@ impl Home {
             let mut desk = desk(at, &mut life.papers, around);
             life.endpoint.receive_all(arrived, Time::from_nanos(at), &mut desk);
         };
-        let mut arrived = Vec::new();
+        let arrived = &mut self.arrived;
         for _ in 0..self.driver.budget {
             let Some(bytes) = self.inbox.pop_front() else { break };
             let mut taken = self.arrivals.take(0);
             if taken.is_err() {
-                hand_over(&mut arrived, around);
+                hand_over(arrived, around);
                 taken = self.arrivals.take(0);
             }
             let Ok(mut frame) = taken else {
@@ -362,10 +363,10 @@ impl Home {
             let (from, to) = (frame.start(), frame.end());
             arrived.push(Received { channel: ChannelId::OUTSIDE, frame, from, to });
             if !together {
-                hand_over(&mut arrived, around);
+                hand_over(arrived, around);
             }
         }
-        hand_over(&mut arrived, around);
+        hand_over(arrived, around);
     }
 
     /// What the application does of its own accord.

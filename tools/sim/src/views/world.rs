@@ -24,8 +24,8 @@ use crate::world::caught;
 /// What happens next.
 enum Next {
     /// Bytes arrive at a process.
-    Arrive { to: usize, bytes: Rc<[u8]>, damage: Option<Damage> },
-    /// A process's driver loop runs.
+    Arrive { to: u32, bytes: Rc<[u8]>, damage: Option<Box<Damage>> },
+    /// A process's driver loop runs: never on the agenda.
     Wake { process: usize },
     /// What the setup has planned, by its place there.
     Chaos { which: usize },
@@ -56,6 +56,8 @@ enum End {
     Never(String),
 }
 
+/// Of a driver loop that nothing wakes.
+const NEVER: u64 = u64::MAX;
 /// Of a frame, at most.
 const HEADERS_BYTES_MAX: u32 = 192;
 /// How often the core is looked at.
@@ -77,6 +79,9 @@ struct World<'w> {
     living: Vec<Option<Incarnation>>,
     network: Network,
     agenda: Agenda<Next>,
+    /// By process: when its driver loop runs next, or never. There are few processes, and these times change all the time:
+    /// they are not worth a place on the agenda.
+    wakes: Vec<u64>,
     ledger: Ledger,
     counters: Counters,
     departures: Vec<Departure>,
@@ -121,6 +126,7 @@ impl<'w> World<'w> {
             living: vec![None; setup.processes],
             network: Network::new(setup.processes, setup.faults.clone(), Random::new(seed, "network")),
             agenda,
+            wakes: vec![NEVER; setup.processes],
             ledger: Ledger::default(),
             counters: Counters::default(),
             departures: Vec::new(),
@@ -189,16 +195,23 @@ impl<'w> World<'w> {
         self.go_on(self.setup.span_ns + self.setup.patience_ns)
     }
 
+    /// What happens next: at one time what is on the agenda goes before driver loops.
+    fn take_next(&mut self) -> Option<(u64, Next)> {
+        let wakes = self.wakes.iter().copied().enumerate();
+        let (process, at) = wakes.min_by_key(|(_, at)| *at)?;
+        if let Some(next) = self.agenda.take_until(at) {
+            return Some(next);
+        }
+        self.agenda.go_on_to(at);
+        (at < NEVER).then_some((at, Next::Wake { process }))
+    }
+
     /// What is on the agenda happens, and what follows from it, until all is quiet or it is `gives_up_at`.
     fn go_on(&mut self, gives_up_at: u64) -> End {
-        while let Some((now, next)) = self.agenda.take() {
+        while let Some((now, next)) = self.take_next() {
             match next {
-                Next::Arrive { to, bytes, damage } => self.arrive(now, to, bytes, damage),
-                Next::Wake { process } => {
-                    if self.homes[process].wake_at == Some(now) {
-                        self.wake(now, process);
-                    }
-                }
+                Next::Arrive { to, bytes, damage } => self.arrive(now, to as usize, bytes, damage),
+                Next::Wake { process } => self.wake(now, process),
                 Next::Chaos { which } => self.chaos(now, self.setup.chaos[which].1),
                 Next::Begin { process } => self.begin_again(now, process),
                 Next::Settle => self.settle(now),
@@ -431,7 +444,6 @@ impl<'w> World<'w> {
         }
         match self.phase {
             Phase::Gather => {
-                self.phase = Phase::Deliver;
                 self.note(now, || "the core is one view".into());
                 for process in 0..self.setup.processes {
                     if self.setup.fates[process] == Fate::Core {
@@ -475,7 +487,7 @@ impl<'w> World<'w> {
         }
     }
 
-    fn arrive(&mut self, now: u64, to: usize, bytes: Rc<[u8]>, damage: Option<Damage>) {
+    fn arrive(&mut self, now: u64, to: usize, bytes: Rc<[u8]>, damage: Option<Box<Damage>>) {
         let home = &mut self.homes[to];
         if home.life.is_none() {
             return;
@@ -502,16 +514,16 @@ impl<'w> World<'w> {
 
     /// Something was done to it from outside its loop.
     fn wake_soon(&mut self, now: u64, process: usize) {
-        let home = &mut self.homes[process];
+        let home = &self.homes[process];
         let due = now.max(home.busy_until).max(home.paused_until);
-        if due < u64::MAX && home.wake_at.is_none_or(|entered| due < entered || entered < now) {
-            home.wake_at = Some(due);
-            self.agenda.enter(due, Next::Wake { process });
+        let entered = &mut self.wakes[process];
+        if due < *entered || *entered < now {
+            *entered = due;
         }
     }
 
     fn wake(&mut self, now: u64, process: usize) {
-        self.homes[process].wake_at = None;
+        self.wakes[process] = NEVER;
         if self.homes[process].paused_until <= now {
             let mut around = around!(self);
             self.homes[process].iterate(now, &mut around, &mut self.departures);
@@ -555,7 +567,8 @@ impl<'w> World<'w> {
                 let (network, counters, agenda) = (&mut self.network, &mut self.counters, &mut self.agenda);
                 network.carry(from, to, now, &mut counters.faults, &mut |arrival| {
                     let bytes = bytes.clone();
-                    agenda.enter(arrival.at, Next::Arrive { to, bytes, damage: arrival.damage });
+                    let (to, damage) = (to as u32, arrival.damage.map(Box::new));
+                    agenda.enter(arrival.at, Next::Arrive { to, bytes, damage });
                 });
             }
         }
@@ -564,11 +577,8 @@ impl<'w> World<'w> {
     /// Enters the process's next iteration, if it is sooner than the one entered.
     fn enter_wake(&mut self, now: u64, process: usize) {
         let Some(due) = self.homes[process].due(now) else { return };
-        let due = due.max(now);
-        if self.homes[process].wake_at.is_none_or(|entered| due < entered) {
-            self.homes[process].wake_at = Some(due);
-            self.agenda.enter(due, Next::Wake { process });
-        }
+        let entered = &mut self.wakes[process];
+        *entered = due.max(now).min(*entered);
     }
 
     /// Takes the world apart: its outcome, and what was found wrong on the way.

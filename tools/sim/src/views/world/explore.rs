@@ -21,7 +21,7 @@ use wadjet::stack::registry::Registry;
 use wadjet::stack::spec::Spec;
 use wadjet::view::View;
 
-use super::{Around, Next, Phase, World};
+use super::{Around, NEVER, Next, Phase, World};
 use crate::faults::{Faults, LinkFaults};
 use crate::outcome::{Outcome, Violation};
 use crate::random::splitmix;
@@ -479,12 +479,12 @@ impl<'w> Walk<'w> {
         for (link, frames) in self.links.into_iter().enumerate() {
             for bytes in frames {
                 at += GAP_NS;
-                world.agenda.enter(at, Next::Arrive { to: link % processes, bytes, damage: None });
+                world.agenda.enter(at, Next::Arrive { to: (link % processes) as u32, bytes, damage: None });
             }
         }
         world.agenda.enter(at + GAP_NS, Next::Settle);
         for process in 0..processes {
-            world.homes[process].wake_at = None;
+            world.wakes[process] = NEVER;
             world.homes[process].driver = world.setup.drivers[process];
             world.enter_wake(now, process);
         }
