@@ -9,7 +9,7 @@ use common::may_make_hosts;
 use serde_json::Value;
 use wadjet_lab::chaos::{Faults, Plan, stopped_sender};
 use wadjet_lab::hosts::{Hosts, LabError};
-use wadjet_lab::seat::Carrier;
+use wadjet_lab::seat::{Carrier, Extras};
 
 fn wadjet(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_wadjet")).args(arguments).output().unwrap()
@@ -52,18 +52,30 @@ fn nor_over_a_network_whose_ports_go_down_and_which_loses_packets() {
     }
 }
 
+/// Stacks of replicated services, whose members give each other their state: orders, safe delivery, sends, casts larger
+/// than a frame and the states that members begin their views with are all judged.
 #[test]
-fn nor_is_the_one_order_of_all_casts_or_safe_delivery() {
-    for (transport, rest) in [("shm", "UNICAST:LOCAL:NAK:COM"), ("udp", "UNICAST:LOCAL:NAK:CHKSUM:COM")] {
-        for order in ["TOTAL", "SAFE:TOTAL"] {
-            let stack = format!("{order}:EVS:MBRSHIP:SUSPECT:FRAG:STABLE:FC:{rest}");
-            let faults = ["--kills", "4", "--stops", "4", "--partitions", "0", "--losses", "0"];
-            let run = ["chaos", "--transport", transport, "--stack", &stack, "--json", "-"];
-            let report = report(&[&run[..], &faults[..]].concat());
-            let run = &report["chaos"][0];
-            assert_eq!(run["violations"], Value::Array(Vec::new()), "{transport} {order}");
-            assert!(run["views"].as_u64().unwrap() > 8 && run["delivered"].as_u64().unwrap() > 500, "{run}");
-        }
+fn nor_is_the_one_order_of_all_casts_nor_safe_delivery_nor_the_state_of_who_comes_in() {
+    let over_a_network: &[&str] = if may_make_hosts() {
+        &["--partitions", "3", "--losses", "2"]
+    } else {
+        &["--partitions", "0", "--losses", "0"]
+    };
+    let on_hosts: &[(&str, &str)] = &[("uring", "XFER:SAFE:TOTAL"), ("xdp", "XFER:SEQUENCER")];
+    let on_hosts = if may_make_hosts() { on_hosts } else { &[] };
+    let everywhere = ["shm", "udp"]
+        .iter()
+        .flat_map(|transport| ["XFER:SAFE:TOTAL", "XFER:SEQUENCER"].map(|order| (*transport, order)));
+    for (transport, order) in everywhere.chain(on_hosts.iter().copied()) {
+        let rest = if transport == "shm" { "NAK:COM" } else { "NAK:CHKSUM:COM" };
+        let stack = format!("{order}:EVS:MBRSHIP:SUSPECT:FRAG:STABLE:FC:UNICAST:LOCAL:{rest}");
+        let run = ["chaos", "--transport", transport, "--stack", &stack, "--json", "-"];
+        let report = report(&[&run[..], &["--kills", "4", "--stops", "4"], over_a_network].concat());
+        let run = &report["chaos"][0];
+        assert_eq!(run["violations"], Value::Array(Vec::new()), "{transport} {order}");
+        let count = |what: &str| run[what].as_u64().unwrap();
+        assert!(count("views") > 8 && count("delivered") > 500, "{run}");
+        assert!(count("sends") > 100 && count("states") > 8, "{run}");
     }
 }
 
@@ -77,6 +89,7 @@ fn a_sender_that_was_stopped_and_goes_on_after_the_view_change_changes_nothing()
         faults: Faults::default(),
         rate: 20_000,
         bytes: 200,
+        extras: Extras { sends: true, ..Extras::default() },
         chapter: 0,
         seed: 5,
         program: PathBuf::from(env!("CARGO_BIN_EXE_wadjet")),

@@ -18,7 +18,7 @@ use crate::crew::{Crew, CrewOptions};
 use crate::failure::Dice;
 use crate::hosts::Hosts;
 use crate::judge::{self, Verdict};
-use crate::seat::{Carrier, Load, Waiting};
+use crate::seat::{Carrier, Extras, Load, Waiting};
 
 /// How many faults of which kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,6 +55,8 @@ pub struct Plan {
     pub rate: u32,
     /// Bytes of a cast.
     pub bytes: usize,
+    /// What members do beside casting.
+    pub extras: Extras,
     /// Faults of a chapter.
     pub chapter: u32,
     /// Draws.
@@ -88,6 +90,10 @@ pub struct ChaosRun {
     pub casts: usize,
     /// Casts delivered, all members together.
     pub delivered: usize,
+    /// Sends delivered.
+    pub sends: usize,
+    /// States with which members began a view, which were compared.
+    pub states: usize,
     /// From the end of the faults of a chapter until all are in one view, in nanoseconds.
     pub together_ns: LatencySummary,
     /// What the oracle found, in words, and where the histories are.
@@ -148,6 +154,8 @@ pub fn run(plan: &Plan) -> Result<ChaosRun, Box<dyn Error>> {
         views: 0,
         casts: 0,
         delivered: 0,
+        sends: 0,
+        states: 0,
         together_ns: LatencySummary::default(),
         violations: Vec::new(),
         seconds: 0.0,
@@ -193,6 +201,8 @@ fn enter(run: &mut ChaosRun, verdict: &Verdict, directory: &Path) -> Result<(), 
     run.views += verdict.views;
     run.casts += verdict.casts;
     run.delivered += verdict.delivered;
+    run.sends += verdict.sends;
+    run.states += verdict.states;
     enter_violations(run, verdict, directory);
     if verdict.violations.is_empty() {
         std::fs::remove_dir_all(directory)?;
@@ -239,6 +249,7 @@ impl Chapter<'_> {
             members: self.plan.members,
             load: Load::Rate(self.plan.rate),
             bytes: self.plan.bytes,
+            extras: self.plan.extras,
             waiting: Waiting::Park,
             histories: Some(directory.to_owned()),
             life: LIFE + FAULT_MAX * faults.len() as u32,
@@ -423,6 +434,7 @@ pub fn stopped_sender(plan: &Plan, rounds: usize) -> Result<Verdict, Box<dyn Err
         members: plan.members,
         load: Load::Rate(plan.rate),
         bytes: plan.bytes,
+        extras: plan.extras,
         waiting: Waiting::Park,
         histories: Some(plan.directory.clone()),
         life: LIFE + FAULT_MAX * rounds as u32,
@@ -463,23 +475,27 @@ pub fn stopped_sender(plan: &Plan, rounds: usize) -> Result<Verdict, Box<dyn Err
     judge::judge(&judge::files_of(&plan.directory)?, &plan.stack, outcome?)
 }
 
-/// The figures as a table of markdown.
+/// The figures as tables of markdown, one for each stack.
 pub fn table(runs: &[ChaosRun]) -> String {
-    let mut text = String::from(
-        "| transport | members | kills | stops | partitions | lossy times | lives | views | casts | deliveries \
-         | all together again p50 / max, ms | violations |\n|---|---|---|---|---|---|---|---|---|---|---|---|\n",
-    );
+    let mut text = String::new();
     let ms = |nanoseconds: u64| nanoseconds as f64 / 1e6;
+    let mut stack = None;
     for run in runs {
+        if stack.replace(&run.stack) != Some(&run.stack) {
+            text += &format!("`{}`\n\n", run.stack);
+            text += HEAD;
+        }
         let Faults { kills, stops, partitions, losses } = run.faults;
         text += &format!(
-            "| {} | {} | {kills} | {stops} | {partitions} | {losses} | {} | {} | {} | {} | {:.0} / {:.0} | {} |\n",
+            "| {} | {} | {kills} | {stops} | {partitions} | {losses} | {} | {} | {} | {} | {} | {} | {:.0} / {:.0} | {} |\n",
             run.transport.name(),
             run.members,
             run.lives,
             run.views,
             run.casts,
             run.delivered,
+            run.sends,
+            run.states,
             ms(run.together_ns.p50),
             ms(run.together_ns.max),
             run.violations.len()
@@ -490,6 +506,11 @@ pub fn table(runs: &[ChaosRun]) -> String {
     }
     text
 }
+
+const HEAD: &str = "\
+| transport | members | kills | stops | partitions | lossy times | lives | views | casts | deliveries | sends delivered \
+| states compared | all together again p50 / max, ms | violations |\n\
+|---|---|---|---|---|---|---|---|---|---|---|---|---|---|\n";
 
 /// Words of members are looked at, and who is out is started anew, so often.
 const LOOK: Duration = Duration::from_millis(10);

@@ -12,7 +12,7 @@ use crate::chaos::{self, ChaosReport, Faults, Plan};
 use crate::hosts::Hosts;
 use crate::judge;
 use crate::reliability;
-use crate::seat::Carrier;
+use crate::seat::{Carrier, Extras};
 
 /// Test hosts.
 #[derive(Args, Clone, Debug)]
@@ -118,6 +118,15 @@ pub struct ChaosOptions {
     /// Bytes of a cast
     #[arg(long, value_name = "BYTES", default_value = "64")]
     size: usize,
+    /// Bytes of a cast now and then, where the stack carries messages larger than a frame; 0: never
+    #[arg(long, value_name = "BYTES", default_value = "20000")]
+    large: usize,
+    /// Members send to single members and to all others, too
+    #[arg(long, value_name = "yes|no", default_value = "yes", value_parser = ["yes", "no"])]
+    sends: String,
+    /// Bytes of the state that is given to who comes in, where the stack has XFER
+    #[arg(long, value_name = "BYTES", default_value = "100000")]
+    state: usize,
     /// Faults before a new group begins and the histories are judged
     #[arg(long, value_name = "N", default_value = "30")]
     chapter: u32,
@@ -161,6 +170,11 @@ pub fn chaos(options: &ChaosOptions) -> Result<bool, Box<dyn Error>> {
             },
             rate: options.rate,
             bytes: options.size,
+            extras: Extras {
+                sends: options.sends == "yes",
+                large_bytes: options.large,
+                state_bytes: options.state,
+            },
             chapter: options.chapter,
             seed: options.seed,
             program: std::env::current_exe()?,
@@ -213,11 +227,13 @@ pub fn judge(options: &JudgeOptions) -> Result<bool, Box<dyn Error>> {
     }
     let verdict = judge::judge(&files, &options.stack, options.rested)?;
     println!(
-        "{} lives, {} views, {} casts, {} deliveries: {}",
+        "{} lives, {} views, {} casts, {} deliveries, {} sends delivered, {} states: {}",
         verdict.lives,
         verdict.views,
         verdict.casts,
         verdict.delivered,
+        verdict.sends,
+        verdict.states,
         if verdict.violations.is_empty() { "no violation" } else { "violations" }
     );
     verdict.violations.iter().for_each(|violation| println!("{violation}"));

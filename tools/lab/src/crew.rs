@@ -14,7 +14,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::clock;
 use crate::hosts::Hosts;
 use crate::member::MEMBER_COMMAND;
-use crate::seat::{Carrier, Load, Order, Seat, ViewName, Waiting, Word};
+use crate::seat::{Carrier, Extras, Load, Order, Seat, ViewName, Waiting, Word};
 
 /// How the members of a crew are.
 #[derive(Clone, Debug)]
@@ -29,6 +29,8 @@ pub struct CrewOptions {
     pub load: Load,
     /// Bytes of a cast.
     pub bytes: usize,
+    /// What they do beside casting.
+    pub extras: Extras,
     /// How their loops wait.
     pub waiting: Waiting,
     /// Where histories are written, if they are.
@@ -176,6 +178,7 @@ impl<'h> Crew<'h> {
             contacts: others.map(|(_, place)| place.address.clone()).collect(),
             load: self.options.load,
             bytes: self.options.bytes,
+            extras: self.options.extras,
             waiting: self.options.waiting,
             history: self.options.histories.as_ref().map(|path| path.join(history_name(incarnation))),
             life: self.options.life,

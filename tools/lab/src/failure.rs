@@ -22,7 +22,7 @@ use wadjet_bench::plan::TransportKind;
 
 use crate::crew::{Crew, CrewOptions};
 use crate::hosts::Hosts;
-use crate::seat::{Carrier, Load, Waiting};
+use crate::seat::{Carrier, Extras, Load, Waiting};
 
 /// Failures instead of messages.
 #[derive(Args, Clone, Debug, Default)]
@@ -226,6 +226,7 @@ fn measure(
         members,
         load: if load == LoadKind::Idle { Load::Idle } else { Load::Full },
         bytes: bench.size.unwrap_or(64),
+        extras: Extras::default(),
         waiting,
         histories: None,
         life: LIFE + FAULT_MAX * faults + Duration::from_secs_f64(seconds),

@@ -1,7 +1,9 @@
 //! Judges what real processes wrote, when it is over.
 //!
 //! A life that was killed has no end in its file: the conductor's file says so. Of its last casts it is not known
-//! whether they had gone out; if so, then in its last view, for a view is in the file before anything goes out in it.
+//! whether they had gone out; if so, then in its last view, for a view is in the file before anything goes out in it. Unless
+//! it waited for the group's state: then it had not been told of the view it was in, and what others delivered of it says
+//! which one that was.
 
 use std::collections::{HashMap, HashSet};
 use std::error::Error;
@@ -25,6 +27,10 @@ pub struct Verdict {
     pub casts: usize,
     /// Casts delivered, all members together.
     pub delivered: usize,
+    /// Sends delivered.
+    pub sends: usize,
+    /// States with which members began a view.
+    pub states: usize,
     /// What the oracle found.
     pub violations: Vec<Violation>,
 }
@@ -67,7 +73,7 @@ pub fn files_of(directory: &Path) -> Result<Vec<PathBuf>, Box<dyn Error>> {
 pub fn judge(files: &[PathBuf], stack: &str, rested: bool) -> Result<Verdict, Box<dyn Error>> {
     let logs: Result<Vec<History>, _> = files.iter().map(|file| read(file)).collect();
     let history = complete(History::merged(logs?));
-    let promises = Promises { sends: false, ..Promises::reliable_fifo() }.ordered_by(stack);
+    let promises = Promises::reliable_fifo().ordered_by(stack);
     let promises = if rested { promises.quiescent() } else { promises };
     let violations = check(&history, &promises);
     let views: HashSet<ViewId> = history.events.iter().filter_map(|event| installed(&event.what)).collect();
@@ -78,6 +84,8 @@ pub fn judge(files: &[PathBuf], stack: &str, rested: bool) -> Result<Verdict, Bo
         views: views.len(),
         casts: count(|what| matches!(what, What::CastIssued { .. })),
         delivered: count(|what| matches!(what, What::CastDelivered { .. })),
+        sends: count(|what| matches!(what, What::SendDelivered { .. })),
+        states: count(|what| matches!(what, What::State { .. })),
         violations,
     })
 }
@@ -100,24 +108,19 @@ fn read(path: &Path) -> Result<History, Box<dyn Error>> {
     History::read(&whole[..]).map_err(|error| named(&error).into())
 }
 
-/// Gives every cast that has no view the one it went out in, if it went out: the last of its origin.
+/// Gives every cast that has no view the one it went out in, if it went out: the last of its origin, or a later one that
+/// its origin was in without having been told.
 fn complete(history: History) -> History {
-    #[derive(Default)]
-    struct Origin {
-        started: bool,
-        exited: bool,
-        view: Option<ViewId>,
-        issued: Vec<u64>,
-        placed: HashSet<u64>,
-        last: u64,
-    }
     let mut origins: HashMap<Incarnation, Origin> = HashMap::new();
     for event in &history.events {
         let origin = origins.entry(event.member).or_default();
         match &event.what {
             What::Start { .. } => origin.started = true,
             What::Exit { .. } => origin.exited = true,
-            What::View { view, transitional: false, .. } => origin.view = Some(*view),
+            What::View { view, transitional: false, .. } => {
+                (origin.view, origin.passes) = (Some(*view), false)
+            }
+            What::Passed { .. } => origin.passes = true,
             What::CastIssued { sequence, view: None, .. } => origin.issued.push(*sequence),
             What::CastPlaced { sequence, .. } => drop(origin.placed.insert(*sequence)),
             _ => {}
@@ -131,10 +134,14 @@ fn complete(history: History) -> History {
     let untold = |event: &Event| matches!(event.what, What::Crash) && !crashes(&event.member);
     let events: Vec<Event> = history.events.into_iter().filter(|event| !untold(event)).collect();
     let mut placed = History::default();
+    let untold = untold_views(&events, &origins);
     for (member, origin) in origins {
-        let Some(view) = origin.view else { continue };
+        let Some(last) = origin.view else { continue };
         for sequence in origin.issued.into_iter().filter(|sequence| !origin.placed.contains(sequence)) {
-            placed.push(origin.last, member, What::CastPlaced { sequence, view });
+            let known = (!origin.passes).then_some(last);
+            if let Some(view) = untold.get(&(member, sequence)).copied().or(known) {
+                placed.push(origin.last, member, What::CastPlaced { sequence, view });
+            }
         }
     }
     // What is placed comes after everything of its time, but before the end, which is later.
@@ -144,6 +151,46 @@ fn complete(history: History) -> History {
         if end { ends.events.push(event) } else { others.events.push(event) }
     }
     History::merged([others, placed, ends])
+}
+
+/// What a file says of the life that wrote it.
+#[derive(Default)]
+struct Origin {
+    started: bool,
+    exited: bool,
+    /// The last view it was told of, and whether it has passed others since: then it is in one that it does not name.
+    view: Option<ViewId>,
+    passes: bool,
+    issued: Vec<u64>,
+    placed: HashSet<u64>,
+    last: u64,
+}
+
+/// Of casts without a view: one that is later than the last that their origin was told of, that it was a member of and in
+/// which another member delivered them first.
+fn untold_views(
+    events: &[Event],
+    origins: &HashMap<Incarnation, Origin>,
+) -> HashMap<(Incarnation, u64), ViewId> {
+    let mut members: HashMap<ViewId, &[Incarnation]> = HashMap::new();
+    let mut views = HashMap::new();
+    for event in events {
+        match &event.what {
+            What::View { view, members: of, .. } | What::Passed { view, members: of } => {
+                members.entry(*view).or_insert(of);
+            }
+            What::CastDelivered { origin, sequence, view, .. } => {
+                let waits = origins.get(origin).is_some_and(|life| {
+                    life.view.is_some_and(|told| told < *view) && !life.placed.contains(sequence)
+                });
+                if waits && members.get(view).is_some_and(|of| of.contains(origin)) {
+                    views.entry((*origin, *sequence)).or_insert(*view);
+                }
+            }
+            _ => {}
+        }
+    }
+    views
 }
 
 #[cfg(test)]
@@ -220,6 +267,28 @@ mod tests {
         assert!(broken("EVS:MBRSHIP:STABLE:LOCAL:NAK:COM").is_empty());
         assert!(broken("TOTAL(turn=8):EVS:MBRSHIP:STABLE:LOCAL:NAK:COM").contains(&"total"));
         std::fs::remove_dir_all(directory).unwrap();
+    }
+
+    #[test]
+    fn what_a_member_cast_last_that_waited_for_the_state_went_out_where_others_delivered_it() {
+        let (a, b) = (Incarnation(1), Incarnation(2));
+        let view = |counter| ViewId { counter, coordinator: b };
+        let content = Content::of(b"tail");
+        let mut history = History::default();
+        history.push(1, a, What::Start { process: 0 });
+        history.push(1, b, What::Start { process: 1 });
+        history.push(2, a, What::View { view: view(1), members: vec![a], transitional: false });
+        history.push(3, a, What::Passed { view: view(2), members: vec![a, b] });
+        for sequence in [1, 2] {
+            history.push(4, a, What::CastIssued { sequence, content, view: None });
+        }
+        history.push(5, b, What::View { view: view(3), members: vec![b, a], transitional: false });
+        history.push(6, b, What::CastDelivered { origin: a, sequence: 1, content, view: view(3) });
+        history.push(7, a, What::Crash);
+        let complete = complete(history);
+        let placed = complete.events.iter().filter(|event| matches!(event.what, What::CastPlaced { .. }));
+        let placed: Vec<_> = placed.map(|event| event.what.clone()).collect();
+        assert_eq!(placed, [What::CastPlaced { sequence: 1, view: view(3) }], "of the second nobody knows");
     }
 
     #[test]

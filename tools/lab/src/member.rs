@@ -13,6 +13,7 @@ use std::thread;
 use std::time::Duration;
 
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
+use wadjet::group::Snapshot;
 use wadjet::runtime::{Driver, DriverOptions, IdleStrategy, JoinOptions, LoopOptions};
 use wadjet::transport::Transport;
 use wadjet::transport::shm::{Shm, ShmOptions};
@@ -21,13 +22,14 @@ use wadjet::transport::uring::{UringOptions, UringTransport};
 use wadjet::view::Neighbours;
 use wadjet::{
     Address, Application, CastError, Config, Delivery, Endpoint, Event, Group, GroupId, GroupKey,
-    Incarnation, LocalView,
+    Incarnation, LocalView, Rank, RankSet, SendError, StatePart,
 };
 use wadjet_oracle::{Content, ViewId, What};
+use wadjet_sim::State;
 use wadjet_xdp::{XdpOptions, XdpTransport};
 
 use crate::clock;
-use crate::seat::{Carrier, Load, Order, Seat, ViewName, Waiting, Word};
+use crate::seat::{Carrier, Extras, Load, Order, Seat, ViewName, Waiting, Word};
 
 /// The hidden command that makes a process a member.
 pub const MEMBER_COMMAND: &str = "lab-member";
@@ -41,8 +43,11 @@ const SETTLED: Duration = Duration::from_millis(600);
 const PARK: Duration = Duration::from_millis(1);
 /// How long a member that leaves waits for the others.
 const LEAVE_MAX: Duration = Duration::from_secs(2);
-/// An origin's incarnation and the number of its cast.
+/// An origin's incarnation and the number of its cast or send.
 const HEAD_BYTES: usize = 16;
+/// One in so many bursts has a large cast, and one in so many a send to all others.
+const LARGE_EVERY: u64 = 64;
+const SEND_TO_ALL_EVERY: u64 = 8;
 
 /// The life of a member. Returns its exit code.
 pub fn be_member() -> i32 {
@@ -103,7 +108,8 @@ fn live<T: Transport>(seat: &Seat, transport: T) -> Result<(), Box<dyn Error>> {
     let mut shift = Shift::new(seat);
     while shift.goes_on(&mut driver, key, &orders) {
         driver.run_once();
-        shift.cast(&mut driver, key);
+        follow(&mut driver, key);
+        shift.work(&mut driver, key);
         driver.application_mut().write()?;
     }
     let (stats, looped) = (driver.stats(key), driver.loop_stats());
@@ -127,6 +133,28 @@ fn live<T: Transport>(seat: &Seat, transport: T) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
+/// The endpoint may be in another view than before: the application may not be told of it before it has the state.
+fn follow<T: Transport>(driver: &mut Driver<T, Diary>, key: GroupKey) {
+    let group = driver.group(key);
+    let id = name(group.view());
+    let (members, first) = (incarnations(group.view()), group.first_ticket().0);
+    let diary = driver.application_mut();
+    if diary.within.as_ref().is_none_or(|(within, _)| *within != id) {
+        diary.follow(id, members, first);
+    }
+}
+
+/// The oracle's name of a view.
+fn name(view: &LocalView) -> ViewId {
+    let id = view.view().id;
+    ViewId { counter: id.counter, coordinator: wadjet_oracle::Incarnation(id.coordinator.0) }
+}
+
+fn incarnations(view: &LocalView) -> Vec<wadjet_oracle::Incarnation> {
+    let members = view.view().members.iter();
+    members.map(|member| wadjet_oracle::Incarnation(member.incarnation.0)).collect()
+}
+
 /// What the conductor says; the channel closes when it closes this process's input.
 fn orders() -> Receiver<Order> {
     let (say, hear) = channel();
@@ -144,9 +172,12 @@ fn orders() -> Receiver<Order> {
 /// What a member does with its time.
 struct Shift {
     load: Load,
+    extras: Extras,
     end: u64,
     next_burst: u64,
+    bursts: u64,
     payload: Vec<u8>,
+    large: Vec<u8>,
     /// Until when it waits for the others to let it go.
     leaving: Option<u64>,
     /// The number of the order to cast nothing, until it is answered.
@@ -155,11 +186,27 @@ struct Shift {
 
 impl Shift {
     fn new(seat: &Seat) -> Shift {
-        let mut payload: Vec<u8> = (0..seat.bytes.max(HEAD_BYTES)).map(|at| at as u8).collect();
-        payload[..8].copy_from_slice(&seat.incarnation.to_le_bytes());
+        let payload = |bytes: usize| {
+            let mut payload: Vec<u8> = (0..bytes.max(HEAD_BYTES)).map(|at| at as u8).collect();
+            payload[..8].copy_from_slice(&seat.incarnation.to_le_bytes());
+            payload
+        };
         let now = clock::now();
-        let end = now + seat.life.as_nanos() as u64;
-        Shift { load: seat.load, end, next_burst: now, payload, leaving: None, quiet: None }
+        let mut extras = seat.extras;
+        if !seat.has_layer("FRAG") {
+            extras.large_bytes = 0;
+        }
+        Shift {
+            load: seat.load,
+            extras,
+            end: now + seat.life.as_nanos() as u64,
+            next_burst: now,
+            bursts: 0,
+            payload: payload(seat.bytes),
+            large: payload(extras.large_bytes),
+            leaving: None,
+            quiet: None,
+        }
     }
 
     fn goes_on<T: Transport>(
@@ -195,8 +242,8 @@ impl Shift {
         !over && !driver.application().exited
     }
 
-    /// Casts what is due.
-    fn cast<T: Transport>(&mut self, driver: &mut Driver<T, Diary>, key: GroupKey) {
+    /// Casts and sends what is due.
+    fn work<T: Transport>(&mut self, driver: &mut Driver<T, Diary>, key: GroupKey) {
         let greet = std::mem::take(&mut driver.application_mut().greet);
         if self.quiet.is_some() {
             return;
@@ -215,13 +262,19 @@ impl Shift {
                 (rate / (1_000_000_000 / pause) as u32).max(1)
             }
         };
-        for _ in 0..due {
+        if due > 0 && self.extras.sends {
+            self.send(driver, key);
+        }
+        self.bursts += u64::from(due > 0);
+        let large = self.extras.large_bytes > 0 && self.bursts.is_multiple_of(LARGE_EVERY);
+        for at in 0..due {
             let sequence = driver.application().issued + 1;
-            self.payload[8..16].copy_from_slice(&sequence.to_le_bytes());
-            match driver.group(key).cast(&self.payload) {
+            let payload = if large && at == 0 { &mut self.large } else { &mut self.payload };
+            payload[8..16].copy_from_slice(&sequence.to_le_bytes());
+            match driver.group(key).cast(payload) {
                 Ok(ticket) => {
                     assert_eq!(ticket.0, sequence, "tickets count this member's casts");
-                    driver.application_mut().issued(&self.payload);
+                    driver.application_mut().issued(payload);
                 }
                 Err(CastError::Full { .. } | CastError::NoFrame(_) | CastError::Exited(_)) => break,
                 Err(error) => {
@@ -233,14 +286,41 @@ impl Shift {
     }
 }
 
+impl Shift {
+    /// Sends to one other member, or to all others.
+    fn send<T: Transport>(&mut self, driver: &mut Driver<T, Diary>, key: GroupKey) {
+        let sequence = driver.application().sent + 1;
+        self.payload[8..16].copy_from_slice(&sequence.to_le_bytes());
+        let mut group = driver.group(key);
+        let others: Vec<Rank> = group.view().others().collect();
+        let Some(one) = others.get(self.bursts as usize % others.len().max(1)) else { return };
+        let to: RankSet = match self.bursts.is_multiple_of(SEND_TO_ALL_EVERY) {
+            true => others.iter().copied().collect(),
+            false => RankSet::one(*one),
+        };
+        match group.send(&to, &self.payload) {
+            Ok(()) => driver.application_mut().sent(&to, &self.payload),
+            Err(SendError::Full { .. } | SendError::NoFrame(_) | SendError::Exited(_)) => {}
+            Err(error) => say(&Word::Problem(error.to_string())),
+        }
+    }
+}
+
 /// The application: keeps the history and reports.
 struct Diary {
     own: wadjet_oracle::Incarnation,
+    /// The view that the application has been told of last.
     view: ViewId,
     members: Vec<u64>,
+    /// The view its endpoint is in, and its members.
+    within: Option<(ViewId, Vec<wadjet_oracle::Incarnation>)>,
+    /// What has become of all that it delivered, where members give each other their state.
+    state: Option<State>,
     /// Casts issued, and those of them whose view is known.
     issued: u64,
     placed: u64,
+    /// Sends issued.
+    sent: u64,
     delivered_at: u64,
     /// A view was installed since the last look.
     greet: bool,
@@ -257,12 +337,16 @@ impl Diary {
             None => None,
             Some(path) => Some(Log { own, file: File::create_new(path)?, lines: Vec::new() }),
         };
+        let ordered = seat.has_layer("TOTAL") || seat.has_layer("SEQUENCER");
         let mut diary = Diary {
             own,
             view: ViewId { counter: 0, coordinator: own },
             members: Vec::new(),
+            within: None,
+            state: seat.has_layer("XFER").then(|| State::new(own, true, ordered, seat.extras.state_bytes)),
             issued: 0,
             placed: 0,
+            sent: 0,
             delivered_at: 0,
             greet: false,
             fresh: false,
@@ -304,22 +388,41 @@ impl Diary {
         }
     }
 
-    /// Casts below `first` went out in the view that is over.
-    fn place(&mut self, at: u64, first: u64) {
+    /// A send was taken.
+    fn sent(&mut self, to: &RankSet, payload: &[u8]) {
+        self.sent += 1;
+        let Some((view, members)) = &self.within else { return };
+        let to = to.iter().map(|rank| members[rank.index()]).collect();
+        let what = What::SendIssued { sequence: self.sent, content: Content::of(payload), to, view: *view };
+        self.note(clock::now(), what);
+    }
+
+    /// The endpoint is in another view: casts below `first` went out in the one before.
+    fn follow(&mut self, view: ViewId, members: Vec<wadjet_oracle::Incarnation>, first: u64) {
+        let at = clock::now();
+        let Some((before, of)) = self.within.replace((view, members)) else { return };
         while self.placed + 1 < first {
             self.placed += 1;
-            self.note(at, What::CastPlaced { sequence: self.placed, view: self.view });
+            self.note(at, What::CastPlaced { sequence: self.placed, view: before });
+        }
+        if before != self.view {
+            self.note(at, What::Passed { view: before, members: of });
         }
     }
 
     fn installed(&mut self, view: &LocalView, first: u64) {
+        let (id, members) = (name(view), incarnations(view));
+        if self.within.as_ref().is_none_or(|(within, _)| *within != id) {
+            self.follow(id, members.clone(), first);
+        }
         let at = clock::now();
-        self.place(at, first);
-        let id = view.view().id;
-        self.view = ViewId { counter: id.counter, coordinator: wadjet_oracle::Incarnation(id.coordinator.0) };
-        self.members = view.view().members.iter().map(|member| member.incarnation.0).collect();
-        let members = self.members.iter().copied().map(wadjet_oracle::Incarnation).collect();
-        self.note(at, What::View { view: self.view, members, transitional: false });
+        self.view = id;
+        self.members = members.iter().map(|member| member.0).collect();
+        self.note(at, What::View { view: id, members, transitional: false });
+        if let Some(state) = &self.state {
+            let digest = state.digest();
+            self.note(at, What::State { view: id, digest });
+        }
         // Before anything goes out in it.
         if self.write().is_err() {
             say(&Word::Failed("the history cannot be written".to_owned()));
@@ -342,25 +445,37 @@ impl Application for Diary {
             self.fresh = false;
             say(&Word::First { at, view: self.name() });
         }
-        if self.log.is_none() {
-            return;
-        }
+        let (origin, view) = (wadjet_oracle::Incarnation(origin), self.view);
         for message in delivery.messages() {
-            let word = |at: usize| {
-                message
-                    .get(at..at + 8)
-                    .map_or(0, |bytes| u64::from_le_bytes(bytes.try_into().expect("eight")))
-            };
-            // What does not carry its origin's name was never issued by it.
-            let sequence = if word(0) == origin { word(8) } else { 0 };
-            let what = What::CastDelivered {
-                origin: wadjet_oracle::Incarnation(origin),
-                sequence,
-                content: Content::of(message),
-                view: self.view,
-            };
-            self.note(at, what);
+            let sequence = sequence_of(message, origin);
+            if let Some(state) = &mut self.state {
+                state.take(origin, sequence);
+            }
+            if self.log.is_some() {
+                let content = Content::of(message);
+                self.note(at, What::CastDelivered { origin, sequence, content, view });
+            }
         }
+    }
+
+    fn send(&mut self, delivery: &Delivery<'_>, _group: &mut Group<'_>) {
+        let at = clock::now();
+        self.delivered_at = at;
+        let origin = self.members.get(delivery.origin().index()).copied().unwrap_or(0);
+        let (origin, view) = (wadjet_oracle::Incarnation(origin), self.view);
+        for message in delivery.messages() {
+            let (sequence, content) = (sequence_of(message, origin), Content::of(message));
+            self.note(at, What::SendDelivered { origin, sequence, content, view });
+        }
+    }
+
+    fn snapshot(&mut self, _: &mut Group<'_>) -> Option<Box<dyn Snapshot>> {
+        self.state.as_ref().map(|state| Box::new(state.snapshot()) as Box<dyn Snapshot>)
+    }
+
+    fn install_state(&mut self, part: &StatePart<'_>, _: &mut Group<'_>) -> Result<(), String> {
+        let state = self.state.as_mut().ok_or("this stack gives no state")?;
+        state.install(part).map(drop)
     }
 
     fn event(&mut self, event: &Event, group: &mut Group<'_>) {
@@ -387,6 +502,14 @@ impl Application for Diary {
             _ => {}
         }
     }
+}
+
+/// Which of its origin's casts or sends a message says it is. What does not carry its origin's name was never issued by it.
+fn sequence_of(message: &[u8], origin: wadjet_oracle::Incarnation) -> u64 {
+    let word = |at: usize| {
+        message.get(at..at + 8).map_or(0, |bytes| u64::from_le_bytes(bytes.try_into().expect("eight")))
+    };
+    if word(0) == origin.0 { word(8) } else { 0 }
 }
 
 /// A history on its way to its file.

@@ -71,6 +71,17 @@ pub enum Waiting {
     Adaptive,
 }
 
+/// What members do beside casting what [`Load`] says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Extras {
+    /// With each burst something is sent to one other member, now and then to all others.
+    pub sends: bool,
+    /// Now and then a cast has so many bytes; zero: never.
+    pub large_bytes: usize,
+    /// Where the stack has XFER, the state that a member gives to another one has so many bytes beside its digest.
+    pub state_bytes: usize,
+}
+
 /// A member's place.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Seat {
@@ -92,12 +103,21 @@ pub struct Seat {
     pub load: Load,
     /// Bytes of a cast; 16 at least.
     pub bytes: usize,
+    /// What it does beside casting.
+    pub extras: Extras,
     /// How its loop waits.
     pub waiting: Waiting,
     /// Where its history is written, if it is.
     pub history: Option<PathBuf>,
     /// It ends by itself after so long.
     pub life: Duration,
+}
+
+impl Seat {
+    /// Whether the stack has a layer of that name.
+    pub fn has_layer(&self, layer: &str) -> bool {
+        self.stack.split(':').any(|named| named.split('(').next() == Some(layer))
+    }
 }
 
 /// What the conductor says to a member, one line each.

@@ -322,7 +322,7 @@ impl Desk<'_> {
         self.work.views += 1;
         self.ledger.push(self.now, self.papers.own, What::View { view: id, members, transitional: false });
         if let Some(state) = &self.papers.state {
-            self.ledger.state(self.now, self.papers.own, id, state.digest);
+            self.ledger.state(self.now, self.papers.own, id, state.digest());
         }
     }
 

@@ -16,4 +16,5 @@ mod world;
 
 pub use setup::{Chaos, Fate, Load, ViewsSetup};
 pub use shrink::{Shrunk, shrink};
+pub use state::State;
 pub use world::{Bounds, Choice, Explored, Misstep, explore, run_views};

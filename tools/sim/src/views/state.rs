@@ -9,8 +9,8 @@ use crate::random::splitmix;
 
 /// A digest over the casts delivered, by origin and number, and ballast that follows from it.
 #[derive(Clone, Debug)]
-pub(crate) struct State {
-    pub(crate) digest: u64,
+pub struct State {
+    digest: u64,
     /// Casts of several origins come in one order: they are digested in it.
     ordered: bool,
     ballast_bytes: usize,
@@ -20,18 +20,23 @@ pub(crate) struct State {
 
 impl State {
     /// The state of who has delivered nothing; `alone` it is not that of others who have not.
-    pub(crate) fn new(own: Incarnation, alone: bool, ordered: bool, ballast_bytes: usize) -> State {
+    pub fn new(own: Incarnation, alone: bool, ordered: bool, ballast_bytes: usize) -> State {
         let digest = if alone { splitmix(own.0) } else { 0 };
         State { digest, ordered, ballast_bytes, coming: Vec::new() }
     }
 
     /// A cast was delivered.
-    pub(crate) fn take(&mut self, origin: Incarnation, sequence: u64) {
+    pub fn take(&mut self, origin: Incarnation, sequence: u64) {
         let cast = splitmix(splitmix(origin.0) ^ sequence);
         self.digest = match self.ordered {
             true => splitmix(self.digest ^ cast),
             false => self.digest.wrapping_add(cast),
         };
+    }
+
+    /// The digest.
+    pub fn digest(&self) -> u64 {
+        self.digest
     }
 
     fn bytes(&self) -> Vec<u8> {
@@ -40,7 +45,7 @@ impl State {
     }
 
     /// The state as it is now.
-    pub(crate) fn snapshot(&self) -> Cursor<Vec<u8>> {
+    pub fn snapshot(&self) -> Cursor<Vec<u8>> {
         Cursor::new(self.bytes())
     }
 
@@ -48,7 +53,7 @@ impl State {
     ///
     /// # Errors
     /// What is wrong with it.
-    pub(crate) fn install(&mut self, part: &StatePart<'_>) -> Result<bool, String> {
+    pub fn install(&mut self, part: &StatePart<'_>) -> Result<bool, String> {
         if part.at == 0 {
             self.coming.clear();
         }
