@@ -816,3 +816,21 @@ fn an_application_that_is_behind_holds_the_casts_of_all_until_it_has_caught_up()
     }
     assert!(taken > 1000, "{taken}");
 }
+
+#[test]
+fn that_a_stack_has_no_fast_path_is_said_once_however_many_views_there_are() {
+    let spec = format!("TRACE(fast=no):{STACK}");
+    let mut town = Town::of(2, &spec, &Config::default());
+    town.run(Duration::from_millis(10));
+    town.join(&[1]);
+    town.meet(&[0, 1, 2], SECOND);
+    town.cast(1, b"takes the layers");
+    town.run(Duration::from_millis(10));
+    for process in &town.processes {
+        assert!(process.diary.seen.contains(&Seen::Cast(2, b"takes the layers".to_vec())));
+        let problem = |seen: &Seen| if let Seen::Problem(what) = seen { Some(what.clone()) } else { None };
+        let told: Vec<String> = process.diary.seen.iter().filter_map(problem).collect();
+        let [told] = &told[..] else { panic!("{told:?}") };
+        assert!(told.starts_with("no fast path for ") && told.contains("take the layers"), "{told}");
+    }
+}
