@@ -94,6 +94,8 @@ counters! {
         whole_cores,
         /// Runs in which a part of them did.
         part_cores,
+        /// Cores in which some cast all they could.
+        strains,
         /// Driver iterations.
         iterations,
         /// Microseconds of simulated time.

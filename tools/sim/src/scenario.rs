@@ -610,6 +610,13 @@ fn order_views(random: &mut Random, members: Option<usize>) -> ViewsSetup {
         _ => format!("{order}:EVS:{membership}"),
     };
     setup.draw_more_layers(random);
+    // Not everybody, or nobody would be waited for; and not where a view ends after a few casts, before a turn has gone round.
+    setup.greedy = match random.below(2) {
+        1 if setup.processes > 1 && setup.number_limit == NUMBERS => {
+            random.between(1, (1 << setup.processes) - 2)
+        }
+        _ => 0,
+    };
     setup
 }
 

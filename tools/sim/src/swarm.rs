@@ -328,6 +328,7 @@ fn floors(scenario: &str) -> &'static [(&'static str, u64)] {
             ("late_parts", 500),
             ("lost_states", 5),
         ],
+        "order" => &[("strains", 50)],
         "calm" => &[("casts", 20_000), ("in_place_runs", 100)],
         "loss" => &[("lost", 100_000), ("duplicated", 30_000), ("reordered", 30_000)],
         "corruption" => &[("corrupted", 2_000), ("intruders", 5_000), ("stale", 1_000)],

@@ -169,6 +169,17 @@ impl Desk<'_> {
         (0..casts).for_each(|_| self.cast(group));
     }
 
+    /// As many casts as are taken.
+    pub(crate) fn fill(&mut self, group: &mut Group<'_>) {
+        for _ in 0..FILL_MAX {
+            if self.papers.postponed > 0 || !self.try_to_cast(group) {
+                // It is told when there is room again.
+                self.papers.postponed = self.papers.postponed.max(1);
+                return;
+            }
+        }
+    }
+
     fn addressees(&mut self, members: usize, own: usize) -> RankSet {
         let random = &mut self.papers.random;
         let one = random.below(members.max(1) as u64) as usize;
@@ -356,6 +367,8 @@ impl Desk<'_> {
     }
 }
 
+/// Casts of one iteration of who casts all it can, at most.
+const FILL_MAX: usize = 256;
 /// Casts that an application keeps for later, at most.
 const POSTPONED_MAX: u32 = 64;
 

@@ -89,6 +89,8 @@ pub(crate) struct Around<'a> {
     pub(crate) living: &'a [Option<Incarnation>],
     /// The applications do nothing of their own accord any more.
     pub(crate) quiet: bool,
+    /// The greedy ones cast all they can.
+    pub(crate) strained: bool,
     pub(crate) notes: Option<&'a mut Vec<(usize, String)>>,
 }
 
@@ -386,6 +388,10 @@ impl Home {
                 let mut group = life.endpoint.group(life.key);
                 desk(at, &mut life.papers, around).act(&mut group);
             }
+        }
+        if around.strained && around.setup.is_greedy(self.process) {
+            let mut group = life.endpoint.group(life.key);
+            desk(at, &mut life.papers, around).fill(&mut group);
         }
     }
 

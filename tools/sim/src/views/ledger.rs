@@ -129,6 +129,11 @@ impl Ledger {
         sequence
     }
 
+    /// The last cast of `origin` that a member has delivered.
+    pub(crate) fn last_cast_delivered(&self, member: Incarnation, origin: Incarnation) -> u64 {
+        self.delivered.get(&(member, origin)).map_or(0, |[cast, _]| *cast)
+    }
+
     /// Notes the state with which a member begins a view.
     pub(crate) fn state(&mut self, at: u64, member: Incarnation, view: ViewId, digest: u64) {
         self.history.push(at, member, What::State { view, digest });

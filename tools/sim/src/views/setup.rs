@@ -54,6 +54,9 @@ pub struct ViewsSetup {
     pub span_ns: u64,
     /// What the applications do.
     pub load: Load,
+    /// Processes, bit by bit, that cast as much as they can once the faults are over for the core, until everybody else has got
+    /// something through; nobody if zero.
+    pub greedy: u64,
     /// Bytes of an application's state beside its digest, where the stack transfers states.
     pub state_bytes: usize,
     /// What becomes of each process when the faults are over.
@@ -210,6 +213,11 @@ impl ViewsSetup {
         self.stack = layers.collect::<Vec<_>>().join(":");
     }
 
+    /// Whether a process casts all it can in the end.
+    pub(crate) fn is_greedy(&self, process: usize) -> bool {
+        self.greedy >> process & 1 == 1
+    }
+
     /// Whether the stack has a layer.
     pub(crate) fn has_layer(&self, layer: &str) -> bool {
         self.stack.split(':').any(|named| named.split('(').next() == Some(layer))
@@ -259,6 +267,7 @@ impl ViewsSetup {
             chaos: Vec::new(),
             span_ns,
             load: draw_load(random, processes),
+            greedy: 0,
             state_bytes: 0,
             fates: Vec::new(),
             patience_ns: 0,
@@ -593,6 +602,10 @@ impl fmt::Display for ViewsSetup {
             on(self.hints),
             millis(self.span_ns),
         )?;
+        if self.greedy != 0 {
+            let greedy: Vec<usize> = (0..self.processes).filter(|at| self.greedy >> at & 1 == 1).collect();
+            writeln!(formatter, "  in the end {greedy:?} cast without end, until all others are heard")?;
+        }
         writeln!(formatter, "  {:?}", self.load)?;
         for (process, driver) in self.drivers.iter().enumerate() {
             let (fate, discover) = (self.fates[process], on(self.discover[process]));
@@ -711,9 +724,12 @@ impl ViewsSetup {
         if gone(18) {
             setup.load.late_state = 0;
         }
+        if gone(19) {
+            setup.greedy = 0;
+        }
         setup
     }
 }
 
 /// Faults of links, workload and the like.
-const PLAIN_PARTS: usize = 19;
+const PLAIN_PARTS: usize = 20;

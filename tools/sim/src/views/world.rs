@@ -44,6 +44,9 @@ enum Phase {
     Chaos,
     /// The core is to become one view.
     Gather,
+    /// The core is one view since that time; some cast all they can, and what the others cast is to be delivered in bounded
+    /// time all the same.
+    Strain(u64),
     /// The core is one view, and is to deliver everything.
     Deliver,
     /// All was delivered at that time; a little later it must still be so.
@@ -62,6 +65,8 @@ const NEVER: u64 = u64::MAX;
 const HEADERS_BYTES_MAX: u32 = 192;
 /// How often the core is looked at.
 const LOOK_NS: u64 = 500_000;
+/// How long a cast may wait for its order while others cast all they can.
+const STRAIN_NS_MAX: u64 = 500_000_000;
 /// How long a run goes on after the last delivery: late copies must not come up.
 const SETTLE_NS: u64 = 20_000_000;
 /// More driver iterations than any sound run takes.
@@ -90,6 +95,8 @@ struct World<'w> {
     notes: Option<Vec<(usize, String)>>,
     /// Nobody who lives may be excluded.
     gentle: bool,
+    /// What is waited for while others cast all they can, once they have begun: whose cast, and which.
+    modest: Option<Vec<(wadjet_oracle::Incarnation, u64)>>,
     /// Those that were told to leave.
     leaving: BTreeSet<wadjet_oracle::Incarnation>,
 }
@@ -104,6 +111,7 @@ macro_rules! around {
             faults: &mut $world.counters.faults,
             living: &$world.living,
             quiet: matches!($world.phase, Phase::Deliver | Phase::Quiet(_)),
+            strained: matches!($world.phase, Phase::Strain(_)),
             notes: $world.notes.as_mut(),
         }
     };
@@ -134,6 +142,7 @@ impl<'w> World<'w> {
             violations: Vec::new(),
             notes: narrate.then(Vec::new),
             gentle: setup.is_gentle(),
+            modest: None,
             leaving: BTreeSet::new(),
         }
     }
@@ -438,6 +447,11 @@ impl<'w> World<'w> {
     }
 
     fn look(&mut self, now: u64) -> Option<End> {
+        if let Phase::Strain(since) = self.phase {
+            // Numbers may run out all the time: views that follow each other are no excuse.
+            self.look_at_strain(now, since);
+            return None;
+        }
         if self.one_view().is_none() {
             self.phase = Phase::Gather;
             return None;
@@ -445,10 +459,11 @@ impl<'w> World<'w> {
         match self.phase {
             Phase::Gather => {
                 self.note(now, || "the core is one view".into());
-                for process in 0..self.setup.processes {
-                    if self.setup.fates[process] == Fate::Core {
-                        self.mark(now, process);
-                    }
+                let greedy = self.core_processes().filter(|process| self.setup.is_greedy(*process)).count();
+                if self.modest.is_none() && greedy > 0 && greedy < self.core_processes().count() {
+                    self.strain(now);
+                } else {
+                    self.mark_all(now);
                 }
             }
             Phase::Deliver | Phase::Quiet(_) if self.unfinished().is_some() => self.phase = Phase::Deliver,
@@ -457,9 +472,56 @@ impl<'w> World<'w> {
                 self.ask_for_stability(now);
                 return Some(End::Quiet);
             }
-            Phase::Quiet(_) | Phase::Chaos => {}
+            Phase::Quiet(_) | Phase::Chaos | Phase::Strain(_) => {}
         }
         None
+    }
+
+    fn core_processes(&self) -> impl Iterator<Item = usize> + use<'w> {
+        let setup = self.setup;
+        (0..setup.processes).filter(|process| setup.fates[*process] == Fate::Core)
+    }
+
+    /// Everybody says something, and nothing more after that.
+    fn mark_all(&mut self, now: u64) {
+        self.phase = Phase::Deliver;
+        self.core_processes().for_each(|process| self.mark(now, process));
+    }
+
+    /// From now on the greedy cast all they can; the others have something to say, too.
+    fn strain(&mut self, now: u64) {
+        self.phase = Phase::Strain(now);
+        self.counters.work.strains += 1;
+        let (setup, mut modest) = (self.setup, Vec::new());
+        for process in self.core_processes().filter(|process| !setup.is_greedy(*process)) {
+            self.mark(now, process);
+            if let Some(life) = &self.homes[process].life {
+                let own = life.papers.own;
+                modest.push((own, self.ledger.next(own, Traffic::Cast) - 1));
+            }
+        }
+        self.modest = Some(modest);
+        self.core_processes().for_each(|process| self.wake_soon(now, process));
+    }
+
+    /// Whether what the others cast is delivered everywhere by now.
+    fn look_at_strain(&mut self, now: u64, since: u64) {
+        let core = self.core().unwrap_or_default();
+        let waits = |(origin, cast): &&(wadjet_oracle::Incarnation, u64)| {
+            core.contains(origin)
+                && core.iter().any(|member| self.ledger.last_cast_delivered(*member, *origin) < *cast)
+        };
+        let late = self.modest.iter().flatten().find(waits);
+        if let Some((origin, cast)) = late.filter(|_| now > since + STRAIN_NS_MAX) {
+            let what = format!(
+                "cast {origin}#{cast} is not delivered everywhere {} ms after it was issued, while others cast all they can",
+                STRAIN_NS_MAX / 1_000_000
+            );
+            self.violations.push(Violation::of("bounded-waiting", what));
+            self.mark_all(now);
+        } else if late.is_none() {
+            self.mark_all(now);
+        }
     }
 
     fn mark(&mut self, now: u64, process: usize) {
