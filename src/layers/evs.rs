@@ -20,6 +20,7 @@
 //! After extended virtual synchrony (Moser, Amir, Melliar-Smith, Agarwal, 1994).
 
 use crate::accel::case::CommonCase;
+use crate::id::RankSet;
 use crate::stack::build::Build;
 use crate::stack::event::Up;
 use crate::stack::layer::{Context, Fast, Kind, Layer};
@@ -35,13 +36,21 @@ pub(super) fn entry() -> LayerEntry {
         provides: Properties::NONE,
         destroys: Properties::NONE,
         cost: 0,
-        parameters: &[],
-        make: |_| Ok(Box::new(Evs)),
+        parameters: &[
+            #[cfg(feature = "laboratory")]
+            ("broken", "wrong on purpose, for the museum: which way (default no)"),
+        ],
+        make: |parameters| {
+            Ok(Box::new(Evs { names_all: parameters.wrong(&["no", "names-all"])? == "names-all" }))
+        },
     }
 }
 
 #[derive(Clone)]
-struct Evs;
+struct Evs {
+    /// Wrong on purpose: whoever was in the view is said to go on.
+    names_all: bool,
+}
 
 impl Layer for Evs {
     fn name(&self) -> &'static str {
@@ -56,7 +65,8 @@ impl Layer for Evs {
 
     fn up(&mut self, context: &mut Context<'_>, event: Up) {
         if let Up::NextView(next) = &event {
-            context.up(Up::Transitional(next.together));
+            let all = RankSet::all(context.view().size());
+            context.up(Up::Transitional(if self.names_all { all } else { next.together }));
         }
         context.up(event);
     }

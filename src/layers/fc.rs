@@ -69,6 +69,8 @@ pub(super) fn entry() -> LayerEntry {
                 "expel_ms",
                 "a member that holds the senders up for so long is expelled, in milliseconds (default: it is waited for)",
             ),
+            #[cfg(feature = "laboratory")]
+            ("broken", "wrong on purpose, for the museum: which way (default no)"),
         ],
         make: |parameters| Ok(Box::new(Fc::new(parameters)?)),
     }
@@ -76,6 +78,8 @@ pub(super) fn entry() -> LayerEntry {
 
 #[derive(Clone)]
 struct Fc {
+    /// Wrong on purpose: credit that is lost is never asked for.
+    never_asks: bool,
     window: u64,
     /// When credit is asked for.
     ask: Backoff,
@@ -131,7 +135,8 @@ impl Fc {
         let millis = |name, default| parameters.number(name, default, 1..=3_600_000);
         let expel = Some(millis("expel_ms", 0)?).filter(|expel| *expel > 0).map(Duration::from_millis);
         let slow = Duration::from_millis(millis("slow_ms", 100)?);
-        Ok(Fc { window, ask, handles: None, slow, expel, holder: None })
+        let never_asks = parameters.wrong(&["no", "never-asks"])? == "never-asks";
+        Ok(Fc { never_asks, window, ask, handles: None, slow, expel, holder: None })
     }
 
     fn handles(&self) -> Handles {
@@ -295,7 +300,9 @@ impl Layer for Fc {
             self.look(context);
             return;
         }
-        context.gossip_now(true);
+        if !self.never_asks {
+            context.gossip_now(true);
+        }
         self.ask.repeat(context.now());
         context.arm(timer, self.ask.due());
     }

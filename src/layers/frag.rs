@@ -58,14 +58,12 @@ pub(super) fn entry() -> LayerEntry {
             ("broken", "wrong on purpose, for the museum: which way (default no)"),
         ],
         make: |parameters| {
-            #[cfg(feature = "laboratory")]
-            let keeps_parts = parameters.choice("broken", &["no", "keeps-parts"])? == "keeps-parts";
-            #[cfg(not(feature = "laboratory"))]
-            let keeps_parts = false;
+            let broken = parameters.wrong(&["no", "keeps-parts", "one-progress"])?;
             let bytes_max = parameters.number("bytes", 0, 0..=u64::from(u32::MAX))?;
             Ok(Box::new(Frag {
                 bytes_max,
-                keeps_parts,
+                keeps_parts: broken == "keeps-parts",
+                one_progress: broken == "one-progress",
                 handles: None,
                 progress: Default::default(),
                 quiet_until: Vec::new(),
@@ -79,6 +77,8 @@ struct Frag {
     bytes_max: u64,
     /// Wrong on purpose: what is partly there when a view ends is waited for in the next.
     keeps_parts: bool,
+    /// Wrong on purpose: casts and sends of an origin are taken for parts of one message.
+    one_progress: bool,
     /// For casts, for sends.
     handles: Option<[Handles; 2]>,
     /// By kind of traffic and origin.
@@ -175,7 +175,8 @@ impl Frag {
             (false, 0) => Part::Whole,
             (first, left) => Part::Fragment { first, left },
         };
-        let progress = &mut self.progress[message.traffic as usize][origin.index()];
+        let of = if self.one_progress { Traffic::Cast } else { message.traffic };
+        let progress = &mut self.progress[of as usize][origin.index()];
         if part == Part::Whole && *progress == Progress::Idle {
             return;
         }

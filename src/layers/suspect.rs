@@ -74,6 +74,8 @@ pub(super) fn entry() -> LayerEntry {
                 "how long a member may take to be heard first in a view, in milliseconds (default 100)",
             ),
             ("pause_ms", "not having run for so long is a pause, in milliseconds (default 20)"),
+            #[cfg(feature = "laboratory")]
+            ("broken", "wrong on purpose, for the museum: which way (default no)"),
         ],
         make: |parameters| Ok(Box::new(Suspect::new(parameters)?)),
     }
@@ -96,6 +98,8 @@ const FADE: u32 = 512;
 
 #[derive(Clone)]
 struct Suspect {
+    /// Wrong on purpose: who has not been heard yet in a view is waited for without end.
+    trusts_the_unheard: bool,
     beat: Duration,
     least: Duration,
     busy: Duration,
@@ -180,6 +184,7 @@ impl Suspect {
         let most = millis("most_ms", 30)?.max(least);
         let busy = millis("busy_ms", 25)?.clamp(least, most);
         Ok(Suspect {
+            trusts_the_unheard: parameters.wrong(&["no", "trusts-the-unheard"])? == "trusts-the-unheard",
             beat,
             least,
             busy,
@@ -212,6 +217,8 @@ impl Suspect {
         let usual = (watched.longest.max(self.waited) * SILENCE_FACTOR).clamp(least, self.most);
         if self.gone.contains(rank) {
             usual.min(self.beat * GONE_BEATS)
+        } else if watched.known == 0 && self.trusts_the_unheard {
+            Duration::from_secs(u64::from(u32::MAX))
         } else if watched.known == 0 {
             usual.max(self.first)
         } else {

@@ -19,6 +19,8 @@ pub(super) enum Broken {
     DropsSends,
     /// What was held in views before is let go of, though the transfer goes on from where it was.
     ForgetsHold,
+    /// The casts that were held are not handed on behind the state.
+    DropsCasts,
 }
 
 impl Broken {
@@ -43,4 +45,5 @@ const VARIANTS: &[(&str, Broken)] = &[
     ("has-too-early", Broken::HasTooEarly),
     ("drops-sends", Broken::DropsSends),
     ("forgets-hold", Broken::ForgetsHold),
+    ("drops-casts", Broken::DropsCasts),
 ];

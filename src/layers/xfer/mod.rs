@@ -403,6 +403,9 @@ impl Xfer {
                 self.complete(context);
                 return;
             };
+            if self.options.broken == Broken::DropsCasts && matches!(event, Up::Cast(..)) {
+                continue;
+            }
             context.up(event);
         }
         let now = context.now();

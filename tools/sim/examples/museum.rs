@@ -1,0 +1,75 @@
+//! How well the simulator catches what is wrong on purpose: of the first seeds, how many catch each variant.
+//!
+//! `cargo run --release -p wadjet-sim --example museum -- 200`. Exit status 1 if too few variants are caught by any of them.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
+#[path = "../tests/rooms/mod.rs"]
+mod rooms;
+
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+/// A way to be wrong: room, layer, variant, and what a seed says of it.
+type Piece = (&'static str, &'static str, &'static str, fn(&str, &str, u64) -> Option<String>);
+
+/// Of a hundred variants so many are caught by one of the first hundred seeds, at least. The rest takes worlds that few
+/// seeds draw: the tests find a seed for each of them.
+const CAUGHT_PERCENT_MIN: usize = 75;
+
+fn main() -> ExitCode {
+    let seeds = match std::env::args().nth(1).map(|given| given.parse()) {
+        None => 100,
+        Some(Ok(seeds)) => seeds,
+        Some(Err(_)) => {
+            eprintln!("give the number of seeds");
+            return ExitCode::from(2);
+        }
+    };
+    let of_layers = rooms::OF_SOME.iter().map(|piece| ("known", piece));
+    let of_layers = of_layers.chain(rooms::UNSEEN.iter().map(|piece| ("unseen", piece)));
+    let mut pieces: Vec<Piece> =
+        of_layers.map(|(room, (layer, variant, _))| (room, *layer, *variant, rooms::layer as _)).collect();
+    pieces.extend(
+        rooms::ORDER.iter().map(|(layer, variant, _)| ("order", *layer, *variant, rooms::order as _)),
+    );
+    let membership: fn(&str, &str, u64) -> Option<String> =
+        |_, variant, seed| rooms::membership(variant, seed);
+    pieces
+        .extend(rooms::MEMBERSHIP.iter().map(|(variant, _)| ("membership", "MBRSHIP", *variant, membership)));
+    let (next, counts) =
+        (AtomicUsize::new(0), pieces.iter().map(|_| AtomicUsize::new(0)).collect::<Vec<_>>());
+    thread::scope(|scope| {
+        for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(|| {
+                while let Some((at, (_, layer, variant, caught))) = {
+                    let at = next.fetch_add(1, Ordering::Relaxed);
+                    pieces.get(at).map(|piece| (at, piece))
+                } {
+                    let count = (0..seeds).filter(|seed| caught(layer, variant, *seed).is_some()).count();
+                    counts[at].store(count, Ordering::Relaxed);
+                }
+            });
+        }
+    });
+    println!("of the first {seeds} seeds so many catch");
+    let mut uncaught = Vec::new();
+    for ((room, layer, variant, _), count) in pieces.iter().zip(&counts) {
+        let count = count.load(Ordering::Relaxed);
+        println!("  {room:<11} {layer:<10} {variant:<24}{count:>6}");
+        if count == 0 {
+            uncaught.push(format!("{layer} {variant}"));
+        }
+    }
+    let caught = pieces.len() - uncaught.len();
+    println!(
+        "{caught} of {} are caught by one of them; not by these seeds: {}",
+        pieces.len(),
+        uncaught.join(", ")
+    );
+    if caught * 100 < pieces.len() * CAUGHT_PERCENT_MIN {
+        eprintln!("less than {CAUGHT_PERCENT_MIN} % are caught: the simulator sleeps");
+        return ExitCode::from(1);
+    }
+    ExitCode::SUCCESS
+}
