@@ -124,6 +124,7 @@ impl End {
             spec: String::new(),
             wire_version: 1,
             salt: 0,
+            frame_bytes: 0,
         };
         let view = LocalView::new(view, Incarnation(incarnation)).expect("a member");
         let mut transport = Shm::new(ShmOptions::default());

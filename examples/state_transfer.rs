@@ -238,6 +238,7 @@ impl<T: Transport> End<T> {
             spec: String::new(),
             wire_version: 1,
             salt: 0,
+            frame_bytes: 0,
         };
         let view = LocalView::new(view, Incarnation(own as u64 + 1)).expect("it is a member");
         let frames = RAW_WINDOW as usize + 2;

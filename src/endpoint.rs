@@ -495,7 +495,11 @@ impl Endpoint {
         } else if let Some(next) = stack.next_view().filter(|_| !stack.opening) {
             let next: View = next.clone();
             stack.opening = true;
-            let options = self.channel_options(next.members.len());
+            let mut options = self.channel_options(next.members.len());
+            if next.frame_bytes > 0 {
+                // What the members have agreed on: who can take no more loses nothing.
+                options.frame_bytes = options.frame_bytes.min(next.frame_bytes as usize);
+            }
             match LocalView::new(next, self.incarnation) {
                 Ok(view) => self.requests.push_back(Request::Open { group, view, options }),
                 Err(error) => unreachable!("a layer hands up views that this process is in: {error}"),

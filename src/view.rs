@@ -43,6 +43,9 @@ pub struct View {
     pub wire_version: u8,
     /// Chosen by the coordinator; enters every cookie.
     pub salt: u64,
+    /// The longest frame that every member can send and receive, in bytes, where members agree on their views; zero if
+    /// they have not done so yet.
+    pub frame_bytes: u32,
 }
 
 impl View {
@@ -77,6 +80,7 @@ impl View {
             spec: spec.to_owned(),
             wire_version: WIRE_VERSION,
             salt: salt.finish(),
+            frame_bytes: 0,
         }
     }
 }
@@ -200,6 +204,7 @@ mod tests {
             spec: "NAK:COM".into(),
             wire_version: 1,
             salt: 0,
+            frame_bytes: 0,
         }
     }
 

@@ -104,6 +104,7 @@ fn ask_in(processes: &mut [Process], to: &str, address: &str) {
         &words(&[1, GUEST]),
         &text(&terms),
         &[WIRE_VERSION],
+        &words(&[1472]),
         &1u16.to_le_bytes(),
         &words(&[GUEST]),
         &text(address),

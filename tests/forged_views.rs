@@ -181,15 +181,22 @@ impl Body {
     }
 
     fn view(self, group: u64, id: ViewId, members: &[u64]) -> Body {
+        self.view_of_frames(group, id, FRAME_BYTES, members)
+    }
+
+    fn view_of_frames(self, group: u64, id: ViewId, frame_bytes: u64, members: &[u64]) -> Body {
         let mut body = self.words(&[group]).id(id).words(&[99]);
         body.0.push(WIRE_VERSION);
-        body.text(STACK).members(members)
+        body.words(&[frame_bytes]).text(STACK).members(members)
     }
 }
 
 fn id(counter: u64, coordinator: u64) -> ViewId {
     ViewId { counter, coordinator: Incarnation(coordinator) }
 }
+
+/// What members say they can take.
+const FRAME_BYTES: u64 = 1472;
 
 const FLUSH: u8 = 0;
 const FLUSH_OK: u8 = 1;
@@ -208,7 +215,7 @@ fn flush_vectors_and_views_that_are_forged_stale_or_out_of_range_are_dropped_and
         // Forged: nobody has asked for them.
         (
             "report for another proposal",
-            Body::of(FLUSH_OK).id(id(2, 1)).words(&nobody).half(3).words(&[1, 2, 3]),
+            Body::of(FLUSH_OK).id(id(2, 1)).words(&nobody).words(&[FRAME_BYTES]).half(3).words(&[1, 2, 3]),
         ),
         ("report for another proposal", Body::of(HELD_UP).id(id(2, 1)).words(&[0b100, 0])),
         ("cut of no flush", Body::of(CUT).id(id(2, 2)).half(3).words(&[9, 9, 9]).half(0).half(1).half(2)),
@@ -224,9 +231,18 @@ fn flush_vectors_and_views_that_are_forged_stale_or_out_of_range_are_dropped_and
         ("view that cannot follow", Body::of(VIEW).id(id(2, 2)).view(ours, id(0, 2), &[1, 2])),
         // Of another group.
         ("view that cannot follow", Body::of(VIEW).id(id(2, 2)).view(ours ^ 1, id(2, 2), &[1, 2])),
+        // Frames that nothing fits, and of more bytes than there are.
+        ("view that cannot follow", Body::of(VIEW).id(id(2, 2)).view_of_frames(ours, id(2, 2), 8, &[1, 2])),
+        (undecodable, Body::of(VIEW).id(id(2, 2)).view_of_frames(ours, id(2, 2), 1 << 32, &[1, 2])),
         // Out of range.
-        (undecodable, Body::of(FLUSH_OK).id(id(2, 1)).words(&nobody).half(2).words(&[1, 2])),
-        (undecodable, Body::of(FLUSH_OK).id(id(2, 1)).words(&nobody).half(4).words(&[1, 2, 3, 4])),
+        (
+            undecodable,
+            Body::of(FLUSH_OK).id(id(2, 1)).words(&nobody).words(&[FRAME_BYTES]).half(2).words(&[1, 2]),
+        ),
+        (
+            undecodable,
+            Body::of(FLUSH_OK).id(id(2, 1)).words(&nobody).words(&[FRAME_BYTES]).half(4).words(&[1, 2, 3, 4]),
+        ),
         (undecodable, Body::of(FLUSH).id(id(2, 2)).words(&[0b1000, 0])),
         (undecodable, Body::of(FLUSH).id(id(2, 2)).words(&[1, 1 << 63])),
         (undecodable, Body::of(CUT).id(id(2, 2)).half(3).words(&[9, 9, 9]).half(0).half(1).half(3)),
@@ -242,7 +258,11 @@ fn flush_vectors_and_views_that_are_forged_stale_or_out_of_range_are_dropped_and
         (undecodable, Body::of(VIEW).id(id(2, 2)).view(ours, id(1 << 62, 2), &[1, 2])),
         (
             "report out of range",
-            Body::of(FLUSH_OK).id(id(2, 1)).words(&nobody).half(3).words(&[1, 2, 1 << 63]),
+            Body::of(FLUSH_OK).id(id(2, 1)).words(&nobody).words(&[FRAME_BYTES]).half(3).words(&[
+                1,
+                2,
+                1 << 63,
+            ]),
         ),
         (
             "cut out of range",
@@ -268,17 +288,22 @@ fn letters_that_are_forged_stale_or_from_strangers_are_dropped_and_counted() {
     let ours = group().0;
     let stranger = 99;
     let view = |coordinator| Body::of(3).id(id(1, coordinator)).view(ours, id(2, coordinator), &[1, 2]);
-    let merge = |counter, first: u64| {
+    let merge_of = |frame_bytes: u64, counter, first: u64| {
         Body::of(1)
             .id(id(counter, stranger))
             .text(&terms())
             .0
             .into_iter()
             .chain(std::iter::once(WIRE_VERSION))
+            .chain(frame_bytes.to_le_bytes())
             .chain(Body(Vec::new()).members(&[first]).0)
             .collect::<Vec<u8>>()
     };
+    let merge = |counter, first| merge_of(FRAME_BYTES, counter, first);
     let lies = [
+        // Frames that nothing fits, and of more bytes than there are.
+        ("merge request denied", stranger, id(0, 99), merge_of(8, 1, 99)),
+        ("letter that does not decode", stranger, id(0, 99), merge_of(1 << 32, 1, 99)),
         ("view of a stranger", stranger, id(1, 99), view(stranger).0),
         ("view of a proposal that was not confirmed", 2, id(1, 1), view(2).0),
         ("exclusion by a stranger or from another view", stranger, id(2, 99), Body::of(5).id(id(1, 1)).0),
@@ -374,7 +399,13 @@ fn many_that_want_in_at_once_are_no_more_than_a_view_holds() {
     // All before the host has waited long enough for more of them, and each with a friend.
     for own in 1000..1090 {
         let body = Body::of(1).id(id(1, own)).text(&terms);
-        let body = [body.0, vec![WIRE_VERSION], Body(Vec::new()).members(&[own, own + 500]).0].concat();
+        let body = [
+            body.0,
+            vec![WIRE_VERSION],
+            Body(Vec::new()).words(&[FRAME_BYTES]).0,
+            Body(Vec::new()).members(&[own, own + 500]).0,
+        ]
+        .concat();
         lie.writes(own, id(0, own), &body);
     }
     assert_eq!(lie.counted("flush begun"), 0);

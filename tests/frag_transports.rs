@@ -44,6 +44,7 @@ fn view(addresses: [String; MEMBERS], spec: &str) -> View {
         spec: spec.to_owned(),
         wire_version: wadjet::wire::WIRE_VERSION,
         salt: 3,
+        frame_bytes: 0,
     }
 }
 

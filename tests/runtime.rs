@@ -52,6 +52,7 @@ fn views() -> Vec<LocalView> {
         spec: wadjet::layers::DEFAULT_STACK.to_owned(),
         wire_version: wadjet::wire::WIRE_VERSION,
         salt: 0,
+        frame_bytes: 0,
     };
     (0..2).map(|n| LocalView::new(view.clone(), Incarnation(n)).unwrap()).collect()
 }
@@ -427,6 +428,7 @@ fn three_members_on_two_cores_that_others_work_on_park_by_default_and_go_on() {
         spec: wadjet::layers::DEFAULT_STACK_WITH_INTEGRITY.to_owned(),
         wire_version: wadjet::wire::WIRE_VERSION,
         salt: 0,
+        frame_bytes: 0,
     };
     let mut cores = cores();
     cores.truncate(2);

@@ -55,6 +55,7 @@ fn carry<T: Transport>(address: impl Fn(usize) -> String, mut make: impl FnMut()
         spec: String::new(),
         wire_version: 1,
         salt: 0,
+        frame_bytes: 0,
     };
     let mut members: Vec<(T, Channel)> = (0..3)
         .map(|own| {

@@ -52,6 +52,7 @@ fn group<T: Transport>(
         spec: wadjet::layers::DEFAULT_STACK.to_owned(),
         wire_version: wadjet::wire::WIRE_VERSION,
         salt: 3,
+        frame_bytes: 0,
     };
     drop(sockets);
     let open = |at: usize| {

@@ -34,6 +34,7 @@ fn open(count: u64) -> Result<Vec<(Shm, Channel)>, Box<dyn Error>> {
         spec: String::new(),
         wire_version: 1,
         salt: 0,
+        frame_bytes: 0,
     };
     let options = ChannelOptions {
         cast_frames: 64,

@@ -294,6 +294,7 @@ fn view(seat: &Seat, raw: bool) -> Result<LocalView, Box<dyn Error>> {
         spec: plan.stack.clone(),
         wire_version: 1,
         salt: seat.run,
+        frame_bytes: 0,
     };
     Ok(LocalView::new(view, incarnation(seat.rank))?)
 }

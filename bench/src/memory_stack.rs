@@ -128,6 +128,7 @@ impl Side {
             members: vec![member(0), member(1)],
             spec: scenario.stack.clone(),
             wire_version: wadjet::wire::WIRE_VERSION,
+            frame_bytes: 0,
             salt: 0,
         };
         let view = LocalView::new(view, Incarnation(rank))?;

@@ -432,6 +432,7 @@ mod tests {
             spec: String::new(),
             wire_version: 1,
             salt: 0,
+            frame_bytes: 0,
         };
         LocalView::new(view, Incarnation(rank)).unwrap()
     }

@@ -140,6 +140,9 @@ pub(crate) struct Core {
     pub(crate) pinned_most: u64,
     pub(crate) copies: Vec<Region>,
     pub(crate) copy_bytes: usize,
+    /// What frames this process can take, and this stack needs, in bytes.
+    pub(crate) frame_bytes_max: u32,
+    pub(crate) frame_bytes_least: u32,
     pub(crate) copied: u64,
     /// By peer.
     pub(crate) sends: Vec<Retention>,

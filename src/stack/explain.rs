@@ -105,6 +105,7 @@ pub fn explain(
         spec: spec.to_string(),
         wire_version: WIRE_VERSION,
         salt: 0,
+        frame_bytes: 0,
     };
     let view = LocalView::new(view, Incarnation(0)).expect("made of distinct members");
     // What an endpoint may be configured for is not known here.

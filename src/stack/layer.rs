@@ -596,6 +596,17 @@ impl Context<'_> {
         self.core.long.as_ref().map(|long| (long.usage().frames, long.free_frames()))
     }
 
+    /// The longest frame that this process can send and receive, in bytes: what its transport carries, and its configuration
+    /// allows. Where members agree on views, those of a view are no longer than the least of these.
+    pub fn frame_bytes_max(&self) -> u32 {
+        self.core.frame_bytes_max
+    }
+
+    /// Bytes that a frame must have for this stack.
+    pub fn frame_bytes_least(&self) -> u32 {
+        self.core.frame_bytes_least
+    }
+
     /// Frames for control messages that are free.
     pub fn control_frames_free(&self) -> usize {
         self.core.control.free_frames()

@@ -347,6 +347,7 @@ mod tests {
             spec: String::new(),
             wire_version: 1,
             salt: 0,
+            frame_bytes: 0,
         };
         let channel_options = ChannelOptions {
             cast_frames: 16,

@@ -52,6 +52,7 @@ fn view(addresses: &[String], own: usize) -> LocalView {
         spec: String::new(),
         wire_version: 1,
         salt: 0,
+        frame_bytes: 0,
     };
     LocalView::new(view, Incarnation(own as u64)).unwrap()
 }

@@ -110,6 +110,7 @@ pub fn view(members: usize, spec: &str) -> View {
         spec: spec.to_string(),
         wire_version: wadjet::wire::WIRE_VERSION,
         salt: 7,
+        frame_bytes: 0,
     }
 }
 

@@ -32,6 +32,7 @@ pub fn view(group: &str, members: u64, own: u64) -> LocalView {
         spec: String::new(),
         wire_version: 1,
         salt: 0,
+        frame_bytes: 0,
     };
     LocalView::new(view, Incarnation(own)).unwrap()
 }

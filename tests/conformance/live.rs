@@ -170,6 +170,7 @@ pub(crate) fn messages_outside_and_frames_of_a_view_do_not_disturb_each_other<B:
         spec: String::new(),
         wire_version: 1,
         salt: 0,
+        frame_bytes: 0,
     };
     let open = |(rank, end): (usize, &mut End<B::Transport>)| {
         end.transport.open(&LocalView::new(view.clone(), incarnation(rank)).unwrap(), &OPTIONS).unwrap()

@@ -76,6 +76,7 @@ impl<B: Bed> Party<B> {
             spec: String::new(),
             wire_version: 1,
             salt: 0,
+            frame_bytes: 0,
         };
         let members = (0..members)
             .map(|rank| {

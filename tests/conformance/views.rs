@@ -254,5 +254,6 @@ fn view_at(addresses: impl Iterator<Item = Address>) -> View {
         spec: String::new(),
         wire_version: 1,
         salt: 0,
+        frame_bytes: 0,
     }
 }

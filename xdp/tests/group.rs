@@ -116,8 +116,9 @@ fn two_members_play_ping_pong_through_the_whole_stack_and_nothing_is_copied() {
     }
 }
 
-/// Three processes find each other, cast more than a window, one ends without a word, the others go on.
-fn a_group_lives(hosts: &Rc<Hosts>, kinds: [bool; 3]) {
+/// Three processes find each other, cast more than a window, one ends without a word, the others go on. The longest frames
+/// of the view of three and of that of two, in bytes.
+fn a_group_lives(hosts: &Rc<Hosts>, kinds: [bool; 3]) -> [u32; 2] {
     // On a crowded machine this thread may wait for its turn for longer than a silence that is suspected else.
     let patient = LIVE_STACK.replace("SUSPECT", "SUSPECT(least_ms=2000,most_ms=2000)");
     let mut processes: Vec<Process> = (1..=3)
@@ -148,6 +149,11 @@ fn a_group_lives(hosts: &Rc<Hosts>, kinds: [bool; 3]) {
         })
     };
     until(&mut processes, |all| together(all, &[1, 2, 3]));
+    let frame_bytes = |all: &mut [Process]| {
+        let (driver, key) = &mut all[0];
+        driver.group(*key).view().view().frame_bytes
+    };
+    let of_three = frame_bytes(&mut processes);
     const ROUNDS: u32 = 400;
     let end = Instant::now() + PATIENCE;
     for round in 0..ROUNDS {
@@ -196,6 +202,7 @@ fn a_group_lives(hosts: &Rc<Hosts>, kinds: [bool; 3]) {
             casts.filter(|(_, message)| message == b"we go on").count() == 2
         })
     });
+    [of_three, frame_bytes(&mut processes)]
 }
 
 #[test]
@@ -217,7 +224,20 @@ fn members_on_ordinary_sockets_and_on_af_xdp_live_in_one_group() {
 fn a_member_whose_interface_takes_longer_frames_lives_with_others() {
     let Some(hosts) = common::hosts(|label| Hosts::up(label, 3)) else { return };
     says_at(&hosts, 1, &["ip", "link", "set", "dev", "lan0", "mtu", "9000"]);
-    a_group_lives(&hosts, [true, true, false]);
+    let agreed = a_group_lives(&hosts, [true, true, false]);
+    assert_eq!(agreed, [1472; 2]);
+}
+
+/// Frames that one of them cannot receive are not sent: an interface with a small MTU drops them without a word.
+#[test]
+fn a_member_whose_interface_takes_shorter_frames_only_lives_with_others() {
+    for kinds in [[false; 3], [true; 3]] {
+        let Some(hosts) = common::hosts(|label| Hosts::up(label, 3)) else { return };
+        says_at(&hosts, 2, &["ip", "link", "set", "dev", "lan0", "mtu", "1000"]);
+        let [with, without] = a_group_lives(&hosts, kinds);
+        // 20 bytes of IP and 8 of UDP. The one with the small MTU is the one that ends.
+        assert_eq!((with, without), (972, 1472), "{kinds:?}");
+    }
 }
 
 const OPTIONS: ChannelOptions = ChannelOptions {

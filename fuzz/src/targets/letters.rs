@@ -33,6 +33,7 @@ pub(super) const LETTERS: Target = Target {
                 spec: LIVE_STACK.to_owned(),
                 wire_version: wadjet::wire::WIRE_VERSION,
                 salt: 3,
+                frame_bytes: 0,
             }
         };
         let letter = |writer: u8, body: Vec<u8>| {
@@ -55,6 +56,7 @@ pub(super) const LETTERS: Target = Target {
         merge.extend(id_bytes(id(9, 30)));
         merge.extend(text_bytes(&terms(LIVE_STACK)));
         merge.push(other.wire_version);
+        merge.extend((FRAME_BYTES as u64).to_le_bytes());
         merge.extend(2_u16.to_le_bytes());
         other.members.iter().for_each(|member| merge.extend(member_bytes(member)));
         let mut deny = vec![2];
@@ -68,6 +70,7 @@ pub(super) const LETTERS: Target = Target {
             body.extend(id_bytes(next.id));
             body.extend(next.salt.to_le_bytes());
             body.push(next.wire_version);
+            body.extend(u64::from(next.frame_bytes).to_le_bytes());
             body.extend(text_bytes(&next.spec));
             body.extend((next.members.len() as u16).to_le_bytes());
             next.members.iter().for_each(|member| body.extend(member_bytes(member)));

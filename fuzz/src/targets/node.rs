@@ -84,6 +84,7 @@ impl Node {
             spec: stack.to_owned(),
             wire_version: wadjet::wire::WIRE_VERSION,
             salt: 1,
+            frame_bytes: 0,
         };
         let view = LocalView::new(view, incarnation(rank)).expect("the view is sound");
         let mut endpoint = Endpoint::new(config(), incarnation(rank)).expect("the configuration is sound");

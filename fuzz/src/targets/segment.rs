@@ -118,6 +118,7 @@ fn open(directory: &Path, own: u64) -> (Shm, Channel) {
         spec: String::new(),
         wire_version: 1,
         salt: 0,
+        frame_bytes: 0,
     };
     let mut shm = Shm::new(ShmOptions { directory: directory.into() });
     let local = LocalView::new(view, Incarnation(own)).expect("a member of the view");

@@ -52,7 +52,8 @@ impl Mbrship {
             held = self.proposal.take().map_or(held, |before| before.held);
         }
         let failed = self.failed;
-        self.proposal = Some(Proposal { id, failed, held, cut: None, done: RankSet::EMPTY });
+        let frame_bytes = vec![context.frame_bytes_max(); context.view().size()];
+        self.proposal = Some(Proposal { id, failed, held, frame_bytes, cut: None, done: RankSet::EMPTY });
         context.count("flush begun");
         // What is waited for before the report are the sends so far, not this one's acknowledgement.
         self.take_part(context, own, id, failed);
@@ -302,7 +303,9 @@ impl Mbrship {
                 proposal.held[own.index()] = Some(held);
             }
         } else {
-            self.say(context, RankSet::one(by), &Inside::FlushOk { proposal, failed: self.failed, held });
+            let (failed, frame_bytes) = (self.failed, context.frame_bytes_max());
+            let report = Inside::FlushOk { proposal, failed, frame_bytes, held };
+            self.say(context, RankSet::one(by), &report);
         }
     }
 
@@ -313,9 +316,11 @@ impl Mbrship {
         origin: Rank,
         id: ViewId,
         failed: RankSet,
+        frame_bytes: u32,
         held: Vec<u64>,
     ) {
-        if held.iter().any(|frames| *frames > FRAME_NUMBERS_MAX) {
+        let in_range = held.iter().all(|frames| *frames <= FRAME_NUMBERS_MAX);
+        if !in_range || frame_bytes < context.frame_bytes_least() {
             context.count("report out of range");
             return;
         }
@@ -326,6 +331,7 @@ impl Mbrship {
         // Vectors count only if they are about the same survivors (pitfall 5).
         if failed == proposal.failed {
             proposal.held[origin.index()] = Some(held);
+            proposal.frame_bytes[origin.index()] = frame_bytes;
             return;
         }
         if failed.contains(context.rank()) {
@@ -492,6 +498,7 @@ impl Mbrship {
         let mut members: Vec<Member> =
             staying.iter().map(|rank| current.members[rank.index()].clone()).collect();
         let now = context.now();
+        let mut frame_bytes = self.proposal.as_ref().map_or(0, |proposal| proposal.frame_bytes(staying));
         for guest in self.guests.iter().filter(|guest| now < guest.asked + GUEST_PATIENCE) {
             // Nor two lives of one process: what is for the one would reach the other.
             let known = |new: &Member| {
@@ -501,6 +508,7 @@ impl Mbrship {
             let fits = members.len() + guest.members.len() <= self.members_max;
             if fits && !guest.members.iter().any(known) {
                 members.extend(guest.members.iter().cloned());
+                frame_bytes = frame_bytes.min(guest.frame_bytes);
                 let above = if self.is(Broken::IgnoresGuestIds) { 0 } else { guest.counter + 1 };
                 self.counter = self.counter.max(above);
             }
@@ -510,7 +518,7 @@ impl Mbrship {
         let mut salt = Hasher64::new(0x7361_6c74_0000_0002);
         salt.word(id.counter);
         salt.word(id.coordinator.0);
-        View { id, members, salt: salt.finish(), ..current.clone() }
+        View { id, members, salt: salt.finish(), frame_bytes, ..current.clone() }
     }
 
     /// Somebody says which view follows: the coordinator, or one that has installed it already. `from` is nobody if it

@@ -102,8 +102,9 @@ impl Mbrship {
                 }
                 self.met(context, reply, busy, weight(size, view), coordinator);
             }
-            Beyond::Merge { proposal, terms, wire_version, members } => {
-                self.asked_in(context, origin, view, proposal, (&terms, wire_version), members);
+            Beyond::Merge { proposal, terms, wire_version, frame_bytes, members } => {
+                let terms = (terms.as_str(), wire_version, frame_bytes);
+                self.asked_in(context, origin, view, proposal, terms, members);
             }
             Beyond::Deny { proposal, refusal, reason } => {
                 self.denied(context, origin, proposal, refusal, reason);
@@ -296,6 +297,7 @@ impl Mbrship {
             proposal: proposal.id,
             terms: self.terms.clone(),
             wire_version: view.wire_version,
+            frame_bytes: proposal.frame_bytes(staying),
             members: std::iter::once(context.rank())
                 .chain(staying.iter().filter(|rank| *rank != context.rank()))
                 .map(|rank| view.members[rank.index()].clone())
@@ -312,7 +314,7 @@ impl Mbrship {
         origin: Incarnation,
         view: ViewId,
         proposal: ViewId,
-        (terms, wire_version): (&str, u8),
+        (terms, wire_version, frame_bytes): (&str, u8, u32),
         members: Vec<Member>,
     ) {
         let coordinator = members[0].clone();
@@ -328,6 +330,13 @@ impl Mbrship {
         self.guests.retain(|guest| now < guest.asked + GUEST_PATIENCE);
         let unlike = self.unlike(context, &coordinator, terms, wire_version);
         let unlike = unlike.or_else(|| members.iter().find_map(|member| self.out_of_reach(context, member)));
+        let least = context.frame_bytes_least();
+        let unlike = unlike.or_else(|| {
+            let address = &coordinator.address;
+            let why =
+                || format!("{address} takes frames of {frame_bytes} bytes at most, the stack needs {least}");
+            (frame_bytes < least).then(why)
+        });
         let own = context.view().member(context.rank()).address.clone();
         let here = |member: &&Member| {
             let all = context.view().view().members.iter().enumerate();
@@ -376,8 +385,13 @@ impl Mbrship {
             self.deny(context, &coordinator, proposal, refusal, reason);
             return;
         }
-        let guest =
-            Guest { proposal, counter: view.counter.max(proposal.counter), members, asked: context.now() };
+        let guest = Guest {
+            proposal,
+            counter: view.counter.max(proposal.counter),
+            members,
+            frame_bytes,
+            asked: context.now(),
+        };
         // Who asks from the address of another guest is that process in its next life: the other is no more.
         let replaced = |known: &Guest| {
             let of = |old: &Member| {

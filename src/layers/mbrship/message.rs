@@ -16,8 +16,8 @@ use crate::wire::control::{BodyReader, ControlError};
 pub(super) enum Inside {
     /// The coordinator begins a flush: these have failed.
     Flush { proposal: ViewId, failed: RankSet },
-    /// Has stopped casting; holds so many frames of each member.
-    FlushOk { proposal: ViewId, failed: RankSet, held: Vec<u64> },
+    /// Has stopped casting; can take frames of so many bytes; holds so many frames of each member.
+    FlushOk { proposal: ViewId, failed: RankSet, frame_bytes: u32, held: Vec<u64> },
     /// The proposal is older than one that was answered already.
     Behind { promised: ViewId },
     /// So many frames of each member belong to this view; who can forward them.
@@ -51,8 +51,8 @@ pub(super) enum Beyond {
         terms: String,
         wire_version: u8,
     },
-    /// Let us into your view: we have stopped casting and wait.
-    Merge { proposal: ViewId, terms: String, wire_version: u8, members: Vec<Member> },
+    /// Let us into your view: we have stopped casting and wait. All of us can take frames of so many bytes.
+    Merge { proposal: ViewId, terms: String, wire_version: u8, frame_bytes: u32, members: Vec<Member> },
     /// No, in words that name both sides.
     Deny { proposal: ViewId, refusal: Refusal, reason: String },
     /// The next view: to those let in, and to those who were about to install it.
@@ -141,8 +141,12 @@ impl BodyWriter {
     }
 
     fn view(&mut self, view: &View) -> &mut BodyWriter {
-        self.word(view.group.0).id(view.id).word(view.salt).byte(view.wire_version).text(&view.spec);
-        self.members(&view.members)
+        self.word(view.group.0)
+            .id(view.id)
+            .word(view.salt)
+            .byte(view.wire_version)
+            .word(view.frame_bytes.into());
+        self.text(&view.spec).members(&view.members)
     }
 }
 
@@ -170,6 +174,7 @@ trait Reads {
     /// A text of at most `most` bytes.
     fn text(&mut self, most: usize) -> Result<String, ControlError>;
     fn flag(&mut self) -> Result<bool, ControlError>;
+    fn frame_bytes(&mut self) -> Result<u32, ControlError>;
     fn count(&mut self) -> Result<usize, ControlError>;
     fn member(&mut self) -> Result<Member, ControlError>;
     fn members(&mut self) -> Result<Vec<Member>, ControlError>;
@@ -206,6 +211,10 @@ impl Reads for BodyReader<'_> {
         }
     }
 
+    fn frame_bytes(&mut self) -> Result<u32, ControlError> {
+        u32::try_from(self.word()?).map_err(|_| ControlError)
+    }
+
     fn count(&mut self) -> Result<usize, ControlError> {
         let count = usize::from(self.half()?);
         if count == 0 || count > MEMBERS_MAX { Err(ControlError) } else { Ok(count) }
@@ -234,6 +243,7 @@ impl Reads for BodyReader<'_> {
             id: self.id()?,
             salt: self.word()?,
             wire_version: self.byte()?,
+            frame_bytes: self.frame_bytes()?,
             spec: self.text(SPEC_BYTES_MAX)?,
             members: self.members()?,
         })
@@ -245,8 +255,8 @@ impl Inside {
         let mut body = BodyWriter::default();
         match self {
             Inside::Flush { proposal, failed } => body.byte(0).id(*proposal).ranks(*failed),
-            Inside::FlushOk { proposal, failed, held } => {
-                body.byte(1).id(*proposal).ranks(*failed).words(held)
+            Inside::FlushOk { proposal, failed, frame_bytes, held } => {
+                body.byte(1).id(*proposal).ranks(*failed).word(u64::from(*frame_bytes)).words(held)
             }
             Inside::Behind { promised } => body.byte(2).id(*promised),
             Inside::Cut { proposal, frames, holders } => {
@@ -290,7 +300,8 @@ impl Inside {
             0 => Inside::Flush { proposal: reader.id()?, failed: ranks(&mut reader)? },
             1 => {
                 let (proposal, failed) = (reader.id()?, ranks(&mut reader)?);
-                Inside::FlushOk { proposal, failed, held: words(&mut reader)? }
+                let frame_bytes = reader.frame_bytes()?;
+                Inside::FlushOk { proposal, failed, frame_bytes, held: words(&mut reader)? }
             }
             2 => Inside::Behind { promised: reader.id()? },
             3 => {
@@ -365,8 +376,9 @@ impl Beyond {
                 .member(coordinator)
                 .text(terms)
                 .byte(*wire_version),
-            Beyond::Merge { proposal, terms, wire_version, members } => {
-                body.byte(1).id(*proposal).text(terms).byte(*wire_version).members(members)
+            Beyond::Merge { proposal, terms, wire_version, frame_bytes, members } => {
+                body.byte(1).id(*proposal).text(terms).byte(*wire_version).word(u64::from(*frame_bytes));
+                body.members(members)
             }
             Beyond::Deny { proposal, refusal, reason } => {
                 body.byte(2).id(*proposal).byte(*refusal as u8).text(reason)
@@ -395,6 +407,7 @@ impl Beyond {
                 proposal: reader.id()?,
                 terms: reader.text(TERMS_BYTES_MAX)?,
                 wire_version: reader.byte()?,
+                frame_bytes: reader.frame_bytes()?,
                 members: reader.members()?,
             },
             2 => Beyond::Deny {
@@ -436,7 +449,7 @@ mod tests {
         let lasting = Duration::from_millis(1234);
         let inside = [
             Inside::Flush { proposal: id(2), failed },
-            Inside::FlushOk { proposal: id(2), failed, held: vec![7, 8, 9] },
+            Inside::FlushOk { proposal: id(2), failed, frame_bytes: 1472, held: vec![7, 8, 9] },
             Inside::Behind { promised: id(3) },
             Inside::Cut { proposal: id(2), frames: vec![7, 8, 9], holders: vec![Rank(0), Rank(2), Rank(2)] },
             Inside::CutOk { proposal: id(2) },
@@ -464,7 +477,13 @@ mod tests {
                 terms: terms.clone(),
                 wire_version,
             },
-            Beyond::Merge { proposal: id(2), terms, wire_version, members: view.members.clone() },
+            Beyond::Merge {
+                proposal: id(2),
+                terms,
+                wire_version,
+                frame_bytes: 972,
+                members: view.members.clone(),
+            },
             Beyond::Deny { proposal: id(2), refusal: Refusal::Lasting, reason: "no".into() },
             Beyond::Deny { proposal: id(2), refusal: Refusal::Taken, reason: String::new() },
             Beyond::View { proposal: id(2), view },
@@ -501,8 +520,13 @@ mod tests {
         let outside = RankSet::one(Rank(3));
         let bytes = Inside::Flush { proposal: id(2), failed: outside }.encode();
         assert_eq!(Inside::decode(&bytes, 3), Err(ControlError));
-        let bytes =
-            Inside::FlushOk { proposal: id(2), failed: RankSet::EMPTY, held: vec![1, 2, 3, 4] }.encode();
+        let bytes = Inside::FlushOk {
+            proposal: id(2),
+            failed: RankSet::EMPTY,
+            frame_bytes: 0,
+            held: vec![1, 2, 3, 4],
+        }
+        .encode();
         assert_eq!(Inside::decode(&bytes, 3), Err(ControlError));
         let (why, lasting) = (Holdup::NoCredit, Duration::ZERO);
         let bytes = Inside::Expelled { member: Rank(3), why, lasting }.encode();

@@ -259,9 +259,18 @@ struct Proposal {
     failed: RankSet,
     /// By rank: what it holds, once reported.
     held: Vec<Option<Vec<u64>>>,
+    /// By rank: the longest frame that it can take, once reported.
+    frame_bytes: Vec<u32>,
     cut: Option<Rc<Cut>>,
     /// Who has confirmed the cut.
     done: RankSet,
+}
+
+impl Proposal {
+    /// The longest frame that all of these can take.
+    fn frame_bytes(&self, ranks: RankSet) -> u32 {
+        ranks.iter().map(|rank| self.frame_bytes[rank.index()]).min().unwrap_or(0)
+    }
 }
 
 /// A view that wants in.
@@ -271,6 +280,8 @@ struct Guest {
     /// The highest counter its members have seen.
     counter: u64,
     members: Vec<Member>,
+    /// The longest frame that all of them can take.
+    frame_bytes: u32,
     /// When it asked last: whoever has given up is not waited for.
     asked: Time,
 }
@@ -476,7 +487,9 @@ impl Mbrship {
     /// Whether a view of `id` may follow this one.
     fn may_follow(&self, context: &Context<'_>, view: &View) -> bool {
         let current = context.view().view();
-        view.group == current.group && view.id > current.id && view.members.len() <= crate::id::MEMBERS_MAX
+        let frames = view.frame_bytes == 0 || view.frame_bytes >= context.frame_bytes_least();
+        let fits = view.members.len() <= crate::id::MEMBERS_MAX;
+        view.group == current.group && view.id > current.id && fits && frames
     }
 
     /// The next view is decided.
@@ -663,8 +676,8 @@ impl Layer for Mbrship {
         }
         match message {
             Inside::Flush { proposal, failed } => self.flush(context, origin, proposal, failed),
-            Inside::FlushOk { proposal, failed, held } => {
-                self.flush_ok(context, origin, proposal, failed, held);
+            Inside::FlushOk { proposal, failed, frame_bytes, held } => {
+                self.flush_ok(context, origin, proposal, failed, frame_bytes, held);
             }
             Inside::HeldUp { proposal, by } => self.held_up(context, origin, proposal, by),
             Inside::Behind { promised } => self.behind(context, promised),
@@ -759,6 +772,7 @@ impl Layer for Mbrship {
             ("forget a guest", GUEST_PATIENCE),
             ("next probe", self.probe_wait),
             ("between answers", ANSWER_PAUSE),
+            ("a member's next life at its address is not now", OUSTER_PATIENCE),
         ]
     }
 

@@ -378,6 +378,7 @@ impl Bench {
             spec: self.spec.clone(),
             wire_version: WIRE_VERSION,
             salt: 7,
+            frame_bytes: 0,
         };
         LocalView::new(view, Incarnation(1 + u64::from(self.own.0))).expect("it is one of the members")
     }

@@ -120,13 +120,22 @@ impl Compiled {
     /// Bytes of the frames of `channel`, if every header fits them, and a row of gossip.
     fn frame_bytes(&self, channel: &Channel) -> Result<usize, InstallError> {
         let frame_bytes = channel.casts.frame_bytes().min(channel.control.frame_bytes());
-        let longest = Traffic::ALL.map(|traffic| self.full_bytes(traffic)).into_iter().max().unwrap_or(0);
-        let header_bytes = longest + PACK_ROOM_BYTES;
-        let row = GOSSIP_HEADER_BYTES + 8 * self.blueprint.gossips.len() + GOSSIP_LIFE_BYTES;
-        match frame_bytes < header_bytes + row.max(64) {
-            true => Err(InstallError::FrameTooSmall { frame_bytes, header_bytes }),
+        match frame_bytes < self.frame_bytes_least() {
+            true => Err(InstallError::FrameTooSmall { frame_bytes, header_bytes: self.header_bytes() }),
             false => Ok(frame_bytes),
         }
+    }
+
+    /// Bytes of the longest header.
+    fn header_bytes(&self) -> usize {
+        let longest = Traffic::ALL.map(|traffic| self.full_bytes(traffic)).into_iter().max().unwrap_or(0);
+        longest + PACK_ROOM_BYTES
+    }
+
+    /// Bytes of the shortest frames that will do.
+    fn frame_bytes_least(&self) -> usize {
+        let row = GOSSIP_HEADER_BYTES + 8 * self.blueprint.gossips.len() + GOSSIP_LIFE_BYTES;
+        self.header_bytes() + row.max(64)
     }
 
     /// Where the numbers of a view end. No field wraps within a view: the narrowest protocol field says so.
@@ -270,6 +279,8 @@ impl Ground<'_> {
             copies: Vec::new(),
             copy_bytes: config.frame_bytes_max.max(frame_bytes),
             copied: 0,
+            frame_bytes_max: config.frame_bytes_max.min(caps.frame_bytes_max) as u32,
+            frame_bytes_least: compiled.frame_bytes_least() as u32,
             // The application's sends and as many control messages, both at least one.
             sends: (0..members).map(|_| Retention::new(window.max(2))).collect(),
             queue: VecDeque::with_capacity(queue_max),

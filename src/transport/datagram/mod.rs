@@ -59,6 +59,8 @@ pub struct Datagrams<C: Calls> {
 /// there.
 struct Port {
     own: SocketAddr,
+    /// The longest frame that goes out by its interface in one piece.
+    frame_bytes_max: usize,
     stage: Stage,
     pools: Pools,
     /// What comes to the own address, by the socket that also sends; and what comes to the multicast group.
@@ -255,8 +257,10 @@ impl<C: Calls> Datagrams<C> {
             intakes.push(intake.expect("fresh pools hold a reserve for every slot"));
         }
         let stage = Stage::new(self.options.stage_frames_max.max(1), self.abilities.segmentation);
+        let frame_bytes_max = self.frames_of(own, intakes[0].socket());
         let port = Port {
             own,
+            frame_bytes_max,
             stage,
             pools,
             intakes,
@@ -274,6 +278,29 @@ impl<C: Calls> Datagrams<C> {
         }
         self.ports[at] = Some(port);
         Ok(at)
+    }
+
+    /// The longest frame that goes out by the interface of `own` in one piece.
+    fn frames_of(&mut self, own: SocketAddr, socket: &OwnedFd) -> usize {
+        let most = self.options.frame_bytes_max;
+        let headers = if own.is_ipv4() { 28 } else { 48 };
+        let Some(mtu) =
+            socket::mtu_of(own.ip(), socket).filter(|mtu| (headers..most + headers).contains(mtu))
+        else {
+            return most;
+        };
+        let bytes = mtu - headers;
+        self.notes.push(format!(
+            "the interface of {} has an MTU of {mtu} bytes: frames of {bytes} bytes at most instead of {most}",
+            own.ip()
+        ));
+        bytes
+    }
+
+    /// The longest frame that this member can take.
+    fn frame_bytes_max(&self) -> usize {
+        let ports = self.ports.iter().flatten().map(|port| port.frame_bytes_max);
+        ports.min().unwrap_or(self.options.frame_bytes_max)
     }
 
     /// Listens to the discovery address at a port, if there is one and it can be had.
@@ -386,7 +413,7 @@ impl<C: Calls> Transport for Datagrams<C> {
         }
         Caps {
             name: C::NAME,
-            frame_bytes_max: self.options.frame_bytes_max,
+            frame_bytes_max: self.frame_bytes_max(),
             multicast: self.options.multicast.is_some() && !self.multicast_failed,
             integrity: false,
             loses: true,
@@ -409,10 +436,17 @@ impl<C: Calls> Transport for Datagrams<C> {
         let addresses: Vec<Option<SocketAddr>> =
             ADDRESSES.members(view).into_iter().map(Result::ok).collect();
         let id = self.links.vacant()?;
-        let frame_bytes = options.frame_bytes.min(self.options.frame_bytes_max);
-        let regions = self.spares.take(options, frame_bytes, &mut self.untouched)?;
-        self.note_pages(regions.casts.pages());
         let port_index = self.port(own, options.huge_pages)?;
+        let most = self.ports[port_index].as_ref().expect("just found or made").frame_bytes_max;
+        let frame_bytes = options.frame_bytes.min(most);
+        let regions = match self.spares.take(options, frame_bytes, &mut self.untouched) {
+            Ok(regions) => regions,
+            Err(error) => {
+                self.leave_port(port_index);
+                return Err(error.into());
+            }
+        };
+        self.note_pages(regions.casts.pages());
         let port = self.ports[port_index].as_mut().expect("just found or made");
         // Nobody keeps what comes in a view that is over; what was kept of it is out of the pools already.
         for past in
@@ -532,7 +566,7 @@ impl<C: Calls> Transport for Datagrams<C> {
     /// Makes the regions of a channel. What was mapped, here or by opening a channel, is touched bit by bit: it is 18 MB for
     /// two members, which takes 5 ms.
     fn prepare(&mut self, options: &ChannelOptions) {
-        let frame_bytes = options.frame_bytes.min(self.options.frame_bytes_max);
+        let frame_bytes = options.frame_bytes.min(self.frame_bytes_max());
         // What cannot be had now is an error when it is needed.
         let _ = self.spares.prepare(options, frame_bytes, &mut self.untouched);
         self.rest = FIRST_REST;
@@ -758,6 +792,7 @@ mod tests {
             spec: String::new(),
             wire_version: 1,
             salt: 0,
+            frame_bytes: 0,
         };
         LocalView::new(view, Incarnation(0)).unwrap()
     }

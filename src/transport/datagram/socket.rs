@@ -198,6 +198,63 @@ pub(super) fn next_error(socket: RawFd) -> Option<Option<SocketAddr>> {
 #[repr(C, align(8))]
 struct ErrorControl([u8; 128]);
 
+/// The MTU of the interface that has this address, in bytes; `None` if no interface has it, or the system does not say.
+pub(super) fn mtu_of(own: IpAddr, socket: &OwnedFd) -> Option<usize> {
+    let mut first: *mut libc::ifaddrs = std::ptr::null_mut();
+    // SAFETY: the pointer is a live local; the list it is set to is freed below.
+    if unsafe { libc::getifaddrs(&raw mut first) } < 0 {
+        return None;
+    }
+    let (mut at, mut found) = (first, None);
+    while !at.is_null() && found.is_none() {
+        // SAFETY: entries of the list are valid until it is freed.
+        let entry = unsafe { &*at };
+        // SAFETY: an address of the list is as long as its family says.
+        if unsafe { ip_of(entry.ifa_addr) } == Some(own) {
+            // SAFETY: all zeros is a valid value of this plain structure.
+            let mut request: libc::ifreq = unsafe { zeroed() };
+            // SAFETY: names of the list are terminated, and as long as an interface's name may be.
+            let name = unsafe { std::ffi::CStr::from_ptr(entry.ifa_name) }.to_bytes();
+            let room = request.ifr_name.len() - 1;
+            request.ifr_name.iter_mut().zip(&name[..name.len().min(room)]).for_each(|(to, byte)| {
+                *to = *byte as libc::c_char;
+            });
+            // SAFETY: the request is live, and its name terminated.
+            let asked = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFMTU, &raw mut request) };
+            // SAFETY: the system has filled the member of the union that belongs to the request.
+            found = (asked == 0).then(|| unsafe { request.ifr_ifru.ifru_mtu }.max(0) as usize);
+        }
+        at = entry.ifa_next;
+    }
+    // SAFETY: the list came from `getifaddrs` and is not used any more.
+    unsafe { libc::freeifaddrs(first) };
+    found
+}
+
+/// The internet address that a socket address holds, if it is one.
+///
+/// # Safety
+/// `address` is null, or points to a socket address as long as its family says.
+unsafe fn ip_of(address: *const libc::sockaddr) -> Option<IpAddr> {
+    if address.is_null() {
+        return None;
+    }
+    // SAFETY: the caller's promise.
+    unsafe {
+        match i32::from((*address).sa_family) {
+            libc::AF_INET => {
+                let name = &*address.cast::<libc::sockaddr_in>();
+                Some(IpAddr::V4(Ipv4Addr::from(u32::from_be(name.sin_addr.s_addr))))
+            }
+            libc::AF_INET6 => {
+                let name = &*address.cast::<libc::sockaddr_in6>();
+                Some(IpAddr::V6(Ipv6Addr::from(name.sin6_addr.s6_addr)))
+            }
+            _ => None,
+        }
+    }
+}
+
 /// The interface by which multicast goes, if one is named.
 pub(super) fn interface_index(options: &MulticastOptions) -> Result<i32, TransportError> {
     let Some(interface) = &options.interface else { return Ok(0) };

@@ -165,6 +165,7 @@ mod tests {
             spec: String::new(),
             wire_version: 1,
             salt: 0,
+            frame_bytes: 0,
         };
         let view = LocalView::new(view, Incarnation(0)).unwrap();
         let sizes = Sizes { cast_bytes: 1 << 14, lane_bytes: LANE_BYTES, frames_max: 16 };

@@ -30,7 +30,8 @@ use super::{TransportCounters, TransportError};
 /// How to use UDP.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UdpOptions {
-    /// The largest frame, in bytes: the network's MTU without 28 bytes of IPv4 and UDP headers (48 with IPv6).
+    /// The largest frame, in bytes: the network's MTU without 28 bytes of IPv4 and UDP headers (48 with IPv6). Where the
+    /// interface of a member's own address has a smaller MTU it is what that leaves.
     pub frame_bytes_max: usize,
     /// Reach all members by IP multicast. Every member of the view must be told the same.
     pub multicast: Option<MulticastOptions>,

@@ -33,6 +33,7 @@ pub(crate) fn view(seed: u64, setup: &Setup) -> View {
         spec: setup.stack.clone(),
         wire_version: WIRE_VERSION,
         salt: random.word(),
+        frame_bytes: 0,
     }
 }
 
