@@ -81,6 +81,39 @@ fn the_event_queue_holds_what_repetition_to_many_members_sets_off() {
     assert!(world.nodes[0].counted("UNICAST", "repetition") >= 63 * 16);
 }
 
+/// A burst that is lost to all at once is not answered by a burst for each of them: what is resent is bounded over all who
+/// ask, and each of them gets what it lacks.
+#[test]
+fn what_is_resent_to_all_together_is_bounded() {
+    const OTHERS: usize = 15;
+    const CASTS: usize = 400;
+    let config = Config { pack: false, shadow: Shadow::Off, control_frames: 4096, ..Config::default() };
+    let mut world = World::new(1 + OTHERS, DEFAULT_STACK, &config);
+    world.steps(100);
+    world.lose = Box::new(|to, _| to != 0);
+    for cast in 0..CASTS {
+        world.cast(0, &(cast as u64).to_le_bytes());
+        world.step();
+    }
+    world.lose = Box::new(|_, _| false);
+    world.cast(0, b"the last");
+    // Steps of 10 us: twenty make an interval of repair.
+    let (mut before, mut most) = (Vec::new(), 0);
+    let steps = steps_until(&mut world, 20_000, |world, _| {
+        world.step();
+        let resent = world.nodes[0].counted("NAK", "retransmission");
+        before.push(resent);
+        // Any ten intervals: what they allow, what was saved before them, and a quarter of what is cast.
+        let earlier = before.len().checked_sub(201).map_or(0, |at| before[at]);
+        most = most.max(resent - earlier);
+        (1..=OTHERS).all(|to| world.delivered(to, 0).len() == CASTS + 1)
+    });
+    assert!(steps < 20_000, "{} of {} frames resent", before.last().unwrap(), CASTS * OTHERS);
+    assert!(most <= 64 * (11 + 4) + 1, "{most} frames in 2 ms");
+    assert!(most > 64 * 8, "and they do not idle: {most}");
+    assert!(world.nodes[0].counted("NAK", "repair put off") > 0);
+}
+
 #[test]
 fn nothing_is_taken_after_leaving() {
     let mut world = World::new(2, DEFAULT_STACK, &Config::default());

@@ -13,6 +13,9 @@
 //! for reports, at growing intervals, until they are: that cures the loss of the last message. A quiet group whose
 //! casts are all acknowledged is silent.
 //!
+//! What a member resends is bounded over all that ask it: `repair_frames` in each `repair_us`, and a quarter of what it casts
+//! meanwhile. Nobody gets all of it: whoever is put off asks again.
+//!
 //! ```text
 //! A ── 7 ──▶ B        A ── 8 ──x        A ── 9 ──▶ B  (9 parked)
 //!                     A ◀── missing 8 ── B
@@ -43,8 +46,12 @@ use crate::wire::control::{MISSING_RANGES_MAX, Missing};
 
 /// Bits of a frame number: at ten million frames a second, a view lasts thirty hours.
 const NUMBER_BITS: u32 = 40;
-/// The most frames asked for, and resent, at once: repair traffic is bounded.
+/// The most frames asked for, and resent, at once.
 const REPAIR_FRAMES_MAX: u64 = 64;
+/// Of what is cast, one frame of that many may be resent beside what is always allowed.
+const REPAIR_SHARE: u64 = 4;
+/// What was not resent for so many intervals is allowed later, at once.
+const SAVED_INTERVALS: u64 = 4;
 
 pub(super) fn entry() -> LayerEntry {
     LayerEntry {
@@ -66,6 +73,11 @@ pub(super) fn entry() -> LayerEntry {
             ),
             ("repair_us", "how long a gap may last before it is asked for, in microseconds (default 200)"),
             (
+                "repair_frames",
+                "frames that are resent in each repair_us, to all who ask together, beside a quarter of what is cast \
+                 meanwhile (default 64)",
+            ),
+            (
                 "status_us",
                 "how long after an unacknowledged cast reports are asked for, in microseconds (default 1000)",
             ),
@@ -81,6 +93,7 @@ struct Nak {
     /// How long a gap may last before it is asked for, and the longest interval between repetitions.
     repair: Duration,
     longest: Duration,
+    allowance: Allowance,
     handles: Option<Handles>,
     /// By origin: what came early, by number.
     parked: Vec<BTreeMap<u64, Message>>,
@@ -94,6 +107,31 @@ struct Nak {
     /// When reports are asked for, and what was acknowledged by all when there was progress last.
     status: Backoff,
     status_at: u64,
+}
+
+/// How many frames may be resent.
+#[derive(Clone, Copy)]
+struct Allowance {
+    /// In each interval.
+    frames: u64,
+    /// By now; and what has been counted: time, and own casts.
+    left: u64,
+    since: Time,
+    casts: u64,
+}
+
+impl Allowance {
+    /// What is left at `now`, when so many casts have been made.
+    fn at(&mut self, now: Time, interval: Duration, casts: u64) -> u64 {
+        let intervals = (now.since(self.since).as_nanos() / interval.as_nanos()) as u64;
+        let most = SAVED_INTERVALS * self.frames;
+        let share = casts.saturating_sub(self.casts) / REPAIR_SHARE;
+        self.casts += share * REPAIR_SHARE;
+        self.left =
+            self.left.saturating_add(intervals.saturating_mul(self.frames)).saturating_add(share).min(most);
+        self.since = if self.left == most { now } else { self.since + interval * intervals as u32 };
+        self.left
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -124,6 +162,12 @@ impl Nak {
             window: parameters.number("window", 0, 1..=crate::config::WINDOW_FRAMES_MAX)?,
             repair: micros("repair_us", 200, 1_000_000)?,
             longest,
+            allowance: Allowance {
+                frames: parameters.number("repair_frames", REPAIR_FRAMES_MAX, 1..=1 << 20)?,
+                left: 0,
+                since: Time::ZERO,
+                casts: 0,
+            },
             handles: None,
             parked: Vec::new(),
             repairs: Vec::new(),
@@ -294,13 +338,18 @@ impl Nak {
     /// Sends the asked-for casts again, or those of a member that cannot, to the one who asked.
     fn resend(&mut self, context: &mut Context<'_>, asker: Rank, missing: &Missing) {
         let (own, origin) = (context.rank(), Rank(missing.origin));
-        let mut left = REPAIR_FRAMES_MAX;
+        let casts = context.sending(self.handles().number, own);
+        let allowed = self.allowance.at(context.now(), self.repair, casts);
+        // Others may ask in the same moment: half of it is theirs.
+        let mut left = REPAIR_FRAMES_MAX.min(allowed.div_ceil(2));
         for (from, count) in &missing.ranges {
             for number in *from..from + u64::from(*count) {
                 if left == 0 {
+                    context.count("repair put off");
                     return;
                 }
                 left -= 1;
+                self.allowance.left -= 1;
                 match context.recall_cast(origin, number) {
                     Some(message) if origin == own => {
                         context.count("retransmission");
@@ -518,6 +567,7 @@ impl Layer for Nak {
         }
         self.status.digest(digest);
         digest.word(self.status_at);
+        digest.word(self.allowance.left);
     }
 
     fn time_outs(&self) -> Vec<(&'static str, Duration)> {
