@@ -616,6 +616,18 @@ fn every_time_out_of_the_layers_and_of_the_configuration_is_in_the_dump_in_milli
         let is_there = line.is_some_and(|line| line.split([',', ';']).any(|part| part.trim() == told));
         assert!(is_there, "{layer} {told}: {dump:#?}");
     }
+    // Those that follow from others, or are what they are.
+    for (layer, told) in [
+        ("SUSPECT", "frames flow for 250 ms"),
+        ("MBRSHIP", "a member's next life at its address is not now 1000 ms"),
+        ("FRAG", "between faults told 100 ms"),
+        ("XFER", "ask again for what was not ready 0.1 ms"),
+        ("stack", "ask who casts 0.5 ms"),
+    ] {
+        let line = dump.iter().find(|line| line.starts_with(&format!("{layer}: ")));
+        let is_there = line.is_some_and(|line| line.split([':', ',', ';']).any(|part| part.trim() == told));
+        assert!(is_there, "{layer} {told}: {dump:#?}");
+    }
     let delays = "configuration: pack_delay 0.02 ms, early_delay 0.012345 ms, post_delay 0.02 ms, \
                   gossip_delay 0.5 ms, linger_delay 500 ms";
     assert_eq!(dump.last().map(String::as_str), Some(delays));

@@ -260,6 +260,10 @@ impl Layer for Frag {
         Box::new(self.clone())
     }
 
+    fn time_outs(&self) -> Vec<(&'static str, Duration)> {
+        vec![("between faults told", PAUSE)]
+    }
+
     fn digest(&self, digest: &mut Hasher64) {
         for progress in self.progress.iter().flatten() {
             digest.word(match progress {

@@ -551,6 +551,8 @@ impl Layer for Suspect {
             ("most", self.most),
             ("first", self.first),
             ("pause", self.pause),
+            ("after a hint", self.beat * GONE_BEATS),
+            ("frames flow for", BUSY_AFTER),
         ]
     }
 

@@ -175,7 +175,7 @@ pub(crate) struct GossipState {
 }
 
 /// A member that has not answered for so long is asked no more: it is not there, and asks itself when it comes.
-const INTRODUCTION_GAP_MAX: Duration = Duration::from_millis(200);
+pub(crate) const INTRODUCTION_GAP_MAX: Duration = Duration::from_millis(200);
 
 impl GossipState {
     pub(crate) fn new(

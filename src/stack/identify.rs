@@ -23,8 +23,8 @@ use crate::wire::control::Identify;
 use crate::wire::full::STACK_CONTROL;
 
 /// The first and the longest interval between requests to one origin.
-const ASK_FIRST: Duration = Duration::from_micros(500);
-const ASK_LONGEST: Duration = Duration::from_millis(50);
+pub(crate) const ASK_FIRST: Duration = Duration::from_micros(500);
+pub(crate) const ASK_LONGEST: Duration = Duration::from_millis(50);
 
 /// By origin: when its casts, and its sends, are asked about again.
 #[derive(Clone, Debug)]

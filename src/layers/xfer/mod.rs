@@ -676,6 +676,10 @@ impl Layer for Xfer {
         digest.word(u64::from(self.flushing));
     }
 
+    fn time_outs(&self) -> Vec<(&'static str, Duration)> {
+        vec![("ask again for what was not ready", NOT_READY)]
+    }
+
     fn dump(&self, _context: &Context<'_>) -> Option<String> {
         let own = match self.own {
             Own::Has => "has the state".to_owned(),
@@ -685,13 +689,11 @@ impl Layer for Xfer {
         };
         let giving: String = self.givings.iter().map(Giving::dump).collect();
         Some(format!(
-            "{own}; without it {:?}, full {:?}; holds {} of at most {} KiB{giving}; asks again for what was not ready \
-             after {:.1} ms",
+            "{own}; without it {:?}, full {:?}; holds {} of at most {} KiB{giving}",
             self.lacks,
             self.full,
             self.hold.bytes() >> 10,
-            self.options.hold_bytes >> 10,
-            NOT_READY.as_secs_f64() * 1e3,
+            self.options.hold_bytes >> 10
         ))
     }
 }

@@ -1,7 +1,8 @@
 //! What can be asked of a stack, and why plans were missed.
 
-use super::Stack;
 use std::time::Duration;
+
+use super::Stack;
 
 use crate::accel::execute::Miss;
 use crate::accel::pack::PACK_ROOM_BYTES;
@@ -11,7 +12,9 @@ use crate::id::Rank;
 use crate::stack::build::{GossipSource, STACK_GUARD, shared};
 use crate::stack::engine::Engine;
 use crate::stack::event::{ExitReason, Problem, Up};
-use crate::stack::layer::{Context, Kind};
+use crate::stack::gossip::INTRODUCTION_GAP_MAX;
+use crate::stack::identify::{ASK_FIRST, ASK_LONGEST};
+use crate::stack::layer::{BLANK_RETRY, Context, Kind};
 use crate::stats::{MissCount, Stats};
 use crate::time::Millis;
 use crate::wire::bits::low_bits;
@@ -95,6 +98,7 @@ impl Stack {
                 lines.push(format!("{}: {}", core.names[layer], parts.join("; ")));
             }
         }
+        lines.push(format!("stack: {}", time_outs(STACK_TIME_OUTS)));
         lines.push(format!("configuration: {}", time_outs(&self.time_outs)));
         lines
     }
@@ -242,6 +246,14 @@ fn differs(name: &str) -> (&str, Reason<'_>) {
     let (layer, field) = name.split_once('.').unwrap_or(("stack", name));
     (layer, Reason::Differs(field))
 }
+
+/// What is below the layers and not configured.
+const STACK_TIME_OUTS: &[(&str, Duration)] = &[
+    ("ask who casts", ASK_FIRST),
+    ("backoff", ASK_LONGEST),
+    ("last introduction", INTRODUCTION_GAP_MAX),
+    ("retry a blank", BLANK_RETRY),
+];
 
 /// Time-outs and delays in one line, in one unit.
 fn time_outs(all: &[(&'static str, Duration)]) -> String {
