@@ -15,7 +15,7 @@ pub(super) enum Broken {
     KeepsHold,
     /// Who has got the first part says that it has the state.
     HasTooEarly,
-    /// Sends that were held are let go of with the view.
+    /// Sends that come before the state are let go of.
     DropsSends,
     /// What was held in views before is let go of, though the transfer goes on from where it was.
     ForgetsHold,

@@ -82,11 +82,8 @@ impl Xfer {
 
     /// Lets go of what was held of the views before this one, but for sends.
     fn hold_from(&mut self, view: &LocalView) {
-        let broken = self.options.broken;
-        self.hold.begin_at(view, |traffic| match traffic {
-            Traffic::Send => broken != Broken::DropsSends,
-            _ => broken == Broken::KeepsHold,
-        });
+        let casts = self.options.broken == Broken::KeepsHold;
+        self.hold.begin_at(view, |traffic| traffic == Traffic::Send || casts);
     }
 
     /// `origin` begins to give the state, or goes on with it.
@@ -307,6 +304,7 @@ impl Xfer {
         match event {
             Up::Stable => self.stable_held = true,
             Up::Send(_, ref message) if message.is_control() => context.up(event),
+            Up::Send(..) if self.options.broken == Broken::DropsSends => {}
             Up::View(_)
             | Up::Cast(..)
             | Up::Send(..)
