@@ -35,6 +35,9 @@ impl Stack {
             self.drain(app);
             return true;
         }
+        if self.state_taken.is_some() {
+            self.tell_taken();
+        }
         if self.engine.core.timers.earliest() <= now {
             self.engine.timers();
             self.drain(app);

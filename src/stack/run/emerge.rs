@@ -165,19 +165,32 @@ impl Stack {
             if in_turn {
                 self.state_due = Some(at);
             }
+            self.tell_taken();
             self.engine.enter(Down::StateBack(part));
             return;
         }
-        self.state_due = None;
+        let late = self.state_due.take().is_some();
         let through = at + list.payload().len() as u64;
         let part = StatePart { bytes: list.payload(), at, last, donor };
         match app.install_state(&part, &mut Group::new(self)) {
-            Ok(()) => self.engine.enter(Down::StateTaken { donor, through, last }),
+            Ok(()) => {
+                self.state_taken = Some((donor, through, last));
+                if late || last {
+                    self.tell_taken();
+                }
+            }
             Err(why) => {
                 self.state_refused = true;
                 self.engine.enter(Down::StateRefused(why));
                 self.leave();
             }
+        }
+    }
+
+    /// Tells the layers how much of the state the application has. Of what comes in one iteration they are told at once.
+    pub(super) fn tell_taken(&mut self) {
+        if let Some((donor, through, last)) = self.state_taken.take() {
+            self.engine.enter(Down::StateTaken { donor, through, last });
         }
     }
 

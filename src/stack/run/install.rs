@@ -455,6 +455,7 @@ impl Stack {
             ids_of: 1,
             untold: Vec::new(),
             state_due: None,
+            state_taken: None,
             copies: 0,
             post: PostProcessing::default(),
             tickets: 0,

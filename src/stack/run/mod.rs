@@ -143,6 +143,8 @@ pub(crate) struct Stack {
     untold: Vec<(ViewId, u64)>,
     /// The application was not ready for the part of the state that begins there: it comes first.
     state_due: Option<u64>,
+    /// It has taken in parts: whose, how much it has, and whether that is all. The layers are still to be told.
+    state_taken: Option<(Rank, u64, bool)>,
     /// Payloads copied at the ends of views, and in past ones.
     copies: u64,
     /// Post-processing of past views.

@@ -123,6 +123,7 @@ impl Stack {
 
     /// What the layers leave to the next view's.
     pub(crate) fn bequeath(&mut self) -> Legacies {
+        self.tell_taken();
         let layers = self.engine.layers.iter_mut();
         layers.filter_map(|layer| Some((layer.name(), layer.bequeath()?))).collect()
     }
