@@ -267,6 +267,12 @@ fn notes(report: &Report) -> String {
             "one 64 B cast: both upcalls and all that follows included (own copy, gossip, trimming), no transport.",
         );
     }
+    if let Some(floor) = report.floor.as_ref().filter(|floor| floor.far_messages_per_second > 0.0) {
+        let far = millions(floor.far_messages_per_second);
+        say(&format!(
+            "64 B ring: of 256 KiB, from cache to cache; one of 64 MiB, read long after it is written, {far} M/s."
+        ));
+    }
     if report.machine.virtual_machine {
         say("virtual machine: the hypervisor takes time away; p99.9 shows it, whatever the code does.");
     }

@@ -98,6 +98,8 @@ enum Discipline {
 struct Ring {
     offset: usize,
     bytes: usize,
+    /// What the largest frame takes, in whole lines.
+    largest: usize,
     head: Cell<u64>,
     tail: Cell<u64>,
     head_bytes: Cell<u64>,
@@ -223,6 +225,7 @@ impl Region {
             discipline: Discipline::Ring(Ring {
                 offset: options.offset_bytes,
                 bytes: options.ring_bytes,
+                largest,
                 head: Cell::new(0),
                 tail: Cell::new(0),
                 head_bytes: Cell::new(0),
@@ -319,7 +322,7 @@ impl Region {
         }
         count.set(left - 1);
         let index = free[left - 1].get();
-        Ok(home.lend(index, header_bytes))
+        Ok(home.lend(&home.states[index as usize], header_bytes))
     }
 
     /// Of a ring.
@@ -328,9 +331,8 @@ impl Region {
         let home = self.home();
         let Discipline::Ring(ring) = &home.discipline else { return Err(home.exhausted()) };
         assert!(header_bytes < home.room_bytes, "the region is to be written and has room for the header");
-        let largest = home.link_headroom + home.frame_bytes + TAILROOM_BYTES;
-        let index = home.place(ring, whole_lines(largest)).ok_or_else(|| home.exhausted())?;
-        Ok(home.lend(index, header_bytes))
+        let state = home.place(ring, ring.largest).ok_or_else(|| home.exhausted())?;
+        Ok(home.lend(state, header_bytes))
     }
 
     /// A frame that another process wrote into this (read-only) ring: `extent` bytes at `position`, of which the
@@ -350,9 +352,8 @@ impl Region {
         if ring.head.get() - ring.tail.get() >= home.states.len() as u64 {
             return Err(home.exhausted());
         }
-        let index = home.note(ring, position, extent);
+        let state = home.note(ring, position, extent);
         home.lent.set(home.lent.get() + 1);
-        let state = &home.states[index as usize];
         state.begin(start as u32, end as u32);
         Ok(Frame::adopted(state))
     }
@@ -449,12 +450,11 @@ impl Region {
 }
 
 impl Home {
-    /// The free frame at `index`, with so many bytes of room for a header.
+    /// A free frame, with so many bytes of room for a header.
     #[inline]
-    fn lend(&self, index: u32, header_bytes: usize) -> FrameMut {
+    fn lend(&self, state: &FrameState, header_bytes: usize) -> FrameMut {
         let start = (self.link_headroom + header_bytes) as u32;
         self.lent.set(self.lent.get() + 1);
-        let state = &self.states[index as usize];
         state.begin(start, start);
         FrameMut::of(state)
     }
@@ -467,7 +467,7 @@ impl Home {
 
     /// Places a frame of `extent` bytes at the head of the ring, skipping to its start if it would wrap.
     #[inline]
-    fn place(&self, ring: &Ring, extent: usize) -> Option<u32> {
+    fn place(&self, ring: &Ring, extent: usize) -> Option<&FrameState> {
         if ring.head.get() - ring.tail.get() >= self.states.len() as u64 {
             return None;
         }
@@ -487,15 +487,16 @@ impl Home {
     }
 
     #[inline]
-    fn note(&self, ring: &Ring, position: u64, extent: usize) -> u32 {
+    fn note(&self, ring: &Ring, position: u64, extent: usize) -> &FrameState {
         let head = ring.head.get();
         let index = head as usize & (self.states.len() - 1);
         // SAFETY: callers checked that `at(position) + extent` is inside the ring, and the ring inside the memory.
         let base = unsafe { self.memory.base().add(ring.offset + ring.at(position)) };
-        self.states[index].place(base, extent as u32, position);
+        let state = &self.states[index];
+        state.place(base, extent as u32, position);
         ring.head.set(head + 1);
         ring.head_bytes.set(position + extent as u64);
-        index as u32
+        state
     }
 
     /// Gives back what a just-frozen frame does not need, if it is the newest of its ring.
