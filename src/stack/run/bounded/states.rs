@@ -1,298 +1,10 @@
-//! Plans against layers, exhaustively within bounds.
-//!
-//! For every layer of the registry: the smallest stack it can stand on; all states of one member that few steps lead to,
-//! from the beginning of a view, near its last numbers, and where short gossip wraps; and in each of these states every
-//! small message there is. Wherever a plan runs, the layers repeat it and the shadow compares: so a guard is never open
-//! when the layers would do something else. Wherever it does not, nothing has changed, and the frame does to the layers
-//! what its full form does.
-//!
-//! Then the check is attacked: every single statement that a layer makes of its common case is left out, and every guard
-//! that keeps messages off the fast path is forgotten. Each of these stacks must be found wrong.
+//! The states of one member, and every small message in each of them.
 
-#![allow(clippy::print_stdout, reason = "what was enumerated is part of the result")]
-
-use std::collections::HashSet;
-use std::fmt::Write as _;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::rc::Rc;
-use std::time::Duration;
-
-use super::install::network_properties;
-use super::{Early, Legacies, Stack, Waiting, compile};
-use crate::accel::case::{CommonCase, Statement};
-use crate::accel::execute::{self, Outcome};
-use crate::accel::pack::{Closed, OpenPack, PACK_ROOM_BYTES};
-use crate::accel::plan::{Compiler, Plan, Plans};
-use crate::buf::{Region, RegionOptions};
-use crate::config::{Config, Shadow};
-use crate::group::{Application, Delivery, Group};
-use crate::id::{GroupId, Hasher64, Incarnation, Rank, RankSet, ViewId};
-use crate::stack::build::{Build, Closes, Guard};
-use crate::stack::core::Core;
-use crate::stack::engine::Engine;
-use crate::stack::event::{Down, List, Message, NextView, Up};
-use crate::stack::gossip::Carried;
-use crate::stack::layer::{Context, Fast, Kind, Layer, Posts};
-use crate::stack::notices::{Flow, Ways};
-use crate::stack::property::{Properties, Property};
-use crate::stack::registry::Registry;
-use crate::time::Time;
-use crate::transport::{Addresses, Caps, Channel, ChannelId, Received};
-use crate::view::{Address, LocalView, Member, Neighbours, View};
-use crate::wire::bits::low_bits;
-use crate::wire::full::NO_CONTROL;
-use crate::wire::layout::{Class, Header};
-use crate::wire::{PACK_FLAG, Traffic, WIRE_VERSION};
-
-const MEMBERS: usize = 3;
-/// Frames of a member that may be unacknowledged: the second cast closes the window.
-const WINDOW_FRAMES: u64 = 2;
-const FRAME_BYTES: usize = 512;
-/// Steps from where a state begins.
-const DEPTH: usize = 3;
-/// The first bytes of control messages that are tried: 0 and what follows.
-const CONTROLS: u8 = 2;
-/// Casts of everybody before the first state where short gossip wraps.
-const CASTS_BEFORE_WRAP: u64 = 0xffff;
-
-/// Where states begin.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Begin {
-    /// A view has just been installed.
-    Fresh,
-    /// The same, and it has few numbers.
-    FewNumbers,
-    /// This member has just come into a group that has a state.
-    Guest,
-    /// Another member has asked for its turn, has had it and has ended it.
-    Contested,
-    /// So many frames have passed that their numbers no longer fit short gossip.
-    Wrapping,
-}
-
-/// One thing that is wrong.
-#[derive(Clone, Copy, Debug)]
-enum Wrong {
-    /// The layer leaves out a statement of its common case, the one with this index.
-    Statement(Kind, usize),
-    /// The layer forgets to close a guard.
-    Guard(Guard),
-    /// The compiler makes a wrong plan.
-    Plan(Kind, fn(&mut Plan)),
-    /// The executor writes before it has checked everything.
-    Hasty,
-}
-
-/// What a member does or what comes to it.
-#[derive(Clone, Copy, Debug)]
-enum Action {
-    Cast,
-    /// Two messages in one frame.
-    CastPack,
-    Send(RankSet),
-    Arrives(Arrival),
-    /// The next iteration of the driver loop, so much later.
-    Poll(Duration),
-    /// The application has seen the first cast of this member.
-    Ack(Rank),
-    /// This member is said to have failed.
-    Fails(Rank),
-    /// The same layer at another member says something, of one byte.
-    Control(Rank, u8),
-}
-
-/// A frame of another member.
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct Arrival {
-    origin: Rank,
-    traffic: Traffic,
-    /// How far all its numbers are ahead of what is expected.
-    ahead: i64,
-    /// A protocol field alone that is so much higher.
-    odd: Option<(usize, i64)>,
-    /// A mark it carries.
-    mark: Option<usize>,
-    gossip: Says,
-    body: Body,
-    /// It is a fragment, or whatever else exceptions stand for.
-    exceptional: bool,
-    /// A message field that is wrong.
-    damaged: Option<usize>,
-    /// It comes behind a full header.
-    full: bool,
-    /// Bytes missing at its end.
-    cut: usize,
-}
-
-/// What a frame's short gossip says.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Says {
-    /// What was known.
-    Known,
-    /// That its origin has what this member has.
-    Truth,
-    /// What was known before.
-    Stale,
-    /// Something far ahead.
-    Nonsense,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Body {
-    Empty,
-    One,
-    Pack,
-    /// A pack whose messages are longer than it is.
-    Broken,
-    /// A layer's own, with that note.
-    Blank(&'static [u8]),
-}
-
-impl Body {
-    fn is_packed(self) -> bool {
-        matches!(self, Body::Pack | Body::Broken | Body::Blank(_))
-    }
-}
-
-/// Notes of blanks: nothing, that their origin leaves, guests (all members and one that is none), an order of a cast of
-/// member 1 and one of member 2, and rubbish.
-const NOTES: [&[u8]; 8] = [
-    &[],
-    &[1],
-    &[2, 0, 0],
-    &[2, 1, 0],
-    &[2, 2, 0],
-    &[2, 3, 0],
-    &[1, 0, 1, 0, 0, 0, 2, 0, 1, 0, 0, 0],
-    &[9, 9, 9, 9, 9, 9],
-];
-/// Those that lead to other states.
-const NOTES_TAKEN: [&[u8]; 4] = [NOTES[0], NOTES[1], NOTES[4], NOTES[6]];
-
-/// What was enumerated.
-#[derive(Clone, Copy, Debug, Default)]
-struct Counted {
-    states: u64,
-    messages: u64,
-    hits: u64,
-    misses: u64,
-    /// By kind: whether a plan ran.
-    ran: [bool; 5],
-}
-
-/// A state, and how it came about.
-struct State {
-    stack: Stack,
-    path: String,
-}
-
-/// An application that does nothing.
-struct Silent;
-
-impl Application for Silent {
-    fn cast(&mut self, _delivery: &Delivery<'_>, _group: &mut Group<'_>) {}
-}
-
-/// A layer with something left out.
-struct Forgetful {
-    inner: Box<dyn Layer>,
-    wrong: Wrong,
-}
-
-impl Forgetful {
-    fn forget(&self, context: &mut Context<'_>) {
-        if let Wrong::Guard(guard) = self.wrong {
-            (0..MEMBERS).for_each(|rank| context.open(guard, Rank::at(rank)));
-        }
-    }
-}
-
-impl Layer for Forgetful {
-    fn name(&self) -> &'static str {
-        self.inner.name()
-    }
-
-    fn install(&mut self, build: &mut Build<'_>) {
-        self.inner.install(build);
-    }
-
-    fn start(&mut self, context: &mut Context<'_>) {
-        self.inner.start(context);
-        self.forget(context);
-    }
-
-    fn down(&mut self, context: &mut Context<'_>, event: Down) {
-        self.inner.down(context, event);
-        self.forget(context);
-    }
-
-    fn up(&mut self, context: &mut Context<'_>, event: Up) {
-        self.inner.up(context, event);
-        self.forget(context);
-    }
-
-    fn control(&mut self, context: &mut Context<'_>, origin: Rank, message: &Message) {
-        self.inner.control(context, origin, message);
-        self.forget(context);
-    }
-
-    fn timer(&mut self, context: &mut Context<'_>, timer: crate::stack::build::TimerId) {
-        self.inner.timer(context, timer);
-        self.forget(context);
-    }
-
-    fn post(&mut self, context: &mut Context<'_>) {
-        self.inner.post(context);
-        self.forget(context);
-    }
-
-    fn posts(&self) -> Posts {
-        self.inner.posts()
-    }
-
-    fn prompt(&mut self, context: &mut Context<'_>) -> RankSet {
-        let news = self.inner.prompt(context);
-        self.forget(context);
-        news
-    }
-
-    fn post_member(&mut self, context: &mut Context<'_>, member: Rank) {
-        self.inner.post_member(context, member);
-        self.forget(context);
-    }
-
-    fn common_case(&self, kind: Kind, case: &mut CommonCase<'_>) -> Fast {
-        let before = case.statements.len();
-        let fast = self.inner.common_case(kind, case);
-        if let Wrong::Statement(of, at) = self.wrong
-            && of == kind
-            && before + at < case.statements.len()
-        {
-            case.statements.remove(before + at);
-        }
-        fast
-    }
-
-    fn fork(&self) -> Box<dyn Layer> {
-        Box::new(Forgetful { inner: self.inner.fork(), wrong: self.wrong })
-    }
-
-    fn bequeath(&mut self) -> Option<Box<dyn std::any::Any>> {
-        self.inner.bequeath()
-    }
-
-    fn inherit(&mut self, legacy: Box<dyn std::any::Any>) {
-        self.inner.inherit(legacy);
-    }
-
-    fn digest(&self, digest: &mut Hasher64) {
-        self.inner.digest(digest);
-    }
-}
+use super::*;
 
 impl Stack {
     /// A copy that goes its own way. Both share regions, and the bytes of frames that are retained.
-    fn fork(&self) -> Stack {
+    pub(super) fn fork(&self) -> Stack {
         assert!(!self.open.is_open() && self.next.is_none(), "an open pack cannot be copied");
         let mut engine = self.engine.fork();
         let core = &mut engine.core;
@@ -332,26 +44,14 @@ impl Stack {
     }
 }
 
-/// A layer, the stack under it, and the member whose states are enumerated.
-struct Bench {
-    spec: String,
-    layer: &'static str,
-    /// Frames of the other members.
-    incoming: Region,
-    registry: Registry,
-    own: Rank,
-    begin: Begin,
-    wrong: Option<Wrong>,
-}
-
 impl Bench {
-    fn new(layer: &'static str, own: Rank, begin: Begin, wrong: Option<Wrong>) -> Bench {
+    pub(super) fn new(layer: &'static str, own: Rank, begin: Begin, wrong: Option<Wrong>) -> Bench {
         let registry = Registry::standard();
         let spec = smallest_stack(&registry, layer);
         Bench { spec, layer, incoming: region(0), registry, own, begin, wrong }
     }
 
-    fn config(&self) -> Config {
+    pub(super) fn config(&self) -> Config {
         let limit = if self.begin == Begin::FewNumbers { 1 } else { 1 << 40 };
         Config {
             shadow: Shadow::Off,
@@ -368,7 +68,7 @@ impl Bench {
         }
     }
 
-    fn view(&self) -> LocalView {
+    pub(super) fn view(&self) -> LocalView {
         let member =
             |own: u64| Member { incarnation: Incarnation(own), address: Address(format!("member {own}")) };
         let view = View {
@@ -384,12 +84,12 @@ impl Bench {
     }
 
     /// The other members.
-    fn peers(&self) -> [Rank; MEMBERS - 1] {
+    pub(super) fn peers(&self) -> [Rank; MEMBERS - 1] {
         [1, 2].map(|after| Rank::at((self.own.index() + after) % MEMBERS))
     }
 
     /// Where the enumeration begins.
-    fn start(&self) -> Stack {
+    pub(super) fn start(&self) -> Stack {
         let mut legacies = Vec::new();
         if self.begin == Begin::Guest {
             let mut before = self.install(Vec::new());
@@ -411,7 +111,7 @@ impl Bench {
         stack
     }
 
-    fn install(&self, legacies: Legacies) -> Stack {
+    pub(super) fn install(&self, legacies: Legacies) -> Stack {
         let (config, view, caps) = (self.config(), self.view(), caps());
         let channel = Channel { id: ChannelId(0), casts: region(0), control: region(16), long: None };
         let neighbours = Rc::new(Neighbours::default());
@@ -426,7 +126,7 @@ impl Bench {
     }
 
     /// Puts the wrong layer in place of the right one.
-    fn spoil(&self, stack: &mut Stack) {
+    pub(super) fn spoil(&self, stack: &mut Stack) {
         let Some(wrong) = self.wrong else { return };
         let mut compiled = self.compiled();
         let at = compiled.layers.iter().position(|layer| layer.name() == self.layer).expect("it is there");
@@ -459,19 +159,19 @@ impl Bench {
         (0..MEMBERS).for_each(|rank| self.forget(stack, Rank::at(rank)));
     }
 
-    fn forget(&self, stack: &mut Stack, rank: Rank) {
+    pub(super) fn forget(&self, stack: &mut Stack, rank: Rank) {
         if let Some(Wrong::Guard(guard)) = self.wrong {
             Context { core: &mut stack.engine.core, layer: 0 }.open(guard, rank);
         }
     }
 
-    fn compiled(&self) -> super::Compiled {
+    pub(super) fn compiled(&self) -> Compiled {
         compile(&self.registry, &self.view(), network_properties(&caps()), &self.config())
             .expect("the stack is valid")
     }
 
     /// Everybody casts and sends until numbers do not fit short gossip any more.
-    fn until_wrap(&self, stack: &mut Stack) {
+    pub(super) fn until_wrap(&self, stack: &mut Stack) {
         let [one, other] = self.peers();
         let pause = Action::Poll(Duration::from_micros(50));
         for _ in 0..CASTS_BEFORE_WRAP {
@@ -492,7 +192,7 @@ impl Bench {
     }
 
     /// Another member asks for a turn, gets it, and ends it when two casts wait here.
-    fn contest(&self, stack: &mut Stack) {
+    pub(super) fn contest(&self, stack: &mut Stack) {
         let [one, other] = self.peers();
         let mark = marks(&stack.engine.core, Traffic::Cast).first().copied();
         let truth = |origin| Arrival { gossip: Says::Truth, ..Arrival::ordinary(origin, Traffic::Cast) };
@@ -512,7 +212,7 @@ impl Bench {
     }
 
     /// Does it, if it can be done; says so.
-    fn perform(&self, stack: &mut Stack, action: Action) -> bool {
+    pub(super) fn perform(&self, stack: &mut Stack, action: Action) -> bool {
         let app = &mut Silent;
         let done = match action {
             Action::Cast => stack.cast(&[7]).is_ok(),
@@ -583,14 +283,14 @@ impl Bench {
     }
 
     /// The header goes through the layers.
-    fn arrives_in_full(&self, stack: &mut Stack, arrival: Arrival, header: Header) {
+    pub(super) fn arrives_in_full(&self, stack: &mut Stack, arrival: Arrival, header: Header) {
         let Some(list) = self.payload(arrival.body) else { return };
         let header = Header { gossip: Header::ZERO.gossip, ..header };
         let message = Message { control: NO_CONTROL, header, ..Message::data(arrival.traffic, list) };
         stack.full_frame(arrival.origin, message, &mut Silent);
     }
 
-    fn payload(&self, body: Body) -> Option<List> {
+    pub(super) fn payload(&self, body: Body) -> Option<List> {
         let bytes = bytes_of(body);
         let mut frame = self.incoming.take(64).expect("the region is large");
         frame.extend(&bytes).expect("it is small");
@@ -601,7 +301,7 @@ impl Bench {
     }
 
     /// The frame as it comes in, and what its header says; `None` if this stack has no such frames.
-    fn frame(&self, stack: &Stack, arrival: Arrival) -> Option<(Received, Header)> {
+    pub(super) fn frame(&self, stack: &Stack, arrival: Arrival) -> Option<(Received, Header)> {
         let core = &stack.engine.core;
         let layout = &core.layouts[arrival.traffic as usize];
         let number_at = layout.frame_number();
@@ -693,7 +393,7 @@ impl Bench {
     }
 
     /// Steps that lead from one state to the next.
-    fn steps(&self, stack: &Stack) -> Vec<Action> {
+    pub(super) fn steps(&self, stack: &Stack) -> Vec<Action> {
         let core = &stack.engine.core;
         let [one, other] = self.peers();
         let mut steps = vec![
@@ -732,7 +432,7 @@ impl Bench {
     }
 
     /// Every small message, in a state.
-    fn messages(&self, stack: &Stack) -> Vec<Action> {
+    pub(super) fn messages(&self, stack: &Stack) -> Vec<Action> {
         let core = &stack.engine.core;
         let peers = self.peers();
         let mut messages = vec![
@@ -753,7 +453,7 @@ impl Bench {
         messages
     }
 
-    fn arrivals(&self, core: &Core, origin: Rank, traffic: Traffic) -> Vec<Arrival> {
+    pub(super) fn arrivals(&self, core: &Core, origin: Rank, traffic: Traffic) -> Vec<Arrival> {
         let ordinary = Arrival::ordinary(origin, traffic);
         let layout = &core.layouts[traffic as usize];
         let mut all = Vec::new();
@@ -795,7 +495,7 @@ impl Bench {
     }
 
     /// All states within the bound; `found` gets each and what leads to it, and says whether to go on.
-    fn states(&self, depth: usize, mut found: impl FnMut(&State) -> bool) {
+    pub(super) fn states(&self, depth: usize, mut found: impl FnMut(&State) -> bool) {
         let start = State { stack: self.start(), path: String::new() };
         let mut known = HashSet::from([digest(&start.stack)]);
         if !found(&start) {
@@ -826,7 +526,7 @@ impl Bench {
     }
 
     /// Gives a state every message; what is wrong.
-    fn check(&self, state: &State, counted: &mut Counted) -> Option<String> {
+    pub(super) fn check(&self, state: &State, counted: &mut Counted) -> Option<String> {
         counted.states += 1;
         for message in self.messages(&state.stack) {
             let mut stack = state.stack.fork();
@@ -864,7 +564,7 @@ impl Bench {
     }
 
     /// A plan that is missed has changed nothing, and the frame does to the layers what its full form does.
-    fn miss_is_harmless(&self, stack: &Stack, arrival: Arrival) -> Option<String> {
+    pub(super) fn miss_is_harmless(&self, stack: &Stack, arrival: Arrival) -> Option<String> {
         let kind = kind_of(arrival.traffic);
         let mut missed = stack.fork();
         let (received, header) = self.frame(&missed, arrival)?;
@@ -897,7 +597,7 @@ impl Bench {
     }
 
     /// Checks all states; what was counted, and what is wrong if anything is.
-    fn run(&self, depth: usize) -> (Counted, Option<String>) {
+    pub(super) fn run(&self, depth: usize) -> (Counted, Option<String>) {
         let mut counted = Counted::default();
         let mut wrong = None;
         self.states(depth, |state| {
@@ -910,7 +610,7 @@ impl Bench {
 
 impl Arrival {
     /// What is expected next.
-    fn ordinary(origin: Rank, traffic: Traffic) -> Arrival {
+    pub(super) fn ordinary(origin: Rank, traffic: Traffic) -> Arrival {
         Arrival {
             origin,
             traffic,
@@ -927,15 +627,15 @@ impl Arrival {
     }
 }
 
-fn kind_of(traffic: Traffic) -> Kind {
+pub(super) fn kind_of(traffic: Traffic) -> Kind {
     if traffic == Traffic::Cast { Kind::CastDeliver } else { Kind::SendDeliver }
 }
 
-fn first_word(received: &Received) -> u64 {
+pub(super) fn first_word(received: &Received) -> u64 {
     crate::wire::word(received.bytes(), 0).expect("a frame begins with a cookie")
 }
 
-fn bytes_of(body: Body) -> Vec<u8> {
+pub(super) fn bytes_of(body: Body) -> Vec<u8> {
     match body {
         Body::Empty => Vec::new(),
         Body::One => vec![5],
@@ -949,17 +649,17 @@ fn bytes_of(body: Body) -> Vec<u8> {
     }
 }
 
-fn marks(core: &Core, traffic: Traffic) -> Vec<usize> {
+pub(super) fn marks(core: &Core, traffic: Traffic) -> Vec<usize> {
     let fields = core.layouts[traffic as usize].fields().iter().enumerate();
     fields.filter(|(_, (field, _))| field.class == Class::Mark).map(|(at, _)| at).collect()
 }
 
-fn has_exceptions(core: &Core, traffic: Traffic) -> bool {
+pub(super) fn has_exceptions(core: &Core, traffic: Traffic) -> bool {
     core.layouts[traffic as usize].fields().iter().any(|(field, _)| field.class == Class::Exception)
 }
 
 /// What left the stack has left it.
-fn clear(stack: &mut Stack) {
+pub(super) fn clear(stack: &mut Stack) {
     let core = &mut stack.engine.core;
     core.outbox.clear();
     core.outside.clear();
@@ -969,7 +669,7 @@ fn clear(stack: &mut Stack) {
 }
 
 /// A hash of everything that decides what a stack does next: what plan and layers agree on, and what waits.
-fn digest(stack: &Stack) -> u64 {
+pub(super) fn digest(stack: &Stack) -> u64 {
     let mut hasher = Hasher64::new(0x626f_756e_6473);
     let core = &stack.engine.core;
     core.digest_contents(&mut hasher);
@@ -988,7 +688,7 @@ fn digest(stack: &Stack) -> u64 {
     hasher.finish()
 }
 
-fn caps() -> Caps {
+pub(super) fn caps() -> Caps {
     Caps {
         name: "bounded",
         frame_bytes_max: FRAME_BYTES,
@@ -1005,7 +705,7 @@ fn caps() -> Caps {
 }
 
 /// A region that no enumeration uses up.
-fn region(reserve_frames: usize) -> Region {
+pub(super) fn region(reserve_frames: usize) -> Region {
     Region::pool(RegionOptions {
         frames: 1 << 13,
         link_headroom_bytes: 0,
@@ -1017,7 +717,7 @@ fn region(reserve_frames: usize) -> Region {
 }
 
 /// The smallest stack in which `layer` can stand: beneath it the cheapest providers of what it requires, and theirs.
-fn smallest_stack(registry: &Registry, layer: &'static str) -> String {
+pub(super) fn smallest_stack(registry: &Registry, layer: &'static str) -> String {
     fn put(registry: &Registry, name: &'static str, stack: &mut Vec<&'static str>, have: &mut Properties) {
         let entry = registry.get(name).expect("it is registered");
         let mut required: Vec<Property> = entry.requires.iter().collect();
@@ -1053,288 +753,4 @@ fn smallest_stack(registry: &Registry, layer: &'static str) -> String {
     put(registry, layer, &mut stack, &mut have);
     // Turns as short as can be without all casts being the last of one.
     stack.join(":").replace("TOTAL", "TOTAL(burst=2)")
-}
-
-fn layer_names() -> Vec<&'static str> {
-    Registry::standard().iter().map(|entry| entry.name).collect()
-}
-
-/// Checks these benches, each to its depth, and prints what was enumerated.
-fn check_all(benches: &[(Bench, usize)]) {
-    let mut table = String::new();
-    let mut failures = Vec::new();
-    let mut sum = [0; 4];
-    for (bench, depth) in benches {
-        let (counted, wrong) = bench.run(*depth);
-        failures.extend(wrong.map(|wrong| format!("{}: {wrong}", bench.spec)));
-        let Counted { states, messages, hits, misses, ran } = counted;
-        let start = bench.start();
-        let all_should = bench.begin == Begin::Fresh && bench.own == Rank(0);
-        for kind in Kind::ALL.iter().filter(|kind| all_should && !ran[**kind as usize]) {
-            if start.plans[*kind as usize].is_ok() {
-                failures.push(format!("{}: no {} plan ran", bench.spec, kind.name()));
-            }
-        }
-        let numbers = [states, messages, hits, misses];
-        numbers.iter().zip(&mut sum).for_each(|(number, sum)| *sum += number);
-        writeln!(
-            table,
-            "{:10} {states:6} {messages:8} {hits:8} {misses:8}  {}",
-            format!("{:?}", bench.begin),
-            bench.spec
-        )
-        .expect("strings take everything");
-    }
-    println!("from, states, messages, hits, misses, stack:\n{table}in all {sum:?}");
-    assert!(failures.is_empty(), "{}", failures.join("\n\n"));
-}
-
-#[test]
-fn plans_do_what_layers_do_in_all_small_states() {
-    let mut benches = Vec::new();
-    for layer in layer_names() {
-        // Where the layer says nothing, what it stands on has been looked at with the layer that does.
-        let depth = if omissions(layer).is_empty() { DEPTH - 1 } else { DEPTH };
-        benches.push((Bench::new(layer, Rank(0), Begin::Fresh, None), depth));
-        benches.push((Bench::new(layer, Rank(1), Begin::Fresh, None), DEPTH - 1));
-    }
-    check_all(&benches);
-}
-
-#[test]
-fn plans_do_what_layers_do_at_the_ends() {
-    let mut benches = Vec::new();
-    for layer in layer_names() {
-        let begins_with = |begin: Begin| Bench::new(layer, Rank(0), begin, None);
-        benches.push((begins_with(Begin::FewNumbers), DEPTH - 1));
-        benches.push((begins_with(Begin::Guest), DEPTH - 1));
-        if !marks(&begins_with(Begin::Fresh).start().engine.core, Traffic::Cast).is_empty() {
-            benches.push((begins_with(Begin::Contested), DEPTH));
-        }
-        let riding = |gossip: &crate::stack::build::GossipDefinition| {
-            gossip.rides_on.is_some() && gossip.name.starts_with(&format!("{layer}."))
-        };
-        if begins_with(Begin::Fresh).compiled().blueprint.gossips.iter().any(riding) {
-            benches.push((begins_with(Begin::Wrapping), DEPTH - 1));
-        }
-    }
-    assert!(benches.iter().filter(|(bench, _)| bench.begin == Begin::Wrapping).count() >= 3);
-    check_all(&benches);
-}
-
-/// Everything that can be left out of the common case of a layer, and every guard it can forget.
-fn omissions(layer: &'static str) -> Vec<(String, Wrong)> {
-    let compiled = Bench::new(layer, Rank(0), Begin::Fresh, None).compiled();
-    let at = compiled.layers.iter().position(|other| other.name() == layer).expect("it is there");
-    let mut omissions = Vec::new();
-    for kind in Kind::ALL {
-        if compiled.plans[kind as usize].is_err() {
-            continue;
-        }
-        let mut statements = Vec::new();
-        let _ = compiled.layers[at]
-            .common_case(kind, &mut CommonCase { kind, layer: at, statements: &mut statements });
-        for (index, (_, statement)) in statements.iter().enumerate() {
-            // Own copies pass no layer below the one that loops them; and what is bound costs and does nothing.
-            let passed = kind != Kind::SelfDeliver || loops_below(&compiled, at);
-            if passed && !matches!(statement, Statement::Bound(_)) {
-                let what = format!("{layer} without {statement:?} of {}", kind.name());
-                omissions.push((what, Wrong::Statement(kind, index)));
-            }
-        }
-    }
-    for owner in compiled.blueprint.guards.iter().filter(|owner| owner.layer == at) {
-        if owner.closes == Closes::FastPath {
-            let what = format!("{layer} without its guard {:?} of {:?}", owner.name, owner.kind);
-            omissions.push((what, Wrong::Guard(Guard { kind: owner.kind, mask: owner.mask })));
-        }
-    }
-    omissions
-}
-
-fn loops_below(compiled: &super::Compiled, layer: usize) -> bool {
-    compiled.layers.iter().skip(layer + 1).any(|below| below.name() == "LOCAL")
-}
-
-/// What notices omissions notices nothing where nothing is left out.
-#[test]
-fn a_layer_with_nothing_left_out_is_no_exception() {
-    for layer in layer_names().into_iter().filter(|layer| !omissions(layer).is_empty()) {
-        let nothing = Wrong::Statement(Kind::CastSend, usize::MAX / 2);
-        let (_, noticed) = Bench::new(layer, Rank(0), Begin::Fresh, Some(nothing)).run(DEPTH - 1);
-        assert_eq!(noticed, None, "{layer}");
-    }
-}
-
-#[test]
-fn every_omission_is_noticed() {
-    let mut unnoticed = Vec::new();
-    let mut count = 0;
-    for layer in layer_names() {
-        for (what, wrong) in omissions(layer) {
-            count += 1;
-            let begins = [
-                (0, Begin::Fresh),
-                (1, Begin::Fresh),
-                (0, Begin::FewNumbers),
-                (0, Begin::Contested),
-                (0, Begin::Guest),
-            ];
-            let noticed = begins
-                .iter()
-                .find_map(|(own, begin)| Bench::new(layer, Rank(*own), *begin, Some(wrong)).run(DEPTH - 1).1);
-            match noticed {
-                Some(noticed) => println!("{what}: {}", &noticed[..noticed.len().min(600)]),
-                None => unnoticed.push(what),
-            }
-        }
-    }
-    println!("{count} omissions");
-    assert!(unnoticed.is_empty(), "not noticed:\n{}", unnoticed.join("\n"));
-}
-
-/// The events of a flow, with fields of zero and others.
-fn events(bench: &Bench, flow: Flow, control: u8, other: u64) -> (Down, Option<Up>) {
-    let traffic = match flow {
-        Flow::Cast | Flow::Again => Traffic::Cast,
-        Flow::Send | Flow::Control => Traffic::Send,
-        Flow::Raw => Traffic::Raw,
-    };
-    let control = if matches!(flow, Flow::Control | Flow::Raw) { control } else { NO_CONTROL };
-    let list = bench.payload(Body::One).expect("it is one message");
-    let mut message = Message { control, ..Message::data(traffic, list) };
-    message.header.values.fill(other);
-    let (origin, to) = (bench.peers()[0], RankSet::one(bench.peers()[1]));
-    match flow {
-        Flow::Cast => (Down::Cast(message.clone()), Some(Up::Cast(origin, message))),
-        Flow::Send | Flow::Control => (Down::Send(to, message.clone()), Some(Up::Send(origin, message))),
-        Flow::Raw => (Down::Raw(to, message.clone()), Some(Up::Raw(origin, message))),
-        Flow::Again => (Down::Resend(to, message), None),
-    }
-}
-
-#[test]
-fn what_a_layer_does_not_look_at_passes_it_unchanged() {
-    let mut passed = 0;
-    for layer in layer_names() {
-        let begins = [Begin::Fresh, Begin::Guest];
-        for begin in &begins[..1 + usize::from(layer == "XFER")] {
-            let bench = Bench::new(layer, Rank(0), *begin, None);
-            bench.states(2, |state| {
-                let layers = &state.stack.engine.layers;
-                let at = layers.iter().position(|other| other.name() == layer).expect("it is there");
-                let notices = layers[at].notices();
-                // For another layer, wherever that is.
-                let control = if at == 0 { 1 } else { 0 };
-                let flows = [Flow::Cast, Flow::Send, Flow::Control, Flow::Raw, Flow::Again];
-                for (flow, other) in flows.into_iter().flat_map(|flow| [(flow, 0), (flow, 1)]) {
-                    let (down, up) = events(&bench, flow, control, other);
-                    let run = |goes_up: bool| {
-                        let mut stack = state.stack.fork();
-                        let before = digest(&stack);
-                        let Engine { core, layers, .. } = &mut stack.engine;
-                        let mut expected = core.clone();
-                        let mut context = Context { core, layer: at };
-                        if let Some(up) = up.clone().filter(|_| goes_up) {
-                            expected.emit_up(at, up.clone());
-                            layers[at].up(&mut context, up);
-                        } else {
-                            expected.emit_down(at + 1, down.clone());
-                            layers[at].down(&mut context, down.clone());
-                        }
-                        let emitted = |core: &Core| format!("{:?} {:?}", core.queue, core.emerged);
-                        let what = format!("{layer}{}, {flow:?}, up: {goes_up}", state.path);
-                        assert_eq!(emitted(core), emitted(&expected), "{what}");
-                        assert_eq!(digest(&stack), before, "{what}");
-                    };
-                    for goes_up in [false, true] {
-                        if !notices.has(flow, goes_up) && (!goes_up || up.is_some()) {
-                            run(goes_up);
-                            passed += 1;
-                        }
-                    }
-                }
-                true
-            });
-        }
-    }
-    println!("{passed} messages passed by");
-    assert!(passed > 10_000, "{passed}");
-}
-
-/// Plans that are wrong: of which layer's stack, what is wrong, and how.
-const WRONG_PLANS: &[(&str, &str, Wrong)] = &[
-    ("NAK", "bumps its number twice", Wrong::Plan(Kind::CastDeliver, |plan| plan.template[0].add *= 2)),
-    ("NAK", "bumps the number it casts twice", Wrong::Plan(Kind::CastSend, |plan| plan.template[0].add *= 2)),
-    (
-        "UNICAST",
-        "bumps a send's number twice",
-        Wrong::Plan(Kind::SendDeliver, |plan| plan.template[0].add *= 2),
-    ),
-    ("NAK", "compares nothing", Wrong::Plan(Kind::CastDeliver, |plan| plan.template[0].mask = 0)),
-    (
-        "NAK",
-        "does not compare the lowest bit",
-        Wrong::Plan(Kind::CastDeliver, |plan| plan.template[0].mask &= !1),
-    ),
-    ("NAK", "casts under a stale cookie", Wrong::Plan(Kind::CastSend, |plan| plan.cookie = 1)),
-    ("UNICAST", "sends under a stale cookie", Wrong::Plan(Kind::SendSend, |plan| plan.cookie = 1)),
-    ("NAK", "reads its number elsewhere", Wrong::Plan(Kind::CastDeliver, |plan| plan.number.shift += 1)),
-    ("NAK", "numbers what it retains wrongly", Wrong::Plan(Kind::CastSend, |plan| plan.number.mask = 0)),
-    (
-        "CHKSUM",
-        "reads its checksum elsewhere",
-        Wrong::Plan(Kind::CastDeliver, |plan| plan.filters[0].spot.shift += 1),
-    ),
-    (
-        "CHKSUM",
-        "writes its checksum elsewhere",
-        Wrong::Plan(Kind::CastSend, |plan| plan.filters[0].spot.shift += 1),
-    ),
-    ("NAK", "has the limit of another guard", Wrong::Plan(Kind::CastSend, |plan| plan.limits[0].limit += 1)),
-    ("NAK", "closes another guard", Wrong::Plan(Kind::CastSend, |plan| plan.limits[0].bits <<= 4)),
-    ("NAK", "retains what comes", Wrong::Plan(Kind::CastDeliver, |plan| plan.retain = true)),
-    ("LOCAL", "loops from another layer", Wrong::Plan(Kind::CastSend, |plan| plan.loop_layer = Some(1))),
-    ("TOTAL", "waits for nothing", Wrong::Plan(Kind::CastDeliver, |plan| deliver(plan).releases.clear())),
-    (
-        "TOTAL",
-        "waits for another word",
-        Wrong::Plan(Kind::CastDeliver, |plan| deliver(plan).releases[0] += 1),
-    ),
-    (
-        "TOTAL",
-        "looks for the mark elsewhere",
-        Wrong::Plan(Kind::CastDeliver, |plan| {
-            plan.marks.1 = 1;
-        }),
-    ),
-    ("SAFE", "delivers before it is safe", Wrong::Plan(Kind::SelfDeliver, |plan| plan.last = None)),
-    ("NAK", "writes before it has checked", Wrong::Hasty),
-    ("UNICAST", "writes before it has checked", Wrong::Hasty),
-];
-
-fn deliver(plan: &mut Plan) -> &mut crate::accel::plan::DeliverStep {
-    plan.deliver.as_mut().expect("it has a second step")
-}
-
-#[test]
-fn every_wrong_plan_is_noticed() {
-    let mut unnoticed = Vec::new();
-    for (layer, what, wrong) in WRONG_PLANS {
-        let noticed =
-            [(Begin::Fresh, DEPTH - 1), (Begin::Contested, DEPTH)].iter().find_map(|(begin, depth)| {
-                let bench = Bench::new(layer, Rank(0), *begin, Some(*wrong));
-                let run = catch_unwind(AssertUnwindSafe(|| bench.run(*depth)));
-                let Ok((counted, noticed)) = run else { return Some("a panic".to_string()) };
-                noticed.or_else(|| match wrong {
-                    Wrong::Plan(kind, _) if !counted.ran[*kind as usize] => Some("it never runs".to_string()),
-                    _ => None,
-                })
-            });
-        match noticed {
-            Some(noticed) => println!("{layer} {what}: {}", &noticed[..noticed.len().min(300)]),
-            None => unnoticed.push(format!("{layer} {what}")),
-        }
-    }
-    assert!(unnoticed.is_empty(), "not noticed:\n{}", unnoticed.join("\n"));
 }
