@@ -402,14 +402,16 @@ impl Endpoint {
         let neighbours = Rc::clone(&stack.core().neighbours);
         let made = opened.and_then(|(channel, caps)| {
             let id = channel.id;
-            let legacies = stack.bequeath();
             let (config, registry) = (&self.config, &self.registry);
-            Stack::new(config, registry, view.clone(), neighbours, channel, &caps, legacies, now).map_err(
-                |error| {
-                    self.requests.push_back(Request::Close(id));
-                    error.to_string()
-                },
-            )
+            let fits = config.check_regions(view.size()).map_err(InstallError::from);
+            let made = fits.and_then(|()| {
+                let legacies = stack.bequeath();
+                Stack::new(config, registry, view.clone(), neighbours, channel, &caps, legacies, now)
+            });
+            made.map_err(|error| {
+                self.requests.push_back(Request::Close(id));
+                error.to_string()
+            })
         });
         let new = match made {
             Ok(new) => new,

@@ -330,3 +330,19 @@ fn a_view_takes_in_no_more_members_than_its_regions_have_room_for() {
     let what = format!("a view has at most {most} (region_bytes_max)");
     assert!(told.iter().any(|problem| problem.contains(&what)), "{told:?}");
 }
+
+#[test]
+fn a_process_goes_into_no_view_that_its_own_regions_have_no_room_for() {
+    let mut town = Town::of(3, STACK, &Config::default());
+    town.run(Duration::from_millis(20));
+    let room_for_three = (1 << 20..).step_by(1 << 20);
+    let small = room_for_three.map(|region_bytes_max| Config { region_bytes_max, ..Config::default() });
+    town.config = small.into_iter().find(|config| config.members_max() == 3).unwrap();
+    let contacts = Neighbours { contacts: vec![member(1).address], discover: false };
+    let fourth = town.start(View::alone(group(), member(4), STACK), 4, contacts);
+    town.run(TIME);
+    assert!(town.together(&[0, 1, 2]) && town.together(&[fourth]));
+    let told = problems(&town, fourth);
+    let [told] = &told[..] else { panic!("{told:?}") };
+    assert!(told.contains("that of p1 has 3: a view has at most 3 (region_bytes_max)"), "{told}");
+}

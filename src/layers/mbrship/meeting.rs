@@ -13,7 +13,7 @@ use crate::stack::event::{Down, ExitReason, Grounds, Letter};
 use crate::stack::layer::Context;
 use crate::time::Time;
 use crate::transport::Outside;
-use crate::view::{Member, View};
+use crate::view::{Address, Member, View};
 
 /// Views of one group in the order in which they go to each other: the lesser asks to be let into the greater.
 type Weight = (u16, u64, Incarnation);
@@ -152,6 +152,17 @@ impl Mbrship {
         self.out_of_reach(context, other)
     }
 
+    /// Why two views are too large to be one.
+    fn too_many(&self, context: &Context<'_>, other: &Address, theirs: usize) -> String {
+        let own = &context.view().member(context.rank()).address;
+        let limit = if self.members_max < MEMBERS_MAX { " (region_bytes_max)" } else { "" };
+        format!(
+            "the view of {own} has {} members, that of {other} has {theirs}: a view has at most {}{limit}",
+            context.view().size(),
+            self.members_max
+        )
+    }
+
     /// Why nothing can be sent to where another process says it is.
     fn out_of_reach(&self, context: &Context<'_>, other: &Member) -> Option<String> {
         let why = context.unreachable(&other.address)?;
@@ -269,6 +280,12 @@ impl Mbrship {
             self.legacy.denials.iter().find(of_host).is_some_and(|denial| context.now() < denial.until);
         let free = self.coordinates(context) && self.promise.is_none() && self.host.is_none();
         if theirs > ours && free && !busy && !just_tried && !denied && self.guests.is_empty() {
+            let size = usize::from(ours.0) + usize::from(theirs.0);
+            if size > self.members_max {
+                let reason = self.too_many(context, &coordinator.address, usize::from(theirs.0));
+                self.complain(context, coordinator.incarnation, &reason);
+                return;
+            }
             self.tried = Some((id, context.now()));
             let patience = self.host_patience();
             self.host = Some(Host { coordinator, until: context.now() + patience });
@@ -365,13 +382,7 @@ impl Mbrship {
             );
             Some((self.ouster(now, origin), reason))
         } else if size + theirs > self.members_max {
-            let reason = format!(
-                "the view of {own} has {size} members, that of {} has {theirs}: a view has at most {}{}",
-                coordinator.address,
-                self.members_max,
-                if self.members_max < MEMBERS_MAX { " (region_bytes_max)" } else { "" }
-            );
-            Some((Refusal::Lasting, reason))
+            Some((Refusal::Lasting, self.too_many(context, &coordinator.address, theirs)))
         } else if size + waiting + theirs > self.members_max {
             Some((Refusal::Busy, format!("{waiting} others want to be let in by {own}")))
         } else {
