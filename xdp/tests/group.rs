@@ -240,6 +240,46 @@ fn a_member_whose_interface_takes_shorter_frames_only_lives_with_others() {
     }
 }
 
+/// What lies between the interfaces is not asked; a router says so, the system cuts what is longer, and a note tells.
+#[test]
+fn a_router_that_takes_shorter_frames_only_is_named_and_casts_arrive() {
+    let Some(hosts) = common::hosts(|label| Hosts::on_bridges(label, 3, 2)) else { return };
+    let at = |host, wire| hosts.wire_address(host, wire).to_string();
+    let network = |wire| format!("{}/24", hosts.wire_address(0, wire));
+    let [to_far, to_near] = [network(1), network(0)];
+    says_at(&hosts, 2, &["sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward"]);
+    says_at(&hosts, 2, &["ip", "link", "set", "dev", "lan1", "mtu", "1000"]);
+    says_at(&hosts, 1, &["ip", "link", "set", "dev", "lan1", "down"]);
+    says_at(&hosts, 1, &["ip", "route", "add", &to_far, "via", &at(2, 0)]);
+    says_at(&hosts, 3, &["ip", "link", "set", "dev", "lan0", "down"]);
+    says_at(&hosts, 3, &["ip", "route", "add", &to_near, "via", &at(2, 1)]);
+    let patient = LIVE_STACK.replace("SUSPECT", "SUSPECT(least_ms=2000,most_ms=2000)");
+    let address = |own: usize| Address(format!("{}:7400", at(own, own / 2)));
+    let mut both: Vec<Process> = [1, 3]
+        .map(|own| {
+            let transport = Either::Other(common::udp(&hosts, own, &UdpOptions::default()));
+            let mut driver = driver(transport, own as u64);
+            let contacts = if own == 1 { vec![] } else { vec![address(1)] };
+            let options = JoinOptions {
+                group: GroupId::named("far"),
+                spec: patient.clone(),
+                address: address(own),
+                neighbours: Neighbours { contacts, discover: false },
+            };
+            let key = driver.join(options).unwrap();
+            (driver, key)
+        })
+        .into();
+    until(&mut both, |both| both.iter().all(|(driver, _)| driver.application().members.len() == 2));
+    for _ in 0..20 {
+        let (driver, key) = &mut both[0];
+        driver.group(*key).cast(&[7; 1300]).unwrap();
+    }
+    until(&mut both, |both| both[1].0.application().casts.len() == 20);
+    let notes = both[0].0.inner().transport().caps().notes;
+    assert!(notes.iter().any(|note| note.contains("takes 1000 bytes at a time")), "{notes:?}");
+}
+
 const OPTIONS: ChannelOptions = ChannelOptions {
     cast_frames: 256,
     control_frames: 64,

@@ -411,6 +411,13 @@ impl<C: Calls> Transport for Datagrams<C> {
         if without > 0 {
             notes.push(format!("the way to {without} members does not segment: single frames to them"));
         }
+        for (address, bytes) in self.ports.iter().flatten().flat_map(|port| port.refusals.narrow()) {
+            notes.push(format!(
+                "the way to {address} takes {bytes} bytes at a time, says a router: longer frames are cut there, which is \
+                 slow; set frame_bytes_max to {} or less at one member",
+                bytes.saturating_sub(if address.is_ipv4() { 28 } else { 48 })
+            ));
+        }
         Caps {
             name: C::NAME,
             frame_bytes_max: self.frame_bytes_max(),

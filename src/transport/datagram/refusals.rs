@@ -1,4 +1,5 @@
-//! What the network says of datagrams that were sent: nobody listens there (ICMP port unreachable).
+//! What the network says of datagrams that were sent: nobody listens there (ICMP port unreachable), or a router on the way
+//! takes no datagrams so long (fragmentation needed), which is kept for the notes: the system cuts them from then on.
 //!
 //! It is a hint that a process has ended, no more: it may come late, from an impostor, or never. The system reports it
 //! once to whichever call comes next on the socket, and says in the socket's error queue what it was about; the queue
@@ -11,10 +12,12 @@
 use std::net::SocketAddr;
 use std::os::fd::{OwnedFd, RawFd};
 
-use super::socket;
+use super::socket::{self, Said};
 
 /// Reports taken in by one call.
 const REPORTS_MAX: usize = 64;
+/// Narrow ways that are remembered.
+const NARROW_MAX: usize = 32;
 /// Reports in a row that bring nothing new, after which they are turned off.
 const STALE_MAX: u32 = 16;
 /// Calls after which they are turned on again.
@@ -25,6 +28,8 @@ const REST_CALLS: u32 = 1024;
 pub(super) struct Refusals {
     /// Where nobody listens, until [`Refusals::fresh`] is asked.
     fresh: Vec<SocketAddr>,
+    /// Where the way is narrower than the interface, and how many bytes it takes.
+    narrow: Vec<(SocketAddr, u32)>,
     /// System calls made here.
     calls: u64,
     stale: u32,
@@ -40,11 +45,26 @@ impl Refusals {
             self.calls += 1;
             match socket::next_error(socket) {
                 None => return read > 0,
-                Some(Some(address)) if !self.fresh.contains(&address) => self.fresh.push(address),
+                Some(Said::Refused(address)) if !self.fresh.contains(&address) => self.fresh.push(address),
+                Some(Said::Narrow(address, bytes)) => self.note_narrow(address, bytes),
                 Some(_) => {}
             }
         }
         true
+    }
+
+    fn note_narrow(&mut self, address: SocketAddr, bytes: u32) {
+        let known = self.narrow.iter().position(|(known, _)| *known == address);
+        match known {
+            Some(at) => self.narrow[at].1 = bytes,
+            None if self.narrow.len() < NARROW_MAX => self.narrow.push((address, bytes)),
+            None => {}
+        }
+    }
+
+    /// Ways that take so many bytes only.
+    pub(super) fn narrow(&self) -> &[(SocketAddr, u32)] {
+        &self.narrow
     }
 
     /// Whether something was reported since the last [`Refusals::fresh`].

@@ -160,8 +160,19 @@ pub(super) fn report_errors(socket: &OwnedFd, v4: bool, on: bool) -> io::Result<
     Ok(())
 }
 
-/// The next thing the network said: where the datagram was sent to, if nobody listened there, or nothing of interest.
-pub(super) fn next_error(socket: RawFd) -> Option<Option<SocketAddr>> {
+/// What the network says of a datagram that was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Said {
+    /// Nobody listens where it went.
+    Refused(SocketAddr),
+    /// On the way there something takes no more than so many bytes.
+    Narrow(SocketAddr, u32),
+    /// Nothing of interest.
+    Else,
+}
+
+/// The next thing the network said.
+pub(super) fn next_error(socket: RawFd) -> Option<Said> {
     let mut name = Name::blank();
     let mut control = ErrorControl([0; 128]);
     // SAFETY: all zeros is a valid value of this plain structure.
@@ -185,13 +196,16 @@ pub(super) fn next_error(socket: RawFd) -> Option<Option<SocketAddr>> {
         if about_errors && length >= size_of::<libc::cmsghdr>() + size_of::<libc::sock_extended_err>() {
             // SAFETY: the message's data is as long as was just checked; it need not be aligned.
             let error = unsafe { libc::CMSG_DATA(at).cast::<libc::sock_extended_err>().read_unaligned() };
-            let refused = error.ee_errno == libc::ECONNREFUSED as u32;
-            return Some(name.address().filter(|_| refused));
+            return Some(match (name.address(), error.ee_errno as i32) {
+                (Some(address), libc::ECONNREFUSED) => Said::Refused(address),
+                (Some(address), libc::EMSGSIZE) => Said::Narrow(address, error.ee_info),
+                _ => Said::Else,
+            });
         }
         // SAFETY: as for the first.
         at = unsafe { libc::CMSG_NXTHDR(&raw const header, at) };
     }
-    Some(None)
+    Some(Said::Else)
 }
 
 /// Room for what the system says about an error.
