@@ -122,7 +122,10 @@ fn complete(history: History) -> History {
             }
             What::Passed { .. } => origin.passes = true,
             What::CastIssued { sequence, view: None, .. } => origin.issued.push(*sequence),
-            What::CastPlaced { sequence, .. } => drop(origin.placed.insert(*sequence)),
+            What::CastPlaced { sequence, view } => {
+                origin.passes |= origin.view.is_some_and(|told| told < *view);
+                origin.placed.insert(*sequence);
+            }
             _ => {}
         }
         if !matches!(event.what, What::Crash | What::Exit { .. }) {

@@ -135,13 +135,13 @@ fn live<T: Transport>(seat: &Seat, transport: T) -> Result<(), Box<dyn Error>> {
 
 /// The endpoint may be in another view than before: the application may not be told of it before it has the state.
 fn follow<T: Transport>(driver: &mut Driver<T, Diary>, key: GroupKey) {
-    let group = driver.group(key);
-    let id = name(group.view());
-    let (members, first) = (incarnations(group.view()), group.first_ticket().0);
-    let diary = driver.application_mut();
-    if diary.within.as_ref().is_none_or(|(within, _)| *within != id) {
-        diary.follow(id, members, first);
+    let id = name(driver.group(key).endpoint_view());
+    if driver.application().is_in(id) {
+        return;
     }
+    let group = driver.group(key);
+    let (members, first) = (incarnations(group.endpoint_view()), group.first_ticket().0);
+    driver.application_mut().follow(id, members, first);
 }
 
 /// The oracle's name of a view.
@@ -301,6 +301,8 @@ impl Shift {
         match group.send(&to, &self.payload) {
             Ok(()) => driver.application_mut().sent(&to, &self.payload),
             Err(SendError::Full { .. } | SendError::NoFrame(_) | SendError::Exited(_)) => {}
+            // It is gone, and the application is not told yet.
+            Err(SendError::NotAMember(_)) => {}
             Err(error) => say(&Word::Problem(error.to_string())),
         }
     }
@@ -314,6 +316,8 @@ struct Diary {
     members: Vec<u64>,
     /// The view its endpoint is in, and its members.
     within: Option<(ViewId, Vec<wadjet_oracle::Incarnation>)>,
+    /// Views that its endpoint has left before the application was told of them.
+    untold: Vec<(ViewId, Vec<wadjet_oracle::Incarnation>)>,
     /// What has become of all that it delivered, where members give each other their state.
     state: Option<State>,
     /// Casts issued, and those of them whose view is known.
@@ -343,6 +347,7 @@ impl Diary {
             view: ViewId { counter: 0, coordinator: own },
             members: Vec::new(),
             within: None,
+            untold: Vec::new(),
             state: seat.has_layer("XFER").then(|| State::new(own, true, ordered, seat.extras.state_bytes)),
             issued: 0,
             placed: 0,
@@ -406,16 +411,36 @@ impl Diary {
             self.note(at, What::CastPlaced { sequence: self.placed, view: before });
         }
         if before != self.view {
-            self.note(at, What::Passed { view: before, members: of });
+            self.untold.push((before, of));
         }
     }
 
-    fn installed(&mut self, view: &LocalView, first: u64) {
-        let (id, members) = (name(view), incarnations(view));
-        if self.within.as_ref().is_none_or(|(within, _)| *within != id) {
-            self.follow(id, members.clone(), first);
+    /// Whether that is the view its endpoint is known to be in.
+    fn is_in(&self, view: ViewId) -> bool {
+        self.within.as_ref().is_some_and(|(within, _)| *within == view)
+    }
+
+    /// The application is told of a view, or of none any more: what it was not told of before it never will be.
+    fn pass(&mut self, at: u64, told: Option<ViewId>) {
+        let at_once = told.is_none_or(|view| self.is_in(view));
+        let until = self.untold.iter().position(|(view, _)| Some(*view) == told);
+        let passed = until.unwrap_or(if at_once { self.untold.len() } else { 0 });
+        for (view, members) in self.untold.drain(..passed).collect::<Vec<_>>() {
+            self.note(at, What::Passed { view, members });
         }
+        if until.is_some() {
+            self.untold.remove(0);
+        }
+    }
+
+    fn installed(&mut self, view: &LocalView, group: &Group<'_>) {
+        let within = name(group.endpoint_view());
+        if !self.is_in(within) {
+            self.follow(within, incarnations(group.endpoint_view()), group.first_ticket().0);
+        }
+        let (id, members) = (name(view), incarnations(view));
         let at = clock::now();
+        self.pass(at, Some(id));
         self.view = id;
         self.members = members.iter().map(|member| member.0).collect();
         self.note(at, What::View { view: id, members, transitional: false });
@@ -480,7 +505,7 @@ impl Application for Diary {
 
     fn event(&mut self, event: &Event, group: &mut Group<'_>) {
         match event {
-            Event::View(view) => self.installed(view, group.first_ticket().0),
+            Event::View(view) => self.installed(view, group),
             Event::Transitional(together) => {
                 let named = together.iter().filter_map(|rank| self.members.get(rank.index()).copied());
                 let members = named.map(wadjet_oracle::Incarnation).collect();
@@ -494,6 +519,7 @@ impl Application for Diary {
             Event::Exit(reason) => {
                 self.exited = true;
                 let (at, reason) = (clock::now(), reason.to_string());
+                self.pass(at, None);
                 self.note(at, What::Exit { reason: reason.clone() });
                 // Who has said so may be killed.
                 self.close();
