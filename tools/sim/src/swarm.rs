@@ -367,7 +367,7 @@ fn endpoint_floors(scenario: &str) -> &'static [(&'static str, u64)] {
             ("TOTAL: request of one in the ring", 1_000),
             ("TOTAL: requests for a turn", 8_000),
             ("TOTAL: turns passed on", 20_000),
-            ("TOTAL: turns passed on in leaving", 5_000),
+            ("TOTAL: turns passed on in leaving", 4_500),
         ],
         _ => &[],
     }

@@ -95,8 +95,8 @@ struct World<'w> {
     notes: Option<Vec<(usize, String)>>,
     /// Nobody who lives may be excluded.
     gentle: bool,
-    /// What is waited for while others cast all they can, once they have begun: whose cast, and which.
-    modest: Option<Vec<(wadjet_oracle::Incarnation, u64)>>,
+    /// What is waited for while others cast all they can, once they have begun, and in which view: whose cast, and which.
+    modest: Option<(wadjet_oracle::ViewId, Vec<(wadjet_oracle::Incarnation, u64)>)>,
     /// Those that were told to leave.
     leaving: BTreeSet<wadjet_oracle::Incarnation>,
 }
@@ -448,7 +448,6 @@ impl<'w> World<'w> {
 
     fn look(&mut self, now: u64) -> Option<End> {
         if let Phase::Strain(since) = self.phase {
-            // Numbers may run out all the time: views that follow each other are no excuse.
             self.look_at_strain(now, since);
             return None;
         }
@@ -500,18 +499,23 @@ impl<'w> World<'w> {
                 modest.push((own, self.ledger.next(own, Traffic::Cast) - 1));
             }
         }
-        self.modest = Some(modest);
+        self.modest = self.one_view().map(|view| (view, modest));
         self.core_processes().for_each(|process| self.wake_soon(now, process));
     }
 
     /// Whether what the others cast is delivered everywhere by now.
     fn look_at_strain(&mut self, now: u64, since: u64) {
+        let Some((view, modest)) = &self.modest else { return };
+        if self.one_view() != Some(*view) {
+            // A fault came to light late: what was cast may have gone out in a view of others.
+            (self.phase, self.modest) = (Phase::Gather, None);
+            return;
+        }
         let core = self.core().unwrap_or_default();
         let waits = |(origin, cast): &&(wadjet_oracle::Incarnation, u64)| {
-            core.contains(origin)
-                && core.iter().any(|member| self.ledger.last_cast_delivered(*member, *origin) < *cast)
+            core.iter().any(|member| self.ledger.last_cast_delivered(*member, *origin) < *cast)
         };
-        let late = self.modest.iter().flatten().find(waits);
+        let late = modest.iter().find(waits);
         if let Some((origin, cast)) = late.filter(|_| now > since + STRAIN_NS_MAX) {
             let what = format!(
                 "cast {origin}#{cast} is not delivered everywhere {} ms after it was issued, while others cast all they can",
