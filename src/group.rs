@@ -41,7 +41,7 @@ pub trait Application {
     /// The application's state as it is now, for members that have just come in (with the layer XFER). It is asked for at
     /// the cut of a new view: everything of the last view has been delivered, nothing of the new one. What it returns is
     /// read bit by bit while the group goes on, and must not change with it. `None`: there is no state to be had, and
-    /// those who come in need none.
+    /// those who come in need none. The application is told of the new view afterwards: [`Group::view`] is the last one.
     fn snapshot(&mut self, group: &mut Group<'_>) -> Option<Box<dyn Snapshot>> {
         let _ = group;
         None
@@ -122,8 +122,6 @@ pub struct StatePart<'p> {
     pub at: u64,
     /// Whether the state is complete with it.
     pub last: bool,
-    /// Whose state it is.
-    pub donor: Rank,
 }
 
 /// A delivered list. It lies where it was received; keep it with [`Delivery::keep`], copy it, or let it go.
@@ -432,7 +430,8 @@ impl<'g> Group<'g> {
         self.stack.suspect_as_told(ranks);
     }
 
-    /// The ticket of the first cast that was issued in this view: those before it went out in earlier ones.
+    /// The ticket of the first cast that was issued in the view that the endpoint is in ([`Group::endpoint_view`]): those
+    /// before it went out in earlier ones.
     pub fn first_ticket(&self) -> Ticket {
         self.stack.first_ticket()
     }

@@ -55,6 +55,18 @@ impl Memory {
     /// # Errors
     /// If the system has no memory to give. A lack of huge pages is not an error: see [`Memory::pages`].
     pub fn anonymous(bytes: usize, huge_pages: bool) -> Result<Memory, MemoryError> {
+        Memory::map(bytes, huge_pages, MmapOptions::new().populate())
+    }
+
+    /// As [`Memory::anonymous`], but ordinary pages are not there before they are touched.
+    ///
+    /// # Errors
+    /// If the system has no room for the mapping.
+    pub fn anonymous_untouched(bytes: usize, huge_pages: bool) -> Result<Memory, MemoryError> {
+        Memory::map(bytes, huge_pages, &mut MmapOptions::new())
+    }
+
+    fn map(bytes: usize, huge_pages: bool, ordinary: &mut MmapOptions) -> Result<Memory, MemoryError> {
         let mut pages = Pages::Ordinary;
         if huge_pages {
             let rounded = bytes.next_multiple_of(HUGE_PAGE_BYTES);
@@ -68,19 +80,8 @@ impl Memory {
                 }
             }
         }
-        match MmapOptions::new().len(bytes.max(1)).populate().map_anon() {
+        match ordinary.len(bytes.max(1)).map_anon() {
             Ok(mapping) => Ok(Memory::read_write(mapping, pages)),
-            Err(source) => Err(MemoryError { bytes, source }),
-        }
-    }
-
-    /// As [`Memory::anonymous`], on ordinary pages that are not there before they are touched.
-    ///
-    /// # Errors
-    /// If the system has no room for the mapping.
-    pub fn anonymous_untouched(bytes: usize) -> Result<Memory, MemoryError> {
-        match MmapOptions::new().len(bytes.max(1)).map_anon() {
-            Ok(mapping) => Ok(Memory::read_write(mapping, Pages::Ordinary)),
             Err(source) => Err(MemoryError { bytes, source }),
         }
     }

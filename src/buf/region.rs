@@ -132,12 +132,9 @@ impl Region {
     /// # Panics
     /// As [`Region::pool`].
     pub fn pool_untouched(options: RegionOptions) -> Result<Region, MemoryError> {
-        if options.huge_pages {
-            return Region::pool(options);
-        }
         assert!(options.reserve_frames < options.frames, "a pool must be larger than its reserve");
         let stride = Region::stride(&options);
-        let memory = Memory::anonymous_untouched(stride * options.frames)?;
+        let memory = Memory::anonymous_untouched(stride * options.frames, options.huge_pages)?;
         Ok(Region::frames_at(memory, options, |index| index * stride))
     }
 

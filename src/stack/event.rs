@@ -404,7 +404,7 @@ pub enum Up {
 pub struct Problem {
     /// Which layer says so.
     pub layer: &'static str,
-    /// Whose doing it is, if it can be said.
+    /// Whose doing it is, if it can be said: a rank in the view that the endpoint is in (`Group::endpoint_view`).
     pub origin: Option<Rank>,
     /// What is wrong.
     pub what: Cow<'static, str>,
@@ -522,7 +522,7 @@ impl fmt::Display for Holdup {
     }
 }
 
-/// Why the group is over for this process.
+/// Why the group is over for this process. Ranks are those of the view that the endpoint was in (`Group::endpoint_view`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ExitReason {
     /// It left.

@@ -1,7 +1,7 @@
 //! Memory that was mapped and not yet touched. To have the system make the pages of what a channel needs takes milliseconds,
 //! in which nobody would hear of this process; so they are made bit by bit, and what is used before takes a fault.
 
-use crate::buf::Memory;
+use crate::buf::{Memory, Pages};
 
 /// Bytes touched at one step: some tens of microseconds.
 pub(super) const STEP_BYTES: usize = 128 << 10;
@@ -14,6 +14,10 @@ pub(super) struct Untouched {
 
 impl Untouched {
     pub(super) fn push(&mut self, memory: Memory) {
+        // Huge pages are there from the beginning.
+        if *memory.pages() == Pages::Huge {
+            return;
+        }
         self.stretches.push((memory, 0));
     }
 
@@ -45,7 +49,7 @@ mod tests {
 
     #[test]
     fn memory_is_touched_in_steps_and_not_kept_for_that() {
-        let memory = Memory::anonymous_untouched(2 * STEP_BYTES + 1).unwrap();
+        let memory = Memory::anonymous_untouched(2 * STEP_BYTES + 1, false).unwrap();
         let mut untouched = Untouched::default();
         untouched.push(memory.clone());
         for _ in 0..3 {

@@ -461,7 +461,7 @@ impl Stack {
         }
         let packing = self.open.is_open() && self.busy && self.waiting.is_empty();
         let own_copies = core.looping() > 0 && !core.order.is_full(core.own, self.order_share);
-        let requested = core.gossip.requested() || self.prompt_due();
+        let requested = core.gossip.requested() || self.prompt_due() || self.state_taken.is_some();
         if can_enter && !packing || own_copies || !core.emerged.is_empty() || requested {
             return Time::ZERO;
         }

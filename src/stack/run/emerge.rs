@@ -171,7 +171,7 @@ impl Stack {
         }
         let late = self.state_due.take().is_some();
         let through = at + list.payload().len() as u64;
-        let part = StatePart { bytes: list.payload(), at, last, donor };
+        let part = StatePart { bytes: list.payload(), at, last };
         match app.install_state(&part, &mut Group::new(self)) {
             Ok(()) => {
                 self.state_taken = Some((donor, through, last));

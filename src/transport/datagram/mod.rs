@@ -406,10 +406,9 @@ impl<C: Calls> Datagrams<C> {
 impl<C: Calls> Transport for Datagrams<C> {
     fn caps(&self) -> Caps {
         let mut notes = self.notes.clone();
-        let stages = self.ports.iter().flatten().map(|port| &port.stage);
-        let without: usize = stages.map(Stage::lanes_without_segmentation).sum();
-        if without > 0 {
-            notes.push(format!("the way to {without} members does not segment: single frames to them"));
+        let mut stages = self.ports.iter().flatten().map(|port| &port.stage);
+        if stages.any(|stage| stage.lanes_without_segmentation() > 0) {
+            notes.push("the way to some members does not segment: single frames to them".into());
         }
         for (address, bytes) in self.ports.iter().flatten().flat_map(|port| port.refusals.narrow()) {
             notes.push(format!(

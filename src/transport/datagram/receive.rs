@@ -197,9 +197,7 @@ impl Pool {
                 reserve_frames: 0,
                 huge_pages,
             })?;
-            if !huge_pages {
-                untouched.push(region.memory().clone());
-            }
+            untouched.push(region.memory().clone());
             self.regions.push(region);
         }
         Ok(())

@@ -32,9 +32,7 @@ impl Size {
     fn regions(self, untouched: &mut Untouched) -> Result<Regions, MemoryError> {
         let casts = self.region(self.cast_frames)?;
         let control = self.region(self.control_frames)?;
-        if !self.huge_pages {
-            [&casts, &control].into_iter().for_each(|region| untouched.push(region.memory().clone()));
-        }
+        [&casts, &control].into_iter().for_each(|region| untouched.push(region.memory().clone()));
         Ok(Regions { casts, control, size: self })
     }
 

@@ -13,7 +13,6 @@ pub(super) struct Hindrances(Vec<Hindrance>);
 struct Hindrance {
     why: String,
     first: PathBuf,
-    others: bool,
 }
 
 impl Hindrances {
@@ -21,17 +20,13 @@ impl Hindrances {
     #[cold]
     pub(super) fn add(&mut self, refusal: Refusal) {
         let Refusal { path, why } = refusal;
-        match self.0.iter_mut().find(|known| known.why == why) {
-            Some(known) => known.others |= known.first != path,
-            None => self.0.push(Hindrance { why, first: path, others: false }),
+        if !self.0.iter().any(|known| known.why == why) {
+            self.0.push(Hindrance { why, first: path });
         }
     }
 
     /// One line for each cause.
     pub(super) fn notes(&self) -> impl Iterator<Item = String> {
-        self.0.iter().map(|Hindrance { why, first, others }| {
-            let others = if *others { " (and others, for the same reason)" } else { "" };
-            format!("{}: {why}{others}", first.display())
-        })
+        self.0.iter().map(|Hindrance { why, first }| format!("{}: {why}", first.display()))
     }
 }

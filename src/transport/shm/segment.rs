@@ -212,7 +212,7 @@ impl Segment {
         };
         if members == 1 {
             // Nobody looks for it.
-            return Ok(segment(Memory::anonymous_untouched(bytes)?, None));
+            return Ok(segment(Memory::anonymous_untouched(bytes, false)?, None));
         }
         let path = path(directory, view, view.rank());
         // A process that is killed while it makes a file without a name leaves nothing.

@@ -72,9 +72,7 @@ impl Stock {
     /// A region, touched from now on.
     pub(super) fn region(&mut self, options: RegionOptions) -> Result<Region, MemoryError> {
         let region = Region::pool_untouched(options)?;
-        if !options.huge_pages {
-            self.touch(region.memory().clone());
-        }
+        self.touch(region.memory().clone());
         Ok(region)
     }
 
@@ -189,7 +187,7 @@ fn anywhere() {
 mod tests {
     use super::*;
 
-    /// Whoever opens a view waits for no page of it.
+    /// Whoever opens a view waits until its pages are reserved, and not until they are mapped.
     #[test]
     fn a_segment_taken_before_it_is_made_is_reserved_at_once_and_touched_in_steps() {
         const BYTES: usize = 4 * STEP_BYTES;
