@@ -1,6 +1,6 @@
 //! How well the simulator catches what is wrong on purpose: of the first seeds, how many catch each variant.
 //!
-//! `cargo run --release -p wadjet-sim --example museum -- 200`. Exit status 1 if too few variants are caught by any of them.
+//! `cargo run --release -p wadjet-sim --example museum -- 100`. Exit status 1 if too few variants are caught by any of them.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 #[path = "../tests/rooms/mod.rs"]
@@ -13,13 +13,13 @@ use std::thread;
 /// A way to be wrong: room, layer, variant, and what a seed says of it.
 type Piece = (&'static str, &'static str, &'static str, fn(&str, &str, u64) -> Option<String>);
 
-/// Of a hundred variants so many are caught by one of the first hundred seeds, at least. The rest takes worlds that few
+/// Of a hundred variants so many are caught by one of the first twenty seeds, at least. The rest takes worlds that few
 /// seeds draw: the tests find a seed for each of them.
-const CAUGHT_PERCENT_MIN: usize = 75;
+const CAUGHT_PERCENT_MIN: usize = 55;
 
 fn main() -> ExitCode {
     let seeds = match std::env::args().nth(1).map(|given| given.parse()) {
-        None => 100,
+        None => 20,
         Some(Ok(seeds)) => seeds,
         Some(Err(_)) => {
             eprintln!("give the number of seeds");
