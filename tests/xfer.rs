@@ -122,6 +122,17 @@ impl Storm {
         self.calm = false;
     }
 
+    /// A process has all of the state but for a few parts, and its application is ready for no more.
+    fn nearly_whole(&mut self, at: usize) {
+        self.until("the transfer", |storm| storm.replica(at).received.len() + (24 << 10) > BALLAST);
+        self.replica(at).reluctant = usize::MAX;
+        self.until("the rest of it", |storm| {
+            let process = &mut storm.town.processes[at];
+            process.endpoint.group(process.key).dump().join("\n").contains("which is all")
+        });
+        assert_eq!(self.replica(at).installed, 0, "its application has not got it");
+    }
+
     /// A process has some of the state, and not all.
     fn half_way(&mut self, at: usize) {
         self.until("the transfer", |storm| storm.replica(at).received.len() > BALLAST / 3);
@@ -594,4 +605,39 @@ fn an_application_that_is_not_ready_for_the_state_holds_the_donor_and_loses_noth
         }
         assert_eq!((storm.replica(new).begun, storm.replica(new).installed), (1, 1));
     }
+}
+
+#[test]
+fn who_was_given_the_state_by_two_at_once_is_given_it_anew_when_the_lower_dies() {
+    let mut storm = Storm::of(1, "", BALLAST);
+    let first = storm.join(1);
+    storm.nearly_whole(first);
+    let second = storm.join(1);
+    storm.until("the second's state", |storm| storm.replica(second).installed == 1);
+    let new = storm.join(1);
+    storm.half_way(new);
+    // The first gets the state while the view changes: the second does not hear of it and takes itself for the donor.
+    storm.town.processes[0].stopped = true;
+    storm.until("the suspicion", |storm| {
+        let process = &mut storm.town.processes[first];
+        process.endpoint.stats(process.key).counts.iter().any(|count| count.what == "suspicion")
+    });
+    storm.town.lose = Box::new(move |at, _| at == second);
+    storm.run(Duration::from_millis(1));
+    storm.replica(first).reluctant = 0;
+    storm.until("the first's state", |storm| storm.replica(first).installed == 1);
+    let channels = storm.town.processes[second].channels.clone();
+    storm.town.lose = Box::new(move |at, received| at == second && !channels.contains(&received.channel));
+    storm.until("what the first gives", |storm| storm.replica(new).begun == 2);
+    storm.until("what the second gives", |storm| storm.replica(second).snapshots == 1);
+    storm.run(Duration::from_millis(1));
+    assert_eq!((storm.replica(first).snapshots, storm.replica(new).installed), (1, 0));
+    storm.town.processes[first].stopped = true;
+    storm.town.lose = Box::new(|_, _| false);
+    storm.settle(&[second, new]);
+    assert_eq!((storm.replica(second).snapshots, storm.replica(new).begun), (2, 3));
+    let process = &mut storm.town.processes[new];
+    let counts = process.endpoint.stats(process.key).counts;
+    let anew = counts.iter().find(|count| count.what.contains("was never begun here"));
+    assert_eq!(anew.map(|count| count.count), Some(1), "{counts:?}");
 }

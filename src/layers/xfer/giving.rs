@@ -104,14 +104,22 @@ impl Xfer {
         self.become_donor(context, alone);
     }
 
-    /// What goes on is said to go on.
+    /// What goes on is said to go on; and what has been given is: who takes it may have taken another's.
     fn say_on(&mut self, context: &mut Context<'_>) {
         for at in 0..self.givings.len() {
             if self.givings[at].is_under_way() {
                 context.count("transfer goes on in the next view");
-                self.say(context, Say::Begin(self.givings[at].cut));
             }
+            self.say(context, Say::Begin(self.givings[at].cut));
         }
+    }
+
+    /// `origin` cannot go on with what it is given: it gets a snapshot of its own, which is taken at the cut of a view.
+    pub(super) fn begin_anew(&mut self, context: &mut Context<'_>, origin: Rank) {
+        let Some(giving) = self.givings.iter_mut().find(|giving| giving.takers.contains(origin)) else { return };
+        giving.takers.remove(origin);
+        context.ask_for_view();
+        self.turn_now(context);
     }
 
     /// This member takes a snapshot, and gives it to these.

@@ -29,7 +29,10 @@
 //! is there all of it is told in this order. Two snapshots at most are given at a time: the oldest is given to its end, and
 //! whoever comes in meanwhile shares the second one, which is taken anew at the view they come in with. If the donor is gone
 //! the next one begins anew at the cut of the new view; casts held before it are let go of then, for they are in that
-//! snapshot, and sends are told in that view. So it is as well where layers above XFER keep a state of their own.
+//! snapshot, and sends are told in that view. So it is as well where layers above XFER keep a state of their own. Two may
+//! take themselves for the donor, where one got the state while the view changed; the higher gives way. If the lower is gone
+//! before the higher has heard of it, the next view's donor goes on with what was never begun at its taker, which says so: it
+//! is given the state anew, at the cut of another view.
 //!
 //! If nobody in a view has the state any more, all say that they lack it. What they may have of it is a part, or what they
 //! had before they came in: all leave (`lost=leave`), or the first of them goes on with what it has (`lost=go_on`). Who
@@ -132,6 +135,7 @@ mod kind {
     pub(super) const FULL: u8 = 5;
     pub(super) const REFUSED: u8 = 6;
     pub(super) const TAKEN: u8 = 7;
+    pub(super) const ANEW: u8 = 8;
 }
 
 #[derive(Clone)]
@@ -222,6 +226,8 @@ enum Say {
     Full,
     Refused,
     Taken,
+    /// That what its receiver goes on with was never begun here.
+    Anew,
 }
 
 /// What is left to other traffic.
@@ -332,6 +338,7 @@ impl Xfer {
                     Say::Taken => body
                         .extend(&[kind::TAKEN])
                         .and_then(|()| body.extend(&self.taking.taken().to_le_bytes())),
+                    Say::Anew => body.extend(&[kind::ANEW]),
                     Say::Begin(cut) => body.extend(&self.beginning(cut, peer)),
                 };
                 written.expect("a frame holds a set of members");
@@ -613,6 +620,7 @@ impl Layer for Xfer {
                 let taken = u64::from_le_bytes(payload[1..].try_into().expect("eight bytes"));
                 self.has_taken(context, origin, taken);
             }
+            Some(&kind::ANEW) => self.begin_anew(context, origin),
             Some(&kind::HAVE) => {
                 self.has(context, origin);
                 self.turn_now(context);

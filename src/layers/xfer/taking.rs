@@ -134,6 +134,9 @@ impl Xfer {
             self.carried = 0;
         } else {
             context.count("state that is gone on with, and was never begun here");
+            if !self.flushing {
+                self.say_to(context, RankSet::one(origin), Say::Anew);
+            }
             return;
         }
         (self.taking.donor, self.taking.giver) = (Some(origin), origin);
