@@ -641,3 +641,25 @@ fn who_was_given_the_state_by_two_at_once_is_given_it_anew_when_the_lower_dies()
     let anew = counts.iter().find(|count| count.what.contains("was never begun here"));
     assert_eq!(anew.map(|count| count.count), Some(1), "{counts:?}");
 }
+
+#[test]
+fn who_has_all_of_it_and_is_not_ready_holds_up_nobody_whom_the_next_donor_gives_it() {
+    let mut storm = Storm::of(2, "", BALLAST);
+    let late = storm.join(1);
+    storm.nearly_whole(late);
+    let new = storm.join(1);
+    storm.half_way(new);
+    storm.town.processes[0].stopped = true;
+    storm.until("the state", |storm| storm.replica(new).installed == 1);
+    assert_eq!((storm.replica(late).begun, storm.replica(late).installed), (1, 0));
+    // It is not given it again, in this view or the next.
+    let another = storm.join(2);
+    storm.until("the other's state", |storm| storm.replica(another).installed == 1);
+    storm.replica(late).reluctant = 0;
+    storm.settle(&[1, late, new, another]);
+    assert_eq!((storm.replica(late).begun, storm.replica(1).snapshots), (1, 2));
+    let process = &mut storm.town.processes[late];
+    let counts = process.endpoint.stats(process.key).counts;
+    let unneeded = counts.iter().find(|count| count.what == "part of a state that is not taken in");
+    assert!(unneeded.is_none_or(|count| count.count < 20), "{counts:?}");
+}

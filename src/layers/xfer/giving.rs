@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use super::broken::Broken;
 use super::{
-    BEGIN_BYTES, LAST, LEFT_SHARE, NOT_READY, PART_HEAD_BYTES, SNAPSHOTS, STATELESS, Say, Taken, Xfer, kind,
+    ALL, BEGIN_BYTES, LAST, LEFT_SHARE, NOT_READY, PART_HEAD_BYTES, SNAPSHOTS, STATELESS, Say, Taken, Xfer,
+    kind,
 };
 use crate::id::{Hasher64, Incarnation, Rank, RankSet, ViewId};
 use crate::stack::event::Up;
@@ -116,7 +117,9 @@ impl Xfer {
 
     /// `origin` cannot go on with what it is given: it gets a snapshot of its own, which is taken at the cut of a view.
     pub(super) fn begin_anew(&mut self, context: &mut Context<'_>, origin: Rank) {
-        let Some(giving) = self.givings.iter_mut().find(|giving| giving.takers.contains(origin)) else { return };
+        let Some(giving) = self.givings.iter_mut().find(|giving| giving.takers.contains(origin)) else {
+            return;
+        };
         giving.takers.remove(origin);
         context.ask_for_view();
         self.turn_now(context);
@@ -182,6 +185,11 @@ impl Xfer {
 
     /// How much `origin` has taken in.
     pub(super) fn has_taken(&mut self, context: &mut Context<'_>, origin: Rank, taken: u64) {
+        if taken == ALL {
+            self.whole.insert(origin);
+            self.turn_now(context);
+            return;
+        }
         let given = self.givings.iter().find(|giving| giving.takers.contains(origin));
         if given.is_some_and(|giving| taken <= giving.at) {
             self.taken[origin.index()] = taken.max(self.taken[origin.index()]);
@@ -205,7 +213,7 @@ impl Xfer {
             let room = context.reliable_room(peer).saturating_sub(left);
             room.min(most.saturating_sub(under_way)).min(credit)
         };
-        giving.takers.and(self.wanting()).iter().map(room).min().unwrap_or(0)
+        giving.takers.and(self.wanting()).without(self.whole).iter().map(room).min().unwrap_or(0)
     }
 
     /// Whether there are frames for another part; what is kept of them is for everything else.
@@ -219,7 +227,9 @@ impl Xfer {
         let wanting = self.wanting();
         for giving in &mut self.givings {
             giving.takers = giving.takers.and(wanting);
-            if giving.takers.is_empty() && giving.has_snapshot() {
+            if giving.takers.without(self.whole).is_empty() && giving.has_snapshot() {
+                // Takers that have all of it from another stay on the list: nobody else need give it to them.
+                giving.stage = Stage::Given;
                 context.take_snapshot(giving.slot);
             }
         }
@@ -271,7 +281,7 @@ impl Xfer {
             part[..2].copy_from_slice(&[kind::PART, flags]);
             part[2..PART_HEAD_BYTES].copy_from_slice(&giving.at.to_le_bytes());
             body.truncate(PART_HEAD_BYTES + length);
-            context.send_reliable(giving.takers, body).expect("there was room for it");
+            context.send_reliable(giving.takers.without(self.whole), body).expect("there was room for it");
             giving.at += length as u64;
             giving.part_bytes = room as u64;
             self.burst.1 += room;

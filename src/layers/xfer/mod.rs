@@ -122,6 +122,8 @@ const PART_HEAD_BYTES: usize = 10;
 /// Who lacks the state; whether it is for the receiver; the cut, and how much has come before.
 const BEGIN_BYTES: usize = 1 + MEMBERS_MAX / 8 + 1 + 8 * 3;
 const TAKEN_BYTES: usize = 1 + 8;
+/// Taken in, as credit: whoever has it all needs no more, whether or not its application has got it.
+const ALL: u64 = u64::MAX;
 const LAST: u8 = 1;
 /// The application has no state: there is nothing to take in.
 const STATELESS: u8 = 2;
@@ -157,6 +159,8 @@ struct Xfer {
     givings: Vec<Giving>,
     /// By member: bytes of it that its application has taken in.
     taken: Vec<u64>,
+    /// Members that have said in this view that all of the state has come to them.
+    whole: RankSet,
     /// Bytes of parts made in the iteration of that time.
     burst: (Time, usize),
     taking: Taking,
@@ -280,6 +284,7 @@ impl Xfer {
             refused: RankSet::EMPTY,
             givings: Vec::new(),
             taken: Vec::new(),
+            whole: RankSet::EMPTY,
             burst: (Time::NEVER, 0),
             taking: Taking::default(),
             donated: false,
@@ -337,7 +342,7 @@ impl Xfer {
                     Say::Refused => body.extend(&[kind::REFUSED]),
                     Say::Taken => body
                         .extend(&[kind::TAKEN])
-                        .and_then(|()| body.extend(&self.taking.taken().to_le_bytes())),
+                        .and_then(|()| body.extend(&self.taking.credit().to_le_bytes())),
                     Say::Anew => body.extend(&[kind::ANEW]),
                     Say::Begin(cut) => body.extend(&self.beginning(cut, peer)),
                 };
@@ -674,7 +679,7 @@ impl Layer for Xfer {
 
     fn digest(&self, digest: &mut Hasher64) {
         digest.word(self.own as u64);
-        for set in [self.lacks, self.said, self.full, self.refused] {
+        for set in [self.lacks, self.said, self.full, self.refused, self.whole] {
             set.words().into_iter().for_each(|word| digest.word(word));
         }
         digest.word(self.hold.bytes());

@@ -2,7 +2,7 @@
 
 use super::broken::Broken;
 use super::hold::Hold;
-use super::{LAST, NOT_READY, Own, PART_HEAD_BYTES, STATELESS, Say, Xfer};
+use super::{ALL, LAST, NOT_READY, Own, PART_HEAD_BYTES, STATELESS, Say, Xfer};
 use crate::id::{Hasher64, Incarnation, MEMBERS_MAX, Rank, RankSet, ViewId};
 use crate::stack::event::{Down, List, Message, StateBytes, Up};
 use crate::stack::layer::Context;
@@ -35,8 +35,9 @@ pub(super) struct Taking {
 }
 
 impl Taking {
-    pub(super) fn taken(&self) -> u64 {
-        self.taken
+    /// What its donor need not count any more.
+    pub(super) fn credit(&self) -> u64 {
+        if self.whole { ALL } else { self.taken }
     }
 
     /// Whether parts wait for the application.
@@ -98,6 +99,9 @@ impl Xfer {
         self.has(context, origin);
         // Whoever is known to have it has it.
         self.lacks = self.lacks.and(lacks);
+        if takes && self.taking.whole && self.waits() && !self.flushing {
+            self.say_to(context, RankSet::one(origin), Say::Taken);
+        }
         match self.own {
             Own::Lacks => {
                 self.lacks.insert(context.rank());
