@@ -663,3 +663,25 @@ fn who_has_all_of_it_and_is_not_ready_holds_up_nobody_whom_the_next_donor_gives_
     let unneeded = counts.iter().find(|count| count.what == "part of a state that is not taken in");
     assert!(unneeded.is_none_or(|count| count.count < 20), "{counts:?}");
 }
+
+#[test]
+fn who_gets_the_state_before_it_hears_of_the_donor_asks_for_no_view() {
+    let mut storm = Storm::of(2, "", BALLAST);
+    let late = storm.join(1);
+    storm.nearly_whole(late);
+    let new = storm.join(1);
+    storm.until("the view of four", |storm| {
+        if storm.town.processes[late].endpoint_view_members() < 4 {
+            return false;
+        }
+        storm.town.lose = Box::new(move |at, _| at == late);
+        true
+    });
+    storm.replica(late).reluctant = 0;
+    storm.until("the state", |storm| storm.replica(late).installed == 1);
+    storm.run(Duration::from_micros(200));
+    storm.town.lose = Box::new(|_, _| false);
+    storm.settle(&[0, 1, late, new]);
+    assert_eq!(sizes(&storm, 0), [2, 3, 4], "no view but those that somebody came in with");
+    assert_eq!(storm.replica(0).snapshots, 2);
+}

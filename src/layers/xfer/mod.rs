@@ -449,8 +449,10 @@ impl Xfer {
         if !self.flushing {
             self.say(context, Say::Have);
         }
-        if !self.wanting().is_empty() && !self.donated && self.givings.is_empty() {
-            // Those who wait have nobody else to get it from, and a snapshot is taken at the cut of a view.
+        let alone = Xfer::others(context).without(self.lacks).is_empty();
+        if alone && !self.wanting().is_empty() && !self.donated && self.givings.is_empty() {
+            // Those who wait have nobody else to get it from, and a snapshot is taken at the cut of a view. If somebody
+            // else had it when this view began, its lowest such member gives it, though it may not have said so yet.
             context.ask_for_view();
         }
     }
