@@ -21,13 +21,32 @@ pub(super) struct Hold {
     events: VecDeque<Held>,
     bytes: u64,
     pages: VecDeque<Page>,
-    /// The number of the first page.
-    first_page: u64,
+    /// The number of the first page. What comes before all that is held has lower ones.
+    first_page: i64,
 }
 
 enum Held {
     Event(Up),
     Message(Copied),
+}
+
+impl Held {
+    /// What it takes.
+    fn bytes(&self) -> u64 {
+        let payload = match self {
+            Held::Event(event) => payload_bytes(event),
+            Held::Message(copied) => (copied.to - copied.from) as u64,
+        };
+        size_of::<Held>() as u64 + payload
+    }
+
+    /// The page that its payload lies in.
+    fn page(&self) -> Option<i64> {
+        match self {
+            Held::Event(_) => None,
+            Held::Message(copied) => Some(copied.page),
+        }
+    }
 }
 
 /// A cast or send whose payload lies in a page.
@@ -40,7 +59,7 @@ struct Copied {
     part: Part,
     /// If there are layers above that want it.
     header: Option<Box<Header>>,
-    page: u64,
+    page: i64,
     from: usize,
     to: usize,
 }
@@ -138,23 +157,49 @@ impl Hold {
     }
 
     /// Lets go of what was held before `view` began, but for whole messages of its members that `keeps` names (sends, if
-    /// nothing is wrong on purpose): they follow behind its beginning.
+    /// nothing is wrong on purpose): they follow behind its beginning. What was held since stays where it is: there may be
+    /// much of it.
     pub(super) fn begin_at(&mut self, view: &LocalView, keeps: impl Fn(Traffic) -> bool) {
-        let mut old = std::mem::take(self);
-        let at = old.beginning(view.view().id).unwrap_or(old.events.len());
-        let mut rest = old.events.split_off(at);
-        let pages: Vec<Frame> = old.pages.into_iter().map(Page::frame).collect();
-        let page = |number: u64| pages[(number - old.first_page) as usize].clone();
+        let at = self.beginning(view.view().id).unwrap_or(self.events.len());
+        if at == 0 {
+            return;
+        }
+        let rest = self.events.split_off(at);
+        let before = std::mem::replace(&mut self.events, rest);
+        self.bytes -= before.iter().map(Held::bytes).sum::<u64>();
+        let first = self.first_page;
+        let end = first + self.pages.len() as i64;
+        let stays = self.events.iter().find_map(Held::page).unwrap_or(end);
+        let mut gone: Vec<Frame> = self.pages.drain(..(stays - first) as usize).map(Page::frame).collect();
+        if let Some(shared) = self.pages.pop_front() {
+            gone.push(shared.frame());
+            self.pages.extend(gone.last().cloned().map(Page::Full));
+            self.pages.rotate_right(1);
+        }
         // Into pages of their own, in the order in which they will be taken: what is let go of leaves none.
-        let kept = messages_of(old.events, view, keeps);
-        for held in rest.pop_front().into_iter().chain(kept).chain(rest) {
+        let mut kept = Hold::default();
+        for held in messages_of(before, view, keeps) {
             match held {
-                Held::Event(event) => self.keep(event),
+                Held::Event(event) => kept.keep(event),
                 Held::Message(copied) => {
-                    let (page, header) = (page(copied.page), copied.header.is_some());
-                    self.push(copied.event(page), header);
+                    let (page, header) =
+                        (gone[(copied.page - first) as usize].clone(), copied.header.is_some());
+                    kept.push(copied.event(page), header);
                 }
             }
+        }
+        self.first_page = stays - kept.pages.len() as i64;
+        self.bytes += kept.bytes;
+        let begins = self.events.pop_front();
+        for mut held in kept.events.into_iter().rev() {
+            if let Held::Message(copied) = &mut held {
+                copied.page += self.first_page;
+            }
+            self.events.push_front(held);
+        }
+        begins.into_iter().for_each(|begins| self.events.push_front(begins));
+        for page in kept.pages.into_iter().rev() {
+            self.pages.push_front(page);
         }
     }
 
@@ -180,7 +225,7 @@ impl Hold {
     }
 
     /// Copies a payload; says where to.
-    fn place(&mut self, payload: &[u8]) -> Option<(u64, usize)> {
+    fn place(&mut self, payload: &[u8]) -> Option<(i64, usize)> {
         let fits = matches!(self.pages.back(), Some(Page::Open(page)) if page.room() >= payload.len());
         if !fits {
             let options = RegionOptions {
@@ -196,7 +241,7 @@ impl Hold {
             }
             self.pages.push_back(Page::Open(page));
         }
-        let number = self.first_page + self.pages.len() as u64 - 1;
+        let number = self.first_page + self.pages.len() as i64 - 1;
         let Some(Page::Open(page)) = self.pages.back_mut() else { return None };
         let from = page.len();
         page.extend(payload).ok()?;
@@ -387,11 +432,7 @@ mod tests {
             hold.push(Up::View(Rc::clone(&next)), false);
             hold.begin_at(&next, is_send);
             let kept = hold.events.len();
-            assert!(
-                hold.pages.len() <= kept && hold.first_page == 0,
-                "{} pages for {kept}",
-                hold.pages.len()
-            );
+            assert!(hold.pages.len() <= kept, "{} pages for {kept}", hold.pages.len());
         }
         // Of the last view those of rank 1 are gone.
         let Some(Up::View(_)) = hold.pop() else { panic!("the view comes first") };
@@ -409,6 +450,55 @@ mod tests {
         for (rank, byte) in [(2, 3), (1, 1), (1, 4)] {
             let Some(Up::Send(origin, message)) = hold.pop() else { panic!("three are kept") };
             assert_eq!((origin, message.list.payload()), (Rank(rank), &big(byte)[..]));
+        }
+    }
+
+    /// Whatever is let go of: the memory of what was held since is not copied, and what is kept comes before it.
+    #[test]
+    fn what_was_held_since_the_beginning_stays_where_it_is() {
+        let big = |byte: u8| vec![byte; PAGE_BYTES * 3 / 4];
+        let both = [40, 41, 42];
+        for before in 0..4u8 {
+            let mut hold = Hold::default();
+            if before > 0 {
+                hold.push(Up::View(view(1, &both)), false);
+            }
+            for byte in 0..before {
+                hold.push(send(1, &big(byte), Part::Whole), false);
+                hold.push(send(2, &[byte], Part::Whole), false);
+                hold.push(cast(7, &big(byte)), false);
+            }
+            let next = view(2, &both);
+            hold.push(Up::View(Rc::clone(&next)), false);
+            for byte in 10..14 {
+                hold.push(cast(7, &big(byte)), false);
+            }
+            let bytes = hold.bytes();
+            let since = hold.pages.len() - 4..;
+            let frames = |hold: &mut Hold, since: std::ops::RangeFrom<usize>| -> Vec<*const u8> {
+                let start = |page: &Page| match page {
+                    Page::Open(frame) => frame.bytes().as_ptr(),
+                    Page::Full(frame) => frame.bytes().as_ptr(),
+                };
+                hold.pages.iter().skip(since.start).map(start).collect()
+            };
+            let were = frames(&mut hold, since);
+            hold.begin_at(&next, is_send);
+            let since = hold.pages.len() - 4..;
+            assert_eq!(frames(&mut hold, since), were, "{before}");
+            let event = size_of::<Held>() as u64;
+            let gone = u64::from(before) * (event + big(0).len() as u64) + if before > 0 { event } else { 0 };
+            assert_eq!(hold.bytes(), bytes - gone);
+            // What comes later comes last.
+            hold.push(cast(7, b"later"), false);
+            let mut expected = vec![(Rank(0), 2u64.to_le_bytes().to_vec())];
+            for byte in 0..before {
+                expected.extend([(Rank(1), big(byte)), (Rank(2), vec![byte])]);
+            }
+            expected.extend((10..14).map(|byte| (Rank(3), big(byte))));
+            expected.push((Rank(3), b"later".to_vec()));
+            assert!(payloads(&mut hold) == expected, "{before}");
+            assert_eq!(hold.bytes(), 0);
         }
     }
 
