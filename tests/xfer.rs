@@ -572,6 +572,36 @@ fn a_hold_that_is_full_holds_the_senders_in_the_next_view_too() {
     assert_eq!(held.map(|count| count.count), Some(2), "{counts:?}");
 }
 
+/// What a process holds that waits for the state, in KiB.
+fn held_kib(storm: &mut Storm, at: usize) -> u64 {
+    let process = &mut storm.town.processes[at];
+    let dump = process.endpoint.group(process.key).dump().join("\n");
+    let held = dump.split("; holds ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap();
+    held.parse().unwrap()
+}
+
+#[test]
+fn a_hold_that_is_full_gets_no_fuller_by_view_changes() {
+    let mut storm = Storm::of(8, ",hold_kib_max=64", BALLAST);
+    let new = storm.join(1);
+    storm.replica(new).reluctant = usize::MAX;
+    storm.run(Duration::from_millis(30));
+    let full = held_kib(&mut storm, new);
+    for gone in (2..8).rev() {
+        let process = &mut storm.town.processes[gone];
+        process.endpoint.group(process.key).leave();
+        storm.until("the next view", |storm| storm.town.processes[new].endpoint_view_members() == gone + 1);
+        storm.run(Duration::from_millis(10));
+        let held = held_kib(&mut storm, new);
+        assert!(held < full + 16, "{held} KiB where {full} were full");
+    }
+    // The donor goes: what is held is in the next one's state, and everybody casts again.
+    storm.town.processes[0].stopped = true;
+    storm.until("the next view", |storm| storm.town.processes[new].endpoint_view_members() == 2);
+    storm.replica(new).reluctant = 0;
+    storm.settle(&[1, new]);
+}
+
 #[test]
 fn an_application_that_is_not_ready_for_the_state_holds_the_donor_and_loses_nothing() {
     for ready in [3, usize::MAX] {

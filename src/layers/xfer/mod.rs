@@ -37,7 +37,8 @@
 //! If nobody in a view has the state any more, all say that they lack it. What they may have of it is a part, or what they
 //! had before they came in: all leave (`lost=leave`), or the first of them goes on with what it has (`lost=go_on`). Who
 //! could not take the state in leaves, says so, and is not given it again. Members that hold too much ask the others to stop
-//! casting until they have the state (`full=hold`), or leave (`full=leave`). Parts that the application is not ready for
+//! casting until they have the state (`full=hold`), in the views after as well if the transfer goes on, or leave
+//! (`full=leave`). Parts that the application is not ready for
 //! wait here, and are credit that the donor has not got back.
 //!
 //! After Horus's XFER and Ensemble's `xfer` (Hayden, 1998); the donor's cut is the rule of virtual synchrony (Birman and
@@ -138,6 +139,7 @@ mod kind {
     pub(super) const REFUSED: u8 = 6;
     pub(super) const TAKEN: u8 = 7;
     pub(super) const ANEW: u8 = 8;
+    pub(super) const ROOM: u8 = 9;
 }
 
 #[derive(Clone)]
@@ -232,6 +234,8 @@ enum Say {
     Taken,
     /// That what its receiver goes on with was never begun here.
     Anew,
+    /// That this member is full no longer.
+    Room,
 }
 
 /// What is left to other traffic.
@@ -254,6 +258,8 @@ struct Legacy {
     complete: Vec<Incarnation>,
     /// Members that will not have it.
     leaving: Vec<Incarnation>,
+    /// Members that are full, and stay so if the transfer goes on.
+    full: Vec<Incarnation>,
     /// What is given goes on, and what is taken: nothing of it is void in the next view.
     goes_on: bool,
     givings: Vec<(Giving, Taken, Vec<Incarnation>)>,
@@ -344,6 +350,7 @@ impl Xfer {
                         .extend(&[kind::TAKEN])
                         .and_then(|()| body.extend(&self.taking.credit().to_le_bytes())),
                     Say::Anew => body.extend(&[kind::ANEW]),
+                    Say::Room => body.extend(&[kind::ROOM]),
                     Say::Begin(cut) => body.extend(&self.beginning(cut, peer)),
                 };
                 written.expect("a frame holds a set of members");
@@ -383,6 +390,9 @@ impl Xfer {
     /// `origin`, which may be this member, is full.
     fn is_full(&mut self, context: &mut Context<'_>, origin: Rank) {
         let Handles { casts_held, sends_held, .. } = self.handles();
+        if self.full.contains(origin) {
+            return;
+        }
         self.full.insert(origin);
         if self.flushing {
             return;
@@ -507,6 +517,13 @@ impl Layer for Xfer {
         // Layers above know nothing of the views before.
         let same_stack = legacy.spec == view.view().spec;
         let goes_on = legacy.goes_on && same_stack && context.layer == 0;
+        if goes_on {
+            // Nobody gets a window of casts in before they say so again; if it is begun anew they say that they have room.
+            let full: RankSet = ranks().filter(|rank| among(&legacy.full, *rank)).collect();
+            for full in full.and(self.lacks).iter() {
+                self.is_full(context, full);
+            }
+        }
         if legacy.own == Own::Has {
             self.lacks.remove(own);
             if !legacy.known {
@@ -575,6 +592,7 @@ impl Layer for Xfer {
                 let incarnation = |rank: Rank| view.member(rank).incarnation;
                 let complete: Vec<Incarnation> = next.together.iter().filter(has).map(incarnation).collect();
                 let leaving = self.refused.iter().map(incarnation).collect();
+                let full = self.full.iter().map(incarnation).collect();
                 let spec = view.view().spec.clone();
                 let goes_on = !next.guest;
                 self.legacy = Some(Legacy {
@@ -582,6 +600,7 @@ impl Layer for Xfer {
                     known: self.known,
                     complete: if next.guest { Vec::new() } else { complete },
                     leaving,
+                    full,
                     goes_on,
                     givings: self.leave_givings(context, next.together),
                     taking: Taking::default(),
@@ -627,6 +646,7 @@ impl Layer for Xfer {
                 let taken = u64::from_le_bytes(payload[1..].try_into().expect("eight bytes"));
                 self.has_taken(context, origin, taken);
             }
+            Some(&kind::ROOM) => self.let_off(context, origin),
             Some(&kind::ANEW) => self.begin_anew(context, origin),
             Some(&kind::HAVE) => {
                 self.has(context, origin);

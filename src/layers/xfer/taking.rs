@@ -136,6 +136,13 @@ impl Xfer {
             context.disarm(self.handles().offer);
             self.hold_from(&view);
             self.carried = 0;
+            if self.hold.bytes() < self.options.hold_bytes && self.full.contains(context.rank()) {
+                self.full_said = false;
+                self.let_off(context, context.rank());
+                if !self.flushing {
+                    self.say(context, Say::Room);
+                }
+            }
         } else {
             context.count("state that is gone on with, and was never begun here");
             if !self.flushing {
