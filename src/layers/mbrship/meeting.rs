@@ -284,6 +284,7 @@ impl Mbrship {
             if size > self.members_max {
                 let reason = self.too_many(context, &coordinator.address, usize::from(theirs.0));
                 self.complain(context, coordinator.incarnation, &reason);
+                self.deny(context, &coordinator, id, Refusal::Lasting, reason);
                 return;
             }
             self.tried = Some((id, context.now()));
