@@ -23,16 +23,17 @@
 //! ◀─ have ────────────────── ◀─ have ───────────────
 //! ```
 //!
-//! A transfer goes on across view changes as long as its donor and its taker go together: what a member holds of view 8 is
-//! what the others have delivered in it (virtual synchrony), and what was sent in it has arrived (design D7), so the state
-//! at the cut of view 8, what was held of it, view 9 and what is held of that is the state at any later time. When the state
-//! is there all of it is told in this order. Two snapshots at most are given at a time: the oldest is given to its end, and
-//! whoever comes in meanwhile shares the second one, which is taken anew at the view they come in with. If the donor is gone
-//! the next one begins anew at the cut of the new view; casts held before it are let go of then, for they are in that
-//! snapshot, and sends are told in that view. So it is as well where layers above XFER keep a state of their own. Two may
-//! take themselves for the donor, where one got the state while the view changed; the higher gives way. If the lower is gone
-//! before the higher has heard of it, the next view's donor goes on with what was never begun at its taker, which says so: it
-//! is given the state anew, at the cut of another view.
+//! A transfer goes on across view changes as long as its donor and its taker go together, and nobody lower than the donor
+//! has got the state meanwhile, who begins anew with all that lack it. What a member holds of view 8 is what the others
+//! have delivered in it (virtual synchrony), and what was sent in it has arrived (design D7), so the state at the cut of
+//! view 8, what was held of it, view 9 and what is held of that is the state at any later time. When the state is there
+//! all of it is told in this order. Two snapshots at most are given at a time: the oldest is given to its end, and
+//! whoever comes in meanwhile shares the second one, which is taken anew at the view they come in with. If the donor is
+//! gone the next one begins anew at the cut of the new view; casts held before it are let go of then, for they are in
+//! that snapshot, and sends are told in that view. So it is as well where layers above XFER keep a state of their own.
+//! Two may take themselves for the donor, where one got the state while the view changed; the higher gives way. If the
+//! lower is gone before the higher has heard of it, the next view's donor goes on with what was never begun at its taker,
+//! which says so: it is given the state anew, at the cut of another view.
 //!
 //! If nobody in a view has the state any more, all say that they lack it. What they may have of it is a part, or what they
 //! had before they came in: all leave (`lost=leave`), or the first of them goes on with what it has (`lost=go_on`). Who
