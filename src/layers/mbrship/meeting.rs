@@ -310,7 +310,9 @@ impl Mbrship {
             return;
         }
         let view = context.view().view();
-        let staying = self.live(context).without(self.leaving);
+        // This one asks for itself, even if it has come to want to leave.
+        let mut staying = self.live(context).without(self.leaving);
+        staying.insert(context.rank());
         let message = Beyond::Merge {
             proposal: proposal.id,
             terms: self.terms.clone(),
