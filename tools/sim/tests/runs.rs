@@ -51,6 +51,8 @@ fn worlds_of_every_size_run() {
 #[test]
 fn seeds_that_found_a_bug_find_it_no_more() {
     let found = [
+        // A long send was half under way when its view ended; its addressee crashed in the next (the judge was wrong).
+        ("views", 5151),
         // Who has come to want to leave asked to be let in for nobody, with frames of no bytes.
         ("views", 3362),
         // A large send waited for control frames that were at the transport, and nothing was due at its member.

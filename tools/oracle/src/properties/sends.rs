@@ -88,9 +88,12 @@ pub(crate) fn completeness(index: &Index<'_>, promises: &Promises, findings: &mu
             .collect();
         for send in &life.sends {
             let Some(way) = ways.get(&send.view) else { continue };
-            let together = |to: &&Incarnation| {
-                journeys.contains(&(**to, *way))
-                    || index.life(**to).is_some_and(|other| went_on_untold(life, other, way.from))
+            // What is longer than a frame and half under way when the view ends is sent again, whole, in the next one.
+            let long = send.content.bytes > promises.frame_bytes;
+            let together = |to: &&Incarnation| match index.life(**to) {
+                Some(other) if long => promises.quiescent && stays_with(life, other, way.from),
+                Some(other) => journeys.contains(&(**to, *way)) || went_on_untold(life, other, way.from),
+                None => false,
             };
             for to in addressees(index, send.event).iter().filter(together) {
                 if !arrived.contains(&(*to, life.incarnation, send.sequence)) {
@@ -104,6 +107,13 @@ pub(crate) fn completeness(index: &Index<'_>, promises: &Promises, findings: &mu
             }
         }
     }
+}
+
+/// Whether two members went together from `view` to the end, alive.
+fn stays_with(one: &Life, other: &Life, view: ViewId) -> bool {
+    let from = |life: &Life| life.way.iter().position(|passed| *passed == view);
+    let (Some(mine), Some(theirs)) = (from(one), from(other)) else { return false };
+    one.lives() && other.lives() && one.way[mine..] == other.way[theirs..]
 }
 
 /// The first view after `view`, which it passed without the state, that a member was told of.
@@ -136,6 +146,7 @@ fn addressees<'a>(index: &Index<'a>, event: usize) -> &'a [Incarnation] {
 #[cfg(test)]
 mod tests {
     use crate::history::{Content, What};
+    use crate::properties::Promises;
     use crate::properties::testing::*;
 
     #[test]
@@ -193,6 +204,25 @@ mod tests {
         let mut run = Run::of(2);
         run.send(A, 1, &[B]).install(B, 2, &[A, B]).get(B, A, 1);
         assert_eq!(run.violated(), ["sends-view"]);
+    }
+
+    /// It is sent again, whole, in the view that follows.
+    #[test]
+    fn a_long_send_must_come_where_the_two_stay_together() {
+        let long = Content { bytes: 1001, hash: 0 };
+        let sent = |dies: bool| {
+            let mut run = Run::of(2);
+            let what = What::SendIssued { sequence: 1, content: long, to: vec![B], view: view(1) };
+            run.event(A, what).install(A, 2, &[A, B]).install(B, 2, &[A, B]);
+            if dies {
+                run.event(B, What::Crash);
+            }
+            let fifo = Promises::reliable_fifo();
+            let promises = Promises { frame_bytes: 1000, quiescent: true, ..fifo };
+            run.violated_under(&promises)
+        };
+        assert_eq!(sent(false), ["sends-completeness"]);
+        assert_eq!(sent(true), [""; 0]);
     }
 
     #[test]
