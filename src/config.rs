@@ -293,7 +293,7 @@ impl Config {
     }
 
     /// How many members a view may have: as many as [`Config::region_bytes_max`] has room for, and no more than
-    /// [`MEMBERS_MAX`].
+    /// [`MEMBERS_MAX`]. The other values must be such as [`Config::check`] takes.
     pub fn members_max(&self) -> usize {
         (1..=MEMBERS_MAX).rev().find(|members| self.check_regions(*members).is_ok()).unwrap_or(1)
     }

@@ -117,10 +117,7 @@ impl Region {
     /// # Panics
     /// If the reserve is not smaller than the number of frames.
     pub fn pool(options: RegionOptions) -> Result<Region, MemoryError> {
-        assert!(options.reserve_frames < options.frames, "a pool must be larger than its reserve");
-        let stride = Region::stride(&options);
-        let memory = Memory::anonymous(stride * options.frames, options.huge_pages)?;
-        Ok(Region::frames_at(memory, options, |index| index * stride))
+        Region::pool_on(options, Memory::anonymous)
     }
 
     /// As [`Region::pool`], but the memory's pages, if they are ordinary ones, are not there before they are touched
@@ -132,9 +129,16 @@ impl Region {
     /// # Panics
     /// As [`Region::pool`].
     pub fn pool_untouched(options: RegionOptions) -> Result<Region, MemoryError> {
+        Region::pool_on(options, Memory::anonymous_untouched)
+    }
+
+    fn pool_on(
+        options: RegionOptions,
+        fresh: fn(usize, bool) -> Result<Memory, MemoryError>,
+    ) -> Result<Region, MemoryError> {
         assert!(options.reserve_frames < options.frames, "a pool must be larger than its reserve");
         let stride = Region::stride(&options);
-        let memory = Memory::anonymous_untouched(stride * options.frames, options.huge_pages)?;
+        let memory = fresh(stride * options.frames, options.huge_pages)?;
         Ok(Region::frames_at(memory, options, |index| index * stride))
     }
 
