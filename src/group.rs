@@ -378,7 +378,25 @@ impl<'g> Group<'g> {
     #[inline]
     pub fn reserve(&mut self, length: usize) -> Result<Reservation<'_>, CastError> {
         self.stack.reserve(length)?;
-        Ok(Reservation { stack: self.stack })
+        Ok(Reservation { stack: self.stack, agreed: false })
+    }
+
+    /// To cast what is delivered as soon as it is in order, in a stack that delivers casts when all members hold them (layer
+    /// SAFE). Beneath SAFE both are in one order: an agreed cast behind a safe one waits for it. Without SAFE there is no
+    /// choice, and this is the group itself.
+    ///
+    /// ```
+    /// use wadjet::group::{CastError, Group};
+    ///
+    /// /// Whoever has seen an order executed must be able to rely on it; of a price the next one is news enough.
+    /// fn tell(group: &mut Group<'_>, execution: &[u8], price: &[u8]) -> Result<(), CastError> {
+    ///     group.cast(execution)?;
+    ///     group.agreed().cast(price)?;
+    ///     Ok(())
+    /// }
+    /// ```
+    pub fn agreed(&mut self) -> Agreed<'_> {
+        Agreed { stack: self.stack }
     }
 
     /// Sends `message` to the members in `to`, reliably and in order of sending.
@@ -508,9 +526,45 @@ impl<'g> Group<'g> {
     }
 }
 
+/// A group of which what is cast is agreed and not safe ([`Group::agreed`]): it is delivered as soon as it is in order, and
+/// no member waits for the news that others hold it. Messages of both kinds do not share a pack.
+pub struct Agreed<'a> {
+    stack: &'a mut Stack,
+}
+
+impl<'a> Agreed<'a> {
+    /// As [`Group::cast`].
+    ///
+    /// # Errors
+    /// [`CastError`]; nothing was taken then.
+    #[inline]
+    pub fn cast(self, message: &[u8]) -> Result<Ticket, CastError> {
+        self.stack.as_chosen(true, |stack| stack.cast(message))
+    }
+
+    /// As [`Group::cast_buffer`].
+    ///
+    /// # Errors
+    /// [`CastError`]; nothing was taken then.
+    pub fn cast_buffer(self, message: Vec<u8>) -> Result<Ticket, CastError> {
+        self.stack.as_chosen(true, |stack| stack.cast_buffer(message))
+    }
+
+    /// As [`Group::reserve`].
+    ///
+    /// # Errors
+    /// [`CastError`]; nothing was taken then.
+    #[inline]
+    pub fn reserve(self, length: usize) -> Result<Reservation<'a>, CastError> {
+        self.stack.as_chosen(true, |stack| stack.reserve(length))?;
+        Ok(Reservation { stack: self.stack, agreed: true })
+    }
+}
+
 /// Room for one message in a frame. Write it, then [`Reservation::commit`]; dropped, it is as if it had never been.
 pub struct Reservation<'r> {
     stack: &'r mut Stack,
+    agreed: bool,
 }
 
 impl Reservation<'_> {
@@ -518,7 +572,10 @@ impl Reservation<'_> {
     #[inline]
     pub fn commit(self) -> Ticket {
         let mut this = std::mem::ManuallyDrop::new(self);
-        this.stack.commit()
+        match this.agreed {
+            false => this.stack.commit(),
+            true => this.stack.as_chosen(true, Stack::commit),
+        }
     }
 }
 

@@ -346,7 +346,8 @@ fn stack_party<T: Transport>(
     let incarnation = Incarnation(seat.run.wrapping_add(seat.rank as u64));
     let config = Config { accelerate: plan.accel, pack: plan.pack, shadow: Shadow::Off, ..Config::default() };
     let endpoint = Endpoint::new(config, incarnation)?;
-    let application = BenchApplication { workload: Workload::new(task(seat, false, false)), trouble: None };
+    let workload = Workload::new(task(seat, false, false));
+    let application = BenchApplication { workload, trouble: None, agreed: seat.plan.agreed };
     let options = DriverOptions { looping: loop_options(plan), ..DriverOptions::default() };
     let mut driver = Driver::new(endpoint, application, transport, options);
     let key = driver.open(view(seat, false)?)?;

@@ -133,13 +133,20 @@ impl BenchOptions {
         let mut plans = Vec::new();
         for transport in transports {
             let stacks = match (&self.stack, self.order.is_empty()) {
-                (Some(stack), _) => vec![stack.clone()],
-                (None, true) => vec![Order::Fifo.stack(transport)],
-                (None, false) => self.order.iter().map(|order| order.stack(transport)).collect(),
+                (Some(stack), _) => vec![(stack.clone(), false)],
+                (None, true) => vec![(Order::Fifo.stack(transport), false)],
+                (None, false) => self
+                    .order
+                    .iter()
+                    .map(|order| (order.stack(transport), *order == Order::AgreedUnderSafe))
+                    .collect(),
             };
             for pattern in &patterns {
                 for members in &members {
-                    let plan = |stack: &String| self.plan(transport, *pattern, *members, stack);
+                    let plan = |(stack, agreed): &(String, bool)| Plan {
+                        agreed: *agreed,
+                        ..self.plan(transport, *pattern, *members, stack)
+                    };
                     plans.extend(stacks.iter().map(plan));
                 }
             }
@@ -182,6 +189,7 @@ impl BenchOptions {
             transport,
             subject,
             stack: stack.to_owned(),
+            agreed: false,
             accel: !self.no_accel,
             pack: !self.no_pack,
             offload: !self.no_offload,

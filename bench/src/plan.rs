@@ -69,6 +69,8 @@ pub enum Order {
     Agreed,
     /// The same, and not before every member of the view holds them: SAFE over TOTAL.
     Safe,
+    /// All casts agreed, in the stack where they could be safe: each message says which it is.
+    AgreedUnderSafe,
     /// All casts in one order everywhere, which one member makes: SEQUENCER.
     Sequenced,
     /// The same, and not before every member of the view holds them: SAFE over SEQUENCER.
@@ -82,6 +84,7 @@ impl Order {
             Order::Fifo => "fifo",
             Order::Agreed => "agreed",
             Order::Safe => "safe",
+            Order::AgreedUnderSafe => "agreed-under-safe",
             Order::Sequenced => "sequenced",
             Order::SafeSequenced => "safe-sequenced",
         }
@@ -92,7 +95,7 @@ impl Order {
         let above = match self {
             Order::Fifo => "",
             Order::Agreed => "TOTAL:FIXED:",
-            Order::Safe => "SAFE:TOTAL:FIXED:",
+            Order::Safe | Order::AgreedUnderSafe => "SAFE:TOTAL:FIXED:",
             Order::Sequenced => "SEQUENCER:FIXED:",
             Order::SafeSequenced => "SAFE:SEQUENCER:FIXED:",
         };
@@ -132,6 +135,8 @@ pub struct Plan {
     pub subject: Subject,
     /// The stack, top to bottom.
     pub stack: String,
+    /// Whether casts are agreed that the stack would make safe else.
+    pub agreed: bool,
     /// Whether the plans compiled from the stack are used.
     pub accel: bool,
     /// Whether messages are packed while the way is busy.
@@ -181,6 +186,7 @@ impl Plan {
         match (self.has_layer("SAFE"), self.has_layer("TOTAL"), self.has_layer("SEQUENCER")) {
             (true, _, true) => Order::SafeSequenced,
             (false, _, true) => Order::Sequenced,
+            (true, _, false) if self.agreed => Order::AgreedUnderSafe,
             (true, _, false) => Order::Safe,
             (false, true, false) => Order::Agreed,
             (false, false, false) => Order::Fifo,

@@ -15,6 +15,8 @@ pub struct BenchApplication {
     pub workload: Workload,
     /// What became of the group, if it is not what it was at the start: members are measured that are all there.
     pub trouble: Option<String>,
+    /// Whether it casts what is agreed, where it could be safe.
+    pub agreed: bool,
 }
 
 impl Application for BenchApplication {
@@ -33,7 +35,7 @@ impl Application for BenchApplication {
 
     #[inline]
     fn cast(&mut self, delivery: &Delivery<'_>, group: &mut Group<'_>) {
-        let mut door = Door { group };
+        let mut door = Door { group, agreed: self.agreed };
         let origin = delivery.origin();
         for message in delivery.messages() {
             self.workload.message(origin, message, &mut door);
@@ -44,12 +46,17 @@ impl Application for BenchApplication {
 /// A group to cast into: straight into a frame, without a copy.
 struct Door<'a, 'g> {
     group: &'a mut Group<'g>,
+    agreed: bool,
 }
 
 impl Outlet for Door<'_, '_> {
     #[inline]
     fn cast(&mut self, length: usize, fill: impl FnOnce(&mut [u8])) -> bool {
-        let refused = match self.group.reserve(length) {
+        let refused = match if self.agreed {
+            self.group.agreed().reserve(length)
+        } else {
+            self.group.reserve(length)
+        } {
             Ok(mut reservation) => {
                 fill(&mut reservation);
                 reservation.commit();
@@ -70,7 +77,11 @@ impl Door<'_, '_> {
         }
         let mut message = vec![0; length];
         fill(&mut message);
-        self.group.cast_buffer(message).is_ok()
+        let taken = match self.agreed {
+            true => self.group.agreed().cast_buffer(message),
+            false => self.group.cast_buffer(message),
+        };
+        taken.is_ok()
     }
 }
 
@@ -86,7 +97,8 @@ impl<T: Transport> Party for StackParty<T> {
     #[inline]
     fn step(&mut self) {
         let (mut group, application) = self.driver.member_mut().split(self.key);
-        application.workload.produce(&mut Door { group: &mut group });
+        let agreed = application.agreed;
+        application.workload.produce(&mut Door { group: &mut group, agreed });
         self.driver.run_once();
     }
 

@@ -6,6 +6,7 @@
 use crate::stack::build::{Field, Gossip, Guard};
 use crate::stack::layer::Kind;
 use crate::stack::script::Script;
+use crate::stack::service::Services;
 use crate::stack::slots::{MemberSlot, Slot, Tally};
 use crate::stack::turns::Turns;
 
@@ -85,7 +86,7 @@ pub(crate) enum Statement {
     Limit(Limit),
     Effect(Effect),
     Release(MemberSlot),
-    ReleaseInOrder(MemberSlot),
+    Serve(Services),
     Turns(Turns),
     Script(Script),
 }
@@ -158,10 +159,11 @@ impl CommonCase<'_> {
         self.state(Statement::Effect(Effect { operation, target, source }));
     }
 
-    /// As [`release`](CommonCase::release), of frames that layers beneath have put in order ([`turns`](CommonCase::turns),
-    /// [`script`](CommonCase::script)): they are released in that order, each only after those before it.
-    pub fn release_in_order(&mut self, slot: MemberSlot) {
-        self.state(Statement::ReleaseInOrder(slot));
+    /// Frames that layers beneath have put in order ([`turns`](CommonCase::turns), [`script`](CommonCase::script)) go to
+    /// this layer's upper neighbour in that order, agreed ones when those before them have, safe ones when all members hold
+    /// them. What this layer and those above declare takes effect then.
+    pub fn serve(&mut self, services: Services) {
+        self.state(Statement::Serve(services));
     }
 
     /// Members deliver in turns: a frame goes to this layer's upper neighbour when it is its origin's turn, which a mark

@@ -486,27 +486,39 @@ fn released_otherwise(core: &mut Core, step: &DeliverStep, origin: Rank, number:
     true
 }
 
-/// Runs the last step of a frame that is in order, if there is one and its release words have reached it; those that came
-/// into order before it have gone.
+/// Runs the last step of a frame that has come into order, if there is one and the frame may go; returns whether it goes.
 #[inline]
 pub(crate) fn released_in_order(
     core: &mut Core,
-    last: Option<&DeliverStep>,
+    plan: &Plan,
     origin: Rank,
     number: u64,
     list: &List,
 ) -> bool {
-    match last {
-        None => true,
-        Some(step) => core.order.is_clear() && released(core, step, origin, number, list, false),
+    let Some(step) = &plan.last else { return true };
+    let Some(services) = &step.services else { return true };
+    let goes = core.comes_in_order(services, origin, number, is_list_agreed(plan, list));
+    if goes {
+        let _ = released(core, step, origin, number, list, false);
     }
+    goes
+}
+
+/// Whether a cast by plan, whose compressed header stands before its payload, is agreed and not safe.
+#[inline]
+pub(crate) fn is_list_agreed(plan: &Plan, list: &List) -> bool {
+    has_mark(plan.header_bytes, plan.agreed, list)
 }
 
 /// Whether a cast by plan, whose compressed header stands before its payload, ends its origin's turn.
 #[inline]
 pub(crate) fn is_list_marked(plan: &Plan, list: &List) -> bool {
-    let (word, bits) = plan.marks;
-    let at = list.from() - plan.header_bytes + 8 + 8 * usize::from(word);
+    has_mark(plan.header_bytes, plan.marks, list)
+}
+
+#[inline]
+fn has_mark(header_bytes: usize, (word, bits): (u8, u64), list: &List) -> bool {
+    let at = list.from() - header_bytes + 8 + 8 * usize::from(word);
     bits != 0 && crate::wire::word(list.frame().slice(at, at + 8), 0).is_some_and(|word| word & bits != 0)
 }
 

@@ -22,6 +22,8 @@ pub(crate) struct OpenPack {
     packed: bool,
     /// Bytes lent and not committed.
     lent: usize,
+    /// Whether its messages are agreed and not safe: those of a pack are of one kind.
+    agreed: bool,
 }
 
 /// A frame that is filled.
@@ -29,6 +31,8 @@ pub(crate) struct OpenPack {
 pub(crate) struct Closed {
     pub(crate) frame: FrameMut,
     pub(crate) count: Count,
+    /// Whether it is agreed and not safe, where casts are one or the other.
+    pub(crate) agreed: bool,
 }
 
 impl OpenPack {
@@ -40,11 +44,18 @@ impl OpenPack {
 
     /// Begins to fill `frame` where none is open, and lends `length` bytes for the first message; they must fit.
     #[inline]
-    pub(crate) fn begin(&mut self, mut frame: FrameMut, length: usize) {
+    pub(crate) fn begin(&mut self, mut frame: FrameMut, length: usize, agreed: bool) {
         frame.grow(length).expect("the caller asked whether it fits");
         debug_assert!(!self.is_open(), "what is open is closed first");
         self.frame = Some(frame);
+        self.agreed = agreed;
         (self.run_size, self.lent, self.messages, self.packed) = (length, length, 0, false);
+    }
+
+    /// Whether what is in it is agreed and not safe.
+    #[inline]
+    pub(crate) fn is_agreed(&self) -> bool {
+        self.agreed
     }
 
     fn frame(&mut self) -> &mut FrameMut {
@@ -133,7 +144,11 @@ impl OpenPack {
             self.end_run();
         }
         let frame = self.frame.take()?;
-        (self.messages > 0).then_some(Closed { frame, count: Count::of(self.messages, self.packed) })
+        (self.messages > 0).then_some(Closed {
+            frame,
+            count: Count::of(self.messages, self.packed),
+            agreed: self.agreed,
+        })
     }
 
     fn become_pack(&mut self) {
@@ -177,7 +192,7 @@ mod tests {
         })
         .unwrap();
         let mut pack = OpenPack::default();
-        pack.begin(region.take(64).unwrap(), 0);
+        pack.begin(region.take(64).unwrap(), 0, false);
         pack
     }
 

@@ -5,6 +5,7 @@ use super::execute::Shape;
 use crate::stack::build::{Blueprint, Field, GossipSource, GuardKind};
 use crate::stack::layer::{Fast, Kind, Layer};
 use crate::stack::script::Script;
+use crate::stack::service::Services;
 use crate::stack::slots::{MatrixSlot, fixed};
 use crate::stack::turns::Turns;
 use crate::wire::Traffic;
@@ -129,6 +130,8 @@ pub(crate) struct Plan {
     pub(crate) deliver: Option<DeliverStep>,
     /// Bits of a template word that end the turn of a cast's origin, and which word that is.
     pub(crate) marks: (u8, u64),
+    /// The bit of a template word that says that a cast is agreed and not safe.
+    pub(crate) agreed: (u8, u64),
     /// The third, if a layer holds what is in order: those whose turn has come leave in that order.
     pub(crate) last: Option<DeliverStep>,
 }
@@ -150,6 +153,8 @@ pub(crate) struct DeliverStep {
     pub(crate) turns: Option<Turns>,
     /// What runs there are, if casts are delivered by a script.
     pub(crate) script: Option<Script>,
+    /// Which of those in order go when, if a layer serves them.
+    pub(crate) services: Option<Services>,
     pub(crate) effects: Effects,
     pub(crate) retain: bool,
     pub(crate) hits: u32,
@@ -244,12 +249,13 @@ impl Compiler<'_> {
         let release = statements.iter().find(|(_, s)| orders(s) || matches!(s, Statement::Release(_)));
         let release = release.map(|(layer, _)| *layer);
         let ordered = statements.iter().any(|(_, s)| orders(s));
-        let last = statements.iter().find(|(_, s)| ordered && matches!(s, Statement::ReleaseInOrder(_)));
+        let last = statements.iter().find(|(_, s)| ordered && matches!(s, Statement::Serve(_)));
         let last = last.map(|(layer, _)| *layer);
         let step = |layer: usize, hits: u32| DeliverStep {
             releases: Vec::new(),
             turns: None,
             script: None,
+            services: None,
             effects: Vec::new(),
             retain: false,
             hits,
@@ -315,6 +321,7 @@ impl Compiler<'_> {
             straight: false,
             deliver: None,
             marks: (0, 0),
+            agreed: (0, 0),
             last: None,
         }
     }
@@ -435,10 +442,22 @@ impl Compiler<'_> {
                 Some(step) => step.effects.push(effect),
                 None => plan.effects.push(effect),
             },
-            Statement::ReleaseInOrder(slot) => match plan.step(stage) {
-                Some(step) if stage == Stage::Last => step.releases.push(slot.0),
-                _ => return refuse("nothing beneath it puts casts in order"),
-            },
+            Statement::Serve(services) => {
+                let Some(mark) = mark_spot(layout, services.agreed).filter(|_| here(services.agreed)) else {
+                    return refuse("its mark is not in the header");
+                };
+                match plan.step(stage) {
+                    Some(step) if stage == Stage::Last && step.services.is_none() => {
+                        step.services = Some(services);
+                        plan.agreed = (mark.word, mark.mask << mark.shift);
+                    }
+                    _ => {
+                        return refuse(
+                            "only what a layer beneath it puts in order is served, and by one layer",
+                        );
+                    }
+                }
+            }
             Statement::Release(slot) => match plan.step(stage) {
                 Some(step) if stage == Stage::Deliver => step.releases.push(slot.0),
                 _ => {
@@ -533,6 +552,7 @@ impl Plan {
         let deliver: usize = steps
             .map(|step| {
                 let order = usize::from(step.turns.is_some()) + usize::from(step.script.is_some());
+                let order = order + usize::from(step.services.is_some());
                 1 + step.releases.len() + step.effects.len() + order
             })
             .sum();
@@ -629,6 +649,12 @@ impl Plan {
             if step.turns.is_some() {
                 let (word, bit) = (self.marks.0, self.marks.1.trailing_zeros());
                 lines.push(format!("turn     goes to the next if word {word} bit {bit} is set"));
+            }
+            if step.services.is_some() {
+                let (word, bit) = (self.agreed.0, self.agreed.1.trailing_zeros());
+                lines.push(format!(
+                    "agreed   goes before that if word {word} bit {bit} is set and nothing waits"
+                ));
             }
             if let Some(script) = &step.script {
                 let name = names[step.layer];

@@ -62,6 +62,8 @@ pub(super) enum Misorder {
     HoldsItself,
     /// SAFE: what is not safe when the view ends is not delivered.
     ForgetsTheRest,
+    /// SAFE: a safe cast does not wait until all hold the agreed ones before it.
+    ForgetsTheAgreed,
 }
 
 impl Misorder {
@@ -136,4 +138,5 @@ const VARIANTS: &[(&str, Misorder)] = &[
     ("excuses-the-failed", Misorder::ExcusesTheFailed),
     ("holds-itself", Misorder::HoldsItself),
     ("forgets-the-rest", Misorder::ForgetsTheRest),
+    ("forgets-the-agreed", Misorder::ForgetsTheAgreed),
 ];

@@ -1,11 +1,14 @@
-//! SAFE: a cast is delivered when every member of the view holds it.
+//! SAFE: a cast is delivered when every member of the view holds it, or as soon as it is in order if its sender says so.
 //!
 //! | | |
 //! |---|---|
 //! | requires | P6 total order, P14 stability |
 //! | provides | P7 safe delivery |
-//! | promises | what is delivered while the view is whole is held by all of its members, with everything before it in the order: whoever goes on from there, wherever to, delivers it too |
-//! | costs | no bits; at most a round trip more than agreed order: each member says what it holds as soon as it has it, by the casts with which it answers if these speak of it, else by a frame |
+//! | promises | what is delivered while the view is whole is held by all of its members, with everything before it in the order: whoever goes on from there, wherever to, delivers it too. Not so of a cast that is only *agreed* |
+//! | costs | a bit, which says whether a cast is agreed; of safe ones at most a round trip more than agreed order: each member says what it holds as soon as it has it, by the casts with which it answers if these speak of it, else by a frame |
+//!
+//! An agreed cast waits for nothing but what is before it, and its receivers are in no hurry to say that they hold it. A safe
+//! one waits for the agreed ones before it, too ([`service`](crate::stack::service)).
 //!
 //! *Held* is not *delivered*: a member that holds a cast may crash before its application sees it. What is safe is that
 //! nobody who survives can miss it.
@@ -27,12 +30,13 @@ use super::misorder::Misorder;
 use crate::accel::case::CommonCase;
 use crate::id::{Hasher64, Rank, RankSet};
 use crate::stack::build::{Build, Prompts, shared};
-use crate::stack::event::Up;
+use crate::stack::event::{Down, Up};
 use crate::stack::layer::{Context, Fast, Kind, Layer};
 use crate::stack::notices::{Flow, Notices};
 use crate::stack::property::{Properties, Property};
 use crate::stack::registry::LayerEntry;
-use crate::stack::slots::{MatrixSlot, MemberSlot};
+use crate::stack::service::Services;
+use crate::stack::slots::MatrixSlot;
 
 pub(super) fn entry() -> LayerEntry {
     LayerEntry {
@@ -64,8 +68,7 @@ struct Safe {
 #[derive(Clone, Copy)]
 struct Handles {
     held: MatrixSlot,
-    /// By origin: casts below this number are held by all.
-    safe: MemberSlot,
+    services: Services,
 }
 
 impl Safe {
@@ -89,27 +92,44 @@ impl Layer for Safe {
     fn install(&mut self, build: &mut Build<'_>) {
         self.reported = vec![0; build.view().size()];
         build.prompt(Prompts::Always);
-        self.handles =
-            Some(Handles { held: build.shared_matrix_slot(shared::HELD), safe: build.member_slot() });
+        let safe = build.member_slot();
+        let (held, services) = (build.shared_matrix_slot(shared::HELD), build.serve(safe));
+        self.handles = Some(Handles { held, services });
     }
 
     fn notices(&self) -> Notices {
-        Notices::NOTHING.up(&[Flow::Cast])
+        Notices::NOTHING.down(&[Flow::Cast]).up(&[Flow::Cast])
+    }
+
+    fn down(&mut self, context: &mut Context<'_>, event: Down) {
+        let services = self.handles().services;
+        match event {
+            Down::Cast(mut message) => {
+                message.set_field(services.agreed, u64::from(context.casts_agreed(&services)));
+                context.down(Down::Cast(message));
+            }
+            event => context.down(event),
+        }
     }
 
     fn up(&mut self, context: &mut Context<'_>, event: Up) {
-        let safe = self.handles().safe;
+        let services = self.handles().services;
         match event {
-            Up::Cast(origin, message)
-                if context.of(safe, origin) <= message.number || context.holds_in_order() =>
-            {
-                context.hold_in_order(origin, safe, message);
+            Up::Cast(origin, message) => {
+                let agreed = message.field(services.agreed) != 0;
+                match context.comes_in_order(&services, origin, message.number, agreed) {
+                    true => context.up(Up::Cast(origin, message)),
+                    false => context.hold_in_order(&services, origin, message),
+                }
             }
             Up::NextView(next) => {
                 // What is in order is promised to those that go on together, and to nobody else.
                 let rest = if self.broken.is(Misorder::ForgetsTheRest) { 0 } else { context.view().size() };
                 for origin in (0..rest).map(Rank::at) {
-                    context.set_of(safe, origin, u64::MAX);
+                    context.set_of(services.safe, origin, u64::MAX);
+                }
+                if rest > 0 {
+                    context.set(services.ahead, 0);
                 }
                 context.up(Up::NextView(next));
             }
@@ -118,9 +138,10 @@ impl Layer for Safe {
     }
 
     fn prompt(&mut self, context: &mut Context<'_>) -> RankSet {
-        let Handles { held, safe } = self.handles();
-        let mut news = RankSet::EMPTY;
-        for origin in (0..context.view().size()).map(Rank::at) {
+        let Handles { held, services } = self.handles();
+        let (members, own) = ((0..context.view().size()).map(Rank::at), context.rank());
+        let mut ahead = false;
+        for origin in members.clone() {
             let by_all = match self.broken {
                 Misorder::HoldsItself => context.accepted(origin),
                 Misorder::ExcusesTheFailed => {
@@ -129,14 +150,25 @@ impl Layer for Safe {
                 }
                 _ => held_by_all(context, held, origin),
             };
-            if by_all > context.of(safe, origin) {
-                context.set_of(safe, origin, by_all);
+            if by_all > context.of(services.safe, origin) {
+                context.set_of(services.safe, origin, by_all);
             }
-            if origin != context.rank() {
-                let accepted = context.accepted(origin);
-                if std::mem::replace(&mut self.reported[origin.index()], accepted) < accepted {
-                    news.insert(origin);
-                }
+            ahead |= context.of(services.gone, origin) > context.of(services.safe, origin);
+        }
+        if !ahead || self.broken.is(Misorder::ForgetsTheAgreed) {
+            context.set(services.ahead, 0);
+        }
+        // Whoever waits for a safe cast waits for all before it, agreed ones too.
+        let others = members.filter(|origin| *origin != own);
+        let awaited = |origin: Rank| self.reported[origin.index()] < context.of(services.awaited, origin);
+        if !others.clone().any(awaited) {
+            return RankSet::EMPTY;
+        }
+        let mut news = RankSet::EMPTY;
+        for origin in others {
+            let accepted = context.accepted(origin);
+            if std::mem::replace(&mut self.reported[origin.index()], accepted) < accepted {
+                news.insert(origin);
             }
         }
         news
@@ -150,7 +182,7 @@ impl Layer for Safe {
 
     fn common_case(&self, kind: Kind, case: &mut CommonCase<'_>) -> Fast {
         if matches!(kind, Kind::CastDeliver | Kind::SelfDeliver) {
-            case.release_in_order(self.handles().safe);
+            case.serve(self.handles().services);
             return Fast::Declared;
         }
         Fast::Transparent
@@ -167,7 +199,11 @@ impl Layer for Safe {
     fn dump(&self, context: &Context<'_>) -> Option<String> {
         let safe = |rank: usize| {
             let rank = Rank::at(rank);
-            format!("{rank}: {} of {}", context.of(self.handles().safe, rank), context.accepted(rank))
+            format!(
+                "{rank}: {} of {}",
+                context.of(self.handles().services.safe, rank),
+                context.accepted(rank)
+            )
         };
         let all: Vec<String> = (0..context.view().size()).map(safe).collect();
         Some(format!("safe {}", all.join(", ")))

@@ -97,9 +97,19 @@ pub struct Handle {
 pub(super) struct Command {
     pub(super) request: Request,
     pub(super) group: GroupKey,
-    /// Whether it goes to the whole view.
-    pub(super) whole: bool,
+    pub(super) goes: Goes,
     pub(super) letter: Letter,
+}
+
+/// How a message goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Goes {
+    /// To the whole view.
+    Cast,
+    /// The same, agreed and not safe.
+    Agreed,
+    /// To some members.
+    Send,
 }
 
 /// What is used again and again: a message, and to whom it goes if not to all.
@@ -148,7 +158,15 @@ impl Handle {
     /// # Errors
     /// [`HandleError`]; the message was not taken then.
     pub fn cast(&self, group: GroupKey, message: &[u8]) -> Result<Request, HandleError> {
-        self.put(group, None, message)
+        self.put(group, Goes::Cast, &[], message)
+    }
+
+    /// Casts `message` as what [`Group::agreed`](crate::group::Group::agreed) returns does.
+    ///
+    /// # Errors
+    /// [`HandleError`]; the message was not taken then.
+    pub fn cast_agreed(&self, group: GroupKey, message: &[u8]) -> Result<Request, HandleError> {
+        self.put(group, Goes::Agreed, &[], message)
     }
 
     /// Sends `message` to some members of `group`. They are named by their incarnations, because a rank is of one view, and
@@ -158,7 +176,7 @@ impl Handle {
     /// # Errors
     /// [`HandleError`]; the message was not taken then.
     pub fn send(&self, group: GroupKey, to: &[Incarnation], message: &[u8]) -> Result<Request, HandleError> {
-        self.put(group, Some(to), message)
+        self.put(group, Goes::Send, to, message)
     }
 
     /// The oldest refusal not yet fetched. As many as the ring holds are kept; older ones give way.
@@ -194,7 +212,8 @@ impl Handle {
     fn put(
         &self,
         group: GroupKey,
-        to: Option<&[Incarnation]>,
+        goes: Goes,
+        to: &[Incarnation],
         message: &[u8],
     ) -> Result<Request, HandleError> {
         let shared = &*self.shared;
@@ -208,11 +227,11 @@ impl Handle {
         let full = HandleError::Full(shared.waiting.capacity());
         let mut letter = shared.letters.pop().ok_or(full)?;
         letter.to.clear();
-        letter.to.extend_from_slice(to.unwrap_or_default());
+        letter.to.extend_from_slice(to);
         letter.bytes.clear();
         letter.bytes.extend_from_slice(message);
         let request = Request(shared.requests.fetch_add(1, Ordering::Relaxed));
-        let put = shared.waiting.push(Command { request, group, whole: to.is_none(), letter });
+        let put = shared.waiting.push(Command { request, group, goes, letter });
         assert!(put.is_ok(), "there is a place in the ring for every buffer");
         shared.put.fetch_add(1, Ordering::Release);
         shared.wake();
@@ -356,12 +375,13 @@ mod tests {
         handle.send(GROUP, &[Incarnation(3)], b"two").unwrap();
         assert_eq!(handle.cast(GROUP, b"three"), Err(HandleError::Full(2)));
         let first = driver.take().unwrap();
-        assert_eq!((&first.letter.bytes[..], first.whole), (&b"one"[..], true));
+        assert_eq!((&first.letter.bytes[..], first.goes), (&b"one"[..], Goes::Cast));
         driver.recycle(first);
-        handle.cast(GROUP, b"four").unwrap();
+        handle.cast_agreed(GROUP, b"four").unwrap();
         let rest: Vec<Command> = std::iter::from_fn(|| driver.take()).collect();
-        let of = |command: &Command| (command.letter.bytes.clone(), command.letter.to.clone(), command.whole);
-        let expected = [(b"two".to_vec(), vec![Incarnation(3)], false), (b"four".to_vec(), vec![], true)];
+        let of = |command: &Command| (command.letter.bytes.clone(), command.letter.to.clone(), command.goes);
+        let expected =
+            [(b"two".to_vec(), vec![Incarnation(3)], Goes::Send), (b"four".to_vec(), vec![], Goes::Agreed)];
         assert!(rest.iter().map(of).eq(expected));
     }
 

@@ -5,13 +5,13 @@ use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::commands::{Command, CommandOptions, Commands, Handle, Question};
+use super::commands::{Command, CommandOptions, Commands, Goes, Handle, Question};
 use super::looper::{Engine, Loop, LoopOptions, LoopStats};
 use super::pin;
 use super::window::Report;
 use crate::buf::Frame;
 use crate::endpoint::{Dropped, Endpoint, GroupKey, Request};
-use crate::group::{Application, CastError, Group, SendError};
+use crate::group::{Application, CastError, Group, SendError, Ticket};
 use crate::id::{GroupId, Incarnation, Life, Rank, RankSet};
 use crate::stack::event::ExitReason;
 use crate::stack::run::InstallError;
@@ -422,9 +422,12 @@ impl<A: Application> Member<A> {
         }
         let mut group = self.endpoint.group(command.group);
         let (bytes, live) = (&command.letter.bytes, group.is_live());
-        let outcome = match command.whole {
-            true => group.cast(bytes).map(drop).map_err(|error| Refused::cast(error, live)),
-            false => ranks_of(&group, &command.letter.to)
+        let cast =
+            |taken: Result<Ticket, CastError>| taken.map(drop).map_err(|error| Refused::cast(error, live));
+        let outcome = match command.goes {
+            Goes::Cast => cast(group.cast(bytes)),
+            Goes::Agreed => cast(group.agreed().cast(bytes)),
+            Goes::Send => ranks_of(&group, &command.letter.to)
                 .and_then(|ranks| group.send(&ranks, bytes).map_err(|error| Refused::send(error, live))),
         };
         match outcome {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use super::service::Services;
 use super::slots::{MatrixSlot, MemberSlot, Slot, SlotFile, Tally, fixed};
 use crate::config::Config;
 use crate::id::Rank;
@@ -233,6 +234,8 @@ pub(crate) struct Blueprint {
     pub(crate) prompted: Vec<(usize, Prompts)>,
     /// The longest message that a layer carries in fragments; `None` if no layer does.
     pub(crate) fragmented_bytes_max: Option<u64>,
+    /// By what casts that are in order are served.
+    pub(crate) services: Option<Services>,
     /// A layer's parameter does not fit the endpoint's configuration.
     pub(crate) refused: Option<ParameterError>,
     shared: BTreeMap<&'static str, SharedSlot>,
@@ -278,6 +281,7 @@ impl Blueprint {
             reliable: None,
             prompted: Vec::new(),
             fragmented_bytes_max: None,
+            services: None,
             refused: None,
             shared: BTreeMap::new(),
         }
@@ -458,6 +462,20 @@ impl Build<'_> {
     /// A bit that this member's casts carry or not, as the layer or a plan has set it. Receivers do not predict it.
     pub fn mark_field(&mut self, traffic: Traffic, name: &'static str) -> Field {
         self.field(traffic, Build::definition(name, 1, Class::Mark))
+    }
+
+    /// The application chooses of each cast whether it is agreed or safe: what this layer says it is served by, beside the
+    /// word by origin below which its casts are held by all.
+    pub fn serve(&mut self, safe: MemberSlot) -> Services {
+        let services = Services {
+            agreed: self.mark_field(Traffic::Cast, "agreed"),
+            safe,
+            awaited: self.member_slot(),
+            gone: self.member_slot(),
+            ahead: self.slot(),
+        };
+        self.blueprint.services = Some(services);
+        services
     }
 
     /// The protocol field that numbers the frames of `traffic`; a stack has one per kind of traffic.

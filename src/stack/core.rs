@@ -13,6 +13,7 @@ use super::notices::Ways;
 use super::order::OrderQueue;
 use super::retention::Retention;
 use super::script::Run;
+use super::service::Services;
 use super::slots::{MatrixSlot, MemberSlot, SlotFile, Tally, fixed};
 use super::timers::Timers;
 use crate::buf::{Exhausted, FrameMut, Region};
@@ -110,6 +111,8 @@ pub(crate) struct Core {
     /// By tally: the hits word it follows, once a plan counts it.
     pub(crate) counted: Vec<Option<u32>>,
     pub(crate) loop_layer: Option<usize>,
+    /// By what casts that are in order are served.
+    pub(crate) services: Option<Services>,
     pub(crate) shared_matrices: Vec<(&'static str, MatrixSlot)>,
     /// The frame number at which this view ends.
     pub(crate) number_limit: u64,

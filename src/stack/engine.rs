@@ -106,19 +106,17 @@ impl Engine {
     }
 
     /// The first of the held casts that are in order, if its release has come.
-    pub(crate) fn next_in_order(&mut self, plan_releases: &[u32]) -> Option<Ordered> {
-        let Core { order, slots, .. } = &mut self.core;
-        let next = order.take_ordered(|held| {
-            let section = slots.member(held.origin);
-            let reached = |word: u32| slots.word(section + word) > held.number;
-            match &held.slow {
-                Some(slow) => reached(slow.release.0),
-                None => plan_releases.iter().all(|word| reached(*word)),
-            }
-        });
+    pub(crate) fn next_in_order(&mut self) -> Option<Ordered> {
+        let Core { order, slots, services, .. } = &mut self.core;
+        let services = (*services)?;
+        let next =
+            order.take_ordered(|held| services.may_go(slots, held.origin, held.number, held.agreed))?;
+        if next.agreed {
+            services.goes_agreed(slots, next.origin, next.number);
+        }
         // Whoever kept its turn for an answer to one of them has none to give any more.
-        self.core.prompt_wanted |= next.is_some() && self.core.order.is_clear();
-        next
+        self.core.prompt_wanted |= self.core.order.is_clear();
+        Some(next)
     }
 
     /// A copy for the shadow and the explorer.

@@ -8,8 +8,9 @@ use super::build::{Build, Closes, Field, Guard, GuardKind, GuardOwner, TimerId};
 use super::core::{Core, Looped, Taken};
 use super::event::{Down, ExitReason, Message, Problem, Up};
 use super::notices::Notices;
-use super::order::Rest;
+use super::order::{Ordered, Rest};
 use super::retention::Retained;
+use super::service::Services;
 use super::slots::{MatrixSlot, MemberSlot, Slot, Tally};
 use crate::accel::case::CommonCase;
 use crate::buf::{Exhausted, FrameMut};
@@ -516,11 +517,12 @@ impl Context<'_> {
         self.core.order.insert(held);
     }
 
-    /// Holds a cast that layers beneath have put in order until the word of its origin in `slot` exceeds its frame number,
-    /// and all that were held so before it have gone; then it goes on up from this layer.
-    pub fn hold_in_order(&mut self, origin: Rank, slot: MemberSlot, message: Message) {
-        let held = self.core.order.slow(origin, self.layer, slot, message);
-        self.core.order.push_ordered(held);
+    /// Holds a cast that layers beneath have put in order until it may go ([`Services`](crate::stack::service::Services)) and
+    /// all that were held so before it have gone; then it goes on up from this layer.
+    pub fn hold_in_order(&mut self, services: &Services, origin: Rank, message: Message) {
+        let agreed = message.field(services.agreed) != 0;
+        let held = self.core.order.slow(origin, self.layer, services.safe, message);
+        self.core.order.push_ordered(Ordered { agreed, ..held });
     }
 
     /// Whether a cast that is in order is held.

@@ -19,6 +19,8 @@ pub(crate) struct Ordered {
     pub(crate) list: List,
     /// Whether it ends its origin's turn, if it came by plan.
     pub(crate) marked: bool,
+    /// Whether it is agreed and not safe.
+    pub(crate) agreed: bool,
     /// The rest of it, if it took the slow path.
     pub(crate) slow: Option<Box<Slow>>,
 }
@@ -110,7 +112,7 @@ impl OrderQueue {
             }
             None => Box::new(slow),
         };
-        Ordered { origin, number, list, marked: false, slow: Some(slow) }
+        Ordered { origin, number, list, marked: false, agreed: false, slow: Some(slow) }
     }
 
     /// The box of one that is held no more.
@@ -241,7 +243,7 @@ impl OrderQueue {
     pub(crate) fn digest(&self, hasher: &mut Hasher64) {
         for held in &self.ordered {
             hasher.word(u64::from(held.origin.0));
-            hasher.word(held.number);
+            hasher.word(held.number << 1 | u64::from(held.agreed));
         }
         for (turn, held) in self.of.iter().flatten() {
             hasher.word(u64::from(held.origin.0));
@@ -289,7 +291,7 @@ mod tests {
             for (what, origin, release) in steps {
                 let held = |number| {
                     let (origin, list) = (Rank::at(origin), list.clone());
-                    Ordered { origin, number, list, marked: false, slow: None }
+                    Ordered { origin, number, list, marked: false, agreed: false, slow: None }
                 };
                 match what {
                     0 => {

@@ -123,7 +123,14 @@ impl Stack {
                         if delivered {
                             self.upcall(kind, origin, number, &list, app);
                         } else {
-                            core.order.push(Ordered { origin, number, list, marked, slow: None });
+                            core.order.push(Ordered {
+                                origin,
+                                number,
+                                list,
+                                marked,
+                                agreed: false,
+                                slow: None,
+                            });
                         }
                         true
                     }
@@ -226,10 +233,10 @@ impl Stack {
                 core.holding(origin) == 0 && execute::released(core, step, origin, number, &list, marked)
             }
         };
-        let delivered =
-            in_order && execute::released_in_order(core, plan.last.as_ref(), origin, number, &list);
+        let delivered = in_order && execute::released_in_order(core, plan, origin, number, &list);
         if !delivered {
-            let held = Ordered { origin, number, list: list.clone(), marked, slow: None };
+            let agreed = in_order && execute::is_list_agreed(plan, &list);
+            let held = Ordered { origin, number, list: list.clone(), marked, agreed, slow: None };
             if in_order { core.order.push_ordered(held) } else { core.order.push(held) }
         }
         if let Some(before) = before {

@@ -286,7 +286,8 @@ impl Stack {
         let marked = execute::is_list_marked(plan, list);
         let released = core.holding(own) == 0 && execute::released(core, step, own, number, list, marked);
         if !released {
-            core.order.push(Ordered { origin: own, number, list: list.clone(), marked, slow: None });
+            let held = Ordered { origin: own, number, list: list.clone(), marked, agreed: false, slow: None };
+            core.order.push(held);
         }
         released
     }

@@ -42,10 +42,10 @@ impl Stack {
 
     /// Takes one held cast on whose release has come; returns whether there was one.
     fn release_one(&mut self, app: &mut dyn Application) -> bool {
-        let in_order = self.engine.next_in_order(&self.last_releases);
+        let in_order = self.engine.next_in_order();
         let last = in_order.is_some();
         let Some(held) = in_order.or_else(|| self.engine.next_released(&self.releases)) else { return false };
-        let Ordered { origin, number, list, marked, slow } = held;
+        let Ordered { origin, number, list, marked, agreed: _, slow } = held;
         if let Some(slow) = slow {
             let (layer, event) = (slow.layer, Up::Cast(origin, slow.message(number, list)));
             self.engine.core.order.give_back(slow);
@@ -61,9 +61,17 @@ impl Stack {
         execute::released(core, step, origin, number, &list, marked);
         // The layer that held it first sees it once more, as it does with what took the layers.
         let from_layer = if last { step.layer } else { step.layer + 1 };
-        let delivered = last || execute::released_in_order(core, plan.last.as_ref(), origin, number, &list);
+        let delivered = last || execute::released_in_order(core, plan, origin, number, &list);
         if !delivered {
-            core.order.push_ordered(Ordered { origin, number, list: list.clone(), marked, slow: None });
+            let agreed = execute::is_list_agreed(plan, &list);
+            core.order.push_ordered(Ordered {
+                origin,
+                number,
+                list: list.clone(),
+                marked,
+                agreed,
+                slow: None,
+            });
         }
         if let Some(before) = before {
             let handled = Handled::Released { origin, number, list: &list, delivered, from_layer };

@@ -3,7 +3,7 @@
 use super::Stack;
 use crate::accel::broken::Broken;
 use crate::accel::execute::{self, Miss};
-use crate::accel::pack::PACK_ROOM_BYTES;
+use crate::accel::pack::{Closed, PACK_ROOM_BYTES};
 use crate::accel::shadow::{Handled, ShadowRun};
 use crate::buf::{Exhausted, Frame, FrameMut};
 use crate::config::Shadow;
@@ -53,7 +53,7 @@ impl Stack {
             return Err(self.impossible(length));
         }
         if self.open.is_open() {
-            if self.open.fits(length, self.payload_max) {
+            if self.open.fits(length, self.payload_max) && self.open.is_agreed() == self.agreed {
                 self.open.lend(length);
                 return Ok(());
             }
@@ -61,7 +61,7 @@ impl Stack {
         }
         let frame = self.take_frame()?;
         self.open_since = self.engine.core.now;
-        self.open.begin(frame, length);
+        self.open.begin(frame, length, self.agreed);
         Ok(())
     }
 
@@ -231,10 +231,37 @@ impl Stack {
             return;
         };
         if clear && !self.large.open_shelved() {
-            self.enter(closed.frame, closed.count);
+            self.enter_closed(closed);
             return;
         }
         self.wait(closed);
+    }
+
+    /// Takes down a closed pack, of the kind it was closed as.
+    pub(super) fn enter_closed(&mut self, Closed { frame, count, agreed }: Closed) {
+        self.as_chosen(agreed, |stack| stack.enter(frame, count));
+    }
+
+    /// Does `what` while casts that enter are agreed, or are not, if there is a choice; then the choice is again what it was.
+    #[inline]
+    pub(crate) fn as_chosen<T>(&mut self, agreed: bool, what: impl FnOnce(&mut Stack) -> T) -> T {
+        if agreed == self.agreed || self.engine.core.services.is_none() {
+            return what(self);
+        }
+        self.choose_agreed(agreed);
+        let done = what(self);
+        self.choose_agreed(!agreed);
+        done
+    }
+
+    /// From now on what is cast is agreed, or is not: the mark of casts says so.
+    #[inline(never)]
+    fn choose_agreed(&mut self, agreed: bool) {
+        self.agreed = agreed;
+        let core = &mut self.engine.core;
+        if let Some(services) = core.services {
+            core.set_sending(services.agreed, core.own, u64::from(agreed));
+        }
     }
 
     /// Takes a filled frame down to its frame number: by the plan, or by the layers.

@@ -153,15 +153,12 @@ impl Compiled {
             .fold(0, |mask, owner| mask | owner.mask)
     }
 
-    /// The words that release casts which wait for their order, and those that release what is in order.
-    fn releases(&self) -> (Vec<u32>, Vec<u32>) {
-        let (mut releases, mut last) = (Vec::new(), Vec::new());
-        for plan in [Kind::CastDeliver, Kind::SelfDeliver].iter().flat_map(|kind| &self.plans[*kind as usize])
-        {
-            releases = plan.deliver.as_ref().map_or(releases, |step| step.releases.clone());
-            last = plan.last.as_ref().map_or(last, |step| step.releases.clone());
-        }
-        (releases, last)
+    /// The words that release casts which wait for their order.
+    fn releases(&self) -> Vec<u32> {
+        let plans =
+            [Kind::SelfDeliver, Kind::CastDeliver].map(|kind| self.plans[kind as usize].as_ref().ok());
+        let step = plans.into_iter().flatten().find_map(|plan| plan.deliver.as_ref());
+        step.map_or_else(Vec::new, |step| step.releases.clone())
     }
 
     /// The short gossip that rides on casts which plans deliver.
@@ -245,8 +242,7 @@ impl Ground<'_> {
         let Ground { config, view, neighbours, channel, caps, now } = *self;
         let (members, blueprint, window) = (view.size(), &compiled.blueprint, config.window_frames);
         let cast_send = compiled.plans[Kind::CastSend as usize].as_ref().ok();
-        let (releases, last_releases) = compiled.releases();
-        let holds = !(releases.is_empty() && last_releases.is_empty());
+        let holds = !compiled.releases().is_empty() || blueprint.services.is_some();
         // What one event can set off: everything parked of one origin, as much resent to one asker, sends repeated to
         // every peer, own casts looped; and something for every layer and member.
         let queue_max = 2 * window as usize + 64 * members + 4 * compiled.layers.len() + 256;
@@ -270,6 +266,7 @@ impl Ground<'_> {
                 true => compiled.counted.clone(),
                 false => vec![None; blueprint.tallies.len()],
             },
+            services: blueprint.services,
             loop_layer: cast_send.and_then(|plan| plan.loop_layer),
             timers: Timers::new(blueprint.timers.len()),
             timer_layers: blueprint.timers.iter().map(|(layer, _)| *layer).collect(),
@@ -391,7 +388,7 @@ impl Stack {
         let posting = Posting::new(&compiled.layers, members);
         // What is let go of is told with it: a sender whose window is full must not wait for more than it may send.
         let post_batch = config.post_batch_messages.min((config.window_frames / 4).max(1) as u32);
-        let (releases, last_releases) = compiled.releases();
+        let releases = compiled.releases();
         let fragmented = compiled.blueprint.fragmented_bytes_max.unwrap_or(0);
         let prompts = |when| compiled.blueprint.prompted.iter().any(|(_, prompts)| *prompts == when);
         let mut stack = Stack {
@@ -421,7 +418,7 @@ impl Stack {
             order_share: config.order_share(members),
             time_outs: config.time_outs().into(),
             releases,
-            last_releases,
+            agreed: false,
             sent: false,
             busy: false,
             was_busy: false,

@@ -34,6 +34,8 @@ pub(crate) enum Waiting {
 pub(crate) struct Large {
     bytes: Vec<u8>,
     sent: usize,
+    /// As in [`Closed`].
+    agreed: bool,
 }
 
 impl Waiting {
@@ -47,13 +49,13 @@ impl Waiting {
 }
 
 impl Large {
-    fn new(bytes: Vec<u8>) -> Large {
-        Large { bytes, sent: 0 }
+    fn new(bytes: Vec<u8>, agreed: bool) -> Large {
+        Large { bytes, sent: 0, agreed }
     }
 
     /// The message to be sent whole in another view, whatever went out in the old one.
     pub(crate) fn again(self) -> Large {
-        Large::new(self.bytes)
+        Large::new(self.bytes, self.agreed)
     }
 
     /// The next fragment in a frame with room for `room` bytes, written into `frame`.
@@ -300,7 +302,7 @@ impl Stack {
         if length > max {
             return Err(CastError::TooLong { length, max });
         }
-        let large = Large::new(message);
+        let large = Large::new(message, self.agreed);
         let frames = large.frames(self.payload_max);
         let frames_with_open = frames + u64::from(self.open.is_open());
         if !self.numbers_left(frames_with_open) {
@@ -349,7 +351,7 @@ impl Stack {
     /// Takes over a cast that waited in the last view's stack; one that was partly sent is sent whole. Returns false if
     /// this stack cannot carry it, or has no frame for it.
     pub(super) fn inherit(&mut self, waiting: Waiting) -> bool {
-        let Closed { frame, count } = match waiting {
+        let Closed { frame, count, agreed } = match waiting {
             Waiting::Frame(closed) | Waiting::Shelved(closed) => closed,
             Waiting::Large(large) => {
                 let large = large.again();
@@ -377,7 +379,7 @@ impl Stack {
         let Some(mut copy) = taken.filter(|copy| copy.room() >= frame.len()) else { return false };
         copy.extend(frame.bytes()).expect("the room was looked at");
         self.copies += 1;
-        let closed = Closed { frame: copy, count };
+        let closed = Closed { frame: copy, count, agreed };
         self.large.shelved += usize::from(shelves);
         self.waiting.push_back(if shelves { Waiting::Shelved(closed) } else { Waiting::Frame(closed) });
         true
@@ -414,13 +416,13 @@ impl Stack {
             match self.waiting.pop_front() {
                 None => return,
                 Some(Waiting::Frame(closed)) => {
-                    self.enter(closed.frame, closed.count);
+                    self.enter_closed(closed);
                     self.one_less_waits();
                 }
                 Some(Waiting::Shelved(closed)) => match self.unshelve(&closed) {
                     Some(frame) => {
                         self.large.shelved -= 1;
-                        self.enter(frame, closed.count);
+                        self.enter_closed(Closed { frame, ..closed });
                         self.one_less_waits();
                     }
                     None => {
@@ -492,7 +494,8 @@ impl Stack {
         self.fast.send_miss += 1;
         self.note_fragment(Kind::CastSend);
         self.engine.core.work += 1;
-        self.engine.enter(Down::Cast(fragment(Traffic::Cast, frame, part)));
+        let fragment = Down::Cast(fragment(Traffic::Cast, frame, part));
+        self.as_chosen(large.agreed, |stack| stack.engine.enter(fragment));
         true
     }
 
@@ -516,7 +519,7 @@ impl Stack {
         self.sends += to.len() as u64;
         if !to.is_empty() {
             self.large.waiting_bytes += length;
-            self.large.sends.push(LargeSend { to: *to, large: Large::new(message.to_vec()) });
+            self.large.sends.push(LargeSend { to: *to, large: Large::new(message.to_vec(), false) });
             self.enter_sends();
         }
         Ok(())
@@ -672,7 +675,7 @@ mod tests {
             huge_pages: false,
         });
         let region = region.unwrap();
-        let mut large = Large::new(bytes.clone());
+        let mut large = Large::new(bytes.clone(), false);
         for (room, whole) in [(30, 4), (50, 2)] {
             assert_eq!(large.frames(room), whole);
             let mut gathered = Vec::new();

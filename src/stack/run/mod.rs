@@ -84,8 +84,8 @@ pub(crate) struct Stack {
     /// members could fill their queues with what the others have no room to accept, for ever.
     order_share: usize,
     releases: Vec<u32>,
-    /// The same of what is in order already.
-    last_releases: Vec<u32>,
+    /// What is cast now is agreed and not safe ([`Agreed`](crate::group::Agreed)).
+    agreed: bool,
     /// A frame has left in this iteration: further messages are packed until its end.
     sent: bool,
     pub(crate) busy: bool,

@@ -223,7 +223,7 @@ mod tests {
         let mut of_a = History::default();
         of_a.push(1, a, What::Start { process: 0 });
         of_a.push(2, a, both.clone());
-        of_a.push(3, a, What::CastIssued { sequence: 1, content, view: None });
+        of_a.push(3, a, What::CastIssued { sequence: 1, content, view: None, agreed: false });
         let mut of_b = History::default();
         of_b.push(1, b, What::Start { process: 1 });
         of_b.push(2, b, both);
@@ -256,7 +256,7 @@ mod tests {
             let mut history = History::default();
             history.push(1, *member, What::Start { process: at as u32 });
             history.push(2, *member, What::View { view, members: members.to_vec(), transitional: false });
-            history.push(3, *member, What::CastIssued { sequence: 1, content, view: None });
+            history.push(3, *member, What::CastIssued { sequence: 1, content, view: None, agreed: false });
             for (later, origin) in [member, &members[1 - at]].into_iter().enumerate() {
                 let delivered = What::CastDelivered { origin: *origin, sequence: 1, content, view };
                 history.push(4 + later as u64, *member, delivered);
@@ -283,7 +283,7 @@ mod tests {
         history.push(2, a, What::View { view: view(1), members: vec![a], transitional: false });
         history.push(3, a, What::Passed { view: view(2), members: vec![a, b] });
         for sequence in [1, 2] {
-            history.push(4, a, What::CastIssued { sequence, content, view: None });
+            history.push(4, a, What::CastIssued { sequence, content, view: None, agreed: false });
         }
         history.push(5, b, What::View { view: view(3), members: vec![b, a], transitional: false });
         history.push(6, b, What::CastDelivered { origin: a, sequence: 1, content, view: view(3) });

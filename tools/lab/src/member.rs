@@ -48,6 +48,7 @@ const HEAD_BYTES: usize = 16;
 /// One in so many bursts has a large cast, and one in so many a send to all others.
 const LARGE_EVERY: u64 = 64;
 const SEND_TO_ALL_EVERY: u64 = 8;
+const AGREED_EVERY: u64 = 3;
 
 /// The life of a member. Returns its exit code.
 pub fn be_member() -> i32 {
@@ -271,10 +272,14 @@ impl Shift {
             let sequence = driver.application().issued + 1;
             let payload = if large && at == 0 { &mut self.large } else { &mut self.payload };
             payload[8..16].copy_from_slice(&sequence.to_le_bytes());
-            match driver.group(key).cast(payload) {
+            // Where the others are safe, which the group knows.
+            let agreed = sequence.is_multiple_of(AGREED_EVERY);
+            let mut group = driver.group(key);
+            let taken = if agreed { group.agreed().cast(payload) } else { group.cast(payload) };
+            match taken {
                 Ok(ticket) => {
                     assert_eq!(ticket.0, sequence, "tickets count this member's casts");
-                    driver.application_mut().issued(payload);
+                    driver.application_mut().issued(payload, agreed);
                 }
                 Err(CastError::Full { .. } | CastError::NoFrame(_) | CastError::Exited(_)) => break,
                 Err(error) => {
@@ -385,10 +390,11 @@ impl Diary {
         self.log = None;
     }
 
-    fn issued(&mut self, payload: &[u8]) {
+    fn issued(&mut self, payload: &[u8], agreed: bool) {
         self.issued += 1;
         if self.log.is_some() {
-            let what = What::CastIssued { sequence: self.issued, content: Content::of(payload), view: None };
+            let (sequence, content) = (self.issued, Content::of(payload));
+            let what = What::CastIssued { sequence, content, view: None, agreed };
             self.note(clock::now(), what);
         }
     }

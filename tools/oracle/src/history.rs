@@ -137,6 +137,9 @@ pub enum What {
         content: Content,
         /// The view it was issued in; none if it was queued during a view change: then `CastPlaced` follows.
         view: Option<ViewId>,
+        /// Whether it is agreed and not safe, in a stack that promises safe delivery.
+        #[serde(default)]
+        agreed: bool,
     },
     /// A queued cast has gone out.
     CastPlaced {
@@ -253,8 +256,9 @@ impl fmt::Display for Event {
                 write!(formatter, "installs {kind}{view} of")?;
                 members.iter().try_for_each(|member| write!(formatter, " {member}"))
             }
-            What::CastIssued { sequence, content, view } => {
-                write!(formatter, "casts #{sequence} ({} B)", content.bytes)?;
+            What::CastIssued { sequence, content, view, agreed } => {
+                let agreed = if *agreed { "agreed " } else { "" };
+                write!(formatter, "casts {agreed}#{sequence} ({} B)", content.bytes)?;
                 match view {
                     Some(view) => write!(formatter, " in {view}"),
                     None => formatter.write_str(", queued"),
@@ -372,8 +376,8 @@ mod tests {
         let (a, b) = (Incarnation(1), Incarnation(2));
         history.push(0, a, What::Start { process: 7 });
         history.push(1, a, What::View { view, members: vec![a, b], transitional: true });
-        history.push(2, a, What::CastIssued { sequence: 1, content, view: Some(view) });
-        history.push(2, a, What::CastIssued { sequence: 2, content, view: None });
+        history.push(2, a, What::CastIssued { sequence: 1, content, view: Some(view), agreed: false });
+        history.push(2, a, What::CastIssued { sequence: 2, content, view: None, agreed: true });
         history.push(3, a, What::CastPlaced { sequence: 2, view });
         history.push(3, a, What::CastRefused { reason: "window full".into() });
         history.push(4, a, What::SendIssued { sequence: 1, content, to: vec![b], view });

@@ -61,6 +61,8 @@ pub(crate) struct Issued {
     pub(crate) view: Option<ViewId>,
     /// The regular view its origin was in when it was issued.
     pub(crate) current: Option<ViewId>,
+    /// Whether it is an agreed cast among safe ones.
+    pub(crate) agreed: bool,
 }
 
 /// A message that a member delivered.
@@ -245,7 +247,7 @@ impl Life {
             What::State { view, digest } => {
                 self.states.push(State { event: at, view: *view, digest: *digest });
             }
-            What::CastIssued { sequence, content, view } => {
+            What::CastIssued { sequence, content, view, agreed } => {
                 let current = self.stays.last().map(|stay| stay.view);
                 self.casts.push(Issued {
                     event: at,
@@ -253,11 +255,13 @@ impl Life {
                     content: *content,
                     view: *view,
                     current,
+                    agreed: *agreed,
                 });
             }
             What::SendIssued { sequence, content, view, .. } => {
                 let (view, current) = (Some(*view), self.stays.last().map(|stay| stay.view));
-                self.sends.push(Issued { event: at, sequence: *sequence, content: *content, view, current });
+                let (sequence, content) = (*sequence, *content);
+                self.sends.push(Issued { event: at, sequence, content, view, current, agreed: false });
             }
             What::CastPlaced { sequence, view } => {
                 let due = usize::try_from(sequence.wrapping_sub(1)).ok();

@@ -20,7 +20,7 @@
 //!     history.push(0, member, What::Start { process: member.0 as u32 });
 //!     history.push(0, member, What::View { view, members: vec![a, b], transitional: false });
 //! }
-//! history.push(10, a, What::CastIssued { sequence: 1, content: hello, view: Some(view) });
+//! history.push(10, a, What::CastIssued { sequence: 1, content: hello, view: Some(view), agreed: false });
 //! history.push(20, a, What::CastDelivered { origin: a, sequence: 1, content: hello, view });
 //! let verdict = check(&history, &Promises::reliable_fifo().quiescent());
 //! assert_eq!(verdict[0].property, "completeness", "b never got it");

@@ -9,7 +9,7 @@ use wadjet_oracle::{Measure, Traffic};
 
 use crate::ledger::{Ledger, Name};
 use crate::outcome::WorkCounters;
-use crate::workload::{Item, Workload};
+use crate::workload::{Item, Workload, reserved};
 
 /// What an application keeps from one upcall to the next.
 #[derive(Default)]
@@ -118,22 +118,27 @@ impl Desk<'_> {
         let length = self.length(name, group);
         let large = length > frame_limit(name.traffic, group);
         let reserve = !large && self.happens(name, self.workload.reserve, "reserve");
+        let agreed = self.happens(name, self.workload.agreed, "agreed");
         let mut payload = std::mem::take(&mut self.papers.buffer);
         payload.resize(length, 0);
         name.fill(self.seed, &mut payload);
         let refusal = match name.traffic {
             Traffic::Send => refusal_of_send(group.send(&ranks(item.to), &payload)),
-            Traffic::Cast if reserve => refusal_of_cast(group.reserve(length).map(|mut reservation| {
-                reservation.copy_from_slice(&payload);
-                self.work.reserved += 1;
-                reservation.commit();
-            })),
+            Traffic::Cast if reserve => {
+                refusal_of_cast(reserved(group, length, agreed).map(|mut reservation| {
+                    reservation.copy_from_slice(&payload);
+                    self.work.reserved += 1;
+                    reservation.commit();
+                }))
+            }
+            Traffic::Cast if agreed => refusal_of_cast(group.agreed().cast(&payload).map(drop)),
             Traffic::Cast => refusal_of_cast(group.cast(&payload).map(drop)),
         };
         self.work.large += u64::from(large && refusal.is_none());
         match (&refusal, name.traffic) {
             (None, Traffic::Cast) => {
-                self.ledger.cast_issued(self.now, name, &payload);
+                self.work.agreed += u64::from(agreed);
+                self.ledger.cast_issued(self.now, name, &payload, agreed);
                 self.work.casts += 1;
             }
             (None, Traffic::Send) => {

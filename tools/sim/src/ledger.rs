@@ -127,10 +127,10 @@ impl Ledger {
     }
 
     /// Notes a cast that was accepted; returns its number.
-    pub(crate) fn cast_issued(&mut self, at: u64, name: Name, payload: &[u8]) -> u64 {
+    pub(crate) fn cast_issued(&mut self, at: u64, name: Name, payload: &[u8], agreed: bool) -> u64 {
         let all = (1_u64 << self.members) - 1;
         let (sequence, content) = self.enter(name, payload, all);
-        let what = What::CastIssued { sequence, content, view: Some(self.view) };
+        let what = What::CastIssued { sequence, content, view: Some(self.view), agreed };
         self.history.push(at, incarnation(usize::from(name.origin)), what);
         sequence
     }
@@ -295,7 +295,7 @@ mod tests {
             let mut ledger = Ledger::new(2, 1);
             for index in 0..5 {
                 let name = name(Traffic::Cast, index);
-                assert_eq!(ledger.cast_issued(0, name, &payload(name, bytes)), u64::from(index) + 1);
+                assert_eq!(ledger.cast_issued(0, name, &payload(name, bytes), false), u64::from(index) + 1);
             }
             assert_eq!(ledger.outstanding, 10);
             for index in 0..5 {
@@ -318,7 +318,7 @@ mod tests {
     fn what_is_nobodys_is_nobodys() {
         let mut ledger = Ledger::new(2, 1);
         let one = name(Traffic::Cast, 0);
-        ledger.cast_issued(0, one, &payload(one, 100));
+        ledger.cast_issued(0, one, &payload(one, 100), false);
         assert_eq!(ledger.delivered(1, 1, Traffic::Cast, 0, &[7; 100]), None);
         assert_eq!(ledger.delivered(1, 1, Traffic::Cast, 0, &[7; 3]), None);
         assert_eq!(ledger.delivered(1, 1, Traffic::Cast, 0, &[]), None);

@@ -56,6 +56,8 @@ counters! {
         echoes,
         /// Casts and sends larger than a frame.
         large,
+        /// Casts that were agreed where others were safe.
+        agreed,
         /// Casts written in place.
         reserved,
         /// Reservations dropped without commit.

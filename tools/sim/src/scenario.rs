@@ -392,6 +392,7 @@ fn draw_workload(random: &mut Random, members: usize) -> Workload {
         reply: often(random, 3, 20 * PERCENT),
         echo: often(random, 3, 50 * PERCENT),
         reserve: 50 * PERCENT,
+        agreed: 0,
         abandon: often(random, 4, 5 * PERCENT),
         oversize: often(random, 4, 5 * PERCENT),
         acknowledge: often(random, 2, 30 * PERCENT),
@@ -597,7 +598,13 @@ fn order(random: &mut Random, members: Option<usize>) -> Setup {
     // Members whose numbers are used up cannot give their turn away, and no view follows here.
     setup.number_limit = NUMBERS;
     setup.stack = format!("{}:FIXED:{}", draw_order(random), setup.stack);
+    setup.workload.agreed = draw_agreed(random, &setup.stack);
     setup
+}
+
+/// How many of the casts are agreed, where they are safe else.
+fn draw_agreed(random: &mut Random, stack: &str) -> u32 {
+    if stack.split(':').any(|layer| layer == "SAFE") { *random.pick(&[0, 10, 50, 90]) * PERCENT } else { 0 }
 }
 
 fn order_views(random: &mut Random, members: Option<usize>) -> ViewsSetup {
@@ -617,6 +624,7 @@ fn order_views(random: &mut Random, members: Option<usize>) -> ViewsSetup {
         }
         _ => 0,
     };
+    setup.load.agreed = draw_agreed(random, &setup.stack);
     setup
 }
 

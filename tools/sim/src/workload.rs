@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 
+use wadjet::group::{CastError, Group, Reservation};
 use wadjet_oracle::Traffic;
 
 use crate::ledger::Name;
@@ -51,6 +52,8 @@ pub struct Workload {
     pub echo: u32,
     /// Casts are written in place (reserve, commit) and not handed over as a slice.
     pub reserve: u32,
+    /// Casts are agreed, where the others are safe.
+    pub agreed: u32,
     /// A reservation is dropped without commit before the message is cast.
     pub abandon: u32,
     /// A message one byte too long is tried first.
@@ -164,6 +167,15 @@ fn addressees(random: &mut Random, rank: usize, members: usize) -> u64 {
     }
 }
 
+/// A reservation for an agreed cast, or for what is usual.
+pub(crate) fn reserved<'g>(
+    group: &'g mut Group<'_>,
+    length: usize,
+    agreed: bool,
+) -> Result<Reservation<'g>, CastError> {
+    if agreed { group.agreed().reserve(length) } else { group.reserve(length) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -180,6 +192,7 @@ mod tests {
             reply: 500_000,
             echo: 500_000,
             reserve: 0,
+            agreed: 0,
             abandon: 0,
             oversize: 0,
             acknowledge: 0,

@@ -16,6 +16,9 @@ const ELSEWHERE: &[(&str, &str)] = &[
     // Casts of one origin must fill its share of the order queue when the sequencer fails, and the simulator's members never
     // have so many on their way: `tests/total.rs`.
     ("SEQUENCER", "bound-in-flush"),
+    // Of those who hold an agreed cast one must fail, and another deliver a safe cast behind it and part from the rest, before
+    // the rest has the agreed one: `tests/services.rs`.
+    ("SAFE", "forgets-the-agreed"),
 ];
 
 #[test]

@@ -217,6 +217,17 @@ const WRONG_PLANS: &[(&str, &str, Wrong)] = &[
         }),
     ),
     ("SAFE", "delivers before it is safe", Wrong::Plan(Kind::SelfDeliver, |plan| plan.last = None)),
+    (
+        "SAFE",
+        "takes the last of a turn for agreed",
+        Wrong::Plan(Kind::CastDeliver, |plan| plan.agreed = plan.marks),
+    ),
+    ("SAFE", "takes what is agreed for safe", Wrong::Plan(Kind::CastDeliver, |plan| plan.agreed.1 = 0)),
+    (
+        "SAFE",
+        "casts what is agreed as safe",
+        Wrong::Plan(Kind::CastSend, |plan| plan.template[0].mask &= !plan.agreed.1),
+    ),
     ("NAK", "writes before it has checked", Wrong::Hasty),
     ("UNICAST", "writes before it has checked", Wrong::Hasty),
 ];

@@ -93,6 +93,8 @@ enum Wrong {
 #[derive(Clone, Copy, Debug)]
 enum Action {
     Cast,
+    /// The same, agreed and not safe.
+    CastAgreed,
     /// Two messages in one frame.
     CastPack,
     Send(RankSet),

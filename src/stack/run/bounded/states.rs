@@ -13,11 +13,13 @@ impl Stack {
         core.loopback = self.engine.core.loopback.clone();
         core.looped_headers = self.engine.core.looped_headers.clone();
         let copied = |waiting: &Waiting| {
-            let Waiting::Frame(Closed { frame, count }) = waiting else { panic!("only frames wait here") };
+            let Waiting::Frame(Closed { frame, count, agreed }) = waiting else {
+                panic!("only frames wait here")
+            };
             let mut copy =
                 self.casts.take(self.cast_header_room + PACK_ROOM_BYTES).expect("the region is large");
             copy.extend(frame.bytes()).expect("it has as much room");
-            Waiting::Frame(Closed { frame: copy, count: *count })
+            Waiting::Frame(Closed { frame: copy, count: *count, agreed: *agreed })
         };
         let early = |early: &Early| Early { received: early.received.clone(), ..*early };
         Stack {
@@ -32,7 +34,6 @@ impl Stack {
             divergences: Vec::new(),
             early: self.early.iter().map(early).collect(),
             releases: self.releases.clone(),
-            last_releases: self.last_releases.clone(),
             prompted: self.prompted.clone(),
             unlike: Vec::new(),
             next: None,
@@ -151,9 +152,7 @@ impl Bench {
         core.loop_layer = plans[Kind::CastSend as usize].as_ref().ok().and_then(|plan| plan.loop_layer);
         let step = |kind: Kind| plans[kind as usize].as_ref().ok();
         let deliver = step(Kind::CastDeliver).and_then(|plan| plan.deliver.as_ref());
-        let last = step(Kind::CastDeliver).and_then(|plan| plan.last.as_ref());
         stack.releases = deliver.map_or(Vec::new(), |step| step.releases.clone());
-        stack.last_releases = last.map_or(Vec::new(), |step| step.releases.clone());
         core.ways = Rc::new(Ways::new(&stack.engine.layers));
         stack.plans = plans;
         (0..MEMBERS).for_each(|rank| self.forget(stack, Rank::at(rank)));
@@ -216,19 +215,20 @@ impl Bench {
         let app = &mut Silent;
         let done = match action {
             Action::Cast => stack.cast(&[7]).is_ok(),
+            Action::CastAgreed => stack.as_chosen(true, |stack| stack.cast(&[7])).is_ok(),
             Action::CastPack => {
                 let room = stack.waiting.is_empty() && stack.entry_open() && stack.numbers_left(1);
                 if room {
                     let mut open = OpenPack::default();
                     let frame = stack.casts.take(stack.cast_header_room + PACK_ROOM_BYTES);
-                    open.begin(frame.expect("the region is large"), 0);
+                    open.begin(frame.expect("the region is large"), 0, false);
                     for _ in 0..2 {
                         open.lend(3);
                         open.lent().copy_from_slice(&[1, 2, 3]);
                         open.commit();
                     }
                     let closed = open.close().expect("it is open");
-                    stack.enter(closed.frame, closed.count);
+                    stack.enter_closed(closed);
                 }
                 room
             }
@@ -403,6 +403,7 @@ impl Bench {
             Action::Poll(Duration::ZERO),
             Action::Poll(Duration::from_millis(2)),
         ];
+        steps.extend(core.services.map(|_| Action::CastAgreed));
         steps.extend((0..CONTROLS).map(|byte| Action::Control(one, byte)));
         let mut arrives = |arrival: Arrival| steps.push(Action::Arrives(arrival));
         for traffic in [Traffic::Cast, Traffic::Send] {
@@ -445,6 +446,7 @@ impl Bench {
             Action::Poll(Duration::from_micros(300)),
             Action::Ack(peers[0]),
         ];
+        messages.extend(stack.engine.core.services.map(|_| Action::CastAgreed));
         for origin in peers {
             for traffic in [Traffic::Cast, Traffic::Send] {
                 messages.extend(self.arrivals(core, origin, traffic).into_iter().map(Action::Arrives));
@@ -543,7 +545,7 @@ impl Bench {
             counted.misses += missed(&stack.fast) - missed(&before);
             if ran(&stack.fast) > ran(&before) {
                 let kind = match message {
-                    Action::Cast | Action::CastPack => Kind::CastSend,
+                    Action::Cast | Action::CastAgreed | Action::CastPack => Kind::CastSend,
                     Action::Send(_) => Kind::SendSend,
                     Action::Arrives(arrival) => kind_of(arrival.traffic),
                     Action::Poll(_) | Action::Ack(_) | Action::Fails(_) | Action::Control(..) => {

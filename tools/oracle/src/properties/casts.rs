@@ -441,7 +441,7 @@ mod tests {
 
     #[test]
     fn a_queued_cast_belongs_to_the_view_it_was_placed_in() {
-        let queued = What::CastIssued { sequence: 1, content: content(A, 1), view: None };
+        let queued = What::CastIssued { sequence: 1, content: content(A, 1), view: None, agreed: false };
         let mut run = Run::of(2);
         run.event(A, queued.clone()).install(A, 2, &[A, B]).install(B, 2, &[A, B]);
         run.event(A, What::CastPlaced { sequence: 1, view: view(2) }).deliver(A, A, 1).deliver(B, A, 1);

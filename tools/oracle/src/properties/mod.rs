@@ -33,11 +33,12 @@ pub struct Promises {
     pub total: bool,
     /// The same of members that go on together, or stay to the end.
     pub total_together: bool,
-    /// The same of what two members deliver before a transitional view, if there is one.
+    /// The same of what two members deliver before a transitional view, if there is one, up to the last safe cast of each.
     pub total_while_whole: bool,
     /// What one member delivers in a view begins with what another does, or the other way round.
     pub without_holes: bool,
-    /// What is delivered in a view, before a transitional view of it, is delivered by all of its members that go on.
+    /// A safe cast that is delivered in a view, before a transitional view of it, is delivered by all of its members that
+    /// go on, and so is what was delivered before it.
     pub safe: bool,
     /// What is held is delivered at once: true where no ordering layer delays delivery.
     pub held_is_delivered: bool,

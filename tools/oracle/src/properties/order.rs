@@ -109,12 +109,16 @@ pub(crate) fn total_together(index: &Index<'_>, promises: &Promises, findings: &
 
 pub(crate) fn total_while_whole(index: &Index<'_>, _: &Promises, findings: &mut Findings<'_>) {
     for (view, stays) in stays(index) {
-        let whole = stays.iter().map(|(life, stay)| {
-            let end = stay.transitional.first().copied().unwrap_or(usize::MAX);
-            (*life, &stay.casts[..stay.casts.partition_point(|delivered| delivered.event < end)])
-        });
-        one_order(view, whole, findings);
+        one_order(view, stays.iter().map(|(life, stay)| (*life, while_whole(index, stay))), findings);
     }
+}
+
+/// What was delivered in a view while it was whole: up to the last safe cast before the transitional view.
+fn while_whole<'s>(index: &Index<'_>, stay: &'s Stay) -> &'s [Delivered] {
+    let end = stay.transitional.first().copied().unwrap_or(usize::MAX);
+    let before = &stay.casts[..stay.casts.partition_point(|delivered| delivered.event < end)];
+    let is_safe = |cast: &Delivered| !index.issued(Traffic::Cast, cast).is_some_and(|cast| cast.agreed);
+    &before[..before.iter().rposition(is_safe).map_or(0, |last| last + 1)]
 }
 
 /// Finds members that delivered the same casts in different orders.
@@ -170,11 +174,10 @@ pub(crate) fn without_holes(index: &Index<'_>, _: &Promises, findings: &mut Find
 
 pub(crate) fn safe(index: &Index<'_>, promises: &Promises, findings: &mut Findings<'_>) {
     for (view, stays) in stays(index) {
-        // What somebody delivered while the view was whole.
+        // What somebody delivered while the view was whole: with a safe cast, all before it.
         let mut whole: BTreeMap<Key, (&Life, &Delivered)> = BTreeMap::new();
         for (life, stay) in &stays {
-            let end = stay.transitional.first().copied().unwrap_or(usize::MAX);
-            for delivered in stay.casts.iter().filter(|delivered| delivered.event < end) {
+            for delivered in while_whole(index, stay) {
                 whole.entry(key(delivered)).or_insert((life, delivered));
             }
         }
@@ -295,5 +298,30 @@ mod tests {
         };
         assert_eq!(parted(false), ["safe"]);
         assert_eq!(parted(true), [""; 0], "after the transitional view it is promised to A alone");
+    }
+
+    /// A delivers an agreed cast in the whole view, and perhaps a safe one after it; B goes on with that alone, or with nothing.
+    #[test]
+    fn an_agreed_cast_is_promised_to_all_by_the_safe_one_behind_it() {
+        let parted = |safe: bool| {
+            let mut run = Run::of(2);
+            run.cast_agreed(A, 1).deliver(A, A, 1);
+            if safe {
+                run.cast(B, 1).deliver(A, B, 1);
+            }
+            run.transit(A, &[A]).transit(B, &[B]);
+            if safe {
+                run.deliver(B, B, 1);
+            }
+            run.install(A, 2, &[A]).install(B, 3, &[B]);
+            run.violated_under(&Promises {
+                transitional: true,
+                without_holes: false,
+                causal: false,
+                ..ordered()
+            })
+        };
+        assert_eq!(parted(false), [""; 0]);
+        assert_eq!(parted(true), ["safe"]);
     }
 }

@@ -70,7 +70,13 @@ impl Run {
 
     pub(crate) fn cast(&mut self, origin: Incarnation, sequence: u64) -> &mut Run {
         let (content, view) = (content(origin, sequence), Some(self.view));
-        self.event(origin, What::CastIssued { sequence, content, view })
+        self.event(origin, What::CastIssued { sequence, content, view, agreed: false })
+    }
+
+    /// An agreed cast, where the others are safe.
+    pub(crate) fn cast_agreed(&mut self, origin: Incarnation, sequence: u64) -> &mut Run {
+        let (content, view) = (content(origin, sequence), Some(self.view));
+        self.event(origin, What::CastIssued { sequence, content, view, agreed: true })
     }
 
     pub(crate) fn deliver(&mut self, member: Incarnation, origin: Incarnation, sequence: u64) -> &mut Run {

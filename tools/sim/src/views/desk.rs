@@ -12,7 +12,7 @@ use crate::random::Random;
 use crate::views::ledger::{Ledger, NAME_BYTES, fill};
 use crate::views::setup::Load;
 use crate::views::state::State;
-use crate::workload::Lengths;
+use crate::workload::{Lengths, reserved};
 
 /// What an application keeps from one upcall to the next.
 pub(crate) struct Papers {
@@ -238,18 +238,21 @@ impl Desk<'_> {
         let payload = self.payload(Traffic::Cast, group.reserve_bytes_max(), group.message_bytes_max());
         let large = payload.len() > group.reserve_bytes_max();
         let reserve = self.papers.random.chance(self.load.reserve) && !large;
-        let result = match reserve {
-            true => group.reserve(payload.len()).map(|mut reservation| {
+        let agreed = self.papers.random.chance(self.load.agreed);
+        let result = match (reserve, agreed) {
+            (true, _) => reserved(group, payload.len(), agreed).map(|mut reservation| {
                 reservation.copy_from_slice(&payload);
                 reservation.commit()
             }),
-            false => group.cast(&payload),
+            (false, true) => group.agreed().cast(&payload),
+            (false, false) => group.cast(&payload),
         };
         let taken = match result {
             Ok(ticket) => {
                 self.papers.tickets.push(ticket.0);
-                self.ledger.cast_issued(self.now, self.papers.own, &payload);
+                self.ledger.cast_issued(self.now, self.papers.own, &payload, agreed);
                 self.work.casts += 1;
+                self.work.agreed += u64::from(agreed);
                 true
             }
             // Numbers run out just before the next view, which renews them.

@@ -77,10 +77,11 @@ impl Ledger {
     }
 
     /// Notes a cast that was accepted.
-    pub(crate) fn cast_issued(&mut self, at: u64, origin: Incarnation, payload: &[u8]) {
+    pub(crate) fn cast_issued(&mut self, at: u64, origin: Incarnation, payload: &[u8], agreed: bool) {
         let sequence = self.issued.entry((origin, Traffic::Cast)).or_default();
         *sequence += 1;
-        let what = What::CastIssued { sequence: *sequence, content: Content::of(payload), view: None };
+        let what =
+            What::CastIssued { sequence: *sequence, content: Content::of(payload), view: None, agreed };
         self.history.push(at, origin, what);
     }
 

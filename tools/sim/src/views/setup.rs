@@ -160,6 +160,8 @@ pub struct Load {
     pub reply: u32,
     /// Casts are written in place.
     pub reserve: u32,
+    /// Casts are agreed, where the others are safe.
+    pub agreed: u32,
     /// A delivered cast, and all before it, is acknowledged.
     pub acknowledge: u32,
     /// What endpoints say of stability is written down.
@@ -439,6 +441,7 @@ fn draw_load(random: &mut Random, processes: usize) -> Load {
         large_bytes: 0,
         reply: often(random, 4, 5 * PERCENT),
         reserve: 30 * PERCENT,
+        agreed: 0,
         acknowledge: often(random, 2, 30 * PERCENT),
         stability: random.below(3) == 0,
         late_state: 0,

@@ -127,6 +127,7 @@ pub fn order(layer: &str, variant: &str, seed: u64) -> Option<String> {
     let safe = if layer == "SAFE" { format!("{}:", broken("SAFE")) } else { String::new() };
     let order = broken(if layer == "SEQUENCER" { layer } else { "TOTAL" });
     setup.stack = format!("EVS:{safe}{order}:{}", &setup.stack[membership..]);
+    setup.load.agreed = if safe.is_empty() { 0 } else { 500_000 };
     let outcome = run_views(seed, "order", setup, false);
     outcome.violations.first().map(|violation| violation.property.clone())
 }

@@ -246,6 +246,7 @@ fn setup(bounds: &Bounds, path: &[Choice]) -> ViewsSetup {
             large_bytes: 0,
             reply: 0,
             reserve: 0,
+            agreed: 0,
             acknowledge: 0,
             stability: false,
             late_state: 0,
