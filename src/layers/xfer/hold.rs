@@ -235,7 +235,7 @@ impl Hold {
                 reserve_frames: 0,
                 huge_pages: false,
             };
-            let page = Region::pool(options).ok()?.take(0).ok()?;
+            let page = Region::pool_untouched(options).ok()?.take(0).ok()?;
             if let Some(full) = self.pages.pop_back() {
                 self.pages.push_back(Page::Full(full.frame()));
             }

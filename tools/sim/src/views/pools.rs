@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::ops::Deref;
 
-use wadjet::buf::{Region, RegionOptions};
+use wadjet::buf::{ChunkOptions, Memory, Region, RegionOptions, TAILROOM_BYTES};
 
 thread_local! {
     static SPARES: RefCell<Spares> = RefCell::default();
@@ -16,9 +16,21 @@ type Key = (usize, usize);
 #[derive(Default)]
 struct Spares {
     /// In the order in which they came back.
-    regions: VecDeque<(Key, Region)>,
-    /// What their frames take, together.
+    regions: VecDeque<Spare>,
+    /// What their memory takes, together.
     bytes: usize,
+}
+
+/// A region and the memory that it lies in.
+struct Spare {
+    key: Key,
+    region: Region,
+    memory: Memory,
+}
+
+/// What one frame takes, so that frames of other lengths can take its place.
+fn stride(frame_bytes: usize) -> usize {
+    (frame_bytes + TAILROOM_BYTES).next_power_of_two()
 }
 
 /// Bytes of spares that a thread keeps: what came back longest ago goes first. It is what a simulator that has run for long
@@ -26,19 +38,22 @@ struct Spares {
 const SPARE_BYTES_MAX: usize = 192 << 20;
 
 impl Spares {
-    fn take(&mut self, key: Key) -> Option<Region> {
-        let at = self.regions.iter().rposition(|(of, _)| *of == key)?;
-        let (_, region) = self.regions.remove(at)?;
-        self.bytes -= key.0 * key.1;
-        Some(region)
+    /// A region of `key`, or at least memory for one.
+    fn take(&mut self, key: Key) -> Option<Spare> {
+        let fits = |(frames, frame_bytes): Key| (frames, stride(frame_bytes)) == (key.0, stride(key.1));
+        let exact = self.regions.iter().rposition(|spare| spare.key == key);
+        let at = exact.or_else(|| self.regions.iter().rposition(|spare| fits(spare.key)))?;
+        let spare = self.regions.remove(at)?;
+        self.bytes -= spare.memory.bytes();
+        Some(spare)
     }
 
-    fn put(&mut self, key: Key, region: Region) {
-        self.regions.push_back((key, region));
-        self.bytes += key.0 * key.1;
+    fn put(&mut self, spare: Spare) {
+        self.bytes += spare.memory.bytes();
+        self.regions.push_back(spare);
         while self.bytes > SPARE_BYTES_MAX {
-            let Some(((frames, frame_bytes), _)) = self.regions.pop_front() else { return };
-            self.bytes -= frames * frame_bytes;
+            let Some(oldest) = self.regions.pop_front() else { return };
+            self.bytes -= oldest.memory.bytes();
         }
     }
 }
@@ -47,6 +62,7 @@ impl Spares {
 pub(crate) struct Pool {
     key: Key,
     region: Region,
+    memory: Memory,
 }
 
 impl Pool {
@@ -54,18 +70,21 @@ impl Pool {
     pub(crate) fn of(frames: usize, frame_bytes: usize) -> Pool {
         let frames = frames.next_power_of_two();
         let key = (frames, frame_bytes);
-        let spare = SPARES.with_borrow_mut(|spares| spares.take(key));
-        let region = spare.unwrap_or_else(|| {
-            let options = RegionOptions {
-                frames,
-                link_headroom_bytes: 0,
-                frame_bytes,
-                reserve_frames: 0,
-                huge_pages: false,
-            };
-            Region::pool(options).expect("some memory")
-        });
-        Pool { key, region }
+        let memory = match SPARES.with_borrow_mut(|spares| spares.take(key)) {
+            Some(Spare { key: known, region, memory }) if known == key => return Pool { key, region, memory },
+            Some(spare) => spare.memory,
+            // Most of its frames are never taken.
+            None => Memory::anonymous_untouched(frames * stride(frame_bytes), false).expect("some memory"),
+        };
+        let chunks = ChunkOptions { offset_bytes: 0, stride_bytes: stride(frame_bytes) };
+        let options = RegionOptions {
+            frames,
+            link_headroom_bytes: 0,
+            frame_bytes,
+            reserve_frames: 0,
+            huge_pages: false,
+        };
+        Pool { key, region: Region::pool_in(memory.clone(), chunks, options), memory }
     }
 
     /// Whether some frames have not come back.
@@ -85,7 +104,9 @@ impl Deref for Pool {
 impl Drop for Pool {
     fn drop(&mut self) {
         if !self.is_out() {
-            SPARES.with_borrow_mut(|spares| spares.put(self.key, self.region.clone()));
+            let Pool { key, region, memory } = self;
+            let spare = Spare { key: *key, region: region.clone(), memory: memory.clone() };
+            SPARES.with_borrow_mut(|spares| spares.put(spare));
         }
     }
 }

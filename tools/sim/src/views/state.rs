@@ -40,8 +40,13 @@ impl State {
     }
 
     fn bytes(&self) -> Vec<u8> {
-        let ballast = (0..self.ballast_bytes as u64).map(|at| splitmix(self.digest ^ at) as u8);
-        self.digest.to_le_bytes().into_iter().chain(ballast).collect()
+        let words = self.ballast_bytes.div_ceil(8) as u64;
+        let ballast = (0..words).flat_map(|at| splitmix(self.digest ^ at).to_le_bytes());
+        let mut bytes = Vec::with_capacity(8 * (1 + words as usize));
+        bytes.extend(self.digest.to_le_bytes());
+        bytes.extend(ballast);
+        bytes.truncate(8 + self.ballast_bytes);
+        bytes
     }
 
     /// The state as it is now.
