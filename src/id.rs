@@ -104,7 +104,11 @@ impl RankSet {
 
     /// All ranks below `members`.
     pub fn all(members: usize) -> RankSet {
-        (0..members).map(Rank::at).collect()
+        let below = |at: usize| match members.saturating_sub(64 * at) {
+            64.. => u64::MAX,
+            some => (1 << some) - 1,
+        };
+        RankSet(std::array::from_fn(below))
     }
 
     /// Adds `rank`.
@@ -247,7 +251,9 @@ mod tests {
         assert_eq!(set.iter().map(|rank| rank.0).collect::<Vec<_>>(), [3, 63, 100]);
         assert_eq!(set.len(), 3);
         assert!(set.contains(Rank(100)) && !set.contains(Rank(64)));
-        assert_eq!(RankSet::all(128).len(), 128);
+        for members in [0, 1, 63, 64, 65, 127, 128] {
+            assert_eq!(RankSet::all(members), (0..members).map(Rank::at).collect());
+        }
     }
 
     #[test]

@@ -308,7 +308,8 @@ impl Layer for Fc {
     }
 
     fn posts(&self) -> Posts {
-        Posts::EachMember
+        // Credit follows from what STABLE, above, has let go of.
+        Posts::EachMemberLast
     }
 
     fn post_member(&mut self, context: &mut Context<'_>, origin: Rank) {

@@ -88,9 +88,8 @@ impl Stable {
         self.handles.expect("installed before use")
     }
 
-    /// Frames of `origin` that every member holds: its origin always does.
-    fn stable(&self, context: &Context<'_>, origin: Rank) -> u64 {
-        let accepted = context.accepted(origin);
+    /// Frames of `origin` that every member holds, of those that this one has accepted: their origin always does.
+    fn stable(&self, context: &Context<'_>, origin: Rank, accepted: u64) -> u64 {
         context.least_of_others(self.handles().held, origin).unwrap_or(accepted).min(accepted)
     }
 }
@@ -161,7 +160,8 @@ impl Layer for Stable {
 
     fn post_member(&mut self, context: &mut Context<'_>, origin: Rank) {
         let released = self.handles().released;
-        let (stable, accepted) = (self.stable(context, origin), context.accepted(origin));
+        let accepted = context.accepted(origin);
+        let stable = self.stable(context, origin, accepted);
         self.progress |= stable > context.of(released, origin);
         self.unstable |= stable < accepted;
         context.set_of(released, origin, stable);
@@ -173,8 +173,6 @@ impl Layer for Stable {
     fn post(&mut self, context: &mut Context<'_>) {
         let Handles { report_timer, ask_timer, .. } = self.handles();
         if std::mem::take(&mut self.progress) {
-            // Credit follows from what was let go of, and a layer below computes it.
-            context.post_again();
             context.arm_if_idle(report_timer, context.now() + self.report);
             self.ask.settle();
         }
@@ -213,7 +211,7 @@ impl Layer for Stable {
                 (0..context.view().size()).map(|reporter| context.pair(seen, Rank::at(reporter), origin));
             format!(
                 "{origin}: stable {}, seen by all {}",
-                self.stable(context, origin),
+                self.stable(context, origin, context.accepted(origin)),
                 all.min().unwrap_or(0)
             )
         };

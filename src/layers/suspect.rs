@@ -142,7 +142,8 @@ struct Watched {
     incarnation: Incarnation,
     /// Signs of life that no tally counts.
     signs: u64,
-    /// All signs of life when last looked at.
+    /// All signs of life by now, and those of which `silence` counts.
+    all: u64,
     known: u64,
     silence: Duration,
     longest: Duration,
@@ -157,6 +158,7 @@ impl Watched {
         Watched {
             incarnation,
             signs: 0,
+            all: 0,
             known: 0,
             silence: Duration::ZERO,
             longest: Duration::ZERO,
@@ -260,8 +262,8 @@ impl Suspect {
             if self.suspected.contains(rank) || self.failed.contains(rank) {
                 continue;
             }
-            let known = self.signs(context, rank);
             let watched = &mut self.watched[rank.index()];
+            let known = watched.all;
             if !watched.accuses.is_empty() {
                 watched.accuses_for += passed;
             }
@@ -308,14 +310,19 @@ impl Suspect {
         self.tell(context, due, |suspect, rank| suspect.grounds(rank));
     }
 
-    /// Looks at how much was sent and heard since the last sweep.
+    /// Counts how much was sent and heard since the last sweep.
     fn weigh_traffic(&mut self, context: &Context<'_>, since: Duration, passed: Duration) {
         let casts = context.next_frame_number();
         let sent = casts - self.casts;
         self.casts = casts;
         self.quiet_beats = if sent == 0 { self.quiet_beats + 1 } else { 0 };
-        let heard = |rank: Rank| self.signs(context, rank).saturating_sub(self.watched[rank.index()].known);
-        let frames = sent + context.view().others().map(heard).sum::<u64>();
+        let mut frames = sent;
+        for rank in context.view().others() {
+            let all = self.signs(context, rank);
+            let watched = &mut self.watched[rank.index()];
+            watched.all = all;
+            frames += all.saturating_sub(watched.known);
+        }
         // A sweep may come late.
         let beats = (since.as_nanos() / self.beat.as_nanos()).max(1) as u64;
         let busy = frames >= BUSY_FRAMES * beats * context.view().size() as u64;

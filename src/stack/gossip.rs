@@ -14,12 +14,13 @@
 //! A ── row (held of A, B, C; credit of A, B, C) ──▶ B, C      when quiet, or far ahead, or asked
 //! ```
 
+use std::ops::Range;
 use std::time::Duration;
 
 use super::build::{GossipDefinition, GossipSource};
 use super::core::Core;
 use super::event::{ExitReason, List, Message, Up};
-use super::slots::{MatrixSlot, MemberSlot, fixed};
+use super::slots::{MatrixSlot, MemberSlot, SlotFile, fixed};
 use crate::accel::plan::GossipStep;
 use crate::id::{Hasher64, Life, Rank, RankSet};
 use crate::time::Time;
@@ -136,6 +137,15 @@ struct Value {
     matrix: MatrixSlot,
     rides_on_casts: bool,
     quantum: u64,
+}
+
+impl Value {
+    /// The value that the member `own` has about `subject`.
+    #[inline]
+    fn of(&self, slots: &SlotFile, own: Rank, subject: Rank) -> u64 {
+        let at = if subject == own { self.own } else { slots.member(subject) + self.other };
+        slots.word(at) >> self.shift & self.mask
+    }
 }
 
 /// What has been reported, and when the next row is due.
@@ -290,19 +300,13 @@ impl Core {
         self.gossip.values = self.gossip.definitions.iter().map(value).collect();
     }
 
-    /// This member's own value about `subject`.
-    #[inline]
-    fn value_of(&self, value: Value, subject: Rank) -> u64 {
-        let own = subject == self.own;
-        let at = if own { value.own } else { self.slots.member(subject) + value.other };
-        self.slots.word(at) >> value.shift & value.mask
-    }
-
-    /// Takes the own values about `subject` into the own row of each matrix.
-    pub(crate) fn gossip_own(&mut self, subject: Rank) {
-        for gossip in 0..self.gossip.values.len() {
-            let value = self.gossip.values[gossip];
-            self.slots.raise_pair(value.matrix, self.own, subject, self.value_of(value, subject));
+    /// Takes the own values about `subjects` into the own row of each matrix.
+    pub(crate) fn gossip_own(&mut self, subjects: Range<usize>) {
+        let Core { gossip, slots, own, .. } = self;
+        for value in &gossip.values {
+            for subject in subjects.clone().map(Rank::at) {
+                slots.raise_pair(value.matrix, *own, subject, value.of(slots, *own, subject));
+            }
         }
     }
 
@@ -316,24 +320,23 @@ impl Core {
         (self.gossip.changed, self.gossip.far) = (false, false);
     }
 
-    /// Looks at what has changed of `subject`. Casts tell their own number.
-    pub(crate) fn gossip_look_at(&mut self, subject: Rank) {
-        if subject == self.own {
-            return;
-        }
-        let count = self.gossip.values.len();
-        for gossip in 0..count {
-            let Value { rides_on_casts, quantum, .. } = self.gossip.values[gossip];
-            let value = self.value_of(self.gossip.values[gossip], subject);
-            let state = &mut self.gossip;
-            let at = subject.index() * count + gossip;
-            if state.all_ridden && rides_on_casts {
-                state.reported[at] = state.previous[at];
+    /// Looks at what has changed of `subjects`. Casts tell their own number.
+    pub(crate) fn gossip_look_at(&mut self, subjects: Range<usize>) {
+        let Core { gossip, slots, own, .. } = self;
+        let GossipState { values, previous, reported, all_ridden, changed, far, .. } = gossip;
+        let count = values.len();
+        for subject in subjects.filter(|subject| *subject != own.index()) {
+            let of = subject * count..(subject + 1) * count;
+            let told = previous[of.clone()].iter_mut().zip(&mut reported[of]);
+            for (value, (previous, reported)) in values.iter().zip(told) {
+                if *all_ridden && value.rides_on_casts {
+                    *reported = *previous;
+                }
+                *previous = value.of(slots, *own, Rank::at(subject));
+                let ahead = previous.saturating_sub(*reported);
+                *changed |= ahead > 0;
+                *far |= ahead >= value.quantum;
             }
-            state.previous[at] = value;
-            let ahead = value.saturating_sub(state.reported[at]);
-            state.changed |= ahead > 0;
-            state.far |= ahead >= quantum;
         }
     }
 
@@ -518,6 +521,7 @@ impl Core {
         if !self.same_lives(reporter, &row) {
             return;
         }
+        let before = self.slots.changes();
         for index in 0..usize::from(row.subjects) {
             let subject = Rank::at(usize::from(row.first) + index);
             for gossip in 0..self.gossip.definitions.len() {
@@ -537,16 +541,16 @@ impl Core {
                 self.slots.raise_pair(matrix, reporter, subject, value);
             }
         }
-        let newest = self.slots.member(reporter) + fixed::NEWEST_REPORT;
-        let word = self.slots.word_mut(newest);
-        *word = (*word).max(row.after);
+        let newest = MemberSlot(fixed::NEWEST_REPORT);
+        self.slots.set_of(newest, reporter, self.slots.of(newest, reporter).max(row.after));
         if row.ask {
             // Answers are staggered by rank, so that a large group does not answer at once.
             let delay = Duration::from_micros(20) * u32::from(own.0);
             self.gossip.due = self.gossip.due.min(self.now + delay);
             self.gossip.asked = true;
         }
-        self.work += 1;
+        // Nothing follows from what is known.
+        self.work += u32::from(self.slots.changes() != before);
     }
 }
 

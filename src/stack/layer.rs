@@ -112,6 +112,8 @@ pub enum Posts {
     Once,
     /// [`Layer::post_member`] for each member in order of rank, then [`Layer::post`].
     EachMember,
+    /// The same, when all others have had their turn: for what follows from what layers above conclude.
+    EachMemberLast,
 }
 
 /// A microprotocol.
@@ -162,7 +164,7 @@ pub trait Layer {
         Posts::Once
     }
 
-    /// The part of post-processing that concerns one member ([`Posts::EachMember`]). Ordinary messages may pass between
+    /// The part of post-processing that concerns one member ([`Posts::EachMember`], or last). Ordinary messages may pass between
     /// any two of these calls, and when a layer has handled an event all begin anew.
     fn post_member(&mut self, context: &mut Context<'_>, member: Rank) {
         let _ = (context, member);
@@ -336,14 +338,9 @@ impl Context<'_> {
     /// The least that members other than `subject` itself say of it, those that have failed apart; `None` if there are no
     /// others.
     pub fn least_of_others(&self, matrix: MatrixSlot, subject: Rank) -> Option<u64> {
-        let failed = (!self.core.failed.is_empty()).then_some(&self.core.failed);
-        (0..self.core.slots.members())
-            .map(Rank::at)
-            .filter(|reporter| {
-                *reporter != subject && failed.is_none_or(|failed| !failed.contains(*reporter))
-            })
-            .map(|reporter| self.pair(matrix, reporter, subject))
-            .min()
+        let mut out = self.core.failed;
+        out.insert(subject);
+        self.core.slots.least_pair(matrix, subject, out)
     }
 
     /// Whom that is: the first member other than `subject` that says least of it, and what it says.

@@ -11,7 +11,7 @@
 //! Layers reach words through handles given out at build; a handle is checked against nothing but the file's length,
 //! so a stack's handles must not be used on another stack's file.
 
-use crate::id::{Hasher64, Rank};
+use crate::id::{Hasher64, Rank, RankSet};
 
 /// Words of a cache line.
 const LINE_WORDS: usize = 8;
@@ -173,7 +173,9 @@ impl SlotFile {
     #[inline]
     pub fn set_of(&mut self, slot: MemberSlot, rank: Rank, value: u64) {
         let at = self.member(rank) + slot.0;
-        *self.word_mut(at) = value;
+        if self.word(at) != value {
+            *self.word_mut(at) = value;
+        }
     }
 
     /// What `reporter` says of `subject`.
@@ -182,12 +184,27 @@ impl SlotFile {
         self.word(self.member(reporter) + matrix.0 + u32::from(subject.0))
     }
 
+    /// The least that any member but those of `out` says of `subject`.
+    pub(crate) fn least_pair(&self, matrix: MatrixSlot, subject: Rank, out: RankSet) -> Option<u64> {
+        let mut at = self.skipped + (self.member_base + matrix.0 + u32::from(subject.0)) as usize;
+        let mut least = None;
+        for reporter in (0..self.members()).map(Rank::at) {
+            if !out.contains(reporter) {
+                let says = self.words[at];
+                least = Some(least.map_or(says, |least: u64| least.min(says)));
+            }
+            at += self.member_stride as usize;
+        }
+        least
+    }
+
     /// Raises what `reporter` says of `subject` to at least `value`.
     #[inline]
     pub fn raise_pair(&mut self, matrix: MatrixSlot, reporter: Rank, subject: Rank, value: u64) {
         let at = self.member(reporter) + matrix.0 + u32::from(subject.0);
-        let word = self.word_mut(at);
-        *word = (*word).max(value);
+        if self.word(at) < value {
+            *self.word_mut(at) = value;
+        }
     }
 
     /// Takes in all words but those for which `skip` says yes.
