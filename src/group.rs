@@ -9,7 +9,7 @@ use crate::buf::Exhausted;
 use crate::id::{Rank, RankSet};
 pub use crate::stack::build::HeldFor;
 use crate::stack::event::{ExitReason, List, MessageId, Problem, Slow};
-pub use crate::stack::event::{Grounds, Suspicion};
+pub use crate::stack::event::{Grounds, GroundsKind, Suspicion};
 use crate::stack::run::Stack;
 use crate::stats::Stats;
 use crate::view::LocalView;

@@ -159,6 +159,13 @@ impl Body {
         self
     }
 
+    /// Who has found a member failed, and how.
+    fn charge(self, by: u16, kind: u8) -> Body {
+        let mut body = self.half(by);
+        body.0.push(kind);
+        body
+    }
+
     fn words(mut self, words: &[u64]) -> Body {
         words.iter().for_each(|word| self.0.extend(word.to_le_bytes()));
         self
@@ -206,6 +213,11 @@ const CUT_OK: u8 = 4;
 const VIEW: u8 = 5;
 const HELD_UP: u8 = 9;
 
+/// Of letters.
+const CONFIRM: u8 = 7;
+/// Of a letter's part, before what it says.
+const CHUNK_BYTES: usize = 10;
+
 #[test]
 fn flush_vectors_and_views_that_are_forged_stale_or_out_of_range_are_dropped_and_counted() {
     let nobody = [0, 0];
@@ -245,6 +257,9 @@ fn flush_vectors_and_views_that_are_forged_stale_or_out_of_range_are_dropped_and
         ),
         (undecodable, Body::of(FLUSH).id(id(2, 2)).words(&[0b1000, 0])),
         (undecodable, Body::of(FLUSH).id(id(2, 2)).words(&[1, 1 << 63])),
+        (undecodable, Body::of(FLUSH).id(id(2, 2)).words(&[1, 0])),
+        (undecodable, Body::of(FLUSH).id(id(2, 2)).words(&[1, 0]).charge(3, 0)),
+        (undecodable, Body::of(FLUSH).id(id(2, 2)).words(&[1, 0]).charge(1, 99)),
         (undecodable, Body::of(CUT).id(id(2, 2)).half(3).words(&[9, 9, 9]).half(0).half(1).half(3)),
         (undecodable, Body::of(VIEW).id(id(2, 2)).view(ours, id(2, 2), &[1, 1])),
         (undecodable, Body::of(VIEW).id(id(2, 2)).view(ours, id(2, 2), &[])),
@@ -282,6 +297,11 @@ fn terms() -> String {
     format!("{STACK}, windows of {window_frames} frames, messages of {message_bytes_max} bytes")
 }
 
+/// That `past` is over, and member 1 has found the reader silent.
+fn excluded(past: ViewId) -> Vec<u8> {
+    [Body::of(5).id(past).words(&[2]).0, vec![0]].concat()
+}
+
 #[test]
 fn letters_that_are_forged_stale_or_from_strangers_are_dropped_and_counted() {
     const DENY_NOTHING: u8 = 9;
@@ -291,6 +311,7 @@ fn letters_that_are_forged_stale_or_from_strangers_are_dropped_and_counted() {
     let merge_of = |frame_bytes: u64, counter, first: u64| {
         Body::of(1)
             .id(id(counter, stranger))
+            .words(&[0])
             .text(&terms())
             .0
             .into_iter()
@@ -300,14 +321,15 @@ fn letters_that_are_forged_stale_or_from_strangers_are_dropped_and_counted() {
             .collect::<Vec<u8>>()
     };
     let merge = |counter, first| merge_of(FRAME_BYTES, counter, first);
+    let excluded = |counter| excluded(id(counter, 1));
     let lies = [
         // Frames that nothing fits, and of more bytes than there are.
         ("merge request denied", stranger, id(0, 99), merge_of(8, 1, 99)),
         ("letter that does not decode", stranger, id(0, 99), merge_of(1 << 32, 1, 99)),
         ("view of a stranger", stranger, id(1, 99), view(stranger).0),
         ("view of a proposal that was not confirmed", 2, id(1, 1), view(2).0),
-        ("exclusion by a stranger or from another view", stranger, id(2, 99), Body::of(5).id(id(1, 1)).0),
-        ("exclusion by a stranger or from another view", 2, id(2, 2), Body::of(5).id(id(0, 1)).0),
+        ("exclusion by a stranger or from another view", stranger, id(2, 99), excluded(1)),
+        ("exclusion by a stranger or from another view", 2, id(2, 2), excluded(0)),
         (
             "exclusion by a stranger or from another view",
             stranger,
@@ -322,6 +344,8 @@ fn letters_that_are_forged_stale_or_from_strangers_are_dropped_and_counted() {
         ("letter that does not decode", stranger, id(1 << 62, 99), merge(1, 99)),
         ("letter that does not decode", 2, id(1 << 62, 2), view(2).0),
         ("letter that does not decode", stranger, id(0, 99), vec![DENY_NOTHING; 40]),
+        ("letter that does not decode", stranger, id(2, 99), [excluded(1), vec![0]].concat()),
+        ("confirmation asked for by a stranger", stranger, id(0, 99), Body::of(7).id(id(1, 1)).words(&[9]).0),
     ];
     for (at, (what, origin, view, body)) in lies.into_iter().enumerate() {
         let mut lie = Lie::new();
@@ -380,7 +404,9 @@ fn one_bad_number_in_a_report_costs_the_group_its_author_at_most() {
     lie.town.processes[3].stopped = true;
     let begun = |town: &mut Town| town.processes[0].diary.seen.contains(&Seen::Block);
     assert!(lie.town.until(Duration::from_millis(100), begun));
-    lie.says(&Body::of(FLUSH_OK).id(id(2, 1)).words(&[0b1000, 0]).half(4).words(&[0, 0, 0, 1000]).0);
+    let report = Body::of(FLUSH_OK).id(id(2, 1)).words(&[0b1000, 0]).charge(0, 0).words(&[FRAME_BYTES]);
+    lie.says(&report.half(4).words(&[0, 0, 0, 1000]).0);
+    assert_eq!(lie.counted("membership message that does not decode"), 0);
     lie.town.run(Duration::from_millis(800));
     assert!(lie.town.processes[0].casts_by_view().len() > 1, "the flush ended");
     for at in [0, 2] {
@@ -391,23 +417,38 @@ fn one_bad_number_in_a_report_costs_the_group_its_author_at_most() {
     }
 }
 
+/// What a guest is to say, if this letter asks for it.
+fn token(letter: &[u8]) -> Option<u64> {
+    let body = letter.get(PREFIX_BYTES + CHUNK_BYTES..)?;
+    let word = || body.get(17..25)?.try_into().ok().map(u64::from_le_bytes);
+    (body.first() == Some(&CONFIRM)).then(word)?
+}
+
 /// Guests that are there only in letters: no more of them are kept than fit a view.
 #[test]
 fn many_that_want_in_at_once_are_no_more_than_a_view_holds() {
     let mut lie = Lie::new();
     let terms = terms();
-    // All before the host has waited long enough for more of them, and each with a friend.
-    for own in 1000..1090 {
-        let body = Body::of(1).id(id(1, own)).text(&terms);
-        let body = [
-            body.0,
+    let merge = |own: u64, token: u64| {
+        [
+            Body::of(1).id(id(1, own)).words(&[token]).text(&terms).0,
             vec![WIRE_VERSION],
             Body(Vec::new()).words(&[FRAME_BYTES]).0,
             Body(Vec::new()).members(&[own, own + 500]).0,
         ]
-        .concat();
-        lie.writes(own, id(0, own), &body);
-    }
+        .concat()
+    };
+    // Each with a friend. None of them is kept, or waited for, before it has answered.
+    let guests = || 1000..1090;
+    lie.town.processes[0].diary.letters.clear();
+    guests().for_each(|own| lie.writes(own, id(0, own), &merge(own, 0)));
+    lie.town.run(Duration::from_millis(50));
+    assert_eq!([lie.counted("flush begun"), lie.counted("merge request denied")], [0, 0]);
+    let tokens: Vec<u64> =
+        lie.town.processes[0].diary.letters.iter().filter_map(|bytes| token(bytes)).collect();
+    assert_eq!(tokens.len(), guests().count());
+    // All before the host has waited long enough for more of them.
+    guests().zip(tokens).for_each(|(own, token)| lie.writes(own, id(0, own), &merge(own, token)));
     assert_eq!(lie.counted("flush begun"), 0);
     let taken = (wadjet::id::MEMBERS_MAX - 3) / 2;
     assert_eq!(lie.counted("merge request denied"), 90 - taken as u64);
@@ -420,7 +461,7 @@ fn who_has_given_another_one_up_is_not_excluded_by_it() {
     let process = &mut lie.town.processes[0];
     process.endpoint.group(process.key).suspect(&[Rank(1)].into_iter().collect());
     lie.town.step();
-    lie.writes(2, id(2, 2), &Body::of(5).id(id(1, 1)).0);
+    lie.writes(2, id(2, 2), &excluded(id(1, 1)));
     assert_eq!(lie.counted("exclusion by a stranger or from another view"), 1);
     lie.town.run(Duration::from_millis(100));
     let seen = &lie.town.processes[0].diary.seen;
@@ -432,8 +473,8 @@ fn who_has_given_another_one_up_is_not_excluded_by_it() {
 fn frames_of_a_view_that_does_not_come_are_let_go_of() {
     let unknown = [0x12, 0x34, 0x56, 0, 0, 0, 0, 0, 1, 2, 3, 4];
     // A flush that does not end, and one that this process is excluded in.
-    for excluded in [false, true] {
-        let linger_delay = Duration::from_millis(if excluded { 500 } else { 5 });
+    for is_excluded in [false, true] {
+        let linger_delay = Duration::from_millis(if is_excluded { 500 } else { 5 });
         let mut lie = Lie::with(3, &Config { linger_delay, ..Config::default() });
         lie.town.processes[1].stopped = true;
         let process = &mut lie.town.processes[0];
@@ -444,8 +485,8 @@ fn frames_of_a_view_that_does_not_come_are_let_go_of() {
         lie.inject(&unknown);
         lie.town.run(Duration::from_millis(2));
         assert_eq!(dropped(&lie), before);
-        if excluded {
-            lie.writes(2, id(2, 2), &Body::of(5).id(id(1, 1)).0);
+        if is_excluded {
+            lie.writes(2, id(2, 2), &excluded(id(1, 1)));
             assert!(lie.town.processes[0].diary.seen.iter().any(|seen| matches!(seen, Seen::Exit(_))));
         } else {
             lie.town.run(Duration::from_millis(4));

@@ -9,6 +9,7 @@ use std::time::Duration;
 use common::live::{Seen, Town, group, member};
 use wadjet::transport::{Outside, Transport};
 use wadjet::view::Neighbours;
+use wadjet::wire::WIRE_VERSION;
 use wadjet::wire::full::{PREFIX_BYTES, Prefix};
 use wadjet::wire::outside::OUTSIDE_CONTROL;
 use wadjet::{Address, Config, GroupId, Incarnation, Member, View};
@@ -133,7 +134,7 @@ fn who_speaks_another_wire_version_is_told_and_so_is_this_one() {
         }
         false
     });
-    both_are_told(&mut town, &["p1", "p2", "wire version 9", " speaks 1"]);
+    both_are_told(&mut town, &["p1", "p2", "wire version 9", &format!(" speaks {WIRE_VERSION}")]);
 }
 
 #[test]

@@ -5,12 +5,17 @@ mod common;
 use std::time::Duration;
 
 use common::live::{Seen, Town};
-use wadjet::group::Grounds;
+use wadjet::group::{Grounds, GroundsKind};
+use wadjet::view::Neighbours;
 use wadjet::wire::full::Prefix;
-use wadjet::{Config, Incarnation, Rank, RankSet};
+use wadjet::{Config, Incarnation, Member, Rank, RankSet, View};
 
 const STACK: &str = wadjet::layers::LIVE_STACK_WITH_INTEGRITY;
 const SECOND: Duration = Duration::from_secs(1);
+
+fn told_by_application_of(by: u16) -> Grounds {
+    Grounds::ToldBy { by: Rank(by), kind: Some(GroundsKind::Application) }
+}
 
 #[test]
 fn a_member_that_stops_is_out_of_the_next_view_whoever_it_is() {
@@ -140,7 +145,7 @@ fn of_whom_the_application_or_another_member_accuses_that_is_said_and_by_whom() 
     process.endpoint.group(process.key).suspect(&RankSet::one(Rank(2)));
     town.meet(&[0, 1], SECOND);
     assert_eq!(town.suspicions(1), [(2, Grounds::Application)]);
-    assert_eq!(town.suspicions(0), [(2, Grounds::ToldBy(Rank(1)))]);
+    assert_eq!(town.suspicions(0), [(2, told_by_application_of(1))]);
 }
 
 #[test]
@@ -159,6 +164,87 @@ fn of_a_member_that_is_given_up_because_it_holds_a_view_change_up_that_is_said_a
     let told = town.suspicions(0);
     let [(1, Grounds::HeldUp { lasting })] = told[..] else { panic!("{told:?}") };
     assert!((Duration::from_millis(40)..Duration::from_millis(42)).contains(&lasting), "{told:?}");
+}
+
+/// Whoever answers it says who has found it failed, and how that was: not what itself was told by others.
+#[test]
+fn who_is_excluded_by_mistake_learns_whose_and_why() {
+    let exclusion = |town: &Town, at: usize| {
+        let seen = town.processes[at].diary.seen.iter();
+        let exits = seen.filter_map(|seen| if let Seen::Exit(why) = seen { Some(why.clone()) } else { None });
+        exits.collect::<Vec<_>>().join("; ")
+    };
+    let mut town = Town::of(4, STACK, &Config::default());
+    town.run(Duration::from_millis(30));
+    town.processes[3].stopped = true;
+    let process = &mut town.processes[2];
+    process.endpoint.group(process.key).suspect(&RankSet::one(Rank(3)));
+    town.meet(&[0, 1, 2], SECOND);
+    town.processes[3].stopped = false;
+    town.run(Duration::from_millis(30));
+    let why = exclusion(&town, 3);
+    assert!(why.contains("because member 2 was told so by its application"), "{why}");
+
+    let mut town = Town::of(3, STACK, &Config::default());
+    town.run(Duration::from_millis(30));
+    town.processes[2].stopped = true;
+    town.meet(&[0, 1], SECOND);
+    town.processes[2].stopped = false;
+    town.run(Duration::from_millis(30));
+    let why = exclusion(&town, 2);
+    assert!(why.contains("heard nothing of it for too long"), "{why}");
+}
+
+/// Frames of the newcomer reach the coordinator, and not the other member: a lost answer to who has an address, say.
+#[test]
+fn who_is_let_in_and_never_heard_is_let_in_again_with_less_and_less_hurry() {
+    let mut town = Town::of(2, STACK, &Config::default());
+    town.run(Duration::from_millis(20));
+    let (first, address) = (100, common::live::member(100).address);
+    let neighbours =
+        || Neighbours { contacts: vec![common::live::member(1).address], ..Neighbours::default() };
+    town.lose = Box::new(move |at, received| {
+        let newcomer = |(prefix, ..): (Prefix, _, _)| prefix.identification.origin.0 >= first;
+        at == 1 && Prefix::decode(received.bytes()).is_ok_and(newcomer)
+    });
+    let views = |town: &Town| {
+        town.processes[0].diary.seen.iter().filter(|seen| matches!(seen, Seen::View(..))).count()
+    };
+    let before = views(&town);
+    let mut own = first;
+    let begin = |town: &mut Town, own: u64| {
+        let member = Member { incarnation: Incarnation(own), address: address.clone() };
+        town.start_at(View::alone(common::live::group(), member, STACK), own, &address, neighbours())
+    };
+    begin(&mut town, own);
+    let end = town.now + SECOND * 2;
+    while town.now < end {
+        town.step();
+        if town.processes[2].diary.seen.iter().any(|seen| matches!(seen, Seen::Exit(_))) {
+            own += 1;
+            town.processes.pop();
+            begin(&mut town, own);
+        }
+    }
+    // At once it would be let in some 18 times.
+    let let_in = (views(&town) - before).div_ceil(2);
+    assert!((3..=6).contains(&let_in), "{let_in} times");
+    assert!(town.together(&[0, 1]) || town.processes[0].view().1.len() == 3);
+    let told = town.processes[0].diary.seen.iter();
+    let told =
+        told.filter(|seen| matches!(seen, Seen::Problem(what) if what.contains("do frames pass both ways")));
+    assert!(told.count() > 0, "the application is told");
+    // When frames pass again it comes in for good.
+    town.lose = Box::new(|_, _| false);
+    town.until(SECOND, |town| {
+        if town.processes[2].diary.seen.iter().any(|seen| matches!(seen, Seen::Exit(_))) {
+            own += 1;
+            town.processes.pop();
+            begin(town, own);
+        }
+        false
+    });
+    town.meet(&[0, 1, 2], SECOND);
 }
 
 #[test]
@@ -256,7 +342,7 @@ fn a_suspicion_is_taken_over_when_half_of_ones_own_patience_is_over() {
     assert_eq!(town.suspicions(0), []);
     let took = town.meet(&[0, 1], SECOND);
     assert!(took < Duration::from_millis(10), "{took:?}");
-    assert_eq!(town.suspicions(0), [(2, Grounds::ToldBy(Rank(1)))]);
+    assert_eq!(town.suspicions(0), [(2, told_by_application_of(1))]);
 }
 
 #[test]

@@ -38,7 +38,7 @@ use std::time::Duration;
 use crate::accel::case::CommonCase;
 use crate::id::{Hasher64, Incarnation, Rank, RankSet};
 use crate::stack::build::{Build, GuardKind, TimerId};
-use crate::stack::event::{Down, Grounds, Message, Suspicion, Up};
+use crate::stack::event::{Charge, Down, Grounds, GroundsKind, Message, Suspicion, Up};
 use crate::stack::layer::{Context, Fast, Kind, Layer};
 use crate::stack::notices::{Flow, Notices};
 use crate::stack::property::{Properties, Property};
@@ -110,6 +110,8 @@ struct Suspect {
     /// By rank.
     watched: Vec<Watched>,
     suspected: RankSet,
+    /// By rank: who has found out that it has failed, and how; of those that are suspected.
+    charges: Vec<Charge>,
     /// Members whose processes are said to be gone.
     gone: RankSet,
     /// Members that are out of this view already: not watched.
@@ -196,6 +198,7 @@ impl Suspect {
             handles: None,
             watched: Vec::new(),
             suspected: RankSet::EMPTY,
+            charges: Vec::new(),
             gone: RankSet::EMPTY,
             failed: RankSet::EMPTY,
             accusers: RankSet::EMPTY,
@@ -298,7 +301,8 @@ impl Suspect {
         if !(hears || watching.without(due).is_empty()) {
             due = RankSet::EMPTY;
         }
-        self.suspected = self.suspected.with(due);
+        let found = due.iter().map(|member| Suspicion { member, why: self.grounds(member) }).collect();
+        self.note(context, &found);
         due.iter().for_each(|_| context.count("suspicion"));
         if self.quiet_beats > 0 || !self.suspected.is_empty() {
             let all = self.audience(context);
@@ -307,7 +311,7 @@ impl Suspect {
         if !ask.is_empty() {
             self.say(context, ask, true);
         }
-        self.tell(context, due, |suspect, rank| suspect.grounds(rank));
+        self.tell(context, found);
     }
 
     /// Counts how much was sent and heard since the last sweep.
@@ -342,16 +346,25 @@ impl Suspect {
             Grounds::Accuser
         } else if self.gone.contains(rank) {
             Grounds::Gone { lasting }
+        } else if self.watched[rank.index()].known == 0 {
+            Grounds::Unheard { lasting }
         } else {
             Grounds::Silent { lasting, limit: self.limit(rank) }
         }
     }
 
-    /// Tells of members that were not suspected until now.
-    fn tell(&self, context: &mut Context<'_>, new: RankSet, why: impl Fn(&Suspect, Rank) -> Grounds) {
+    /// Members that were not suspected until now are.
+    fn note(&mut self, context: &Context<'_>, new: &Vec<Suspicion>) {
+        for Suspicion { member, why } in new {
+            self.suspected.insert(*member);
+            self.charges[member.index()] = Charge::of(context.rank(), *why);
+        }
+    }
+
+    /// Tells the layers above of them.
+    fn tell(&self, context: &mut Context<'_>, new: Vec<Suspicion>) {
         if !new.is_empty() {
-            let suspicions = new.iter().map(|member| Suspicion { member, why: why(self, member) });
-            context.up(Up::Suspect(suspicions.collect()));
+            context.up(Up::Suspect(new.into()));
         }
     }
 
@@ -369,40 +382,68 @@ impl Suspect {
             context.count("heartbeat without a frame");
             return;
         };
-        let bytes = Heartbeat { ask, suspected: self.suspected }.encode();
+        let charges = self.suspected.iter().map(|rank| self.charges[rank.index()]);
+        let room = body.room().saturating_sub(HEARTBEAT_BYTES) / CHARGE_BYTES;
+        let charges = charges.take(room).collect();
+        let bytes = Heartbeat { ask, suspected: self.suspected, charges }.encode();
         body.extend(&bytes).expect("a heartbeat fits a frame");
         context.send_raw(to, body);
     }
 }
 
 /// ```text
-/// heartbeat = flags:u8 suspected:u64 suspected:u64        (flags bit 0: please answer)
+/// heartbeat = flags:u8 suspected:u64 suspected:u64 charge...   (flags bit 0: please answer)
+/// charge = by:u16 kind:u8                                      (of the first of those suspected, as many as have room)
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Heartbeat {
     ask: bool,
     suspected: RankSet,
+    charges: Vec<Charge>,
 }
 
+/// Bytes of a heartbeat of who suspects nobody.
+const HEARTBEAT_BYTES: usize = 17;
+/// What is said of one that is suspected.
+const CHARGE_BYTES: usize = 3;
+
 impl Heartbeat {
-    fn encode(self) -> [u8; 17] {
-        let mut bytes = [0; 17];
-        bytes[0] = u8::from(self.ask);
-        for (chunk, word) in bytes[1..].chunks_exact_mut(8).zip(self.suspected.words()) {
-            chunk.copy_from_slice(&word.to_le_bytes());
+    fn encode(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(HEARTBEAT_BYTES + CHARGE_BYTES * self.charges.len());
+        bytes.push(u8::from(self.ask));
+        self.suspected.words().into_iter().for_each(|word| bytes.extend(word.to_le_bytes()));
+        for charge in &self.charges {
+            bytes.extend(charge.by.0.to_le_bytes());
+            bytes.push(GroundsKind::code(charge.kind));
         }
         bytes
     }
 
-    fn decode(bytes: &[u8]) -> Result<Heartbeat, ControlError> {
+    /// Reads what a member of a view of `members` members said.
+    fn decode(bytes: &[u8], members: usize) -> Result<Heartbeat, ControlError> {
         let mut reader = BodyReader::new(bytes);
         let flags = reader.byte()?;
         let suspected = RankSet::from_words([reader.word()?, reader.word()?]);
+        let count = bytes.len().saturating_sub(HEARTBEAT_BYTES) / CHARGE_BYTES;
+        let mut charge = |_| {
+            let (by, kind) = (Rank(reader.half()?), GroundsKind::of_code(reader.byte()?)?);
+            if by.index() < members { Ok(Charge { by, kind }) } else { Err(ControlError) }
+        };
+        let charges = (0..count).map(&mut charge).collect::<Result<Vec<_>, _>>()?;
         reader.end()?;
-        if flags > 1 {
+        let known = suspected.without(RankSet::all(members)).is_empty() && count <= suspected.len();
+        if flags > 1 || !known {
             return Err(ControlError);
         }
-        Ok(Heartbeat { ask: flags == 1, suspected })
+        Ok(Heartbeat { ask: flags == 1, suspected, charges })
+    }
+
+    /// What it says of those of `told`, given who has sent it.
+    fn hearsay(&self, by: Rank, told: RankSet) -> Vec<Suspicion> {
+        let unknown = std::iter::repeat(Charge { by, kind: None });
+        let charges = self.suspected.iter().zip(self.charges.iter().copied().chain(unknown));
+        let told = charges.filter(|(member, _)| told.contains(*member));
+        told.map(|(member, charge)| Suspicion { member, why: charge.told() }).collect()
     }
 }
 
@@ -414,6 +455,7 @@ impl Layer for Suspect {
     fn install(&mut self, build: &mut Build<'_>) {
         self.watched =
             build.view().view().members.iter().map(|member| Watched::new(member.incarnation)).collect();
+        self.charges = vec![Charge { by: build.view().rank(), kind: None }; self.watched.len()];
         self.handles = Some(Handles {
             casts: build.tally(GuardKind::CastDeliver, "casts heard"),
             sends: build.tally(GuardKind::SendDeliver, "sends heard"),
@@ -456,8 +498,9 @@ impl Layer for Suspect {
             Down::Suspect(ranks, why) => {
                 let others: RankSet = context.view().others().collect();
                 let new = ranks.and(others).without(self.suspected);
-                self.suspected = self.suspected.with(new);
-                self.tell(context, new, |_, _| *why);
+                let new = new.iter().map(|member| Suspicion { member, why: *why }).collect();
+                self.note(context, &new);
+                self.tell(context, new);
             }
             Down::Over => {
                 self.over = true;
@@ -486,18 +529,15 @@ impl Layer for Suspect {
 
     fn control(&mut self, context: &mut Context<'_>, origin: Rank, message: &Message) {
         self.watched[origin.index()].signs += 1;
-        let members = RankSet::all(context.view().size());
-        let heartbeat = Heartbeat::decode(message.list.payload());
-        let Some(Heartbeat { ask, suspected }) =
-            heartbeat.ok().filter(|heartbeat| heartbeat.suspected.without(members).is_empty())
-        else {
+        let Ok(heartbeat) = Heartbeat::decode(message.list.payload(), context.view().size()) else {
             context.count("heartbeat that does not decode");
             return;
         };
+        let suspected = heartbeat.suspected;
         if self.over || self.failed.contains(origin) || self.suspected.contains(origin) {
             return;
         }
-        if ask {
+        if heartbeat.ask {
             self.say(context, RankSet::one(origin), false);
         }
         if suspected.contains(context.rank()) {
@@ -508,9 +548,10 @@ impl Layer for Suspect {
         told.remove(origin);
         let believed = self.believe(origin, told);
         if !believed.is_empty() {
-            self.suspected = self.suspected.with(believed);
+            let believed = heartbeat.hearsay(origin, believed);
+            self.note(context, &believed);
             context.count("suspicion taken over");
-            self.tell(context, believed, |_, _| Grounds::ToldBy(origin));
+            self.tell(context, believed);
         }
     }
 
@@ -581,11 +622,29 @@ mod tests {
     #[test]
     fn a_heartbeat_comes_out_as_it_went_in_and_nothing_else_decodes() {
         let suspected: RankSet = [1, 64, 127].into_iter().map(Rank::at).collect();
-        let heartbeat = Heartbeat { ask: true, suspected };
+        let charge = |by, kind| Charge { by: Rank(by), kind };
+        let charges = vec![charge(0, Some(GroundsKind::HeldUp)), charge(127, None)];
+        let heartbeat = Heartbeat { ask: true, suspected, charges };
         let bytes = heartbeat.encode();
-        assert_eq!(Heartbeat::decode(&bytes), Ok(heartbeat));
-        assert_eq!(Heartbeat::decode(&bytes[..16]), Err(ControlError));
-        assert_eq!(Heartbeat::decode(&[&bytes[..], &[0]].concat()), Err(ControlError));
-        assert_eq!(Heartbeat::decode(&[&[2], &bytes[1..]].concat()), Err(ControlError));
+        let decode = |bytes: &[u8]| Heartbeat::decode(bytes, 128);
+        assert_eq!(decode(&bytes).as_ref(), Ok(&heartbeat));
+        let told = |member, by, kind| Suspicion { member: Rank(member), why: charge(by, kind).told() };
+        let hearsay = heartbeat.hearsay(Rank(9), RankSet::all(128));
+        let first = told(1, 0, Some(GroundsKind::HeldUp));
+        assert_eq!(
+            hearsay,
+            [first, told(64, 127, None), told(127, 9, None)],
+            "what had no room is not known"
+        );
+        for length in
+            (0..bytes.len()).filter(|length| !(17..).step_by(3).take(2).any(|whole| whole == *length))
+        {
+            assert_eq!(decode(&bytes[..length]), Err(ControlError), "{length} bytes");
+        }
+        assert_eq!(decode(&[&bytes[..], &[0, 0, 0, 0]].concat()), Err(ControlError));
+        assert_eq!(decode(&[&bytes[..], &[0; 6]].concat()), Err(ControlError), "of more than are suspected");
+        assert_eq!(decode(&[&bytes[..19], &[7]].concat()), Err(ControlError), "no such grounds");
+        assert_eq!(decode(&[&[2], &bytes[1..]].concat()), Err(ControlError));
+        assert_eq!(Heartbeat::decode(&bytes, 127), Err(ControlError), "of nobody");
     }
 }

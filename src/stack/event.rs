@@ -14,6 +14,7 @@ use crate::stack::build::Field;
 use crate::time::{Millis, Time};
 use crate::view::{LocalView, View};
 use crate::wire::Traffic;
+use crate::wire::control::ControlError;
 use crate::wire::full::NO_CONTROL;
 use crate::wire::layout::Header;
 use crate::wire::pack::{self, Messages, PackError};
@@ -429,13 +430,23 @@ pub enum Grounds {
         /// What it was allowed by then.
         limit: Duration,
     },
+    /// Nothing at all was heard of it since the view began.
+    Unheard {
+        /// For so long.
+        lasting: Duration,
+    },
     /// The transport says that its process is gone, and nothing was heard of it any more.
     Gone {
         /// For so long.
         lasting: Duration,
     },
     /// Another member says so.
-    ToldBy(Rank),
+    ToldBy {
+        /// Who has found it out, or, if that is not known, who says so.
+        by: Rank,
+        /// Of which kind its grounds are, if they are known.
+        kind: Option<GroundsKind>,
+    },
     /// It takes this member for failed, and so takes nothing of it in any more.
     Accuser,
     /// It has not done its part of a view change.
@@ -449,6 +460,107 @@ pub enum Grounds {
     Application,
 }
 
+/// Why a member is taken for failed, as members tell it each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GroundsKind {
+    /// [`Grounds::Silent`]
+    Silent,
+    /// [`Grounds::Unheard`]
+    Unheard,
+    /// [`Grounds::Gone`]
+    Gone,
+    /// [`Grounds::Accuser`]
+    Accuser,
+    /// [`Grounds::HeldUp`]
+    HeldUp,
+    /// [`Grounds::Elsewhere`]
+    Elsewhere,
+    /// [`Grounds::Application`]
+    Application,
+}
+
+impl GroundsKind {
+    /// In the order of their codes on the wire.
+    const ALL: [GroundsKind; 7] = [
+        GroundsKind::Silent,
+        GroundsKind::Unheard,
+        GroundsKind::Gone,
+        GroundsKind::Accuser,
+        GroundsKind::HeldUp,
+        GroundsKind::Elsewhere,
+        GroundsKind::Application,
+    ];
+    /// The code of grounds that are not known.
+    const UNKNOWN: u8 = u8::MAX;
+
+    /// The code of `kind` on the wire.
+    pub(crate) fn code(kind: Option<GroundsKind>) -> u8 {
+        kind.map_or(GroundsKind::UNKNOWN, |kind| kind as u8)
+    }
+
+    /// What a code stands for; an error if for nothing.
+    pub(crate) fn of_code(code: u8) -> Result<Option<GroundsKind>, ControlError> {
+        match GroundsKind::ALL.get(usize::from(code)) {
+            Some(kind) => Ok(Some(*kind)),
+            None if code == GroundsKind::UNKNOWN => Ok(None),
+            None => Err(ControlError),
+        }
+    }
+}
+
+/// What its accuser did, of whom this is said.
+impl fmt::Display for GroundsKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            GroundsKind::Silent => "heard nothing of it for too long",
+            GroundsKind::Unheard => "never heard it in that view",
+            GroundsKind::Gone => "was told by the transport that it was gone",
+            GroundsKind::Accuser => "was taken for failed by it",
+            GroundsKind::HeldUp => "waited for it in a view change for too long",
+            GroundsKind::Elsewhere => "saw it go on to another view",
+            GroundsKind::Application => "was told so by its application",
+        })
+    }
+}
+
+/// Who has found out that a member has failed, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Charge {
+    pub(crate) by: Rank,
+    pub(crate) kind: Option<GroundsKind>,
+}
+
+impl Charge {
+    /// Of somebody whom the member `own` takes for failed.
+    pub(crate) fn of(own: Rank, why: Grounds) -> Charge {
+        match why {
+            Grounds::ToldBy { by, kind } => Charge { by, kind },
+            why => Charge { by: own, kind: why.kind() },
+        }
+    }
+
+    /// The grounds of somebody who is told so.
+    pub(crate) fn told(self) -> Grounds {
+        Grounds::ToldBy { by: self.by, kind: self.kind }
+    }
+}
+
+impl Grounds {
+    /// Of which kind they are, if that is known.
+    pub fn kind(self) -> Option<GroundsKind> {
+        Some(match self {
+            Grounds::Silent { .. } => GroundsKind::Silent,
+            Grounds::Unheard { .. } => GroundsKind::Unheard,
+            Grounds::Gone { .. } => GroundsKind::Gone,
+            Grounds::ToldBy { kind, .. } => return kind,
+            Grounds::Accuser => GroundsKind::Accuser,
+            Grounds::HeldUp { .. } => GroundsKind::HeldUp,
+            Grounds::Elsewhere => GroundsKind::Elsewhere,
+            Grounds::Application => GroundsKind::Application,
+        })
+    }
+}
+
 impl fmt::Display for Grounds {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -460,10 +572,14 @@ impl fmt::Display for Grounds {
                     Millis(*limit)
                 )
             }
+            Grounds::Unheard { lasting } => {
+                write!(f, "nothing was heard of it since the view began, {} ago", Millis(*lasting))
+            }
             Grounds::Gone { lasting } => {
                 write!(f, "its process is gone, and nothing was heard of it for {}", Millis(*lasting))
             }
-            Grounds::ToldBy(by) => write!(f, "member {by} takes it for failed"),
+            Grounds::ToldBy { by, kind: None } => write!(f, "member {by} takes it for failed"),
+            Grounds::ToldBy { by, kind: Some(kind) } => write!(f, "member {by} {kind}"),
             Grounds::Accuser => f.write_str("it takes this member for failed"),
             Grounds::HeldUp { lasting } => write!(f, "it held a view change up for {}", Millis(*lasting)),
             Grounds::Elsewhere => f.write_str("it has gone on to another view"),
@@ -522,6 +638,20 @@ impl fmt::Display for Holdup {
     }
 }
 
+/// Why a process was excluded, in the words of those who did it.
+struct AsTold(Option<Rank>, Option<GroundsKind>);
+
+impl fmt::Display for AsTold {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            AsTold(Some(accuser), Some(kind)) => write!(f, "because member {accuser} {kind}"),
+            AsTold(Some(accuser), None) => write!(f, "which member {accuser} took for failed"),
+            AsTold(None, Some(kind)) => write!(f, "because a member {kind}"),
+            AsTold(None, None) => f.write_str("which was taken for failed"),
+        }
+    }
+}
+
 /// Why the group is over for this process. Ranks are those of the view that the endpoint was in (`Group::endpoint_view`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ExitReason {
@@ -530,14 +660,18 @@ pub enum ExitReason {
     Left,
     /// The others have gone on without it.
     #[error(
-        "excluded: member {by} has gone on to {view} without this process, which was taken for failed; \
-         join again with a new incarnation"
+        "excluded: member {by} has gone on to {view} without this process, {}; join again with a new incarnation",
+        AsTold(*accuser, *kind)
     )]
     Excluded {
         /// Who says so.
         by: Rank,
         /// The view it is in now.
         view: ViewId,
+        /// Who has found this process failed, if it is a member of the view that this one was in.
+        accuser: Option<Rank>,
+        /// Why, if that is known.
+        kind: Option<GroundsKind>,
     },
     /// It held the senders up for longer than the stack allows (`expel_ms` of FC).
     #[error(

@@ -13,7 +13,7 @@ pub mod outside;
 pub mod pack;
 
 /// The version of everything in this module.
-pub const WIRE_VERSION: u8 = 1;
+pub const WIRE_VERSION: u8 = 2;
 
 /// Set in the first word of a frame whose payload is a pack.
 pub const PACK_FLAG: u64 = 1 << 62;

@@ -38,6 +38,8 @@ pub struct Diary {
     members: Vec<u64>,
     /// Of all casts, and of all sends.
     pub ids: [Vec<MessageId>; 2],
+    /// What was written to others outside a view.
+    pub letters: Vec<Vec<u8>>,
     /// A state, if the application has one.
     pub replica: Option<Replica>,
     /// What is answered to who asks whether it is behind.
@@ -353,7 +355,10 @@ impl Town {
                         endpoint.gone(group, channel, transport.gone(channel), diary);
                     }
                     // As in a network, an address is one whatever group it is used for.
-                    Request::Outside { to, bytes, .. } => transport.send_outside(group(), &to, &bytes),
+                    Request::Outside { to, bytes, .. } => {
+                        transport.send_outside(group(), &to, &bytes);
+                        diary.letters.push(bytes);
+                    }
                 }
             }
             while let Some(transmit) = endpoint.transmit() {

@@ -7,7 +7,7 @@ use wadjet::endpoint::{Endpoint, GroupKey, Request};
 use wadjet::layers::LIVE_STACK;
 use wadjet::transport::{Addresses, Caps, Channel, ChannelId, ChannelOptions, OUTSIDE_BYTES_MAX, Received};
 use wadjet::view::Neighbours;
-use wadjet::wire::full::Identification;
+use wadjet::wire::full::{Identification, PREFIX_BYTES};
 use wadjet::wire::{Traffic, outside};
 use wadjet::{
     Address, Application, Config, Delivery, Event, Group, GroupId, Incarnation, LocalView, Member, RankSet,
@@ -54,6 +54,7 @@ pub(super) const LETTERS: Target = Target {
         };
         let mut merge = vec![1];
         merge.extend(id_bytes(id(9, 30)));
+        merge.extend(AS_TOLD.to_le_bytes());
         merge.extend(text_bytes(&terms(LIVE_STACK)));
         merge.push(other.wire_version);
         merge.extend((FRAME_BYTES as u64).to_le_bytes());
@@ -81,11 +82,14 @@ pub(super) const LETTERS: Target = Target {
             (1..9).flat_map(|counter| letter(2, told(id(counter, 1), &next))).chain([POLL, 9]).collect();
         let mut excluded = vec![5];
         excluded.extend(id_bytes(id(1, 1)));
+        excluded.extend(2_u64.to_le_bytes());
+        excluded.push(1);
         vec![
             letter(2, presence(1, 0)),
             // Alone, it asks to be let in, and is told the view that lets it in.
             [vec![SILENCE, SILENCE], letter(2, presence(0, 0)), vec![POLL, 1], let_in].concat(),
-            [letter(2, merge), vec![POLL, 99, POLL, 99, POLL, 99, POLL, 99]].concat(),
+            [letter(2, merge.clone()), letter(2, merge), vec![POLL, 99, POLL, 99, POLL, 99, POLL, 99]]
+                .concat(),
             [letter(2, presence(0, 0)), vec![POLL, 9], letter(2, deny), vec![POLL, 200]].concat(),
             [letter(0, told(id(1, 1), &view(&[1, 2], 7))), vec![POLL, 1]].concat(),
             [letter(1, vec![4]), vec![POLL, 1], letter(1, excluded), vec![POLL, 1]].concat(),
@@ -131,10 +135,16 @@ fn terms(spec: &str) -> String {
 const SILENCE: u8 = 2;
 const SILENT_POLLS: usize = 100;
 
+/// In a letter that asks to be let in, where the token stands: the one that was asked for last.
+const AS_TOLD: u64 = u64::MAX;
+const TOKEN_AT: std::ops::Range<usize> = 17..25;
+
 const BYTES_MAX: usize = 4096;
 /// The counter of the view that lets it in.
 const LET_IN: u64 = 12;
 const FRAME_BYTES: usize = 512;
+/// Of a letter, before what it says.
+const CHUNK_HEADER_BYTES: usize = 10;
 /// What one iteration may ask of the transport: some letters to everybody known.
 const REQUESTS_MAX: usize = 2000;
 
@@ -189,6 +199,7 @@ struct Lone {
     letters: Region,
     channels: u32,
     written: u32,
+    token: [u8; 8],
     now: Time,
 }
 
@@ -247,7 +258,16 @@ impl Lone {
             .install_among(view, neighbours, channel(0, &options), &caps(), now)
             .expect("the stack is sound");
         let witness = Witness { own, last, exited: false };
-        Lone { endpoint, key, witness, letters: pool(64, OUTSIDE_BYTES_MAX), channels: 1, written: 0, now }
+        Lone {
+            endpoint,
+            key,
+            witness,
+            letters: pool(64, OUTSIDE_BYTES_MAX),
+            channels: 1,
+            written: 0,
+            token: [0; 8],
+            now,
+        }
     }
 
     /// A letter of the other member, or of somebody else, who is in this view, the one before, or another.
@@ -263,9 +283,15 @@ impl Lone {
             _ => (u64::from(writer), id(0, u64::from(writer))),
         };
         self.written += 1;
+        let mut body = body.to_vec();
+        if let (Some(1), Some(token)) = (body.first(), body.get(TOKEN_AT))
+            && *token == AS_TOLD.to_le_bytes()
+        {
+            body[TOKEN_AT].copy_from_slice(&self.token);
+        }
         let group = GroupId::named("fuzz");
         let identification = Identification { group, view, origin: Incarnation(origin), stack: 0 };
-        for bytes in outside::split(identification, Traffic::Raw, self.written, body) {
+        for bytes in outside::split(identification, Traffic::Raw, self.written, &body) {
             let mut frame = self.letters.take(0).expect("letters are not held");
             frame.extend(&bytes).expect("a datagram");
             let frame = frame.freeze();
@@ -295,7 +321,13 @@ impl Lone {
                 Request::Hint { group, channel } => {
                     self.endpoint.gone(group, channel, RankSet::EMPTY, &mut self.witness);
                 }
-                Request::Close(_) | Request::Outside { .. } => {}
+                Request::Outside { bytes, .. } => {
+                    let body = bytes.get(PREFIX_BYTES + CHUNK_HEADER_BYTES..).unwrap_or_default();
+                    if let (Some(7), Some(token)) = (body.first(), body.get(TOKEN_AT)) {
+                        self.token.copy_from_slice(token);
+                    }
+                }
+                Request::Close(_) => {}
             }
         }
         while self.endpoint.transmit().is_some() {}

@@ -8,7 +8,7 @@ use super::message::{Beyond, Inside};
 use super::{GUEST_PATIENCE, Handles, Looked, Mbrship, Promise, Proposal};
 use crate::config::FRAME_NUMBERS_MAX;
 use crate::id::{Hasher64, Rank, RankSet, ViewId};
-use crate::stack::event::{Cut, Down, Grounds, Up};
+use crate::stack::event::{Charge, Cut, Down, Grounds, GroundsKind, Up};
 use crate::stack::layer::Context;
 use crate::transport::Outside;
 use crate::view::{Member, View};
@@ -56,14 +56,21 @@ impl Mbrship {
         self.proposal = Some(Proposal { id, failed, held, frame_bytes, cut: None, done: RankSet::EMPTY });
         context.count("flush begun");
         // What is waited for before the report are the sends so far, not this one's acknowledgement.
-        self.take_part(context, own, id, failed);
-        let others = self.live_others(context);
-        self.say(context, others, &Inside::Flush { proposal: id, failed });
+        self.take_part(context, own, id);
+        let (others, charges) = (self.live_others(context), self.charges());
+        self.say(context, others, &Inside::Flush { proposal: id, failed, charges });
         self.progress(context);
     }
 
     /// A coordinator begins a flush.
-    pub(super) fn flush(&mut self, context: &mut Context<'_>, by: Rank, proposal: ViewId, failed: RankSet) {
+    pub(super) fn flush(
+        &mut self,
+        context: &mut Context<'_>,
+        by: Rank,
+        proposal: ViewId,
+        failed: RankSet,
+        charges: &[Charge],
+    ) {
         if failed.contains(context.rank()) {
             // It goes on without this member, which will be told when that is settled.
             context.count("given up by another member");
@@ -84,7 +91,8 @@ impl Mbrship {
             self.say(context, RankSet::one(by), &Inside::Behind { promised });
             return;
         }
-        self.take_part(context, by, proposal, failed);
+        self.told_failed(context, failed, charges);
+        self.take_part(context, by, proposal);
         // Members of lower rank than the proposer that are still believed in will hear of it from the proposer's report.
         self.reconsider_if_led(context, by);
     }
@@ -96,9 +104,8 @@ impl Mbrship {
         }
     }
 
-    fn take_part(&mut self, context: &mut Context<'_>, by: Rank, proposal: ViewId, failed: RankSet) {
+    fn take_part(&mut self, context: &mut Context<'_>, by: Rank, proposal: ViewId) {
         self.counter = self.counter.max(proposal.counter);
-        self.suspect(context, failed, Grounds::ToldBy(by));
         self.promise = Some(Promise {
             proposal,
             by,
@@ -207,7 +214,8 @@ impl Mbrship {
         } else if by.contains(context.rank()) {
             context.count("given up by another member");
         } else {
-            self.suspect(context, by, Grounds::ToldBy(origin));
+            let kind = Some(GroundsKind::HeldUp);
+            self.suspect(context, by, Grounds::ToldBy { by: origin, kind });
             self.reconsider(context);
         }
     }
@@ -303,8 +311,8 @@ impl Mbrship {
                 proposal.held[own.index()] = Some(held);
             }
         } else {
-            let (failed, frame_bytes) = (self.failed, context.frame_bytes_max());
-            let report = Inside::FlushOk { proposal, failed, frame_bytes, held };
+            let (failed, charges, frame_bytes) = (self.failed, self.charges(), context.frame_bytes_max());
+            let report = Inside::FlushOk { proposal, failed, charges, frame_bytes, held };
             self.say(context, RankSet::one(by), &report);
         }
     }
@@ -315,7 +323,7 @@ impl Mbrship {
         context: &mut Context<'_>,
         origin: Rank,
         id: ViewId,
-        failed: RankSet,
+        (failed, charges): (RankSet, &[Charge]),
         frame_bytes: u32,
         held: Vec<u64>,
     ) {
@@ -338,7 +346,7 @@ impl Mbrship {
             context.count("given up by another member");
             return;
         }
-        self.suspect(context, failed, Grounds::ToldBy(origin));
+        self.told_failed(context, failed, charges);
         self.reconsider(context);
     }
 

@@ -5,10 +5,10 @@ use std::time::Duration;
 use super::broken::Broken;
 use super::message::{Beyond, Inside, Refusal};
 use super::{
-    ANSWER_PAUSE, DENIALS_MAX, Denial, GUEST_PATIENCE, Guest, Host, MERGE_REPEAT, Mbrship, OUSTER_PATIENCE,
-    PATIENCE_SHIFT_MAX,
+    ANSWER_PAUSE, DENIALS_MAX, Denial, Former, GUEST_PATIENCE, Guest, Host, MERGE_REPEAT, Mbrship,
+    OUSTER_PATIENCE, PATIENCE_SHIFT_MAX, UNHEARD_PATIENCE, Unheard,
 };
-use crate::id::{Incarnation, MEMBERS_MAX, ViewId};
+use crate::id::{Hasher64, Incarnation, MEMBERS_MAX, Rank, ViewId};
 use crate::stack::event::{Down, ExitReason, Grounds, Letter};
 use crate::stack::layer::Context;
 use crate::time::Time;
@@ -53,7 +53,7 @@ impl Mbrship {
         }
         let members = &context.view().view().members;
         let strange = |address: &&_| !members.iter().any(|member| member.address == **address);
-        let former = self.legacy.former.iter().map(|member| &member.address);
+        let former = self.legacy.former.iter().map(|former| &former.member.address);
         let contacts = context.neighbours().contacts.iter();
         let mut addresses: Vec<_> = contacts.chain(former).filter(strange).cloned().collect();
         addresses.sort();
@@ -102,16 +102,17 @@ impl Mbrship {
                 }
                 self.met(context, reply, busy, weight(size, view), coordinator);
             }
-            Beyond::Merge { proposal, terms, wire_version, frame_bytes, members } => {
+            Beyond::Merge { proposal, token, terms, wire_version, frame_bytes, members } => {
                 let terms = (terms.as_str(), wire_version, frame_bytes);
-                self.asked_in(context, origin, view, proposal, terms, members);
+                self.asked_in(context, origin, view, (proposal, token), terms, members);
             }
             Beyond::Deny { proposal, refusal, reason } => {
                 self.denied(context, origin, proposal, refusal, reason);
             }
             Beyond::View { proposal, view } => self.told_view(context, origin, proposal, view),
             Beyond::Inquire => self.stranger(context, origin, view),
-            Beyond::Excluded { past } => {
+            Beyond::Excluded { past, accuser, kind } => {
+                let accuser = context.view().rank_of(accuser);
                 // Two that have given each other up go separate ways instead.
                 if let Some(by) = member.filter(|by| !self.failed.contains(*by))
                     && past == context.view().view().id
@@ -120,13 +121,14 @@ impl Mbrship {
                     // Who has asked to leave may hear of it from there first.
                     context.exit(match self.legacy.leave {
                         true => ExitReason::Left,
-                        false => ExitReason::Excluded { by, view },
+                        false => ExitReason::Excluded { by, view, accuser, kind },
                     });
                 } else {
                     context.count("exclusion by a stranger or from another view");
                 }
             }
             Beyond::Expelled { past, lasting } => self.expelled(context, origin, past, lasting),
+            Beyond::Confirm { proposal, token } => self.asked_to_confirm(context, origin, proposal, token),
         }
         if !self.over {
             self.progress(context);
@@ -277,7 +279,8 @@ impl Mbrship {
             self.tried.is_some_and(|(tried, at)| tried == id && context.now() < at + self.options.merge);
         let of_host = |denial: &&Denial| denial.by == coordinator.incarnation;
         let denied =
-            self.legacy.denials.iter().find(of_host).is_some_and(|denial| context.now() < denial.until);
+            self.legacy.denials.iter().find(of_host).is_some_and(|denial| context.now() < denial.until)
+                || self.is_unheard(context.now(), &coordinator.address).is_some();
         let free = self.coordinates(context) && self.promise.is_none() && self.host.is_none();
         if theirs > ours && free && !busy && !just_tried && !denied && self.guests.is_empty() {
             let size = usize::from(ours.0) + usize::from(theirs.0);
@@ -289,7 +292,7 @@ impl Mbrship {
             }
             self.tried = Some((id, context.now()));
             let patience = self.host_patience();
-            self.host = Some(Host { coordinator, until: context.now() + patience });
+            self.host = Some(Host { coordinator, until: context.now() + patience, token: 0 });
             context.count("merge begun");
             self.reconsider(context);
         }
@@ -315,6 +318,7 @@ impl Mbrship {
         staying.insert(context.rank());
         let message = Beyond::Merge {
             proposal: proposal.id,
+            token: host.token,
             terms: self.terms.clone(),
             wire_version: view.wire_version,
             frame_bytes: proposal.frame_bytes(staying),
@@ -327,13 +331,66 @@ impl Mbrship {
         context.arm(self.handles().merge, context.now() + MERGE_REPEAT);
     }
 
+    /// The host wants to hear again that this view wants in: so it knows that somebody is there.
+    fn asked_to_confirm(
+        &mut self,
+        context: &mut Context<'_>,
+        origin: Incarnation,
+        proposal: ViewId,
+        token: u64,
+    ) {
+        let waits = self.proposal.as_ref().is_some_and(|own| own.id == proposal)
+            && self.confirmed.last() == Some(&proposal);
+        match self.host.as_mut().filter(|host| waits && host.coordinator.incarnation == origin) {
+            Some(host) if host.token != token => {
+                host.token = token;
+                self.ask_host(context);
+            }
+            Some(_) => {}
+            None => context.count("confirmation asked for by a stranger"),
+        }
+    }
+
+    /// What a guest must say to show that it has had an answer from this view: one letter, old or forged, lets nobody in.
+    fn token(&self, context: &Context<'_>, guest: Incarnation, proposal: ViewId) -> u64 {
+        let mut hasher = Hasher64::new(0x746f_6b65_6e00_0002);
+        let words = [context.view().view().salt, guest.0, proposal.counter, proposal.coordinator.0];
+        words.into_iter().for_each(|word| hasher.word(word));
+        hasher.finish() | 1
+    }
+
+    /// A member was let in, and not heard by everybody: the next time is not so soon.
+    pub(super) fn was_unheard(&mut self, context: &Context<'_>, rank: Rank) {
+        let Member { incarnation, address } = context.view().member(rank);
+        if !self.legacy.fresh.contains(incarnation) {
+            return;
+        }
+        let (now, unheard) = (context.now(), &mut self.legacy.unheard);
+        unheard.retain(|known| now < known.until + UNHEARD_PATIENCE);
+        let known = unheard.iter().position(|known| known.address == *address);
+        let times = known.map_or(0, |at| unheard.remove(at).times) + 1;
+        let pause = match times {
+            1 => Duration::ZERO,
+            more => self.options.merge * (1 << (more - 2).min(PATIENCE_SHIFT_MAX)),
+        };
+        unheard.push(Unheard { address: address.clone(), times, until: now + pause });
+        let excess = unheard.len().saturating_sub(DENIALS_MAX);
+        unheard.drain(..excess);
+    }
+
+    /// How often whoever is at `address` was let in and not heard, if it is not to be let in now.
+    fn is_unheard(&self, now: Time, address: &Address) -> Option<u32> {
+        let unheard = self.legacy.unheard.iter().find(|known| known.address == *address && now < known.until);
+        unheard.map(|known| known.times)
+    }
+
     /// Another view wants in.
     fn asked_in(
         &mut self,
         context: &mut Context<'_>,
         origin: Incarnation,
         view: ViewId,
-        proposal: ViewId,
+        (proposal, token): (ViewId, u64),
         (terms, wire_version, frame_bytes): (&str, u8, u32),
         members: Vec<Member>,
     ) {
@@ -384,6 +441,14 @@ impl Mbrship {
                 first.address, first.incarnation, second.incarnation
             );
             Some((self.ouster(now, origin), reason))
+        } else if let Some((member, times)) = self.unheard_among(now, &members) {
+            let reason = format!(
+                "{} was let in {times} times and never heard by all, and is not let in again at once: do frames pass both \
+                 ways?",
+                member.address
+            );
+            self.complain(context, origin, &reason);
+            Some((Refusal::Busy, reason))
         } else if size + theirs > self.members_max {
             Some((Refusal::Lasting, self.too_many(context, &coordinator.address, theirs)))
         } else if size + waiting + theirs > self.members_max {
@@ -397,6 +462,11 @@ impl Mbrship {
                 self.complain(context, origin, &reason);
             }
             self.deny(context, &coordinator, proposal, refusal, reason);
+            return;
+        }
+        let expected = self.token(context, origin, proposal);
+        if token != expected {
+            self.write(context, &coordinator, &Beyond::Confirm { proposal, token: expected });
             return;
         }
         let guest = Guest {
@@ -429,6 +499,11 @@ impl Mbrship {
                 self.guests.push(guest);
             }
         }
+    }
+
+    /// The first of those that want in who is not to be let in now, because it was and nobody heard it.
+    fn unheard_among<'m>(&self, now: Time, members: &'m [Member]) -> Option<(&'m Member, u32)> {
+        members.iter().find_map(|member| Some((member, self.is_unheard(now, &member.address)?)))
     }
 
     /// One that is in this view wants in.
@@ -503,6 +578,7 @@ impl Mbrship {
         if asked {
             context.count("merge denied");
             self.host = None;
+            self.put_off(context, origin, refusal);
         }
         // If not, it was asked where it is, and says why it is not for us.
         if refusal == Refusal::Busy || !asked && proposal != context.view().view().id {
@@ -515,18 +591,19 @@ impl Mbrship {
             return;
         }
         self.complain(context, origin, &reason);
-        if asked {
-            self.put_off(context, origin);
-        }
     }
 
-    /// Every try flushes this view: the next one at this host has time.
-    fn put_off(&mut self, context: &Context<'_>, by: Incarnation) {
+    /// Every try flushes this view: the next one at this host has time. Who was busy is asked again at once, the first time.
+    fn put_off(&mut self, context: &Context<'_>, by: Incarnation, refusal: Refusal) {
         let denials = &mut self.legacy.denials;
-        let times =
-            denials.iter().position(|denial| denial.by == by).map_or(0, |at| denials.remove(at).times) + 1;
-        let until = context.now() + self.options.merge * (1 << times.min(PATIENCE_SHIFT_MAX));
-        denials.push(Denial { by, times, until });
+        let before = denials.iter().position(|denial| denial.by == by).map(|at| denials.remove(at));
+        let times = before.filter(|before| before.refusal == refusal).map_or(0, |before| before.times) + 1;
+        let pause = match (refusal, times) {
+            (Refusal::Busy, 1) => Duration::ZERO,
+            (Refusal::Busy, _) => (MERGE_REPEAT * (1 << (times - 1).min(8))).min(self.options.merge),
+            _ => self.options.merge * (1 << times.min(PATIENCE_SHIFT_MAX)),
+        };
+        denials.push(Denial { by, times, refusal, until: context.now() + pause });
         let excess = denials.len().saturating_sub(DENIALS_MAX);
         denials.drain(..excess);
     }
@@ -579,14 +656,16 @@ impl Mbrship {
             let message = Beyond::View { proposal, view: context.view().view().clone() };
             context.count("answered with the view");
             self.write(context, &member, &message);
-        } else if let Some(former) = self.legacy.former.iter().find(|former| former.incarnation == origin) {
-            let former = former.clone();
+        } else if let Some(former) =
+            self.legacy.former.iter().find(|former| former.member.incarnation == origin)
+        {
+            let Former { member, accuser, kind } = former.clone();
             context.count("told of its exclusion");
             let message = match self.expelled_for(origin) {
                 Some(lasting) => Beyond::Expelled { past: view, lasting },
-                None => Beyond::Excluded { past: view },
+                None => Beyond::Excluded { past: view, accuser, kind },
             };
-            self.write(context, &former, &message);
+            self.write(context, &member, &message);
         }
     }
 

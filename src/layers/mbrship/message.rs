@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use crate::id::{GroupId, Incarnation, MEMBERS_MAX, Rank, RankSet, ViewId};
-use crate::stack::event::Holdup;
+use crate::stack::event::{Charge, GroundsKind, Holdup};
 use crate::stack::spec::SPEC_BYTES_MAX;
 use crate::view::{ADDRESS_BYTES_MAX, Address, Member, View};
 use crate::wire::control::{BodyReader, ControlError};
@@ -14,10 +14,10 @@ use crate::wire::control::{BodyReader, ControlError};
 /// Between members of one view, by reliable sends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Inside {
-    /// The coordinator begins a flush: these have failed.
-    Flush { proposal: ViewId, failed: RankSet },
+    /// The coordinator begins a flush: these have failed, and who has found that out of each of them, and how.
+    Flush { proposal: ViewId, failed: RankSet, charges: Vec<Charge> },
     /// Has stopped casting; can take frames of so many bytes; holds so many frames of each member.
-    FlushOk { proposal: ViewId, failed: RankSet, frame_bytes: u32, held: Vec<u64> },
+    FlushOk { proposal: ViewId, failed: RankSet, charges: Vec<Charge>, frame_bytes: u32, held: Vec<u64> },
     /// The proposal is older than one that was answered already.
     Behind { promised: ViewId },
     /// So many frames of each member belong to this view; who can forward them.
@@ -51,18 +51,28 @@ pub(super) enum Beyond {
         terms: String,
         wire_version: u8,
     },
-    /// Let us into your view: we have stopped casting and wait. All of us can take frames of so many bytes.
-    Merge { proposal: ViewId, terms: String, wire_version: u8, frame_bytes: u32, members: Vec<Member> },
+    /// Let us into your view: we have stopped casting and wait. All of us can take frames of so many bytes. The token shows
+    /// that we have been answered before.
+    Merge {
+        proposal: ViewId,
+        token: u64,
+        terms: String,
+        wire_version: u8,
+        frame_bytes: u32,
+        members: Vec<Member>,
+    },
     /// No, in words that name both sides.
     Deny { proposal: ViewId, refusal: Refusal, reason: String },
     /// The next view: to those let in, and to those who were about to install it.
     View { proposal: ViewId, view: View },
     /// I was away: is the view I am in still the one you are in?
     Inquire,
-    /// No: that view is past, and you are not in its successors.
-    Excluded { past: ViewId },
+    /// No: that view is past, and you are not in its successors, because this one has found you failed.
+    Excluded { past: ViewId, accuser: Incarnation, kind: Option<GroundsKind> },
     /// You have held the senders of that view up for so long, and are out of it.
     Expelled { past: ViewId, lasting: Duration },
+    /// You want to be let in: say it again, with this token.
+    Confirm { proposal: ViewId, token: u64 },
 }
 
 /// What a denial means to who is denied.
@@ -110,6 +120,15 @@ impl BodyWriter {
     fn ranks(&mut self, ranks: RankSet) -> &mut BodyWriter {
         ranks.words().into_iter().for_each(|word| {
             self.word(word);
+        });
+        self
+    }
+
+    /// Members that have failed, and as many charges.
+    fn failed(&mut self, failed: RankSet, charges: &[Charge]) -> &mut BodyWriter {
+        self.ranks(failed);
+        charges.iter().for_each(|charge| {
+            self.half(charge.by.0).byte(GroundsKind::code(charge.kind));
         });
         self
     }
@@ -170,7 +189,10 @@ pub(super) fn is_plausible(id: ViewId, counter: u64) -> bool {
 /// What is read beside plain numbers.
 trait Reads {
     fn id(&mut self) -> Result<ViewId, ControlError>;
-    fn ranks(&mut self) -> Result<RankSet, ControlError>;
+    /// Ranks of a view of `members` members.
+    fn ranks(&mut self, members: usize) -> Result<RankSet, ControlError>;
+    fn rank(&mut self, members: usize) -> Result<Rank, ControlError>;
+    fn failed(&mut self, members: usize) -> Result<(RankSet, Vec<Charge>), ControlError>;
     /// A text of at most `most` bytes.
     fn text(&mut self, most: usize) -> Result<String, ControlError>;
     fn flag(&mut self) -> Result<bool, ControlError>;
@@ -187,8 +209,21 @@ impl Reads for BodyReader<'_> {
         if id.counter <= COUNTER_MAX { Ok(id) } else { Err(ControlError) }
     }
 
-    fn ranks(&mut self) -> Result<RankSet, ControlError> {
-        Ok(RankSet::from_words([self.word()?, self.word()?]))
+    fn ranks(&mut self, members: usize) -> Result<RankSet, ControlError> {
+        let ranks = RankSet::from_words([self.word()?, self.word()?]);
+        if ranks.without(RankSet::all(members)).is_empty() { Ok(ranks) } else { Err(ControlError) }
+    }
+
+    fn rank(&mut self, members: usize) -> Result<Rank, ControlError> {
+        let rank = Rank(self.half()?);
+        if rank.index() < members { Ok(rank) } else { Err(ControlError) }
+    }
+
+    fn failed(&mut self, members: usize) -> Result<(RankSet, Vec<Charge>), ControlError> {
+        let failed = self.ranks(members)?;
+        let charge = |_| Ok(Charge { by: self.rank(members)?, kind: GroundsKind::of_code(self.byte()?)? });
+        let charges = (0..failed.len()).map(charge).collect::<Result<Vec<_>, _>>()?;
+        Ok((failed, charges))
     }
 
     fn text(&mut self, most: usize) -> Result<String, ControlError> {
@@ -254,9 +289,11 @@ impl Inside {
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut body = BodyWriter::default();
         match self {
-            Inside::Flush { proposal, failed } => body.byte(0).id(*proposal).ranks(*failed),
-            Inside::FlushOk { proposal, failed, frame_bytes, held } => {
-                body.byte(1).id(*proposal).ranks(*failed).word(u64::from(*frame_bytes)).words(held)
+            Inside::Flush { proposal, failed, charges } => {
+                body.byte(0).id(*proposal).failed(*failed, charges)
+            }
+            Inside::FlushOk { proposal, failed, charges, frame_bytes, held } => {
+                body.byte(1).id(*proposal).failed(*failed, charges).word(u64::from(*frame_bytes)).words(held)
             }
             Inside::Behind { promised } => body.byte(2).id(*promised),
             Inside::Cut { proposal, frames, holders } => {
@@ -292,24 +329,20 @@ impl Inside {
             }
             (0..members).map(|_| reader.word()).collect()
         };
-        let ranks = |reader: &mut BodyReader<'_>| -> Result<RankSet, ControlError> {
-            let ranks = reader.ranks()?;
-            if ranks.without(RankSet::all(members)).is_empty() { Ok(ranks) } else { Err(ControlError) }
-        };
         let message = match code {
-            0 => Inside::Flush { proposal: reader.id()?, failed: ranks(&mut reader)? },
+            0 => {
+                let (proposal, (failed, charges)) = (reader.id()?, reader.failed(members)?);
+                Inside::Flush { proposal, failed, charges }
+            }
             1 => {
-                let (proposal, failed) = (reader.id()?, ranks(&mut reader)?);
+                let (proposal, (failed, charges)) = (reader.id()?, reader.failed(members)?);
                 let frame_bytes = reader.frame_bytes()?;
-                Inside::FlushOk { proposal, failed, frame_bytes, held: words(&mut reader)? }
+                Inside::FlushOk { proposal, failed, charges, frame_bytes, held: words(&mut reader)? }
             }
             2 => Inside::Behind { promised: reader.id()? },
             3 => {
                 let (proposal, frames) = (reader.id()?, words(&mut reader)?);
-                let holder = |_| match reader.half()? {
-                    rank if usize::from(rank) < members => Ok(Rank(rank)),
-                    _ => Err(ControlError),
-                };
+                let holder = |_| reader.rank(members);
                 Inside::Cut { proposal, frames, holders: (0..members).map(holder).collect::<Result<_, _>>()? }
             }
             4 => Inside::CutOk { proposal: reader.id()? },
@@ -317,18 +350,15 @@ impl Inside {
             6 => Inside::Leave,
             7 => Inside::Renew,
             8 => {
-                let member = Rank(reader.half()?);
+                let member = reader.rank(members)?;
                 let why = match (reader.byte()?, reader.word()?) {
                     (0, frames) => Holdup::Behind { frames },
                     (1, 0) => Holdup::NoCredit,
                     _ => return Err(ControlError),
                 };
-                if member.index() >= members {
-                    return Err(ControlError);
-                }
                 Inside::Expelled { member, why, lasting: Duration::from_millis(reader.word()?) }
             }
-            9 => Inside::HeldUp { proposal: reader.id()?, by: ranks(&mut reader)? },
+            9 => Inside::HeldUp { proposal: reader.id()?, by: reader.ranks(members)? },
             _ => return Err(ControlError),
         };
         reader.end()?;
@@ -357,9 +387,11 @@ impl Beyond {
     pub(super) fn latest(&self) -> Option<ViewId> {
         match self {
             Beyond::View { proposal, view } => Some(view.id.max(*proposal)),
-            Beyond::Merge { proposal, .. } | Beyond::Deny { proposal, .. } => Some(*proposal),
+            Beyond::Merge { proposal, .. }
+            | Beyond::Deny { proposal, .. }
+            | Beyond::Confirm { proposal, .. } => Some(*proposal),
             Beyond::Presence { view, .. } => Some(*view),
-            Beyond::Excluded { past } | Beyond::Expelled { past, .. } => Some(*past),
+            Beyond::Excluded { past, .. } | Beyond::Expelled { past, .. } => Some(*past),
             Beyond::Inquire => None,
         }
     }
@@ -376,8 +408,13 @@ impl Beyond {
                 .member(coordinator)
                 .text(terms)
                 .byte(*wire_version),
-            Beyond::Merge { proposal, terms, wire_version, frame_bytes, members } => {
-                body.byte(1).id(*proposal).text(terms).byte(*wire_version).word(u64::from(*frame_bytes));
+            Beyond::Merge { proposal, token, terms, wire_version, frame_bytes, members } => {
+                body.byte(1)
+                    .id(*proposal)
+                    .word(*token)
+                    .text(terms)
+                    .byte(*wire_version)
+                    .word(u64::from(*frame_bytes));
                 body.members(members)
             }
             Beyond::Deny { proposal, refusal, reason } => {
@@ -385,8 +422,11 @@ impl Beyond {
             }
             Beyond::View { proposal, view } => body.byte(3).id(*proposal).view(view),
             Beyond::Inquire => body.byte(4),
-            Beyond::Excluded { past } => body.byte(5).id(*past),
+            Beyond::Excluded { past, accuser, kind } => {
+                body.byte(5).id(*past).word(accuser.0).byte(GroundsKind::code(*kind))
+            }
             Beyond::Expelled { past, lasting } => body.byte(6).id(*past).word(lasting.as_millis() as u64),
+            Beyond::Confirm { proposal, token } => body.byte(7).id(*proposal).word(*token),
         };
         body.bytes
     }
@@ -405,6 +445,7 @@ impl Beyond {
             },
             1 => Beyond::Merge {
                 proposal: reader.id()?,
+                token: reader.word()?,
                 terms: reader.text(TERMS_BYTES_MAX)?,
                 wire_version: reader.byte()?,
                 frame_bytes: reader.frame_bytes()?,
@@ -417,8 +458,13 @@ impl Beyond {
             },
             3 => Beyond::View { proposal: reader.id()?, view: reader.view()? },
             4 => Beyond::Inquire,
-            5 => Beyond::Excluded { past: reader.id()? },
+            5 => Beyond::Excluded {
+                past: reader.id()?,
+                accuser: Incarnation(reader.word()?),
+                kind: GroundsKind::of_code(reader.byte()?)?,
+            },
             6 => Beyond::Expelled { past: reader.id()?, lasting: Duration::from_millis(reader.word()?) },
+            7 => Beyond::Confirm { proposal: reader.id()?, token: reader.word()? },
             _ => return Err(ControlError),
         };
         reader.end()?;
@@ -443,13 +489,14 @@ mod tests {
     #[test]
     fn every_message_comes_out_as_it_went_in_and_no_part_of_it_decodes() {
         let failed = RankSet::one(Rank(1));
+        let charges = vec![Charge { by: Rank(2), kind: Some(GroundsKind::Unheard) }];
         let view = view();
         let coordinator = view.members[0].clone();
         let (terms, wire_version) = (view.spec.clone(), 1);
         let lasting = Duration::from_millis(1234);
         let inside = [
-            Inside::Flush { proposal: id(2), failed },
-            Inside::FlushOk { proposal: id(2), failed, frame_bytes: 1472, held: vec![7, 8, 9] },
+            Inside::Flush { proposal: id(2), failed, charges: charges.clone() },
+            Inside::FlushOk { proposal: id(2), failed, charges, frame_bytes: 1472, held: vec![7, 8, 9] },
             Inside::Behind { promised: id(3) },
             Inside::Cut { proposal: id(2), frames: vec![7, 8, 9], holders: vec![Rank(0), Rank(2), Rank(2)] },
             Inside::CutOk { proposal: id(2) },
@@ -479,6 +526,7 @@ mod tests {
             },
             Beyond::Merge {
                 proposal: id(2),
+                token: 7,
                 terms,
                 wire_version,
                 frame_bytes: 972,
@@ -488,7 +536,9 @@ mod tests {
             Beyond::Deny { proposal: id(2), refusal: Refusal::Taken, reason: String::new() },
             Beyond::View { proposal: id(2), view },
             Beyond::Inquire,
-            Beyond::Excluded { past: id(1) },
+            Beyond::Excluded { past: id(1), accuser: Incarnation(9), kind: Some(GroundsKind::Application) },
+            Beyond::Excluded { past: id(1), accuser: Incarnation(9), kind: None },
+            Beyond::Confirm { proposal: id(2), token: 7 },
             Beyond::Expelled { past: id(1), lasting },
         ];
         for message in beyond {
@@ -518,11 +568,16 @@ mod tests {
     #[test]
     fn ranks_and_vectors_of_another_size_are_refused() {
         let outside = RankSet::one(Rank(3));
-        let bytes = Inside::Flush { proposal: id(2), failed: outside }.encode();
+        let charge = |by| vec![Charge { by: Rank(by), kind: None }];
+        let bytes = Inside::Flush { proposal: id(2), failed: outside, charges: charge(0) }.encode();
+        assert_eq!(Inside::decode(&bytes, 3), Err(ControlError));
+        let failed = RankSet::one(Rank(1));
+        let bytes = Inside::Flush { proposal: id(2), failed, charges: charge(3) }.encode();
         assert_eq!(Inside::decode(&bytes, 3), Err(ControlError));
         let bytes = Inside::FlushOk {
             proposal: id(2),
             failed: RankSet::EMPTY,
+            charges: Vec::new(),
             frame_bytes: 0,
             held: vec![1, 2, 3, 4],
         }

@@ -42,19 +42,21 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use self::broken::Broken;
-use self::message::{Beyond, Inside, is_plausible};
+use self::message::{Beyond, Inside, Refusal, is_plausible};
 use crate::accel::case::CommonCase;
 use crate::id::{Hasher64, Incarnation, Rank, RankSet, ViewId};
 use crate::stack::build::{Build, Closes, Guard, GuardKind, HeldFor, TimerId, shared};
 use crate::stack::complaints::Complaints;
-use crate::stack::event::{Cut, Down, ExitReason, Grounds, Message, NextView, Suspicion, Up};
+use crate::stack::event::{
+    Charge, Cut, Down, ExitReason, Grounds, GroundsKind, Message, NextView, Suspicion, Up,
+};
 use crate::stack::layer::{Context, Fast, Kind, Layer};
 use crate::stack::notices::Notices;
 use crate::stack::property::{Properties, Property};
 use crate::stack::registry::{LayerEntry, ParameterError, Parameters};
 use crate::stack::slots::MatrixSlot;
 use crate::time::Time;
-use crate::view::{Member, View};
+use crate::view::{Address, Member, View};
 use crate::wire::outside::LETTER_BYTES_MAX;
 
 pub(super) fn entry() -> LayerEntry {
@@ -114,6 +116,8 @@ const DENIALS_MAX: usize = 64;
 /// For so long a process that asks from the address of a member may be that process in its next life, while the others still
 /// believe in the one before.
 const OUSTER_PATIENCE: Duration = Duration::from_secs(1);
+/// Who was let in and never heard is let in again at once the first time. How long ago that may be to count as one time more.
+const UNHEARD_PATIENCE: Duration = Duration::from_secs(2);
 /// A guest that has not repeated its request for so long has given up.
 const GUEST_PATIENCE: Duration = Duration::from_millis(20);
 /// Who asks from a past view is answered at most so often.
@@ -129,6 +133,8 @@ struct Mbrship {
     counter: u64,
     /// Out of this view for good.
     failed: RankSet,
+    /// By rank: who has found out that it has failed, and how; of those that have.
+    charges: Vec<Charge>,
     /// Want to be out of the next.
     leaving: RankSet,
     /// Somebody's numbers run out.
@@ -291,15 +297,38 @@ struct Guest {
 struct Host {
     coordinator: Member,
     until: Time,
+    /// Shows that it has answered; zero until it has.
+    token: u64,
 }
 
-/// A host that has denied a merge for a reason that lasts: every try flushes the view.
+/// A host that has denied a merge: every try flushes the view.
 #[derive(Clone)]
 struct Denial {
     by: Incarnation,
+    /// One after the other, for reasons as much in earnest as the last.
     times: u32,
+    refusal: Refusal,
     /// It is not asked again before.
     until: Time,
+}
+
+/// An address from which somebody came into a view and was not heard there by everybody: frames may pass one way only.
+#[derive(Clone)]
+struct Unheard {
+    address: Address,
+    /// One after the other.
+    times: u32,
+    /// It is not let in again before.
+    until: Time,
+}
+
+/// A member of past views that is not in this one.
+#[derive(Clone)]
+struct Former {
+    member: Member,
+    /// Who has found it failed, or has led the group on without it, and why.
+    accuser: Incarnation,
+    kind: Option<GroundsKind>,
 }
 
 /// What the next view's layer must know.
@@ -309,15 +338,18 @@ struct Legacy {
     past: Vec<ViewId>,
     /// The proposal that ended the last of them.
     proposal: Option<ViewId>,
-    /// Members of past views that are not in this one.
-    former: Vec<Member>,
+    /// To be found again.
+    former: Vec<Former>,
+    /// Members of this view that were not in the one before.
+    fresh: Vec<Incarnation>,
+    unheard: Vec<Unheard>,
     /// Those that were expelled, and how long they were waited for.
     expelled: Vec<(Incarnation, Duration)>,
     /// Those that this member has let into this view.
     let_in: Vec<Guest>,
     /// Hosts that did not answer in time since the last one that did.
     given_up: u32,
-    /// Hosts that have denied a merge for a reason that lasts.
+    /// Hosts that have denied a merge.
     denials: Vec<Denial>,
     /// Who has asked from the address of a member, and since when.
     ousters: Vec<(Incarnation, Time)>,
@@ -348,6 +380,7 @@ impl Mbrship {
             members_max: 0,
             counter: 0,
             failed: RankSet::EMPTY,
+            charges: Vec::new(),
             leaving: RankSet::EMPTY,
             renew: false,
             renew_asked: false,
@@ -467,9 +500,27 @@ impl Mbrship {
         let is_new = |suspicion: &&Suspicion| !out.contains(suspicion.member) && suspicion.member != own;
         let new: Rc<[Suspicion]> = suspicions.iter().filter(is_new).copied().collect();
         if !new.is_empty() && !self.over {
+            for Suspicion { member, why } in new.iter() {
+                self.charges[member.index()] = Charge::of(own, *why);
+                if why.kind() == Some(GroundsKind::Unheard) {
+                    self.was_unheard(context, *member);
+                }
+            }
             self.give_up(context, new.iter().map(|suspicion| suspicion.member).collect());
             context.up(Up::Suspect(new));
         }
+    }
+
+    /// Another member says that these have failed, and who has found that out.
+    fn told_failed(&mut self, context: &mut Context<'_>, failed: RankSet, charges: &[Charge]) {
+        let told = failed.iter().zip(charges);
+        let told = told.map(|(member, charge)| Suspicion { member, why: charge.told() }).collect::<Vec<_>>();
+        self.suspected(context, &told);
+    }
+
+    /// What is known of those that have failed, in order of rank.
+    fn charges(&self) -> Vec<Charge> {
+        self.failed.iter().map(|rank| self.charges[rank.index()]).collect()
     }
 
     /// These are out of this view: nothing more of them counts, and nobody waits for them.
@@ -506,7 +557,7 @@ impl Mbrship {
             let by = self.promise.as_ref().map_or(context.rank(), |promise| promise.by);
             context.exit(match self.legacy.leave {
                 true => ExitReason::Left,
-                false => ExitReason::Excluded { by, view: view.id },
+                false => ExitReason::Excluded { by, view: view.id, accuser: None, kind: None },
             });
             return;
         }
@@ -517,9 +568,16 @@ impl Mbrship {
         let without = if self.is(Broken::LeavesOutTheSuspected) { self.failed } else { without };
         let part = RankSet::all(context.view().size()).without(without);
         let together = part.iter().filter(|rank| goes_on(context.view().member(*rank))).collect();
-        let gone = current.members.iter().filter(|member| !goes_on(member));
-        self.legacy.former.retain(|former| !goes_on(former));
-        self.legacy.former.extend(gone.cloned());
+        let gone = current.members.iter().enumerate().filter(|(_, member)| !goes_on(member));
+        let former = gone.map(|(rank, member)| {
+            let charge = Some(self.charges[rank]).filter(|_| self.failed.contains(Rank::at(rank)));
+            let accuser = charge.map_or(proposal.coordinator, |charge| {
+                current.members.get(charge.by.index()).map_or(proposal.coordinator, |by| by.incarnation)
+            });
+            Former { member: member.clone(), accuser, kind: charge.and_then(|charge| charge.kind) }
+        });
+        self.legacy.former.retain(|former| !goes_on(&former.member));
+        self.legacy.former.extend(former);
         let excess = self.legacy.former.len().saturating_sub(FORMER_MAX);
         self.legacy.former.drain(..excess);
         self.legacy.past.push(current.id);
@@ -527,6 +585,9 @@ impl Mbrship {
         self.legacy.past.drain(..excess);
         self.legacy.proposal = Some(proposal);
         self.legacy.let_in.clear();
+        let is_fresh =
+            |member: &&Member| current.members.iter().all(|old| old.incarnation != member.incarnation);
+        self.legacy.fresh = view.members.iter().filter(is_fresh).map(|member| member.incarnation).collect();
         self.legacy.counter = self.counter.max(view.id.counter);
         let guest = proposal.coordinator != view.id.coordinator;
         if guest {
@@ -581,6 +642,7 @@ impl Layer for Mbrship {
         self.counter = build.view().view().id.counter;
         self.terms = build.terms();
         self.members_max = build.members_max();
+        self.charges = vec![Charge { by: build.view().rank(), kind: None }; members];
         self.sent = vec![0; members];
         self.unsaid = vec![Unsaid::default(); members];
         self.parts = vec![Vec::new(); members];
@@ -675,9 +737,11 @@ impl Layer for Mbrship {
             return;
         }
         match message {
-            Inside::Flush { proposal, failed } => self.flush(context, origin, proposal, failed),
-            Inside::FlushOk { proposal, failed, frame_bytes, held } => {
-                self.flush_ok(context, origin, proposal, failed, frame_bytes, held);
+            Inside::Flush { proposal, failed, charges } => {
+                self.flush(context, origin, proposal, failed, &charges);
+            }
+            Inside::FlushOk { proposal, failed, charges, frame_bytes, held } => {
+                self.flush_ok(context, origin, proposal, (failed, &charges), frame_bytes, held);
             }
             Inside::HeldUp { proposal, by } => self.held_up(context, origin, proposal, by),
             Inside::Behind { promised } => self.behind(context, promised),
@@ -773,6 +837,7 @@ impl Layer for Mbrship {
             ("next probe", self.probe_wait),
             ("between answers", ANSWER_PAUSE),
             ("a member's next life at its address is not now", OUSTER_PATIENCE),
+            ("who was never heard is let in again without delay after", UNHEARD_PATIENCE),
         ]
     }
 

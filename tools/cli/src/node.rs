@@ -340,7 +340,8 @@ impl Narrator {
 
     fn suspected(&mut self, suspicion: Suspicion) {
         let why = match suspicion.why {
-            Grounds::ToldBy(by) => format!("{} takes it for failed", self.name(by)),
+            Grounds::ToldBy { by, kind: Some(kind) } => format!("{} {kind}", self.name(by)),
+            Grounds::ToldBy { by, kind: None } => format!("{} takes it for failed", self.name(by)),
             why => why.to_string(),
         };
         println!("suspected: {}, {why}; the view goes on without it", self.name(suspicion.member));
@@ -417,11 +418,15 @@ impl Application for Narrator {
             Event::Exit(reason) => {
                 self.exit = Some(*reason);
                 match reason {
-                    ExitReason::Excluded { by, view } => println!(
-                        "excluded: {} has gone on to view {} without this member, which was taken for failed",
-                        self.name(*by),
-                        view.counter
-                    ),
+                    ExitReason::Excluded { by, view, accuser, kind } => {
+                        let accuser = accuser.map_or("somebody".to_owned(), |accuser| self.name(accuser));
+                        let why = match kind {
+                            Some(kind) => format!("because {accuser} {kind}"),
+                            None => format!("which {accuser} took for failed"),
+                        };
+                        let (by, view) = (self.name(*by), view.counter);
+                        println!("excluded: {by} has gone on to view {view} without this member, {why}");
+                    }
                     other => println!("{other}"),
                 }
             }

@@ -71,7 +71,9 @@ impl Pool {
         let frames = frames.next_power_of_two();
         let key = (frames, frame_bytes);
         let memory = match SPARES.with_borrow_mut(|spares| spares.take(key)) {
-            Some(Spare { key: known, region, memory }) if known == key => return Pool { key, region, memory },
+            Some(Spare { key: known, region, memory }) if known == key => {
+                return Pool { key, region, memory };
+            }
             Some(spare) => spare.memory,
             // Most of its frames are never taken.
             None => Memory::anonymous_untouched(frames * stride(frame_bytes), false).expect("some memory"),

@@ -56,7 +56,8 @@ pub const UNSEEN: &[(&str, &str, u64)] = &[
 ];
 
 /// Of those that were written like that: not caught in 2,000 seeds. Credit that is lost comes with what others cast or
-/// report, and in the end everybody casts something; NAK and STABLE ask for reports of their own accord.
+/// report, and in the end everybody casts something; NAK and STABLE ask for reports of their own accord. A test in which nobody
+/// else says anything catches it (`tests/credit.rs`).
 pub const SURVIVORS: &[(&str, &str)] = &[("FC", "never-asks")];
 
 /// Orders, with what is wrong said by their names (`src/layers/misorder.rs`).
@@ -128,6 +129,8 @@ pub fn order(layer: &str, variant: &str, seed: u64) -> Option<String> {
     let order = broken(if layer == "SEQUENCER" { layer } else { "TOTAL" });
     setup.stack = format!("EVS:{safe}{order}:{}", &setup.stack[membership..]);
     setup.load.agreed = if safe.is_empty() { 0 } else { 500_000 };
+    // As in `layer_in`: and who waits for a turn that never comes casts all it can meanwhile.
+    setup.patience_ns /= 8;
     let outcome = run_views(seed, "order", setup, false);
     outcome.violations.first().map(|violation| violation.property.clone())
 }
