@@ -116,6 +116,9 @@ pub struct FailureRun {
     pub histograms: Histograms,
     /// Survivors that were suspected, and views lost by it.
     pub false_suspicions: u64,
+    /// Faults after which a survivor was excluded by mistake.
+    #[serde(default)]
+    pub excluded: u32,
     /// Faults after which the survivors did not come together within the time.
     pub not_together: u32,
     /// Casts of all members that were there at the end, and deliveries.
@@ -170,7 +173,7 @@ pub fn bench(bench: &BenchOptions, options: &FailureOptions) -> Result<bool, Box
     }
     let report =
         FailureReport { machine: Machine::read(), command: wadjet_bench::report::command_line(), failures };
-    let good = report.failures.iter().all(|run| run.error.is_none() && run.not_together == 0);
+    let good = report.failures.iter().all(|run| run.error.is_none() && run.not_together + run.excluded == 0);
     write(&report, bench.json.as_deref())?;
     Ok(good)
 }
@@ -270,6 +273,7 @@ fn measure(
             whole: figures.whole.recorded(),
         },
         false_suspicions: figures.false_suspicions,
+        excluded: figures.excluded,
         not_together: figures.not_together,
         casts: last_words().map(|(casts, ..)| casts).sum(),
         delivered: last_words().map(|(_, delivered, ..)| delivered).sum(),
@@ -289,6 +293,7 @@ struct Figures {
     /// By the size of the group joined, the one who joins included.
     growth: Vec<Latencies>,
     false_suspicions: u64,
+    excluded: u32,
     not_together: u32,
 }
 
@@ -404,8 +409,7 @@ fn all_faults(
                 }
             }
         } else {
-            figures.not_together += 1;
-            eprintln!("after fault {} the survivors are not together:\n{}", figures.made, crew.describe());
+            missed(crew, &survivors, figures)?;
         }
         let victims = crew.places[victim].life.incarnation;
         for survivor in &survivors {
@@ -429,6 +433,33 @@ fn all_faults(
             figures.join.record(installed.saturating_sub(life.joining));
         }
         crew.places.iter_mut().for_each(|place| place.life.suspicions.clear());
+    }
+    Ok(())
+}
+
+/// Survivors that are not together and at work after a fault: because one of them was excluded by mistake, and comes back, or
+/// because they do not find each other.
+fn missed(crew: &mut Crew<'_>, survivors: &[usize], figures: &mut Figures) -> Result<(), Box<dyn Error>> {
+    let state = |crew: &Crew<'_>| match (survivors.iter().all(|at| crew.lives(*at)), crew.together(survivors))
+    {
+        (false, _) => "one of the survivors was excluded",
+        (true, true) => "the survivors are together, and have heard nothing of each other",
+        (true, false) => "the survivors are not together",
+    };
+    eprintln!("after fault {}: {}:\n{}", figures.made, state(crew), crew.describe());
+    if survivors.iter().all(|at| crew.lives(*at)) {
+        figures.not_together += 1;
+        return Ok(());
+    }
+    figures.excluded += 1;
+    if gather_those(crew, survivors).is_err() {
+        figures.not_together += 1;
+        eprintln!(
+            "after fault {}, and {TOGETHER_MAX:?}: {}:\n{}",
+            figures.made,
+            state(crew),
+            crew.describe()
+        );
     }
     Ok(())
 }
@@ -503,9 +534,10 @@ pub fn table(runs: &[FailureRun]) -> String {
         text.extend(joins.into_iter().map(join_rows));
     }
     for run in runs {
-        let apart = run.not_together > 0;
-        let apart = apart.then(|| format!("{} times the survivors did not meet", run.not_together));
-        for wrong in run.error.iter().cloned().chain(apart) {
+        let times = |times: u32, what: &str| (times > 0).then(|| format!("{times} times {what}"));
+        let apart = times(run.not_together, "the survivors did not meet");
+        let excluded = times(run.excluded, "a survivor was excluded by mistake");
+        for wrong in run.error.iter().cloned().chain(apart).chain(excluded) {
             text += &format!("\n{wrong}\n");
         }
     }
