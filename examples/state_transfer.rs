@@ -1,5 +1,6 @@
 //! How fast a state goes to a member that comes in, while casts go on: two members, a thread each. Then the same bytes by
-//! the transport alone, in frames of the same size: read from one memory, written to another, as of a state.
+//! the transport alone: read from one memory, written to another, as of a state. Once in the frames that casts have, and,
+//! where the transport carries longer ones to single members, which the state goes in, once in those.
 //!
 //! ```sh
 //! cargo run --release --example state_transfer -- shm 1024 2048
@@ -14,6 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
+use wadjet::buf::Region;
 use wadjet::group::{Application, Delivery, Event, Group, Snapshot, StatePart};
 use wadjet::id::{Rank, ViewId};
 use wadjet::layers::{LIVE_STACK, LIVE_STACK_WITH_INTEGRITY};
@@ -196,37 +198,64 @@ fn run<T: Transport>(plan: &Plan, transport: impl Fn() -> T + Sync) -> bool {
         joiner.caught_up.unwrap_or_default().as_secs_f64() * 1e3,
         donor.casts,
     );
-    let Some(raw_took) = raw(plan, transport) else {
-        eprintln!("the transport alone lost some of it, which it may: say it again");
-        return false;
-    };
-    println!(
-        "the transport alone: {:.0} MB/s; the state went at {:.0} % of that",
-        rate(raw_took),
-        100.0 * raw_took.as_secs_f64() / took.as_secs_f64()
-    );
+    for kind in [Frames::Ordinary, Frames::Long] {
+        let (raw_took, frame_bytes) = match raw(plan, kind, transport) {
+            Raw::Took(took, frame_bytes) => (took, frame_bytes),
+            Raw::Lost => {
+                eprintln!("the transport alone lost some of it, which it may: say it again");
+                return false;
+            }
+            Raw::NoSuchFrames => continue,
+        };
+        println!(
+            "the transport alone, in frames of {frame_bytes} bytes: {:.0} MB/s; the state went at {:.0} % of that",
+            rate(raw_took),
+            100.0 * raw_took.as_secs_f64() / took.as_secs_f64()
+        );
+    }
     true
 }
 
 /// Bytes before the payload, as many as a stack has: the frame's number, or how many have come.
 const HEADER_BYTES: usize = 24;
-/// Frames under way; the receiver acknowledges every quarter of them.
-const RAW_WINDOW: u64 = 512;
+/// Frames under way, if there are so many; the receiver acknowledges every quarter of them.
+const RAW_WINDOW: usize = 512;
 /// So long without an acknowledgement, and everything that has none goes out again.
 const RAW_AGAIN: Duration = Duration::from_millis(5);
+
+/// Which frames the bytes go in.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Frames {
+    /// As casts do.
+    Ordinary,
+    /// As much does that goes to single members.
+    Long,
+}
+
+/// How it went by the transport alone.
+enum Raw {
+    /// So long, in frames of so many bytes.
+    Took(Duration, usize),
+    Lost,
+    NoSuchFrames,
+}
 
 /// One end of the transport alone.
 struct End<T> {
     transport: T,
     channel: Channel,
-    /// Bytes that a frame carries.
+    /// Where the frames are.
+    region: Region,
+    to: Destination,
+    /// Bytes that a frame carries, and how many frames may be under way.
     room: usize,
+    window: u64,
     /// Frames that the state takes.
     frames: u64,
 }
 
 impl<T: Transport> End<T> {
-    fn open(plan: &Plan, own: usize, mut transport: T) -> End<T> {
+    fn open(plan: &Plan, kind: Frames, own: usize, mut transport: T) -> Option<End<T>> {
         let member = |at: usize| Member {
             incarnation: Incarnation(at as u64 + 1),
             address: Address(plan.addresses[at].clone()),
@@ -241,7 +270,7 @@ impl<T: Transport> End<T> {
             frame_bytes: 0,
         };
         let view = LocalView::new(view, Incarnation(own as u64 + 1)).expect("it is a member");
-        let frames = RAW_WINDOW as usize + 2;
+        let frames = RAW_WINDOW + 2;
         let options = ChannelOptions {
             cast_frames: frames,
             control_frames: 64,
@@ -250,8 +279,17 @@ impl<T: Transport> End<T> {
             huge_pages: false,
         };
         let channel = transport.open(&view, &options).expect("a channel");
-        let room = channel.casts.frame_bytes() - HEADER_BYTES;
-        End { transport, channel, room, frames: plan.state_bytes.div_ceil(room as u64) }
+        let (region, to) = match kind {
+            Frames::Ordinary => (channel.casts.clone(), Destination::All),
+            Frames::Long => (channel.long.clone()?, Destination::One(Rank(1))),
+        };
+        let room = region.frame_bytes() - HEADER_BYTES;
+        let window = match kind {
+            Frames::Ordinary => RAW_WINDOW,
+            Frames::Long => region.usage().frames * 3 / 4,
+        };
+        let frames = plan.state_bytes.div_ceil(room as u64);
+        Some(End { transport, channel, region, to, room, window: window as u64, frames })
     }
 
     /// Sends out and takes in; hands on the number in each frame, and its payload.
@@ -265,9 +303,20 @@ impl<T: Transport> End<T> {
         });
     }
 
-    /// Sends a number and some bytes to the other end, if there is a frame. Whether it was taken.
-    fn send(&mut self, to: Destination, number: u64, bytes: &[u8]) -> bool {
-        let region = if to == Destination::All { &self.channel.casts } else { &self.channel.control };
+    /// Sends a number and some bytes of the state, if there is a frame. Whether it was taken.
+    fn send(&mut self, number: u64, bytes: &[u8]) -> bool {
+        let region = self.region.clone();
+        self.send_in(&region, self.to, number, bytes)
+    }
+
+    /// Says how many frames have come.
+    fn acknowledge(&mut self, count: u64) {
+        let region = self.channel.control.clone();
+        // What is not taken now is said by the next one.
+        self.send_in(&region, Destination::One(Rank(0)), count, &[]);
+    }
+
+    fn send_in(&mut self, region: &Region, to: Destination, number: u64, bytes: &[u8]) -> bool {
         let Ok(mut frame) = region.take(HEADER_BYTES) else { return false };
         frame.extend(bytes).expect("it has room");
         let frame = frame.freeze();
@@ -294,12 +343,12 @@ fn raw_sender<T: Transport>(plan: &Plan, mut end: End<T>) {
         if sent < acknowledged || moved_at.elapsed() > RAW_AGAIN {
             sent = acknowledged;
         }
-        let through = end.frames.min(acknowledged + RAW_WINDOW).min(sent + 64);
+        let through = end.frames.min(acknowledged + end.window).min(sent + 64);
         while sent < through {
             let from = sent * end.room as u64;
             let at = from as usize % (WINDOW_BYTES - end.room);
             let count = (plan.state_bytes - from).min(end.room as u64) as usize;
-            if !end.send(Destination::All, sent, &memory[at..at + count]) {
+            if !end.send(sent, &memory[at..at + count]) {
                 break;
             }
             sent += 1;
@@ -326,26 +375,29 @@ fn raw_receiver<T: Transport>(plan: &Plan, mut end: End<T>) -> Option<Duration> 
             begun.get_or_insert(moved_at);
         }
         turns += 1;
-        if turns % 1000 == 0 || got - told >= RAW_WINDOW / 4 {
+        if turns % 1000 == 0 || got - told >= end.window / 4 {
             told = got;
-            // What is not taken now is said by the next one.
-            end.send(Destination::One(Rank(0)), got, &[]);
+            end.acknowledge(got);
         }
     }
     let took = begun.map(|begun| begun.elapsed());
     for _ in 0..1000 {
-        end.send(Destination::One(Rank(0)), got, &[]);
+        end.acknowledge(got);
         end.turn(|_, _| {});
     }
     took.filter(|_| taken == plan.state_bytes)
 }
 
 /// The same bytes by the transport alone; how long it took at the receiver, if all of them came.
-fn raw<T: Transport>(plan: &Plan, transport: impl Fn() -> T + Sync) -> Option<Duration> {
+fn raw<T: Transport>(plan: &Plan, kind: Frames, transport: impl Fn() -> T + Sync) -> Raw {
     let transport = &transport;
     std::thread::scope(|scope| {
-        scope.spawn(move || raw_sender(plan, End::open(plan, 0, transport())));
-        let receiver = scope.spawn(move || raw_receiver(plan, End::open(plan, 1, transport())));
+        scope.spawn(move || End::open(plan, kind, 0, transport()).map(|end| raw_sender(plan, end)));
+        let receiver = scope.spawn(move || {
+            let Some(end) = End::open(plan, kind, 1, transport()) else { return Raw::NoSuchFrames };
+            let frame_bytes = end.region.frame_bytes();
+            raw_receiver(plan, end).map_or(Raw::Lost, |took| Raw::Took(took, frame_bytes))
+        });
         receiver.join().expect("it ends well")
     })
 }

@@ -427,7 +427,7 @@ impl Core {
     /// A frame for a long control message's body.
     pub(crate) fn long_frame(&mut self) -> Result<FrameMut, Exhausted> {
         let header = self.full_bytes(Traffic::Send);
-        self.long.as_ref().map_or_else(|| self.control.take_reserved(header), |long| long.take(header))
+        self.long.as_ref().ok_or(Exhausted)?.take(header)
     }
 
     /// How many more reliable control messages to `peer` there is room for: those on their way down count.

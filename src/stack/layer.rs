@@ -13,7 +13,7 @@ use super::retention::Retained;
 use super::service::Services;
 use super::slots::{MatrixSlot, MemberSlot, Slot, Tally};
 use crate::accel::case::CommonCase;
-use crate::buf::{Exhausted, FrameMut};
+use crate::buf::{Exhausted, FrameMut, Region};
 use crate::id::{Hasher64, Rank, RankSet, ViewId};
 use crate::stack::event::List;
 use crate::time::Time;
@@ -580,19 +580,24 @@ impl Context<'_> {
         self.core.reliable_room(peer)
     }
 
-    /// A frame for the body of a reliable control message, as long as the transport carries it to single members: for much
-    /// that is to be said. Where it carries no longer ones it is one as [`Context::control_frame`] gives.
+    /// A frame for the body of a reliable control message of much that is to be said, to members that can take so much at
+    /// once ([`Context::long_frame_bytes`]). Its headroom is for the header.
     ///
     /// # Errors
-    /// If the region for them is empty.
+    /// If the region for them is empty, or there is none.
     pub fn long_frame(&mut self) -> Result<FrameMut, Exhausted> {
         self.core.long_frame()
     }
 
-    /// How many frames for long messages there are, and how many of them are free; `None` if these are the frames for
-    /// control messages.
-    pub fn long_frames(&self) -> Option<(usize, usize)> {
-        self.core.long.as_ref().map(|long| (long.usage().frames, long.free_frames()))
+    /// The longest frame that this member can send to single members and take from them, in bytes, if that is longer than
+    /// other frames. Others may not be able to take it.
+    pub fn long_frame_bytes(&self) -> Option<usize> {
+        self.core.long.as_ref().map(Region::frame_bytes)
+    }
+
+    /// How many such frames there are, and how many of them are free.
+    pub fn long_frames(&self) -> (usize, usize) {
+        self.core.long.as_ref().map_or((0, 0), |long| (long.usage().frames, long.free_frames()))
     }
 
     /// The longest frame that this process can send and receive, in bytes: what its transport carries, and its configuration

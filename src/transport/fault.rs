@@ -31,6 +31,8 @@ pub struct FaultOptions {
     pub delay_submits_max: u32,
     /// Frames sent with one bit changed.
     pub corrupted_per_million: u32,
+    /// Bytes of the longest frame that gets through: longer ones are lost on every way. Zero for no such limit.
+    pub narrow_bytes: usize,
 }
 
 /// What went wrong so far.
@@ -236,7 +238,9 @@ impl<T: Transport> Transport for Faulty<T> {
             Destination::Some(ranks) => ranks,
         };
         let named: RankSet = named.iter().filter(|rank| others.contains(*rank)).collect();
-        let spared = self.spared(named);
+        let narrow = self.options.narrow_bytes;
+        let too_long = narrow > 0 && transmit.len() > narrow;
+        let spared = if too_long { RankSet::EMPTY } else { self.spared(named) };
         let to = if spared == named { transmit.to } else { Destination::Some(spared) };
         let corrupted = self.happens(self.options.corrupted_per_million);
         let duplicated = self.happens(self.options.duplicated_per_million);
@@ -437,6 +441,7 @@ mod tests {
             delayed_per_million: 100_000,
             delay_submits_max: 20,
             corrupted_per_million: 100_000,
+            ..Default::default()
         };
         assert_eq!(run(options), run(options));
         assert_ne!(run(options).0, run(FaultOptions { seed: 10, ..options }).0);

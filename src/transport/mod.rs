@@ -71,8 +71,8 @@ pub struct Channel {
     pub casts: Region,
     /// Where the endpoint takes every other frame.
     pub control: Region,
-    /// Where the endpoint may take frames for much that goes to single members, if the channel carries longer ones to
-    /// these than what `control` has.
+    /// Where the endpoint may take frames for much that goes to single members, if the channel carries longer ones to and
+    /// from these than what `control` has. Others may take none so long.
     pub long: Option<Region>,
 }
 

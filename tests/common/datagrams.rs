@@ -251,7 +251,8 @@ fn a_receiver_whose_user_holds_everything_stops_and_goes_on_without_losing_what_
 fn strangers_are_handed_up_and_what_is_longer_than_a_frame_is_dropped_and_counted() {
     for coalescing in [true, false] {
         let addresses = addresses(1);
-        let (mut member, _) = open(&addresses, 0, &UdpOptions { coalescing, ..UdpOptions::default() });
+        let options = UdpOptions { coalescing, long_frame_bytes_max: 0, ..UdpOptions::default() };
+        let (mut member, _) = open(&addresses, 0, &options);
         let stranger = UdpSocket::bind("127.0.0.1:0").unwrap();
         for length in [3000, 1473, 1472, 0, 60_000, 5] {
             stranger.send_to(&pattern(length, length), &addresses[0]).unwrap();
@@ -263,6 +264,46 @@ fn strangers_are_handed_up_and_what_is_longer_than_a_frame_is_dropped_and_counte
         assert_eq!(got[0].bytes(), pattern(1472, 1472));
         assert_eq!(member.counters().dropped, 3);
     }
+}
+
+#[test]
+fn long_datagrams_come_whole_one_by_one_and_among_others_and_in_runs() {
+    let addresses = addresses(2);
+    let (mut sender, channel) = open(&addresses, 0, &UdpOptions::default());
+    let (mut receiver, _) = open(&addresses, 1, &UdpOptions::default());
+    let long = channel.long.as_ref().expect("the loopback takes long ones");
+    assert_eq!(long.frame_bytes(), 32 << 10);
+    let mut sent = 0;
+    let mut batch = |lengths: &[usize], receiver: &mut Carrier| {
+        for (at, length) in lengths.iter().enumerate() {
+            let region = if *length > 1472 { long } else { &channel.casts };
+            let mut frame = region.take(0).unwrap();
+            frame.extend(&pattern(sent + at, *length)).unwrap();
+            let to = Destination::One(Rank(1));
+            sender.submit(Transmit { channel: channel.id, to, head: frame.freeze(), body: None }).unwrap();
+        }
+        sender.flush();
+        let mut got = Vec::new();
+        receive(receiver, &mut got, lengths.len());
+        for (at, (received, length)) in got.iter().zip(lengths).enumerate() {
+            assert!(received.bytes() == pattern(sent + at, *length), "{at} of {lengths:?}");
+        }
+        sent += lengths.len();
+    };
+    // Alone, and again when it was alone for long.
+    for _ in 0..100 {
+        batch(&[5000], &mut receiver);
+        batch(&[64], &mut receiver);
+    }
+    batch(&[64, 32 << 10, 1472, 1473, 700, 700, 700, 20_000, 1], &mut receiver);
+    // Runs of long ones, after runs of short ones, and the other way round.
+    for _ in 0..3 {
+        batch(&[600; 40], &mut receiver);
+        batch(&[3000; 20], &mut receiver);
+        batch(&[1473; 20], &mut receiver);
+        batch(&[15_000; 8], &mut receiver);
+    }
+    assert_eq!((sender.counters().dropped, receiver.counters().dropped), (0, 0));
 }
 
 #[test]

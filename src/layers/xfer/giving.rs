@@ -7,6 +7,7 @@ use super::{
     ALL, BEGIN_BYTES, LAST, LEFT_SHARE, NOT_READY, PART_HEAD_BYTES, SNAPSHOTS, STATELESS, Say, Taken, Xfer,
     kind,
 };
+use crate::buf::{Exhausted, FrameMut};
 use crate::id::{Hasher64, Incarnation, Rank, RankSet, ViewId};
 use crate::stack::event::Up;
 use crate::stack::layer::Context;
@@ -202,7 +203,8 @@ impl Xfer {
         let own = context.rank();
         let part_bytes = giving.part_bytes.max(1);
         let flight_bytes = self.options.flight_bytes.max(2 * part_bytes);
-        let most = (flight_bytes / part_bytes).min(self.limits.parts);
+        let long = self.long_frame_bytes(context, giving);
+        let most = (flight_bytes / part_bytes).min(long.map_or(u64::MAX, |_| self.limits.long_parts));
         // Beyond half of it the application's sends to the peer are refused: they must get their turn, too.
         let left = self.limits.room * if giving.paused { LEFT_SHARE / 2 } else { 1 };
         let room = |peer: Rank| {
@@ -216,10 +218,51 @@ impl Xfer {
         giving.takers.and(self.wanting()).without(self.whole).iter().map(room).min().unwrap_or(0)
     }
 
+    /// How long the frames of parts are, in bytes, if long ones reach all who take them.
+    fn long_frame_bytes(&self, context: &Context<'_>, giving: &Giving) -> Option<usize> {
+        let own = context.long_frame_bytes()?;
+        let least = giving.takers.iter().map(|taker| self.ways[taker.index()].reached_bytes).min()?;
+        Some(own.min(least)).filter(|bytes| *bytes > context.frame_bytes_max() as usize)
+    }
+
+    /// Finds out whether long frames reach those who take parts: the interfaces at both ends may, and what lies between
+    /// them not. What does not arrive must not be a part, which everything behind it would wait for.
+    fn try_ways(&mut self, context: &mut Context<'_>) {
+        let Some(own) = context.long_frame_bytes() else { return };
+        let givings = self.givings.iter().filter(|giving| giving.is_under_way());
+        let takers: RankSet = givings.flat_map(|giving| giving.takers.iter()).collect();
+        for taker in takers.iter() {
+            let way = &mut self.ways[taker.index()];
+            let bytes = own.min(way.takes_bytes);
+            if way.tried || bytes <= context.frame_bytes_max() as usize {
+                continue;
+            }
+            let Ok(mut probe) = context.long_frame() else { return };
+            let room = probe.room().min(bytes - probe.headroom());
+            probe.grow(room).expect("the room was asked for").fill(kind::PROBE);
+            context.send_raw(RankSet::one(taker), probe);
+            way.tried = true;
+        }
+    }
+
+    /// `origin` has got a probe of so many bytes.
+    pub(super) fn has_reached(&mut self, context: &mut Context<'_>, origin: Rank, bytes: usize) {
+        let way = &mut self.ways[origin.index()];
+        way.reached_bytes = if way.tried { bytes } else { 0 };
+        self.turn_now(context);
+    }
+
     /// Whether there are frames for another part; what is kept of them is for everything else.
-    fn has_frames(&self, context: &Context<'_>) -> bool {
-        let long = context.long_frames().is_none_or(|(_, free)| free > 0);
-        long && context.control_frames_free() > self.limits.frames + self.wanting().len()
+    fn has_frames(&self, context: &Context<'_>, long: bool) -> bool {
+        let has_long = !long || context.long_frames().1 > 0;
+        has_long && context.control_frames_free() > self.limits.frames + self.wanting().len()
+    }
+
+    /// A frame for a part, and how much of it may be used.
+    fn part_frame(context: &mut Context<'_>, long: Option<usize>) -> Result<(FrameMut, usize), Exhausted> {
+        let body = if long.is_some() { context.long_frame()? } else { context.control_frame()? };
+        let room = long.map_or(usize::MAX, |bytes| bytes - body.headroom()).min(body.room());
+        Ok((body, room))
     }
 
     /// Sends parts: of the oldest first, as far as those who take it can.
@@ -237,6 +280,7 @@ impl Xfer {
         if self.flushing || !self.unsaid.is_empty() {
             return;
         }
+        self.try_ways(context);
         if self.burst.0 != context.now() {
             self.burst = (context.now(), 0);
         }
@@ -252,8 +296,9 @@ impl Xfer {
 
     fn give_parts(&mut self, context: &mut Context<'_>, giving: &mut Giving, sent: &mut u64) {
         let mut room_left = self.room(context, giving);
+        let long = self.long_frame_bytes(context, giving);
         loop {
-            if room_left == 0 || !self.has_frames(context) {
+            if room_left == 0 || !self.has_frames(context, long.is_some()) {
                 giving.paused = true;
                 return;
             }
@@ -267,8 +312,7 @@ impl Xfer {
                 context.arm(self.handles().turn, context.now() + next);
                 return;
             }
-            let Ok(mut body) = context.long_frame() else { return };
-            let room = body.room();
+            let Ok((mut body, room)) = Xfer::part_frame(context, long) else { return };
             if !context.snapshot_is_ready(giving.slot, room - PART_HEAD_BYTES) {
                 context.arm(self.handles().turn, context.now() + NOT_READY);
                 return;

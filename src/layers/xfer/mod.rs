@@ -16,6 +16,7 @@
 //! ```text
 //! 0 (donor)                 1                        2 (comes in)
 //! ── view 8 {0, 1, 2}: snapshot ───────────────────▶ lacks the state
+//! ◀─ lacks it, and takes so long frames ─────────────
 //! ── begin: 2 lacks it ───▶ ───────────────────────▶
 //! ── part 0, part 1, ... ──────────────────────────▶ the application takes them in
 //! ── casts of view 8 ─────▶ delivers ──────────────▶ holds them
@@ -34,6 +35,9 @@
 //! Two may take themselves for the donor, where one got the state while the view changed; the higher gives way. If the
 //! lower is gone before the higher has heard of it, the next view's donor goes on with what was never begun at its taker,
 //! which says so: it is given the state anew, at the cut of another view.
+//!
+//! Where both ends can, and a probe has shown that what lies between them can, too, parts go in frames that are longer than
+//! others: what a part costs in the layers is spread over more of the state.
 //!
 //! If nobody in a view has the state any more, all say that they lack it. What they may have of it is a part, or what they
 //! had before they came in: all leave (`lost=leave`), or the first of them goes on with what it has (`lost=go_on`). Who
@@ -124,6 +128,10 @@ const PART_HEAD_BYTES: usize = 10;
 /// Who lacks the state; whether it is for the receiver; the cut, and how much has come before.
 const BEGIN_BYTES: usize = 1 + MEMBERS_MAX / 8 + 1 + 8 * 3;
 const TAKEN_BYTES: usize = 1 + 8;
+/// The longest frame that this member takes.
+const LACKS_BYTES: usize = 1 + 4;
+/// How much has arrived.
+const REACHED_BYTES: usize = 1 + 4;
 /// Taken in, as credit: whoever has it all needs no more, whether or not its application has got it.
 const ALL: u64 = u64::MAX;
 const LAST: u8 = 1;
@@ -141,6 +149,8 @@ mod kind {
     pub(super) const TAKEN: u8 = 7;
     pub(super) const ANEW: u8 = 8;
     pub(super) const ROOM: u8 = 9;
+    pub(super) const PROBE: u8 = 10;
+    pub(super) const REACHED: u8 = 11;
 }
 
 #[derive(Clone)]
@@ -162,6 +172,8 @@ struct Xfer {
     givings: Vec<Giving>,
     /// By member: bytes of it that its application has taken in.
     taken: Vec<u64>,
+    /// By member.
+    ways: Vec<Way>,
     /// Members that have said in this view that all of the state has come to them.
     whole: RankSet,
     /// Bytes of parts made in the iteration of that time.
@@ -237,6 +249,19 @@ enum Say {
     Anew,
     /// That this member is full no longer.
     Room,
+    /// That a probe of so many bytes has arrived.
+    Reached(u32),
+}
+
+/// How long frames to a member may be, in bytes.
+#[derive(Clone, Copy, Default)]
+struct Way {
+    /// What it can take, as it has said with that it lacks the state.
+    takes_bytes: usize,
+    /// A probe has gone out to it.
+    tried: bool,
+    /// That of a probe that has arrived there.
+    reached_bytes: usize,
 }
 
 /// What is left to other traffic.
@@ -246,8 +271,8 @@ struct Limits {
     room: u64,
     /// Frames for control messages.
     frames: usize,
-    /// Parts that may be unacknowledged: where they have frames of their own, some of these are still to be let go of.
-    parts: u64,
+    /// Long parts that may be unacknowledged: some of their frames are still to be let go of.
+    long_parts: u64,
 }
 
 /// What the next view's layer must know.
@@ -291,6 +316,7 @@ impl Xfer {
             refused: RankSet::EMPTY,
             givings: Vec::new(),
             taken: Vec::new(),
+            ways: Vec::new(),
             whole: RankSet::EMPTY,
             burst: (Time::NEVER, 0),
             taking: Taking::default(),
@@ -343,7 +369,10 @@ impl Xfer {
             for peer in to.iter() {
                 let Ok(mut body) = context.control_frame() else { return };
                 let written = match what {
-                    Say::Lacks => body.extend(&[kind::LACKS]),
+                    Say::Lacks => {
+                        let most = context.long_frame_bytes().unwrap_or_default() as u32;
+                        body.extend(&[kind::LACKS]).and_then(|()| body.extend(&most.to_le_bytes()))
+                    }
                     Say::Have => body.extend(&[kind::HAVE]),
                     Say::Full => body.extend(&[kind::FULL]),
                     Say::Refused => body.extend(&[kind::REFUSED]),
@@ -352,6 +381,9 @@ impl Xfer {
                         .and_then(|()| body.extend(&self.taking.credit().to_le_bytes())),
                     Say::Anew => body.extend(&[kind::ANEW]),
                     Say::Room => body.extend(&[kind::ROOM]),
+                    Say::Reached(bytes) => {
+                        body.extend(&[kind::REACHED]).and_then(|()| body.extend(&bytes.to_le_bytes()))
+                    }
                     Say::Begin(cut) => body.extend(&self.beginning(cut, peer)),
                 };
                 written.expect("a frame holds a set of members");
@@ -505,9 +537,10 @@ impl Layer for Xfer {
         self.limits = Limits {
             room: peer.map_or(0, |peer| context.reliable_room(peer)) / LEFT_SHARE,
             frames: context.control_frames_free() / LEFT_SHARE as usize,
-            parts: context.long_frames().map_or(u64::MAX, |(all, _)| (all - all.div_ceil(4)).max(1) as u64),
+            long_parts: (context.long_frames().0 * 3 / 4).max(1) as u64,
         };
         self.taken = vec![0; context.view().size()];
+        self.ways = vec![Way::default(); context.view().size()];
         let Some(legacy) = self.legacy.take() else { return };
         let view = context.view();
         let ranks = || (0..view.size()).map(Rank::at);
@@ -636,7 +669,9 @@ impl Layer for Xfer {
         }
         let payload = message.list.payload();
         match payload.first() {
-            Some(&kind::LACKS) => {
+            Some(&kind::LACKS) if payload.len() == LACKS_BYTES => {
+                let most = u32::from_le_bytes(payload[1..].try_into().expect("four bytes"));
+                self.ways[origin.index()].takes_bytes = most as usize;
                 self.lacks.insert(origin);
                 self.said.insert(origin);
                 self.found(context);
@@ -648,6 +683,17 @@ impl Layer for Xfer {
                 self.has_taken(context, origin, taken);
             }
             Some(&kind::ROOM) => self.let_off(context, origin),
+            Some(&kind::PROBE) => {
+                let to = RankSet::one(origin);
+                let answers = |said: &(RankSet, Say)| said.0 == to && matches!(said.1, Say::Reached(_));
+                if self.own == Own::Lacks && !self.flushing && !self.unsaid.iter().any(answers) {
+                    self.say_to(context, to, Say::Reached(payload.len() as u32));
+                }
+            }
+            Some(&kind::REACHED) if payload.len() == REACHED_BYTES => {
+                let bytes = u32::from_le_bytes(payload[1..].try_into().expect("four bytes"));
+                self.has_reached(context, origin, bytes as usize);
+            }
             Some(&kind::ANEW) => self.begin_anew(context, origin),
             Some(&kind::HAVE) => {
                 self.has(context, origin);
@@ -704,6 +750,10 @@ impl Layer for Xfer {
         digest.word(self.own as u64);
         for set in [self.lacks, self.said, self.full, self.refused, self.whole] {
             set.words().into_iter().for_each(|word| digest.word(word));
+        }
+        for way in &self.ways {
+            digest.word((way.takes_bytes as u64) << 1 | u64::from(way.tried));
+            digest.word(way.reached_bytes as u64);
         }
         digest.word(self.hold.bytes());
         digest.word(self.unsaid.len() as u64);

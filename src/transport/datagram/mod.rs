@@ -19,9 +19,9 @@ use std::time::{Duration, Instant};
 use self::calls::Calls;
 use self::receive::{Intake, Pools};
 use self::refusals::Refusals;
-use self::send::{LaneId, SocketOutlet, Stage};
+use self::send::{LaneId, RUN_FRAME_BYTES_MAX, SocketOutlet, Stage};
 use self::socket::{Abilities, Name};
-use self::spares::{Regions, Spares};
+use self::spares::{Lengths, Regions, Spares};
 use super::links::Links;
 use super::udp::{MulticastOptions, UdpOptions};
 use super::wake::Alarm;
@@ -59,8 +59,8 @@ pub struct Datagrams<C: Calls> {
 /// there.
 struct Port {
     own: SocketAddr,
-    /// The longest frame that goes out by its interface in one piece.
-    frame_bytes_max: usize,
+    /// The longest frames that go out by its interface in one piece.
+    lengths: Lengths,
     stage: Stage,
     pools: Pools,
     /// What comes to the own address, by the socket that also sends; and what comes to the multicast group.
@@ -77,6 +77,9 @@ struct Port {
     /// Sum of what the open channels may hold.
     receive_frames: usize,
 }
+
+/// The longest datagram, over IPv6.
+const LONG_FRAME_BYTES_MAX: usize = 65_487;
 
 /// How many calls of [`Transport::reap`] pass before the first part of a new channel's memory is touched, for what a new
 /// view brings with it comes first; and between two parts.
@@ -104,7 +107,7 @@ struct Link {
     gone: RankSet,
     /// To all at once.
     all: Option<LaneId>,
-    frame_bytes: usize,
+    lengths: Lengths,
     receive_frames: usize,
     regions: Regions,
 }
@@ -141,8 +144,8 @@ impl<C: Calls> Datagrams<C> {
             notes.push("no coalescing (UDP_GRO): every frame is received on its own".into());
         }
         abilities.segmentation &= options.segmentation;
-        // Runs of fewer than four frames do not pay for the frames of 64 KiB.
-        abilities.coalescing &= options.coalescing && options.frame_bytes_max <= 16_000;
+        // What is not received in runs does not pay for the frames of 64 KiB.
+        abilities.coalescing &= options.coalescing && options.frame_bytes_max <= RUN_FRAME_BYTES_MAX;
         let alarm = Alarm::new()?;
         Ok(Datagrams {
             calls,
@@ -257,10 +260,11 @@ impl<C: Calls> Datagrams<C> {
             intakes.push(intake.expect("fresh pools hold a reserve for every slot"));
         }
         let stage = Stage::new(self.options.stage_frames_max.max(1), self.abilities.segmentation);
-        let frame_bytes_max = self.frames_of(own, intakes[0].socket());
+        let lengths = self.lengths_of(own, intakes[0].socket());
+        intakes.iter_mut().for_each(|intake| intake.take_long(lengths.long));
         let port = Port {
             own,
-            frame_bytes_max,
+            lengths,
             stage,
             pools,
             intakes,
@@ -280,27 +284,36 @@ impl<C: Calls> Datagrams<C> {
         Ok(at)
     }
 
-    /// The longest frame that goes out by the interface of `own` in one piece.
-    fn frames_of(&mut self, own: SocketAddr, socket: &OwnedFd) -> usize {
+    /// The longest frames that go out by the interface of `own` in one piece.
+    fn lengths_of(&mut self, own: SocketAddr, socket: &OwnedFd) -> Lengths {
         let most = self.options.frame_bytes_max;
         let headers = if own.is_ipv4() { 28 } else { 48 };
-        let Some(mtu) =
-            socket::mtu_of(own.ip(), socket).filter(|mtu| (headers..most + headers).contains(mtu))
-        else {
-            return most;
+        let Some(mtu) = socket::mtu_of(own.ip(), socket).filter(|mtu| *mtu >= headers) else {
+            return Lengths { frame: most, long: None };
         };
         let bytes = mtu - headers;
-        self.notes.push(format!(
-            "the interface of {} has an MTU of {mtu} bytes: frames of {bytes} bytes at most instead of {most}",
-            own.ip()
-        ));
-        bytes
+        if bytes < most {
+            self.notes.push(format!(
+                "the interface of {} has an MTU of {mtu} bytes: frames of {bytes} bytes at most instead of {most}",
+                own.ip()
+            ));
+        }
+        // They are received in the frames for runs.
+        let long = bytes.min(self.options.long_frame_bytes_max).min(LONG_FRAME_BYTES_MAX);
+        let long = Some(long).filter(|long| self.abilities.coalescing && *long >= 2 * most);
+        Lengths { frame: bytes.min(most), long }
     }
 
     /// The longest frame that this member can take.
     fn frame_bytes_max(&self) -> usize {
-        let ports = self.ports.iter().flatten().map(|port| port.frame_bytes_max);
+        let ports = self.ports.iter().flatten().map(|port| port.lengths.frame);
         ports.min().unwrap_or(self.options.frame_bytes_max)
+    }
+
+    /// What the frames of a channel at a port with these longest ones are.
+    fn lengths(&self, options: &ChannelOptions, most: Lengths) -> Lengths {
+        let frame = options.frame_bytes.min(most.frame);
+        Lengths { frame, long: most.long.filter(|long| *long >= 2 * frame) }
     }
 
     /// Listens to the discovery address at a port, if there is one and it can be had.
@@ -443,9 +456,9 @@ impl<C: Calls> Transport for Datagrams<C> {
             ADDRESSES.members(view).into_iter().map(Result::ok).collect();
         let id = self.links.vacant()?;
         let port_index = self.port(own, options.huge_pages)?;
-        let most = self.ports[port_index].as_ref().expect("just found or made").frame_bytes_max;
-        let frame_bytes = options.frame_bytes.min(most);
-        let regions = match self.spares.take(options, frame_bytes, &mut self.untouched) {
+        let most = self.ports[port_index].as_ref().expect("just found or made").lengths;
+        let lengths = self.lengths(options, most);
+        let regions = match self.spares.take(options, lengths, &mut self.untouched) {
             Ok(regions) => regions,
             Err(error) => {
                 self.leave_port(port_index);
@@ -478,25 +491,21 @@ impl<C: Calls> Transport for Datagrams<C> {
             .map(|group| port.stage.add_lane(id, Name::of(SocketAddr::V4(group))));
         port.channels.push(id);
         port.receive_frames += options.receive_frames;
-        let (casts, control) = (regions.casts.clone(), regions.control.clone());
+        let channel = Channel {
+            id,
+            casts: regions.casts.clone(),
+            control: regions.control.clone(),
+            long: regions.long.clone(),
+        };
         let receive_frames = options.receive_frames;
         let gone = RankSet::EMPTY;
         let group = view.view().group;
-        let link = Link {
-            group,
-            port: port_index,
-            lanes,
-            addresses,
-            gone,
-            all,
-            frame_bytes,
-            receive_frames,
-            regions,
-        };
+        let link =
+            Link { group, port: port_index, lanes, addresses, gone, all, lengths, receive_frames, regions };
         self.links.put(id, link);
         self.note_pages(&pages);
         self.list_polled();
-        Ok(Channel { id, casts, control, long: None })
+        Ok(channel)
     }
 
     fn close(&mut self, channel: ChannelId) {
@@ -572,15 +581,20 @@ impl<C: Calls> Transport for Datagrams<C> {
     /// Makes the regions of a channel. What was mapped, here or by opening a channel, is touched bit by bit: it is 18 MB for
     /// two members, which takes 5 ms.
     fn prepare(&mut self, options: &ChannelOptions) {
-        let frame_bytes = options.frame_bytes.min(self.frame_bytes_max());
+        // Of the port whose frames are the shortest.
+        let ports = self.ports.iter().flatten().map(|port| port.lengths);
+        let most = ports.min_by_key(|lengths| lengths.frame);
+        let most = most.unwrap_or(Lengths { frame: self.options.frame_bytes_max, long: None });
+        let lengths = self.lengths(options, most);
         // What cannot be had now is an error when it is needed.
-        let _ = self.spares.prepare(options, frame_bytes, &mut self.untouched);
+        let _ = self.spares.prepare(options, lengths, &mut self.untouched);
         self.rest = FIRST_REST;
     }
 
     #[inline]
     fn submit(&mut self, transmit: Transmit) -> Result<(), Full> {
-        let Some(link) = self.links.get(transmit.channel).filter(|link| transmit.len() <= link.frame_bytes)
+        let length = transmit.len();
+        let Some(link) = self.links.get(transmit.channel).filter(|link| link.carries(length, transmit.to))
         else {
             self.counters.dropped += 1;
             return Ok(());
@@ -693,6 +707,16 @@ impl<C: Calls> Transport for Datagrams<C> {
 
     fn counters(&self) -> TransportCounters {
         self.counters
+    }
+}
+
+impl Link {
+    /// Whether a frame is not too long. What goes to everybody at once is not longer than everybody takes.
+    #[inline]
+    fn carries(&self, bytes: usize, to: Destination) -> bool {
+        bytes <= self.lengths.frame
+            || self.lengths.long.is_some_and(|long| bytes <= long)
+                && (to != Destination::All || self.all.is_none())
     }
 }
 

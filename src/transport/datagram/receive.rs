@@ -6,6 +6,9 @@
 //! the small frame, as many whole segments as fit if the run's segments are as long as those of the run before; a
 //! segment that straddles the border is copied (counted).
 //!
+//! A datagram that is longer than a small frame is, or more of them in a run, lies in the large frame as a whole once its
+//! first bytes have been copied before the others (counted).
+//!
 //! The slots' frames are the fill reserve: a slot's frame is lent only after another has taken its place. When no
 //! large frame can take the place, the parts are copied into small ones (counted); when there is no small one either,
 //! the datagrams stay where they are, and the system's buffer fills.
@@ -29,7 +32,7 @@ const CROWD: usize = 8;
 const LONELY_MAX: usize = 64;
 /// Frames that may be held of what came when no channel was open.
 const OUTSIDE_FRAMES: usize = 64;
-/// Bytes of a large frame: the longest run.
+/// Bytes of a large frame: the longest run. There is room for a small frame's before them.
 const LARGE_BYTES: usize = 65_535;
 
 /// The memory that the frames of one port are received in. It grows when a channel is opened, if need be, and what
@@ -58,6 +61,8 @@ pub(super) struct Pools {
 /// Frames of one size, in regions that are added as more are needed.
 struct Pool {
     frame_bytes: usize,
+    /// Room before the bytes.
+    headroom_bytes: usize,
     regions: Vec<Region>,
     /// Where a frame was last found.
     at: Cell<usize>,
@@ -73,8 +78,8 @@ impl Pools {
         untouched: &mut Untouched,
     ) -> Result<Pools, MemoryError> {
         let mut pools = Pools {
-            small: Pool::new(frame_bytes),
-            large: coalescing.then(|| Pool::new(LARGE_BYTES)),
+            small: Pool::new(frame_bytes, 0),
+            large: coalescing.then(|| Pool::new(LARGE_BYTES, frame_bytes)),
             frame_bytes,
             sockets,
         };
@@ -157,13 +162,13 @@ impl Pools {
 }
 
 impl Pool {
-    fn new(frame_bytes: usize) -> Pool {
-        Pool { frame_bytes, regions: Vec::new(), at: Cell::new(0) }
+    fn new(frame_bytes: usize, headroom_bytes: usize) -> Pool {
+        Pool { frame_bytes, headroom_bytes, regions: Vec::new(), at: Cell::new(0) }
     }
 
     #[inline]
     fn take(&self) -> Result<FrameMut, Exhausted> {
-        match self.regions[self.at.get()].take(0) {
+        match self.regions[self.at.get()].take(self.headroom_bytes) {
             Ok(frame) => Ok(frame),
             Err(Exhausted) => self.take_elsewhere(),
         }
@@ -173,7 +178,7 @@ impl Pool {
     fn take_elsewhere(&self) -> Result<FrameMut, Exhausted> {
         let at = self.regions.iter().position(|region| region.free_frames() > 0).ok_or(Exhausted)?;
         self.at.set(at);
-        self.regions[at].take(0)
+        self.regions[at].take(self.headroom_bytes)
     }
 
     fn free(&self) -> usize {
@@ -193,7 +198,7 @@ impl Pool {
             let region = Region::pool_untouched(RegionOptions {
                 frames: lacking.max(least),
                 link_headroom_bytes: 0,
-                frame_bytes: self.frame_bytes,
+                frame_bytes: self.headroom_bytes + self.frame_bytes,
                 reserve_frames: 0,
                 huge_pages,
             })?;
@@ -222,8 +227,9 @@ pub(super) struct Intake {
     inlet: Inlet,
     /// Whose datagrams are not wanted: this member's own, which multicast brings back.
     own: Option<Name>,
-    /// Bytes of the longest single frame.
+    /// Bytes of the longest single frame that fits a small one, and of the longest there is.
     frame_bytes: usize,
+    long_bytes: usize,
     /// Whether it can have runs coalesced.
     runs: bool,
     slots: Box<[Slot]>,
@@ -310,6 +316,7 @@ impl Intake {
             own,
             border: pools.frame_bytes,
             frame_bytes: pools.frame_bytes,
+            long_bytes: pools.frame_bytes,
             runs,
             slots,
             // SAFETY: all zeros is a valid value of this plain structure.
@@ -329,6 +336,11 @@ impl Intake {
             heard: Vec::new(),
             troubled: false,
         })
+    }
+
+    /// From here on longer datagrams than the small frames are taken, too, up to so many bytes.
+    pub(super) fn take_long(&mut self, bytes: Option<usize>) {
+        self.long_bytes = bytes.filter(|_| self.runs).unwrap_or(self.frame_bytes);
     }
 
     /// From here on datagrams from these addresses are noticed.
@@ -540,12 +552,14 @@ impl Intake {
                 segment = self.controls[at].segment().unwrap_or(length).clamp(1, length.max(1));
             }
         }
-        if segment > self.frame_bytes {
+        if segment > self.long_bytes {
             counters.dropped += length.div_ceil(segment) as u64;
             return;
         }
         if segment < length {
             self.lonely = 0;
+        }
+        if segment < length && segment <= self.frame_bytes {
             let border = self.frame_bytes / segment * segment;
             // A run that fits the small frame needs no border, and the next long one is of the size of the last.
             if border != self.border && length > self.frame_bytes {
@@ -581,6 +595,10 @@ impl Intake {
                 if slot.lend(pools, counters).is_err() {
                     break;
                 }
+                if slot.run.is_none() {
+                    self.next += 1;
+                    continue;
+                }
                 let run = slot.run.as_mut().expect("seen above");
                 while !run.is_over() && handed < budget {
                     let Ok(received) = run.part(channel, slot.large.as_ref(), pools, counters) else {
@@ -607,7 +625,11 @@ impl Slot {
     #[inline]
     fn lend(&mut self, pools: &Pools, counters: &mut TransportCounters) -> Result<(), Exhausted> {
         let Some(run) = &mut self.run else { return Ok(()) };
-        if run.small.is_some() {
+        if run.small.is_some() || run.large.is_some() {
+            return Ok(());
+        }
+        if run.segment > self.small.len() {
+            self.lend_long(pools, counters);
             return Ok(());
         }
         let next = pools.take_small()?;
@@ -632,6 +654,24 @@ impl Slot {
         run.small = Some(small.freeze());
         Ok(())
     }
+
+    /// The same for what is longer than a small frame: as a whole, or not at all.
+    #[inline(never)]
+    fn lend_long(&mut self, pools: &Pools, counters: &mut TransportCounters) {
+        let (Some(run), Some(large)) = (&mut self.run, &mut self.large) else { return };
+        let Ok(next) = pools.take_large() else {
+            counters.dropped += run.length.div_ceil(run.segment) as u64;
+            self.run = None;
+            return;
+        };
+        let mut large = std::mem::replace(large, next);
+        large.truncate(run.length - run.border);
+        let first = large.prepend(run.border).expect("there is room for as much as a small frame holds");
+        first.copy_from_slice(&self.small.bytes()[..run.border]);
+        counters.copies += 1;
+        run.large = Some(large.freeze());
+        (run.border, run.small_bytes) = (0, 0);
+    }
 }
 
 impl Run {
@@ -651,8 +691,7 @@ impl Run {
         counters: &mut TransportCounters,
     ) -> Result<Received, Exhausted> {
         let (from, to) = (self.at, (self.at + self.segment).min(self.length));
-        let small = self.small.as_ref().expect("lent before its parts are");
-        let received = if to <= self.small_bytes {
+        let received = if let (Some(small), true) = (&self.small, to <= self.small_bytes) {
             let start = small.start();
             Received { channel, frame: small.clone(), from: start + from, to: start + to }
         } else if let (Some(large), true) = (&self.large, from >= self.border) {
@@ -664,6 +703,7 @@ impl Run {
                 (Some(large), _) => large.bytes(),
                 (None, kept) => kept.map_or(&[][..], FrameMut::bytes),
             };
+            let small = self.small.as_ref().expect("lent before its parts are");
             let mut copy = pools.small.take()?;
             let before = &small.bytes()[from.min(self.small_bytes)..self.small_bytes];
             let behind = &large[from.saturating_sub(self.border)..to - self.border];

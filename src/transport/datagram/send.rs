@@ -23,6 +23,8 @@ const PIECES_MAX: usize = 1024;
 const RUN_FRAMES_MAX: usize = 64;
 /// Bytes in one run: what fits an IP datagram, with room for headers and options.
 const RUN_BYTES_MAX: usize = 65_000;
+/// Longer frames go out one by one: runs of fewer than four frames do not pay.
+pub(super) const RUN_FRAME_BYTES_MAX: usize = 16_000;
 /// How often a call that failed for a passing reason is repeated within one flush.
 const RETRIES_MAX: usize = 16;
 
@@ -340,6 +342,7 @@ impl Stage {
                     let entry = &self.entries[index as usize];
                     let joins = frames == 0
                         || (lane.segmentation
+                            && segment <= RUN_FRAME_BYTES_MAX
                             && (1..=segment).contains(&entry.bytes)
                             && frames < RUN_FRAMES_MAX
                             && total + entry.bytes <= RUN_BYTES_MAX

@@ -212,7 +212,8 @@ pub(super) fn next_error(socket: RawFd) -> Option<Said> {
 #[repr(C, align(8))]
 struct ErrorControl([u8; 128]);
 
-/// The MTU of the interface that has this address, in bytes; `None` if no interface has it, or the system does not say.
+/// The MTU of the interface that has this address, in bytes; `None` if no interface has it, or the system does not say. All
+/// loopback addresses are those of one interface, which names but the first.
 pub(super) fn mtu_of(own: IpAddr, socket: &OwnedFd) -> Option<usize> {
     let mut first: *mut libc::ifaddrs = std::ptr::null_mut();
     // SAFETY: the pointer is a live local; the list it is set to is freed below.
@@ -224,7 +225,8 @@ pub(super) fn mtu_of(own: IpAddr, socket: &OwnedFd) -> Option<usize> {
         // SAFETY: entries of the list are valid until it is freed.
         let entry = unsafe { &*at };
         // SAFETY: an address of the list is as long as its family says.
-        if unsafe { ip_of(entry.ifa_addr) } == Some(own) {
+        let of_entry = unsafe { ip_of(entry.ifa_addr) };
+        if of_entry.is_some_and(|ip| ip == own || ip.is_ipv4() && ip.is_loopback() && own.is_loopback()) {
             // SAFETY: all zeros is a valid value of this plain structure.
             let mut request: libc::ifreq = unsafe { zeroed() };
             // SAFETY: names of the list are terminated, and as long as an interface's name may be.

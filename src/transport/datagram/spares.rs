@@ -12,6 +12,7 @@ const SPARES_MAX: usize = 4;
 pub(super) struct Regions {
     pub(super) casts: Region,
     pub(super) control: Region,
+    pub(super) long: Option<Region>,
     size: Size,
 }
 
@@ -19,28 +20,41 @@ pub(super) struct Regions {
 struct Size {
     cast_frames: usize,
     control_frames: usize,
-    frame_bytes: usize,
+    lengths: Lengths,
     huge_pages: bool,
 }
 
+/// The longest frames of a channel, in bytes; the longer ones to single members, if there are any.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Lengths {
+    pub(super) frame: usize,
+    pub(super) long: Option<usize>,
+}
+
+/// Long frames of a channel. They go out and are acknowledged soon, and all of them together stay in the cache.
+const LONG_FRAMES: usize = 32;
+
 impl Size {
-    fn of(options: &ChannelOptions, frame_bytes: usize) -> Size {
+    fn of(options: &ChannelOptions, lengths: Lengths) -> Size {
         let &ChannelOptions { cast_frames, control_frames, huge_pages, .. } = options;
-        Size { cast_frames, control_frames, frame_bytes, huge_pages }
+        Size { cast_frames, control_frames, lengths, huge_pages }
     }
 
     fn regions(self, untouched: &mut Untouched) -> Result<Regions, MemoryError> {
-        let casts = self.region(self.cast_frames)?;
-        let control = self.region(self.control_frames)?;
-        [&casts, &control].into_iter().for_each(|region| untouched.push(region.memory().clone()));
-        Ok(Regions { casts, control, size: self })
+        let Lengths { frame, long } = self.lengths;
+        let casts = self.region(self.cast_frames, frame)?;
+        let control = self.region(self.control_frames, frame)?;
+        let long = long.map(|bytes| self.region(LONG_FRAMES, bytes)).transpose()?;
+        let all = [Some(&casts), Some(&control), long.as_ref()];
+        all.into_iter().flatten().for_each(|region| untouched.push(region.memory().clone()));
+        Ok(Regions { casts, control, long, size: self })
     }
 
-    fn region(self, frames: usize) -> Result<Region, MemoryError> {
+    fn region(self, frames: usize, frame_bytes: usize) -> Result<Region, MemoryError> {
         Region::pool_untouched(RegionOptions {
             frames: frames.max(1),
             link_headroom_bytes: 0,
-            frame_bytes: self.frame_bytes,
+            frame_bytes,
             reserve_frames: 0,
             huge_pages: self.huge_pages,
         })
@@ -58,10 +72,10 @@ impl Spares {
     pub(super) fn take(
         &mut self,
         options: &ChannelOptions,
-        frame_bytes: usize,
+        lengths: Lengths,
         untouched: &mut Untouched,
     ) -> Result<Regions, MemoryError> {
-        let size = Size::of(options, frame_bytes);
+        let size = Size::of(options, lengths);
         match self.find(size) {
             Some(at) => Ok(self.made.remove(at)),
             None => size.regions(untouched),
@@ -72,10 +86,10 @@ impl Spares {
     pub(super) fn prepare(
         &mut self,
         options: &ChannelOptions,
-        frame_bytes: usize,
+        lengths: Lengths,
         untouched: &mut Untouched,
     ) -> Result<(), MemoryError> {
-        let size = Size::of(options, frame_bytes);
+        let size = Size::of(options, lengths);
         if self.find(size).is_none() {
             self.put(size.regions(untouched)?);
         }
@@ -90,7 +104,9 @@ impl Spares {
     }
 
     fn find(&self, size: Size) -> Option<usize> {
-        let fits = |spare: &Regions| spare.size == size && spare.casts.is_idle() && spare.control.is_idle();
-        self.made.iter().position(fits)
+        let idle = |Regions { casts, control, long, .. }: &Regions| {
+            casts.is_idle() && control.is_idle() && long.as_ref().is_none_or(Region::is_idle)
+        };
+        self.made.iter().position(|spare| spare.size == size && idle(spare))
     }
 }

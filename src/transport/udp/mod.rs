@@ -33,6 +33,10 @@ pub struct UdpOptions {
     /// The largest frame, in bytes: the network's MTU without 28 bytes of IPv4 and UDP headers (48 with IPv6). Where the
     /// interface of a member's own address has a smaller MTU it is what that leaves.
     pub frame_bytes_max: usize,
+    /// The longest frame that this process sends to and takes from single members where both can, for much at a time (the
+    /// group's state), in bytes; no more than the interface takes in one piece. None are longer than `frame_bytes_max` if
+    /// that is not twice as much, or the system does not coalesce.
+    pub long_frame_bytes_max: usize,
     /// Reach all members by IP multicast. Every member of the view must be told the same.
     pub multicast: Option<MulticastOptions>,
     /// The multicast address to which [`Outside::Discover`](crate::transport::Outside::Discover) goes and to which bound processes listen, on the interface
@@ -57,6 +61,7 @@ impl Default for UdpOptions {
     fn default() -> UdpOptions {
         UdpOptions {
             frame_bytes_max: 1472,
+            long_frame_bytes_max: 32 << 10,
             multicast: None,
             discovery: None,
             segmentation: true,
@@ -143,10 +148,15 @@ unsafe impl Calls for Direct {
                 [only] if bare => {
                     let header = &mut only.msg_hdr;
                     let piece = &*header.msg_iov;
-                    let bytes = libc::recv(socket, piece.iov_base, piece.iov_len, libc::MSG_TRUNC);
+                    let bytes = match header.msg_iovlen {
+                        1 => libc::recv(socket, piece.iov_base, piece.iov_len, libc::MSG_TRUNC),
+                        // No datagram is longer than the second.
+                        pieces => libc::readv(socket, header.msg_iov, pieces as i32),
+                    };
                     only.msg_len = bytes.max(0) as u32;
                     header.msg_controllen = 0;
-                    header.msg_flags = if bytes > piece.iov_len as isize { libc::MSG_TRUNC } else { 0 };
+                    let cut = header.msg_iovlen == 1 && bytes > piece.iov_len as isize;
+                    header.msg_flags = if cut { libc::MSG_TRUNC } else { 0 };
                     if bytes < 0 { -1 } else { 1 }
                 }
                 [only] => {
