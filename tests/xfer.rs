@@ -715,3 +715,42 @@ fn who_gets_the_state_before_it_hears_of_the_donor_asks_for_no_view() {
     assert_eq!(sizes(&storm, 0), [2, 3, 4], "no view but those that somebody came in with");
     assert_eq!(storm.replica(0).snapshots, 2);
 }
+
+/// What is held may be much, and the others must hear of this member while its application gets it.
+#[test]
+fn what_is_held_is_handed_on_in_steps_though_the_view_ends_meanwhile() {
+    let config = Config { frame_bytes_max: 512, ..Config::default() };
+    let mut storm = Storm::over(Town::of(3, &stack(""), &config), 16 << 10);
+    let new = storm.join(1);
+    storm.replica(new).reluctant = usize::MAX;
+    // Nearly everything held is a piece of a message: wherever the view ends one has begun.
+    storm.until("much that is held", |storm| {
+        for at in [0, 1] {
+            let process = &mut storm.town.processes[at];
+            let _ = process.endpoint.group(process.key).cast(&[at as u8; 8 << 10]);
+        }
+        held_kib(storm, new) > 24 << 10
+    });
+    storm.replica(new).reluctant = 0;
+    storm.until("the state", |storm| storm.replica(new).installed > 0);
+    let process = &mut storm.town.processes[2];
+    process.endpoint.group(process.key).leave();
+    let (mut told, mut most) = (storm.town.processes[new].diary.seen.len(), 0);
+    storm.until("the next view", |storm| {
+        let process = &mut storm.town.processes[new];
+        let now = process.diary.seen.len();
+        most = most.max(now - std::mem::replace(&mut told, now));
+        process.endpoint_view_members() == 3
+    });
+    assert!(held_kib(&mut storm, new) > 0, "the next view has begun, and the last is not told to its end");
+    assert!(most <= 64 * 16, "{most} messages told between two polls");
+    storm.settle(&[0, 1, new]);
+    let large = |storm: &Storm, at: usize| {
+        let seen = storm.town.processes[at].diary.seen.iter().rev();
+        seen.filter(|seen| matches!(seen, Seen::Cast(_, message) if message.len() == 8 << 10)).count()
+    };
+    let last = sizes(&storm, new);
+    assert_eq!(last[last.len() - 2..], [4, 3]);
+    assert!(large(&storm, new) > 100, "{} large messages", large(&storm, new));
+    assert_eq!((storm.replica(new).begun, storm.replica(new).installed), (1, 1));
+}

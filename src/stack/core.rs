@@ -60,11 +60,11 @@ pub(crate) const SNAPSHOTS: usize = 2;
 
 /// The application's state, while it is given to others. A fork has none.
 #[derive(Default)]
-pub(crate) struct Taken(pub(crate) Option<Box<dyn Snapshot>>);
+pub(crate) struct HeldSnapshot(pub(crate) Option<Box<dyn Snapshot>>);
 
-impl Clone for Taken {
-    fn clone(&self) -> Taken {
-        Taken::default()
+impl Clone for HeldSnapshot {
+    fn clone(&self) -> HeldSnapshot {
+        HeldSnapshot::default()
     }
 }
 
@@ -120,8 +120,8 @@ pub(crate) struct Core {
     pub(crate) send_number_limit: u64,
     /// The application is behind with what was delivered to it: the senders are to be held.
     pub(crate) holds_senders: bool,
-    /// A message was refused because too few numbers are left for it.
-    pub(crate) numbers_missed: bool,
+    /// A message was refused because too few numbers are left for it, or a layer has asked for a view.
+    pub(crate) view_wanted: bool,
     /// Per peer: number from which sends are refused, control messages so many later.
     pub(crate) reliable: Option<(MemberSlot, u64)>,
     /// Frames of the control region that reliable control messages leave to what lets them go: gossip, repetitions.
@@ -185,7 +185,7 @@ pub(crate) struct Core {
     pub(crate) left_behind: bool,
     /// Whether somebody wants to know whose process is gone.
     pub(crate) hint_wanted: bool,
-    pub(crate) snapshots: [Taken; SNAPSHOTS],
+    pub(crate) snapshots: [HeldSnapshot; SNAPSHOTS],
     /// Who else can be found, besides the members of the view.
     pub(crate) neighbours: Rc<Neighbours>,
     /// The highest counter of a view id that was used here, by proposing it or by being in the view.

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use super::build::{Build, Closes, Field, Guard, GuardKind, GuardOwner, TimerId};
-use super::core::{Core, Looped, Taken};
+use super::core::{Core, HeldSnapshot, Looped};
 use super::event::{Down, ExitReason, Message, Problem, Up};
 use super::notices::Notices;
 use super::order::{Ordered, Rest};
@@ -281,6 +281,13 @@ impl Context<'_> {
     /// Sets a timer that is not set.
     pub fn arm_if_idle(&mut self, timer: TimerId, at: Time) {
         if self.core.timers.deadline(timer) == Time::NEVER {
+            self.core.timers.set(timer, at);
+        }
+    }
+
+    /// Sets a timer that is not set, or set for later.
+    pub fn arm_sooner(&mut self, timer: TimerId, at: Time) {
+        if at < self.core.timers.deadline(timer) {
             self.core.timers.set(timer, at);
         }
     }
@@ -637,18 +644,18 @@ impl Context<'_> {
     }
 
     /// A snapshot, to be let go of or to be kept for the next view.
-    pub(crate) fn take_snapshot(&mut self, slot: usize) -> Taken {
+    pub(crate) fn take_snapshot(&mut self, slot: usize) -> HeldSnapshot {
         std::mem::take(&mut self.core.snapshots[slot])
     }
 
     /// A snapshot that was taken in a view before.
-    pub(crate) fn put_snapshot(&mut self, slot: usize, snapshot: Taken) {
+    pub(crate) fn put_snapshot(&mut self, slot: usize, snapshot: HeldSnapshot) {
         self.core.snapshots[slot] = snapshot;
     }
 
     /// Asks for a new view, with the same members if nothing else is due.
     pub(crate) fn ask_for_view(&mut self) {
-        self.core.numbers_missed = true;
+        self.core.view_wanted = true;
         self.core.work += 1;
     }
 
@@ -726,9 +733,10 @@ impl Context<'_> {
         self.core.holds_senders && !self.core.view_expected
     }
 
-    /// Whether a message of the application was refused in this view because too few numbers were left for it.
-    pub fn numbers_missed(&self) -> bool {
-        self.core.numbers_missed
+    /// Whether a new view is wanted: a message of the application was refused because too few numbers are left for it, or a
+    /// layer has asked for one ([`Context::ask_for_view`]).
+    pub fn view_wanted(&self) -> bool {
+        self.core.view_wanted
     }
 
     /// Whether a cast of a layer's own may go down now, whatever `but` says: no window is full, no flush has stopped

@@ -607,7 +607,7 @@ impl Mbrship {
     /// few left for a message larger than a frame.
     fn numbers_run_out(&self, context: &Context<'_>) -> bool {
         let (casts, sends) = (context.frame_number_limit(), context.send_number_limit());
-        context.numbers_missed()
+        context.view_wanted()
             || context.next_frame_number() >= casts - casts / 8
             || context.view().others().any(|peer| context.next_send_number(peer) >= sends - sends / 8)
     }

@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use super::broken::Broken;
 use super::{
-    ALL, BEGIN_BYTES, LAST, LEFT_SHARE, NOT_READY, PART_HEAD_BYTES, SNAPSHOTS, STATELESS, Say, Taken, Xfer,
-    kind,
+    ALL, BEGIN_BYTES, HeldSnapshot, LAST, LEFT_SHARE, NOT_READY, PART_HEAD_BYTES, SNAPSHOTS, STATELESS, Say,
+    Xfer, kind,
 };
 use crate::buf::{Exhausted, FrameMut};
 use crate::id::{Hasher64, Incarnation, Rank, RankSet, ViewId};
 use crate::stack::event::Up;
 use crate::stack::layer::Context;
+use crate::time::Time;
 
 /// Parts that are made in one iteration, in bytes: casts wait no longer than that takes.
 const BURST_BYTES: usize = 256 << 10;
@@ -30,6 +31,8 @@ pub(super) struct Giving {
     part_bytes: u64,
     /// There was no room for another part; it goes on when half of it is there again.
     paused: bool,
+    /// The snapshot is not asked before, whether it can be read on.
+    ready_at: Time,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +52,11 @@ impl Giving {
         self.stage == Stage::Asked
     }
 
+    /// Whether parts are still to be sent, and the snapshot may be asked for the next.
+    pub(super) fn goes_on(&self, now: Time) -> bool {
+        self.is_under_way() && now >= self.ready_at
+    }
+
     /// Whether parts are still to be sent.
     pub(super) fn is_under_way(&self) -> bool {
         matches!(self.stage, Stage::Parts | Stage::Stateless)
@@ -60,7 +68,10 @@ impl Giving {
 
     pub(super) fn digest(&self, digest: &mut Hasher64) {
         digest.word(self.cut.counter);
+        digest.word(self.cut.coordinator.0);
         digest.word(self.at << 2 | self.stage as u64);
+        digest.word(self.part_bytes << 1 | u64::from(self.paused));
+        digest.word(self.ready_at.as_nanos());
         self.takers.words().into_iter().for_each(|word| digest.word(word));
     }
 
@@ -74,7 +85,7 @@ impl Xfer {
     pub(super) fn give_on(
         &mut self,
         context: &mut Context<'_>,
-        before: Vec<(Giving, Taken, Vec<Incarnation>)>,
+        before: Vec<(Giving, HeldSnapshot, Vec<Incarnation>)>,
     ) {
         let mut alone = self.wanting();
         for (mut giving, snapshot, takers) in before {
@@ -87,7 +98,7 @@ impl Xfer {
             if giving.has_snapshot() {
                 context.put_snapshot(giving.slot, snapshot);
             }
-            giving.paused = false;
+            (giving.paused, giving.ready_at) = (false, Time::ZERO);
             self.givings.push(giving);
         }
         if alone.is_empty() {
@@ -139,6 +150,7 @@ impl Xfer {
             at: 0,
             part_bytes: 0,
             paused: false,
+            ready_at: Time::ZERO,
         });
         context.count("snapshot taken");
         if self.options.broken == Broken::LateSnapshot {
@@ -185,7 +197,7 @@ impl Xfer {
     }
 
     /// How much `origin` has taken in.
-    pub(super) fn has_taken(&mut self, context: &mut Context<'_>, origin: Rank, taken: u64) {
+    pub(super) fn has_credit(&mut self, context: &mut Context<'_>, origin: Rank, taken: u64) {
         if taken == ALL {
             self.whole.insert(origin);
             self.turn_now(context);
@@ -295,6 +307,10 @@ impl Xfer {
     }
 
     fn give_parts(&mut self, context: &mut Context<'_>, giving: &mut Giving, sent: &mut u64) {
+        if context.now() < giving.ready_at {
+            context.arm_sooner(self.handles().turn, giving.ready_at);
+            return;
+        }
         let mut room_left = self.room(context, giving);
         let long = self.long_frame_bytes(context, giving);
         loop {
@@ -309,12 +325,13 @@ impl Xfer {
             if self.burst.1 >= BURST_BYTES || *sent == PARTS_AT_ONCE {
                 // What else there is to do comes first, in this iteration or before the next.
                 let next = Duration::from_nanos(u64::from(self.burst.1 >= BURST_BYTES));
-                context.arm(self.handles().turn, context.now() + next);
+                context.arm_sooner(self.handles().turn, context.now() + next);
                 return;
             }
             let Ok((mut body, room)) = Xfer::part_frame(context, long) else { return };
             if !context.snapshot_is_ready(giving.slot, room - PART_HEAD_BYTES) {
-                context.arm(self.handles().turn, context.now() + NOT_READY);
+                giving.ready_at = context.now() + NOT_READY;
+                context.arm_sooner(self.handles().turn, giving.ready_at);
                 return;
             }
             let part = body.grow(room).expect("the room was asked for");
@@ -355,7 +372,7 @@ impl Xfer {
         &mut self,
         context: &mut Context<'_>,
         together: RankSet,
-    ) -> Vec<(Giving, Taken, Vec<Incarnation>)> {
+    ) -> Vec<(Giving, HeldSnapshot, Vec<Incarnation>)> {
         let givings = std::mem::take(&mut self.givings);
         let mut left = Vec::new();
         for giving in givings {
@@ -363,7 +380,7 @@ impl Xfer {
             let takers: Vec<_> = takers.iter().map(|rank| context.view().member(rank).incarnation).collect();
             let snapshot = match giving.has_snapshot() {
                 true => context.take_snapshot(giving.slot),
-                false => Taken::default(),
+                false => HeldSnapshot::default(),
             };
             if !giving.is_asked() && !takers.is_empty() {
                 left.push((giving, snapshot, takers));

@@ -151,9 +151,9 @@ impl Hold {
             .position(|held| matches!(held, Held::Event(Up::View(view)) if view.view().id == id))
     }
 
-    /// Whether nothing is held.
+    /// Whether nothing is held. That is so of a fork, too.
     pub(super) fn is_empty(&self) -> bool {
-        self.events.is_empty()
+        self.bytes == 0
     }
 
     /// Lets go of what was held before `view` began, but for whole messages of its members that `keeps` names (sends, if

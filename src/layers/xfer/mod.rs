@@ -65,7 +65,7 @@ use self::taking::Taking;
 use crate::accel::case::CommonCase;
 use crate::id::{Hasher64, Incarnation, MEMBERS_MAX, Rank, RankSet, ViewId};
 use crate::stack::build::{Build, Closes, Guard, GuardKind, HeldFor, TimerId, shared};
-use crate::stack::core::{SNAPSHOTS, Taken};
+use crate::stack::core::{HeldSnapshot, SNAPSHOTS};
 use crate::stack::event::{Down, ExitReason, Message, NextView, Up};
 use crate::stack::layer::{Context, Fast, Kind, Layer};
 use crate::stack::notices::{Flow, Notices};
@@ -127,7 +127,7 @@ const NOT_READY: Duration = Duration::from_micros(100);
 const PART_HEAD_BYTES: usize = 10;
 /// Who lacks the state; whether it is for the receiver; the cut, and how much has come before.
 const BEGIN_BYTES: usize = 1 + MEMBERS_MAX / 8 + 1 + 8 * 3;
-const TAKEN_BYTES: usize = 1 + 8;
+const CREDIT_BYTES: usize = 1 + 8;
 /// The longest frame that this member takes.
 const LACKS_BYTES: usize = 1 + 4;
 /// How much has arrived.
@@ -146,7 +146,7 @@ mod kind {
     pub(super) const HAVE: u8 = 4;
     pub(super) const FULL: u8 = 5;
     pub(super) const REFUSED: u8 = 6;
-    pub(super) const TAKEN: u8 = 7;
+    pub(super) const CREDIT: u8 = 7;
     pub(super) const ANEW: u8 = 8;
     pub(super) const ROOM: u8 = 9;
     pub(super) const PROBE: u8 = 10;
@@ -244,7 +244,8 @@ enum Say {
     Have,
     Full,
     Refused,
-    Taken,
+    /// How much of the state its application has: credit for the donor.
+    Credit,
     /// That what its receiver goes on with was never begun here.
     Anew,
     /// That this member is full no longer.
@@ -288,7 +289,7 @@ struct Legacy {
     full: Vec<Incarnation>,
     /// What is given goes on, and what is taken: nothing of it is void in the next view.
     goes_on: bool,
-    givings: Vec<(Giving, Taken, Vec<Incarnation>)>,
+    givings: Vec<(Giving, HeldSnapshot, Vec<Incarnation>)>,
     taking: Taking,
     hold: Hold,
     /// The stack of the view they came in.
@@ -376,8 +377,8 @@ impl Xfer {
                     Say::Have => body.extend(&[kind::HAVE]),
                     Say::Full => body.extend(&[kind::FULL]),
                     Say::Refused => body.extend(&[kind::REFUSED]),
-                    Say::Taken => body
-                        .extend(&[kind::TAKEN])
+                    Say::Credit => body
+                        .extend(&[kind::CREDIT])
                         .and_then(|()| body.extend(&self.taking.credit().to_le_bytes())),
                     Say::Anew => body.extend(&[kind::ANEW]),
                     Say::Room => body.extend(&[kind::ROOM]),
@@ -466,9 +467,22 @@ impl Xfer {
         let now = context.now();
         let rounds = if self.rounds.0 == now { self.rounds.1 + 1 } else { 1 };
         self.rounds = (now, rounds);
-        // The end of the view waits for all of it.
-        let pause = rounds >= RELEASES_PER_ITERATION && !self.flushing;
+        // Layers above end with the view, and so it waits for all of it.
+        let pause = rounds >= RELEASES_PER_ITERATION && !(self.flushing && context.layer > 0);
         context.arm(self.handles().turn, now + Duration::from_nanos(u64::from(pause)));
+    }
+
+    /// The next view is decided: whether what is held can be handed on there. If not it is now, for it is of this view, and
+    /// the application has been told of that.
+    fn release_before(&mut self, context: &mut Context<'_>, next: &NextView) {
+        let goes_on = !next.guest && next.view.spec == context.view().view().spec;
+        if self.own != Own::Whole || goes_on || context.layer > 0 {
+            return;
+        }
+        while let Some(event) = self.hold.pop() {
+            context.up(event);
+        }
+        self.complete(context);
     }
 
     /// This member has the state and has delivered what was held.
@@ -621,6 +635,7 @@ impl Layer for Xfer {
     fn up(&mut self, context: &mut Context<'_>, event: Up) {
         match event {
             Up::NextView(next) => {
+                self.release_before(context, &next);
                 let view = context.view();
                 let has = |rank: &Rank| !self.lacks.contains(*rank) && *rank != view.rank();
                 let incarnation = |rank: Rank| view.member(rank).incarnation;
@@ -645,12 +660,6 @@ impl Layer for Xfer {
                 context.disarm(self.handles().offer);
                 self.next = Some(Rc::clone(&next));
                 context.up(Up::NextView(next));
-            }
-            Up::Flush if self.own == Own::Whole => {
-                // Everything of this view is handed on before it may end.
-                self.flush(context);
-                self.hold.push(Up::Flush, false);
-                self.turn_now(context);
             }
             Up::Flush => {
                 self.flush(context);
@@ -678,9 +687,9 @@ impl Layer for Xfer {
             }
             Some(&kind::BEGIN) if payload.len() == BEGIN_BYTES => self.begin(context, origin, &payload[1..]),
             Some(&kind::PART) => self.part(context, origin, message),
-            Some(&kind::TAKEN) if payload.len() == TAKEN_BYTES => {
+            Some(&kind::CREDIT) if payload.len() == CREDIT_BYTES => {
                 let taken = u64::from_le_bytes(payload[1..].try_into().expect("eight bytes"));
-                self.has_taken(context, origin, taken);
+                self.has_credit(context, origin, taken);
             }
             Some(&kind::ROOM) => self.let_off(context, origin),
             Some(&kind::PROBE) => {
@@ -732,9 +741,10 @@ impl Layer for Xfer {
             return;
         }
         // Frames are not looked at here: a fork of the stack takes some, too, and must come to the same result.
-        let gives = self.givings.iter().any(|giving| giving.is_under_way() && self.room(context, giving) > 0);
+        let now = context.now();
+        let gives = self.givings.iter().any(|giving| giving.goes_on(now) && self.room(context, giving) > 0);
         if gives || !self.unsaid.is_empty() {
-            context.arm_if_idle(self.handles().turn, context.now());
+            context.arm_sooner(self.handles().turn, now);
         }
     }
 
@@ -755,11 +765,15 @@ impl Layer for Xfer {
             digest.word((way.takes_bytes as u64) << 1 | u64::from(way.tried));
             digest.word(way.reached_bytes as u64);
         }
+        self.taken.iter().for_each(|taken| digest.word(*taken));
+        let said = [self.known, self.donated, self.begins_here, self.stable_held];
+        let asked = [self.blocks_early, self.full_said, self.flushing];
+        said.into_iter().chain(asked).for_each(|yes| digest.word(u64::from(yes)));
         digest.word(self.hold.bytes());
+        digest.word(self.carried);
         digest.word(self.unsaid.len() as u64);
         self.givings.iter().for_each(|giving| giving.digest(digest));
         self.taking.digest(digest);
-        digest.word(u64::from(self.flushing));
     }
 
     fn time_outs(&self) -> Vec<(&'static str, Duration)> {

@@ -47,8 +47,13 @@ impl Taking {
 
     pub(super) fn digest(&self, digest: &mut Hasher64) {
         digest.word(self.donor.map_or(0, |donor| 1 + u64::from(donor.0)));
+        let from = self.from.map(|(cut, donor)| [cut.counter, cut.coordinator.0, donor.0]);
+        from.into_iter().flatten().for_each(|word| digest.word(word));
+        digest.word(u64::from(from.is_some()) << 16 | u64::from(self.giver.0));
         digest.word(self.at);
         digest.word(self.taken << 1 | u64::from(self.whole));
+        digest.word(self.told);
+        digest.word(self.late.bytes() << 1 | u64::from(self.offered.is_some()));
     }
 
     pub(super) fn dump(&self) -> String {
@@ -100,7 +105,7 @@ impl Xfer {
         // Whoever is known to have it has it.
         self.lacks = self.lacks.and(lacks);
         if takes && self.taking.whole && self.waits() && !self.flushing {
-            self.say_to(context, RankSet::one(origin), Say::Taken);
+            self.say_to(context, RankSet::one(origin), Say::Credit);
         }
         match self.own {
             Own::Lacks => {
@@ -152,7 +157,7 @@ impl Xfer {
         }
         (self.taking.donor, self.taking.giver) = (Some(origin), origin);
         if at > 0 {
-            self.tell_taken(context);
+            self.tell_credit(context);
         }
         self.check_hold(context);
     }
@@ -242,7 +247,7 @@ impl Xfer {
         let was_late = taking.offered.take().is_some();
         let part_bytes = self.options.flight_bytes / CREDIT_SHARE;
         if taking.taken - taking.told >= part_bytes || taking.taken == taking.at && was_late {
-            self.tell_taken(context);
+            self.tell_credit(context);
         }
         if last {
             self.is_whole(context);
@@ -251,10 +256,10 @@ impl Xfer {
         }
     }
 
-    fn tell_taken(&mut self, context: &mut Context<'_>) {
+    fn tell_credit(&mut self, context: &mut Context<'_>) {
         let Some(donor) = self.taking.donor.filter(|_| !self.flushing) else { return };
         self.taking.told = self.taking.taken;
-        let said = (RankSet::one(donor), Say::Taken);
+        let said = (RankSet::one(donor), Say::Credit);
         if !self.unsaid.contains(&said) {
             self.say_to(context, said.0, said.1);
         }

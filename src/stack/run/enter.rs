@@ -200,7 +200,7 @@ impl Stack {
     }
 
     fn ask_for_numbers(&mut self) {
-        self.engine.core.numbers_missed = true;
+        self.engine.core.view_wanted = true;
         // The layers are told in post-processing.
         self.engine.core.work += 1;
     }

@@ -333,7 +333,7 @@ impl Ground<'_> {
             number_limit: config.frame_number_limit.min(compiled.number_limit(Traffic::Cast)),
             send_number_limit: config.send_number_limit.min(compiled.number_limit(Traffic::Send)),
             holds_senders: false,
-            numbers_missed: false,
+            view_wanted: false,
             fragmented_bytes_max: compiled.blueprint.fragmented_bytes_max.unwrap_or(0),
             layouts: compiled.layouts.clone(),
             view: Rc::new(view.clone()),

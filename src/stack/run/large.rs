@@ -235,6 +235,11 @@ impl LargeMessages {
         self.blank.get(origin.index()).filter(|blank| blank.contains(&seen)).map_or(seen, |blank| blank.end)
     }
 
+    /// What comes first is of the view that the application was told of last, as it came in the stack before.
+    pub(super) fn follow(&mut self, old: &mut LargeMessages) {
+        self.partial = std::mem::take(&mut old.partial);
+    }
+
     /// What comes now is of a view of so many members, and begins with whole messages.
     pub(super) fn begin_view(&mut self, members: usize) {
         for partial in &mut self.partial {

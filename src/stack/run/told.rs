@@ -26,6 +26,7 @@ impl Stack {
     /// The application knows what it knew in the view before.
     pub(super) fn follow_view(&mut self, old: &mut Stack) {
         self.untold = std::mem::take(&mut old.untold);
+        self.large.follow(&mut old.large);
         if old.told {
             self.past = Some(Rc::clone(&old.engine.core.view));
             self.ids_of = old.views;
