@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 use wadjet::endpoint::GroupKey;
 use wadjet::group::{Application, Delivery, Event, Group, Snapshot, StatePart};
 use wadjet::layers::{LIVE_STACK, LIVE_STACK_WITH_INTEGRITY};
-use wadjet::runtime::{Driver, DriverOptions, JoinOptions};
+use wadjet::runtime::{Driver, DriverOptions, IdleStrategy, JoinOptions, LoopOptions};
 use wadjet::transport::Transport;
 use wadjet::transport::fault::{FaultOptions, Faulty};
+use wadjet::transport::memory::{Hub, MemoryTransport};
 use wadjet::transport::shm::{Shm, ShmOptions};
 use wadjet::transport::udp::{UdpOptions, UdpTransport};
 use wadjet::view::Neighbours;
@@ -28,6 +29,8 @@ struct Member {
     members: usize,
     parts: usize,
     longest: usize,
+    /// It takes nothing in.
+    busy: bool,
 }
 
 impl Application for Member {
@@ -49,6 +52,10 @@ impl Application for Member {
         let mut bytes = self.bytes.clone();
         bytes.extend(self.sum.to_le_bytes());
         Some(Box::new(Cursor::new(bytes)))
+    }
+
+    fn is_ready_for_state(&mut self, _bytes: usize) -> bool {
+        !self.busy
     }
 
     fn install_state(&mut self, part: &StatePart<'_>, _group: &mut Group<'_>) -> Result<(), String> {
@@ -80,9 +87,20 @@ fn party<T: Transport>(
     transport: T,
     application: Member,
 ) -> Party<T> {
+    party_with(own, addresses, spec, transport, application, DriverOptions::default())
+}
+
+fn party_with<T: Transport>(
+    own: usize,
+    addresses: &[String],
+    spec: &str,
+    transport: T,
+    application: Member,
+    options: DriverOptions,
+) -> Party<T> {
     let address = |own: usize| Address(addresses[own - 1].clone());
     let endpoint = Endpoint::new(Config::default(), Incarnation(own as u64)).unwrap();
-    let mut driver = Driver::new(endpoint, application, transport, DriverOptions::default());
+    let mut driver = Driver::new(endpoint, application, transport, options);
     let contacts = if own == 1 { Vec::new() } else { vec![address(1)] };
     let options = JoinOptions {
         group: GroupId(u64::from(std::process::id()) << 16 | 0x0f3a),
@@ -193,4 +211,36 @@ fn where_long_datagrams_are_lost_on_the_way_no_part_is_one() {
         let Member { longest, .. } = party.driver.application();
         assert!(*longest < 1472, "{longest} bytes do not get through");
     }
+}
+
+/// Each is taken in by itself, and a member that sleeps in between would sleep once for each.
+#[test]
+fn parts_that_waited_for_the_application_are_taken_in_without_a_sleep() {
+    let hub = Hub::default();
+    let addresses = ["late1", "late2"].map(String::from);
+    let idle = IdleStrategy::Park { spins: 0, timeout: Duration::from_millis(1) };
+    let party = |own, application| {
+        let looping = LoopOptions { idle, ..LoopOptions::default() };
+        let options = DriverOptions { looping, ..DriverOptions::default() };
+        party_with(own, &addresses, LIVE_STACK, hub.transport(), application, options)
+    };
+    let founder = Member { bytes: vec![7; 1 << 20], ..Member::default() };
+    let mut parties = vec![party(1, founder)];
+    until(&mut parties, 0, |parties| parties[0].driver.application().members == 1);
+    parties.push(party(2, Member { busy: true, ..Member::default() }));
+    let dump = |party: &mut Party<MemoryTransport>| party.driver.group(party.group).dump().join("\n");
+    let begun = Instant::now();
+    while !dump(&mut parties[1]).contains("which is all") {
+        assert!(begun.elapsed() < PATIENCE, "{}", dump(&mut parties[1]));
+        for party in &mut parties {
+            party.driver.run_once();
+        }
+    }
+    assert_eq!(parties[1].driver.application().parts, 0);
+    parties[1].driver.application_mut().busy = false;
+    let before = parties[1].driver.loop_stats().parks;
+    until(&mut parties, 0, |parties| parties[1].driver.application().bytes.len() == 1 << 20);
+    let parks = parties[1].driver.loop_stats().parks - before;
+    let parts = parties[1].driver.application().parts as u64;
+    assert!(parts > 10 && parks < 10, "{parks} sleeps for {parts} parts");
 }
