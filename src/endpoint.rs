@@ -755,6 +755,16 @@ impl Endpoint {
         self.transmit_in_turn()
     }
 
+    /// As [`Endpoint::transmit`], where there is one group and its next frame is a whole one for all others.
+    #[inline]
+    pub(crate) fn transmit_cast(&mut self) -> Option<(ChannelId, Frame)> {
+        let ([stack], [false], true) = (&mut self.stacks[..], &self.full[..], self.retired.is_empty()) else {
+            return None;
+        };
+        let core = &mut stack.engine.core;
+        core.next_cast().map(|head| (core.channel, head))
+    }
+
     fn transmit_in_turn(&mut self) -> Option<Transmit> {
         let stacks = self.stacks.len();
         for step in 0..stacks {

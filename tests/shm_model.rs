@@ -3,7 +3,7 @@
 //! The ring itself lies in memory shared with other processes, which no checker can follow. This is the same protocol,
 //! store by store and fence by fence (`src/transport/shm/ring.rs`, `channel.rs`), over cells that report any access that
 //! is not ordered with the other side's: a writer that clears the stamp behind a frame, writes the frame, publishes it
-//! by its stamp and reuses a place when its release was seen; a reader that follows stamps, reads, and tells what it has
+//! by its stamp, alone or together with the next, and reuses a place when its release was seen; a reader that follows stamps, reads, and tells what it has
 //! released. Leaving out any of the orderings makes the check fail: `broken` says which, and the tests see to it.
 //!
 //! Unsafe only to get at the cells of the model, which checks each access.
@@ -28,6 +28,8 @@ enum Broken {
     ReleaseUnordered,
     /// The writer does not order what it writes behind the release it saw.
     ReuseUnordered,
+    /// Of frames that are published together the first has its stamp before the others.
+    FirstNotWithheld,
     /// The stamp behind a frame is not cleared: one of the lap before is met there.
     BehindNotCleared,
 }
@@ -50,24 +52,33 @@ fn place(position: u64) -> usize {
 /// A stamp says neither lap nor position here, so that only the clearing keeps those of the lap before from being taken.
 const STAMP: u64 = 1;
 
-fn write(ring: &Ring, broken: Broken) {
+fn write(ring: &Ring, together: u64, broken: Broken) {
     let mut released = 0;
-    for position in 0..FRAMES {
-        // The place of the frame and the one behind it must be free.
-        while position + 2 > released + PLACES as u64 {
+    for first in (0..FRAMES).step_by(together as usize) {
+        // The places of the frames and the one behind them must be free.
+        while first + together + 1 > released + PLACES as u64 {
             released = ring.released.load(Ordering::Relaxed);
             if broken != Broken::ReuseUnordered {
                 fence(Ordering::Acquire);
             }
             thread::yield_now();
         }
-        // SAFETY: the model checks that nobody else is at the cell.
-        ring.frames[place(position)].with_mut(|frame| unsafe { *frame = position + 100 });
-        if broken != Broken::BehindNotCleared {
-            ring.stamps[place(position + 1)].store(0, Ordering::Relaxed);
-        }
         let order = if broken == Broken::PublishUnordered { Ordering::Relaxed } else { Ordering::Release };
-        ring.stamps[place(position)].store(STAMP, order);
+        for position in first..first + together {
+            // SAFETY: the model checks that nobody else is at the cell.
+            ring.frames[place(position)].with_mut(|frame| unsafe { *frame = position + 100 });
+            if broken != Broken::BehindNotCleared {
+                ring.stamps[place(position + 1)].store(0, Ordering::Relaxed);
+            }
+            if position > first {
+                ring.stamps[place(position)].store(STAMP, Ordering::Relaxed);
+            } else if broken == Broken::FirstNotWithheld {
+                ring.stamps[place(first)].store(STAMP, order);
+            }
+        }
+        if broken != Broken::FirstNotWithheld {
+            ring.stamps[place(first)].store(STAMP, order);
+        }
     }
 }
 
@@ -87,7 +98,7 @@ fn read(ring: &Ring, broken: Broken) {
     }
 }
 
-fn explore(broken: Broken) {
+fn explore(together: u64, broken: Broken) {
     let mut model = loom::model::Builder::new();
     model.preemption_bound = Some(3);
     model.check(move || {
@@ -98,7 +109,7 @@ fn explore(broken: Broken) {
         });
         let writer = {
             let ring = Arc::clone(&ring);
-            thread::spawn(move || write(&ring, broken))
+            thread::spawn(move || write(&ring, together, broken))
         };
         read(&ring, broken);
         writer.join().unwrap();
@@ -107,7 +118,8 @@ fn explore(broken: Broken) {
 
 #[test]
 fn in_every_order_frames_are_read_once_whole_and_never_while_they_are_written() {
-    explore(Broken::Nothing);
+    explore(1, Broken::Nothing);
+    explore(2, Broken::Nothing);
 }
 
 #[test]
@@ -116,13 +128,15 @@ fn leaving_out_any_ordering_is_found() {
     std::panic::set_hook(Box::new(|_| {}));
     let all = [
         Broken::PublishUnordered,
+        Broken::FirstNotWithheld,
         Broken::ReadUnordered,
         Broken::ReleaseUnordered,
         Broken::ReuseUnordered,
         Broken::BehindNotCleared,
     ];
-    let survived: Vec<usize> =
-        (0..all.len()).filter(|at| catch_unwind(AssertUnwindSafe(|| explore(all[*at]))).is_ok()).collect();
+    let passes = |together, broken| catch_unwind(AssertUnwindSafe(|| explore(together, broken))).is_ok();
+    let unnoticed = |at: &usize| (1..=2).all(|together| passes(together, all[*at]));
+    let survived: Vec<usize> = (0..all.len()).filter(unnoticed).collect();
     std::panic::set_hook(hook);
     assert!(survived.is_empty(), "not found: {survived:?}");
 }

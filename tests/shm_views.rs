@@ -133,6 +133,7 @@ fn three_hundred_views_after_each_other_leave_nothing_behind() {
         shms[0]
             .submit(Transmit { channel: id, to: Destination::All, head: frame.freeze(), body: None })
             .unwrap();
+        shms[0].flush();
         for (shm, channel) in shms.iter_mut().zip(&channels).skip(1) {
             let mut got = 0;
             let start = Instant::now();
@@ -226,6 +227,7 @@ fn a_spare_serves_a_view_of_another_size_and_carries_frames() {
             frame.extend(&numbered(round)).unwrap();
             let to = Destination::One(Rank(members as u16 - 1));
             shms[0].submit(Transmit { channel, to, head: frame.freeze(), body: None }).unwrap();
+            shms[0].flush();
             for (rank, shm) in shms.iter_mut().take(members).enumerate().skip(1) {
                 let mut got = 0;
                 let count = 1 + usize::from(rank == members - 1);

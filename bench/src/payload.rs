@@ -22,7 +22,7 @@ pub struct Stamp {
 
 impl Stamp {
     /// Writes the stamp over the whole message.
-    #[inline]
+    #[inline(always)]
     pub fn write(&self, message: &mut [u8]) {
         if let Some((stamp, rest)) = message.split_first_chunk_mut::<STAMP_BYTES>() {
             stamp[..8].copy_from_slice(&self.number.to_le_bytes());
@@ -34,6 +34,7 @@ impl Stamp {
         }
     }
 
+    #[cold]
     fn write_short(&self, message: &mut [u8]) {
         let mut stamp = [0; STAMP_BYTES];
         self.write(&mut stamp);

@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 
+use wadjet::buf::Frame;
 use wadjet::id::Rank;
 use wadjet::runtime::Engine;
 use wadjet::time::Time;
@@ -144,6 +145,13 @@ impl Engine for RawEngine {
     }
 
     #[inline]
+    fn transmit_cast(&mut self) -> Option<(ChannelId, Frame)> {
+        let queue = &mut self.wire.queue;
+        let next = queue.pop_front_if(|next| matches!(next.to, Destination::All) && next.body.is_none());
+        next.map(|next| (next.channel, next.head))
+    }
+
+    #[inline]
     fn give_back(&mut self, transmit: Transmit) {
         self.wire.queue.push_front(transmit);
     }
@@ -179,7 +187,9 @@ impl Wire {
 }
 
 impl Outlet for Wire {
-    #[inline]
+    /// Inlined, so that the message's stamp comes in registers: written to memory in two stores and read from there by one load,
+    /// it would wait for all stores before it, also those to lines that the reader has.
+    #[inline(always)]
     fn cast(&mut self, length: usize, fill: impl FnOnce(&mut [u8])) -> bool {
         let Some(channel) = &self.channel else { return false };
         let own = self.own.index();

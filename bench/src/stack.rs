@@ -50,7 +50,9 @@ struct Door<'a, 'g> {
 }
 
 impl Outlet for Door<'_, '_> {
-    #[inline]
+    /// Inlined, so that the message's stamp comes in registers: written to memory in two stores and read from there by one load,
+    /// it would wait for all stores before it, also those to lines that the reader has.
+    #[inline(always)]
     fn cast(&mut self, length: usize, fill: impl FnOnce(&mut [u8])) -> bool {
         let refused = match if self.agreed {
             self.group.agreed().reserve(length)

@@ -390,10 +390,10 @@ impl Workload {
         self.cast(now, out)
     }
 
-    #[inline]
+    #[inline(always)]
     fn cast(&mut self, intended: u64, out: &mut impl Outlet) -> bool {
-        let stamp = Stamp { number: self.sent, intended, origin: self.task.rank };
-        let cast = out.cast(self.task.size, |message| stamp.write(message));
+        let (number, origin) = (self.sent, self.task.rank);
+        let cast = out.cast(self.task.size, |message| Stamp { number, intended, origin }.write(message));
         self.sent += u64::from(cast);
         cast
     }

@@ -48,7 +48,17 @@ impl Spot {
     /// Adds a number to a word in which its place is empty.
     #[inline]
     pub(crate) fn write_in<const WORDS: usize>(self, words: &mut [u64; WORDS], value: u64) {
-        words[usize::from(self.word) & (WORDS.next_power_of_two() - 1)] |= (value & self.mask) << self.shift;
+        let (at, bits) =
+            (usize::from(self.word) & (WORDS.next_power_of_two() - 1), (value & self.mask) << self.shift);
+        if WORDS > 2 {
+            words[at] |= bits;
+            return;
+        }
+        // By comparison, so that the words stay in registers. Written to memory one by one and read from there together, they
+        // would wait for all stores before them, also those to lines that another core has.
+        for (word, here) in words.iter_mut().zip(0..) {
+            *word |= if here == at { bits } else { 0 };
+        }
     }
 
     /// The gossip that rides here.

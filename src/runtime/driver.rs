@@ -515,6 +515,11 @@ impl<A: Application> Engine for Member<A> {
     }
 
     #[inline]
+    fn transmit_cast(&mut self) -> Option<(ChannelId, Frame)> {
+        self.endpoint.transmit_cast()
+    }
+
+    #[inline]
     fn give_back(&mut self, transmit: Transmit) {
         self.endpoint.give_back(transmit);
     }

@@ -27,6 +27,12 @@ pub trait Engine {
     fn poll(&mut self, now: Time);
     /// The next frame to submit, until there is none.
     fn transmit(&mut self) -> Option<Transmit>;
+    /// As [`Engine::transmit`], if the next is a whole frame for all others; that, and its channel. An engine that answers
+    /// `None` is asked for the next in any case.
+    #[inline]
+    fn transmit_cast(&mut self) -> Option<(ChannelId, Frame)> {
+        None
+    }
     /// The transport could not take the frame; it comes first when asked again.
     fn give_back(&mut self, transmit: Transmit);
     /// When [`Engine::poll`] must be called at the latest.
@@ -332,20 +338,29 @@ impl<T: Transport, E: Engine> Loop<T, E> {
     #[inline]
     fn submit(&mut self) -> bool {
         let (mut submitted, mut refused) = (false, None);
-        while let Some(transmit) = self.engine.transmit() {
-            if refused == Some(transmit.channel) {
-                self.engine.give_back(transmit);
-                break;
+        loop {
+            // Most of it: frames that are handed over without an envelope to be written and read again at once.
+            let cast = if refused.is_none() { self.engine.transmit_cast() } else { None };
+            let outcome = match cast {
+                Some((channel, head)) => self.transport.submit_cast(channel, head),
+                None => {
+                    let Some(transmit) = self.engine.transmit() else { break };
+                    if refused == Some(transmit.channel) {
+                        self.engine.give_back(transmit);
+                        break;
+                    }
+                    self.transport.submit(transmit)
+                }
+            };
+            match outcome {
+                Ok(()) => submitted = true,
+                Err(Full(transmit)) => {
+                    self.stats.full += 1;
+                    // Other channels may have room.
+                    refused = Some(transmit.channel);
+                    self.engine.give_back(transmit);
+                }
             }
-            let channel = transmit.channel;
-            if let Err(Full(transmit)) = self.transport.submit(transmit) {
-                self.stats.full += 1;
-                self.engine.give_back(transmit);
-                // Other channels may have room.
-                refused = Some(channel);
-                continue;
-            }
-            submitted = true;
         }
         // Also after a refusal: what is staged may be what fills the transport.
         if submitted || refused.is_some() {
@@ -408,6 +423,11 @@ mod tests {
         }
         fn transmit(&mut self) -> Option<Transmit> {
             self.out.pop_front()
+        }
+        fn transmit_cast(&mut self) -> Option<(ChannelId, Frame)> {
+            let next =
+                self.out.pop_front_if(|next| matches!(next.to, Destination::All) && next.body.is_none());
+            next.map(|next| (next.channel, next.head))
         }
         fn give_back(&mut self, transmit: Transmit) {
             self.out.push_front(transmit);

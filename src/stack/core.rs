@@ -16,7 +16,7 @@ use super::script::Run;
 use super::service::Services;
 use super::slots::{MatrixSlot, MemberSlot, SlotFile, Tally, fixed};
 use super::timers::Timers;
-use crate::buf::{Exhausted, FrameMut, Region};
+use crate::buf::{Exhausted, Frame, FrameMut, Region};
 use crate::group::Snapshot;
 use crate::id::{Hasher64, Rank, RankSet};
 use crate::time::Time;
@@ -569,6 +569,14 @@ impl Core {
             return None;
         }
         self.outbox.pop_front()
+    }
+
+    /// As [`Core::next_transmit`], if it is a whole frame for all others.
+    #[inline]
+    pub(crate) fn next_cast(&mut self) -> Option<Frame> {
+        let next =
+            self.outbox.pop_front_if(|next| matches!(next.to, Destination::All) && next.body.is_none());
+        next.map(|next| next.head)
     }
 
     /// Gives an own cast by plan, which is retained, back to this member, if it follows those that are on their way.

@@ -328,6 +328,15 @@ pub trait Transport {
     /// [`Full`] with the frame, which was not sent to anybody.
     fn submit(&mut self, transmit: Transmit) -> Result<(), Full>;
 
+    /// As [`Transport::submit`], of a whole frame to all other members.
+    ///
+    /// # Errors
+    /// As [`Transport::submit`].
+    #[inline]
+    fn submit_cast(&mut self, channel: ChannelId, head: Frame) -> Result<(), Full> {
+        self.submit(Transmit { channel, to: Destination::All, head, body: None })
+    }
+
     /// Sends what is staged. Called once per iteration of the driver loop that submitted anything.
     fn flush(&mut self);
 

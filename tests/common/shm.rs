@@ -114,7 +114,9 @@ impl End {
 
     pub fn submit(&mut self, to: Destination, head: Frame) -> bool {
         let transmit = self.transmit(to, head);
-        self.shm.submit(transmit).is_ok()
+        let taken = self.shm.submit(transmit).is_ok();
+        self.shm.flush();
+        taken
     }
 
     pub fn cast(&mut self, payload: &[u8]) -> Result<(), Exhausted> {

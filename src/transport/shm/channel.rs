@@ -9,8 +9,7 @@ use crate::buf::{
 };
 use crate::id::{Rank, RankSet};
 use crate::transport::{
-    Channel, ChannelId, ChannelOptions, Destination, Full, Received, Transmit, TransportCounters,
-    TransportError,
+    Channel, ChannelId, ChannelOptions, Full, Received, Transmit, TransportCounters, TransportError,
 };
 use crate::view::LocalView;
 
@@ -55,8 +54,9 @@ pub(super) struct Open {
     slowest: usize,
     /// The peer with which the next look begins, so that a fast one does not keep the others waiting.
     first: usize,
-    /// The last look brought nothing.
+    /// The last look brought nothing; or it took all there was.
     idle: bool,
+    drained: bool,
     /// While nothing comes: the peer that something came from last, and the one with which the next few begin.
     warm: usize,
     few: usize,
@@ -160,6 +160,7 @@ impl Open {
             slowest: 0,
             first: 0,
             idle: true,
+            drained: true,
             warm: 0,
             few: 0,
             active: false,
@@ -186,21 +187,25 @@ impl Open {
         self.all_peers().map(|peer| peer.casts.held() + peer.lane.held()).sum()
     }
 
-    /// Publishes a frame where it lies, if it is a cast to all, alone, and next in its ring.
+    /// Takes a whole frame for all others where it lies, if it is next in its ring. It is found by them together with those
+    /// that follow, or once [`Open::publish`] was called.
     #[inline]
-    pub(super) fn publish_in_place(&mut self, transmit: &Transmit) -> bool {
-        let head = &transmit.head;
+    pub(super) fn stamp_in_place(&mut self, head: &Frame) -> bool {
         let start = head.start();
-        let in_place = matches!(transmit.to, Destination::All)
-            && transmit.body.is_none()
-            && self.casts.owns(head)
-            && head.position() >= self.out.published()
+        let in_place = self.casts.owns(head)
+            && head.position() >= self.out.stamped()
             && (STAMP_BYTES..=START_MAX).contains(&start);
         if in_place {
             head.submit();
             self.out.frame(head.position(), start, head.end());
         }
         in_place
+    }
+
+    /// Lets the others find what was submitted.
+    #[inline]
+    pub(super) fn publish(&mut self) {
+        self.out.publish();
     }
 
     /// Whether header and body together are longer than what goes through a lane of this channel.
@@ -228,7 +233,7 @@ impl Open {
         let written = lanes.filter_map(|lane| lane.push(head.bytes(), body).then_some(())).count() as u64;
         head.submit();
         let of_casts = self.casts.owns(head);
-        if of_casts && head.position() >= self.out.published() {
+        if of_casts && head.position() >= self.out.stamped() {
             self.out.void(head.position() + head.extent() as u64);
         }
         let copies = if of_casts || transmit.body.is_some() { written } else { 0 };
@@ -245,7 +250,7 @@ impl Open {
             self.look_who_read();
         }
         let exhausted = self.casts.exhausted();
-        if self.out.published() - self.casts_released >= self.casts_much
+        if self.out.stamped() - self.casts_released >= self.casts_much
             || exhausted != self.exhausted
             || self.wanting
         {
@@ -266,12 +271,13 @@ impl Open {
         self.read_by_all < self.out.newest()
     }
 
-    /// Tells peers what was read and released of theirs. Without frames held nothing can be released: then there is
+    /// Tells peers what was read and released of theirs: all of it once what was there has been taken, for the way to this
+    /// member is free then, and whoever packs waits to know. Without frames held nothing can be released: then there is
     /// nothing to tell until something is read.
     #[inline]
     fn tell(&mut self) {
         self.reaps = self.reaps.wrapping_add(1);
-        let all = self.idle || self.reaps.is_multiple_of(TELL_REAPS);
+        let all = self.drained || self.reaps.is_multiple_of(TELL_REAPS);
         let mut active = false;
         for peer in &mut self.peers {
             active |= !peer.tell(&self.segment, all);
@@ -303,13 +309,14 @@ impl Open {
     fn reclaim_casts(&mut self, exhausted: u64) {
         // Frames that came back without having been submitted: nobody will publish behind them before there is room.
         let given_up = self.casts.released_bytes();
-        if given_up > self.out.published() {
+        if given_up > self.out.stamped() {
             self.out.void(given_up);
+            self.out.publish();
         }
         self.casts_released(self.casts_released_by_all());
         self.exhausted = exhausted;
         // What own holders keep is theirs to give back: only what readers keep is worth another look.
-        self.wanting = self.casts_released < self.out.published()
+        self.wanting = self.casts_released < self.out.stamped()
             && self.casts.free_bytes() < self.segment.casts().bytes / 2;
     }
 
@@ -327,7 +334,7 @@ impl Open {
     }
 
     fn casts_released(&mut self, position: u64) {
-        let position = position.min(self.out.published());
+        let position = position.min(self.out.stamped());
         self.casts.set_foreign_released_bytes(position);
         self.casts_released = self.casts_released.max(position);
         let limit = position + self.segment.casts().bytes as u64;
@@ -388,6 +395,7 @@ impl Open {
             }
         }
         self.idle = count == 0;
+        self.drained = count < budget;
         self.active |= read;
         count
     }
@@ -526,7 +534,8 @@ impl Open {
     }
 
     /// Takes the segment's name away and says that nothing more will come.
-    pub(super) fn close(&self) {
+    pub(super) fn close(&mut self) {
+        self.publish();
         self.segment.close();
     }
 

@@ -13,8 +13,8 @@
 //!             and released of 1     and released of 0
 //! ```
 //!
-//! - A frame is published by one store: its stamp. Readers poll the word where the next stamp will be, or sleep until
-//!   somebody rings (`bell`).
+//! - A frame is published by one store: its stamp; those that are submitted together, up to sixteen, by that of the
+//!   first. Readers poll the word where the next stamp will be, or sleep until somebody rings (`bell`).
 //! - A frame of the cast ring that is submitted to [`Destination::All`](super::Destination::All) without a body goes
 //!   out in place. Everything else (control messages, sends, retransmissions, casts to a subset) is copied into the
 //!   *lanes* of the members it is for: each member has one, which it alone reads. Then the cast ring says void where
@@ -60,8 +60,8 @@ use std::time::{Duration, Instant};
 use crate::buf::Frame;
 use crate::id::{GroupId, MEMBERS_MAX, Rank, RankSet};
 use crate::transport::{
-    Addresses, Caps, Channel, ChannelId, ChannelOptions, Full, Outside, Received, Transmit, Transport,
-    TransportCounters, TransportError,
+    Addresses, Caps, Channel, ChannelId, ChannelOptions, Destination, Full, Outside, Received, Transmit,
+    Transport, TransportCounters, TransportError,
 };
 use crate::view::{Address, LocalView};
 
@@ -315,7 +315,8 @@ impl Transport for Shm {
             self.counters.dropped += 1;
             return Ok(());
         };
-        if open.publish_in_place(&transmit) {
+        let plain = matches!(transmit.to, Destination::All) && transmit.body.is_none();
+        if plain && open.stamp_in_place(&transmit.head) {
             self.counters.frames_sent += 1;
             return Ok(());
         }
@@ -330,9 +331,21 @@ impl Transport for Shm {
         Ok(())
     }
 
-    /// A frame is out as soon as it is submitted; who sleeps is woken.
+    #[inline]
+    fn submit_cast(&mut self, channel: ChannelId, head: Frame) -> Result<(), Full> {
+        if let Some(open) = self.get_mut(channel)
+            && open.stamp_in_place(&head)
+        {
+            self.counters.frames_sent += 1;
+            return Ok(());
+        }
+        self.submit(Transmit { channel, to: Destination::All, head, body: None })
+    }
+
+    /// What was submitted is found by its readers now; who sleeps is woken.
     #[inline]
     fn flush(&mut self) {
+        self.channels.iter_mut().flatten().for_each(|open| open.publish());
         self.published = true;
         self.ring();
     }

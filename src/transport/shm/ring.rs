@@ -3,7 +3,13 @@
 //! The writer clears the stamp word *behind* a frame before it publishes the frame, so a reader that has followed all
 //! stamps never meets a word that was not written for it. Positions only grow; a position's place in the ring is the
 //! position modulo the ring's size.
+//!
+//! A reader that has read everything looks at the next stamp again and again, and takes its line away from the writer
+//! each time. Were each frame published alone, such a reader would take the first line of each while the writer is at it.
+//! So frames are published together: the first one's stamp is withheld until those behind it have theirs, and the reader
+//! finds all of them on lines that only the writer has touched.
 
+use std::num::NonZeroU64;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
@@ -65,20 +71,29 @@ impl Stamps {
 /// The writer's end.
 pub(super) struct Publisher {
     stamps: Stamps,
-    /// Readers can follow the stamps up to here, where they find zero.
-    published: u64,
+    /// Stamps can be followed up to here, where there is zero; by readers, once the first of them is not withheld.
+    stamped: u64,
     /// Where the newest frame begins.
     newest: u64,
+    /// The first stamp that readers are still to find, which is not zero, and where it belongs.
+    withheld: Option<(u64, NonZeroU64)>,
+    /// Stamps behind it.
+    behind: u32,
 }
+
+/// So many frames are published together at most: the first does not wait for long.
+const TOGETHER_MAX: u32 = 16;
 
 impl Publisher {
     pub(super) fn new(memory: &Memory, geometry: Geometry) -> Publisher {
-        Publisher { stamps: Stamps::new(memory, geometry), published: 0, newest: 0 }
+        let stamps = Stamps::new(memory, geometry);
+        Publisher { stamps, stamped: 0, newest: 0, withheld: None, behind: 0 }
     }
 
+    /// Everything before has been published, or will be with [`Publisher::publish`].
     #[inline]
-    pub(super) fn published(&self) -> u64 {
-        self.published
+    pub(super) fn stamped(&self) -> u64 {
+        self.stamped
     }
 
     #[inline]
@@ -86,17 +101,16 @@ impl Publisher {
         self.newest
     }
 
-    /// Publishes the frame `start..end` at `position`, not before what is published; what was skipped is void.
+    /// Stamps the frame `start..end` at `position`, not before what is stamped; what was skipped is void.
     #[inline]
     pub(super) fn frame(&mut self, position: u64, start: usize, end: usize) {
-        if position != self.published {
+        if position != self.stamped {
             self.void(position);
         }
         let next = position + extent(end) as u64;
         self.stamps.word(next).store(0, Ordering::Relaxed);
-        let stamp = self.stamps.generations.frame(position, start, end - start);
-        self.stamps.word(position).store(stamp, Ordering::Release);
-        self.published = next;
+        self.stamp(self.stamps.generations.frame(position, start, end - start));
+        self.stamped = next;
         self.newest = position;
         // The frame that follows needs its second line and the stamp behind it: had early, they do not hold up its
         // publication, which waits for all stores before it.
@@ -107,11 +121,34 @@ impl Publisher {
     /// Makes readers skip everything up to `position`.
     #[cold]
     pub(super) fn void(&mut self, position: u64) {
-        assert!(position > self.published, "published positions only grow");
+        assert!(position > self.stamped, "stamped positions only grow");
         self.stamps.word(position).store(0, Ordering::Relaxed);
-        let stamp = self.stamps.generations.void(self.published, position - self.published);
-        self.stamps.word(self.published).store(stamp, Ordering::Release);
-        self.published = position;
+        self.stamp(self.stamps.generations.void(self.stamped, position - self.stamped));
+        self.stamped = position;
+    }
+
+    /// Puts a stamp where stamps end so far, or withholds it.
+    #[inline]
+    fn stamp(&mut self, stamp: NonZeroU64) {
+        if self.withheld.is_none() {
+            self.withheld = Some((self.stamped, stamp));
+            return;
+        }
+        // With the release of the one that is withheld.
+        self.stamps.word(self.stamped).store(stamp.get(), Ordering::Relaxed);
+        self.behind += 1;
+        if self.behind == TOGETHER_MAX - 1 {
+            self.publish();
+        }
+    }
+
+    /// Lets readers find everything that is stamped.
+    #[inline]
+    pub(super) fn publish(&mut self) {
+        if let Some((position, stamp)) = self.withheld.take() {
+            self.behind = 0;
+            self.stamps.word(position).store(stamp.get(), Ordering::Release);
+        }
     }
 }
 
@@ -138,7 +175,7 @@ impl LaneRing {
     /// ignored.
     pub(super) fn set_released(&mut self, position: u64) -> bool {
         let before = self.released;
-        self.released = position.clamp(before, self.publisher.published);
+        self.released = position.clamp(before, self.publisher.stamped);
         self.released > before
     }
 
@@ -146,9 +183,9 @@ impl LaneRing {
     #[inline]
     pub(super) fn place(&self, length: usize) -> Option<u64> {
         let extent = extent(STAMP_BYTES + length) as u64;
-        let published = self.publisher.published;
-        let left = self.bytes - (published & (self.bytes - 1));
-        let position = if extent > left { published + left } else { published };
+        let end = self.publisher.stamped;
+        let left = self.bytes - (end & (self.bytes - 1));
+        let position = if extent > left { end + left } else { end };
         // A line stays free behind the entry, for the stamp that comes next.
         (position + extent + LINE_BYTES as u64 <= self.limit()).then_some(position)
     }
@@ -168,6 +205,7 @@ impl LaneRing {
             entry.add(head.len()).copy_from_nonoverlapping(body.as_ptr(), body.len());
         }
         self.publisher.frame(position, STAMP_BYTES, STAMP_BYTES + head.len() + body.len());
+        self.publisher.publish();
         true
     }
 }
@@ -315,7 +353,61 @@ impl RingReader {
         if start > START_MAX {
             return false;
         }
-        let stamp = self.stamps.generations.frame(position, start, frame.end() - start);
+        let stamp = self.stamps.generations.frame(position, start, frame.end() - start).get();
         limit <= position + self.bytes() as u64 && self.stamps.word(position).load(Ordering::Relaxed) == stamp
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RING_BYTES: usize = 1 << 14;
+    /// Start and end of a frame that takes one line.
+    const FRAME: (usize, usize) = (STAMP_BYTES, 40);
+
+    fn ends() -> (Publisher, RingReader) {
+        let memory = Memory::anonymous(RING_BYTES, false).unwrap();
+        let stamps = Generations { shift: RING_BYTES.trailing_zeros(), seed: 7 };
+        let geometry = Geometry { offset: 0, bytes: RING_BYTES, stamps };
+        (Publisher::new(&memory, geometry), RingReader::new(&memory, geometry, 64))
+    }
+
+    fn put(publisher: &mut Publisher, count: u32) {
+        (0..count).for_each(|_| publisher.frame(publisher.stamped(), FRAME.0, FRAME.1));
+    }
+
+    fn taken(reader: &mut RingReader) -> u32 {
+        let mut positions = Vec::new();
+        let sink = &mut |received: Received| positions.push(received.frame.position());
+        assert_eq!(reader.receive(ChannelId(1), 64, sink).rubbish, 0);
+        assert!(positions.is_sorted());
+        positions.len() as u32
+    }
+
+    #[test]
+    fn frames_are_found_together_when_they_are_published_and_the_first_does_not_wait_for_many() {
+        let (mut publisher, mut reader) = ends();
+        put(&mut publisher, 3);
+        assert!(!reader.ready() && taken(&mut reader) == 0, "the first is withheld");
+        publisher.publish();
+        assert_eq!(taken(&mut reader), 3);
+        publisher.publish();
+        assert_eq!(taken(&mut reader), 0, "each once");
+        put(&mut publisher, TOGETHER_MAX + 1);
+        assert_eq!(taken(&mut reader), TOGETHER_MAX);
+        publisher.publish();
+        assert_eq!(taken(&mut reader), 1);
+    }
+
+    #[test]
+    fn what_is_void_is_withheld_like_a_frame() {
+        let (mut publisher, mut reader) = ends();
+        publisher.void(publisher.stamped() + 128);
+        put(&mut publisher, 1);
+        assert!(!reader.ready());
+        publisher.publish();
+        assert_eq!(taken(&mut reader), 1);
+        assert_eq!(reader.position(), publisher.stamped());
     }
 }

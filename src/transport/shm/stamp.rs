@@ -10,6 +10,8 @@
 //! from segment to segment: a word left over from an earlier lap, or from an earlier life of the memory, is not valid
 //! in this one.
 
+use std::num::NonZeroU64;
+
 use crate::buf::{LINE_BYTES, TAILROOM_BYTES, whole_lines};
 
 /// Bytes of the stamp word, at the beginning of every frame of a ring.
@@ -22,6 +24,8 @@ const GENERATION_BITS: u32 = 28;
 const KIND_SHIFT: u32 = GENERATION_SHIFT + GENERATION_BITS;
 const KIND_FRAME: u64 = 1;
 const KIND_VOID: u64 = 2;
+const FRAME: NonZeroU64 = NonZeroU64::new(KIND_FRAME << KIND_SHIFT).expect("a kind is not zero");
+const VOID: NonZeroU64 = NonZeroU64::new(KIND_VOID << KIND_SHIFT).expect("a kind is not zero");
 
 /// The largest offset at which a frame's bytes may begin.
 pub(super) const START_MAX: usize = (1 << START_BITS) - 1;
@@ -60,20 +64,18 @@ impl Generations {
 
     /// The stamp of a frame.
     #[inline]
-    pub(super) fn frame(self, position: u64, start: usize, length: usize) -> u64 {
+    pub(super) fn frame(self, position: u64, start: usize, length: usize) -> NonZeroU64 {
         debug_assert!(start <= START_MAX && length <= LENGTH_MAX);
-        KIND_FRAME << KIND_SHIFT
-            | self.at(position) << GENERATION_SHIFT
-            | (start as u64) << LENGTH_BITS
-            | length as u64
+        let rest = self.at(position) << GENERATION_SHIFT | (start as u64) << LENGTH_BITS | length as u64;
+        FRAME | rest
     }
 
     /// The stamp of `extent` bytes without content; whole cache lines.
     #[inline]
-    pub(super) fn void(self, position: u64, extent: u64) -> u64 {
+    pub(super) fn void(self, position: u64, extent: u64) -> NonZeroU64 {
         let lines = extent / LINE_BYTES as u64;
         debug_assert!(lines > 0 && lines < 1 << GENERATION_SHIFT && extent.is_multiple_of(LINE_BYTES as u64));
-        KIND_VOID << KIND_SHIFT | self.at(position) << GENERATION_SHIFT | lines
+        VOID | self.at(position) << GENERATION_SHIFT | lines
     }
 
     /// What `word`, read at `position`, says. Bounds within the ring are the reader's to check.
@@ -109,7 +111,7 @@ mod tests {
     #[test]
     fn what_is_stamped_is_read_in_its_own_lap_only() {
         let position = 5 << 16 | 128;
-        let word = RING.frame(position, 8, 88);
+        let word = RING.frame(position, 8, 88).get();
         assert_eq!(RING.parse(position, word), Stamp::Frame { start: 8, end: 96, extent: 128 });
         for lap in [0, 1, 4, 6, 1000] {
             assert_eq!(RING.parse(lap << 16 | 128, word), Stamp::Rubbish);
@@ -120,17 +122,17 @@ mod tests {
 
     #[test]
     fn the_largest_values_do_not_run_into_each_other() {
-        let word = RING.frame(0, START_MAX, LENGTH_MAX);
+        let word = RING.frame(0, START_MAX, LENGTH_MAX).get();
         let end = START_MAX + LENGTH_MAX;
         assert_eq!(RING.parse(0, word), Stamp::Frame { start: START_MAX, end, extent: extent(end) });
         let large = (1 << 34) * 64 - 64;
-        assert_eq!(RING.parse(0, RING.void(0, large)), Stamp::Void { extent: large });
+        assert_eq!(RING.parse(0, RING.void(0, large).get()), Stamp::Void { extent: large });
     }
 
     #[test]
     fn no_stamp_is_zero_and_zero_is_nothing() {
         let zero = Generations { shift: 16, seed: 0 };
-        assert_ne!(zero.frame(0, 0, 0), 0);
+        assert_ne!(zero.parse(0, zero.frame(0, 0, 0).get()), Stamp::Nothing);
         assert_eq!(zero.parse(0, 0), Stamp::Nothing);
         assert_eq!(zero.parse(0, u64::MAX), Stamp::Rubbish);
         assert_eq!(zero.parse(0, 1), Stamp::Rubbish);
