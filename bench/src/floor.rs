@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use wadjet::runtime::pin;
 
 use crate::histogram::{Latencies, LatencySummary, median};
+use crate::lines::{self, LineCosts};
 use crate::ticks::Ticks;
 
 /// What a bare ring does here.
@@ -24,6 +25,9 @@ pub struct Floor {
     pub far_messages_per_second: f64,
     /// Round trips of 64 bytes.
     pub round_trip_ns: LatencySummary,
+    /// What one cache line costs that goes from core to core.
+    #[serde(default)]
+    pub lines: LineCosts,
     /// The two cores.
     pub cores: (usize, usize),
 }
@@ -82,10 +86,11 @@ impl Ring {
 pub fn measure(cores: &[usize], time: Duration) -> Option<Floor> {
     let [one, other, ..] = *cores else { return None };
     let blocks = 20;
-    let rate = |slots| median((0..blocks).map(|_| stream(slots, one, other, time / (3 * blocks))).collect());
+    let rate = |slots| median((0..blocks).map(|_| stream(slots, one, other, time / (4 * blocks))).collect());
     let (messages_per_second, far_messages_per_second) = (rate(SLOTS), rate(FAR_SLOTS));
-    let round_trip_ns = round_trips(one, other, time / 3);
-    Some(Floor { messages_per_second, far_messages_per_second, round_trip_ns, cores: (one, other) })
+    let round_trip_ns = round_trips(one, other, time / 4);
+    let lines = lines::measure(one, other, time / 4);
+    Some(Floor { messages_per_second, far_messages_per_second, round_trip_ns, lines, cores: (one, other) })
 }
 
 fn stream(slots: usize, from: usize, to: usize, time: Duration) -> f64 {

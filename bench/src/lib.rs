@@ -12,6 +12,7 @@ pub mod blocks;
 pub mod floor;
 pub mod fused;
 pub mod histogram;
+pub mod lines;
 pub mod machine;
 pub mod member;
 pub mod memory_cost;

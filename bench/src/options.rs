@@ -24,9 +24,9 @@ pub struct BenchOptions {
     /// Members of the view; several make a run of each [default: 2]
     #[arg(long, value_name = "N", value_delimiter = ',')]
     pub members: Vec<usize>,
-    /// Bytes of a message [default: 64]
-    #[arg(long, value_name = "BYTES")]
-    pub size: Option<usize>,
+    /// Bytes of a message; several make a run of each [default: 64]
+    #[arg(long, value_name = "BYTES", value_delimiter = ',')]
+    pub size: Vec<usize>,
     /// Who talks to whom; several make a run of each
     #[arg(long, value_enum, value_name = "PATTERN", value_delimiter = ',')]
     pub pattern: Vec<Pattern>,
@@ -82,6 +82,14 @@ pub struct BenchOptions {
     pub json: Option<PathBuf>,
 }
 
+/// Of the lists on the command line one value each.
+#[derive(Clone, Copy)]
+struct Traffic {
+    pattern: Pattern,
+    members: usize,
+    size: usize,
+}
+
 /// A combination that makes no sense. The text says what to do instead.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
@@ -97,7 +105,7 @@ impl BenchOptions {
             && stack.is_none()
             && order.is_empty()
             && members.is_empty()
-            && size.is_none()
+            && size.is_empty()
             && pattern.is_empty()
             && rate.is_none()
             && open_loop.is_empty()
@@ -130,6 +138,7 @@ impl BenchOptions {
         };
         let patterns = if self.pattern.is_empty() { vec![default] } else { self.pattern.clone() };
         let members = if self.members.is_empty() { vec![2] } else { self.members.clone() };
+        let sizes = if self.size.is_empty() { vec![SIZE_DEFAULT] } else { self.size.clone() };
         let mut plans = Vec::new();
         for transport in transports {
             let stacks = match (&self.stack, self.order.is_empty()) {
@@ -143,11 +152,14 @@ impl BenchOptions {
             };
             for pattern in &patterns {
                 for members in &members {
-                    let plan = |(stack, agreed): &(String, bool)| Plan {
-                        agreed: *agreed,
-                        ..self.plan(transport, *pattern, *members, stack)
-                    };
-                    plans.extend(stacks.iter().map(plan));
+                    for size in &sizes {
+                        let traffic = Traffic { pattern: *pattern, members: *members, size: *size };
+                        let plan = |(stack, agreed): &(String, bool)| Plan {
+                            agreed: *agreed,
+                            ..self.plan(transport, traffic, stack)
+                        };
+                        plans.extend(stacks.iter().map(plan));
+                    }
                 }
             }
         }
@@ -174,7 +186,7 @@ impl BenchOptions {
         if self.cores.is_empty() { wadjet::runtime::cores() } else { self.cores.clone() }
     }
 
-    fn plan(&self, transport: TransportKind, pattern: Pattern, members: usize, stack: &str) -> Plan {
+    fn plan(&self, transport: TransportKind, traffic: Traffic, stack: &str) -> Plan {
         let length = match (self.messages, self.duration) {
             (Some(messages), _) => Length::Messages(messages),
             (None, Some(seconds)) => Length::Time(Duration::from_secs_f64(seconds)),
@@ -194,9 +206,9 @@ impl BenchOptions {
             pack: !self.no_pack,
             offload: !self.no_offload,
             lab: self.lab.clone(),
-            members,
-            size: self.size.unwrap_or(64),
-            pattern,
+            members: traffic.members,
+            size: traffic.size,
+            pattern: traffic.pattern,
             rate: self.rate,
             arrivals: self.arrivals,
             load: None,
@@ -221,7 +233,7 @@ impl BenchOptions {
         if self.rate.is_some_and(|rate| !(rate > 0.0 && rate <= 1e9)) {
             return refuse("--rate must be above 0 and at most 1000000000 messages per second");
         }
-        if open && self.size.is_some_and(|size| size < 16) {
+        if open && self.size.iter().any(|size| *size < 16) {
             return refuse(
                 "--rate and --open-loop need messages of 16 bytes at least: they carry the time they were to be sent at",
             );
@@ -252,7 +264,7 @@ impl BenchOptions {
         if self.members.iter().any(|members| !(2..=MEMBERS_MAX).contains(members)) {
             return Err(Refused(format!("--members must be between 2 and {MEMBERS_MAX}")));
         }
-        if self.size == Some(0) {
+        if self.size.contains(&0) {
             return refuse("--size must be at least 1: a message carries its number");
         }
         if self.blocks.is_some_and(|blocks| !(BLOCKS_MIN..=BLOCKS_MAX).contains(&blocks)) {
@@ -268,6 +280,7 @@ impl BenchOptions {
     }
 }
 
+const SIZE_DEFAULT: usize = 64;
 const DEFAULT_TIME: Duration = Duration::from_secs(3);
 /// Of each load.
 const LOAD_TIME: Duration = Duration::from_secs(1);
@@ -291,7 +304,7 @@ mod tests {
         let rate = BenchOptions { rate: Some(1000.0), ..BenchOptions::default() };
         assert!(refused(rate.clone()).contains("ping-pong"));
         assert!(BenchOptions { pattern: vec![Pattern::Stream], ..rate.clone() }.plans().is_ok());
-        let short = BenchOptions { size: Some(8), pattern: vec![Pattern::Stream], ..rate };
+        let short = BenchOptions { size: vec![64, 8], pattern: vec![Pattern::Stream], ..rate };
         assert!(refused(short).contains("16 bytes"));
         assert!(
             refused(BenchOptions { members: vec![2, 1], ..BenchOptions::default() })
@@ -309,13 +322,14 @@ mod tests {
             transport: Some(TransportKind::Shm),
             members: vec![2, 3],
             pattern: vec![Pattern::Stream, Pattern::AllToAll, Pattern::Alternating],
+            size: vec![16, 1024],
             order: Order::value_variants().to_vec(),
             ..BenchOptions::default()
         };
         let plans = options.plans().unwrap();
-        assert_eq!(plans.len(), 2 * 3 * Order::value_variants().len());
+        assert_eq!(plans.len(), 2 * 3 * 2 * Order::value_variants().len());
         for order in Order::value_variants() {
-            let of = |plan: &&Plan| plan.order() == *order && plan.members == 3;
+            let of = |plan: &&Plan| plan.order() == *order && plan.members == 3 && plan.size == 1024;
             assert_eq!(plans.iter().filter(of).count(), 3, "{}", order.name());
         }
         let loaded = BenchOptions { open_loop: vec![50.0], ..options };

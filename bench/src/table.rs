@@ -258,6 +258,9 @@ fn notes(report: &Report) -> String {
         say(
             "open loop: the raw blocks beside a stack's send as many messages as the stack's block before sent frames.",
         );
+        say(
+            "open loop: p50, p90 and p99 are medians over the blocks of the blocks' own; p99.9 is that of all messages together.",
+        );
     }
     if report.runs.iter().any(|run| run.shared_cores) {
         say("members shared cores: they yield to each other, and latencies are those of the scheduler.");
@@ -272,6 +275,18 @@ fn notes(report: &Report) -> String {
         say(&format!(
             "64 B ring: of 256 KiB, from cache to cache; one of 64 MiB, read long after it is written, {far} M/s."
         ));
+    }
+    if let Some(lines) = report.floor.as_ref().map(|floor| floor.lines).filter(|lines| lines.write_ns > 0.0) {
+        let ring = millions(lines.ring_messages_per_second());
+        say(&format!(
+            "one line from core to core: alone {:.0} ns, read in order {:.1}, taken back to be written {:.1}: a ring of lines goes at {ring} M/s.",
+            lines.chained_ns, lines.read_ns, lines.write_ns
+        ));
+        say(if lines.share_a_cache() {
+            "the cores share a cache (near): rings go several times as fast as between cores that lie apart."
+        } else {
+            "the cores lie apart, without a cache in common; near each other rings go several times as fast."
+        });
     }
     if report.machine.virtual_machine {
         say("virtual machine: the hypervisor takes time away; p99.9 shows it, whatever the code does.");

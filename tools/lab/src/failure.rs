@@ -228,7 +228,7 @@ fn measure(
         stack: stack.clone(),
         members,
         load: if load == LoadKind::Idle { Load::Idle } else { Load::Full },
-        bytes: bench.size.unwrap_or(64),
+        bytes: bench.size.first().copied().unwrap_or(64),
         extras: Extras::default(),
         waiting,
         histories: None,
