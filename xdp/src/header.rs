@@ -41,17 +41,24 @@ impl Template {
         Template { bytes, sum }
     }
 
-    /// The headers of a datagram with so many bytes of payload, which must fit an IP datagram.
+    /// The headers of a datagram with so many bytes of payload, which must fit an IP datagram; written where they go out
+    /// from, for a copy of what was just written in parts waits for these.
     #[inline]
-    pub(crate) fn of(&self, payload: usize) -> [u8; LINK_BYTES] {
+    pub(crate) fn write(&self, payload: usize, bytes: &mut [u8; LINK_BYTES]) {
         debug_assert!(payload + IP_BYTES + UDP_BYTES <= usize::from(u16::MAX));
-        let mut bytes = self.bytes;
+        *bytes = self.bytes;
         let total = (payload + IP_BYTES + UDP_BYTES) as u16;
         bytes[ETHERNET_BYTES + 2..ETHERNET_BYTES + 4].copy_from_slice(&total.to_be_bytes());
         let checksum = !fold(self.sum + u32::from(total));
         bytes[ETHERNET_BYTES + 10..ETHERNET_BYTES + 12].copy_from_slice(&checksum.to_be_bytes());
         let at = ETHERNET_BYTES + IP_BYTES + 4;
         bytes[at..at + 2].copy_from_slice(&((payload + UDP_BYTES) as u16).to_be_bytes());
+    }
+
+    /// The same, to be copied.
+    pub(crate) fn of(&self, payload: usize) -> [u8; LINK_BYTES] {
+        let mut bytes = [0; LINK_BYTES];
+        self.write(payload, &mut bytes);
         bytes
     }
 }
