@@ -4,7 +4,7 @@
 use wadjet::layers::LIVE_STACK_WITH_INTEGRITY;
 use wadjet::runtime::fresh_incarnation;
 use wadjet::transport::shm::{Shm, ShmOptions};
-use wadjet::{Application, Config, Delivery, Driver, DriverOptions, Endpoint, Event, Group, JoinOptions};
+use wadjet::{Application, Config, Driver, DriverOptions, Endpoint, Event, Group, JoinOptions, Rank};
 
 struct Greeter(String);
 
@@ -15,8 +15,8 @@ impl Application for Greeter {
             group.cast(format!("hello from {}", self.0).as_bytes()).expect("there is room for one");
         }
     }
-    fn cast(&mut self, delivery: &Delivery<'_>, _group: &mut Group<'_>) {
-        delivery.messages().for_each(|message| println!("{}", String::from_utf8_lossy(message)));
+    fn message(&mut self, _from: Rank, message: &[u8], _group: &mut Group<'_>) {
+        println!("{}", String::from_utf8_lossy(message));
     }
 }
 

@@ -19,8 +19,23 @@ use crate::wire::pack::Messages;
 ///
 /// Upcalls come from `Endpoint::receive` and `Endpoint::poll`, never from `cast` or `send`.
 pub trait Application {
-    /// A list of messages cast by a member (by this one too, if the stack delivers own casts).
-    fn cast(&mut self, delivery: &Delivery<'_>, group: &mut Group<'_>);
+    /// A list of messages cast by a member (by this one too, if the stack delivers own casts). By default each is handed to
+    /// [`Application::message`], until the group is over.
+    #[inline]
+    fn cast(&mut self, delivery: &Delivery<'_>, group: &mut Group<'_>) {
+        for message in delivery.messages() {
+            self.message(delivery.origin(), message, group);
+            if group.exited().is_some() {
+                return;
+            }
+        }
+    }
+
+    /// A message cast by a member. Whoever wants those of a frame together, their ids, or to keep them where they lie, has
+    /// [`Application::cast`] instead; who has neither of the two does not want to know.
+    fn message(&mut self, origin: Rank, message: &[u8], group: &mut Group<'_>) {
+        let _ = (origin, message, group);
+    }
 
     /// A message sent to this member.
     fn send(&mut self, delivery: &Delivery<'_>, group: &mut Group<'_>) {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use common::World;
 use wadjet::group::{Application, Delivery, Event, Group, Happened, Polled};
 use wadjet::layers::DEFAULT_STACK;
+use wadjet::transport::Transport;
 use wadjet::{Config, Rank, Shadow};
 
 /// Casts `count` messages that share a frame.
@@ -115,4 +116,31 @@ fn who_is_behind_is_asked_in_every_iteration_also_when_nothing_else_happens() {
             assert!(iteration < 2 || behind.asked > before, "{members} members, iteration {iteration}");
         }
     }
+}
+
+/// Takes one message after another, and leaves with the third.
+#[derive(Default)]
+struct OneByOne(Vec<(u16, Vec<u8>)>);
+
+impl Application for OneByOne {
+    fn message(&mut self, origin: Rank, message: &[u8], group: &mut Group<'_>) {
+        self.0.push((origin.0, message.to_vec()));
+        if self.0.len() == 3 {
+            group.leave();
+        }
+    }
+}
+
+#[test]
+fn an_application_that_wants_single_messages_gets_them_one_by_one_until_it_leaves() {
+    let mut world = World::new(2, DEFAULT_STACK, &Config::default());
+    cast_pack(&mut world, 5);
+    world.nodes[1].stopped = true;
+    world.steps(10);
+    let (mut one_by_one, now) = (OneByOne::default(), world.now);
+    let node = &mut world.nodes[1];
+    let mut arrived = Vec::new();
+    node.transport.receive(64, &mut |received| arrived.push(received));
+    node.endpoint.receive_all(&mut arrived, now, &mut one_by_one);
+    assert_eq!(one_by_one.0, [(0, vec![0]), (0, vec![1]), (0, vec![2])], "of a frame of five");
 }
