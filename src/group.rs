@@ -393,7 +393,7 @@ impl<'g> Group<'g> {
     #[inline]
     pub fn reserve(&mut self, length: usize) -> Result<Reservation<'_>, CastError> {
         self.stack.reserve(length)?;
-        Ok(Reservation { stack: self.stack, agreed: false })
+        Ok(Reservation { stack: self.stack })
     }
 
     /// To cast what is delivered as soon as it is in order, in a stack that delivers casts when all members hold them (layer
@@ -543,6 +543,7 @@ impl<'g> Group<'g> {
 
 /// A group of which what is cast is agreed and not safe ([`Group::agreed`]): it is delivered as soon as it is in order, and
 /// no member waits for the news that others hold it. Messages of both kinds do not share a pack.
+#[must_use = "what is cast by it is agreed; by itself it does nothing"]
 pub struct Agreed<'a> {
     stack: &'a mut Stack,
 }
@@ -553,16 +554,16 @@ impl<'a> Agreed<'a> {
     /// # Errors
     /// [`CastError`]; nothing was taken then.
     #[inline]
-    pub fn cast(self, message: &[u8]) -> Result<Ticket, CastError> {
-        self.stack.as_chosen(true, |stack| stack.cast(message))
+    pub fn cast(&mut self, message: &[u8]) -> Result<Ticket, CastError> {
+        self.stack.cast_agreed(|stack| stack.cast(message))
     }
 
     /// As [`Group::cast_buffer`].
     ///
     /// # Errors
     /// [`CastError`]; nothing was taken then.
-    pub fn cast_buffer(self, message: Vec<u8>) -> Result<Ticket, CastError> {
-        self.stack.as_chosen(true, |stack| stack.cast_buffer(message))
+    pub fn cast_buffer(&mut self, message: Vec<u8>) -> Result<Ticket, CastError> {
+        self.stack.cast_agreed(|stack| stack.cast_buffer(message))
     }
 
     /// As [`Group::reserve`].
@@ -570,31 +571,27 @@ impl<'a> Agreed<'a> {
     /// # Errors
     /// [`CastError`]; nothing was taken then.
     #[inline]
-    pub fn reserve(self, length: usize) -> Result<Reservation<'a>, CastError> {
-        self.stack.as_chosen(true, |stack| stack.reserve(length))?;
-        Ok(Reservation { stack: self.stack, agreed: true })
+    pub fn reserve(self, length: usize) -> Result<Reservation<'a, true>, CastError> {
+        self.stack.cast_agreed(|stack| stack.reserve(length))?;
+        Ok(Reservation { stack: self.stack })
     }
 }
 
 /// Room for one message in a frame. Write it, then [`Reservation::commit`]; dropped, it is as if it had never been.
-pub struct Reservation<'r> {
+pub struct Reservation<'r, const AGREED: bool = false> {
     stack: &'r mut Stack,
-    agreed: bool,
 }
 
-impl Reservation<'_> {
+impl<const AGREED: bool> Reservation<'_, AGREED> {
     /// Casts what was written.
     #[inline]
     pub fn commit(self) -> Ticket {
         let mut this = std::mem::ManuallyDrop::new(self);
-        match this.agreed {
-            false => this.stack.commit(),
-            true => this.stack.as_chosen(true, Stack::commit),
-        }
+        if AGREED { this.stack.cast_agreed(Stack::commit) } else { this.stack.commit() }
     }
 }
 
-impl Deref for Reservation<'_> {
+impl<const AGREED: bool> Deref for Reservation<'_, AGREED> {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
@@ -602,14 +599,14 @@ impl Deref for Reservation<'_> {
     }
 }
 
-impl DerefMut for Reservation<'_> {
+impl<const AGREED: bool> DerefMut for Reservation<'_, AGREED> {
     #[inline]
     fn deref_mut(&mut self) -> &mut [u8] {
         self.stack.reserved()
     }
 }
 
-impl Drop for Reservation<'_> {
+impl<const AGREED: bool> Drop for Reservation<'_, AGREED> {
     fn drop(&mut self) {
         self.stack.abandon();
     }

@@ -54,11 +54,10 @@ impl Outlet for Door<'_, '_> {
     /// it would wait for all stores before it, also those to lines that the reader has.
     #[inline(always)]
     fn cast(&mut self, length: usize, fill: impl FnOnce(&mut [u8])) -> bool {
-        let refused = match if self.agreed {
-            self.group.agreed().reserve(length)
-        } else {
-            self.group.reserve(length)
-        } {
+        if self.agreed {
+            return self.cast_agreed(length, fill);
+        }
+        let refused = match self.group.reserve(length) {
             Ok(mut reservation) => {
                 fill(&mut reservation);
                 reservation.commit();
@@ -71,6 +70,19 @@ impl Outlet for Door<'_, '_> {
 }
 
 impl Door<'_, '_> {
+    #[inline(never)]
+    fn cast_agreed(&mut self, length: usize, fill: impl FnOnce(&mut [u8])) -> bool {
+        let refused = match self.group.agreed().reserve(length) {
+            Ok(mut reservation) => {
+                fill(&mut reservation);
+                reservation.commit();
+                return true;
+            }
+            Err(refused) => refused,
+        };
+        matches!(refused, CastError::BeyondFrame { .. }) && self.cast_large(length, fill)
+    }
+
     /// A message larger than a frame is written into memory of its own, which the stack keeps until it has gone.
     #[cold]
     fn cast_large(&mut self, length: usize, fill: impl FnOnce(&mut [u8])) -> bool {

@@ -10,6 +10,9 @@ use crate::wire::pack::{PACK_MESSAGES_MAX, RUN_HEADER_BYTES, run_header};
 /// Room that a frame taken for casts keeps before the payload, beside the header: a run's header, aligned.
 pub(crate) const PACK_ROOM_BYTES: usize = 8;
 
+/// Marks a count of messages as that of a full pack.
+const APART: u32 = 1 << 31;
+
 /// The frame that is being filled, if any. Lives in its stack, so that opening and closing it moves nothing.
 #[derive(Debug, Default)]
 pub(crate) struct OpenPack {
@@ -22,7 +25,7 @@ pub(crate) struct OpenPack {
     packed: bool,
     /// Bytes lent and not committed.
     lent: usize,
-    /// Whether its messages are agreed and not safe: those of a pack are of one kind.
+    /// Whether its messages are agreed and not safe: those of a pack are of one kind, and nothing else fits it.
     agreed: bool,
 }
 
@@ -52,8 +55,12 @@ impl OpenPack {
         (self.run_size, self.lent, self.messages, self.packed) = (length, length, 0, false);
     }
 
+    /// What comes next is of the other kind, or of its own again: a pack of agreed messages is full for others.
+    pub(crate) fn set_apart(&mut self, apart: bool) {
+        self.messages = if apart { self.messages | APART } else { self.messages & !APART };
+    }
+
     /// Whether what is in it is agreed and not safe.
-    #[inline]
     pub(crate) fn is_agreed(&self) -> bool {
         self.agreed
     }
@@ -139,6 +146,7 @@ impl OpenPack {
         if !self.is_open() {
             return None;
         }
+        self.set_apart(false);
         self.take_back();
         if self.packed {
             self.end_run();

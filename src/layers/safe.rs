@@ -158,16 +158,15 @@ impl Layer for Safe {
         if !ahead || self.broken.is(Misorder::ForgetsTheAgreed) {
             context.set(services.ahead, 0);
         }
-        // Whoever waits for a safe cast waits for all before it, agreed ones too.
-        let others = members.filter(|origin| *origin != own);
+        // Whoever waits for a safe cast, of this member too, waits for all before it, agreed ones of others among them.
         let awaited = |origin: Rank| self.reported[origin.index()] < context.of(services.awaited, origin);
-        if !others.clone().any(awaited) {
+        if !members.clone().any(awaited) {
             return RankSet::EMPTY;
         }
         let mut news = RankSet::EMPTY;
-        for origin in others {
+        for origin in members {
             let accepted = context.accepted(origin);
-            if std::mem::replace(&mut self.reported[origin.index()], accepted) < accepted {
+            if std::mem::replace(&mut self.reported[origin.index()], accepted) < accepted && origin != own {
                 news.insert(origin);
             }
         }

@@ -301,7 +301,8 @@ impl Suspect {
         if !(hears || watching.without(due).is_empty()) {
             due = RankSet::EMPTY;
         }
-        let found = due.iter().map(|member| Suspicion { member, why: self.grounds(member) }).collect();
+        let found: Vec<Suspicion> =
+            due.iter().map(|member| Suspicion { member, why: self.grounds(member) }).collect();
         self.note(context, &found);
         due.iter().for_each(|_| context.count("suspicion"));
         if self.quiet_beats > 0 || !self.suspected.is_empty() {
@@ -354,7 +355,7 @@ impl Suspect {
     }
 
     /// Members that were not suspected until now are.
-    fn note(&mut self, context: &Context<'_>, new: &Vec<Suspicion>) {
+    fn note(&mut self, context: &Context<'_>, new: &[Suspicion]) {
         for Suspicion { member, why } in new {
             self.suspected.insert(*member);
             self.charges[member.index()] = Charge::of(context.rank(), *why);
@@ -498,7 +499,7 @@ impl Layer for Suspect {
             Down::Suspect(ranks, why) => {
                 let others: RankSet = context.view().others().collect();
                 let new = ranks.and(others).without(self.suspected);
-                let new = new.iter().map(|member| Suspicion { member, why: *why }).collect();
+                let new: Vec<Suspicion> = new.iter().map(|member| Suspicion { member, why: *why }).collect();
                 self.note(context, &new);
                 self.tell(context, new);
             }

@@ -53,7 +53,7 @@ impl Stack {
             return Err(self.impossible(length));
         }
         if self.open.is_open() {
-            if self.open.fits(length, self.payload_max) && self.open.is_agreed() == self.agreed {
+            if self.open.fits(length, self.payload_max) {
                 self.open.lend(length);
                 return Ok(());
             }
@@ -244,13 +244,26 @@ impl Stack {
 
     /// Does `what` while casts that enter are agreed, or are not, if there is a choice; then the choice is again what it was.
     #[inline]
-    pub(crate) fn as_chosen<T>(&mut self, agreed: bool, what: impl FnOnce(&mut Stack) -> T) -> T {
+    pub(super) fn as_chosen<T>(&mut self, agreed: bool, what: impl FnOnce(&mut Stack) -> T) -> T {
         if agreed == self.agreed || self.engine.core.services.is_none() {
             return what(self);
         }
         self.choose_agreed(agreed);
         let done = what(self);
         self.choose_agreed(!agreed);
+        done
+    }
+
+    /// As [`Stack::as_chosen`], for what the application casts agreed: packs of the other kind end before, and its own is full
+    /// for others afterwards.
+    pub(crate) fn cast_agreed<T>(&mut self, what: impl FnOnce(&mut Stack) -> T) -> T {
+        if self.open.is_open() && self.engine.core.services.is_some() {
+            if self.open.is_agreed() { self.open.set_apart(false) } else { self.close_open() }
+        }
+        let done = self.as_chosen(true, what);
+        if self.open.is_open() && self.open.is_agreed() {
+            self.open.set_apart(true);
+        }
         done
     }
 
@@ -273,8 +286,9 @@ impl Stack {
     }
 
     /// A layer's own cast enters: that layer knows that it may.
+    /// Nobody waits for the news that all hold it, but for what comes behind it.
     pub(super) fn enter_blank(&mut self, frame: FrameMut) {
-        self.enter_frame(frame, Count::pack(0));
+        self.as_chosen(true, |stack| stack.enter_frame(frame, Count::pack(0)));
     }
 
     #[inline]

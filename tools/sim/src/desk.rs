@@ -9,7 +9,7 @@ use wadjet_oracle::{Measure, Traffic};
 
 use crate::ledger::{Ledger, Name};
 use crate::outcome::WorkCounters;
-use crate::workload::{Item, Workload, reserved};
+use crate::workload::{Item, Workload, cast_in_place};
 
 /// What an application keeps from one upcall to the next.
 #[derive(Default)]
@@ -125,11 +125,9 @@ impl Desk<'_> {
         let refusal = match name.traffic {
             Traffic::Send => refusal_of_send(group.send(&ranks(item.to), &payload)),
             Traffic::Cast if reserve => {
-                refusal_of_cast(reserved(group, length, agreed).map(|mut reservation| {
-                    reservation.copy_from_slice(&payload);
-                    self.work.reserved += 1;
-                    reservation.commit();
-                }))
+                let taken = cast_in_place(group, &payload, agreed);
+                self.work.reserved += u64::from(taken.is_ok());
+                refusal_of_cast(taken.map(drop))
             }
             Traffic::Cast if agreed => refusal_of_cast(group.agreed().cast(&payload).map(drop)),
             Traffic::Cast => refusal_of_cast(group.cast(&payload).map(drop)),

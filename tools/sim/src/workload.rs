@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 
-use wadjet::group::{CastError, Group, Reservation};
+use wadjet::group::{CastError, Group, Ticket};
 use wadjet_oracle::Traffic;
 
 use crate::ledger::Name;
@@ -167,13 +167,20 @@ fn addressees(random: &mut Random, rank: usize, members: usize) -> u64 {
     }
 }
 
-/// A reservation for an agreed cast, or for what is usual.
-pub(crate) fn reserved<'g>(
-    group: &'g mut Group<'_>,
-    length: usize,
+/// Casts `payload`, written in place; agreed, or what is usual.
+pub(crate) fn cast_in_place(
+    group: &mut Group<'_>,
+    payload: &[u8],
     agreed: bool,
-) -> Result<Reservation<'g>, CastError> {
-    if agreed { group.agreed().reserve(length) } else { group.reserve(length) }
+) -> Result<Ticket, CastError> {
+    if agreed {
+        let mut room = group.agreed().reserve(payload.len())?;
+        room.copy_from_slice(payload);
+        return Ok(room.commit());
+    }
+    let mut room = group.reserve(payload.len())?;
+    room.copy_from_slice(payload);
+    Ok(room.commit())
 }
 
 #[cfg(test)]

@@ -215,7 +215,7 @@ impl Bench {
         let app = &mut Silent;
         let done = match action {
             Action::Cast => stack.cast(&[7]).is_ok(),
-            Action::CastAgreed => stack.as_chosen(true, |stack| stack.cast(&[7])).is_ok(),
+            Action::CastAgreed => stack.cast_agreed(|stack| stack.cast(&[7])).is_ok(),
             Action::CastPack => {
                 let room = stack.waiting.is_empty() && stack.entry_open() && stack.numbers_left(1);
                 if room {

@@ -12,7 +12,7 @@ use crate::random::Random;
 use crate::views::ledger::{Ledger, NAME_BYTES, fill};
 use crate::views::setup::Load;
 use crate::views::state::State;
-use crate::workload::{Lengths, reserved};
+use crate::workload::{Lengths, cast_in_place};
 
 /// What an application keeps from one upcall to the next.
 pub(crate) struct Papers {
@@ -240,10 +240,7 @@ impl Desk<'_> {
         let reserve = self.papers.random.chance(self.load.reserve) && !large;
         let agreed = self.papers.random.chance(self.load.agreed);
         let result = match (reserve, agreed) {
-            (true, _) => reserved(group, payload.len(), agreed).map(|mut reservation| {
-                reservation.copy_from_slice(&payload);
-                reservation.commit()
-            }),
+            (true, _) => cast_in_place(group, &payload, agreed),
             (false, true) => group.agreed().cast(&payload),
             (false, false) => group.cast(&payload),
         };
