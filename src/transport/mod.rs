@@ -72,7 +72,8 @@ pub struct Channel {
     /// Where the endpoint takes every other frame.
     pub control: Region,
     /// Where the endpoint may take frames for much that goes to single members, if the channel carries longer ones to and
-    /// from these than what `control` has. Others may take none so long.
+    /// from these than what `control` has. Others may take none so long, and who has not got any for long may lose the
+    /// first.
     pub long: Option<Region>,
 }
 

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::broken::Broken;
 use super::{
-    ALL, BEGIN_BYTES, HeldSnapshot, LAST, LEFT_SHARE, NOT_READY, PART_HEAD_BYTES, SNAPSHOTS, STATELESS, Say,
-    Xfer, kind,
+    ALL, BEGIN_BYTES, HeldSnapshot, LAST, LEFT_SHARE, NOT_READY, PART_HEAD_BYTES, PROBE_PAUSE, PROBES_MAX,
+    SNAPSHOTS, STATELESS, Say, Xfer, kind,
 };
 use crate::buf::{Exhausted, FrameMut};
 use crate::id::{Hasher64, Incarnation, Rank, RankSet, ViewId};
@@ -244,23 +244,30 @@ impl Xfer {
         let givings = self.givings.iter().filter(|giving| giving.is_under_way());
         let takers: RankSet = givings.flat_map(|giving| giving.takers.iter()).collect();
         for taker in takers.iter() {
+            let turn = self.handles().turn;
             let way = &mut self.ways[taker.index()];
             let bytes = own.min(way.takes_bytes);
-            if way.tried || bytes <= context.frame_bytes_max() as usize {
+            let most = context.frame_bytes_max() as usize;
+            if bytes <= most || way.reached_bytes > most || way.probes == PROBES_MAX {
+                continue;
+            }
+            if context.now() < way.probe_at {
+                context.arm_sooner(turn, way.probe_at);
                 continue;
             }
             let Ok(mut probe) = context.long_frame() else { return };
             let room = probe.room().min(bytes - probe.headroom());
             probe.grow(room).expect("the room was asked for").fill(kind::PROBE);
             context.send_raw(RankSet::one(taker), probe);
-            way.tried = true;
+            (way.probes, way.probe_at) = (way.probes + 1, context.now() + PROBE_PAUSE);
+            context.arm_sooner(turn, way.probe_at);
         }
     }
 
     /// `origin` has got a probe of so many bytes.
     pub(super) fn has_reached(&mut self, context: &mut Context<'_>, origin: Rank, bytes: usize) {
         let way = &mut self.ways[origin.index()];
-        way.reached_bytes = if way.tried { bytes } else { 0 };
+        way.reached_bytes = if way.probes > 0 { bytes } else { 0 };
         self.turn_now(context);
     }
 

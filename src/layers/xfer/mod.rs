@@ -123,6 +123,9 @@ const RELEASES_PER_ITERATION: u32 = 16;
 const LEFT_SHARE: u64 = 4;
 /// When the application is asked again for what it could not read or take in without waiting.
 const NOT_READY: Duration = Duration::from_micros(100);
+/// So many probes go out, so long after each other: some are lost, and who did not expect long frames may lose the first.
+const PROBES_MAX: u32 = 4;
+const PROBE_PAUSE: Duration = Duration::from_micros(500);
 /// Kind, flags, and how much came before.
 const PART_HEAD_BYTES: usize = 10;
 /// Who lacks the state; whether it is for the receiver; the cut, and how much has come before.
@@ -259,8 +262,9 @@ enum Say {
 struct Way {
     /// What it can take, as it has said with that it lacks the state.
     takes_bytes: usize,
-    /// A probe has gone out to it.
-    tried: bool,
+    /// Probes that have gone out to it, and when another may.
+    probes: u32,
+    probe_at: Time,
     /// That of a probe that has arrived there.
     reached_bytes: usize,
 }
@@ -762,7 +766,8 @@ impl Layer for Xfer {
             set.words().into_iter().for_each(|word| digest.word(word));
         }
         for way in &self.ways {
-            digest.word((way.takes_bytes as u64) << 1 | u64::from(way.tried));
+            digest.word((way.takes_bytes as u64) << 8 | u64::from(way.probes));
+            digest.word(way.probe_at.as_nanos());
             digest.word(way.reached_bytes as u64);
         }
         self.taken.iter().for_each(|taken| digest.word(*taken));
@@ -777,7 +782,7 @@ impl Layer for Xfer {
     }
 
     fn time_outs(&self) -> Vec<(&'static str, Duration)> {
-        vec![("ask again for what was not ready", NOT_READY)]
+        vec![("ask again for what was not ready", NOT_READY), ("probe again", PROBE_PAUSE)]
     }
 
     fn dump(&self, _context: &Context<'_>) -> Option<String> {

@@ -7,7 +7,8 @@
 //! segment that straddles the border is copied (counted).
 //!
 //! A datagram that is longer than a small frame is, or more of them in a run, lies in the large frame as a whole once its
-//! first bytes have been copied before the others (counted).
+//! first bytes have been copied before the others (counted). The cheapest call, for a datagram that comes alone, has no room
+//! for such a one: the first is lost, and for some time none of these calls is made.
 //!
 //! The slots' frames are the fill reserve: a slot's frame is lent only after another has taken its place. When no
 //! large frame can take the place, the parts are copied into small ones (counted); when there is no small one either,
@@ -30,6 +31,8 @@ pub(crate) const SLOTS: usize = 32;
 const CROWD: usize = 8;
 /// Datagrams that come one by one, after which it is not.
 const LONELY_MAX: usize = 64;
+/// Datagrams after a long one among which another is expected.
+const LONG_PATIENCE: usize = 4096;
 /// Frames that may be held of what came when no channel was open.
 const OUTSIDE_FRAMES: usize = 64;
 /// Bytes of a large frame: the longest run. There is room for a small frame's before them.
@@ -254,6 +257,8 @@ pub(super) struct Intake {
     coalescing: bool,
     /// Datagrams that came alone since the last run.
     lonely: usize,
+    /// Datagrams to come among which a long one is expected.
+    long_due: usize,
     /// Addresses from which nothing is expected any more ...
     watched: Vec<SocketAddr>,
     /// ... and those of them from which something came all the same.
@@ -332,6 +337,7 @@ impl Intake {
             unarmed: SLOTS,
             coalescing: false,
             lonely: 0,
+            long_due: 0,
             watched: Vec::new(),
             heard: Vec::new(),
             troubled: false,
@@ -433,8 +439,11 @@ impl Intake {
         }
         self.unarmed = if C::LASTING { wanted } else { 0 };
         // The cheapest call for the commonest case: the bare bytes. It says by the length what is too long.
-        let bare =
-            (wanted == 1 || C::LASTING) && !self.coalescing && self.own.is_none() && self.watched.is_empty();
+        let bare = (wanted == 1 || C::LASTING)
+            && !self.coalescing
+            && self.long_due == 0
+            && self.own.is_none()
+            && self.watched.is_empty();
         let socket = self.socket.as_raw_fd();
         // `arm` has pointed the headers at live memory of this intake: names and control data in its boxed arrays, pieces
         // in frames that only its slots hold, and that stay there until they landed.
@@ -539,11 +548,16 @@ impl Intake {
         {
             self.heard.push(self.watched.swap_remove(place));
         }
+        let length = message.msg_len as usize;
+        self.long_due = if (self.frame_bytes + 1..=self.long_bytes).contains(&length) {
+            LONG_PATIENCE
+        } else {
+            self.long_due.saturating_sub(1)
+        };
         if header.msg_flags & libc::MSG_TRUNC != 0 {
             counters.dropped += 1;
             return;
         }
-        let length = message.msg_len as usize;
         let mut segment = length;
         let mut border = self.frame_bytes;
         if slot.large.is_some() {

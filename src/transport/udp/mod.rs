@@ -148,15 +148,10 @@ unsafe impl Calls for Direct {
                 [only] if bare => {
                     let header = &mut only.msg_hdr;
                     let piece = &*header.msg_iov;
-                    let bytes = match header.msg_iovlen {
-                        1 => libc::recv(socket, piece.iov_base, piece.iov_len, libc::MSG_TRUNC),
-                        // No datagram is longer than the second.
-                        pieces => libc::readv(socket, header.msg_iov, pieces as i32),
-                    };
+                    let bytes = libc::recv(socket, piece.iov_base, piece.iov_len, libc::MSG_TRUNC);
                     only.msg_len = bytes.max(0) as u32;
                     header.msg_controllen = 0;
-                    let cut = header.msg_iovlen == 1 && bytes > piece.iov_len as isize;
-                    header.msg_flags = if cut { libc::MSG_TRUNC } else { 0 };
+                    header.msg_flags = if bytes > piece.iov_len as isize { libc::MSG_TRUNC } else { 0 };
                     if bytes < 0 { -1 } else { 1 }
                 }
                 [only] => {

@@ -279,8 +279,6 @@ unsafe impl Calls for RingCalls {
     ) {
         let file = types::Fixed(inlet.0);
         let count = messages.len();
-        // There is no request for the bytes alone that puts them into two pieces and waits.
-        let bare = bare && messages.iter().all(|message| message.msg_hdr.msg_iovlen == 1);
         for (at, message) in messages.iter_mut().enumerate() {
             let header = &mut message.msg_hdr;
             // Only the last waits: datagrams land in the order of the requests.
