@@ -308,8 +308,7 @@ impl Layer for Fc {
     }
 
     fn posts(&self) -> Posts {
-        // Credit follows from what STABLE, above, has let go of.
-        Posts::EachMemberLast
+        Posts::EachMember
     }
 
     fn post_member(&mut self, context: &mut Context<'_>, origin: Rank) {

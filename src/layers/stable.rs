@@ -173,6 +173,8 @@ impl Layer for Stable {
     fn post(&mut self, context: &mut Context<'_>) {
         let Handles { report_timer, ask_timer, .. } = self.handles();
         if std::mem::take(&mut self.progress) {
+            // Credit follows from what was let go of, and a layer below computes it.
+            context.post_again();
             context.arm_if_idle(report_timer, context.now() + self.report);
             self.ask.settle();
         }

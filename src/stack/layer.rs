@@ -112,8 +112,6 @@ pub enum Posts {
     Once,
     /// [`Layer::post_member`] for each member in order of rank, then [`Layer::post`].
     EachMember,
-    /// The same, when all others have had their turn: for what follows from what layers above conclude.
-    EachMemberLast,
 }
 
 /// A microprotocol.
@@ -164,7 +162,7 @@ pub trait Layer {
         Posts::Once
     }
 
-    /// The part of post-processing that concerns one member ([`Posts::EachMember`], or last). Ordinary messages may pass between
+    /// The part of post-processing that concerns one member ([`Posts::EachMember`]). Ordinary messages may pass between
     /// any two of these calls, and when a layer has handled an event all begin anew.
     fn post_member(&mut self, context: &mut Context<'_>, member: Rank) {
         let _ = (context, member);

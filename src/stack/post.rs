@@ -1,10 +1,10 @@
 //! Post-processing: what follows from ordinary messages, some time after them.
 //!
-//! A *pass* takes the own values into their rows, lets each layer draw its conclusions from the bottom up (those last that
-//! wait for what layers above conclude), sees what of the own values must be told, and lets go of what nobody needs any
-//! more. After messages by plan it is done in *pieces*, a few in each iteration and more the more messages there were, so
-//! that no message waits for a whole pass and none that comes all the time can put it off. What follows from events that
-//! layers have handled is done at once: a view that is being agreed on waits for it.
+//! A *pass* takes the own values into their rows, lets each layer draw its conclusions from the bottom up, sees what of
+//! the own values must be told, and lets go of what nobody needs any more. After messages by plan it is done in *pieces*, a
+//! few in each iteration and more the more messages there were, so that no message waits for a whole pass and none that
+//! comes all the time can put it off. What follows from events that layers have handled is done at once: a view that is
+//! being agreed on waits for it.
 
 use std::rc::Rc;
 
@@ -55,7 +55,6 @@ impl Posting {
         let posts = posts.filter(|(_, posts)| *posts != Posts::Nothing);
         let mut stages = vec![Stage::OwnRows];
         stages.extend(posts.map(|(at, posts)| Stage::Layer(at, posts)));
-        stages.sort_by_key(|stage| matches!(stage, Stage::Layer(_, Posts::EachMemberLast)));
         stages.extend([Stage::Report, Stage::Retained]);
         Posting {
             at: stages.len(),

@@ -51,6 +51,11 @@ fn worlds_of_every_size_run() {
 #[test]
 fn seeds_that_found_a_bug_find_it_no_more() {
     let found = [
+        // A turn is passed on in the pass that follows when casts have become stable.
+        ("order", 427),
+        ("order", 2416),
+        // An address that was let in and not heard twice is no bug.
+        ("views", 8447),
         // A long send was half under way when its view ended; its addressee crashed in the next (the judge was wrong).
         ("views", 5151),
         // Who has come to want to leave asked to be let in for nobody, with frames of no bytes.
