@@ -34,6 +34,7 @@ use crate::stack::notices::{Flow, Notices};
 use crate::stack::property::{Properties, Property};
 use crate::stack::registry::{LayerEntry, ParameterError, Parameters};
 use crate::stack::slots::{MatrixSlot, MemberSlot};
+use crate::time::Time;
 use crate::wire::Traffic;
 
 const NUMBER_BITS: u32 = 40;
@@ -301,6 +302,14 @@ impl Layer for Unicast {
         let Handles { number, acked, limit, window_closed, .. } = self.handles();
         let sent = context.sending(number, peer);
         let acknowledged = context.pair(acked, peer, context.rank()).min(sent);
+        let at = peer.index();
+        if [acknowledged, self.repeat_at[at]] == [sent; 2]
+            && self.repeats[at].due() == Time::NEVER
+            && self.put_off[at].is_empty()
+        {
+            // All was as it is when somebody looked last.
+            return;
+        }
         context.trim_sends(peer, acknowledged);
         context.set_of(limit, peer, acknowledged + self.window);
         if sent < acknowledged + self.window {

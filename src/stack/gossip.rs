@@ -125,26 +125,22 @@ impl Riding {
     const NEVER: Riding = Riding { changes: u64::MAX, words: [0; Riding::WORDS] };
 }
 
-/// Where the own values of a gossip stand, and what becomes of them.
+/// Where an own value about one member stands, and what becomes of it.
 #[derive(Clone, Copy, Debug)]
 struct Value {
-    /// The word of that about this member itself.
-    own: u32,
-    /// The word in another member's section of that about it.
-    other: u32,
+    at: u32,
     shift: u8,
     mask: u64,
-    matrix: MatrixSlot,
+    /// Its place in the own row.
+    row: u32,
     rides_on_casts: bool,
     quantum: u64,
 }
 
 impl Value {
-    /// The value that the member `own` has about `subject`.
     #[inline]
-    fn of(&self, slots: &SlotFile, own: Rank, subject: Rank) -> u64 {
-        let at = if subject == own { self.own } else { slots.member(subject) + self.other };
-        slots.word(at) >> self.shift & self.mask
+    fn read(&self, slots: &SlotFile) -> u64 {
+        slots.word(self.at) >> self.shift & self.mask
     }
 }
 
@@ -152,7 +148,7 @@ impl Value {
 #[derive(Clone, Debug)]
 pub(crate) struct GossipState {
     pub(crate) definitions: Vec<GossipDefinition>,
-    /// What post-processing needs of them, for every member in every pass.
+    /// By subject and gossip: what post-processing needs of them in every pass.
     values: Vec<Value>,
     /// By subject.
     pub(crate) riding: Vec<Riding>,
@@ -218,6 +214,12 @@ impl GossipState {
         }
     }
 
+    /// The places of what is by subject and gossip.
+    fn of(&self, subjects: Range<usize>) -> Range<usize> {
+        let count = self.definitions.len();
+        subjects.start * count..subjects.end * count
+    }
+
     /// This member is `own` and this its life; `others` are to know.
     pub(crate) fn introduce(&mut self, own: Rank, life: Life, others: RankSet, now: Time) {
         if life != Life::NONE && !self.definitions.is_empty() {
@@ -279,34 +281,37 @@ impl Core {
 
     /// Finds out where own values stand: once, when the slots are there.
     pub(crate) fn find_own_values(&mut self) {
-        let value = |definition: &GossipDefinition| {
-            let (own, other, shift, mask) = match definition.source {
+        let own = self.own;
+        let value = |definition: &GossipDefinition, subject: Rank| {
+            let (at, shift, mask) = match definition.source {
                 GossipSource::Accepted(field) => {
                     let home = self.home(field);
                     // A field that is not among the words is zero.
                     let (word, mask) = home.word.map_or((0, 0), |word| (word, home.mask));
-                    let other =
-                        self.expected_word(field.traffic, word, self.own) - self.slots.member(self.own);
-                    (self.sending_word(field.traffic, word, self.own), other, home.shift, mask)
+                    let at = match subject == own {
+                        true => self.sending_word(field.traffic, word, own),
+                        false => self.expected_word(field.traffic, word, subject),
+                    };
+                    (at, home.shift, mask)
                 }
-                GossipSource::Slot(MemberSlot(slot)) => {
-                    (self.slots.member(self.own) + slot, slot, 0, u64::MAX)
-                }
+                GossipSource::Slot(MemberSlot(slot)) => (self.slots.member(subject) + slot, 0, u64::MAX),
             };
             let GossipDefinition { matrix, quantum, .. } = *definition;
+            let row = self.slots.member(own) + matrix.0 + u32::from(subject.0);
             let rides_on_casts = definition.rides_on == Some(Traffic::Cast);
-            Value { own, other, shift, mask, matrix, rides_on_casts, quantum }
+            Value { at, shift, mask, row, rides_on_casts, quantum }
         };
-        self.gossip.values = self.gossip.definitions.iter().map(value).collect();
+        let subjects = (0..self.slots.members()).map(Rank::at);
+        let of = |subject| self.gossip.definitions.iter().map(move |definition| (definition, subject));
+        self.gossip.values =
+            subjects.flat_map(of).map(|(definition, subject)| value(definition, subject)).collect();
     }
 
     /// Takes the own values about `subjects` into the own row of each matrix.
     pub(crate) fn gossip_own(&mut self, subjects: Range<usize>) {
-        let Core { gossip, slots, own, .. } = self;
-        for value in &gossip.values {
-            for subject in subjects.clone().map(Rank::at) {
-                slots.raise_pair(value.matrix, *own, subject, value.of(slots, *own, subject));
-            }
+        let Core { gossip, slots, .. } = self;
+        for value in &gossip.values[gossip.of(subjects)] {
+            slots.raise(value.row, value.read(slots));
         }
     }
 
@@ -322,21 +327,28 @@ impl Core {
 
     /// Looks at what has changed of `subjects`. Casts tell their own number.
     pub(crate) fn gossip_look_at(&mut self, subjects: Range<usize>) {
-        let Core { gossip, slots, own, .. } = self;
+        let own = self.own.index();
+        let before = subjects.start..subjects.end.min(own);
+        self.look_at(before);
+        self.look_at(subjects.start.max(own + 1)..subjects.end);
+    }
+
+    fn look_at(&mut self, subjects: Range<usize>) {
+        if subjects.is_empty() {
+            return;
+        }
+        let of = self.gossip.of(subjects);
+        let Core { gossip, slots, .. } = self;
         let GossipState { values, previous, reported, all_ridden, changed, far, .. } = gossip;
-        let count = values.len();
-        for subject in subjects.filter(|subject| *subject != own.index()) {
-            let of = subject * count..(subject + 1) * count;
-            let told = previous[of.clone()].iter_mut().zip(&mut reported[of]);
-            for (value, (previous, reported)) in values.iter().zip(told) {
-                if *all_ridden && value.rides_on_casts {
-                    *reported = *previous;
-                }
-                *previous = value.of(slots, *own, Rank::at(subject));
-                let ahead = previous.saturating_sub(*reported);
-                *changed |= ahead > 0;
-                *far |= ahead >= value.quantum;
+        let told = previous[of.clone()].iter_mut().zip(&mut reported[of.clone()]);
+        for (value, (previous, reported)) in values[of].iter().zip(told) {
+            if *all_ridden && value.rides_on_casts {
+                *reported = *previous;
             }
+            *previous = value.read(slots);
+            let ahead = previous.saturating_sub(*reported);
+            *changed |= ahead > 0;
+            *far |= ahead >= value.quantum;
         }
     }
 

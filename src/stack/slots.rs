@@ -201,7 +201,12 @@ impl SlotFile {
     /// Raises what `reporter` says of `subject` to at least `value`.
     #[inline]
     pub fn raise_pair(&mut self, matrix: MatrixSlot, reporter: Rank, subject: Rank, value: u64) {
-        let at = self.member(reporter) + matrix.0 + u32::from(subject.0);
+        self.raise(self.member(reporter) + matrix.0 + u32::from(subject.0), value);
+    }
+
+    /// Raises the word at an index of the whole file to at least `value`.
+    #[inline]
+    pub(crate) fn raise(&mut self, at: u32, value: u64) {
         if self.word(at) < value {
             *self.word_mut(at) = value;
         }
