@@ -292,7 +292,7 @@ fn view(seat: &Seat, raw: bool) -> Result<LocalView, Box<dyn Error>> {
             })
             .collect(),
         spec: plan.stack.clone(),
-        wire_version: 1,
+        wire_version: wadjet::wire::WIRE_VERSION,
         salt: seat.run,
         frame_bytes: 0,
     };
