@@ -87,7 +87,7 @@ fn party<T: Transport>(
     transport: T,
     application: Member,
 ) -> Party<T> {
-    party_with(own, addresses, spec, transport, application, DriverOptions::default())
+    party_with(own, addresses, spec, transport, application, (Config::default(), DriverOptions::default()))
 }
 
 fn party_with<T: Transport>(
@@ -96,10 +96,10 @@ fn party_with<T: Transport>(
     spec: &str,
     transport: T,
     application: Member,
-    options: DriverOptions,
+    (config, options): (Config, DriverOptions),
 ) -> Party<T> {
     let address = |own: usize| Address(addresses[own - 1].clone());
-    let endpoint = Endpoint::new(Config::default(), Incarnation(own as u64)).unwrap();
+    let endpoint = Endpoint::new(config, Incarnation(own as u64)).unwrap();
     let mut driver = Driver::new(endpoint, application, transport, options);
     let contacts = if own == 1 { Vec::new() } else { vec![address(1)] };
     let options = JoinOptions {
@@ -214,6 +214,28 @@ fn where_long_datagrams_are_lost_on_the_way_no_part_is_one() {
     }
 }
 
+/// With windows so small that receivers keep few large frames for casts: those that wait behind a lost part must not keep it
+/// from coming in when it is sent again.
+#[test]
+fn lost_long_datagrams_come_in_again_where_windows_are_small() {
+    let config = Config { window_frames: 64, ..Config::default() };
+    let addresses = udp_addresses();
+    let party = |own: usize, application| {
+        let faults = FaultOptions { seed: own as u64, lost_per_million: 100_000, ..FaultOptions::default() };
+        let transport = Faulty::new(UdpTransport::new(UdpOptions::default()).unwrap(), faults);
+        let with = (config.clone(), DriverOptions::default());
+        party_with(own, &addresses[..2], LIVE_STACK, transport, application, with)
+    };
+    let founder = Member { bytes: (0..STATE_BYTES).map(|at| (at / 7) as u8).collect(), ..Member::default() };
+    let bytes = founder.bytes.clone();
+    let mut parties = vec![party(1, founder)];
+    until(&mut parties, 0, |parties| parties[0].driver.application().members == 1);
+    parties.push(party(2, Member::default()));
+    until(&mut parties, 0, |parties| parties[1].driver.application().bytes.len() == STATE_BYTES);
+    let Member { bytes: came, longest, .. } = parties[1].driver.application();
+    assert!(*came == bytes && *longest > 10_000, "the longest part was of {longest} bytes");
+}
+
 /// Each is taken in by itself, and a member that sleeps in between would sleep once for each.
 #[test]
 fn parts_that_waited_for_the_application_are_taken_in_without_a_sleep() {
@@ -223,7 +245,7 @@ fn parts_that_waited_for_the_application_are_taken_in_without_a_sleep() {
     let party = |own, application| {
         let looping = LoopOptions { idle, ..LoopOptions::default() };
         let options = DriverOptions { looping, ..DriverOptions::default() };
-        party_with(own, &addresses, LIVE_STACK, hub.transport(), application, options)
+        party_with(own, &addresses, LIVE_STACK, hub.transport(), application, (Config::default(), options))
     };
     let founder = Member { bytes: vec![7; 1 << 20], ..Member::default() };
     let mut parties = vec![party(1, founder)];

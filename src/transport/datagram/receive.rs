@@ -21,6 +21,7 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 use super::calls::{Calls, Inlet, NOTHING};
 use super::socket::{self, Name};
+use super::spares::LONG_FRAMES;
 use crate::buf::{Exhausted, Frame, FrameMut, MemoryError, Pages, Region, RegionOptions};
 use crate::transport::untouched::Untouched;
 use crate::transport::{ChannelId, Received, TransportCounters};
@@ -122,7 +123,9 @@ impl Pools {
     /// Small and large frames that must be free, beside those of the slots.
     fn wanted(&self, receive_frames: usize) -> (usize, usize) {
         let held_in_runs = (2 * receive_frames * self.frame_bytes).div_ceil(LARGE_BYTES);
-        (SLOTS + OUTSIDE_FRAMES + receive_frames, 8 + held_in_runs)
+        // All that one member has under way may wait here for the first of it to come again, which must find a place, too.
+        let long = if receive_frames > 0 { LONG_FRAMES } else { 0 };
+        (SLOTS + OUTSIDE_FRAMES + receive_frames, 8 + long + held_in_runs)
     }
 
     /// Another socket will be served.
@@ -483,7 +486,7 @@ impl Intake {
     fn adapt(&mut self, counters: &mut TransportCounters) {
         self.lonely = 0;
         // A run that is queued when coalescing ends would come without its segment size; the last fetch found but one
-        // datagram, so at most a run that arrived since is dropped as too long.
+        // datagram, so at most a run that arrived since: it is handed up as one frame, which its checksum refuses, or dropped.
         let coalescing = std::mem::take(&mut self.crowded);
         if coalescing != self.coalescing && self.runs {
             counters.system_calls += 1;

@@ -32,7 +32,7 @@ pub(super) struct Lengths {
 }
 
 /// Long frames of a channel. They go out and are acknowledged soon, and all of them together stay in the cache.
-const LONG_FRAMES: usize = 32;
+pub(super) const LONG_FRAMES: usize = 32;
 
 impl Size {
     fn of(options: &ChannelOptions, lengths: Lengths) -> Size {
