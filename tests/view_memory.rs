@@ -77,6 +77,7 @@ fn forget(town: &mut Town) {
     for process in &mut town.processes {
         process.diary.seen = Vec::new();
         process.diary.ids = Default::default();
+        process.diary.letters = Vec::new();
     }
 }
 
