@@ -519,7 +519,7 @@ impl Context<'_> {
         self.core.order.insert(held);
     }
 
-    /// Holds a cast that layers beneath have put in order until it may go ([`Services`](crate::stack::service::Services)) and
+    /// Holds a cast that layers beneath have put in order until it may go ([`Services`]) and
     /// all that were held so before it have gone; then it goes on up from this layer.
     pub fn hold_in_order(&mut self, services: &Services, origin: Rank, message: Message) {
         let agreed = message.field(services.agreed) != 0;
@@ -732,7 +732,7 @@ impl Context<'_> {
     }
 
     /// Whether a new view is wanted: a message of the application was refused because too few numbers are left for it, or a
-    /// layer has asked for one ([`Context::ask_for_view`]).
+    /// layer has asked for one (`Context::ask_for_view`).
     pub fn view_wanted(&self) -> bool {
         self.core.view_wanted
     }

@@ -15,7 +15,7 @@
 //!
 //! - A frame is published by one store: its stamp; those that are submitted together, up to sixteen, by that of the
 //!   first. Readers poll the word where the next stamp will be, or sleep until somebody rings (`bell`).
-//! - A frame of the cast ring that is submitted to [`Destination::All`](super::Destination::All) without a body goes
+//! - A frame of the cast ring that is submitted to [`Destination::All`] without a body goes
 //!   out in place. Everything else (control messages, sends, retransmissions, casts to a subset) is copied into the
 //!   *lanes* of the members it is for: each member has one, which it alone reads. Then the cast ring says void where
 //!   its frame was.
