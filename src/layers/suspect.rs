@@ -386,8 +386,8 @@ impl Suspect {
         let charges = self.suspected.iter().map(|rank| self.charges[rank.index()]);
         let room = body.room().saturating_sub(HEARTBEAT_BYTES) / CHARGE_BYTES;
         let charges = charges.take(room).collect();
-        let bytes = Heartbeat { ask, suspected: self.suspected, charges }.encode();
-        body.extend(&bytes).expect("a heartbeat fits a frame");
+        let heartbeat = Heartbeat { ask, suspected: self.suspected, charges };
+        heartbeat.encode(|bytes| body.extend(bytes).expect("a heartbeat fits a frame"));
         context.send_raw(to, body);
     }
 }
@@ -409,15 +409,14 @@ const HEARTBEAT_BYTES: usize = 17;
 const CHARGE_BYTES: usize = 3;
 
 impl Heartbeat {
-    fn encode(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(HEARTBEAT_BYTES + CHARGE_BYTES * self.charges.len());
-        bytes.push(u8::from(self.ask));
-        self.suspected.words().into_iter().for_each(|word| bytes.extend(word.to_le_bytes()));
+    /// Its bytes, one part after the other: it is sent too often to be written elsewhere first.
+    fn encode(&self, mut write: impl FnMut(&[u8])) {
+        write(&[u8::from(self.ask)]);
+        self.suspected.words().iter().for_each(|word| write(&word.to_le_bytes()));
         for charge in &self.charges {
-            bytes.extend(charge.by.0.to_le_bytes());
-            bytes.push(GroundsKind::code(charge.kind));
+            write(&charge.by.0.to_le_bytes());
+            write(&[GroundsKind::code(charge.kind)]);
         }
-        bytes
     }
 
     /// Reads what a member of a view of `members` members said.
@@ -626,7 +625,8 @@ mod tests {
         let charge = |by, kind| Charge { by: Rank(by), kind };
         let charges = vec![charge(0, Some(GroundsKind::HeldUp)), charge(127, None)];
         let heartbeat = Heartbeat { ask: true, suspected, charges };
-        let bytes = heartbeat.encode();
+        let mut bytes = Vec::new();
+        heartbeat.encode(|part| bytes.extend_from_slice(part));
         let decode = |bytes: &[u8]| Heartbeat::decode(bytes, 128);
         assert_eq!(decode(&bytes).as_ref(), Ok(&heartbeat));
         let told = |member, by, kind| Suspicion { member: Rank(member), why: charge(by, kind).told() };
