@@ -163,9 +163,11 @@ fn talk(mut shells: Vec<Shell>, at: &[String]) {
     let whys: Vec<String> = shells[1..].iter().map(why).collect();
     let itself = |why: &String| why.contains("nothing was heard of it for ") && why.ends_with(" ms");
     assert!(whys.iter().any(itself), "{whys:?}");
-    let told_by = |by: usize| format!("{} takes it for failed", at[by]);
-    assert!(itself(&whys[0]) || whys[0] == told_by(2), "{whys:?}");
-    assert!(itself(&whys[1]) || whys[1] == told_by(1), "{whys:?}");
+    // The other is told who found it out, and how: by silence, or because the transport said so.
+    let found = ["heard nothing of it for too long", "was told by the transport that it was gone"];
+    let told_by = |by: usize, why: &String| found.iter().any(|how| *why == format!("{} {how}", at[by]));
+    assert!(itself(&whys[0]) || told_by(2, &whys[0]), "{whys:?}");
+    assert!(itself(&whys[1]) || told_by(1, &whys[1]), "{whys:?}");
     shells[2].type_line("who is left?");
     shells[1].sees(&format!("<{}> who is left?", at[2]));
     shells[2].type_line("/leave");
