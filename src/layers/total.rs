@@ -219,7 +219,13 @@ impl Total {
             None if self.broken.is(Misorder::NeverPasses) => return,
             None if idle && quiet >= self.leave => Says::Leaves,
             None if idle || owes_blank => Says::Passes,
-            None => return,
+            None => {
+                // What kept the turn here may be over: the time for which it is kept without a reason begins then.
+                if !kept && self.is_idle(context) {
+                    context.arm_if_idle(pass, context.now() + self.idle);
+                }
+                return;
+            }
         };
         if context.cast_blank(says.encode(&mut [0; 3])).is_err() {
             context.count("turn kept for want of a frame");

@@ -476,15 +476,16 @@ impl Mbrship {
             frame_bytes,
             asked: context.now(),
         };
-        // Who asks from the address of another guest is that process in its next life: the other is no more.
+        // Who asks from the address of another guest is that process in its next life: the other is no more. And a member of
+        // two views has gone on from one of them, whose coordinator does not know it yet: they do not come in together.
         let replaced = |known: &Guest| {
             let of = |old: &Member| {
                 guest
                     .members
                     .iter()
-                    .any(|new| new.address == old.address && new.incarnation != old.incarnation)
+                    .any(|new| new.address == old.address || new.incarnation == old.incarnation)
             };
-            known.members.iter().any(of)
+            known.members[0].incarnation != origin && known.members.iter().any(of)
         };
         if self.options.broken != Broken::LetsInTwice {
             self.guests.retain(|known| !replaced(known));
