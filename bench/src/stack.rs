@@ -1,7 +1,7 @@
 //! The workload as the application of an endpoint.
 
 use wadjet::endpoint::GroupKey;
-use wadjet::group::{Application, CastError, Delivery, Event, Group};
+use wadjet::group::{Application, CastError, Delivery, Event, Group, Reservation};
 use wadjet::runtime::Driver;
 use wadjet::transport::Transport;
 
@@ -54,35 +54,32 @@ impl Outlet for Door<'_, '_> {
     /// it would wait for all stores before it, also those to lines that the reader has.
     #[inline(always)]
     fn cast(&mut self, length: usize, fill: impl FnOnce(&mut [u8])) -> bool {
-        if self.agreed {
-            return self.cast_agreed(length, fill);
-        }
-        let refused = match self.group.reserve(length) {
-            Ok(mut reservation) => {
-                fill(&mut reservation);
-                reservation.commit();
-                return true;
-            }
-            Err(refused) => refused,
+        let written = match self.agreed {
+            true => write(self.group.agreed().reserve(length), fill),
+            false => write(self.group.reserve(length), fill),
         };
-        matches!(refused, CastError::BeyondFrame { .. }) && self.cast_large(length, fill)
+        written.unwrap_or_else(|fill| self.cast_large(length, fill))
+    }
+}
+
+/// Whether the message was written where there is room for it, and cast; `fill` again if no frame has so much.
+#[inline(always)]
+fn write<const AGREED: bool, F: FnOnce(&mut [u8])>(
+    room: Result<Reservation<'_, AGREED>, CastError>,
+    fill: F,
+) -> Result<bool, F> {
+    match room {
+        Ok(mut reservation) => {
+            fill(&mut reservation);
+            reservation.commit();
+            Ok(true)
+        }
+        Err(CastError::BeyondFrame { .. }) => Err(fill),
+        Err(_) => Ok(false),
     }
 }
 
 impl Door<'_, '_> {
-    #[inline(never)]
-    fn cast_agreed(&mut self, length: usize, fill: impl FnOnce(&mut [u8])) -> bool {
-        let refused = match self.group.agreed().reserve(length) {
-            Ok(mut reservation) => {
-                fill(&mut reservation);
-                reservation.commit();
-                return true;
-            }
-            Err(refused) => refused,
-        };
-        matches!(refused, CastError::BeyondFrame { .. }) && self.cast_large(length, fill)
-    }
-
     /// A message larger than a frame is written into memory of its own, which the stack keeps until it has gone.
     #[cold]
     fn cast_large(&mut self, length: usize, fill: impl FnOnce(&mut [u8])) -> bool {

@@ -519,8 +519,8 @@ impl Context<'_> {
         self.core.order.insert(held);
     }
 
-    /// Holds a cast that layers beneath have put in order until it may go ([`Services`]) and
-    /// all that were held so before it have gone; then it goes on up from this layer.
+    /// Holds a cast that layers beneath have put in order until it may go ([`Services`]) and all that were held so before it
+    /// have gone; then it goes on up from this layer.
     pub fn hold_in_order(&mut self, services: &Services, origin: Rank, message: Message) {
         let agreed = message.field(services.agreed) != 0;
         let held = self.core.order.slow(origin, self.layer, services.safe, message);
