@@ -464,6 +464,20 @@ impl Endpoint {
         }
     }
 
+    /// These members are ready to run and have had no processor for a while: a hint. Answers [`Request::Hint`], too.
+    pub fn starved(
+        &mut self,
+        group: GroupKey,
+        channel: ChannelId,
+        ranks: RankSet,
+        app: &mut dyn Application,
+    ) {
+        let stack = self.stack_mut(group);
+        if stack.core().channel == channel && !ranks.is_empty() {
+            stack.starved(ranks, app);
+        }
+    }
+
     /// Makes requests of what a stack wants.
     fn collect(&mut self, index: usize) {
         let group = self.key(index);

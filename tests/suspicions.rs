@@ -355,6 +355,49 @@ fn a_member_whose_process_is_gone_before_it_is_heard_is_not_waited_for() {
     assert!(took < Duration::from_millis(10), "{took:?}");
 }
 
+/// As long as it is known to wait for a processor, within `starved_ms`; then it has what is left of the usual time.
+#[test]
+fn who_has_no_processor_is_waited_for() {
+    for (parameters, patience) in [("", 250), ("(starved_ms=60)", 60), ("(starved_ms=0)", 0)] {
+        let spec = STACK.replace("SUSPECT", &format!("SUSPECT{parameters}"));
+        for known_for in [40, 400] {
+            let mut town = Town::of(3, &spec, &Config::default());
+            town.run(Duration::from_millis(30));
+            let begun = town.now;
+            town.processes[2].stopped = true;
+            while town.suspicions(0).is_empty() {
+                let starved = town.now.since(begun) < Duration::from_millis(known_for);
+                let starved = if starved { RankSet::one(Rank(2)) } else { RankSet::EMPTY };
+                town.processes[0].starved = starved;
+                town.processes[1].starved = starved;
+                town.run(Duration::from_micros(500));
+                assert!(town.now.since(begun) < SECOND, "nobody is suspected");
+            }
+            let took = town.now.since(begun);
+            let longer = Duration::from_millis(patience.min(known_for));
+            let range = longer + Duration::from_millis(10)..longer + Duration::from_millis(20);
+            assert!(range.contains(&took), "starved for {known_for} ms, SUSPECT{parameters}: {took:?}");
+        }
+    }
+}
+
+#[test]
+fn who_got_a_processor_again_in_time_has_not_failed_and_nobody_becomes_more_patient() {
+    let mut town = Town::of(3, STACK, &Config::default());
+    town.run(Duration::from_millis(30));
+    town.processes[2].stopped = true;
+    let starved = RankSet::one(Rank(2));
+    (town.processes[0].starved, town.processes[1].starved) = (starved, starved);
+    town.run(Duration::from_millis(100));
+    town.processes[2].stopped = false;
+    (town.processes[0].starved, town.processes[1].starved) = (RankSet::EMPTY, RankSet::EMPTY);
+    town.run(Duration::from_millis(50));
+    assert!(town.together(&[0, 1, 2]));
+    town.processes[2].stopped = true;
+    let took = town.meet(&[0, 1], SECOND);
+    assert!(took < Duration::from_millis(20), "{took:?}");
+}
+
 /// Who says how long a silence may last has said it for every time.
 #[test]
 fn no_patience_is_longer_than_the_longest_that_was_asked_for() {

@@ -15,7 +15,8 @@
 //! short they are short for others. They are short when everybody casts, so the lower bound is higher for as long as frames
 //! flow. At half of the time-out the silent one is asked directly (the second check); when it is over the member is suspected, for good
 //! in this view, and heartbeats tell the others: so a link that works one way only does not leave two opinions (pitfall 8).
-//! A hint that a process is gone shortens the time-out, it does not replace it.
+//! A hint that a process is gone shortens the time-out, it does not replace it. A hint that a member is ready to run and has no
+//! processor excuses its silence, within a bound: it has not failed, and without it nobody would be better served.
 //!
 //! Who hears nothing accuses everybody, and is the one that has failed: it suspects all others at once, and goes alone. Who
 //! does not hear some is not believed easily: a suspicion is taken over at once only of a member that has been silent here,
@@ -74,6 +75,10 @@ pub(super) fn entry() -> LayerEntry {
                 "how long a member may take to be heard first in a view, in milliseconds (default 100)",
             ),
             ("pause_ms", "not having run for so long is a pause, in milliseconds (default 20)"),
+            (
+                "starved_ms",
+                "how much longer a member may be silent while it is known to wait for a processor, in milliseconds (default 250; 0: no longer)",
+            ),
             #[cfg(feature = "laboratory")]
             ("broken", "wrong on purpose, for the museum: which way (default no)"),
         ],
@@ -106,6 +111,7 @@ struct Suspect {
     most: Duration,
     first: Duration,
     pause: Duration,
+    starved: Duration,
     handles: Option<Handles>,
     /// By rank.
     watched: Vec<Watched>,
@@ -149,6 +155,9 @@ struct Watched {
     known: u64,
     silence: Duration,
     longest: Duration,
+    /// How much of `silence` it is excused for, because it had no processor; and whether it had none when last asked about.
+    excused: Duration,
+    starved: bool,
     asked: bool,
     /// Whom it suspects that is heard here, and for how long it has.
     accuses: RankSet,
@@ -164,6 +173,8 @@ impl Watched {
             known: 0,
             silence: Duration::ZERO,
             longest: Duration::ZERO,
+            excused: Duration::ZERO,
+            starved: false,
             asked: false,
             accuses: RankSet::EMPTY,
             accuses_for: Duration::ZERO,
@@ -195,6 +206,7 @@ impl Suspect {
             most,
             first: millis("first_ms", 100)?,
             pause: millis("pause_ms", 20)?,
+            starved: Duration::from_millis(parameters.number("starved_ms", 250, 0..=3_600_000)?),
             handles: None,
             watched: Vec::new(),
             suspected: RankSet::EMPTY,
@@ -225,9 +237,9 @@ impl Suspect {
         } else if watched.known == 0 && self.trusts_the_unheard {
             Duration::from_secs(u64::from(u32::MAX))
         } else if watched.known == 0 {
-            usual.max(self.first)
+            usual.max(self.first) + watched.excused
         } else {
-            usual
+            usual + watched.excused
         }
     }
 
@@ -273,12 +285,17 @@ impl Suspect {
             if known != watched.known && !self.accusers.contains(rank) {
                 // How long it took to come into this view says nothing of how it will go on.
                 let silence = if watched.known == 0 { Duration::ZERO } else { watched.silence };
+                let silence = silence.saturating_sub(watched.excused);
                 watched.longest = (watched.longest - watched.longest / FADE).max(silence);
-                (watched.known, watched.silence, watched.asked) = (known, Duration::ZERO, false);
+                (watched.known, watched.silence, watched.excused) = (known, Duration::ZERO, Duration::ZERO);
+                (watched.asked, watched.starved) = (false, false);
                 hears = true;
                 continue;
             }
             watched.silence += passed;
+            if std::mem::take(&mut watched.starved) {
+                watched.excused = (watched.excused + passed).min(self.starved);
+            }
             let silence = watched.silence;
             let limit = self.limit(rank);
             hint |= silence >= self.beat * BEATS_MAX;
@@ -522,6 +539,10 @@ impl Layer for Suspect {
                 self.gone = self.gone.with(*ranks);
                 return;
             }
+            Up::Starved(ranks) => {
+                ranks.iter().for_each(|rank| self.watched[rank.index()].starved = true);
+                return;
+            }
             _ => {}
         }
         context.up(event);
@@ -581,6 +602,7 @@ impl Layer for Suspect {
             digest.word(watched.known);
             digest.word(watched.silence.as_nanos() as u64);
             digest.word(watched.longest.as_nanos() as u64);
+            digest.word(watched.excused.as_nanos() as u64 | u64::from(watched.starved) << 63);
             digest.word(watched.accuses_for.as_nanos() as u64);
         }
         for ranks in [self.suspected, self.accusers] {
@@ -600,6 +622,7 @@ impl Layer for Suspect {
             ("first", self.first),
             ("pause", self.pause),
             ("after a hint", self.beat * GONE_BEATS),
+            ("longer while starved", self.starved),
             ("frames flow for", BUSY_AFTER),
         ]
     }

@@ -550,6 +550,10 @@ impl<A: Application> Engine for Member<A> {
         self.endpoint.gone(group, channel, ranks, &mut self.application);
     }
 
+    fn starved(&mut self, group: GroupKey, channel: ChannelId, ranks: RankSet) {
+        self.endpoint.starved(group, channel, ranks, &mut self.application);
+    }
+
     fn noted(&mut self, note: &str) {
         self.endpoint.noted(note, &mut self.application);
     }

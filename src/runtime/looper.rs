@@ -55,6 +55,10 @@ pub trait Engine {
     fn gone(&mut self, group: GroupKey, channel: ChannelId, ranks: RankSet) {
         let _ = (group, channel, ranks);
     }
+    /// Answers [`Request::Hint`], too.
+    fn starved(&mut self, group: GroupKey, channel: ChannelId, ranks: RankSet) {
+        let _ = (group, channel, ranks);
+    }
     /// The transport has something to say that it did not say when its first channel was opened: a note of [`Caps::notes`].
     fn noted(&mut self, note: &str) {
         let _ = note;
@@ -287,6 +291,7 @@ impl<T: Transport, E: Engine> Loop<T, E> {
             Request::Hint { group, channel } => {
                 let gone = self.transport.gone(channel);
                 self.engine.gone(group, channel, gone);
+                self.engine.starved(group, channel, self.transport.starved(channel));
             }
             Request::Outside { group, to, bytes } => self.transport.send_outside(group, &to, &bytes),
         }

@@ -359,6 +359,8 @@ pub enum Up {
     },
     /// Members whose process is known to be gone: a hint.
     Gone(RankSet),
+    /// Members that are ready to run and have had no processor since the last time this was asked: a hint.
+    Starved(RankSet),
     /// This process did not run for so long.
     Paused(Duration),
     /// The members of this view that go on together: what is delivered until the next view is promised to them alone.

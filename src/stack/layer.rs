@@ -710,7 +710,8 @@ impl Context<'_> {
         self.core.work += 1;
     }
 
-    /// Asks the transport whose process is gone: [`Up::Gone`] tells, if it knows.
+    /// Asks the transport whose process is gone and who waits for a processor: [`Up::Gone`] and [`Up::Starved`] tell, if it
+    /// knows of any.
     pub fn want_hint(&mut self) {
         self.core.hint_wanted = true;
     }

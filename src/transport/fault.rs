@@ -219,6 +219,10 @@ impl<T: Transport> Transport for Faulty<T> {
         self.inner.gone(channel)
     }
 
+    fn starved(&self, channel: ChannelId) -> RankSet {
+        self.inner.starved(channel)
+    }
+
     fn intact(&self, channel: ChannelId, frame: &Frame) -> bool {
         self.inner.intact(channel, frame)
     }

@@ -367,6 +367,14 @@ pub trait Transport {
         RankSet::EMPTY
     }
 
+    /// Members of the channel's view that are ready to run and have had no processor for a while, as far as this host can tell:
+    /// what silence says of others says little of them. A hint, as [`Transport::gone`] is. It compares with what was so when it
+    /// was last called, and so wants to be called repeatedly.
+    fn starved(&self, channel: ChannelId) -> RankSet {
+        let _ = channel;
+        RankSet::EMPTY
+    }
+
     /// What it did so far.
     fn counters(&self) -> TransportCounters;
 }

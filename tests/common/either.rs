@@ -95,6 +95,10 @@ impl<A: Transport, B: Transport> Transport for Either<A, B> {
         either!(self, transport => transport.gone(channel))
     }
 
+    fn starved(&self, channel: ChannelId) -> RankSet {
+        either!(self, transport => transport.starved(channel))
+    }
+
     fn counters(&self) -> TransportCounters {
         either!(self, transport => transport.counters())
     }

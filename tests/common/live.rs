@@ -10,7 +10,7 @@ use wadjet::stack::event::{MessageId, Slow, Suspicion};
 use wadjet::transport::memory::{Hub, HubOptions, MemoryTransport};
 use wadjet::transport::{ChannelId, Full, Received, Transport};
 use wadjet::view::Neighbours;
-use wadjet::{Address, Config, GroupId, Incarnation, LocalView, Member, Time, View, ViewId};
+use wadjet::{Address, Config, GroupId, Incarnation, LocalView, Member, RankSet, Time, View, ViewId};
 
 /// What an application sees, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -199,6 +199,8 @@ pub struct Process {
     pub stopped: bool,
     /// Takes in one frame in so many iterations; zero is as many as there are.
     pub dull: u32,
+    /// What its transport says of who waits for a processor.
+    pub starved: RankSet,
 }
 
 impl Process {
@@ -302,7 +304,16 @@ impl Town {
         let key = endpoint.install_among(view, neighbours, channel, &caps, self.now).unwrap();
         let channels = vec![id];
         let diary = Diary::default();
-        self.processes.push(Process { endpoint, transport, key, channels, diary, stopped: false, dull: 0 });
+        self.processes.push(Process {
+            endpoint,
+            transport,
+            key,
+            channels,
+            diary,
+            stopped: false,
+            dull: 0,
+            starved: RankSet::EMPTY,
+        });
         self.processes.len() - 1
     }
 
@@ -317,7 +328,8 @@ impl Town {
         self.steps += 1;
         let (now, steps) = (self.now, self.steps);
         for at in 0..self.processes.len() {
-            let Process { endpoint, transport, channels, diary, stopped, dull, .. } = &mut self.processes[at];
+            let Process { endpoint, transport, channels, diary, stopped, dull, starved, .. } =
+                &mut self.processes[at];
             if *stopped {
                 continue;
             }
@@ -353,6 +365,7 @@ impl Town {
                     }
                     Request::Hint { group, channel } => {
                         endpoint.gone(group, channel, transport.gone(channel), diary);
+                        endpoint.starved(group, channel, *starved, diary);
                     }
                     // As in a network, an address is one whatever group it is used for.
                     Request::Outside { to, bytes, .. } => {

@@ -158,7 +158,8 @@ impl Stack {
             | Up::Raw(..)
             | Up::Outside(_)
             | Up::Stranger { .. }
-            | Up::Gone(_) => return,
+            | Up::Gone(_)
+            | Up::Starved(_) => return,
         };
         app.event(&event, &mut Group::new(self));
     }

@@ -77,6 +77,12 @@ impl Stack {
         self.drain(app);
     }
 
+    /// These members have had no processor for a while, says the transport.
+    pub(crate) fn starved(&mut self, ranks: RankSet, app: &mut dyn Application) {
+        self.engine.arrive(Up::Starved(ranks));
+        self.drain(app);
+    }
+
     /// The channel of a failed member's frames is given up: what is kept of its casts is copied, and believed only if it
     /// was intact until then.
     pub(crate) fn rescue(&mut self, rank: Rank, intact: &dyn Fn(&Frame) -> bool) {

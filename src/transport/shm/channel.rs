@@ -16,7 +16,7 @@ use crate::view::LocalView;
 use super::bell::ring;
 use super::hindrance::Hindrances;
 use super::lanes::{Lanes, Room};
-use super::owner::{ASK_CALLS, Owner};
+use super::owner::{ASK_CALLS, Owner, Seen};
 use super::ring::{Publisher, RingReader, Taken};
 use super::segment::{Attach, Cursor, FRAMES_MAX, PeerSegment, Segment, Sizes, Word, total_bytes};
 use super::stamp::{STAMP_BYTES, START_MAX};
@@ -78,6 +78,8 @@ struct Peer {
     /// It is known to have gone; and when that was last asked.
     gone: Cell<bool>,
     asked: Cell<Option<Instant>>,
+    /// Since when it was ready at each look and had run no longer than at the first, and how long that was.
+    waits: Cell<Option<(Instant, u64)>>,
 }
 
 /// What has been read and released of a peer's rings.
@@ -108,6 +110,9 @@ const SEARCH_PAUSE_MIN: Duration = Duration::from_micros(50);
 const SEARCH_PAUSE_MAX: Duration = Duration::from_millis(2);
 /// The system is asked about a peer's process at most so often.
 const ASK_PAUSE: Duration = Duration::from_millis(1);
+/// Who has not run for so long, though ready, is starved. The system counts what a thread has run at each of its ticks, which
+/// are 4 ms apart as a rule.
+const STARVED_AFTER: Duration = Duration::from_millis(6);
 /// A reader may hold this many times the frames that the writer can have out: the writer's own holders let go first.
 const HELD_FACTOR: usize = 2;
 /// Entries of one lane that its reader may hold; a power of two.
@@ -506,6 +511,7 @@ impl Open {
             rung: 0,
             gone: Cell::new(false),
             asked: Cell::new(None),
+            waits: Cell::new(None),
         });
         // It has read nothing yet.
         self.read_by_all = 0;
@@ -521,6 +527,12 @@ impl Open {
     pub(super) fn gone(&self, here: &Owner, system_calls: &Cell<u64>) -> RankSet {
         let gone = self.all_peers().filter(|peer| peer.gone(here, system_calls));
         gone.map(|peer| peer.rank).collect()
+    }
+
+    /// Members that have waited for a processor for a while when they were last asked about.
+    pub(super) fn starved(&self) -> RankSet {
+        let now = Instant::now();
+        self.all_peers().filter(|peer| peer.starved(now)).map(|peer| peer.rank).collect()
     }
 
     fn all_peers(&self) -> impl Iterator<Item = &Peer> {
@@ -616,9 +628,19 @@ impl Peer {
         if self.asked.get().is_none_or(|asked| now.duration_since(asked) >= ASK_PAUSE) {
             self.asked.set(Some(now));
             system_calls.set(system_calls.get() + ASK_CALLS);
-            self.gone.set(self.segment.abandoned(here));
+            let seen = self.segment.look_at_owner(here);
+            self.gone.set(seen == Seen::Ended);
+            self.waits.set(match (seen, self.waits.get()) {
+                (Seen::Ready { ran }, Some((since, ran_then))) if ran == ran_then => Some((since, ran)),
+                (Seen::Ready { ran }, _) => Some((now, ran)),
+                _ => None,
+            });
         }
         self.gone.get()
+    }
+
+    fn starved(&self, now: Instant) -> bool {
+        self.waits.get().is_some_and(|(since, _)| now.duration_since(since) >= STARVED_AFTER)
     }
 
     #[inline]

@@ -434,6 +434,11 @@ impl Transport for Shm {
         self.get(channel).map_or(RankSet::EMPTY, |open| open.gone(&self.here, &self.looks))
     }
 
+    /// Of what the system says of the members' threads, asked for by [`Transport::gone`].
+    fn starved(&self, channel: ChannelId) -> RankSet {
+        self.get(channel).map_or(RankSet::EMPTY, Open::starved)
+    }
+
     fn counters(&self) -> TransportCounters {
         let system_calls = self.counters.system_calls + self.looks.get();
         TransportCounters { system_calls, ..self.counters }

@@ -1,5 +1,6 @@
 //! Who made a segment, and whether that process is still there.
 
+use std::fmt::Arguments;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::MetadataExt;
@@ -14,16 +15,32 @@ pub(super) struct Owner {
     pub(super) boot_id: (u64, u64),
     /// In which its id counts; zero if unknown.
     pub(super) namespace: u64,
+    /// The thread of it that is meant.
+    pub(super) thread: u64,
 }
 
-/// System calls that [`Owner::has_ended`] makes, about.
-pub(super) const ASK_CALLS: u64 = 5;
+/// System calls that [`Owner::seen`] makes, about.
+pub(super) const ASK_CALLS: u64 = 12;
 
-/// What the system says of a process.
+/// How a process of this host is seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Seen {
+    /// It has ended. One that was killed has: it runs no instruction of its own any more, though the kernel may take tens of
+    /// milliseconds to take its memory down and find the processor for that.
+    Ended,
+    /// Its thread runs or could, and has run for so many nanoseconds, as far as the system has counted.
+    Ready { ran: u64 },
+    /// Anything else: it sleeps, is stopped, or cannot be seen.
+    Else,
+}
+
+/// What the system says of a process or a thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Status {
     /// Nothing of it runs any more, or will before it is gone: it was killed, or waits for its parent to take notice.
     ended: bool,
+    /// It runs, or could.
+    ready: bool,
     start_time: u64,
 }
 
@@ -39,43 +56,70 @@ impl Owner {
             start_time: status.map_or(0, |status| status.start_time),
             boot_id: ((boot_id >> 64) as u64, boot_id as u64),
             namespace: fs::metadata("/proc/self/ns/pid").map_or(0, |data| data.ino()),
+            // SAFETY: takes nothing and always succeeds.
+            thread: u64::try_from(unsafe { libc::gettid() }).unwrap_or(0),
         }
     }
 
-    /// Whether this process is known to have ended, asked from `here`. What cannot be known is no. One that was killed has
-    /// ended: it runs no instruction of its own any more, though the kernel may take tens of milliseconds to take its memory
-    /// down and find the processor for that.
+    /// Whether this process is known to have ended, asked from `here`.
     pub(super) fn has_ended(&self, here: &Owner) -> bool {
+        self.seen(here) == Seen::Ended
+    }
+
+    /// How this process and its thread are seen from `here`. Allocates nothing: members that are silent for a moment are
+    /// looked at all the time where there are fewer cores than members.
+    pub(super) fn seen(&self, here: &Owner) -> Seen {
         const UNKNOWN: (u64, u64) = (0, 0);
         if self.boot_id == UNKNOWN || here.boot_id == UNKNOWN {
-            return false;
+            return Seen::Else;
         }
         if self.boot_id != here.boot_id {
-            return true;
+            return Seen::Ended;
         }
         // Without a start time of its own, this process cannot see others either. An id of another namespace says
         // nothing here.
         if here.start_time == 0 || self.start_time == 0 || self.namespace != here.namespace {
-            return false;
+            return Seen::Else;
         }
-        match status_of(self.pid) {
-            Ok(status) => status.is_some_and(|status| status.ended || status.start_time != self.start_time),
-            Err(error) => error.kind() == io::ErrorKind::NotFound,
+        match status_of(format_args!("/proc/{}/stat", self.pid)) {
+            Ok(Some(status)) if status.ended || status.start_time != self.start_time => Seen::Ended,
+            Ok(_) => self.thread_seen(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Seen::Ended,
+            Err(_) => Seen::Else,
         }
+    }
+
+    fn thread_seen(&self) -> Seen {
+        let Owner { pid, thread, .. } = *self;
+        let status = status_of(format_args!("/proc/{pid}/task/{thread}/stat"));
+        if !matches!(status, Ok(Some(Status { ready: true, ended: false, .. }))) {
+            return Seen::Else;
+        }
+        // The first of its numbers is the time on processors (proc_pid_schedstat).
+        let mut line = [0; LINE_BYTES_MAX];
+        let ran = read(format_args!("/proc/{pid}/task/{thread}/schedstat"), &mut line);
+        let ran = ran.ok().and_then(|line| str::from_utf8(line).ok()?.split(' ').next()?.parse().ok());
+        ran.map_or(Seen::Else, |ran| Seen::Ready { ran })
     }
 }
 
-/// What the system says of the process `pid`, if it can be read. Allocates nothing: members that are silent for a moment
-/// are looked at all the time where there are fewer cores than members.
-fn status_of(pid: u64) -> io::Result<Option<Status>> {
-    let mut path = [0; PATH_BYTES_MAX];
-    let mut rest = &mut path[..];
-    write!(rest, "/proc/{pid}/stat").expect("the longest number was counted");
-    let length = PATH_BYTES_MAX - rest.len();
-    let path = str::from_utf8(&path[..length]).expect("digits and letters");
-    let mut file = File::open(path)?;
-    // A command, which is the one text in it, has 64 bytes at most.
+/// What the system says in the status line at that path, if it can be read.
+fn status_of(path: Arguments<'_>) -> io::Result<Option<Status>> {
     let mut line = [0; LINE_BYTES_MAX];
+    let line = read(path, &mut line)?;
+    // A command may be no text. Its last parenthesis is what is looked for, and behind it there are only numbers.
+    let fields = line.iter().rposition(|byte| *byte == b')');
+    Ok(fields.and_then(|at| status(str::from_utf8(&line[at..]).ok()?)))
+}
+
+/// Reads a short file.
+fn read<'line>(path: Arguments<'_>, line: &'line mut [u8; LINE_BYTES_MAX]) -> io::Result<&'line [u8]> {
+    let mut bytes = [0; PATH_BYTES_MAX];
+    let mut rest = &mut bytes[..];
+    rest.write_fmt(path).expect("the longest numbers were counted");
+    let length = PATH_BYTES_MAX - rest.len();
+    let path = str::from_utf8(&bytes[..length]).expect("digits and letters");
+    let mut file = File::open(path)?;
     let mut filled = 0;
     while filled < line.len() {
         match file.read(&mut line[filled..])? {
@@ -83,14 +127,12 @@ fn status_of(pid: u64) -> io::Result<Option<Status>> {
             read => filled += read,
         }
     }
-    // A command may be no text. Its last parenthesis is what is looked for, and behind it there are only numbers.
-    let fields = line[..filled].iter().rposition(|byte| *byte == b')');
-    Ok(fields.and_then(|at| status(str::from_utf8(&line[at..filled]).ok()?)))
+    Ok(&line[..filled])
 }
 
-/// The path with the longest number.
-const PATH_BYTES_MAX: usize = 6 + 20 + 5;
-/// About fifty numbers of at most twenty digits, and the command.
+/// The path with the longest numbers.
+const PATH_BYTES_MAX: usize = 6 + 20 + 6 + 20 + 10;
+/// About fifty numbers of at most twenty digits, and the command, which is the one text in it and has 64 bytes at most.
 const LINE_BYTES_MAX: usize = 1280;
 
 /// Flags of a task: it goes through its exit; a signal ended it.
@@ -114,7 +156,7 @@ fn status(stat: &str) -> Option<Status> {
     // like a process that has ended but for their number.
     let killed = flags & SIGNALED != 0 || pending & KILLED != 0;
     let over = (matches!(state, "Z" | "X") || flags & EXITING != 0) && threads <= 1;
-    Some(Status { ended: killed || over, start_time })
+    Some(Status { ended: killed || over, ready: state == "R", start_time })
 }
 
 #[cfg(test)]
@@ -144,6 +186,33 @@ mod tests {
         ] {
             assert!(!unknown.has_ended(&here), "{unknown:?}");
         }
+    }
+
+    #[test]
+    fn a_thread_that_works_is_ready_and_what_it_has_run_grows() {
+        let here = Owner::this_process();
+        let ran = || match here.seen(&here) {
+            Seen::Ready { ran } => ran,
+            other => panic!("this thread runs: {other:?}"),
+        };
+        let (begun, first) = (Instant::now(), ran());
+        while ran() == first {
+            assert!(begun.elapsed() < Duration::from_secs(60));
+        }
+        let nobody = Owner { thread: 1 << 40, ..here };
+        assert_eq!(nobody.seen(&here), Seen::Else, "the process is there, the thread is not");
+        let child = Command::new("sleep").arg("1000").spawn();
+        let mut child = child.expect("the system has sleep");
+        let pid = u64::from(child.id());
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("it is there");
+        let start_time = status(&stat).expect("a status line").start_time;
+        let sleeps = Owner { pid, thread: pid, start_time, ..here };
+        while sleeps.seen(&here) != Seen::Else {
+            assert!(begun.elapsed() < Duration::from_secs(60), "it sleeps when it has begun");
+        }
+        child.kill().expect("a child of this process");
+        child.wait().expect("it was killed");
+        assert_eq!(sleeps.seen(&here), Seen::Ended);
     }
 
     #[test]

@@ -22,7 +22,7 @@ use crate::id::{GroupId, Hasher64, Rank};
 use crate::transport::TransportError;
 use crate::view::LocalView;
 
-use super::owner::Owner;
+use super::owner::{Owner, Seen};
 use super::ring::Geometry;
 use super::stamp::Generations;
 use super::stock::Stock;
@@ -63,6 +63,8 @@ pub(super) enum Word {
     /// The owner has closed: nothing more will be published.
     Closed,
     PidNamespace,
+    /// The thread that drives the owner's channel.
+    Thread,
     /// The owner may have written casts below this position: on a line of its own.
     CastLimit = 24,
     /// How often the owner has gone to sleep and risen: odd while it sleeps. On a line of its own.
@@ -87,7 +89,7 @@ pub(super) enum Cursor {
 }
 
 const MAGIC: u64 = u64::from_le_bytes(*b"wadjetsh");
-const VERSION: u64 = 3;
+const VERSION: u64 = 4;
 const HEADER_BYTES: usize = 512;
 /// Two cache lines: neighbouring lines are fetched in pairs.
 const CURSORS_BYTES: usize = 128;
@@ -190,6 +192,7 @@ fn owner_in(get: impl Fn(Word) -> u64) -> Owner {
         start_time: get(Word::StartTime),
         boot_id: (get(Word::BootHigh), get(Word::BootLow)),
         namespace: get(Word::PidNamespace),
+        thread: get(Word::Thread),
     }
 }
 
@@ -263,6 +266,7 @@ impl Segment {
         set(Word::BootHigh, owner.boot_id.0);
         set(Word::BootLow, owner.boot_id.1);
         set(Word::PidNamespace, owner.namespace);
+        set(Word::Thread, owner.thread);
         set(Word::Generation, self.generation);
         set(Word::CastBytes, self.sizes.cast_bytes as u64);
         set(Word::LaneBytes, self.sizes.lane_bytes as u64);
@@ -450,13 +454,13 @@ impl PeerSegment {
         self.word(Word::Closed).load(Ordering::Relaxed) != 0
     }
 
-    /// Whether its owner is known to have ended; then its name is removed, which nobody else will do.
-    pub(super) fn abandoned(&self, here: &Owner) -> bool {
-        let ended = self.process.has_ended(here);
-        if ended {
+    /// How its owner is seen. If that has ended the segment's name is removed, which nobody else will do.
+    pub(super) fn look_at_owner(&self, here: &Owner) -> Seen {
+        let seen = self.process.seen(here);
+        if seen == Seen::Ended {
             let _ = fs::remove_file(&self.path);
         }
-        ended
+        seen
     }
 
     pub(super) fn frames_max(&self) -> usize {
