@@ -61,9 +61,20 @@ impl Owner {
         }
     }
 
-    /// Whether this process is known to have ended, asked from `here`.
-    pub(super) fn has_ended(&self, here: &Owner) -> bool {
-        self.seen(here) == Seen::Ended
+    /// As [`Owner::seen`]; a process that cannot be seen, for its id is of another namespace, has ended if nobody locks `file`,
+    /// which it has locked as long as it lives.
+    pub(super) fn seen_with(&self, file: &File, here: &Owner) -> Seen {
+        if self.namespace == here.namespace || self.namespace == 0 {
+            return self.seen(here);
+        }
+        match file.try_lock_shared() {
+            Ok(()) => {
+                // Others may look at the same time; nobody locks it for good any more.
+                let _ = file.unlock();
+                Seen::Ended
+            }
+            Err(_) => Seen::Else,
+        }
     }
 
     /// How this process and its thread are seen from `here`. Allocates nothing: members that are silent for a moment are
@@ -170,21 +181,22 @@ mod tests {
     #[test]
     fn this_process_has_not_ended_and_one_that_started_before_under_its_id_has() {
         let here = Owner::this_process();
+        let ended = |owner: Owner| owner.seen(&here) == Seen::Ended;
         assert!(here.start_time > 0 && here.namespace > 0 && here.boot_id != (0, 0), "{here:?}");
-        assert!(!here.has_ended(&here));
-        assert!(Owner { start_time: here.start_time - 1, ..here }.has_ended(&here));
-        assert!(Owner { boot_id: (7, 7), ..here }.has_ended(&here));
-        assert!(Owner { start_time: here.start_time - 1, pid: u64::MAX, ..here }.has_ended(&here));
+        assert!(!ended(here));
+        assert!(ended(Owner { start_time: here.start_time - 1, ..here }));
+        assert!(ended(Owner { boot_id: (7, 7), ..here }));
+        assert!(ended(Owner { start_time: here.start_time - 1, pid: u64::MAX, ..here }));
         // No process can have this id.
         let nobody = Owner { pid: 1 << 40, ..here };
-        assert!(nobody.has_ended(&here));
+        assert!(ended(nobody));
         for unknown in [
             Owner { namespace: 7, ..nobody },
             Owner { start_time: 0, ..nobody },
             Owner { boot_id: (0, 0), ..nobody },
             Owner::default(),
         ] {
-            assert!(!unknown.has_ended(&here), "{unknown:?}");
+            assert!(!ended(unknown), "{unknown:?}");
         }
     }
 

@@ -102,6 +102,8 @@ pub(super) const FRAMES_MAX: usize = 1 << 18;
 /// A segment of this process.
 pub(super) struct Segment {
     memory: Memory,
+    /// Locked as long as this process lives: where it cannot be seen, the lock can.
+    locked: Option<File>,
     /// The view's only member has no file.
     path: Option<PathBuf>,
     sizes: Sizes,
@@ -120,6 +122,7 @@ pub(super) struct Spare {
 /// Another member's segment, mapped read-only.
 pub(super) struct PeerSegment {
     memory: Memory,
+    file: File,
     path: PathBuf,
     process: Owner,
     sizes: Sizes,
@@ -161,15 +164,15 @@ pub(super) fn prefix(group: GroupId) -> String {
 /// Removes those of the files that are segments of processes that have ended.
 pub(super) fn remove_dead(files: impl Iterator<Item = PathBuf>, here: &Owner) {
     for path in files {
-        if owner_of(&path).is_some_and(|owner| owner.has_ended(here)) {
+        if owner_of(&path).is_some_and(|(owner, file)| owner.seen_with(&file, here) == Seen::Ended) {
             // Somebody else may have been faster.
             let _ = fs::remove_file(&path);
         }
     }
 }
 
-/// Who made the segment, if it is one, and of this user.
-fn owner_of(path: &Path) -> Option<Owner> {
+/// Who made the segment, if it is one, and of this user; and its file.
+fn owner_of(path: &Path) -> Option<(Owner, File)> {
     let flags = libc::O_CLOEXEC | libc::O_NOFOLLOW | libc::O_NONBLOCK;
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path).ok()?;
     let data = file.metadata().ok()?;
@@ -183,7 +186,7 @@ fn owner_of(path: &Path) -> Option<Owner> {
         let at = word as usize * 8;
         u64::from_le_bytes(header[at..at + 8].try_into().expect("eight bytes"))
     };
-    (get(Word::Magic) == MAGIC && get(Word::Version) == VERSION).then(|| owner_in(get))
+    (get(Word::Magic) == MAGIC && get(Word::Version) == VERSION).then(|| (owner_in(get), file))
 }
 
 fn owner_in(get: impl Fn(Word) -> u64) -> Owner {
@@ -208,21 +211,25 @@ impl Segment {
         let members = view.size();
         let owner = view.rank();
         let bytes = total_bytes(members, sizes);
-        let segment = |memory: Memory, path: Option<PathBuf>| {
-            let segment = Segment { memory, path, sizes, owner, members, generation: generation(view) };
+        let segment = |memory: Memory, file: Option<File>, path: Option<PathBuf>| {
+            // Before it says whose it is. Where files cannot be locked it is seen as before.
+            file.as_ref().map(File::try_lock);
+            let generation = generation(view);
+            let segment = Segment { memory, locked: file, path, sizes, owner, members, generation };
             segment.write_header(view, here);
             segment
         };
         if members == 1 {
             // Nobody looks for it.
-            return Ok(segment(Memory::anonymous_untouched(bytes, false)?, None));
+            return Ok(segment(Memory::anonymous_untouched(bytes, false)?, None, None));
         }
         let path = path(directory, view, view.rank());
         // A process that is killed while it makes a file without a name leaves nothing.
         if let Ok(spare) = stock.take_segment(directory, bytes) {
             // Nobody sees it before it has its name, and it has that only when it is complete.
-            let made = segment(spare.memory.clone(), Some(path.clone()));
-            match name(&spare.file, &path) {
+            let (file, memory) = spare.into_parts();
+            let made = segment(memory, Some(file), Some(path.clone()));
+            match made.locked.as_ref().map_or(Ok(()), |file| name(file, &path)) {
                 Ok(()) => return Ok(made),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                     return Err(refused(&path, error));
@@ -247,7 +254,7 @@ impl Segment {
         let memory = unsafe { Memory::shared_writable(&file, bytes)? };
         std::mem::forget(unlinked_on_error);
         memory.touch(0, bytes);
-        Ok(segment(memory, Some(path)))
+        Ok(segment(memory, Some(file), Some(path)))
     }
 
     fn write_header(&self, view: &LocalView, owner: &Owner) {
@@ -364,6 +371,10 @@ impl Spare {
     pub(super) fn into_memory(self) -> Memory {
         self.memory
     }
+
+    fn into_parts(self) -> (File, Memory) {
+        (self.file, self.memory)
+    }
 }
 
 /// Gives a file that has no name one that nothing else has.
@@ -404,10 +415,16 @@ impl PeerSegment {
             Ok(memory) => memory,
             Err(error) => return refuse(&error.to_string()),
         };
-        PeerSegment::check(memory, &path, view, rank).unwrap_or_else(refuse)
+        PeerSegment::check(memory, file, &path, view, rank).unwrap_or_else(refuse)
     }
 
-    fn check(memory: Memory, path: &Path, view: &LocalView, rank: Rank) -> Result<Attach, &'static str> {
+    fn check(
+        memory: Memory,
+        file: File,
+        path: &Path,
+        view: &LocalView,
+        rank: Rank,
+    ) -> Result<Attach, &'static str> {
         let get = |word: Word| word_at(&memory, word as usize * 8).load(Ordering::Relaxed);
         match get(Word::Magic) {
             MAGIC => fence(Ordering::Acquire),
@@ -442,7 +459,7 @@ impl PeerSegment {
         let generation = get(Word::Generation);
         let process = owner_in(get);
         let (path, owner, members) = (path.into(), rank, view.size());
-        Ok(Attach::Ready(PeerSegment { memory, path, process, sizes, owner, members, generation }))
+        Ok(Attach::Ready(PeerSegment { memory, file, path, process, sizes, owner, members, generation }))
     }
 
     pub(super) fn memory(&self) -> &Memory {
@@ -456,7 +473,7 @@ impl PeerSegment {
 
     /// How its owner is seen. If that has ended the segment's name is removed, which nobody else will do.
     pub(super) fn look_at_owner(&self, here: &Owner) -> Seen {
-        let seen = self.process.seen(here);
+        let seen = self.process.seen_with(&self.file, here);
         if seen == Seen::Ended {
             let _ = fs::remove_file(&self.path);
         }
