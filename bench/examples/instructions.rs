@@ -15,17 +15,8 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-use serde::{Deserialize, Serialize};
 use wadjet_bench::memory_cost::{Operation, scenarios};
-
-/// The recorded counts.
-#[derive(Default, Serialize, Deserialize)]
-struct Baseline {
-    /// What a count may grow by, in percent.
-    tolerance_percent: f64,
-    /// Instructions per message, by scenario.
-    instructions: BTreeMap<String, f64>,
-}
+use wadjet_bench::performance::Instructions;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -62,7 +53,7 @@ fn measured_operations(operation: &mut dyn Operation) {
 }
 
 fn record() -> Result<bool, Box<dyn Error>> {
-    let mut baseline = Baseline { tolerance_percent: TOLERANCE_PERCENT, ..Baseline::default() };
+    let mut baseline = Instructions { tolerance_percent: TOLERANCE_PERCENT, ..Instructions::default() };
     for scenario in scenarios() {
         let count = count(&scenario.name)?;
         println!("{:<14} {count:>9.1}", scenario.name);
@@ -73,7 +64,7 @@ fn record() -> Result<bool, Box<dyn Error>> {
 }
 
 fn compare() -> Result<bool, Box<dyn Error>> {
-    let baseline: Baseline = serde_json::from_str(&std::fs::read_to_string(baseline_file())?)?;
+    let baseline: Instructions = serde_json::from_str(&std::fs::read_to_string(baseline_file())?)?;
     let mut good = true;
     let mut counts = BTreeMap::new();
     println!("{:<14} {:>9} {:>9} {:>8}", "scenario", "recorded", "now", "change");

@@ -1,10 +1,13 @@
-//! The tables of `docs/performance.md`, made from the reports of `wadjet bench --json`. What is written around them stays.
+//! The tables of `docs/performance.md`, made from the recorded instruction counts and the reports of `wadjet bench --json`. What
+//! is written around them stays.
 #![allow(clippy::print_stdout)]
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use serde::{Deserialize, Serialize};
 
 use crate::report::Report;
 use crate::table;
@@ -15,6 +18,9 @@ pub struct PerformanceOptions {
     /// Where the reports are: what `--json` of `wadjet bench` wrote
     #[arg(value_name = "DIRECTORY", default_value = "docs/performance")]
     reports: PathBuf,
+    /// The recorded counts: what the example `instructions --record` wrote
+    #[arg(long, value_name = "FILE", default_value = "bench/instructions.json")]
+    instructions: PathBuf,
     /// The document; what stands in it between the two marks is made anew
     #[arg(long, value_name = "FILE", default_value = "docs/performance.md")]
     write: PathBuf,
@@ -30,7 +36,7 @@ pub const MARKS: [&str; 2] = ["<!-- tables: made by `wadjet performance` -->\n",
 pub fn performance(options: &PerformanceOptions) -> Result<bool, Box<dyn Error>> {
     let named = |error: std::io::Error| format!("{}: {error}", options.write.display());
     let document = std::fs::read_to_string(&options.write).map_err(named)?;
-    let tables = tables(&options.reports)?;
+    let tables = tables(&options.instructions, &options.reports)?;
     std::fs::write(&options.write, with_tables(&document, &tables)?).map_err(named)?;
     println!("{}: {} lines of tables", options.write.display(), tables.lines().count());
     Ok(true)
@@ -64,12 +70,53 @@ pub fn reports(directory: &Path) -> Result<Vec<PathBuf>, Box<dyn Error>> {
     Ok(files)
 }
 
-/// A section for each report in a directory, in the order of their names.
+/// The recorded instruction counts.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Instructions {
+    /// What a count may grow by, in percent.
+    pub tolerance_percent: f64,
+    /// Instructions per message, by scenario: how messages come, and through what (`burst-8-crc`).
+    pub instructions: BTreeMap<String, f64>,
+}
+
+impl Instructions {
+    /// One row for each stack, one column for each way in which messages come.
+    fn table(&self) -> String {
+        let scenarios = || self.instructions.keys().map(|name| name.split_once('-').unwrap_or((name, "")));
+        let columns: BTreeSet<&str> = scenarios().map(|(column, _)| column).collect();
+        let mut rows: Vec<&str> =
+            scenarios().map(|(_, row)| row).collect::<BTreeSet<_>>().into_iter().collect();
+        let layers = |row: &str| row.split('-').next()?.parse::<u32>().ok();
+        // Those that say how many layers there are come first, the fewest before.
+        rows.sort_by_key(|row| layers(row).unwrap_or(u32::MAX));
+        let mut lines =
+            vec![columns.iter().fold(" ".repeat(14), |line, column| line + &format!("{column:>12}"))];
+        for row in rows {
+            let count = |column: &str| {
+                let name = if row.is_empty() { column.to_owned() } else { format!("{column}-{row}") };
+                self.instructions.get(&name).map_or(String::new(), |count| format!("{count:.0}"))
+            };
+            let line = columns
+                .iter()
+                .fold(format!("{row:14}"), |line, column| line + &format!("{:>12}", count(column)));
+            lines.push(line.trim_end().to_owned());
+        }
+        lines.join("\n")
+    }
+}
+
+/// The recorded counts, then a section for each report in a directory, in the order of their names.
 ///
 /// # Errors
-/// If a report cannot be read, or is none.
-pub fn tables(directory: &Path) -> Result<String, Box<dyn Error>> {
-    let mut text = String::new();
+/// If a file cannot be read, or is none.
+pub fn tables(instructions: &Path, directory: &Path) -> Result<String, Box<dyn Error>> {
+    let named = |error: &dyn Error| format!("{}: {error}", instructions.display());
+    let counts = std::fs::read_to_string(instructions).map_err(|error| named(&error))?;
+    let counts: Instructions = serde_json::from_str(&counts).map_err(|error| named(&error))?;
+    let mut text = format!(
+        "\n`cargo run --release -p wadjet-bench --example instructions`: instructions per message\n\n```text\n{}\n```\n",
+        counts.table()
+    );
     for file in reports(directory)? {
         let report: Report = serde_json::from_str(&std::fs::read_to_string(&file)?)
             .map_err(|error| format!("{}: no report of `wadjet bench`: {error}", file.display()))?;

@@ -6,10 +6,11 @@ use wadjet_bench::performance::{MARKS, tables, with_tables};
 
 #[test]
 fn the_tables_are_made_from_the_reports_beside_the_document() {
-    let documents = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");
+    let bench = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let documents = bench.join("../docs");
     let written = std::fs::read_to_string(documents.join("performance.md")).unwrap();
-    let tables = tables(&documents.join("performance")).unwrap();
-    assert!(tables.contains("p99"), "there are figures: {tables}");
+    let tables = tables(&bench.join("instructions.json"), &documents.join("performance")).unwrap();
+    assert!(tables.contains("p99") && tables.contains("burst"), "there are figures: {tables}");
     assert_eq!(
         written,
         with_tables(&written, &tables).unwrap(),
@@ -31,7 +32,11 @@ fn what_is_no_report_is_named() {
     let directory = std::env::temp_dir().join(format!("wadjet-no-bench-{}", std::process::id()));
     std::fs::create_dir_all(&directory).unwrap();
     std::fs::write(directory.join("other.json"), "{}").unwrap();
-    let error = tables(&directory).unwrap_err().to_string();
+    let counts = directory.join("counts");
+    std::fs::write(&counts, r#"{"tolerance_percent": 3.0, "instructions": {"burst-8": 800.4}}"#).unwrap();
+    let error = tables(&counts, &directory).unwrap_err().to_string();
     assert!(error.contains("other.json: no report of `wadjet bench`"), "{error}");
+    let error = tables(&directory.join("other.json"), &directory).unwrap_err().to_string();
+    assert!(error.contains("other.json: missing field"), "{error}");
     std::fs::remove_dir_all(directory).unwrap();
 }
