@@ -173,7 +173,8 @@ impl Layer for Stable {
     fn post(&mut self, context: &mut Context<'_>) {
         let Handles { report_timer, ask_timer, .. } = self.handles();
         if std::mem::take(&mut self.progress) {
-            // Credit follows from what was let go of, and a layer below computes it.
+            // Credit follows from what was let go of, and a layer below computes it. Without this its senders wait until
+            // they ask: seeds 0..40 of calm with FC(window=2) take 629 ms instead of 457.
             context.post_again();
             context.arm_if_idle(report_timer, context.now() + self.report);
             self.ask.settle();

@@ -99,7 +99,7 @@ impl Engine {
             let section = slots.member(held.origin);
             let reached = |word: u32| slots.word(section + word) > held.number;
             match &held.slow {
-                Some(slow) => reached(slow.release.0),
+                Some(slow) => slow.release.is_none_or(|release| reached(release.0)),
                 None => plan_releases.iter().all(|word| reached(*word)),
             }
         })

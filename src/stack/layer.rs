@@ -515,7 +515,7 @@ impl Context<'_> {
     /// Holds a cast of `origin` until its word in `slot` exceeds the cast's frame number; then it comes to this layer once
     /// more, in order with what plans have accepted.
     pub fn hold(&mut self, origin: Rank, slot: MemberSlot, message: Message) {
-        let held = self.core.order.slow(origin, self.layer + 1, slot, message);
+        let held = self.core.order.slow(origin, self.layer + 1, Some(slot), message);
         self.core.order.insert(held);
     }
 
@@ -523,7 +523,7 @@ impl Context<'_> {
     /// have gone; then it goes on up from this layer.
     pub fn hold_in_order(&mut self, services: &Services, origin: Rank, message: Message) {
         let agreed = message.field(services.agreed) != 0;
-        let held = self.core.order.slow(origin, self.layer, services.safe, message);
+        let held = self.core.order.slow(origin, self.layer, None, message);
         self.core.order.push_ordered(Ordered { agreed, ..held });
     }
 

@@ -30,8 +30,8 @@ pub(crate) struct Ordered {
 pub(crate) struct Slow {
     /// The layer from which it comes up again.
     pub(crate) layer: usize,
-    /// The word of its origin that releases it.
-    pub(crate) release: MemberSlot,
+    /// The word of its origin that releases it; none if it is in order, and waits for its service.
+    pub(crate) release: Option<MemberSlot>,
     control: u8,
     part: Part,
     header: Header,
@@ -100,7 +100,7 @@ impl OrderQueue {
         &mut self,
         origin: Rank,
         layer: usize,
-        release: MemberSlot,
+        release: Option<MemberSlot>,
         message: Message,
     ) -> Ordered {
         let Message { control, number, header, part, list, .. } = message;
