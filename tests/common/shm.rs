@@ -179,3 +179,25 @@ pub fn number(payload: &[u8]) -> u64 {
     assert_eq!(payload, numbered(number), "a frame arrives unchanged");
     number
 }
+
+/// The socket of an address, as documented.
+pub fn socket_of(directory: &Path, group: &str, address: &str) -> PathBuf {
+    directory.join(format!("wadjet-{}-at-{address}", GroupId::named(group)))
+}
+
+/// Somebody who is reached at that address.
+pub fn bound(group: &str, address: &str, shm: &ShmOptions) -> Result<Shm, TransportError> {
+    let mut shm = Shm::new(shm.clone());
+    shm.bind(GroupId::named(group), &Address(address.into()))?;
+    Ok(shm)
+}
+
+/// Numbers that depend on the seed alone.
+pub struct Draw(pub u64);
+
+impl Draw {
+    pub fn below(&mut self, limit: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % limit
+    }
+}
