@@ -203,7 +203,8 @@ pub enum Event {
     /// A cast or send that was refused for want of room would be taken now.
     Writable,
     /// A view change has begun. Casts wait from now on and go out in the next view; if the stack says `block`, it waits
-    /// for [`Group::block_ok`].
+    /// for [`Group::block_ok`]. Once in a view at most: of the end of a view that the application has not been told of,
+    /// because it waits for the group's state, it is told behind that view, if at all, and it is not waited for.
     Block,
     /// A member is taken for failed, and why: it will not be in the next view. Once for each such member of a view.
     Suspect(Suspicion),

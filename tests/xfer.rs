@@ -1,144 +1,16 @@
 //! State transfer: who comes in gets the state at the cut of its view, whatever happens meanwhile. With the shadow on.
 
 mod common;
+#[path = "common/storm.rs"]
+mod storm;
 
 use std::time::Duration;
 
-use common::live::{Replica, Seen, Town};
+use common::live::{Seen, Town};
+use storm::{BALLAST, Storm, stack};
 use wadjet::{Config, Rank, RankSet};
 
 const SECOND: Duration = Duration::from_secs(1);
-const BALLAST: usize = 256 << 10;
-
-fn stack(parameters: &str) -> String {
-    // Few parts at a time, so that a transfer takes many rounds.
-    format!("XFER(flight_kib=32{parameters}):{}", wadjet::layers::LIVE_STACK_WITH_INTEGRITY)
-}
-
-/// A group of replicas whose casts go on all the time.
-struct Storm {
-    town: Town,
-    casts: u64,
-    calm: bool,
-}
-
-impl Storm {
-    fn of(members: u64, parameters: &str, ballast_bytes: usize) -> Storm {
-        Storm::over(Town::of(members, &stack(parameters), &Config::default()), ballast_bytes)
-    }
-
-    fn over(mut town: Town, ballast_bytes: usize) -> Storm {
-        for process in &mut town.processes {
-            process.diary.replica = Some(Replica { ballast_bytes, ..Replica::default() });
-        }
-        town.run(Duration::from_millis(1));
-        let mut storm = Storm { town, casts: 0, calm: false };
-        storm.run(Duration::from_millis(10));
-        storm
-    }
-
-    fn replica(&mut self, at: usize) -> &mut Replica {
-        self.town.processes[at].diary.replica.as_mut().unwrap()
-    }
-
-    fn join(&mut self, contact: u64) -> usize {
-        let at = self.town.join(&[contact]);
-        self.town.processes[at].diary.replica = Some(Replica::default());
-        at
-    }
-
-    fn step(&mut self) {
-        for process in &mut self.town.processes {
-            if !process.stopped && !self.calm {
-                self.casts += 1;
-                // What is refused is not cast: no harm.
-                let _ = process.endpoint.group(process.key).cast(&self.casts.to_le_bytes());
-            }
-        }
-        self.town.step();
-    }
-
-    fn until(&mut self, what: &str, mut done: impl FnMut(&mut Storm) -> bool) {
-        let end = self.town.now + SECOND * 2;
-        while !done(self) {
-            self.step();
-            if self.town.now >= end {
-                let mut text = String::new();
-                for process in &mut self.town.processes {
-                    let dump = process.endpoint.group(process.key).dump();
-                    let counts = process.endpoint.stats(process.key).counts;
-                    let events = process.diary.seen.iter().filter(|seen| !matches!(seen, Seen::Cast(..)));
-                    text += &format!("{dump:#?}\n{counts:?}\n{:?}\n", events.collect::<Vec<_>>());
-                }
-                panic!("{what} takes too long\n{text}");
-            }
-        }
-    }
-
-    fn run(&mut self, time: Duration) {
-        let end = self.town.now + time;
-        while self.town.now < end {
-            self.step();
-        }
-    }
-
-    /// Everybody named was told of a view of them all.
-    fn told(&self, whom: &[usize]) -> bool {
-        whom.iter().all(|at| {
-            let mut views = self.town.processes[*at].diary.seen.iter().rev();
-            let last = views.find(|seen| matches!(seen, Seen::View(..)));
-            matches!(last, Some(Seen::View(_, members)) if members.len() == whom.len())
-        })
-    }
-
-    /// Casts stop; everybody has the same state then, and had when each view they share was told.
-    fn settle(&mut self, whom: &[usize]) {
-        self.until("a view of all", |storm| storm.told(whom));
-        self.run(Duration::from_millis(2));
-        self.calm = true;
-        let first = whom[0];
-        self.until("the same state everywhere", |storm| {
-            let quiet = whom.iter().all(|at| {
-                let process = &mut storm.town.processes[*at];
-                process.endpoint.stats(process.key).unacknowledged == 0
-            });
-            let state = storm.replica(first).state.clone();
-            quiet && whom.iter().all(|at| storm.replica(*at).state == state)
-        });
-        for at in &whom[1..] {
-            let views = self.replica(*at).at_views.clone();
-            let mut shared = 0;
-            for (view, state) in views {
-                let theirs = self.replica(first).at_views.iter().find(|(id, _)| *id == view).cloned();
-                if let Some((_, theirs)) = theirs {
-                    assert_eq!(state, theirs, "at {view}, {at} and {first}");
-                    shared += 1;
-                }
-            }
-            assert!(shared > 0);
-        }
-        let counts: u64 = self.replica(first).state.values().map(|(count, _)| count).sum();
-        assert!(counts > 100, "there were casts: {counts}");
-        self.calm = false;
-    }
-
-    /// A process has all of the state but for a few parts, and its application is ready for no more.
-    fn nearly_whole(&mut self, at: usize) {
-        self.until("the transfer", |storm| storm.replica(at).received.len() + (24 << 10) > BALLAST);
-        self.replica(at).reluctant = usize::MAX;
-        self.until("the rest of it", |storm| {
-            let process = &mut storm.town.processes[at];
-            process.endpoint.group(process.key).dump().join("\n").contains("which is all")
-        });
-        assert_eq!(self.replica(at).installed, 0, "its application has not got it");
-    }
-
-    /// A process has some of the state, and not all.
-    fn half_way(&mut self, at: usize) {
-        self.until("the transfer", |storm| storm.replica(at).received.len() > BALLAST / 3);
-        assert_eq!(self.replica(at).installed, 0, "it is under way");
-    }
-}
 
 #[test]
 fn who_comes_in_has_the_state_of_the_cut_and_delivers_the_rest() {
@@ -572,27 +444,19 @@ fn a_hold_that_is_full_holds_the_senders_in_the_next_view_too() {
     assert_eq!(held.map(|count| count.count), Some(2), "{counts:?}");
 }
 
-/// What a process holds that waits for the state, in KiB.
-fn held_kib(storm: &mut Storm, at: usize) -> u64 {
-    let process = &mut storm.town.processes[at];
-    let dump = process.endpoint.group(process.key).dump().join("\n");
-    let held = dump.split("; holds ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap();
-    held.parse().unwrap()
-}
-
 #[test]
 fn a_hold_that_is_full_gets_no_fuller_by_view_changes() {
     let mut storm = Storm::of(8, ",hold_kib_max=64", BALLAST);
     let new = storm.join(1);
     storm.replica(new).reluctant = usize::MAX;
     storm.run(Duration::from_millis(30));
-    let full = held_kib(&mut storm, new);
+    let full = storm.held_kib(new);
     for gone in (2..8).rev() {
         let process = &mut storm.town.processes[gone];
         process.endpoint.group(process.key).leave();
         storm.until("the next view", |storm| storm.town.processes[new].endpoint_view_members() == gone + 1);
         storm.run(Duration::from_millis(10));
-        let held = held_kib(&mut storm, new);
+        let held = storm.held_kib(new);
         assert!(held < full + 16, "{held} KiB where {full} were full");
     }
     // The donor goes: what is held is in the next one's state, and everybody casts again.
@@ -729,7 +593,7 @@ fn what_is_held_is_handed_on_in_steps_though_the_view_ends_meanwhile() {
             let process = &mut storm.town.processes[at];
             let _ = process.endpoint.group(process.key).cast(&[at as u8; 8 << 10]);
         }
-        held_kib(storm, new) > 24 << 10
+        storm.held_kib(new) > 24 << 10
     });
     storm.replica(new).reluctant = 0;
     storm.until("the state", |storm| storm.replica(new).installed > 0);
@@ -742,7 +606,7 @@ fn what_is_held_is_handed_on_in_steps_though_the_view_ends_meanwhile() {
         most = most.max(now - std::mem::replace(&mut told, now));
         process.endpoint_view_members() == 3
     });
-    assert!(held_kib(&mut storm, new) > 0, "the next view has begun, and the last is not told to its end");
+    assert!(storm.held_kib(new) > 0, "the next view has begun, and the last is not told to its end");
     assert!(most <= 64 * 16, "{most} messages told between two polls");
     storm.settle(&[0, 1, new]);
     let large = |storm: &Storm, at: usize| {

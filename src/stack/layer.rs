@@ -249,10 +249,16 @@ impl Context<'_> {
         self.core.emit_down(self.layer + 1, event);
     }
 
-    /// Emits an event to the layer above.
+    /// Emits an event to the layer above. A message that no layer above looks at is out at once, before other events that
+    /// were emitted earlier and that layers above are still to have.
     #[inline]
     pub fn up(&mut self, event: Up) {
         self.core.emit_up(self.layer, event);
+    }
+
+    /// Emits an event that goes up to this layer once more, behind all that has been emitted by now.
+    pub fn up_again(&mut self, event: Up) {
+        self.core.emit_up(self.layer + 1, event);
     }
 
     /// Tells the application of something wrong.

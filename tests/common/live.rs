@@ -8,7 +8,7 @@ use wadjet::endpoint::{Endpoint, GroupKey, Request};
 use wadjet::group::{Application, Delivery, Event, Grounds, Group, Snapshot, StatePart};
 use wadjet::stack::event::{MessageId, Slow, Suspicion};
 use wadjet::transport::memory::{Hub, HubOptions, MemoryTransport};
-use wadjet::transport::{ChannelId, Full, Received, Transport};
+use wadjet::transport::{ChannelId, Destination, Full, Outside, Received, Transmit, Transport};
 use wadjet::view::Neighbours;
 use wadjet::{Address, Config, GroupId, Incarnation, LocalView, Member, RankSet, Time, View, ViewId};
 
@@ -194,6 +194,8 @@ pub struct Process {
     pub transport: MemoryTransport,
     pub key: GroupKey,
     pub channels: Vec<ChannelId>,
+    /// Of the views it was in, by channel.
+    views: Vec<(ChannelId, LocalView)>,
     pub diary: Diary,
     /// Does nothing, as a stopped process.
     pub stopped: bool,
@@ -245,6 +247,8 @@ pub struct Town {
     pub processes: Vec<Process>,
     pub now: Time,
     pub lose: Lose,
+    /// Processes that nothing reaches but what comes from each other, by their incarnations.
+    pub apart: Vec<u64>,
     next: u64,
     steps: u32,
 }
@@ -263,6 +267,7 @@ impl Town {
             processes: Vec::new(),
             now: Time::from_nanos(1000),
             lose,
+            apart: Vec::new(),
             next: 1,
             steps: 0,
         }
@@ -301,6 +306,7 @@ impl Town {
         let view = LocalView::new(view, Incarnation(own)).unwrap();
         let channel = transport.open(&view, &endpoint.channel_options(view.size())).unwrap();
         let (id, caps) = (channel.id, transport.caps());
+        let views = vec![(id, view.clone())];
         let key = endpoint.install_among(view, neighbours, channel, &caps, self.now).unwrap();
         let channels = vec![id];
         let diary = Diary::default();
@@ -309,6 +315,7 @@ impl Town {
             transport,
             key,
             channels,
+            views,
             diary,
             stopped: false,
             dull: 0,
@@ -328,11 +335,13 @@ impl Town {
         self.steps += 1;
         let (now, steps) = (self.now, self.steps);
         for at in 0..self.processes.len() {
-            let Process { endpoint, transport, channels, diary, stopped, dull, starved, .. } =
-                &mut self.processes[at];
-            if *stopped {
+            if self.processes[at].stopped {
                 continue;
             }
+            let own = self.processes[at].endpoint.incarnation().0;
+            let apart = |other: u64| self.apart.contains(&own) != self.apart.contains(&other);
+            let Process { endpoint, transport, channels, views, diary, dull, starved, .. } =
+                &mut self.processes[at];
             transport.reap();
             let lose = &mut self.lose;
             let budget = match *dull {
@@ -353,6 +362,7 @@ impl Town {
                     Request::Open { group, view, options } => {
                         let channel = transport.open_next(&view, &options).unwrap();
                         channels.push(channel.id);
+                        views.push((channel.id, view));
                         endpoint.opened(group, Ok((channel, transport.caps())), now, diary);
                     }
                     Request::Close(channel) => {
@@ -368,13 +378,18 @@ impl Town {
                         endpoint.starved(group, channel, *starved, diary);
                     }
                     // As in a network, an address is one whatever group it is used for.
+                    Request::Outside { to: Outside::To(address), .. }
+                        if address.0[1..].parse().is_ok_and(apart) => {}
                     Request::Outside { to, bytes, .. } => {
                         transport.send_outside(group(), &to, &bytes);
                         diary.letters.push(bytes);
                     }
                 }
             }
-            while let Some(transmit) = endpoint.transmit() {
+            while let Some(mut transmit) = endpoint.transmit() {
+                if !self.apart.is_empty() {
+                    cut(views, &mut transmit, |other| !apart(other));
+                }
                 if let Err(Full(transmit)) = transport.submit(transmit) {
                     endpoint.give_back(transmit);
                     break;
@@ -439,6 +454,18 @@ impl Town {
         }
         self.now.since(begun)
     }
+}
+
+/// What goes out reaches those that `reaches` says, and nobody else.
+fn cut(views: &[(ChannelId, LocalView)], transmit: &mut Transmit, reaches: impl Fn(u64) -> bool) {
+    let (_, view) = views.iter().find(|(id, _)| *id == transmit.channel).expect("it was opened");
+    let to: RankSet = match transmit.to {
+        Destination::All => view.others().collect(),
+        Destination::One(rank) => RankSet::one(rank),
+        Destination::Some(ranks) => ranks,
+    };
+    let reached = to.iter().filter(|rank| reaches(view.member(*rank).incarnation.0));
+    transmit.to = Destination::Some(reached.collect());
 }
 
 pub fn group() -> GroupId {

@@ -31,7 +31,8 @@
 //! all of it is told in this order. Two snapshots at most are given at a time: the oldest is given to its end, and
 //! whoever comes in meanwhile shares the second one, which is taken anew at the view they come in with. If the donor is
 //! gone the next one begins anew at the cut of the new view; casts held before it are let go of then, for they are in
-//! that snapshot, and sends are told in that view. So it is as well where layers above XFER keep a state of their own.
+//! that snapshot, and sends are told in that view. So it is as well where layers above XFER keep a state of their own; whoever
+//! has taken the state in by then hands on to them all that was held, and the view ends behind it.
 //! Two may take themselves for the donor, where one got the state while the view changed; the higher gives way. If the
 //! lower is gone before the higher has heard of it, the next view's donor goes on with what was never begun at its taker,
 //! which says so: it is given the state anew, at the cut of another view.
@@ -194,8 +195,6 @@ struct Xfer {
     rounds: (Time, u32),
     /// What is stable has changed meanwhile.
     stable_held: bool,
-    /// The application was asked to stop while it waited for the state.
-    blocks_early: bool,
     /// This member has said that it is full.
     full_said: bool,
     /// A view change is under way: what is said now might not arrive in this view.
@@ -332,7 +331,6 @@ impl Xfer {
             begins_here: false,
             rounds: (Time::NEVER, 0),
             stable_held: false,
-            blocks_early: false,
             full_said: false,
             flushing: false,
             next: None,
@@ -466,27 +464,44 @@ impl Xfer {
             if self.options.broken == Broken::DropsCasts && matches!(event, Up::Cast(..)) {
                 continue;
             }
-            context.up(event);
+            if self.hand_on(context, event) {
+                break;
+            }
         }
         let now = context.now();
         let rounds = if self.rounds.0 == now { self.rounds.1 + 1 } else { 1 };
         self.rounds = (now, rounds);
-        // Layers above end with the view, and so it waits for all of it.
-        let pause = rounds >= RELEASES_PER_ITERATION && !(self.flushing && context.layer > 0);
+        let pause = rounds >= RELEASES_PER_ITERATION;
         context.arm(self.handles().turn, now + Duration::from_nanos(u64::from(pause)));
     }
 
-    /// The next view is decided: whether what is held can be handed on there. If not it is now, for it is of this view, and
-    /// the application has been told of that.
-    fn release_before(&mut self, context: &mut Context<'_>, next: &NextView) {
-        let goes_on = !next.guest && next.view.spec == context.view().view().spec;
-        if self.own != Own::Whole || goes_on || context.layer > 0 {
-            return;
+    /// Hands on what comes first of what was held. Whether layers above are to have it before what comes next, which may pass
+    /// them by: so it is with the beginning of a view.
+    fn hand_on(&self, context: &mut Context<'_>, event: Up) -> bool {
+        let first = context.layer > 0 && !matches!(event, Up::Cast(..) | Up::Send(..));
+        context.up(event);
+        first
+    }
+
+    /// The next view is decided: whether what is held can be handed on there. If not it is now, for it is of this view, of
+    /// which the application has been told, and layers above end with it. They get a bounded part at a time, and this word
+    /// comes here again behind each; returns whether that was all.
+    fn release_before(&mut self, context: &mut Context<'_>, next: &Rc<NextView>) -> bool {
+        let goes_on = !next.guest && next.view.spec == context.view().view().spec && context.layer == 0;
+        if self.own != Own::Whole || goes_on {
+            return true;
         }
-        while let Some(event) = self.hold.pop() {
-            context.up(event);
+        for _ in 0..RELEASE_MAX {
+            let Some(event) = self.hold.pop() else {
+                self.complete(context);
+                return true;
+            };
+            if self.hand_on(context, event) {
+                break;
+            }
         }
-        self.complete(context);
+        context.up_again(Up::NextView(Rc::clone(next)));
+        false
     }
 
     /// This member has the state and has delivered what was held.
@@ -500,10 +515,6 @@ impl Xfer {
         }
         if std::mem::take(&mut self.stable_held) {
             context.up(Up::Stable);
-        }
-        // The application was asked to stop in a view of which it had not been told yet.
-        if std::mem::take(&mut self.blocks_early) {
-            context.up(Up::Flush);
         }
         context.count("state complete");
         self.known = Xfer::others(context).is_empty();
@@ -639,7 +650,9 @@ impl Layer for Xfer {
     fn up(&mut self, context: &mut Context<'_>, event: Up) {
         match event {
             Up::NextView(next) => {
-                self.release_before(context, &next);
+                if !self.release_before(context, &next) {
+                    return;
+                }
                 let view = context.view();
                 let has = |rank: &Rank| !self.lacks.contains(*rank) && *rank != view.rank();
                 let incarnation = |rank: Rank| view.member(rank).incarnation;
@@ -667,7 +680,6 @@ impl Layer for Xfer {
             }
             Up::Flush => {
                 self.flush(context);
-                self.blocks_early = self.waits();
                 context.up(Up::Flush);
             }
             Up::Exit(ExitReason::Left) if self.own == Own::Refused => context.exit(ExitReason::NoState),
@@ -772,7 +784,7 @@ impl Layer for Xfer {
         }
         self.taken.iter().for_each(|taken| digest.word(*taken));
         let said = [self.known, self.donated, self.begins_here, self.stable_held];
-        let asked = [self.blocks_early, self.full_said, self.flushing];
+        let asked = [self.full_said, self.flushing];
         said.into_iter().chain(asked).for_each(|yes| digest.word(u64::from(yes)));
         digest.word(self.hold.bytes());
         digest.word(self.carried);

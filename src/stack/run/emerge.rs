@@ -111,7 +111,11 @@ impl Stack {
         let event = match event {
             Up::View(view) => {
                 self.tell_view(&view);
-                Event::View(view)
+                app.event(&Event::View(view), &mut Group::new(self));
+                if !(self.told && std::mem::take(&mut self.block_untold)) || self.exited.is_some() {
+                    return;
+                }
+                Event::Block
             }
             Up::Stable => Event::Stable,
             Up::Problem(problem) => Event::Problem(problem),
@@ -125,6 +129,7 @@ impl Stack {
                 }
                 Event::Exit(reason)
             }
+            Up::Flush if !self.told => return self.block_untold(),
             Up::Flush => Event::Block,
             Up::Leave(rank) => Event::Left(rank),
             Up::Suspect(suspicions) => {

@@ -449,6 +449,7 @@ impl Stack {
             views: 1,
             past: None,
             told: false,
+            block_untold: false,
             ids_of: 1,
             untold: Vec::new(),
             state_due: None,

@@ -136,6 +136,8 @@ pub(crate) struct Stack {
     views: u64,
     /// Whether the application has been told of the present view.
     told: bool,
+    /// The present view is about to end, and the application has not been told so because it has not been told of the view.
+    block_untold: bool,
     /// The view it was told of last, if that is one before: who gets the group's state learns of views later (XFER).
     past: Option<Rc<LocalView>>,
     /// Which of the views counts for what is delivered now, and those that it has not been told of.

@@ -52,6 +52,13 @@ impl Stack {
         self.past = Some(Rc::clone(view));
     }
 
+    /// The present view is about to end, and the application does not know it. What it has cast so far belongs to it, and
+    /// nobody waits for its word: it will be told of both when it is told of the view, if that has not ended by then.
+    pub(super) fn block_untold(&mut self) {
+        self.block_untold = true;
+        self.block_ok();
+    }
+
     /// Sends `message` to members by their ranks in the view that the application was told of last.
     pub(crate) fn send_as_told(&mut self, to: &RankSet, message: &[u8]) -> Result<(), SendError> {
         let Some(past) = self.past.clone() else { return self.send(to, message) };

@@ -1,0 +1,380 @@
+//! State transfer where views end in every way: beneath other layers, while a flush waits, in partitions and when these come
+//! together again. With the shadow on.
+
+mod common;
+#[path = "common/storm.rs"]
+mod storm;
+
+use std::time::Duration;
+
+use common::live::{Casts, Seen, Town};
+use storm::{BALLAST, Storm, stack};
+use wadjet::{Config, Rank, RankSet};
+
+const REST: &str = "EVS:MBRSHIP:SUSPECT:FRAG:STABLE:FC:UNICAST:LOCAL:NAK:COM";
+/// What a process holds so that it takes a while to hand it on, in KiB.
+const MUCH_KIB: u64 = 512;
+
+// ---- beneath other layers ----
+
+/// Stacks with layers above XFER that keep a state of their own.
+fn beneath() -> [String; 2] {
+    ["SAFE:XFER(flight_kib=32):TOTAL", "CHK_FIFO:XFER(flight_kib=32)"].map(|top| format!("{top}:{REST}"))
+}
+
+/// The last that came in has all of the state, much of what was held is still to be handed on, and of the view it is in
+/// its application has been told.
+fn hands_on(storm: &mut Storm, new: usize) {
+    storm.nearly_whole(new);
+    storm.until("much that is held", |storm| storm.held_kib(new) > MUCH_KIB);
+    storm.replica(new).reluctant = 0;
+    storm.until("what was held on its way up", |storm| {
+        storm.dump(new).contains("hands on what was held") && storm.held_kib(new) < MUCH_KIB
+    });
+    assert!(storm.held_kib(new) > MUCH_KIB / 2, "most of it is still there");
+}
+
+/// The casts that a process delivered in its last view of so many members.
+fn casts_in(storm: &Storm, at: usize, members: usize) -> Casts {
+    let process = &storm.town.processes[at];
+    let views = process.casts_by_view();
+    let last = views.into_iter().rfind(|(id, _)| {
+        let told = |seen: &Seen| matches!(seen, Seen::View(view, all) if view == id && all.len() == members);
+        process.diary.seen.iter().any(told)
+    });
+    last.expect("there was such a view").1
+}
+
+/// Nobody else has the state any more, and the layers above end with the view that it was cut at.
+#[test]
+fn a_state_that_is_complete_beneath_other_layers_outlives_its_donor() {
+    for spec in beneath() {
+        let mut storm = Storm::over(Town::of(1, &spec, &Config::default()), BALLAST);
+        let new = storm.join(1);
+        hands_on(&mut storm, new);
+        storm.town.processes[0].stopped = true;
+        let process = &mut storm.town.processes[new];
+        process.endpoint.group(process.key).suspect(&RankSet::one(Rank(0)));
+        storm.until("the next view", |storm| storm.town.processes[new].endpoint_view_members() == 1);
+        storm.run(Duration::from_millis(5));
+        let seen = &storm.town.processes[new].diary.seen;
+        let over = |seen: &&Seen| matches!(seen, Seen::StateLost(_) | Seen::Exit(_) | Seen::Problem(_));
+        assert_eq!(seen.iter().find(over), None, "{spec}");
+        assert_eq!((storm.replica(new).begun, storm.replica(new).installed), (1, 1), "{spec}");
+        // What the donor has delivered of that view came here, too: all of it, where that is what was promised.
+        let (theirs, ours) = (casts_in(&storm, 0, 2), casts_in(&storm, new, 2));
+        let of = |casts: &Casts, origin: u64| -> Casts {
+            casts.iter().filter(|(from, _)| *from == origin).cloned().collect()
+        };
+        assert!(theirs.len() > 1000, "{spec}: {}", theirs.len());
+        for origin in [1, 2] {
+            let (theirs, ours) = (of(&theirs, origin), of(&ours, origin));
+            let both = theirs.len().min(ours.len());
+            assert!(theirs[..both] == ours[..both], "{spec}: of {origin}");
+            assert!(both == theirs.len() || !spec.contains("SAFE"), "{spec}: of {origin}");
+        }
+        assert!(ours.len() > 1000, "{spec}: {}", ours.len());
+        let another = storm.join(2);
+        storm.settle(&[new, another]);
+    }
+}
+
+/// Layers above do not look at sends, which pass them by; of what comes before they are told first.
+#[test]
+fn what_was_sent_to_who_waits_beneath_other_layers_comes_behind_the_view() {
+    for spec in beneath() {
+        let mut storm = Storm::over(Town::of(1, &spec, &Config::default()), BALLAST);
+        let new = storm.join(1);
+        storm.half_way(new);
+        let process = &mut storm.town.processes[0];
+        process.endpoint.group(process.key).send(&RankSet::one(Rank(1)), b"held").unwrap();
+        storm.settle(&[0, new]);
+        let seen = &storm.town.processes[new].diary.seen;
+        let view = seen.iter().position(|seen| matches!(seen, Seen::View(_, all) if all.len() == 2));
+        let sent = seen.iter().position(|seen| *seen == Seen::Send(1, b"held".to_vec()));
+        assert!(view.is_some() && view < sent, "{spec}: view at {view:?}, send at {sent:?}");
+    }
+}
+
+/// The application of one that waits for the state beneath other layers is ready for it; so many steps later the donor, who
+/// alone has it, leaves. The steps until the view has ended, and after how many the application had taken all of it in.
+fn left_after(steps: usize, spec: &str) -> (Storm, usize, Option<usize>) {
+    let mut storm = Storm::over(Town::of(1, spec, &Config::default()), BALLAST);
+    let new = storm.join(1);
+    storm.nearly_whole(new);
+    storm.until("what is held", |storm| storm.held_kib(new) > 64);
+    storm.replica(new).reluctant = 0;
+    let (mut taken, mut whole) = (0, None);
+    storm.until("the next view", |storm| {
+        if storm.replica(new).installed > 0 {
+            whole = whole.or(Some(taken));
+        }
+        if taken == steps {
+            storm.leave(0);
+        }
+        let over = storm.town.processes[new].endpoint_view_members() == 1;
+        taken += usize::from(!over);
+        over
+    });
+    (storm, taken, whole)
+}
+
+/// The application has taken the state in, and the view ends before anything of what was held could be handed on.
+#[test]
+fn a_state_that_is_taken_in_beneath_other_layers_as_the_view_ends_is_not_lost() {
+    let spec = &beneath()[0];
+    let mut before_the_last = Vec::new();
+    for steps in 0..20 {
+        let (mut storm, last, whole) = left_after(steps, spec);
+        // Else the view had ended by then, and nobody else has the state.
+        if whole.is_some_and(|whole| whole < last) {
+            before_the_last.extend(whole.map(|whole| last - whole));
+            storm.run(Duration::from_millis(5));
+            let seen = &storm.town.processes[1].diary.seen;
+            let over = |seen: &&Seen| matches!(seen, Seen::StateLost(_) | Seen::Exit(_) | Seen::Problem(_));
+            assert_eq!(seen.iter().find(over), None, "left after {steps} of {last} steps, {whole:?}");
+            assert!(casts_in(&storm, 1, 2).len() > 100, "left after {steps} of {last} steps");
+        }
+    }
+    assert!(before_the_last.contains(&1), "taken in as the view ended: {before_the_last:?}");
+}
+
+#[test]
+fn a_state_that_is_complete_beneath_other_layers_is_not_given_again_in_the_next_view() {
+    for spec in beneath() {
+        let mut storm = Storm::over(Town::of(3, &spec, &Config::default()), BALLAST);
+        let new = storm.join(1);
+        hands_on(&mut storm, new);
+        storm.leave(2);
+        storm.settle(&[0, 1, new]);
+        assert_eq!((storm.replica(new).begun, storm.replica(new).installed), (1, 1), "{spec}");
+    }
+}
+
+// ---- the word that a view ends ----
+
+/// A member is told of a view, and that it ends, while it hands on what it held of it.
+#[test]
+fn who_hands_on_what_it_held_is_asked_to_stop_once() {
+    let mut while_handing_on = 0;
+    for held_kib in [128, 192, 256, 320, 384, 448] {
+        let mut storm = Storm::of(3, "", BALLAST);
+        let new = storm.join(1);
+        storm.nearly_whole(new);
+        storm.until("much that is held", |storm| storm.held_kib(new) > held_kib);
+        storm.replica(new).reluctant = 0;
+        storm.leave(2);
+        let blocked = |storm: &Storm| {
+            let seen = &storm.town.processes[new].diary.seen;
+            let told = seen.iter().rposition(|seen| matches!(seen, Seen::View(_, all) if all.len() == 4));
+            told.is_some_and(|told| seen[told..].contains(&Seen::Block))
+        };
+        storm.until("the next view", |storm| {
+            let hands_on = storm.dump(new).contains("hands on what was held");
+            while_handing_on += usize::from(hands_on && blocked(storm));
+            storm.told(&[0, 1, new])
+        });
+        storm.settle(&[0, 1, new]);
+    }
+    assert!(while_handing_on > 0, "the view ended meanwhile now and then");
+}
+
+#[test]
+fn who_waits_for_the_state_is_asked_to_stop_when_it_is_told_of_the_view_and_holds_up_nobody() {
+    let spec = stack("").replace("MBRSHIP", "MBRSHIP(block=yes)");
+    let mut storm = Storm::over(Town::of(3, &spec, &Config::default()), BALLAST);
+    // Everybody but whom a test leaves out says so when it is asked to stop casting.
+    let mut answered = [0; 4];
+    let blocks = |storm: &Storm, at: usize| {
+        storm.town.processes[at].diary.seen.iter().filter(|seen| **seen == Seen::Block).count()
+    };
+    let mut answer = |storm: &mut Storm, whom: &[usize]| {
+        for at in whom {
+            let asked = blocks(storm, *at);
+            if std::mem::replace(&mut answered[*at], asked) < asked {
+                let process = &mut storm.town.processes[*at];
+                process.endpoint.group(process.key).block_ok();
+            }
+        }
+    };
+    let new = storm.join(1);
+    storm.until("the view of four", |storm| {
+        answer(storm, &[0, 1, 2, new]);
+        storm.town.processes[new].endpoint_view_members() == 4
+    });
+    storm.nearly_whole(new);
+    let asked_alone = blocks(&storm, new);
+    assert!(asked_alone <= 1, "in the view that it was alone in");
+    // The others are kept waiting, for less than they would wait.
+    let asked = blocks(&storm, 1);
+    storm.leave(2);
+    storm.until("the flush", |storm| blocks(storm, 1) > asked);
+    storm.run(Duration::from_millis(1));
+    assert_eq!(blocks(&storm, new), asked_alone, "it has not been told of the view that ends");
+    storm.replica(new).reluctant = 0;
+    storm.until("the word that the view ends", |storm| blocks(storm, new) > asked_alone);
+    let seen = &storm.town.processes[new].diary.seen;
+    let told = seen.iter().rposition(|seen| matches!(seen, Seen::View(..))).unwrap();
+    assert!(matches!(&seen[told..], [Seen::View(_, all), Seen::Block, ..] if all.len() == 4));
+    // It was not waited for: what it casts goes out in the view that it is in, whichever it has been told of.
+    storm.until("the next view", |storm| {
+        answer(storm, &[0, 1]);
+        storm.told(&[0, 1, new])
+    });
+    storm.settle(&[0, 1, new]);
+    assert_eq!((storm.replica(new).begun, storm.replica(new).installed), (1, 1));
+}
+
+// ---- partitions ----
+
+/// The views that a process was told of, from the first of so many members on: their members' incarnations. Between two
+/// of them it was told once who goes on together: those of the first that are in the second, too.
+fn views_told(storm: &Storm, at: usize, first: usize) -> Vec<Vec<u64>> {
+    let mut views: Vec<Vec<u64>> = Vec::new();
+    let mut together: Option<Vec<u64>> = None;
+    for seen in &storm.town.processes[at].diary.seen {
+        match seen {
+            Seen::View(_, members) if !views.is_empty() || members.len() == first => {
+                if let Some(before) = views.last() {
+                    let both = before.iter().filter(|member| members.contains(member)).copied().collect();
+                    assert_eq!(together.take(), Some(both), "{at}: {before:?} to {members:?}");
+                }
+                views.push(members.clone());
+            }
+            Seen::Transitional(ranks) if !views.is_empty() => {
+                let members = views.last().unwrap();
+                let named = ranks.iter().map(|rank| members[usize::from(*rank)]).collect();
+                assert_eq!(together.replace(named), None, "{at} is told once who goes on together");
+            }
+            _ => {}
+        }
+    }
+    assert_eq!(together, None);
+    views
+}
+
+fn replicated() -> String {
+    let layers = wadjet::layers::REPLICATED_STACK_WITH_INTEGRITY;
+    layers.replace("XFER", "XFER(flight_kib=32)")
+}
+
+/// Whoever is named (by place) hears nobody else, and the other way round, until all are in two views.
+fn part(storm: &mut Storm, side: &[usize], others: &[usize]) {
+    storm.town.apart = side.iter().map(|at| *at as u64 + 1).collect();
+    for (whom, what) in [(side, "one side"), (others, "the other side")] {
+        storm.until(what, |storm| {
+            whom.iter().all(|at| storm.town.processes[*at].endpoint_view_members() == whom.len())
+        });
+    }
+}
+
+fn meet(storm: &mut Storm, all: &[usize]) {
+    storm.town.apart.clear();
+    storm.until("one view", |storm| {
+        all.iter().all(|at| storm.town.processes[*at].endpoint_view_members() == all.len())
+    });
+}
+
+/// Donor and taker are on the side that lets the other one in. What the taker is told is every view, in order.
+#[test]
+fn a_transfer_goes_on_through_a_partition_and_when_it_is_over() {
+    for spec in [stack(""), replicated()] {
+        let mut storm = Storm::over(Town::of(5, &spec, &Config::default()), 2 * BALLAST);
+        let new = storm.join(1);
+        storm.half_way(new);
+        // A part in every so many times: it is under way all the time.
+        storm.replica(new).reluctant = usize::MAX;
+        part(&mut storm, &[3, 4], &[0, 1, 2, new]);
+        meet(&mut storm, &[0, 1, 2, 3, 4, new]);
+        assert_eq!(
+            (storm.replica(new).begun, storm.replica(new).installed),
+            (1, 0),
+            "it took all these views"
+        );
+        storm.replica(new).reluctant = 0;
+        storm.settle(&[0, 1, 2, 3, 4, new]);
+        assert_eq!((storm.replica(new).begun, storm.replica(new).installed), (1, 1));
+        let on = storm.counted(0, "transfer goes on in the next view");
+        assert!(on >= 2, "parted, and let in: {on}");
+        let told = views_told(&storm, new, 6);
+        assert_eq!(told.first().map(Vec::len), Some(6), "{told:?}");
+        assert!(told[1..].contains(&vec![1, 2, 3, 6]), "{told:?}");
+        assert_eq!(told, views_told(&storm, 0, 6), "as those who had the state all the time");
+        // The other side's is replaced.
+        for at in [3, 4] {
+            assert_eq!(storm.replica(at).installed, 1, "{at}");
+            let told = views_told(&storm, at, 6);
+            assert!(told.contains(&vec![4, 5]), "{told:?}");
+        }
+        // What was delivered in a view that was shared to its end is the same.
+        for members in [4, 6] {
+            let mut casts = [0, 1, new].map(|at| casts_in(&storm, at, members));
+            if !spec.contains("TOTAL") {
+                casts.iter_mut().for_each(|casts| casts.sort());
+            }
+            let [a, b, c] = casts;
+            assert!(a == b && a == c, "{spec}: in views of {members}");
+        }
+    }
+}
+
+/// Donor and taker are on the side that is let in: neither state counts there any more.
+#[test]
+fn a_transfer_on_the_side_that_is_let_in_gives_way_to_the_other_sides_state() {
+    for spec in [stack(""), replicated()] {
+        let mut storm = Storm::over(Town::of(5, &spec, &Config::default()), 2 * BALLAST);
+        let new = storm.join(1);
+        storm.half_way(new);
+        storm.replica(new).reluctant = usize::MAX;
+        part(&mut storm, &[0, new], &[1, 2, 3, 4]);
+        assert_eq!((storm.replica(new).begun, storm.replica(new).installed), (1, 0));
+        meet(&mut storm, &[0, 1, 2, 3, 4, new]);
+        storm.replica(new).reluctant = 0;
+        storm.settle(&[0, 1, 2, 3, 4, new]);
+        assert_eq!((storm.replica(new).begun, storm.replica(new).installed), (2, 1), "{spec}");
+        assert_eq!((storm.replica(0).installed, storm.replica(0).snapshots), (1, 1), "{spec}");
+    }
+}
+
+/// The side of who is let in has handed on a part of what it held.
+#[test]
+fn what_is_held_of_a_view_is_handed_on_before_its_partition_is_let_in() {
+    for spec in [stack(""), replicated()] {
+        let mut storm = Storm::over(Town::of(5, &spec, &Config::default()), BALLAST);
+        let new = storm.join(1);
+        storm.nearly_whole(new);
+        part(&mut storm, &[0, new], &[1, 2, 3, 4]);
+        storm.town.apart.clear();
+        // It gets the state when the other side is about to let it in.
+        storm.until("the flush", |storm| {
+            let seen = &storm.town.processes[0].diary.seen;
+            let view = seen.iter().rposition(|seen| matches!(seen, Seen::View(..))).unwrap();
+            seen[view..].contains(&Seen::Block)
+        });
+        storm.replica(new).reluctant = 0;
+        storm.settle(&[0, 1, 2, 3, 4, new]);
+        let told = views_told(&storm, new, 6);
+        assert!(told.contains(&vec![1, 6]), "{told:?}");
+        let installed = storm.replica(new).installed;
+        assert_eq!(installed, 2, "its own side's, and the other's");
+        assert!(casts_in(&storm, new, 2) == casts_in(&storm, 0, 2) || !spec.contains("TOTAL"));
+    }
+}
+
+/// The taker's side has lost its donor, and goes on with another one; then the donor's side is let in.
+#[test]
+fn a_taker_that_is_parted_from_its_donor_gets_the_state_of_another_one() {
+    let mut storm = Storm::over(Town::of(5, &replicated(), &Config::default()), 2 * BALLAST);
+    let new = storm.join(1);
+    storm.half_way(new);
+    storm.replica(new).reluctant = usize::MAX;
+    part(&mut storm, &[0, 4], &[1, 2, 3, new]);
+    storm.replica(new).reluctant = 0;
+    storm.until("a part of another's", |storm| storm.replica(new).begun == 2);
+    meet(&mut storm, &[0, 1, 2, 3, 4, new]);
+    storm.settle(&[0, 1, 2, 3, 4, new]);
+    assert_eq!((storm.replica(new).begun, storm.replica(new).installed), (2, 1));
+    assert_eq!((storm.replica(0).installed, storm.replica(4).installed), (1, 1), "the donor is given it now");
+    // Of the view that it came in with it was not told: its state is of a later one.
+    assert!(!views_told(&storm, new, 4).is_empty());
+}
