@@ -84,10 +84,14 @@ fn a_state_that_is_complete_beneath_other_layers_outlives_its_donor() {
 fn what_was_sent_to_who_waits_beneath_other_layers_comes_behind_the_view() {
     for spec in beneath() {
         let mut storm = Storm::over(Town::of(1, &spec, &Config::default()), BALLAST);
+        // Nothing comes between the view and the send.
+        storm.calm = true;
         let new = storm.join(1);
         storm.half_way(new);
         let process = &mut storm.town.processes[0];
         process.endpoint.group(process.key).send(&RankSet::one(Rank(1)), b"held").unwrap();
+        storm.until("the state", |storm| storm.replica(new).installed == 1);
+        storm.calm = false;
         storm.settle(&[0, new]);
         let seen = &storm.town.processes[new].diary.seen;
         let view = seen.iter().position(|seen| matches!(seen, Seen::View(_, all) if all.len() == 2));
