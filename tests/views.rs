@@ -589,8 +589,8 @@ fn every_time_out_of_the_layers_and_of_the_configuration_is_in_the_dump_in_milli
     for name in wadjet::layers::REPLICATED_STACK.split(':') {
         let mut given = Vec::new();
         for (parameter, _) in registry.get(name).unwrap().parameters {
-            // A value that no other time-out has.
-            let n = wanted.len();
+            // A value that no other time-out has, and whose last digit is not left out.
+            let n = wanted.len() * 10;
             let told = if let Some(short) = parameter.strip_suffix("_us") {
                 given.push(format!("{parameter}={}", 1001 + n));
                 format!("{short} 1.{:03} ms", 1 + n)

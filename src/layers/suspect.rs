@@ -622,7 +622,7 @@ impl Layer for Suspect {
             ("first", self.first),
             ("pause", self.pause),
             ("after a hint", self.beat * GONE_BEATS),
-            ("longer while starved", self.starved),
+            ("starved", self.starved),
             ("frames flow for", BUSY_AFTER),
         ]
     }
