@@ -9,16 +9,23 @@
 //! ```
 //!
 //! A reply promises that the command survives as long as no majority of the replicas is failed at any one time, whatever is
-//! partitioned: a replica is failed from when it crashes until it has been started again and has told the others that it has
-//! the state (its line `epoch N`; see [`quorum`]). Without a majority that remembers, commands are refused. If a majority
-//! did fail, the service goes on when *all* are back, with the latest state that any of them has; if none has any, empty. So
-//! it begins, too: when all replicas have been started.
+//! partitioned: a replica is failed from when it crashes, or ends by itself, until it has been started again and has told
+//! the others that it has the state (its line `epoch N`; see [`quorum`]). Without a majority that remembers, commands are
+//! refused. If a majority did fail, the service goes on when *all* are back, with the latest state that any of them has;
+//! if none has any, empty. So it begins, too: when all replicas have been started.
+//!
+//! There are never more processes than `--replicas`. *A replacement is started only when the replaced one is dead for good*,
+//! on whatever host: a replica that is merely cut off still has its vote, and with that of its replacement the two halves
+//! of the group could each have a majority. In a view with more members than replicas commands wait (`waits:`) until one
+//! has ended. All are started with the same `--replicas`; where they are not, commands wait, and the fewer end with
+//! [`UNLIKE`].
 //!
 //! Limits: the state is saved in one piece, in the driver, whenever a replica comes in, so that it must take less than the
 //! time-outs of SUSPECT (some 10 ms); and a survivor hands a later state over in one message (`message_bytes_max`, 16 MiB).
 //!
 //! A reply may be `refused` (it did not happen; ask again) or `unknown` (it may have happened; so for a request without a
-//! reply when the replica ends). What closes a view is answered when a majority has gone on from there.
+//! reply when the replica ends): ask what became of it before it is done again. What closes a view is answered when a
+//! majority has gone on from there.
 //!
 //! A replica that is started again comes in as a new member and gets the state of the others; one that was excluded by
 //! mistake ends with [`EXCLUDED`], one that could not get the state with 1; both are to be started again.
@@ -35,5 +42,7 @@ pub mod store;
 
 /// The exit code of a replica that the others have excluded.
 pub const EXCLUDED: i32 = 3;
+/// The exit code of a replica that was started with another `--replicas` than most: it is not to be started again like that.
+pub const UNLIKE: i32 = 2;
 /// The exit code of a replica whose client does not read its replies.
 pub const NOT_READ: i32 = 4;

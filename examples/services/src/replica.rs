@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 use wadjet::group::{Application, CastError, Delivery, Event, Group, Snapshot, StatePart};
-use wadjet::id::{Rank, ViewId};
+use wadjet::id::Rank;
 use wadjet::runtime::{Handle, HandleError, IdleStrategy, LoopOptions, Refusal};
 use wadjet::transport::Transport;
 use wadjet::transport::shm::{Shm, ShmOptions};
@@ -20,8 +20,8 @@ use wadjet::{
 };
 
 use crate::machine::{Machine, digest};
-use crate::quorum::{Claim, Outcome, Quorum};
-use crate::{EXCLUDED, NOT_READ};
+use crate::quorum::{Answer, Claim, Outcome, Quorum};
+use crate::{EXCLUDED, NOT_READ, UNLIKE};
 
 /// Commands in one order, delivered when all hold them, with views and the state for those who come in.
 pub const STACK: &str = wadjet::layers::REPLICATED_STACK;
@@ -81,7 +81,6 @@ fn run_over<M: Machine, T: Transport>(options: &ReplicaOptions, transport: T) ->
         machine: M::default(),
         incarnation,
         quorum: Quorum::new(options.replicas),
-        closing: false,
         unsure: Vec::new(),
         unsaid: VecDeque::new(),
         arriving: Vec::new(),
@@ -186,9 +185,7 @@ struct Replica<M> {
     machine: M,
     incarnation: Incarnation,
     quorum: Quorum,
-    /// Between a transitional view and the next regular one.
-    closing: bool,
-    /// Replies to what closed a view: they are true when a majority goes on from there.
+    /// Replies to what closed a view: they are true when a majority goes on from there ([`Answer::Later`]).
     unsure: Vec<String>,
     /// Casts of this replica's own that were not taken yet.
     unsaid: VecDeque<Vec<u8>>,
@@ -210,15 +207,18 @@ impl<M: Machine> Replica<M> {
             "leave" if own => group.leave(),
             "leave" => {}
             "digest" => self.say(format!("digest {:016x}", digest(&self.machine.save()))),
-            _ if !self.quorum.counts() => {
-                self.reply(own, text, "refused: too few of the replicas have the state")
-            }
             _ => {
-                let reply = self.machine.execute(command);
-                if own && self.closing {
-                    self.unsure.push(format!("{} {reply}", number(text)));
-                } else {
-                    self.reply(own, text, &reply);
+                let reply = if self.quorum.counts() { self.machine.execute(command) } else { String::new() };
+                match self.quorum.answer() {
+                    Answer::Now => self.reply(own, text, &reply),
+                    Answer::Later if own => self.unsure.push(format!("{} {reply}", number(text))),
+                    Answer::Later => {}
+                    Answer::Refused => {
+                        self.reply(own, text, "refused: too few of the replicas have the state")
+                    }
+                    Answer::Unknown => {
+                        self.reply(own, text, "unknown: others may see another end of this view")
+                    }
                 }
             }
         }
@@ -263,16 +263,27 @@ impl<M: Machine> Replica<M> {
         match outcome {
             Outcome::Waits => {}
             Outcome::Counts => {
-                for reply in std::mem::take(&mut self.unsure) {
-                    self.say(reply);
+                if self.quorum.answer() == Answer::Now {
+                    for reply in std::mem::take(&mut self.unsure) {
+                        self.say(reply);
+                    }
                 }
-                self.say(format!("epoch {}", self.quorum.epoch));
+                self.say(format!("epoch {}", self.quorum.epoch().counter));
             }
             Outcome::HandOver => {
-                let view = group.view().view().id;
-                let mut body = [view.counter, view.coordinator.0].map(u64::to_le_bytes).concat();
-                body.extend_from_slice(&self.state());
-                self.cast_own(STATE, &body, group);
+                let state = self.state();
+                self.cast_own(STATE, &state, group);
+            }
+            Outcome::Unlike(theirs) => self.say(format!(
+                "waits: another replica was started with --replicas {theirs}, and this one with {}: one of them is to end",
+                self.quorum.as_it_is().replicas
+            )),
+            Outcome::Outnumbered(theirs) => {
+                self.say(format!(
+                    "exit most replicas here were started with --replicas {theirs}, and this one with {}",
+                    self.quorum.as_it_is().replicas
+                ));
+                self.end = Some(UNLIKE);
             }
             Outcome::Overruled => {
                 self.say("exit the group went on without the state that is here".to_owned());
@@ -281,9 +292,9 @@ impl<M: Machine> Replica<M> {
         }
     }
 
-    /// The state as others are given it: of which epoch, and what the machine saved.
+    /// The state as others are given it: what is claimed of it, and what the machine saved.
     fn state(&self) -> Vec<u8> {
-        let mut bytes = self.quorum.epoch.to_le_bytes().to_vec();
+        let mut bytes = self.quorum.as_it_is().encode().to_vec();
         bytes.extend_from_slice(&self.machine.save());
         bytes
     }
@@ -298,12 +309,8 @@ impl<M: Machine> Replica<M> {
 
     /// A state that a replica hands to all.
     fn handed(&mut self, origin: Rank, body: &[u8], group: &mut Group<'_>) {
-        let Some((counter, body)) = body.split_first_chunk() else { return };
-        let Some((coordinator, body)) = body.split_first_chunk() else { return };
-        let Some((epoch, saved)) = body.split_first_chunk() else { return };
-        let coordinator = Incarnation(u64::from_le_bytes(*coordinator));
-        let view = ViewId { counter: u64::from_le_bytes(*counter), coordinator };
-        if self.quorum.is_handed(view, u64::from_le_bytes(*epoch)) && origin != group.view().rank() {
+        let Some((claim, saved)) = Claim::decode(body) else { return };
+        if self.quorum.is_handed(&claim) && origin != group.view().rank() {
             match M::load(saved) {
                 Ok(machine) => self.take(machine),
                 Err(why) => {
@@ -323,7 +330,7 @@ impl<M: Machine> Application for Replica<M> {
             match message.split_first() {
                 Some((&REQUEST, request)) => self.execute(request, group),
                 Some((&CLAIM, claim)) => {
-                    let Some(claim) = Claim::decode(claim) else { continue };
+                    let Some((claim, _)) = Claim::decode(claim) else { continue };
                     let outcome = self.quorum.claim(delivery.origin(), &claim);
                     self.follow(outcome, group);
                 }
@@ -335,13 +342,19 @@ impl<M: Machine> Application for Replica<M> {
 
     fn event(&mut self, event: &Event, group: &mut Group<'_>) {
         match event {
-            Event::Transitional(_) => self.closing = true,
+            Event::Transitional(_) => self.quorum.closes(),
             Event::View(view) => {
-                self.closing = false;
                 // Those of earlier views say nothing any more.
                 self.unsaid.clear();
                 self.say(format!("view {}", view.size()));
-                let claim = self.quorum.view(view.view().id, view.rank());
+                let claim = self.quorum.view(view.view().id, view.size(), view.rank());
+                if self.quorum.is_crowded() {
+                    self.say(format!(
+                        "waits: {} processes for {} replicas: commands count when the others have ended",
+                        view.size(),
+                        claim.replicas
+                    ));
+                }
                 self.cast_own(CLAIM, &claim.encode(), group);
             }
             Event::Writable => self.cast_unsaid(group),
@@ -368,9 +381,9 @@ impl<M: Machine> Application for Replica<M> {
         self.arriving.extend_from_slice(part.bytes);
         if part.last {
             let state = std::mem::take(&mut self.arriving);
-            let (epoch, saved) = state.split_first_chunk().ok_or("the state has no epoch")?;
+            let (claim, saved) = Claim::decode(&state).ok_or("the state has no epoch")?;
             let machine = M::load(saved)?;
-            if self.quorum.is_given(u64::from_le_bytes(*epoch)) {
+            if self.quorum.is_given(&claim) {
                 self.take(machine);
             }
         }

@@ -138,7 +138,7 @@ impl Service {
             Some(("view", size)) => (replica.view, replica.counts) = (size.parse().unwrap(), false),
             Some(("epoch", _)) => replica.counts = true,
             Some(("digest", digest)) => replica.digests.push(digest.to_owned()),
-            Some(("exit", _)) => {}
+            Some(("exit" | "waits:", _)) => {}
             Some(("problem", what)) => panic!("replica {place}: {what}"),
             // A replica that was excluded on a busy machine is started again, as a supervisor would.
             None if line == "ended" => self.restart(place),
@@ -246,7 +246,9 @@ impl Service {
                 service.replies.contains_key(&request) || service.replicas[place].life != life
             });
             match self.replies.get(&request) {
-                Some((_, reply)) if !reply.starts_with("refused") => return reply.clone(),
+                Some((_, reply)) if !reply.starts_with("refused") && !reply.starts_with("unknown") => {
+                    return reply.clone();
+                }
                 // No majority for now, or its life ended in between.
                 _ => self.until("a majority", |service| service.replicas[place].counts),
             }
