@@ -41,14 +41,14 @@ struct Ballast {
 }
 
 impl Snapshot for Ballast {
-    fn read(&mut self, into: &mut [u8]) -> usize {
+    fn read(&mut self, into: &mut [u8]) -> Result<usize, String> {
         let from = &self.bytes[self.at..];
         let count = from.len().min(into.len()).min(usize::try_from(self.left).unwrap_or(usize::MAX));
         into[..count].copy_from_slice(&from[..count]);
         self.at = (self.at + count) % self.bytes.len();
         self.left -= count as u64;
         self.moved.fetch_add(count as u64, SeqCst);
-        count
+        Ok(count)
     }
 }
 

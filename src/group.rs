@@ -111,7 +111,11 @@ pub trait Application {
 /// A state that does not change any more, to be read in order.
 pub trait Snapshot {
     /// Fills `into` from the front with what comes next, and returns how many bytes that is; zero is the end.
-    fn read(&mut self, into: &mut [u8]) -> usize;
+    ///
+    /// # Errors
+    /// In words, if what comes next cannot be read. What was given of the state is void then, this process is told so by
+    /// [`Event::Problem`] and goes on, and the next member that has the state gives it.
+    fn read(&mut self, into: &mut [u8]) -> Result<usize, String>;
 
     /// Whether so many bytes, or what is left of it, can be read without waiting: for a state that another thread makes,
     /// or reads from a disk. If not, it is asked again 100 us later, and the group goes on meanwhile; a `read` that waits
@@ -123,8 +127,8 @@ pub trait Snapshot {
 }
 
 impl Snapshot for std::io::Cursor<Vec<u8>> {
-    fn read(&mut self, into: &mut [u8]) -> usize {
-        std::io::Read::read(self, into).unwrap_or(0)
+    fn read(&mut self, into: &mut [u8]) -> Result<usize, String> {
+        std::io::Read::read(self, into).map_err(|error| error.to_string())
     }
 }
 
@@ -219,8 +223,8 @@ pub enum Event {
     Transitional(RankSet),
     /// A member has asked to leave.
     Left(Rank),
-    /// All members that had the group's state are gone (layer XFER), and this process, which came in, has not got all of
-    /// it: what its application has is what it had before, or a part of the group's state if
+    /// All members that had the group's state are gone (layer XFER) or cannot read it, and this process, which came in, has
+    /// not got all of it: what its application has is what it had before, or a part of the group's state if
     /// [`Application::install_state`] was called. It leaves; or, if the stack says `XFER(lost=go_on)` and it is the first
     /// of those who wait, it goes on with that and gives it to the others.
     StateLost {

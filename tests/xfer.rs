@@ -68,6 +68,110 @@ fn the_donor_leaves_half_way_and_the_next_one_begins_anew() {
     assert_eq!(storm.replica(1).snapshots, 1);
 }
 
+/// Whether a process was told of a problem in these words.
+fn has_problem(storm: &Storm, at: usize, words: &str) -> bool {
+    let mut seen = storm.town.processes[at].diary.seen.iter();
+    seen.any(|seen| matches!(seen, Seen::Problem(why) if why.contains(words)))
+}
+
+#[test]
+fn a_donor_that_cannot_read_its_snapshot_says_so_and_the_next_one_gives_the_state() {
+    for readable in [0, 100_000, BALLAST] {
+        let mut storm = Storm::of(3, "", BALLAST);
+        storm.replica(0).readable = Some(readable);
+        let new = storm.join(2);
+        storm.settle(&[0, 1, 2, new]);
+        assert_eq!([0, 1, 2].map(|at| storm.replica(at).snapshots), [1, 1, 0], "readable {readable}");
+        assert_eq!(storm.replica(new).begun, 1 + usize::from(readable > 0));
+        assert_eq!(storm.replica(new).installed, 1);
+        assert!(has_problem(&storm, 0, "could not be read for members that came in (the disk is damaged)"));
+        for at in [0, 1, 2, new] {
+            let mut seen = storm.town.processes[at].diary.seen.iter();
+            assert!(!seen.any(|seen| matches!(seen, Seen::StateLost(_) | Seen::Suspect(_) | Seen::Exit(_))));
+            assert!(at == 0 || !has_problem(&storm, at, ""), "{at}");
+        }
+        // Nobody waits any more: it is the donor again, whether it can read now or not.
+        let next = storm.join(2);
+        storm.settle(&[0, 1, 2, new, next]);
+        assert_eq!([0, 1].map(|at| storm.replica(at).snapshots), [2, 2]);
+        storm.replica(0).readable = None;
+        let last = storm.join(2);
+        storm.settle(&[0, 1, 2, new, next, last]);
+        assert_eq!([0, 1].map(|at| storm.replica(at).snapshots), [3, 2]);
+    }
+}
+
+#[test]
+fn donors_that_cannot_read_are_passed_over_until_one_can() {
+    let mut storm = Storm::of(3, "", BALLAST);
+    storm.replica(0).readable = Some(BALLAST / 2);
+    storm.replica(1).readable = Some(10_000);
+    let (a, b) = (storm.join(2), storm.join(1));
+    storm.settle(&[0, 1, 2, a, b]);
+    assert!(storm.replica(2).snapshots >= 1);
+    for at in [a, b] {
+        assert_eq!(storm.replica(at).installed, 1);
+    }
+    // One that came in can read what it was given.
+    storm.replica(2).readable = Some(0);
+    let last = storm.join(1);
+    storm.settle(&[0, 1, 2, a, b, last]);
+    assert_eq!(storm.replica(a).snapshots + storm.replica(b).snapshots, 1);
+}
+
+#[test]
+fn who_has_got_all_of_it_from_a_donor_that_then_cannot_read_gives_it_on() {
+    let mut storm = Storm::of(1, "", BALLAST);
+    let late = storm.join(1);
+    storm.nearly_whole(late);
+    storm.replica(0).readable = Some(BALLAST / 3);
+    let new = storm.join(1);
+    storm.until("the failure", |storm| has_problem(storm, 0, "could not be read"));
+    storm.run(Duration::from_millis(20));
+    assert_eq!(storm.replica(new).installed, 0, "nobody can give it yet");
+    storm.replica(late).reluctant = 0;
+    storm.settle(&[0, late, new]);
+    assert_eq!((storm.replica(0).snapshots, storm.replica(late).snapshots), (2, 1));
+    assert_eq!((storm.replica(late).installed, storm.replica(new).installed), (1, 1));
+}
+
+#[test]
+fn when_nobody_can_read_the_state_those_who_wait_for_it_leave() {
+    let mut storm = Storm::of(2, "", BALLAST);
+    storm.replica(0).readable = Some(100_000);
+    storm.replica(1).readable = Some(0);
+    let new = storm.join(1);
+    storm.until("the exit", |storm| {
+        matches!(storm.town.processes[new].diary.seen.last(), Some(Seen::Exit(_)))
+    });
+    let seen = &storm.town.processes[new].diary.seen;
+    let lost = seen.iter().position(|seen| matches!(seen, Seen::StateLost(false))).expect("it is told");
+    assert!(
+        matches!(&seen[lost + 1..], [Seen::Problem(why), .., Seen::Exit(_)] if why.contains("can read it")),
+        "{seen:?}"
+    );
+    assert_eq!(storm.replica(new).installed, 0, "a part is not the state");
+    storm.settle(&[0, 1]);
+    storm.replica(0).readable = None;
+    let next = storm.join(1);
+    storm.settle(&[0, 1, next]);
+}
+
+#[test]
+fn when_nobody_can_read_the_state_the_first_goes_on_if_the_stack_says_so() {
+    let mut storm = Storm::of(1, ",lost=go_on", BALLAST);
+    storm.replica(0).readable = Some(100_000);
+    let first = storm.join(1);
+    storm.until("the view of both", |storm| storm.told(&[0, first]));
+    let lost = |storm: &Storm, at: usize| {
+        storm.town.processes[at].diary.seen.iter().any(|seen| matches!(seen, Seen::StateLost(true)))
+    };
+    assert!(lost(&storm, first) && !lost(&storm, 0));
+    let next = storm.join(1);
+    storm.until("the state of the first", |storm| storm.replica(next).installed == 1);
+    assert_eq!((storm.replica(0).snapshots, storm.replica(first).snapshots), (2, 1));
+}
+
 #[test]
 fn who_dies_half_way_through_the_transfer_is_left_out() {
     let mut storm = Storm::of(2, "", BALLAST);

@@ -393,7 +393,7 @@ pub enum Up {
     Snapshot(usize),
     /// A part of the group's state.
     State(StateBytes),
-    /// All members that had the group's state are gone, and this one has not got all of it.
+    /// All members that had the group's state are gone or cannot read it, and this one has not got all of it.
     StateLost {
         /// Whether it goes on with what it has; else it leaves.
         goes_on: bool,

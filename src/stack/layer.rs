@@ -629,17 +629,20 @@ impl Context<'_> {
 
     /// Reads on in a snapshot of the application ([`Up::Snapshot`]) until `into` is full; returns how many bytes came, fewer
     /// at its end.
-    pub(crate) fn read_snapshot(&mut self, slot: usize, into: &mut [u8]) -> usize {
-        let Some(snapshot) = &mut self.core.snapshots[slot].0 else { return 0 };
+    ///
+    /// # Errors
+    /// What the application says if it cannot read on.
+    pub(crate) fn read_snapshot(&mut self, slot: usize, into: &mut [u8]) -> Result<usize, String> {
+        let Some(snapshot) = &mut self.core.snapshots[slot].0 else { return Ok(0) };
         let mut filled = 0;
         while filled < into.len() {
-            match snapshot.read(&mut into[filled..]) {
+            match snapshot.read(&mut into[filled..])? {
                 0 => break,
                 // More than there was room for is the application's mistake, and must not become this stack's.
-                count => filled = into.len().min(filled + count),
+                count => filled = into.len().min(filled.saturating_add(count)),
             }
         }
-        filled
+        Ok(filled)
     }
 
     /// Whether so many bytes of a snapshot, or its end, can be read now.

@@ -109,7 +109,8 @@ impl Application for Diary {
     fn snapshot(&mut self, _group: &mut Group<'_>) -> Option<Box<dyn Snapshot>> {
         let replica = self.replica.as_mut()?;
         replica.snapshots += 1;
-        Some(Box::new(Cursor::new(replica.encode())))
+        let bytes = Cursor::new(replica.encode());
+        Some(Box::new(Readable { bytes, left: replica.readable.unwrap_or(usize::MAX) }))
     }
 
     fn install_state(&mut self, part: &StatePart<'_>, _group: &mut Group<'_>) -> Result<(), String> {
@@ -135,6 +136,8 @@ pub struct Replica {
     /// The state when each view was told.
     pub at_views: Vec<(ViewId, State)>,
     pub snapshots: usize,
+    /// Its snapshots can be read so far, in bytes; to their end if none.
+    pub readable: Option<usize>,
     /// Refuses the part that goes beyond so many bytes.
     pub refuse_beyond: Option<u64>,
     /// Takes a part in every so many times that it is asked; how often it was asked. Zero: at once.
@@ -145,6 +148,24 @@ pub struct Replica {
     pub received: Vec<u8>,
     pub begun: usize,
     pub installed: usize,
+}
+
+/// A snapshot on a medium that fails behind so many bytes more.
+struct Readable {
+    bytes: Cursor<Vec<u8>>,
+    left: usize,
+}
+
+impl Snapshot for Readable {
+    fn read(&mut self, into: &mut [u8]) -> Result<usize, String> {
+        let most = into.len().min(self.left);
+        if most == 0 && !into.is_empty() {
+            return Err("the disk is damaged".into());
+        }
+        let count = self.bytes.read(&mut into[..most])?;
+        self.left -= count;
+        Ok(count)
+    }
 }
 
 impl Replica {

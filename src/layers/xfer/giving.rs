@@ -307,23 +307,60 @@ impl Xfer {
         for at in 0..self.givings.len() {
             let mut giving = self.givings[at];
             if giving.is_under_way() {
-                self.give_parts(context, &mut giving, &mut sent);
+                if let Err(why) = self.give_parts(context, &mut giving, &mut sent) {
+                    self.cannot_give(context, &why);
+                    return;
+                }
                 self.givings[at] = giving;
             }
         }
     }
 
-    fn give_parts(&mut self, context: &mut Context<'_>, giving: &mut Giving, sent: &mut u64) {
+    /// The application cannot read its snapshot on: who has a part of it gets the state from another member. What has been
+    /// given to its end is whole.
+    fn cannot_give(&mut self, context: &mut Context<'_>, why: &str) {
+        context.count("snapshot that could not be read");
+        context.problem(
+            None,
+            format!(
+                "the state could not be read for members that came in ({why}): another member that has it gives it to them, \
+                 if there is one"
+            ),
+        );
+        self.unable.insert(context.rank());
+        self.drop_givings(context, |giving| giving.has_snapshot());
+        self.say(context, Say::Unable);
+    }
+
+    /// Lets go of what `which` names of that which is given.
+    fn drop_givings(&mut self, context: &mut Context<'_>, which: impl Fn(&Giving) -> bool) {
+        self.givings.retain(|giving| {
+            let dropped = which(giving);
+            if dropped && giving.has_snapshot() {
+                context.take_snapshot(giving.slot);
+            }
+            !dropped
+        });
+    }
+
+    /// # Errors
+    /// Why the application cannot read its snapshot.
+    fn give_parts(
+        &mut self,
+        context: &mut Context<'_>,
+        giving: &mut Giving,
+        sent: &mut u64,
+    ) -> Result<(), String> {
         if context.now() < giving.ready_at {
             context.arm_sooner(self.handles().turn, giving.ready_at);
-            return;
+            return Ok(());
         }
         let mut room_left = self.room(context, giving);
         let long = self.long_frame_bytes(context, giving);
         loop {
             if room_left == 0 || !self.has_frames(context, long.is_some()) {
                 giving.paused = true;
-                return;
+                return Ok(());
             }
             if std::mem::take(&mut giving.paused) {
                 // So much as may be under way in all.
@@ -333,16 +370,16 @@ impl Xfer {
                 // What else there is to do comes first, in this iteration or before the next.
                 let next = Duration::from_nanos(u64::from(self.burst.1 >= BURST_BYTES));
                 context.arm_sooner(self.handles().turn, context.now() + next);
-                return;
+                return Ok(());
             }
-            let Ok((mut body, room)) = Xfer::part_frame(context, long) else { return };
+            let Ok((mut body, room)) = Xfer::part_frame(context, long) else { return Ok(()) };
             if !context.snapshot_is_ready(giving.slot, room - PART_HEAD_BYTES) {
                 giving.ready_at = context.now() + NOT_READY;
                 context.arm_sooner(self.handles().turn, giving.ready_at);
-                return;
+                return Ok(());
             }
             let part = body.grow(room).expect("the room was asked for");
-            let length = context.read_snapshot(giving.slot, &mut part[PART_HEAD_BYTES..]);
+            let length = context.read_snapshot(giving.slot, &mut part[PART_HEAD_BYTES..])?;
             let last = length < room - PART_HEAD_BYTES;
             let stateless = giving.stage == Stage::Stateless;
             let flags = (u8::from(last) * LAST) | (u8::from(stateless) * STATELESS);
@@ -358,20 +395,14 @@ impl Xfer {
                 context.count("state given");
                 giving.stage = Stage::Given;
                 context.take_snapshot(giving.slot);
-                return;
+                return Ok(());
             }
         }
     }
 
     /// A lower member gives what was cut at `cut`: what this one gives as it was then or earlier is not needed.
     pub(super) fn give_up(&mut self, context: &mut Context<'_>, cut: ViewId) {
-        self.givings.retain(|giving| {
-            let superfluous = giving.cut <= cut;
-            if superfluous && giving.has_snapshot() {
-                context.take_snapshot(giving.slot);
-            }
-            !superfluous
-        });
+        self.drop_givings(context, |giving| giving.cut <= cut);
     }
 
     /// What goes on in the next view: with the snapshots, and who takes them.

@@ -37,14 +37,18 @@
 //! lower is gone before the higher has heard of it, the next view's donor goes on with what was never begun at its taker,
 //! which says so: it is given the state anew, at the cut of another view.
 //!
+//! A donor that cannot read its snapshot says so to all, gives nothing to anybody who lacks the state at that time, and asks
+//! for a view: the next member that has the state gives it, at the cut of that one. Once nobody waits any more it is a donor
+//! like others again.
+//!
 //! Where both ends can, and a probe has shown that what lies between them can, too, parts go in frames that are longer than
 //! others: what a part costs in the layers is spread over more of the state.
 //!
-//! If nobody in a view has the state any more, all say that they lack it. What they may have of it is a part, or what they
-//! had before they came in: all leave (`lost=leave`), or the first of them goes on with what it has (`lost=go_on`). Who
-//! could not take the state in leaves, says so, and is not given it again. Members that hold too much ask the others to stop
-//! casting until they have the state (`full=hold`), in the views after as well if the transfer goes on, or leave
-//! (`full=leave`). Parts that the application is not ready for
+//! If nobody in a view has the state any more, or nobody who has it can read it, all say that they lack it. What they
+//! may have of it is a part, or what they had before they came in: all leave (`lost=leave`), or the first of them
+//! goes on with what it has (`lost=go_on`). Who could not take the state in leaves, says so, and is not given it
+//! again. Members that hold too much ask the others to stop casting until they have the state (`full=hold`), in the
+//! views after as well if the transfer goes on, or leave (`full=leave`). Parts that the application is not ready for
 //! wait here, and are credit that the donor has not got back.
 //!
 //! After Horus's XFER and Ensemble's `xfer` (Hayden, 1998); the donor's cut is the rule of virtual synchrony (Birman and
@@ -155,6 +159,7 @@ mod kind {
     pub(super) const ROOM: u8 = 9;
     pub(super) const PROBE: u8 = 10;
     pub(super) const REACHED: u8 = 11;
+    pub(super) const UNABLE: u8 = 12;
 }
 
 #[derive(Clone)]
@@ -172,6 +177,10 @@ struct Xfer {
     full: RankSet,
     /// Members that lack it and will not have it: they leave.
     refused: RankSet,
+    /// Members that have it and could not read it: they do not give it to those who lack it now.
+    unable: RankSet,
+    /// Of them, those of whom the others knew when this view began.
+    unable_before: RankSet,
     /// What this member gives, the oldest first; each member takes at most one of them.
     givings: Vec<Giving>,
     /// By member: bytes of it that its application has taken in.
@@ -252,6 +261,8 @@ enum Say {
     Anew,
     /// That this member is full no longer.
     Room,
+    /// That it cannot read the state that it has.
+    Unable,
     /// That a probe of so many bytes has arrived.
     Reached(u32),
 }
@@ -288,6 +299,10 @@ struct Legacy {
     complete: Vec<Incarnation>,
     /// Members that will not have it.
     leaving: Vec<Incarnation>,
+    /// Members that could not read it, if there is still somebody who waits for it; and whether this one, if it is one of
+    /// them, has said so.
+    unable: Vec<Incarnation>,
+    unable_said: bool,
     /// Members that are full, and stay so if the transfer goes on.
     full: Vec<Incarnation>,
     /// What is given goes on, and what is taken: nothing of it is void in the next view.
@@ -318,6 +333,8 @@ impl Xfer {
             known: true,
             full: RankSet::EMPTY,
             refused: RankSet::EMPTY,
+            unable: RankSet::EMPTY,
+            unable_before: RankSet::EMPTY,
             givings: Vec::new(),
             taken: Vec::new(),
             ways: Vec::new(),
@@ -384,6 +401,7 @@ impl Xfer {
                         .and_then(|()| body.extend(&self.taking.credit().to_le_bytes())),
                     Say::Anew => body.extend(&[kind::ANEW]),
                     Say::Room => body.extend(&[kind::ROOM]),
+                    Say::Unable => body.extend(&[kind::UNABLE]),
                     Say::Reached(bytes) => {
                         body.extend(&[kind::REACHED]).and_then(|()| body.extend(&bytes.to_le_bytes()))
                     }
@@ -397,6 +415,10 @@ impl Xfer {
             }
             self.unsaid.remove(0);
             self.known |= matches!(what, Say::Have | Say::Begin(_));
+            if what == Say::Unable && !self.unable_before.contains(context.rank()) {
+                // They hear of it in this view, and the next donor's snapshot is taken at the cut of another.
+                context.ask_for_view();
+            }
         }
     }
 
@@ -521,7 +543,7 @@ impl Xfer {
         if !self.flushing {
             self.say(context, Say::Have);
         }
-        let alone = Xfer::others(context).without(self.lacks).is_empty();
+        let alone = Xfer::others(context).without(self.lacks).without(self.unable).is_empty();
         if alone && !self.wanting().is_empty() && !self.donated && self.givings.is_empty() {
             // Those who wait have nobody else to get it from, and a snapshot is taken at the cut of a view. If somebody
             // else had it when this view began, its lowest such member gives it, though it may not have said so yet.
@@ -576,6 +598,8 @@ impl Layer for Xfer {
         let among = |list: &[Incarnation], rank: Rank| list.contains(&view.member(rank).incarnation);
         self.lacks = ranks().filter(|rank| !among(&legacy.complete, *rank)).collect();
         self.refused = ranks().filter(|rank| among(&legacy.leaving, *rank)).collect();
+        self.unable_before = ranks().filter(|rank| among(&legacy.unable, *rank)).collect();
+        self.unable = self.unable_before;
         self.known = legacy.known;
         // Layers above know nothing of the views before.
         let same_stack = legacy.spec == view.view().spec;
@@ -592,8 +616,16 @@ impl Layer for Xfer {
             if !legacy.known {
                 self.say(context, Say::Have);
             }
+            if self.unable.contains(own) {
+                // Those who have come in do not know it, nor do others that it was not said to before the view ended.
+                if !legacy.unable_said {
+                    self.unable_before.remove(own);
+                }
+                self.say(context, Say::Unable);
+                return;
+            }
             let lower = RankSet::all(own.index());
-            if lower.without(self.lacks).is_empty() {
+            if lower.without(self.lacks).without(self.unable).is_empty() {
                 self.give_on(context, if goes_on { legacy.givings } else { Vec::new() });
             }
             return;
@@ -659,6 +691,9 @@ impl Layer for Xfer {
                 let complete: Vec<Incarnation> = next.together.iter().filter(has).map(incarnation).collect();
                 let leaving = self.refused.iter().map(incarnation).collect();
                 let full = self.full.iter().map(incarnation).collect();
+                let nobody_waits = self.wanting().and(next.together).is_empty();
+                let unable = if nobody_waits || next.guest { RankSet::EMPTY } else { self.unable };
+                let unable_unsaid = self.unsaid.iter().any(|(_, what)| *what == Say::Unable);
                 let spec = view.view().spec.clone();
                 let goes_on = !next.guest;
                 self.legacy = Some(Legacy {
@@ -666,6 +701,8 @@ impl Layer for Xfer {
                     known: self.known,
                     complete: if next.guest { Vec::new() } else { complete },
                     leaving,
+                    unable: unable.iter().map(incarnation).collect(),
+                    unable_said: !unable_unsaid,
                     full,
                     goes_on,
                     givings: self.leave_givings(context, next.together),
@@ -720,6 +757,7 @@ impl Layer for Xfer {
                 self.has_reached(context, origin, bytes as usize);
             }
             Some(&kind::ANEW) => self.begin_anew(context, origin),
+            Some(&kind::UNABLE) => self.is_unable(context, origin),
             Some(&kind::HAVE) => {
                 self.has(context, origin);
                 self.turn_now(context);
@@ -774,7 +812,9 @@ impl Layer for Xfer {
 
     fn digest(&self, digest: &mut Hasher64) {
         digest.word(self.own as u64);
-        for set in [self.lacks, self.said, self.full, self.refused, self.whole] {
+        for set in
+            [self.lacks, self.said, self.full, self.refused, self.unable, self.unable_before, self.whole]
+        {
             set.words().into_iter().for_each(|word| digest.word(word));
         }
         for way in &self.ways {

@@ -102,6 +102,8 @@ impl Xfer {
         let at = word(SET + 17);
         self.donated = true;
         self.has(context, origin);
+        self.unable.remove(origin);
+        self.unable_before.remove(origin);
         // Whoever is known to have it has it.
         self.lacks = self.lacks.and(lacks);
         if takes && self.taking.whole && self.waits() && !self.flushing {
@@ -125,6 +127,16 @@ impl Xfer {
                 }
             }
         }
+    }
+
+    /// `origin` has the state and cannot read it: nothing more comes from it, and what came is void.
+    pub(super) fn is_unable(&mut self, context: &mut Context<'_>, origin: Rank) {
+        self.has(context, origin);
+        self.unable.insert(origin);
+        if self.taking.donor == Some(origin) && !self.taking.whole {
+            self.taking.donor = None;
+        }
+        self.turn_now(context);
     }
 
     fn begin_taking(&mut self, context: &mut Context<'_>, origin: Rank, cut: ViewId, at: u64) {
@@ -278,16 +290,26 @@ impl Xfer {
         if self.own != Own::Lacks || self.taking.donor.is_some() || self.taking.whole {
             return;
         }
-        let all_lack = Xfer::others(context).without(self.said).without(self.refused).is_empty();
-        if self.flushing || !all_lack {
+        let others = Xfer::others(context).without(self.said).without(self.refused);
+        if self.flushing || !others.without(self.unable).is_empty() {
+            return;
+        }
+        if !others.without(self.unable_before).is_empty() {
+            // Those who said that they lack the state may have got it before this was heard; in the next view they say it
+            // again.
+            context.ask_for_view();
             return;
         }
         if !self.options.go_on {
             context.count("left because nobody had the state");
             context.up(Up::StateLost { goes_on: false });
-            let why = "all members that had the group's state are gone, and nobody else has got all of it: this process \
-                       leaves (lost=leave)";
-            self.refuse(context, why.to_owned());
+            let why = match others.is_empty() {
+                true => "all members that had the group's state are gone, and nobody else has got all of it",
+                false => {
+                    "no member that has the group's state can read it, and nobody else has got all of it"
+                }
+            };
+            self.refuse(context, format!("{why}: this process leaves (lost=leave)"));
             context.down(Down::Leave);
             return;
         }
