@@ -85,7 +85,8 @@ pub enum Request {
         /// Who.
         rank: Rank,
     },
-    /// Tell [`Endpoint::gone`] which members' processes are known to be gone.
+    /// Tell [`Endpoint::gone`] which members' processes are known to be gone, [`Endpoint::starved`] who waits for a processor,
+    /// and [`Endpoint::parted`] who takes no part in the view with this member any more.
     Hint {
         /// The group.
         group: GroupKey,
@@ -475,6 +476,15 @@ impl Endpoint {
         let stack = self.stack_mut(group);
         if stack.core().channel == channel && !ranks.is_empty() {
             stack.starved(ranks, app);
+        }
+    }
+
+    /// These members have excluded this one from the channel, or have closed theirs, so that only a message outside any view
+    /// reaches them: a hint. Answers [`Request::Hint`], too.
+    pub fn parted(&mut self, group: GroupKey, channel: ChannelId, ranks: RankSet, app: &mut dyn Application) {
+        let stack = self.stack_mut(group);
+        if stack.core().channel == channel && !ranks.is_empty() {
+            stack.parted(ranks, app);
         }
     }
 

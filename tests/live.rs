@@ -209,6 +209,50 @@ fn a_group_lives_over_shared_memory() {
     std::fs::remove_dir_all(&directory).unwrap();
 }
 
+/// Processes over shared memory of whom one does not run for longer than its time-out, and for less than what counts as a
+/// pause: the others have gone on without it, and have stopped to read what it writes.
+fn one_is_left_behind(members: usize) -> Vec<Process<Shm>> {
+    let spec = LIVE_STACK_WITH_INTEGRITY
+        .replace("SUSPECT", "SUSPECT(least_ms=60,busy_ms=60,most_ms=60,pause_ms=60000,starved_ms=0)");
+    let group = GroupId::named(&format!("left behind {members} {}", std::process::id()));
+    let names = ["one", "two", "three"];
+    let mut processes: Vec<Process<Shm>> = Vec::new();
+    for at in 0..members {
+        let contacts: &[&str] = if at == 0 { &[] } else { &names[..1] };
+        let shm = Shm::new(ShmOptions::default());
+        processes.push(process(shm, group, &spec, at as u64 + 1, names[at], contacts));
+        let there: Vec<u64> = (1..=at as u64 + 1).collect();
+        until(&mut processes, |all| together(all, &there));
+    }
+    let stopped = processes.pop().unwrap();
+    let left: Vec<u64> = (1..members as u64).collect();
+    until(&mut processes, |all| together(all, &left));
+    processes.push(stopped);
+    processes
+}
+
+#[test]
+fn who_was_left_behind_over_shared_memory_is_told_and_does_not_come_back_as_who_it_was() {
+    for members in [2, 3] {
+        let mut processes = one_is_left_behind(members);
+        let (driver, key) = processes.last_mut().unwrap();
+        let views = driver.application().views;
+        driver.group(*key).cast(b"into a view that is past").unwrap();
+        until(&mut processes, |all| {
+            let notes = all.last().unwrap().0.application();
+            assert_eq!(notes.views, views, "it has gone alone, and nobody has told it why");
+            notes.exit.is_some()
+        });
+        let exit = processes.last().unwrap().0.application().exit.clone().unwrap();
+        assert!(exit.starts_with("excluded: ") && exit.contains("heard nothing of it"), "{exit}");
+        let first = processes[0].0.application();
+        assert!(
+            first.exit.is_none() && first.members.len() == members - 1,
+            "those who went on stay together"
+        );
+    }
+}
+
 #[test]
 fn a_process_that_is_in_one_group_after_another_keeps_nothing_of_those_it_forgets() {
     let group = |n: u64| GroupId::named(&format!("one of many {n} {}", std::process::id()));

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use ends::{End, PATIENCE, bound, number, numbered, payload, small, socket_of, unique, view};
-use wadjet::id::{GroupId, Incarnation, Rank};
+use wadjet::id::{GroupId, Incarnation, Rank, RankSet};
 use wadjet::transport::shm::{Shm, ShmOptions};
 use wadjet::transport::{ChannelOptions, Destination, Outside, Transport, TransportError};
 use wadjet::view::{Address, LocalView};
@@ -390,4 +390,31 @@ fn letters_that_are_held_stay_whole_and_the_rest_waits() {
     while shm.receive(64, &mut |received| assert_eq!(received.bytes(), b"waits")) == 0 {
         assert!(start.elapsed() < PATIENCE);
     }
+}
+
+#[test]
+fn a_member_that_has_closed_its_channel_has_parted_and_one_whose_transport_has_ended_is_gone() {
+    let (one, mut two) = End::pair();
+    let (id, other) = (one.channel.id, RankSet::one(Rank(1)));
+    assert!(one.shm.gone(id).is_empty() && one.shm.parted(id).is_empty());
+    two.shm.close(two.channel.id);
+    assert_eq!(
+        (one.shm.gone(id), one.shm.parted(id)),
+        (RankSet::EMPTY, other),
+        "its process may be in another view"
+    );
+    let (one, two) = End::pair();
+    drop(two);
+    assert_eq!(one.shm.gone(one.channel.id), other);
+}
+
+#[test]
+fn a_member_that_has_excluded_this_one_has_parted_with_it_alone() {
+    let mut ends = End::group(3);
+    let [first, second, third] = &mut ends[..] else { panic!("three") };
+    first.shm.exclude(first.channel.id, Rank(2));
+    assert_eq!(third.shm.parted(third.channel.id), RankSet::one(Rank(0)));
+    assert_eq!(third.shm.gone(third.channel.id), RankSet::EMPTY);
+    assert_eq!(second.shm.parted(second.channel.id), RankSet::EMPTY);
+    assert_eq!(first.shm.parted(first.channel.id), RankSet::EMPTY, "who excludes knows that it does");
 }

@@ -258,14 +258,6 @@ fn a_stopped_process_has_not_ended_and_keeps_its_address() {
     drop(bound(group, "m2", &shm).unwrap());
 }
 
-#[test]
-fn a_member_that_has_closed_has_gone() {
-    let (one, mut two) = End::pair();
-    assert!(one.shm.gone(one.channel.id).is_empty());
-    two.shm.close(two.channel.id);
-    assert_eq!(one.shm.gone(one.channel.id), RankSet::one(Rank(1)));
-}
-
 fn full(directory: &Path) {
     let options = ChannelOptions { cast_frames: 4096, ..small() };
     let shm = ShmOptions { directory: directory.into() };

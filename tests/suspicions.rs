@@ -129,6 +129,8 @@ fn of_a_member_whose_process_is_gone_that_is_said() {
     let mut town = Town::of(2, STACK, &Config::default());
     town.run(Duration::from_millis(30));
     town.processes[1].stopped = true;
+    // What it said before it stopped has been heard.
+    town.run(Duration::from_millis(1));
     let process = &mut town.processes[0];
     process.endpoint.gone(process.key, process.channels[0], RankSet::one(Rank(1)), &mut process.diary);
     town.meet(&[0], SECOND);
@@ -417,4 +419,34 @@ fn no_patience_is_longer_than_the_longest_that_was_asked_for() {
         let range = Duration::from_millis(wait)..Duration::from_millis(wait + 4);
         assert!(range.contains(&took), "{parameters}: {took:?}");
     }
+}
+
+/// Who has excluded this member is silent because it is in another view: it is asked there, and waited for.
+#[test]
+fn who_has_parted_is_asked_again_and_again_and_not_taken_for_failed_before_it_could_answer() {
+    let mut town = Town::of(2, STACK, &Config::default());
+    town.run(Duration::from_millis(30));
+    town.processes[1].stopped = true;
+    town.processes[0].parted = RankSet::one(Rank(1));
+    let before = town.processes[0].diary.letters.len();
+    town.run(Duration::from_millis(4));
+    assert_eq!(town.processes[0].diary.letters.len(), before + 1, "it is asked at once");
+    let took = Duration::from_millis(4) + town.meet(&[0], SECOND);
+    let longest = Duration::from_millis(100);
+    assert!((longest..longest + Duration::from_millis(10)).contains(&took), "{took:?}");
+    let asked = town.processes[0].diary.letters.len() - before;
+    assert!((5..=8).contains(&asked), "{asked} times in {took:?}");
+}
+
+#[test]
+fn who_is_silent_for_half_of_its_time_out_is_asked_outside_the_view_too() {
+    let mut town = Town::of(3, STACK, &Config::default());
+    town.run(Duration::from_millis(30));
+    town.processes[2].stopped = true;
+    let letters = |town: &Town| town.processes[0].diary.letters.len();
+    let before = letters(&town);
+    town.run(Duration::from_millis(5));
+    assert_eq!(letters(&town), before);
+    town.run(Duration::from_millis(6));
+    assert_eq!(letters(&town), before + 1);
 }

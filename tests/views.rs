@@ -10,7 +10,7 @@ use wadjet::stack::event::{Holdup, Slow, SlowOutcome};
 use wadjet::transport::ChannelId;
 use wadjet::view::Neighbours;
 use wadjet::wire::full::Prefix;
-use wadjet::{CastError, Config, Group, SendError, View};
+use wadjet::{CastError, Config, Group, Incarnation, SendError, View};
 
 const STACK: &str = wadjet::layers::LIVE_STACK_WITH_INTEGRITY;
 const SECOND: Duration = Duration::from_secs(1);
@@ -845,4 +845,46 @@ fn that_a_stack_has_no_fast_path_is_said_once_however_many_views_there_are() {
         let [told] = &told[..] else { panic!("{told:?}") };
         assert!(told.starts_with("no fast path for ") && told.contains("take the layers"), "{told}");
     }
+}
+
+fn exit(town: &Town, at: usize) -> Option<&str> {
+    town.processes[at].diary.seen.iter().find_map(|seen| match seen {
+        Seen::Exit(why) => Some(why.as_str()),
+        _ => None,
+    })
+}
+
+/// Nothing of it reaches anybody any more: it cannot ask, and nobody hears that it is there.
+#[test]
+fn who_is_left_out_is_told_by_the_one_who_led_the_others_on_and_nobody_else() {
+    for mute in 0..4 {
+        let mut town = Town::of(4, STACK, &Config::default());
+        town.run(Duration::from_millis(30));
+        let others: Vec<usize> = (0..4).filter(|at| *at != mute).collect();
+        let lost = Incarnation(mute as u64 + 1);
+        town.lose = Box::new(move |at, received| {
+            let of_mute = |prefix: Prefix| prefix.identification.origin == lost;
+            at != mute && Prefix::decode(received.bytes()).is_ok_and(|(prefix, ..)| of_mute(prefix))
+        });
+        town.meet(&others, SECOND);
+        town.run(Duration::from_millis(5));
+        let why = exit(&town, mute).unwrap_or_else(|| panic!("{:?}", town.processes[mute].diary.seen));
+        assert!(why.starts_with("excluded: "), "{why}");
+        let told = |at: &usize| counted(&town, *at, "told of its exclusion");
+        let leader = others[0];
+        assert_eq!(others.iter().map(told).sum::<u64>(), 1);
+        assert_eq!(counted(&town, leader, "told of its exclusion"), 1);
+    }
+}
+
+/// Who is alone may be deaf: unasked it tells nobody.
+#[test]
+fn a_lesser_part_sends_nobody_away() {
+    let mut town = Town::of(3, STACK, &Config::default());
+    town.run(Duration::from_millis(30));
+    town.lose = Box::new(|at, _| at == 0);
+    town.meet(&[1, 2], SECOND);
+    town.run(Duration::from_millis(100));
+    assert_eq!([1, 2].map(|at| exit(&town, at)), [None; 2]);
+    assert_eq!(counted(&town, 0, "told of its exclusion"), 0);
 }

@@ -16,7 +16,10 @@
 //! flow. At half of the time-out the silent one is asked directly (the second check); when it is over the member is suspected, for good
 //! in this view, and heartbeats tell the others: so a link that works one way only does not leave two opinions (pitfall 8).
 //! A hint that a process is gone shortens the time-out, it does not replace it. A hint that a member is ready to run and has no
-//! processor excuses its silence, within a bound: it has not failed, and without it nobody would be better served.
+//! processor excuses its silence, within a bound: it has not failed, and without it nobody would be better served. Who has
+//! parted with this member (excluded it from the channel, or closed the channel and lives) is silent because it is in another
+//! view: that is for the membership to ask, and its answer is waited for. The silent one is also asked outside the view at the
+//! second check ([`Up::Doubt`]), for a medium may carry nothing else to who is in another.
 //!
 //! Who hears nothing accuses everybody, and is the one that has failed: it suspects all others at once, and goes alone. Who
 //! does not hear some is not believed easily: a suspicion is taken over at once only of a member that has been silent here,
@@ -120,6 +123,8 @@ struct Suspect {
     charges: Vec<Charge>,
     /// Members whose processes are said to be gone.
     gone: RankSet,
+    /// Members that are said to have parted with this one.
+    parted: RankSet,
     /// Members that are out of this view already: not watched.
     failed: RankSet,
     /// Members that suspect this one: they take nothing of it in any more.
@@ -212,6 +217,7 @@ impl Suspect {
             suspected: RankSet::EMPTY,
             charges: Vec::new(),
             gone: RankSet::EMPTY,
+            parted: RankSet::EMPTY,
             failed: RankSet::EMPTY,
             accusers: RankSet::EMPTY,
             last_sweep: Time::ZERO,
@@ -232,6 +238,8 @@ impl Suspect {
         let watched = &self.watched[rank.index()];
         let least = if self.busy_for.is_zero() { self.least } else { self.busy };
         let usual = (watched.longest.max(self.waited) * SILENCE_FACTOR).clamp(least, self.most);
+        // Whoever has parted is elsewhere, and answers from there if it lives.
+        let usual = if self.parted.contains(rank) { usual.max(self.first) } else { usual };
         if self.gone.contains(rank) {
             usual.min(self.beat * GONE_BEATS)
         } else if watched.known == 0 && self.trusts_the_unheard {
@@ -328,6 +336,7 @@ impl Suspect {
         }
         if !ask.is_empty() {
             self.say(context, ask, true);
+            context.up(Up::Doubt(ask));
         }
         self.tell(context, found);
     }
@@ -537,6 +546,12 @@ impl Layer for Suspect {
             Up::Send(origin, _) | Up::Raw(origin, _) => self.watched[origin.index()].signs += 1,
             Up::Gone(ranks) => {
                 self.gone = self.gone.with(*ranks);
+                return;
+            }
+            Up::Parted(ranks) => {
+                let out = self.suspected.with(self.failed);
+                self.parted = self.parted.with(*ranks);
+                context.up(Up::Doubt(ranks.without(out)));
                 return;
             }
             Up::Starved(ranks) => {

@@ -554,6 +554,10 @@ impl<A: Application> Engine for Member<A> {
         self.endpoint.starved(group, channel, ranks, &mut self.application);
     }
 
+    fn parted(&mut self, group: GroupKey, channel: ChannelId, ranks: RankSet) {
+        self.endpoint.parted(group, channel, ranks, &mut self.application);
+    }
+
     fn noted(&mut self, note: &str) {
         self.endpoint.noted(note, &mut self.application);
     }

@@ -59,6 +59,10 @@ pub trait Engine {
     fn starved(&mut self, group: GroupKey, channel: ChannelId, ranks: RankSet) {
         let _ = (group, channel, ranks);
     }
+    /// Answers [`Request::Hint`], too.
+    fn parted(&mut self, group: GroupKey, channel: ChannelId, ranks: RankSet) {
+        let _ = (group, channel, ranks);
+    }
     /// The transport has something to say that it did not say when its first channel was opened: a note of [`Caps::notes`].
     fn noted(&mut self, note: &str) {
         let _ = note;
@@ -292,6 +296,7 @@ impl<T: Transport, E: Engine> Loop<T, E> {
                 let gone = self.transport.gone(channel);
                 self.engine.gone(group, channel, gone);
                 self.engine.starved(group, channel, self.transport.starved(channel));
+                self.engine.parted(group, channel, self.transport.parted(channel));
             }
             Request::Outside { group, to, bytes } => self.transport.send_outside(group, &to, &bytes),
         }

@@ -183,7 +183,7 @@ pub(crate) struct Core {
     pub(crate) expand_early: bool,
     /// Own copies wait elsewhere: this is a fork, and its queue was left behind.
     pub(crate) left_behind: bool,
-    /// Whether somebody wants to know whose process is gone.
+    /// Whether somebody wants to know whose process is gone, and what else the transport may know.
     pub(crate) hint_wanted: bool,
     pub(crate) snapshots: [HeldSnapshot; SNAPSHOTS],
     /// Who else can be found, besides the members of the view.

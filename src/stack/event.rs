@@ -361,6 +361,10 @@ pub enum Up {
     Gone(RankSet),
     /// Members that are ready to run and have had no processor since the last time this was asked: a hint.
     Starved(RankSet),
+    /// Members that have excluded this one from the view's channel, or have closed it: a hint.
+    Parted(RankSet),
+    /// Whether these are in this view still is worth asking them, outside it.
+    Doubt(RankSet),
     /// This process did not run for so long.
     Paused(Duration),
     /// The members of this view that go on together: what is delivered until the next view is promised to them alone.

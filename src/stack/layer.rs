@@ -719,8 +719,8 @@ impl Context<'_> {
         self.core.work += 1;
     }
 
-    /// Asks the transport whose process is gone and who waits for a processor: [`Up::Gone`] and [`Up::Starved`] tell, if it
-    /// knows of any.
+    /// Asks the transport whose process is gone, who waits for a processor, and who takes no part in this view with this member
+    /// any more: [`Up::Gone`], [`Up::Starved`] and [`Up::Parted`] tell, if it knows of any.
     pub fn want_hint(&mut self) {
         self.core.hint_wanted = true;
     }

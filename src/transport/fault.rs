@@ -223,6 +223,10 @@ impl<T: Transport> Transport for Faulty<T> {
         self.inner.starved(channel)
     }
 
+    fn parted(&self, channel: ChannelId) -> RankSet {
+        self.inner.parted(channel)
+    }
+
     fn intact(&self, channel: ChannelId, frame: &Frame) -> bool {
         self.inner.intact(channel, frame)
     }

@@ -360,8 +360,9 @@ pub trait Transport {
         Waker::noop().clone()
     }
 
-    /// Members of the channel's view that are known to have ended, or to have closed the channel. A hint: it may speed
-    /// detection up where the medium happens to know, and never replaces it. Costs nothing unless called.
+    /// Members of the channel's view of which nothing will ever come again, as far as the medium happens to know: their
+    /// processes have ended, or their transports have. A hint: it may speed detection up, and never replaces it. Who has
+    /// closed the channel and lives is not gone, see [`Transport::parted`]. Costs nothing unless called.
     fn gone(&self, channel: ChannelId) -> RankSet {
         let _ = channel;
         RankSet::EMPTY
@@ -371,6 +372,14 @@ pub trait Transport {
     /// what silence says of others says little of them. A hint, as [`Transport::gone`] is. It compares with what was so when it
     /// was last called, and so wants to be called repeatedly.
     fn starved(&self, channel: ChannelId) -> RankSet {
+        let _ = channel;
+        RankSet::EMPTY
+    }
+
+    /// Members that have excluded this one from the channel, or have closed the channel themselves: they take no part in that
+    /// view with this member any more, and may well be in another. A hint that it is time to ask them, which takes a message
+    /// outside any view; it says nothing of how they are.
+    fn parted(&self, channel: ChannelId) -> RankSet {
         let _ = channel;
         RankSet::EMPTY
     }

@@ -99,6 +99,10 @@ impl<A: Transport, B: Transport> Transport for Either<A, B> {
         either!(self, transport => transport.starved(channel))
     }
 
+    fn parted(&self, channel: ChannelId) -> RankSet {
+        either!(self, transport => transport.parted(channel))
+    }
+
     fn counters(&self) -> TransportCounters {
         either!(self, transport => transport.counters())
     }

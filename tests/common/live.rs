@@ -224,6 +224,8 @@ pub struct Process {
     pub dull: u32,
     /// What its transport says of who waits for a processor.
     pub starved: RankSet,
+    /// What it says of who has parted with this one.
+    pub parted: RankSet,
 }
 
 impl Process {
@@ -341,6 +343,7 @@ impl Town {
             stopped: false,
             dull: 0,
             starved: RankSet::EMPTY,
+            parted: RankSet::EMPTY,
         });
         self.processes.len() - 1
     }
@@ -361,7 +364,7 @@ impl Town {
             }
             let own = self.processes[at].endpoint.incarnation().0;
             let apart = |other: u64| self.apart.contains(&own) != self.apart.contains(&other);
-            let Process { endpoint, transport, channels, views, diary, dull, starved, .. } =
+            let Process { endpoint, transport, channels, views, diary, dull, starved, parted, .. } =
                 &mut self.processes[at];
             transport.reap();
             let lose = &mut self.lose;
@@ -397,6 +400,7 @@ impl Town {
                     Request::Hint { group, channel } => {
                         endpoint.gone(group, channel, transport.gone(channel), diary);
                         endpoint.starved(group, channel, *starved, diary);
+                        endpoint.parted(group, channel, *parted, diary);
                     }
                     // As in a network, an address is one whatever group it is used for.
                     Request::Outside { to: Outside::To(address), .. }

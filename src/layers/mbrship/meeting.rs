@@ -5,10 +5,10 @@ use std::time::Duration;
 use super::broken::Broken;
 use super::message::{Beyond, Inside, Refusal};
 use super::{
-    ANSWER_PAUSE, DENIALS_MAX, Denial, Former, GUEST_PATIENCE, Guest, Host, MERGE_REPEAT, Mbrship,
-    OUSTER_PATIENCE, PATIENCE_SHIFT_MAX, UNHEARD_PATIENCE, Unheard,
+    ANSWER_PAUSE, DENIALS_MAX, Denial, Former, GUEST_PATIENCE, Guest, Host, INQUIRY_PAUSE_MAX, Inquiry,
+    MERGE_REPEAT, Mbrship, OUSTER_PATIENCE, PATIENCE_SHIFT_MAX, UNHEARD_PATIENCE, Unheard,
 };
-use crate::id::{Hasher64, Incarnation, MEMBERS_MAX, Rank, ViewId};
+use crate::id::{Hasher64, Incarnation, MEMBERS_MAX, Rank, RankSet, ViewId};
 use crate::stack::event::{Down, ExitReason, Grounds, Letter};
 use crate::stack::layer::Context;
 use crate::time::Time;
@@ -637,9 +637,7 @@ impl Mbrship {
 
     /// Somebody is in a view that this process has left.
     pub(super) fn stranger(&mut self, context: &mut Context<'_>, origin: Incarnation, view: ViewId) {
-        let silent = [Broken::NeverAnswers, Broken::TellsNobody, Broken::KeepsTheHostsView];
-        if self.over || !self.legacy.past.contains(&view) || silent.into_iter().any(|broken| self.is(broken))
-        {
+        if self.over || !self.legacy.past.contains(&view) || !self.answers() {
             return;
         }
         let now = context.now();
@@ -657,25 +655,54 @@ impl Mbrship {
             let message = Beyond::View { proposal, view: context.view().view().clone() };
             context.count("answered with the view");
             self.write(context, &member, &message);
-        } else if let Some(former) =
-            self.legacy.former.iter().find(|former| former.member.incarnation == origin)
-        {
-            let Former { member, accuser, kind } = former.clone();
-            context.count("told of its exclusion");
-            let message = match self.expelled_for(origin) {
-                Some(lasting) => Beyond::Expelled { past: view, lasting },
-                None => Beyond::Excluded { past: view, accuser, kind },
-            };
-            self.write(context, &member, &message);
+        } else {
+            self.tell_exclusion(context, origin, view);
         }
     }
 
-    /// This process was away: have the others gone on without it?
-    pub(super) fn inquire(&mut self, context: &mut Context<'_>) {
-        let others: Vec<Member> =
-            context.view().others().map(|rank| context.view().member(rank).clone()).collect();
-        for member in others {
-            self.write(context, &member, &Beyond::Inquire);
+    /// Wrong on purpose: who was left behind hears nothing.
+    fn answers(&self) -> bool {
+        let silent = [Broken::NeverAnswers, Broken::TellsNobody, Broken::KeepsTheHostsView];
+        !silent.into_iter().any(|broken| self.is(broken))
+    }
+
+    /// Tells a former member that it is out of the view `past`.
+    fn tell_exclusion(&self, context: &mut Context<'_>, whom: Incarnation, past: ViewId) {
+        let is_it = |former: &&Former| former.member.incarnation == whom;
+        let Some(Former { member, accuser, kind }) = self.legacy.former.iter().find(is_it).cloned() else {
+            return;
+        };
+        context.count("told of its exclusion");
+        let message = match self.expelled_for(whom) {
+            Some(lasting) => Beyond::Expelled { past, lasting },
+            None => Beyond::Excluded { past, accuser, kind },
+        };
+        self.write(context, &member, &message);
+    }
+
+    /// Tells those that this member has led the others on without, once: who is dead does not hear it.
+    pub(super) fn tell_the_left_out(&mut self, context: &mut Context<'_>) {
+        let left_out = std::mem::take(&mut self.legacy.left_out);
+        if let (Some(past), true) = (self.legacy.past.last().copied(), self.answers()) {
+            left_out.into_iter().for_each(|whom| self.tell_exclusion(context, whom, past));
+        }
+    }
+
+    /// Asks these whether they have gone on without this process: it was away, or they are silent. Who does not answer is asked
+    /// again as long as there is doubt.
+    pub(super) fn inquire(&mut self, context: &mut Context<'_>, ranks: RankSet) {
+        if self.over {
+            return;
+        }
+        let now = context.now();
+        for rank in ranks.without(self.failed).iter() {
+            let Inquiry { next, pause } = self.inquiries[rank.index()];
+            if now >= next {
+                self.inquiries[rank.index()] =
+                    Inquiry { next: now + pause, pause: (pause * 2).min(INQUIRY_PAUSE_MAX) };
+                let member = context.view().member(rank).clone();
+                self.write(context, &member, &Beyond::Inquire);
+            }
         }
     }
 }

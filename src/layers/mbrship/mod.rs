@@ -122,6 +122,9 @@ const UNHEARD_PATIENCE: Duration = Duration::from_secs(2);
 const GUEST_PATIENCE: Duration = Duration::from_millis(20);
 /// Who asks from a past view is answered at most so often.
 const ANSWER_PAUSE: Duration = Duration::from_millis(1);
+/// A member is asked whether it is in this view still at most so often at first, and then at doubling intervals.
+const INQUIRY_PAUSE_MIN: Duration = Duration::from_millis(2);
+const INQUIRY_PAUSE_MAX: Duration = Duration::from_millis(64);
 
 #[derive(Clone)]
 struct Mbrship {
@@ -168,6 +171,8 @@ struct Mbrship {
     tried: Option<(ViewId, Time)>,
     probe_wait: Duration,
     answered: Vec<(Incarnation, Time)>,
+    /// By rank.
+    inquiries: Vec<Inquiry>,
     legacy: Legacy,
     /// What all members of a view must have the same, in words: the stack and its windows.
     terms: String,
@@ -322,6 +327,18 @@ struct Unheard {
     until: Time,
 }
 
+/// Whether a member is in this view still was asked.
+#[derive(Clone, Copy)]
+struct Inquiry {
+    /// It is not asked again before, and after that not for so long.
+    next: Time,
+    pause: Duration,
+}
+
+impl Inquiry {
+    const NEVER: Inquiry = Inquiry { next: Time::ZERO, pause: INQUIRY_PAUSE_MIN };
+}
+
 /// A member of past views that is not in this one.
 #[derive(Clone)]
 struct Former {
@@ -342,6 +359,8 @@ struct Legacy {
     former: Vec<Former>,
     /// Members of this view that were not in the one before.
     fresh: Vec<Incarnation>,
+    /// Members of the one before that are to be told that they are out.
+    left_out: Vec<Incarnation>,
     unheard: Vec<Unheard>,
     /// Those that were expelled, and how long they were waited for.
     expelled: Vec<(Incarnation, Duration)>,
@@ -401,6 +420,7 @@ impl Mbrship {
             tried: None,
             probe_wait: probe,
             answered: Vec::new(),
+            inquiries: Vec::new(),
             legacy: Legacy::default(),
             terms: String::new(),
         })
@@ -584,6 +604,7 @@ impl Mbrship {
         let excess = self.legacy.past.len().saturating_sub(PAST_MAX);
         self.legacy.past.drain(..excess);
         self.legacy.proposal = Some(proposal);
+        self.legacy.left_out = self.to_be_told(context, proposal, part);
         self.legacy.let_in.clear();
         let is_fresh =
             |member: &&Member| current.members.iter().all(|old| old.incarnation != member.incarnation);
@@ -601,6 +622,17 @@ impl Mbrship {
             }
         }
         context.up(Up::NextView(Rc::new(NextView { view, together, survivors: part, guest })));
+    }
+
+    /// Who is told, unasked, that it is out of the view that follows: whoever failed, if this member has led the others on
+    /// without it and they are most of the view. A lesser part may be the one that has failed, and who does not hear the others
+    /// would send them all away; it answers those that it hears.
+    fn to_be_told(&self, context: &Context<'_>, proposal: ViewId, part: RankSet) -> Vec<Incarnation> {
+        let member = |rank| context.view().member(rank).incarnation;
+        if member(context.rank()) != proposal.coordinator || part.len() * 2 <= context.view().size() {
+            return Vec::new();
+        }
+        self.failed.iter().map(member).collect()
     }
 
     /// Whether this member has used most of the view's numbers for its casts, or for its sends to somebody, or has too
@@ -646,6 +678,7 @@ impl Layer for Mbrship {
         self.sent = vec![0; members];
         self.unsaid = vec![Unsaid::default(); members];
         self.parts = vec![Vec::new(); members];
+        self.inquiries = vec![Inquiry::NEVER; members];
         self.handles = Some(Handles {
             casts_wait: build.guard(GuardKind::CastSend, "view change", Closes::Entry(HeldFor::ViewChange)),
             sends_wait: build.guard(GuardKind::SendSend, "view change", Closes::Entry(HeldFor::ViewChange)),
@@ -670,6 +703,7 @@ impl Layer for Mbrship {
             self.legacy.probe_due = Some(due);
             context.arm(self.handles().probe, due);
         }
+        self.tell_the_left_out(context);
         if self.legacy.leave {
             self.say_leave(context);
             // Not at once: the application is told of the view before it is told that this view ends.
@@ -723,8 +757,11 @@ impl Layer for Mbrship {
             Up::Stranger { origin, view } => self.stranger(context, origin, view),
             Up::Paused(_) => {
                 context.up(event);
-                self.inquire(context);
+                // Whatever was answered is older.
+                self.inquiries.fill(Inquiry::NEVER);
+                self.inquire(context, context.view().others().collect());
             }
+            Up::Doubt(ranks) => self.inquire(context, ranks),
             Up::Slow(slow) => self.slow(context, slow),
             event => context.up(event),
         }
@@ -836,6 +873,8 @@ impl Layer for Mbrship {
             ("forget a guest", GUEST_PATIENCE),
             ("next probe", self.probe_wait),
             ("between answers", ANSWER_PAUSE),
+            ("between inquiries", INQUIRY_PAUSE_MIN),
+            ("between inquiries at most", INQUIRY_PAUSE_MAX),
             ("a member's next life at its address is not now", OUSTER_PATIENCE),
             ("who was never heard is let in again without delay after", UNHEARD_PATIENCE),
         ]

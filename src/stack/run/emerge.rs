@@ -164,7 +164,9 @@ impl Stack {
             | Up::Outside(_)
             | Up::Stranger { .. }
             | Up::Gone(_)
-            | Up::Starved(_) => return,
+            | Up::Starved(_)
+            | Up::Parted(_)
+            | Up::Doubt(_) => return,
         };
         app.event(&event, &mut Group::new(self));
     }

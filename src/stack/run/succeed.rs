@@ -83,6 +83,12 @@ impl Stack {
         self.drain(app);
     }
 
+    /// These members take no part in this view with this one any more, says the transport.
+    pub(crate) fn parted(&mut self, ranks: RankSet, app: &mut dyn Application) {
+        self.engine.arrive(Up::Parted(ranks));
+        self.drain(app);
+    }
+
     /// The channel of a failed member's frames is given up: what is kept of its casts is copied, and believed only if it
     /// was intact until then.
     pub(crate) fn rescue(&mut self, rank: Rank, intact: &dyn Fn(&Frame) -> bool) {

@@ -18,7 +18,7 @@ use super::hindrance::Hindrances;
 use super::lanes::{Lanes, Room};
 use super::owner::{ASK_CALLS, Owner, Seen};
 use super::ring::{Publisher, RingReader, Taken};
-use super::segment::{Attach, Cursor, FRAMES_MAX, PeerSegment, Segment, Sizes, Word, total_bytes};
+use super::segment::{Attach, Closed, Cursor, FRAMES_MAX, PeerSegment, Segment, Sizes, Word, total_bytes};
 use super::stamp::{STAMP_BYTES, START_MAX};
 use super::stock::Stock;
 use super::{FRAME_BYTES_MAX, ShmOptions};
@@ -523,7 +523,7 @@ impl Open {
         self.all_peers().any(|peer| peer.intact(frame))
     }
 
-    /// Members found before whose process is known to have ended, or that have closed the channel.
+    /// Members found before whose process or transport is known to have ended.
     pub(super) fn gone(&self, here: &Owner, system_calls: &Cell<u64>) -> RankSet {
         let gone = self.all_peers().filter(|peer| peer.gone(here, system_calls));
         gone.map(|peer| peer.rank).collect()
@@ -533,6 +533,11 @@ impl Open {
     pub(super) fn starved(&self) -> RankSet {
         let now = Instant::now();
         self.all_peers().filter(|peer| peer.starved(now)).map(|peer| peer.rank).collect()
+    }
+
+    /// Members found before that have excluded this one, or have closed the channel.
+    pub(super) fn parted(&self) -> RankSet {
+        self.all_peers().filter(|peer| peer.has_parted()).map(|peer| peer.rank).collect()
     }
 
     fn all_peers(&self) -> impl Iterator<Item = &Peer> {
@@ -545,10 +550,16 @@ impl Open {
         own.chain(self.all_peers().map(|peer| peer.segment.memory().clone()))
     }
 
-    /// Takes the segment's name away and says that nothing more will come.
+    /// Takes the segment's name away and says that nothing more will come in this view.
     pub(super) fn close(&mut self) {
         self.publish();
-        self.segment.close();
+        self.segment.close(Closed::Channel);
+    }
+
+    /// As [`Open::close`], because the transport itself ends: nothing more will come in any view.
+    pub(super) fn end(&mut self) {
+        self.publish();
+        self.segment.close(Closed::Transport);
     }
 
     /// After closing: tells peers that nothing of theirs is held, as far as that is so. Whether all is done.
@@ -620,7 +631,7 @@ impl Peer {
     }
 
     fn gone(&self, here: &Owner, system_calls: &Cell<u64>) -> bool {
-        if self.gone.get() || self.segment.closed() {
+        if self.gone.get() || self.segment.closed() == Some(Closed::Transport) {
             self.gone.set(true);
             return true;
         }
@@ -637,6 +648,10 @@ impl Peer {
             });
         }
         self.gone.get()
+    }
+
+    fn has_parted(&self) -> bool {
+        self.cursor(Cursor::Excluded).load(Ordering::Relaxed) != 0 || self.segment.closed().is_some()
     }
 
     fn starved(&self, now: Instant) -> bool {

@@ -145,6 +145,7 @@ impl Lane {
 mod tests {
     use std::path::Path;
 
+    use super::super::segment::Closed;
     use super::*;
     use crate::id::{GroupId, Incarnation, ViewId};
     use crate::transport::shm::owner::Owner;
@@ -222,7 +223,7 @@ mod tests {
         assert_eq!(limit, released + LANE_BYTES as u64, "it is told what may be overwritten");
         fill(slow);
         assert_eq!(slow.make_room(ENTRY.len(), released, &segment), Room::Soon);
-        segment.close();
+        segment.close(Closed::Transport);
     }
 
     #[test]
@@ -243,7 +244,7 @@ mod tests {
             assert_eq!(slow.make_room(ENTRY.len(), released, &segment), Room::Free);
             assert!(slow.push(&ENTRY, &[]));
         }
-        segment.close();
+        segment.close(Closed::Transport);
     }
 
     #[test]
@@ -261,6 +262,6 @@ mod tests {
         fill(other);
         let limit = segment.cursor(Rank(2), Cursor::LaneLimit).load(std::sync::atomic::Ordering::Relaxed);
         assert!(limit <= 2 * LANE_BYTES as u64, "{limit}");
-        segment.close();
+        segment.close(Closed::Transport);
     }
 }

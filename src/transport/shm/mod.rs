@@ -439,6 +439,10 @@ impl Transport for Shm {
         self.get(channel).map_or(RankSet::EMPTY, Open::starved)
     }
 
+    fn parted(&self, channel: ChannelId) -> RankSet {
+        self.get(channel).map_or(RankSet::EMPTY, Open::parted)
+    }
+
     fn counters(&self) -> TransportCounters {
         let system_calls = self.counters.system_calls + self.looks.get();
         TransportCounters { system_calls, ..self.counters }
@@ -448,7 +452,7 @@ impl Transport for Shm {
 impl Drop for Shm {
     fn drop(&mut self) {
         for mut open in self.channels.drain(..).flatten() {
-            open.close();
+            open.end();
             // What is still held stays told as held: its memory is not reused while this process can read it.
             open.release_all();
         }

@@ -60,7 +60,7 @@ pub(super) enum Word {
     CastBytes,
     LaneBytes,
     FramesMax,
-    /// The owner has closed: nothing more will be published.
+    /// The owner has closed, and what ([`Closed`], zero if it has not): nothing more will be published.
     Closed,
     PidNamespace,
     /// The thread that drives the owner's channel.
@@ -71,6 +71,16 @@ pub(super) enum Word {
     Asleep = 32,
     /// How often the owner has rung for those who sleep, in the word's lower half: on a line of its own.
     Bell = 40,
+}
+
+/// What the owner of a segment has closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u64)]
+pub(super) enum Closed {
+    /// The view's channel: it is in another view, or in none of the group.
+    Channel = 1,
+    /// Its transport.
+    Transport,
 }
 
 /// A member's cursor lines, by index of their words.
@@ -315,8 +325,8 @@ impl Segment {
     }
 
     /// Says that nothing more will come, and takes the name away. Who has mapped the segment keeps it.
-    pub(super) fn close(&self) {
-        self.word(Word::Closed).store(1, Ordering::Release);
+    pub(super) fn close(&self, what: Closed) {
+        self.word(Word::Closed).store(what as u64, Ordering::Release);
         // Somebody may have removed it by hand; there is nobody to tell.
         if let Some(path) = &self.path {
             let _ = fs::remove_file(path);
@@ -466,9 +476,13 @@ impl PeerSegment {
         &self.memory
     }
 
-    /// Whether its owner has closed it.
-    pub(super) fn closed(&self) -> bool {
-        self.word(Word::Closed).load(Ordering::Relaxed) != 0
+    /// What its owner has closed, if anything.
+    pub(super) fn closed(&self) -> Option<Closed> {
+        match self.word(Word::Closed).load(Ordering::Relaxed) {
+            0 => None,
+            word if word == Closed::Transport as u64 => Some(Closed::Transport),
+            _ => Some(Closed::Channel),
+        }
     }
 
     /// How its owner is seen. If that has ended the segment's name is removed, which nobody else will do.

@@ -119,6 +119,9 @@ pub struct FailureRun {
     /// Faults after which a survivor was excluded by mistake.
     #[serde(default)]
     pub excluded: u32,
+    /// Stopped members that were excluded and came back without having learnt it: as who they were, by a merge.
+    #[serde(default)]
+    pub unaware: u32,
     /// Faults after which the survivors did not come together within the time.
     pub not_together: u32,
     /// Casts of all members that were there at the end, and deliveries.
@@ -274,6 +277,7 @@ fn measure(
         },
         false_suspicions: figures.false_suspicions,
         excluded: figures.excluded,
+        unaware: figures.unaware,
         not_together: figures.not_together,
         casts: last_words().map(|(casts, ..)| casts).sum(),
         delivered: last_words().map(|(_, delivered, ..)| delivered).sum(),
@@ -294,6 +298,7 @@ struct Figures {
     growth: Vec<Latencies>,
     false_suspicions: u64,
     excluded: u32,
+    unaware: u32,
     not_together: u32,
 }
 
@@ -399,7 +404,8 @@ fn all_faults(
             let excluded = survivors.iter().any(|at| !crew.lives(*at));
             excluded || crew.together(&survivors) && heard(crew)
         });
-        if crew.together(&survivors) && heard(crew) {
+        let left_out = crew.together(&survivors);
+        if left_out && heard(crew) {
             for survivor in &survivors {
                 let life = &crew.places[*survivor].life;
                 let (_, _, installed) = life.view.as_ref().ok_or("together without a view")?;
@@ -426,11 +432,12 @@ fn all_faults(
         gather(crew)?;
         let installed = crew.places.iter().filter_map(|place| place.life.view.as_ref().map(|(_, _, at)| *at));
         figures.whole.record(installed.max().unwrap_or(0).saturating_sub(mended));
-        // Who was stopped for a short time may come back by a merge, as who it was.
         if crew.places[victim].life.incarnation != victims {
             let life = &crew.places[victim].life;
             let installed = life.view.as_ref().map_or(0, |(_, _, at)| *at);
             figures.join.record(installed.saturating_sub(life.joining));
+        } else if fault == Fault::Stop && left_out {
+            figures.unaware += 1;
         }
         crew.places.iter_mut().for_each(|place| place.life.suspicions.clear());
     }
@@ -497,7 +504,7 @@ fn mend(
 ) -> Result<(), Box<dyn Error>> {
     match fault {
         Fault::Kill => crew.start(victim)?,
-        // It learns that it is out and ends, or comes back by a merge.
+        // It learns that it is out, and ends.
         Fault::Stop => drop(crew.go_on(victim)?),
         Fault::Partition => hosts.ok_or("a partition needs hosts")?.set_port(victim + 1, true)?,
         Fault::None | Fault::Join => {}
@@ -537,7 +544,9 @@ pub fn table(runs: &[FailureRun]) -> String {
         let times = |times: u32, what: &str| (times > 0).then(|| format!("{times} times {what}"));
         let apart = times(run.not_together, "the survivors did not meet");
         let excluded = times(run.excluded, "a survivor was excluded by mistake");
-        for wrong in run.error.iter().cloned().chain(apart).chain(excluded) {
+        let unaware =
+            times(run.unaware, "a member that was stopped and excluded came back without having learnt it");
+        for wrong in run.error.iter().cloned().chain(apart).chain(excluded).chain(unaware) {
             text += &format!("\n{wrong}\n");
         }
     }
