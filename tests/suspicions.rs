@@ -421,6 +421,30 @@ fn no_patience_is_longer_than_the_longest_that_was_asked_for() {
     }
 }
 
+/// A stray or forged word about a live member leaves no trace.
+#[test]
+fn a_hint_that_was_wrong_is_forgotten_when_the_member_is_heard() {
+    for hinted in [false, true] {
+        let mut town = Town::of(2, STACK, &Config::default());
+        town.run(Duration::from_millis(30));
+        if hinted {
+            let process = &mut town.processes[0];
+            process.endpoint.gone(
+                process.key,
+                process.channels[0],
+                RankSet::one(Rank(1)),
+                &mut process.diary,
+            );
+        }
+        town.run(Duration::from_millis(5));
+        town.processes[1].stopped = true;
+        town.run(Duration::from_millis(6));
+        town.processes[1].stopped = false;
+        town.run(Duration::from_millis(50));
+        assert_eq!(town.suspicions(0), [], "with a hint: {hinted}");
+    }
+}
+
 /// Who has excluded this member is silent because it is in another view: it is asked there, and waited for.
 #[test]
 fn who_has_parted_is_asked_again_and_again_and_not_taken_for_failed_before_it_could_answer() {

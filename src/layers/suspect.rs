@@ -121,8 +121,6 @@ struct Suspect {
     suspected: RankSet,
     /// By rank: who has found out that it has failed, and how; of those that are suspected.
     charges: Vec<Charge>,
-    /// Members whose processes are said to be gone.
-    gone: RankSet,
     /// Members that are said to have parted with this one.
     parted: RankSet,
     /// Members that are out of this view already: not watched.
@@ -163,6 +161,8 @@ struct Watched {
     /// How much of `silence` it is excused for, because it had no processor; and whether it had none when last asked about.
     excused: Duration,
     starved: bool,
+    /// How many signs of life there had been when its process was said to be gone: one more, and that was wrong.
+    gone: Option<u64>,
     asked: bool,
     /// Whom it suspects that is heard here, and for how long it has.
     accuses: RankSet,
@@ -180,10 +180,16 @@ impl Watched {
             longest: Duration::ZERO,
             excused: Duration::ZERO,
             starved: false,
+            gone: None,
             asked: false,
             accuses: RankSet::EMPTY,
             accuses_for: Duration::ZERO,
         }
+    }
+
+    /// Whether its process is said to be gone, and it was not heard since.
+    fn is_gone(&self) -> bool {
+        self.gone.is_some_and(|signs| signs >= self.all)
     }
 }
 
@@ -216,7 +222,6 @@ impl Suspect {
             watched: Vec::new(),
             suspected: RankSet::EMPTY,
             charges: Vec::new(),
-            gone: RankSet::EMPTY,
             parted: RankSet::EMPTY,
             failed: RankSet::EMPTY,
             accusers: RankSet::EMPTY,
@@ -240,7 +245,7 @@ impl Suspect {
         let usual = (watched.longest.max(self.waited) * SILENCE_FACTOR).clamp(least, self.most);
         // Whoever has parted is elsewhere, and answers from there if it lives.
         let usual = if self.parted.contains(rank) { usual.max(self.first) } else { usual };
-        if self.gone.contains(rank) {
+        if watched.is_gone() {
             usual.min(self.beat * GONE_BEATS)
         } else if watched.known == 0 && self.trusts_the_unheard {
             Duration::from_secs(u64::from(u32::MAX))
@@ -371,7 +376,7 @@ impl Suspect {
         let lasting = self.watched[rank.index()].silence;
         if self.accusers.contains(rank) {
             Grounds::Accuser
-        } else if self.gone.contains(rank) {
+        } else if self.watched[rank.index()].is_gone() {
             Grounds::Gone { lasting }
         } else if self.watched[rank.index()].known == 0 {
             Grounds::Unheard { lasting }
@@ -545,7 +550,9 @@ impl Layer for Suspect {
             }
             Up::Send(origin, _) | Up::Raw(origin, _) => self.watched[origin.index()].signs += 1,
             Up::Gone(ranks) => {
-                self.gone = self.gone.with(*ranks);
+                for rank in ranks.iter() {
+                    self.watched[rank.index()].gone = Some(self.signs(context, rank));
+                }
                 return;
             }
             Up::Parted(ranks) => {
