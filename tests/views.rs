@@ -888,3 +888,30 @@ fn a_lesser_part_sends_nobody_away() {
     assert_eq!([1, 2].map(|at| exit(&town, at)), [None; 2]);
     assert_eq!(counted(&town, 0, "told of its exclusion"), 0);
 }
+
+#[test]
+fn who_was_away_for_more_views_than_are_remembered_learns_that_it_is_out() {
+    for changes in [10, 70] {
+        let mut town = Town::of(3, STACK, &Config::default());
+        town.run(Duration::from_millis(30));
+        town.processes[2].stopped = true;
+        // What waits for it is lost, as in any queue that is not read for so long.
+        let queued = std::rc::Rc::new(std::cell::Cell::new(true));
+        let is_queued = std::rc::Rc::clone(&queued);
+        town.lose = Box::new(move |at, _| at == 2 && is_queued.get());
+        town.meet(&[0, 1], SECOND);
+        for _ in 0..changes / 2 {
+            let new = town.join(&[1]);
+            town.meet(&[0, 1, new], SECOND);
+            let process = &mut town.processes[new];
+            process.endpoint.group(process.key).leave();
+            town.meet(&[0, 1], SECOND);
+        }
+        town.processes[2].stopped = false;
+        town.run(Duration::from_millis(5));
+        queued.set(false);
+        town.run(Duration::from_millis(300));
+        let why = exit(&town, 2).unwrap_or_else(|| panic!("{changes}: {:?}", town.processes[2].diary.seen));
+        assert!(why.starts_with("excluded: "), "{why}");
+    }
+}

@@ -6,7 +6,7 @@ use super::broken::Broken;
 use super::message::{Beyond, Inside, Refusal};
 use super::{
     ANSWER_PAUSE, DENIALS_MAX, Denial, Former, GUEST_PATIENCE, Guest, Host, INQUIRY_PAUSE_MAX, Inquiry,
-    MERGE_REPEAT, Mbrship, OUSTER_PATIENCE, PATIENCE_SHIFT_MAX, UNHEARD_PATIENCE, Unheard,
+    MERGE_REPEAT, Mbrship, OUSTER_PATIENCE, PAST_MAX, PATIENCE_SHIFT_MAX, UNHEARD_PATIENCE, Unheard,
 };
 use crate::id::{Hasher64, Incarnation, MEMBERS_MAX, Rank, RankSet, ViewId};
 use crate::stack::event::{Down, ExitReason, Grounds, Letter};
@@ -637,7 +637,7 @@ impl Mbrship {
 
     /// Somebody is in a view that this process has left.
     pub(super) fn stranger(&mut self, context: &mut Context<'_>, origin: Incarnation, view: ViewId) {
-        if self.over || !self.legacy.past.contains(&view) || !self.answers() {
+        if self.over || !self.is_past(origin, view) || !self.answers() {
             return;
         }
         let now = context.now();
@@ -658,6 +658,15 @@ impl Mbrship {
         } else {
             self.tell_exclusion(context, origin, view);
         }
+    }
+
+    /// Whether this process was in that view; one that is older than the oldest it remembers it was in with whoever it knows
+    /// from there.
+    fn is_past(&self, origin: Incarnation, view: ViewId) -> bool {
+        let past = &self.legacy.past;
+        let forgotten = past.len() == PAST_MAX && past.first().is_some_and(|oldest| view < *oldest);
+        past.contains(&view)
+            || forgotten && self.legacy.former.iter().any(|former| former.member.incarnation == origin)
     }
 
     /// Wrong on purpose: who was left behind hears nothing.
