@@ -9,14 +9,14 @@ use std::os::unix::fs::MetadataExt;
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
-use ends::{End, PATIENCE, unique};
+use ends::{End, PATIENCE, payload, unique};
 use wadjet::id::{Rank, RankSet};
 use wadjet::transport::Transport;
 
 /// Names the group of a member, in a process that a test started.
 const GROUP: &str = "WADJET_CONTAINED";
 
-/// Stays until it is ended.
+/// Stays until it is ended; what it is told to close it closes.
 #[test]
 fn another_process() {
     let Ok(group) = std::env::var(GROUP) else { return };
@@ -24,7 +24,9 @@ fn another_process() {
     end.cast(b"here I am").unwrap();
     let start = Instant::now();
     while start.elapsed() < PATIENCE {
-        end.receive(16);
+        if end.receive(16).iter().any(|received| payload(received) == b"close your channel") {
+            end.shm.close(end.channel.id);
+        }
         std::thread::yield_now();
     }
 }
@@ -43,6 +45,25 @@ fn contained(group: &str) -> Child {
         .stdout(Stdio::null())
         .spawn()
         .expect("unshare is part of util-linux")
+}
+
+/// It has let go of the lock that shows that it lives.
+#[test]
+fn who_has_closed_its_channel_in_another_container_has_parted_and_is_not_gone() {
+    let group = &unique("closed");
+    let mut container = contained(group);
+    let mut end = End::open(group, 2, 1);
+    end.until(|end| end.receive(1).len() == 1);
+    end.cast(b"close your channel").unwrap();
+    let (id, other) = (end.channel.id, RankSet::one(Rank(1)));
+    end.until(|end| end.shm.parted(id) == other);
+    let looks = end.shm.counters().system_calls;
+    end.until(|end| {
+        assert!(end.shm.gone(id).is_empty(), "it lives");
+        end.shm.counters().system_calls > looks + 20
+    });
+    container.kill().unwrap();
+    container.wait().unwrap();
 }
 
 #[test]

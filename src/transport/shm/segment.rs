@@ -487,7 +487,11 @@ impl PeerSegment {
 
     /// How its owner is seen. If that has ended the segment's name is removed, which nobody else will do.
     pub(super) fn look_at_owner(&self, here: &Owner) -> Seen {
-        let seen = self.process.seen_with(&self.file, here);
+        let mut seen = self.process.seen_with(&self.file, here);
+        if seen == Seen::Ended && self.closed().is_some() {
+            // Who has closed has let go of the lock, and may live. Looked at after the lock, which was held until then.
+            seen = self.process.seen(here);
+        }
         if seen == Seen::Ended {
             let _ = fs::remove_file(&self.path);
         }
