@@ -16,7 +16,7 @@ use crate::group::{Application, Group};
 use crate::id::{GroupId, Hasher64, Incarnation, Life, Rank, RankSet};
 use crate::stack::event::{ExitReason, List, Message, Problem, Up};
 use crate::stack::registry::Registry;
-use crate::stack::run::{InstallError, Stack};
+use crate::stack::run::{InstallError, Stack, agrees_on_views, network_properties};
 use crate::stats::Stats;
 use crate::time::Time;
 use crate::transport::{Caps, Channel, ChannelId, ChannelOptions, Outside, Received, Transmit};
@@ -309,6 +309,14 @@ impl Endpoint {
             if founds { View::fixed(group, vec![member], spec) } else { View::alone(group, member, spec) };
         view.id.counter += self.used.map_or(0, |used| used + 1);
         view
+    }
+
+    /// Whether processes with this stack agree on views, over a transport that is capable of this: then one of them can join.
+    ///
+    /// # Errors
+    /// If the specification is refused.
+    pub(crate) fn agrees_on_views(&self, spec: &str, caps: &Caps) -> Result<bool, InstallError> {
+        agrees_on_views(&self.registry, spec, network_properties(caps))
     }
 
     fn key(&self, index: usize) -> GroupKey {

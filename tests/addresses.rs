@@ -183,3 +183,36 @@ fn a_guest_whose_address_is_that_of_a_member_is_not_let_in() {
         assert_eq!(driver.application().views, before, "nothing was flushed for it");
     }
 }
+
+/// Every reason is known before anything is bound or sent: nobody would ever answer, and nothing would say so.
+#[test]
+fn contacts_that_can_never_be_reached_are_refused_in_words_and_a_list_with_ones_own_address_is_not() {
+    // One that was free just now.
+    let address = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let endpoint = Endpoint::new(Config::default(), Incarnation(1)).unwrap();
+    let transport = UdpTransport::new(UdpOptions::default()).unwrap();
+    let mut driver = Driver::new(endpoint, Notes::default(), transport, DriverOptions::default());
+    let mut join = |contacts: &[&str], spec: &str| {
+        driver
+            .join(JoinOptions::through("contacts", &address, contacts, spec))
+            .map_err(|error| error.to_string())
+    };
+    let cases = [
+        ("localhost:7001", "write it as ip:port"),
+        ("127.0.0.1", "write it as ip:port"),
+        ("nonsense", "write it as ip:port"),
+        ("", "write it as ip:port"),
+        ("127.0.0.1:0", "port 0 means no port"),
+        ("0.0.0.0:7002", "others cannot send to it"),
+        ("[::1]:7002", "the other IP version"),
+        ("10.78.0.1:7000", "loopback addresses are reached on one host only"),
+    ];
+    for (contact, why) in cases {
+        let error = join(&["127.0.0.1:7009", contact], STACK).unwrap_err();
+        assert!(error.contains(&format!("`{contact}`")) && error.contains(why), "{contact}: {error}");
+        assert!(error.contains(&format!("`{address}`")), "{error}");
+    }
+    let error = join(&["127.0.0.1:7009"], "STABLE:FC:UNICAST:LOCAL:NAK:CHKSUM:COM").unwrap_err();
+    assert!(error.contains("agrees on no views") && error.contains("MBRSHIP"), "{error}");
+    join(&["127.0.0.1:7009", &address], STACK).unwrap();
+}

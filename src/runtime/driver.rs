@@ -107,6 +107,24 @@ pub enum OpenError {
         /// What to do.
         remedy: &'static str,
     },
+    /// One of the contacts can never be reached from this process's address.
+    #[error("a process at `{own}` cannot look for others there: {why}")]
+    BadContact {
+        /// This process's address.
+        own: Address,
+        /// Which contact, and why not.
+        #[source]
+        why: TransportError,
+    },
+    /// Who joins agrees on views with those that are there, and the stack has no layer for that.
+    #[error(
+        "the stack {spec} agrees on no views, so nobody can join by it: put MBRSHIP:SUSPECT into it, as in \
+         `wadjet::layers::LIVE_STACK`, or open a view that is given (`Driver::open`)"
+    )]
+    NotLive {
+        /// The stack.
+        spec: String,
+    },
 }
 
 /// An endpoint and its application, driven by one thread over one transport.
@@ -186,7 +204,11 @@ impl<T: Transport, A: Application> Driver<T, A> {
     /// [`OpenError`]; nothing stays open then.
     pub fn join(&mut self, options: JoinOptions) -> Result<GroupKey, OpenError> {
         let JoinOptions { group, spec, address, neighbours } = options;
-        self.check(&neighbours)?;
+        self.check(&neighbours, &address)?;
+        let caps = self.inner.transport().caps();
+        if !self.inner.engine().endpoint.agrees_on_views(&spec, &caps)? {
+            return Err(OpenError::NotLive { spec });
+        }
         if self.inner.engine().endpoint.is_there(group) {
             return Err(InstallError::AlreadyThere(group).into());
         }
@@ -209,7 +231,7 @@ impl<T: Transport, A: Application> Driver<T, A> {
     /// # Errors
     /// [`OpenError`]; nothing stays open then.
     pub fn open_among(&mut self, view: LocalView, neighbours: Neighbours) -> Result<GroupKey, OpenError> {
-        self.check(&neighbours)?;
+        self.check(&neighbours, &view.member(view.rank()).address)?;
         let options = self.inner.engine().endpoint.channel_options(view.size());
         let channel = self.inner.open(&view, &options)?;
         let (id, caps, now) = (channel.id, self.inner.transport().caps(), self.inner.now());
@@ -223,14 +245,17 @@ impl<T: Transport, A: Application> Driver<T, A> {
         }
     }
 
-    /// Who is to be discovered can be.
-    fn check(&self, neighbours: &Neighbours) -> Result<(), OpenError> {
+    /// Who is to be discovered can be, and contacts can be reached from `own`.
+    fn check(&self, neighbours: &Neighbours, own: &Address) -> Result<(), OpenError> {
         let transport = self.inner.transport();
-        match transport.discovers() {
-            Err(remedy) if neighbours.discover => {
-                Err(OpenError::NoDiscovery { transport: transport.caps().name, remedy })
-            }
-            _ => Ok(()),
+        let caps = transport.caps();
+        if let (Err(remedy), true) = (transport.discovers(), neighbours.discover) {
+            return Err(OpenError::NoDiscovery { transport: caps.name, remedy });
+        }
+        let refused = |contact| caps.addresses.check_contact(own, contact).err();
+        match neighbours.contacts.iter().find_map(refused) {
+            Some(why) => Err(OpenError::BadContact { own: own.clone(), why }),
+            None => Ok(()),
         }
     }
 

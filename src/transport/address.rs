@@ -30,14 +30,28 @@ impl Addresses {
     /// [`TransportError::BadAddress`]: why not.
     pub fn check(self, own: &Address, other: &Address) -> Result<(), TransportError> {
         let Addresses::Udp(udp) = self else { return Ok(()) };
-        let wrong = |why| Err(TransportError::BadAddress(other.clone(), why));
         let parsed = udp.parse(other, false)?;
         let Ok(own) = udp.parse(own, false) else { return Ok(()) };
         udp.beside(own, parsed, other)?;
-        if own.ip().is_loopback() != parsed.ip().is_loopback() {
-            return wrong("loopback addresses are reached on one host only; give all members such, or none");
+        one_host(own, parsed, other)
+    }
+
+    /// Whether a process at `own` can look for others at `contact`, as far as can be told from here. Its own address among its
+    /// contacts is nobody's, and does no harm: all members may be given one list. What is wrong with `own` itself, which may
+    /// have port 0 still, is for whoever binds it.
+    ///
+    /// # Errors
+    /// [`TransportError::BadAddress`]: why not.
+    pub fn check_contact(self, own: &Address, contact: &Address) -> Result<(), TransportError> {
+        let Addresses::Udp(udp) = self else { return Ok(()) };
+        let parsed = udp.parse(contact, false)?;
+        match udp.parse(own, true) {
+            Ok(own) if own != parsed => {
+                udp.beside(own, parsed, contact)?;
+                one_host(own, parsed, contact)
+            }
+            _ => Ok(()),
         }
-        Ok(())
     }
 }
 
@@ -98,6 +112,15 @@ impl UdpAddresses {
         }
         if own == other { taken(address) } else { Ok(()) }
     }
+}
+
+/// Loopback addresses go with each other. `other` was written as `address`.
+fn one_host(own: SocketAddr, other: SocketAddr, address: &Address) -> Result<(), TransportError> {
+    if own.ip().is_loopback() == other.ip().is_loopback() {
+        return Ok(());
+    }
+    let why = "loopback addresses are reached on one host only; give all members such, or none";
+    Err(TransportError::BadAddress(address.clone(), why))
 }
 
 fn taken(address: &Address) -> Result<(), TransportError> {

@@ -183,6 +183,17 @@ pub(crate) fn network_properties(caps: &Caps) -> Properties {
     if caps.integrity { Properties::of(&[Property::Integrity]) } else { Properties::NONE }
 }
 
+/// Whether a layer of the stack agrees on views.
+pub(crate) fn agrees_on_views(
+    registry: &Registry,
+    spec: &str,
+    network: Properties,
+) -> Result<bool, InstallError> {
+    let spec = Spec::parse(spec)?;
+    let checked = spec.check(registry, network)?;
+    Ok(checked.first().is_some_and(|(_, above)| above.contains(Property::ConsistentViews)))
+}
+
 /// Parses, checks, installs and compiles a stack.
 pub(crate) fn compile(
     registry: &Registry,

@@ -78,6 +78,8 @@ const DISCOVERY: &str = "239.255.87.74:7487";
 const PARK: Duration = Duration::from_millis(10);
 /// Lines that may wait for the group.
 const LINES_MAX: usize = 1024;
+/// A member that has not met anybody for so long says at whom it looks.
+const LONELY_AFTER: Duration = Duration::from_secs(2);
 /// How long a member that leaves waits for the others to agree.
 const LEAVE_MAX: Duration = Duration::from_secs(2);
 /// Times a member joins again after it was excluded.
@@ -185,8 +187,13 @@ fn live<T: Transport>(
     });
     let _window = window.transpose()?;
     let mut leaving: Option<Instant> = None;
+    let mut lonely = Some(Instant::now() + LONELY_AFTER);
     while driver.application().exit.is_none() {
         driver.run_once();
+        if lonely.is_some_and(|at| Instant::now() >= at) {
+            lonely = None;
+            tell_lonely(driver.application(), options, contacts);
+        }
         if leaving.is_none() && (lines.obey(&mut driver, key) || end.is_some_and(|end| Instant::now() >= end))
         {
             driver.group(key).leave();
@@ -198,6 +205,22 @@ fn live<T: Transport>(
     }
     let narrator = driver.application();
     Ok(Life { exit: narrator.exit, addresses: narrator.members.iter().map(|(_, a)| a.clone()).collect() })
+}
+
+/// Says where nobody answers, if this member has met nobody yet and has not been told why.
+fn tell_lonely(narrator: &Narrator, options: &NodeOptions, contacts: &[Address]) {
+    let others = contacts.iter().filter(|contact| contact.0 != options.address);
+    let others: Vec<&str> = others.map(|contact| contact.0.as_str()).collect();
+    if narrator.has_met || others.is_empty() {
+        return;
+    }
+    println!(
+        "alone for {} s now: nobody has answered at {} and let this member in; is there a member of group {}? It is \
+         looked for on",
+        LONELY_AFTER.as_secs(),
+        others.join(", "),
+        options.group
+    );
 }
 
 /// What was typed.
@@ -317,6 +340,8 @@ struct Narrator {
     /// Who was given up in this view, and a word and a sentence for it.
     given_up: Vec<(Incarnation, &'static str, String)>,
     exit: Option<ExitReason>,
+    /// It was in a view with others, or it was told why it cannot be.
+    has_met: bool,
 }
 
 impl Narrator {
@@ -356,6 +381,7 @@ impl Narrator {
 
     fn view(&mut self, view: &LocalView) {
         println!("{}", members(view));
+        self.has_met |= view.size() > 1;
         let next: Vec<_> =
             view.view().members.iter().map(|member| (member.incarnation, member.address.clone())).collect();
         let is_in = |list: &[(Incarnation, Address)], who: Incarnation| list.iter().any(|(i, _)| *i == who);
@@ -411,6 +437,7 @@ impl Application for Narrator {
                 println!("a message of {} is lost: {reason}", self.name(*origin));
             }
             Event::Problem(problem) => {
+                self.has_met |= problem.layer == "MBRSHIP";
                 let whose =
                     problem.origin.map_or(String::new(), |origin| format!(" of {}", self.name(origin)));
                 println!("problem{whose}, says {}: {}", problem.layer, problem.what);

@@ -262,10 +262,28 @@ fn without_a_group_or_with_a_stack_that_cannot_live_the_error_says_what_to_do() 
         (&["--address", "127.0.0.1:0"][..], "--group"),
         (&["--group", "g", "--address", "nowhere"], "nowhere"),
         (&["--group", "g", "--address", "127.0.0.1:0", "--stack", "FC:COM"], "FC"),
+        (&["--group", "g", "--address", "127.0.0.1:0", "--stack", "NAK:CHKSUM:COM"], "MBRSHIP"),
+        (
+            &["--group", "g", "--address", "127.0.0.1:0", "--peers", "localhost:7001"],
+            "`localhost:7001` cannot be used",
+        ),
+        (&["--group", "g", "--address", "127.0.0.1:0", "--peers", "10.78.0.1:7000"], "loopback"),
     ] {
         let output = Command::new(PROGRAM).arg("node").args(arguments).output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(2), "{arguments:?}: {said}");
         assert!(said.contains(words), "{arguments:?}: {said}");
     }
+}
+
+#[test]
+fn who_meets_nobody_at_its_contacts_says_so_once() {
+    let at = addresses("udp");
+    let mut alone =
+        Shell::open("udp", "tea", &at[0], &["--peers", &format!("{},{},{}", at[0], at[1], at[2])]);
+    alone.sees(&format!("nobody has answered at {}, {} and let this member in", at[1], at[2]));
+    alone.type_line("/leave");
+    alone.sees("left the group");
+    let told = alone.seen.iter().filter(|line| line.contains("nobody has answered")).count();
+    assert_eq!(told, 1, "{:#?}", alone.seen);
 }
