@@ -13,13 +13,15 @@ use crate::accel::cookie::{CookieTable, Meaning, NoMeaning};
 use crate::buf::Frame;
 use crate::config::{Config, ConfigError};
 use crate::group::{Application, Group};
-use crate::id::{GroupId, Hasher64, Incarnation, Life, Rank, RankSet};
+use crate::id::{GroupId, Hasher64, Incarnation, Life, MEMBERS_MAX, Rank, RankSet};
 use crate::stack::event::{ExitReason, List, Message, Problem, Up};
 use crate::stack::registry::Registry;
 use crate::stack::run::{InstallError, Stack, agrees_on_views, network_properties};
 use crate::stats::Stats;
 use crate::time::Time;
-use crate::transport::{Caps, Channel, ChannelId, ChannelOptions, Outside, Received, Transmit};
+use crate::transport::{
+    Caps, Channel, ChannelId, ChannelOptions, Outside, Received, Transmit, TransportError,
+};
 use crate::view::{LocalView, Member, Neighbours, View};
 use crate::wire::full::{FullError, Identification, NO_CONTROL, Prefix, STACK_CONTROL};
 use crate::wire::outside::{self, Assembler, OUTSIDE_CONTROL};
@@ -121,9 +123,25 @@ struct Retired {
     until: Time,
 }
 
+/// How many members a view may have as far as a transport is concerned, and why no more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Room {
+    pub(crate) members_max: usize,
+    pub(crate) why: String,
+}
+
+impl Default for Room {
+    /// For whatever the configuration allows.
+    fn default() -> Room {
+        Room { members_max: MEMBERS_MAX, why: String::new() }
+    }
+}
+
 /// A process's place in its groups.
 pub struct Endpoint {
     config: Config,
+    /// How many members a view may have as far as the configuration is concerned.
+    members_max: usize,
     registry: Registry,
     incarnation: Incarnation,
     /// What this endpoint's keys carry.
@@ -146,6 +164,8 @@ pub struct Endpoint {
     /// The stack whose turn it is to transmit.
     turn: usize,
     retired: Vec<Retired>,
+    /// How many members a view may have as far as the transport is concerned, and why no more.
+    room: Room,
     requests: VecDeque<Request>,
     /// Frames with cookies that may be those of the next view, in the order in which they came.
     ahead: Vec<Ahead>,
@@ -179,6 +199,7 @@ impl Endpoint {
     ) -> Result<Endpoint, ConfigError> {
         config.check()?;
         Ok(Endpoint {
+            members_max: config.members_max(),
             config,
             registry,
             incarnation,
@@ -195,6 +216,7 @@ impl Endpoint {
             full: Vec::new(),
             turn: 0,
             retired: Vec::new(),
+            room: Room::default(),
             requests: VecDeque::new(),
             ahead: Vec::new(),
             letters: Assembler::default(),
@@ -262,6 +284,7 @@ impl Endpoint {
         let neighbours = Rc::new(neighbours);
         let (config, registry) = (&self.config, &self.registry);
         let mut stack = Stack::new(config, registry, view, neighbours, channel, caps, Vec::new(), now)?;
+        stack.set_room(&self.room);
         stack.tell_slow_paths();
         #[cfg(feature = "laboratory")]
         let stack = stack.with_cookies_masked(self.cookie_mask);
@@ -382,10 +405,8 @@ impl Endpoint {
         self.requests.pop_front()
     }
 
-    /// The channel of the next view is open, or it could not be opened: answers [`Request::Open`].
-    ///
-    /// # Panics
-    /// If the group has no next view.
+    /// The channel of the next view is open, or it could not be opened: answers [`Request::Open`]. The channel is closed
+    /// ([`Request::Close`]) if the group is over by now.
     pub fn opened(
         &mut self,
         group: GroupKey,
@@ -394,10 +415,13 @@ impl Endpoint {
         app: &mut dyn Application,
     ) {
         self.now = now;
-        assert!(self.has_group(group), "{}", self.no_group(group));
         let index = group.index as usize;
+        let here = self.has_group(group) && self.stacks[index].exited().is_none();
+        let Some(next) = self.stacks.get(index).filter(|_| here).and_then(Stack::next_view).cloned() else {
+            self.requests.extend(opened.ok().map(|(channel, _)| Request::Close(channel.id)));
+            return;
+        };
         let stack = &mut self.stacks[index];
-        let next = stack.next_view().expect("a channel is opened for the next view").clone();
         let view = LocalView::new(next, self.incarnation);
         let old = &stack.core().view;
         let view = match view {
@@ -435,6 +459,7 @@ impl Endpoint {
         let core = &mut new.engine.core;
         core.gossip.introduce(core.view.rank(), self.life, core.view.others().collect(), now);
         core.counter_used = core.counter_used.max(stack.core().counter_used);
+        new.set_room(&self.room);
         new.succeed(stack);
         let (channel, outbox) = stack.take_outbox();
         self.retired.push(Retired { channel, outbox, until: now + self.config.linger_delay });
@@ -448,6 +473,46 @@ impl Endpoint {
             self.receive(ahead.received, now, app);
         }
         self.collect(index);
+    }
+
+    /// A channel finds no room: whether that of a past view, the oldest that has said everything, is closed for it
+    /// ([`Request::Close`]).
+    pub fn make_room(&mut self) -> bool {
+        let Some(at) = self.retired.iter().position(|retired| retired.outbox.is_empty()) else {
+            return false;
+        };
+        let retired = self.retired.remove(at);
+        self.requests.push_back(Request::Close(retired.channel));
+        true
+    }
+
+    /// Learns what the transport has room for, by asking `room_for` (as [`Transport::room_for`]) about views of some sizes:
+    /// nobody is let into a view that is larger. Before it is called, there is room for all that the configuration allows.
+    ///
+    /// [`Transport::room_for`]: crate::transport::Transport::room_for
+    pub fn room(&mut self, room_for: &dyn Fn(usize, &ChannelOptions) -> Result<(), TransportError>) {
+        let all = self.members_max;
+        let ask = |members: usize| room_for(members, &self.config.channel_options(members));
+        let mut room = Room::default();
+        if let Err(error) = ask(all) {
+            // There is room for `least`, or it is one; there is none for `most`.
+            let (mut least, mut most, mut why) = (1, all, error);
+            while most - least > 1 {
+                let middle = least.midpoint(most);
+                match ask(middle) {
+                    Ok(()) => least = middle,
+                    Err(error) => (most, why) = (middle, error),
+                }
+            }
+            room = Room { members_max: least, why: why.to_string() };
+        }
+        if room == self.room {
+            return;
+        }
+        self.room = room;
+        for stack in self.stacks.iter_mut().filter(|stack| stack.exited().is_none()) {
+            stack.set_room(&self.room);
+        }
     }
 
     /// A member was excluded from its channel; what is kept of its casts is copied to memory of this process's own, and

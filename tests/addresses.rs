@@ -105,6 +105,7 @@ fn ask_in(processes: &mut [Process], to: &str, address: &str) {
         &text(&terms),
         &[WIRE_VERSION],
         &words(&[1472]),
+        &128u16.to_le_bytes(),
         &1u16.to_le_bytes(),
         &words(&[GUEST]),
         &text(address),

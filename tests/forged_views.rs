@@ -317,6 +317,7 @@ fn letters_that_are_forged_stale_or_from_strangers_are_dropped_and_counted() {
             .into_iter()
             .chain(std::iter::once(WIRE_VERSION))
             .chain(frame_bytes.to_le_bytes())
+            .chain(128_u16.to_le_bytes())
             .chain(Body(Vec::new()).members(&[first]).0)
             .collect::<Vec<u8>>()
     };
@@ -434,6 +435,7 @@ fn many_that_want_in_at_once_are_no_more_than_a_view_holds() {
             Body::of(1).id(id(1, own)).words(&[token]).text(&terms).0,
             vec![WIRE_VERSION],
             Body(Vec::new()).words(&[FRAME_BYTES]).0,
+            128_u16.to_le_bytes().to_vec(),
             Body(Vec::new()).members(&[own, own + 500]).0,
         ]
         .concat()

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use common::live::{Seen, Town, group, member};
-use wadjet::transport::{Outside, Transport};
+use wadjet::transport::{ChannelOptions, Outside, Transport, TransportError};
 use wadjet::view::Neighbours;
 use wadjet::wire::WIRE_VERSION;
 use wadjet::wire::full::{PREFIX_BYTES, Prefix};
@@ -346,4 +346,36 @@ fn a_process_goes_into_no_view_that_its_own_regions_have_no_room_for() {
     let told = problems(&town, fourth);
     let [told] = &told[..] else { panic!("{told:?}") };
     assert!(told.contains("that of p1 has 3: a view has at most 3 (region_bytes_max)"), "{told}");
+}
+
+#[test]
+fn nobody_is_let_in_where_a_members_transport_has_no_room_and_the_view_stays() {
+    let mut town = Town::of(3, STACK, &Config::default());
+    town.run(Duration::from_millis(20));
+    let view = town.processes[0].view();
+    // The second of three, which is not asked by anybody.
+    let full = |members: usize, _: &ChannelOptions| match members {
+        0..=3 => Ok(()),
+        _ => Err(TransportError::NoSpace { what: "a test".into(), bytes: 7, remedy: "make some".into() }),
+    };
+    town.processes[1].endpoint.room(&full);
+    town.run(Duration::from_millis(20));
+    let contacts = Neighbours { contacts: vec![member(1).address], discover: false };
+    let fourth = town.start(View::alone(group(), member(4), STACK), 4, contacts.clone());
+    town.run(TIME);
+    assert!(town.together(&[0, 1, 2]) && town.together(&[fourth]));
+    assert_eq!(town.processes[0].view(), view, "no view was changed for it");
+    let told = problems(&town, fourth);
+    assert!(told[0].contains("a view has at most 3 (there is room for no more at p2)"), "{told:?}");
+    // There is more room, and it is asked again.
+    town.processes[1].endpoint.room(&|_, _| Ok(()));
+    town.run(4 * TIME);
+    assert!(town.together(&[0, 1, 2, fourth]));
+    // Who has no room itself asks nobody.
+    let fifth = town.start(View::alone(group(), member(5), STACK), 5, contacts);
+    town.processes[fifth].endpoint.room(&full);
+    town.run(TIME);
+    assert!(town.together(&[0, 1, 2, fourth]) && town.together(&[fifth]));
+    let told = problems(&town, fifth);
+    assert!(told[0].contains("at most 3 (no room for a test (7 bytes): make some)"), "{told:?}");
 }

@@ -6,7 +6,7 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::commands::{Command, CommandOptions, Commands, Goes, Handle, Question};
-use super::looper::{Engine, Loop, LoopOptions, LoopStats};
+use super::looper::{Engine, Loop, LoopOptions, LoopStats, RoomFor};
 use super::pin;
 use super::window::Report;
 use crate::buf::Frame;
@@ -565,6 +565,14 @@ impl<A: Application> Engine for Member<A> {
 
     fn opened(&mut self, group: GroupKey, opened: Result<(Channel, Caps), String>, now: Time) {
         self.endpoint.opened(group, opened, now, &mut self.application);
+    }
+
+    fn make_room(&mut self) -> bool {
+        self.endpoint.make_room()
+    }
+
+    fn room(&mut self, room_for: RoomFor<'_>) {
+        self.endpoint.room(room_for);
     }
 
     fn excluded(&mut self, group: GroupKey, channel: ChannelId, rank: Rank, intact: &dyn Fn(&Frame) -> bool) {

@@ -47,6 +47,16 @@ pub trait Engine {
     fn opened(&mut self, group: GroupKey, opened: Result<(Channel, Caps), String>, now: Time) {
         let _ = (group, opened, now);
     }
+    /// A channel that is wanted ([`Request::Open`]) finds no room: whether the engine gives up a channel that it can do
+    /// without, by a request. If not, the channel is tried again for a while.
+    fn make_room(&mut self) -> bool {
+        false
+    }
+    /// The transport says, at once, whether a channel for a view of so many members could be opened
+    /// ([`Transport::room_for`]); told now and then.
+    fn room(&mut self, room_for: RoomFor<'_>) {
+        let _ = room_for;
+    }
     /// Answers [`Request::Exclude`].
     fn excluded(&mut self, group: GroupKey, channel: ChannelId, rank: Rank, intact: &dyn Fn(&Frame) -> bool) {
         let _ = (group, channel, rank, intact);
@@ -74,6 +84,9 @@ pub trait Engine {
     /// The loop has blocked, or has not after all.
     fn after_wait(&mut self) {}
 }
+
+/// Answers as [`Transport::room_for`] does.
+pub type RoomFor<'r> = &'r dyn Fn(usize, &ChannelOptions) -> Result<(), TransportError>;
 
 /// How a loop runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,11 +142,33 @@ pub struct Loop<T: Transport, E: Engine> {
     /// Notes of the transport that are known, and when to look for others.
     notes: Vec<String>,
     notes_due: Time,
+    /// When to ask how much room there is, and what was made ready for the next view.
+    room_due: Time,
+    prepared: Option<ChannelOptions>,
+    /// Channels of next views that there was no room for yet.
+    openings: Vec<Opening>,
     /// The time of the present or last iteration.
     now: Time,
     stats: LoopStats,
 }
 
+/// A channel that waits for room.
+#[derive(Debug)]
+struct Opening {
+    group: GroupKey,
+    view: LocalView,
+    options: ChannelOptions,
+    /// When it is tried again, and until when.
+    due: Time,
+    until: Time,
+}
+
+/// The transport is asked so often how much room there is.
+const ROOM_PAUSE: Duration = Duration::from_millis(20);
+/// A channel that there was no room for is tried again so often, and for so long: past views' channels, of others too, go
+/// within half a second.
+const OPENING_PAUSE: Duration = Duration::from_millis(5);
+const OPENING_PATIENCE: Duration = Duration::from_secs(1);
 /// Notes of the transport are looked at so often.
 const NOTES_PAUSE: Duration = Duration::from_secs(1);
 /// So many are told, whatever the transport makes up.
@@ -154,6 +189,9 @@ impl<T: Transport, E: Engine> Loop<T, E> {
             channels: Vec::new(),
             notes: Vec::new(),
             notes_due: now + NOTES_PAUSE,
+            room_due: now,
+            prepared: None,
+            openings: Vec::new(),
             now,
             stats: LoopStats::default(),
         }
@@ -205,6 +243,12 @@ impl<T: Transport, E: Engine> Loop<T, E> {
         self.stats.iterations += 1;
         if now >= self.notes_due {
             self.tell_notes();
+        }
+        if now >= self.room_due {
+            self.tell_room();
+        }
+        if !self.openings.is_empty() {
+            self.open_waiting();
         }
         if received > 0 || submitted {
             self.idler.worked();
@@ -277,14 +321,8 @@ impl<T: Transport, E: Engine> Loop<T, E> {
     fn obey(&mut self, request: Request) {
         match request {
             Request::Open { group, view, options } => {
-                let opened = self.transport.open_next(&view, &options);
-                let opened = opened.map(|channel| {
-                    self.channels.push(channel.id);
-                    (channel, self.transport.caps())
-                });
-                self.engine.opened(group, opened.map_err(|error| error.to_string()), self.now);
-                // The view after this one will come as suddenly.
-                self.transport.prepare(&options);
+                let until = self.now + OPENING_PATIENCE;
+                self.open_next(Opening { group, view, options, due: self.now, until });
             }
             Request::Close(channel) => self.close(channel),
             Request::Exclude { group, channel, rank } => {
@@ -302,6 +340,50 @@ impl<T: Transport, E: Engine> Loop<T, E> {
         }
     }
 
+    /// Opens the channel of a next view; later, if there is no room now. The channel before it goes on meanwhile.
+    #[cold]
+    fn open_next(&mut self, mut opening: Opening) {
+        match self.transport.open_next(&opening.view, &opening.options) {
+            Err(TransportError::NoSpace { .. }) if self.now < opening.until => {
+                let pause = if self.engine.make_room() { Duration::ZERO } else { OPENING_PAUSE };
+                opening.due = self.now + pause;
+                self.openings.push(opening);
+                return;
+            }
+            opened => {
+                let opened = opened.map(|channel| {
+                    self.channels.push(channel.id);
+                    (channel, self.transport.caps())
+                });
+                self.engine.opened(opening.group, opened.map_err(|error| error.to_string()), self.now);
+            }
+        }
+        // The view after this one will come as suddenly.
+        self.prepare(&opening.options);
+        self.tell_room();
+    }
+
+    #[cold]
+    fn open_waiting(&mut self) {
+        for opening in std::mem::take(&mut self.openings) {
+            match self.now >= opening.due {
+                true => self.open_next(opening),
+                false => self.openings.push(opening),
+            }
+        }
+    }
+
+    /// Tells how much room there is. What could not be made ready may be by now.
+    #[cold]
+    fn tell_room(&mut self) {
+        self.room_due = self.now + ROOM_PAUSE;
+        if let Some(options) = self.prepared {
+            self.transport.prepare(&options);
+        }
+        let transport = &self.transport;
+        self.engine.room(&|members, options| transport.room_for(members, options));
+    }
+
     /// Tells what the transport has come to say since.
     #[cold]
     fn tell_notes(&mut self) {
@@ -316,6 +398,7 @@ impl<T: Transport, E: Engine> Loop<T, E> {
 
     /// Makes ready what another view will need ([`Transport::prepare`]).
     pub fn prepare(&mut self, options: &ChannelOptions) {
+        self.prepared = Some(*options);
         self.transport.prepare(options);
     }
 
@@ -395,7 +478,8 @@ impl<T: Transport, E: Engine> Loop<T, E> {
 
     #[cold]
     fn park(&mut self, timeout: Duration) {
-        let timeout = timeout.min(self.engine.deadline().since(self.now));
+        let opening = self.openings.iter().map(|opening| opening.due).min().unwrap_or(Time::NEVER);
+        let timeout = timeout.min(self.engine.deadline().min(opening).since(self.now));
         if !timeout.is_zero() && self.engine.before_wait() {
             self.stats.parks += 1;
             self.transport.wait(timeout);

@@ -26,7 +26,7 @@ pub use clock::Clock;
 pub use commands::{CommandOptions, Handle, HandleError, Refusal, ReportError, Request};
 pub use driver::{Driver, DriverOptions, Ended, JoinOptions, Member, OpenError, fresh_incarnation};
 pub use idle::IdleStrategy;
-pub use looper::{Engine, Loop, LoopOptions, LoopStats};
+pub use looper::{Engine, Loop, LoopOptions, LoopStats, RoomFor};
 pub use pin::{PinError, cores, pin};
 pub use window::{Report, Window};
 pub use workers::{Delivered, Order, Turn, WorkerPanicked, Workers, WorkersOptions};

@@ -361,11 +361,6 @@ impl Build<'_> {
         self.config.window_frames
     }
 
-    /// How many members a view may have: `Config::members_max`.
-    pub fn members_max(&self) -> usize {
-        self.config.members_max()
-    }
-
     /// Frames of the endpoint's control region: `Config::control_frames`.
     pub fn control_frames(&self) -> u64 {
         self.config.control_frames as u64

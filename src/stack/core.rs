@@ -17,6 +17,7 @@ use super::service::Services;
 use super::slots::{MatrixSlot, MemberSlot, SlotFile, Tally, fixed};
 use super::timers::Timers;
 use crate::buf::{Exhausted, Frame, FrameMut, Region};
+use crate::endpoint::Room;
 use crate::group::Snapshot;
 use crate::id::{Hasher64, Rank, RankSet};
 use crate::time::Time;
@@ -146,6 +147,9 @@ pub(crate) struct Core {
     /// What frames this process can take, and this stack needs, in bytes.
     pub(crate) frame_bytes_max: u32,
     pub(crate) frame_bytes_least: u32,
+    /// How many members a view may have: as far as the configuration is concerned, and the transport.
+    pub(crate) members_max: usize,
+    pub(crate) room: Room,
     pub(crate) copied: u64,
     /// By peer.
     pub(crate) sends: Vec<Retention>,

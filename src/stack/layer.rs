@@ -14,7 +14,7 @@ use super::service::Services;
 use super::slots::{MatrixSlot, MemberSlot, Slot, Tally};
 use crate::accel::case::CommonCase;
 use crate::buf::{Exhausted, FrameMut, Region};
-use crate::id::{Hasher64, Rank, RankSet, ViewId};
+use crate::id::{Hasher64, MEMBERS_MAX, Rank, RankSet, ViewId};
 use crate::stack::event::List;
 use crate::time::Time;
 use crate::transport::Outside;
@@ -615,6 +615,21 @@ impl Context<'_> {
     /// allows. Where members agree on views, those of a view are no longer than the least of these.
     pub fn frame_bytes_max(&self) -> u32 {
         self.core.frame_bytes_max
+    }
+
+    /// How many members a view may have as far as this process is concerned: what its configuration allows, and its transport
+    /// has room for.
+    pub fn members_max(&self) -> usize {
+        self.core.members_max.min(self.core.room.members_max)
+    }
+
+    /// Why no more, in words.
+    pub fn members_max_reason(&self) -> &str {
+        match self.core.room.members_max < self.core.members_max {
+            true => &self.core.room.why,
+            false if self.core.members_max < MEMBERS_MAX => "region_bytes_max",
+            false => "",
+        }
     }
 
     /// Bytes that a frame must have for this stack.

@@ -171,6 +171,10 @@ impl<T: Transport> Transport for Faulty<T> {
         Ok(channel)
     }
 
+    fn room_for(&self, members: usize, options: &ChannelOptions) -> Result<(), TransportError> {
+        self.inner.room_for(members, options)
+    }
+
     fn close(&mut self, channel: ChannelId) {
         self.late.retain(|late| late.copy.channel != channel);
         self.ways.retain(|way| way.channel != channel);

@@ -322,6 +322,18 @@ pub trait Transport {
         let _ = options;
     }
 
+    /// Whether a channel for a view of `members` members could be opened beside the one that is open, as far as can be told
+    /// now. Asked before anybody is let into a view: who cannot open the next one is out of the group. Called now and then
+    /// while there is nothing else to do; channels of past views need not be counted, for they are closed when there is too
+    /// little room.
+    ///
+    /// # Errors
+    /// [`TransportError`], mostly [`TransportError::NoSpace`]: why it would be refused.
+    fn room_for(&self, members: usize, options: &ChannelOptions) -> Result<(), TransportError> {
+        let _ = (members, options);
+        Ok(())
+    }
+
     /// Takes a frame to send. It may stay staged until [`Transport::flush`]. A frame longer than the channel's frames,
     /// or of a closed channel, is dropped and counted.
     ///

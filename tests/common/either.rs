@@ -39,6 +39,10 @@ impl<A: Transport, B: Transport> Transport for Either<A, B> {
         either!(self, transport => transport.open_next(view, options))
     }
 
+    fn room_for(&self, members: usize, options: &ChannelOptions) -> Result<(), TransportError> {
+        either!(self, transport => transport.room_for(members, options))
+    }
+
     fn close(&mut self, channel: ChannelId) {
         either!(self, transport => transport.close(channel));
     }

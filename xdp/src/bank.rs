@@ -49,6 +49,16 @@ impl Bank {
         Bank { memory, chunk_bytes, chunks: chunks.len(), free: vec![chunks], kept: Vec::new() }
     }
 
+    /// All there are.
+    pub(crate) fn chunks(&self) -> usize {
+        self.chunks
+    }
+
+    /// How many a channel takes.
+    pub(crate) fn chunks_for(&self, options: &ChannelOptions) -> usize {
+        options.cast_frames.max(1) + options.control_frames.max(1)
+    }
+
     /// Regions of the sizes asked for, used before or new.
     pub(crate) fn take(&mut self, options: &ChannelOptions, frame_bytes: usize) -> Result<Lease, TooFew> {
         let size =

@@ -385,6 +385,25 @@ impl Lane {
     }
 }
 
+fn space(what: &str, frames: usize, remedy: &str) -> TransportError {
+    TransportError::NoSpace { what: what.into(), bytes: frames * 2048, remedy: remedy.into() }
+}
+
+fn no_entries(members: usize) -> TransportError {
+    let remedy = "raise `transmit_entries` of the transport";
+    space("a cast to every member in the transmit ring", members, remedy)
+}
+
+fn no_receive_frames(options: &ChannelOptions) -> TransportError {
+    let remedy = "raise `receive_frames` of the transport";
+    space("the frames to be received", options.receive_frames, remedy)
+}
+
+fn no_transmit_frames(options: &ChannelOptions) -> TransportError {
+    let remedy = "raise `transmit_frames` of the transport, or close channels";
+    space("the channel's frames", options.cast_frames + options.control_frames, remedy)
+}
+
 /// What an address is here.
 const ADDRESSES: UdpAddresses = UdpAddresses { ipv6: false, loopback: false };
 
@@ -423,14 +442,8 @@ impl Transport for XdpTransport {
     fn open_next(&mut self, view: &LocalView, options: &ChannelOptions) -> Result<Channel, TransportError> {
         let own = parse(&view.member(view.rank()).address, false)?;
         let addresses = ADDRESSES.members(view);
-        let space = |what: &str, frames: usize, remedy: &str| TransportError::NoSpace {
-            what: what.into(),
-            bytes: frames * 2048,
-            remedy: remedy.into(),
-        };
         if view.size() as u32 * PIECES_MAX > self.options.transmit_entries {
-            let remedy = "raise `transmit_entries` of the transport";
-            return Err(space("a cast to every member in the transmit ring", view.size(), remedy));
+            return Err(no_entries(view.size()));
         }
         if self.next_id == u32::MAX {
             return Err(space("another channel", 0, "make another transport"));
@@ -442,21 +455,7 @@ impl Transport for XdpTransport {
         let lease = if enough { line.bank.take(options, frame_bytes).ok() } else { None };
         let Some(lease) = lease else {
             self.leave_port(port_index);
-            let (what, frames, remedy) = if enough {
-                let frames = options.cast_frames + options.control_frames;
-                (
-                    "the channel's frames",
-                    frames,
-                    "raise `transmit_frames` of the transport, or close channels",
-                )
-            } else {
-                (
-                    "the frames to be received",
-                    options.receive_frames,
-                    "raise `receive_frames` of the transport",
-                )
-            };
-            return Err(space(what, frames, remedy));
+            return Err(if enough { no_transmit_frames(options) } else { no_receive_frames(options) });
         };
         let tables = self.tables.as_mut().expect("a line has tables");
         // What the table does not tell now it tells later: see `refresh`.
@@ -575,6 +574,19 @@ impl Transport for XdpTransport {
         if let Some(line) = &mut self.line {
             line.bank.prepare(options, options.frame_bytes.min(line.frame_bytes_max));
         }
+    }
+
+    /// What the whole of the socket's memory has room for, whatever is in use: channels of past views give theirs back.
+    fn room_for(&self, members: usize, options: &ChannelOptions) -> Result<(), TransportError> {
+        let Some(line) = &self.line else { return Ok(()) };
+        if members as u32 * PIECES_MAX > self.options.transmit_entries {
+            return Err(no_entries(members));
+        }
+        if options.receive_frames > line.receive_frames_max() {
+            return Err(no_receive_frames(options));
+        }
+        // While a view follows another there are channels of both.
+        if 2 * line.bank.chunks_for(options) > line.bank.chunks() { Err(no_transmit_frames(options)) } else { Ok(()) }
     }
 
     #[inline]

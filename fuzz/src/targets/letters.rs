@@ -58,6 +58,7 @@ pub(super) const LETTERS: Target = Target {
         merge.extend(text_bytes(&terms(LIVE_STACK)));
         merge.push(other.wire_version);
         merge.extend((FRAME_BYTES as u64).to_le_bytes());
+        merge.extend(128_u16.to_le_bytes());
         merge.extend(2_u16.to_le_bytes());
         other.members.iter().for_each(|member| merge.extend(member_bytes(member)));
         let mut deny = vec![2];

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::broken::Broken;
 use super::message::{Beyond, Inside};
-use super::{GUEST_PATIENCE, Handles, Looked, Mbrship, Promise, Proposal};
+use super::{GUEST_PATIENCE, Guest, Handles, Looked, Mbrship, Promise, Proposal};
 use crate::config::FRAME_NUMBERS_MAX;
 use crate::id::{Hasher64, Rank, RankSet, ViewId};
 use crate::stack::event::{Charge, Cut, Down, Grounds, GroundsKind, Up};
@@ -300,6 +300,7 @@ impl Mbrship {
             return;
         }
         let (proposal, by) = (promise.proposal, promise.by);
+        self.say_room(context);
         if let Some(promise) = &mut self.promise {
             promise.reported = true;
             promise.without = self.failed;
@@ -479,10 +480,11 @@ impl Mbrship {
         if !self.is(Broken::TellsNobody) {
             self.say(context, others, &Inside::View { proposal: id, view: view.clone() });
         }
-        let mut let_in = std::mem::take(&mut self.guests);
-        let_in.retain(|guest| {
+        let is_in = |guest: &Guest| {
             view.members.iter().any(|member| member.incarnation == guest.members[0].incarnation)
-        });
+        };
+        self.leave_out(context, &view, is_in);
+        let let_in = self.guests.clone();
         for guest in &let_in {
             let message = Beyond::View { proposal: guest.proposal, view: view.clone() };
             let to = Outside::To(guest.members[0].address.clone());
@@ -506,6 +508,7 @@ impl Mbrship {
         let mut members: Vec<Member> =
             staying.iter().map(|rank| current.members[rank.index()].clone()).collect();
         let now = context.now();
+        let mut members_max = self.members_max(context);
         let mut frame_bytes = self.proposal.as_ref().map_or(0, |proposal| proposal.frame_bytes(staying));
         for guest in self.guests.iter().filter(|guest| now < guest.asked + GUEST_PATIENCE) {
             // Nor two lives of one process: what is for the one would reach the other.
@@ -513,10 +516,12 @@ impl Mbrship {
                 let twice = |old: &Member| old.address == new.address && !self.is(Broken::LetsInTwice);
                 members.iter().any(|old| old.incarnation == new.incarnation || twice(old))
             };
-            let fits = members.len() + guest.members.len() <= self.members_max;
+            let room = members_max.min(guest.members_max.into());
+            let fits = members.len() + guest.members.len() <= room;
             if fits && !guest.members.iter().any(known) {
                 members.extend(guest.members.iter().cloned());
                 frame_bytes = frame_bytes.min(guest.frame_bytes);
+                members_max = room;
                 let above = if self.is(Broken::IgnoresGuestIds) { 0 } else { guest.counter + 1 };
                 self.counter = self.counter.max(above);
             }

@@ -102,8 +102,8 @@ impl Mbrship {
                 }
                 self.met(context, reply, busy, weight(size, view), coordinator);
             }
-            Beyond::Merge { proposal, token, terms, wire_version, frame_bytes, members } => {
-                let terms = (terms.as_str(), wire_version, frame_bytes);
+            Beyond::Merge { proposal, token, terms, wire_version, frame_bytes, members_max, members } => {
+                let terms = (terms.as_str(), wire_version, frame_bytes, members_max);
                 self.asked_in(context, origin, view, (proposal, token), terms, members);
             }
             Beyond::Deny { proposal, refusal, reason } => {
@@ -152,17 +152,6 @@ impl Mbrship {
             ));
         }
         self.out_of_reach(context, other)
-    }
-
-    /// Why two views are too large to be one.
-    fn too_many(&self, context: &Context<'_>, other: &Address, theirs: usize) -> String {
-        let own = &context.view().member(context.rank()).address;
-        let limit = if self.members_max < MEMBERS_MAX { " (region_bytes_max)" } else { "" };
-        format!(
-            "the view of {own} has {} members, that of {other} has {theirs}: a view has at most {}{limit}",
-            context.view().size(),
-            self.members_max
-        )
     }
 
     /// Why nothing can be sent to where another process says it is.
@@ -284,8 +273,9 @@ impl Mbrship {
         let free = self.coordinates(context) && self.promise.is_none() && self.host.is_none();
         if theirs > ours && free && !busy && !just_tried && !denied && self.guests.is_empty() {
             let size = usize::from(ours.0) + usize::from(theirs.0);
-            if size > self.members_max {
-                let reason = self.too_many(context, &coordinator.address, usize::from(theirs.0));
+            if size > self.members_max(context) {
+                let theirs = usize::from(theirs.0);
+                let reason = self.too_many(context, &coordinator.address, theirs, MEMBERS_MAX);
                 self.complain(context, coordinator.incarnation, &reason);
                 self.deny(context, &coordinator, id, Refusal::Lasting, reason);
                 return;
@@ -322,6 +312,7 @@ impl Mbrship {
             terms: self.terms.clone(),
             wire_version: view.wire_version,
             frame_bytes: proposal.frame_bytes(staying),
+            members_max: self.members_max(context) as u16,
             members: std::iter::once(context.rank())
                 .chain(staying.iter().filter(|rank| *rank != context.rank()))
                 .map(|rank| view.members[rank.index()].clone())
@@ -391,7 +382,7 @@ impl Mbrship {
         origin: Incarnation,
         view: ViewId,
         (proposal, token): (ViewId, u64),
-        (terms, wire_version, frame_bytes): (&str, u8, u32),
+        (terms, wire_version, frame_bytes, members_max): (&str, u8, u32, u16),
         members: Vec<Member>,
     ) {
         let coordinator = members[0].clone();
@@ -424,6 +415,7 @@ impl Mbrship {
         let others = self.guests.iter().filter(|guest| guest.members[0].incarnation != origin);
         let waiting: usize = others.map(|guest| guest.members.len()).sum();
         let (size, theirs) = (context.view().size(), members.len());
+        let most = self.members_max(context).min(members_max.into());
         let denial = if let Some(reason) = unlike {
             Some((Refusal::Lasting, reason))
         } else if !self.coordinates(context) {
@@ -449,9 +441,10 @@ impl Mbrship {
             );
             self.complain(context, origin, &reason);
             Some((Refusal::Busy, reason))
-        } else if size + theirs > self.members_max {
-            Some((Refusal::Lasting, self.too_many(context, &coordinator.address, theirs)))
-        } else if size + waiting + theirs > self.members_max {
+        } else if size + theirs > most {
+            let room = usize::from(members_max);
+            Some((Refusal::Lasting, self.too_many(context, &coordinator.address, theirs, room)))
+        } else if size + waiting + theirs > most {
             Some((Refusal::Busy, format!("{waiting} others want to be let in by {own}")))
         } else {
             None
@@ -474,6 +467,7 @@ impl Mbrship {
             counter: view.counter.max(proposal.counter),
             members,
             frame_bytes,
+            members_max,
             asked: context.now(),
         };
         // Who asks from the address of another guest is that process in its next life: the other is no more. And a member of

@@ -32,6 +32,8 @@ pub(super) enum Inside {
     Renew,
     /// This one has held the senders up for too long: it is out of this view.
     Expelled { member: Rank, why: Holdup, lasting: Duration },
+    /// Has room for a view of so many members, and no more.
+    Room { members: u16 },
     /// Cannot report for the proposal, because these take nothing in: goes on without them.
     HeldUp { proposal: ViewId, by: RankSet },
 }
@@ -59,6 +61,8 @@ pub(super) enum Beyond {
         terms: String,
         wire_version: u8,
         frame_bytes: u32,
+        /// All of us have room for a view of so many members.
+        members_max: u16,
         members: Vec<Member>,
     },
     /// No, in words that name both sides.
@@ -315,6 +319,7 @@ impl Inside {
                 body.byte(8).half(member.0).byte(code).word(frames).word(lasting.as_millis() as u64)
             }
             Inside::HeldUp { proposal, by } => body.byte(9).id(*proposal).ranks(*by),
+            Inside::Room { members } => body.byte(10).half(*members),
         };
         body.bytes
     }
@@ -359,6 +364,7 @@ impl Inside {
                 Inside::Expelled { member, why, lasting: Duration::from_millis(reader.word()?) }
             }
             9 => Inside::HeldUp { proposal: reader.id()?, by: reader.ranks(members)? },
+            10 => Inside::Room { members: reader.count()? as u16 },
             _ => return Err(ControlError),
         };
         reader.end()?;
@@ -377,7 +383,7 @@ impl Inside {
             | Inside::Cut { proposal, .. }
             | Inside::CutOk { proposal }
             | Inside::HeldUp { proposal, .. } => Some(*proposal),
-            Inside::Leave | Inside::Renew | Inside::Expelled { .. } => None,
+            Inside::Leave | Inside::Renew | Inside::Room { .. } | Inside::Expelled { .. } => None,
         }
     }
 }
@@ -408,13 +414,14 @@ impl Beyond {
                 .member(coordinator)
                 .text(terms)
                 .byte(*wire_version),
-            Beyond::Merge { proposal, token, terms, wire_version, frame_bytes, members } => {
+            Beyond::Merge { proposal, token, terms, wire_version, frame_bytes, members_max, members } => {
                 body.byte(1)
                     .id(*proposal)
                     .word(*token)
                     .text(terms)
                     .byte(*wire_version)
-                    .word(u64::from(*frame_bytes));
+                    .word(u64::from(*frame_bytes))
+                    .half(*members_max);
                 body.members(members)
             }
             Beyond::Deny { proposal, refusal, reason } => {
@@ -449,6 +456,7 @@ impl Beyond {
                 terms: reader.text(TERMS_BYTES_MAX)?,
                 wire_version: reader.byte()?,
                 frame_bytes: reader.frame_bytes()?,
+                members_max: reader.count()? as u16,
                 members: reader.members()?,
             },
             2 => Beyond::Deny {
@@ -506,6 +514,7 @@ mod tests {
             Inside::Expelled { member: Rank(2), why: Holdup::Behind { frames: 700 }, lasting },
             Inside::Expelled { member: Rank(0), why: Holdup::NoCredit, lasting },
             Inside::HeldUp { proposal: id(2), by: failed },
+            Inside::Room { members: 11 },
         ];
         for message in inside {
             let bytes = message.encode();
@@ -530,6 +539,7 @@ mod tests {
                 terms,
                 wire_version,
                 frame_bytes: 972,
+                members_max: 11,
                 members: view.members.clone(),
             },
             Beyond::Deny { proposal: id(2), refusal: Refusal::Lasting, reason: "no".into() },

@@ -35,6 +35,7 @@ mod expel;
 mod flush;
 mod meeting;
 mod message;
+mod room;
 
 use std::any::Any;
 use std::collections::VecDeque;
@@ -44,7 +45,7 @@ use std::time::Duration;
 use self::broken::Broken;
 use self::message::{Beyond, Inside, Refusal, is_plausible};
 use crate::accel::case::CommonCase;
-use crate::id::{Hasher64, Incarnation, Rank, RankSet, ViewId};
+use crate::id::{Hasher64, Incarnation, MEMBERS_MAX, Rank, RankSet, ViewId};
 use crate::stack::build::{Build, Closes, Guard, GuardKind, HeldFor, TimerId, shared};
 use crate::stack::complaints::Complaints;
 use crate::stack::event::{
@@ -130,8 +131,8 @@ const INQUIRY_PAUSE_MAX: Duration = Duration::from_millis(64);
 struct Mbrship {
     options: Options,
     handles: Option<Handles>,
-    /// How many members a view may have.
-    members_max: usize,
+    /// By rank: how many members of a view it has room for; of this one, what the others were told.
+    room: Vec<u16>,
     /// The highest view counter heard of.
     counter: u64,
     /// Out of this view for good.
@@ -291,8 +292,9 @@ struct Guest {
     /// The highest counter its members have seen.
     counter: u64,
     members: Vec<Member>,
-    /// The longest frame that all of them can take.
+    /// The longest frame that all of them can take, and how many members of a view they have room for.
     frame_bytes: u32,
+    members_max: u16,
     /// When it asked last: whoever has given up is not waited for.
     asked: Time,
 }
@@ -366,6 +368,8 @@ struct Legacy {
     expelled: Vec<(Incarnation, Duration)>,
     /// Those that this member has let into this view.
     let_in: Vec<Guest>,
+    /// Members that had room for so many members only, when last heard.
+    rooms: Vec<(Incarnation, u16)>,
     /// Hosts that did not answer in time since the last one that did.
     given_up: u32,
     /// Hosts that have denied a merge.
@@ -396,7 +400,7 @@ impl Mbrship {
         Ok(Mbrship {
             options,
             handles: None,
-            members_max: 0,
+            room: Vec::new(),
             counter: 0,
             failed: RankSet::EMPTY,
             charges: Vec::new(),
@@ -559,7 +563,7 @@ impl Mbrship {
     fn may_follow(&self, context: &Context<'_>, view: &View) -> bool {
         let current = context.view().view();
         let frames = view.frame_bytes == 0 || view.frame_bytes >= context.frame_bytes_least();
-        let fits = view.members.len() <= crate::id::MEMBERS_MAX;
+        let fits = view.members.len() <= MEMBERS_MAX;
         view.group == current.group && view.id > current.id && fits && frames
     }
 
@@ -606,6 +610,7 @@ impl Mbrship {
         self.legacy.proposal = Some(proposal);
         self.legacy.left_out = self.to_be_told(context, proposal, part);
         self.legacy.let_in.clear();
+        self.leave_rooms(context, &view);
         let is_fresh =
             |member: &&Member| current.members.iter().all(|old| old.incarnation != member.incarnation);
         self.legacy.fresh = view.members.iter().filter(is_fresh).map(|member| member.incarnation).collect();
@@ -673,7 +678,7 @@ impl Layer for Mbrship {
         let members = build.view().size();
         self.counter = build.view().view().id.counter;
         self.terms = build.terms();
-        self.members_max = build.members_max();
+        self.room = vec![MEMBERS_MAX as u16; members];
         self.charges = vec![Charge { by: build.view().rank(), kind: None }; members];
         self.sent = vec![0; members];
         self.unsaid = vec![Unsaid::default(); members];
@@ -693,6 +698,11 @@ impl Layer for Mbrship {
 
     fn start(&mut self, context: &mut Context<'_>) {
         self.counter = self.counter.max(self.legacy.counter);
+        for (incarnation, members) in std::mem::take(&mut self.legacy.rooms) {
+            // This one says itself what it has, to those that are new too.
+            let known = context.view().rank_of(incarnation).filter(|rank| *rank != context.rank());
+            known.into_iter().for_each(|rank| self.room[rank.index()] = members);
+        }
         if !self.legacy.past.is_empty() {
             self.probe_wait = self.options.probe * 4;
         }
@@ -798,6 +808,7 @@ impl Layer for Mbrship {
                 self.renew = true;
                 self.reconsider(context);
             }
+            Inside::Room { members } => self.room[origin.index()] = members,
             Inside::Expelled { member, why, lasting } => {
                 self.told_expelled(context, origin, member, why, lasting);
             }
@@ -829,6 +840,7 @@ impl Layer for Mbrship {
         if self.over {
             return;
         }
+        self.say_room(context);
         if let Some(promise) = &mut self.promise {
             promise.settled = true;
             self.progress(context);

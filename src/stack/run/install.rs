@@ -10,6 +10,7 @@ use crate::accel::cookie::cookie;
 use crate::accel::pack::{OpenPack, PACK_ROOM_BYTES};
 use crate::accel::plan::{Compiler, NoPlan, Plans};
 use crate::config::{Config, ConfigError, Shadow};
+use crate::endpoint::Room;
 use crate::group::Ticket;
 use crate::id::{GroupId, Hasher64, Incarnation, Rank, RankSet};
 use crate::stack::build::{Blueprint, Build, Closes, Field, GuardKind, HeldFor, Prompts};
@@ -289,6 +290,8 @@ impl Ground<'_> {
             copied: 0,
             frame_bytes_max: config.frame_bytes_max.min(caps.frame_bytes_max) as u32,
             frame_bytes_least: compiled.frame_bytes_least() as u32,
+            members_max: config.members_max(),
+            room: Room::default(),
             // The application's sends and as many control messages, both at least one.
             sends: (0..members).map(|_| Retention::new(window.max(2))).collect(),
             queue: VecDeque::with_capacity(queue_max),

@@ -5,6 +5,7 @@ use std::any::Any;
 use super::Stack;
 use crate::accel::broken::Broken;
 use crate::buf::{Frame, Region, RegionOptions};
+use crate::endpoint::Room;
 use crate::group::{Application, Event, Group, Ticket};
 use crate::id::{Incarnation, Rank, RankSet, ViewId};
 use crate::stack::event::{ExitReason, Letter, List, Problem, Up};
@@ -189,6 +190,13 @@ impl Stack {
         for line in traced.into_iter().rev() {
             self.engine.core.traced.push_front(line);
         }
+    }
+
+    /// How many members a view may have as far as the transport is concerned.
+    pub(crate) fn set_room(&mut self, room: &Room) {
+        self.engine.core.room = room.clone();
+        // Layers are asked what follows from it.
+        self.engine.core.work += 1;
     }
 
     /// What was still to be transmitted in this view.

@@ -754,6 +754,11 @@ pub(super) fn spare_bytes(options: &ChannelOptions, members: usize) -> usize {
     (2..=members.max(2)).map(bytes).max().expect("there is one")
 }
 
+/// The bytes of a segment of a view of `members`.
+pub(super) fn segment_bytes(options: &ChannelOptions, members: usize) -> usize {
+    total_bytes(members, sizes(options, members))
+}
+
 /// The sizes of a member's rings, each the sum of its holders.
 fn sizes(options: &ChannelOptions, members: usize) -> Sizes {
     let frame_bytes = frame_bytes(options);

@@ -66,7 +66,7 @@ use crate::transport::{
 use crate::view::{Address, LocalView};
 
 use bell::{Bells, Sleeper};
-use channel::{Open, spare_bytes};
+use channel::{Open, segment_bytes, spare_bytes};
 use hindrance::Hindrances;
 use owner::Owner;
 use post::{LOOK_LETTERS, Post};
@@ -307,6 +307,22 @@ impl Transport for Shm {
     fn prepare(&mut self, options: &ChannelOptions) {
         let bytes = spare_bytes(options, (self.members + 1).min(MEMBERS_MAX));
         self.stock.prepare(&self.options.directory, bytes);
+    }
+
+    /// Where a segment is in store, there is room. Where none is, all members of the view may lack one, in the same directory.
+    fn room_for(&self, members: usize, options: &ChannelOptions) -> Result<(), TransportError> {
+        // Nobody looks for the segment of who is alone: it is no file.
+        if members == 1 {
+            return Ok(());
+        }
+        let bytes = segment_bytes(options, members);
+        let Some(free) = segment::free_bytes(&self.options.directory) else { return Ok(()) };
+        if self.stock.has_segment(bytes, free / members as u64)
+            || (bytes as u64).saturating_mul(members as u64) <= free
+        {
+            return Ok(());
+        }
+        Err(segment::no_room(&self.options.directory, bytes))
     }
 
     #[inline]

@@ -352,6 +352,15 @@ impl Spare {
         (bytes..=bytes.saturating_mul(2)).contains(&self.memory.bytes())
     }
 
+    pub(super) fn bytes(&self) -> usize {
+        self.memory.bytes()
+    }
+
+    /// How many bytes of it are not there yet.
+    pub(super) fn missing(&self) -> usize {
+        self.memory.bytes() - self.grown
+    }
+
     /// Whether it is all there.
     pub(super) fn grown(&self) -> bool {
         self.grown == self.memory.bytes()
@@ -565,6 +574,23 @@ fn refused(path: &Path, source: io::Error) -> TransportError {
     }
 }
 
+/// Bytes that can still be had in the file system of `directory`; `None` if it has no limit, or does not say.
+pub(super) fn free_bytes(directory: &Path) -> Option<u64> {
+    let directory = CString::new(directory.as_os_str().as_bytes()).ok()?;
+    // SAFETY: all fields are plain integers, for which zero is a value.
+    let mut system: libc::statvfs = unsafe { std::mem::zeroed() };
+    // SAFETY: the name is live and ends with zero; `system` is live and of the right type, and only written during the call.
+    let told = unsafe { libc::statvfs(directory.as_ptr(), &raw mut system) } == 0;
+    (told && system.f_blocks > 0).then(|| system.f_bavail.saturating_mul(system.f_frsize))
+}
+
+/// What is said where a segment of `bytes` would find no room.
+#[cold]
+pub(super) fn no_room(directory: &Path, bytes: usize) -> TransportError {
+    let what = directory.join(PREFIX.to_owned() + "*");
+    no_space(&what, bytes, io::Error::from_raw_os_error(libc::ENOSPC))
+}
+
 #[cold]
 fn no_space(path: &Path, bytes: usize, source: io::Error) -> TransportError {
     let full = [libc::ENOSPC, libc::EDQUOT, libc::EFBIG, libc::ENOMEM];
@@ -626,7 +652,7 @@ fn geometry_of_lane(members: usize, sizes: Sizes, owner: Rank, reader: Rank, gen
     let index = reader.index() - usize::from(reader > owner);
     let offset = casts_at(members) + sizes.cast_bytes + index * sizes.lane_bytes;
     // Lanes have numbers of their own: what was written for one member is not valid in the lane of another.
-    geometry(offset, sizes.lane_bytes, generation + 1 + index as u64)
+    geometry(offset, sizes.lane_bytes, generation.wrapping_add(1 + index as u64))
 }
 
 fn geometry(offset: usize, bytes: usize, generation: u64) -> Geometry {
@@ -640,4 +666,16 @@ pub(super) fn total_bytes(members: usize, sizes: Sizes) -> usize {
     let lanes = (members - 1).checked_mul(sizes.lane_bytes);
     let sum = lanes.and_then(|lanes| lanes.checked_add(casts_at(members))?.checked_add(sizes.cast_bytes));
     sum.unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_header_may_say_anything_of_its_generation() {
+        let sizes = Sizes { cast_bytes: 1 << 16, lane_bytes: 1 << 14, frames_max: 16 };
+        let lane = |generation| geometry_of_lane(3, sizes, Rank(0), Rank(2), generation).stamps.seed;
+        assert_eq!((lane(u64::MAX), lane(u64::MAX - 1)), (1, 0));
+    }
 }

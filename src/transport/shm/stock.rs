@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use crate::buf::{Memory, MemoryError, Region, RegionOptions};
 
-use super::segment::Spare;
+use super::segment::{self, Spare};
 use crate::transport::untouched::{STEP_BYTES, Untouched};
 
 /// Segments and regions in store, and memory to be touched or given back.
@@ -49,10 +49,19 @@ impl Stock {
     pub(super) fn prepare(&mut self, directory: &Path, bytes: usize) {
         if self.spare.as_ref().is_none_or(|spare| !spare.fits(bytes)) {
             self.retired.extend(self.spare.take().map(Spare::into_memory));
+            // Where there is no room for it now, the next call may find some.
+            if segment::free_bytes(directory).is_some_and(|free| free < bytes as u64) {
+                return;
+            }
             // Where spares cannot be had, opening makes what it needs, and says what is wrong.
             self.spare = Spare::begin(directory, bytes).ok();
             self.pace.soon();
         }
+    }
+
+    /// Whether the store has a segment of `bytes` bytes, or will have it, there being `free` bytes left for it.
+    pub(super) fn has_segment(&self, bytes: usize, free: u64) -> bool {
+        self.spare.as_ref().is_some_and(|spare| spare.bytes() >= bytes && spare.missing() as u64 <= free)
     }
 
     /// A segment of `bytes` bytes, from the store if it has one. All of it is reserved; what was not touched yet is from

@@ -89,6 +89,10 @@ impl<T: Transport> Transport for On<T> {
         self.inner.open_next(view, options)
     }
 
+    fn room_for(&self, members: usize, options: &ChannelOptions) -> Result<(), TransportError> {
+        self.inner.room_for(members, options)
+    }
+
     fn close(&mut self, channel: ChannelId) {
         self.inner.close(channel);
     }
