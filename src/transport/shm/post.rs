@@ -2,14 +2,15 @@
 //!
 //! A socket's file is named by group and address, so that whoever knows both finds it, and who reads the directory finds
 //! all of a group. The file of a process that has died stays; nobody answers there, which is how it is recognised and
-//! removed. Making, probing and removing are done under a lock of the directory: between finding a socket dead and
-//! removing its name, nobody else puts a live one there.
+//! removed. Making, probing and removing are done under a lock of this user's processes: between finding a socket dead and
+//! removing its name, nobody else puts a live one there. Who cannot have the lock makes its socket all the same, and leaves
+//! the removing to others: nobody's being stopped, or unwilling, keeps a group from starting.
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -48,6 +49,8 @@ pub(super) const LOOK_LETTERS: usize = 8;
 /// How long and how often another process is waited for that makes or removes a socket.
 const LOCK_PAUSE: Duration = Duration::from_millis(1);
 const LOCK_TRIES: usize = 200;
+/// The file that is locked, one of each user's: nobody else can open it.
+const LOCK: &str = ".wadjet-lock-";
 /// Names that are looked at when the directory is searched.
 const NAMES_MAX: usize = 4096;
 /// A longer or stranger address is named by its hash.
@@ -86,8 +89,9 @@ impl Post {
                 "the path of its socket is longer than 107 bytes; choose a directory with a shorter name";
             return Err(TransportError::BadAddress(address.clone(), why));
         }
-        let lock = lock(&self.directory, LOCK_TRIES)?;
+        let lock = lock(&self.directory, LOCK_TRIES);
         segment::remove_dead(names(&self.directory, &segment::prefix(group), NAMES_MAX), here);
+        // Without the lock only two processes that want one address at one time can get in each other's way.
         let socket = bind(&path, address)?;
         drop(lock);
         self.boxes.retain(|bound| bound.group != group);
@@ -245,7 +249,7 @@ fn label(address: &Address) -> String {
     format!("{left}-{:016x}", hasher.finish())
 }
 
-/// A socket bound to `path`, which only this user may write to. The directory is locked.
+/// A socket bound to `path`, which only this user may write to. The directory is locked, if that was possible.
 fn bind(path: &Path, address: &Address) -> Result<UnixDatagram, TransportError> {
     let failed = |source: io::Error| match source.kind() {
         io::ErrorKind::AddrInUse => TransportError::AddressInUse(address.clone()),
@@ -317,29 +321,34 @@ fn is_socket_of_this_user(path: &Path) -> bool {
 /// Removes a socket that refused a message, unless another process is at the directory: then the next one does.
 #[cold]
 fn remove_if_dead(directory: &Path, path: &Path) {
-    if let Ok(_lock) = lock(directory, 1)
+    if let Some(_lock) = lock(directory, 1)
         && is_dead(path)
     {
         let _ = fs::remove_file(path);
     }
 }
 
-/// Keeps other processes from making and removing sockets in the directory, until it is dropped.
-fn lock(directory: &Path, tries: usize) -> Result<File, TransportError> {
-    let failed = |source| TransportError::Io { what: format!("locking {}", directory.display()), source };
-    let file = File::open(directory).map_err(failed)?;
+/// Keeps this user's other processes from making and removing sockets in the directory, until it is dropped. None if that
+/// cannot be: somebody else's file stands in the way, or a process has had the lock all the time.
+fn lock(directory: &Path, tries: usize) -> Option<File> {
+    // SAFETY: `geteuid` has no preconditions.
+    let user = unsafe { libc::geteuid() };
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    options.custom_flags(libc::O_CLOEXEC | libc::O_NOFOLLOW | libc::O_NONBLOCK);
+    let file = options.open(directory.join(format!("{LOCK}{user}"))).ok()?;
+    // The directory may be everybody's, and so may be what stands there.
+    if !file.metadata().is_ok_and(|data| data.is_file() && data.uid() == user) {
+        return None;
+    }
     for attempt in 1..=tries {
         match file.try_lock() {
-            Ok(()) => return Ok(file),
+            Ok(()) => return Some(file),
             Err(TryLockError::WouldBlock) if attempt < tries => thread::sleep(LOCK_PAUSE),
-            Err(TryLockError::WouldBlock) => break,
-            Err(TryLockError::Error(source)) => return Err(failed(source)),
+            Err(_) => break,
         }
     }
-    Err(failed(io::Error::new(
-        io::ErrorKind::WouldBlock,
-        "another process keeps it locked; end that process",
-    )))
+    None
 }
 
 /// The files of the directory whose names begin with `prefix`.
@@ -353,6 +362,48 @@ fn names(directory: &Path, prefix: &str, names_max: usize) -> impl Iterator<Item
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A directory of the test's own.
+    fn directory(word: &str) -> PathBuf {
+        let path = Path::new("/dev/shm").join(format!("lock-{word}-{}", std::process::id()));
+        fs::create_dir(&path).unwrap();
+        path
+    }
+
+    fn binds(directory: &Path, at: &str) -> bool {
+        let mut post = Post::new(directory.to_owned());
+        post.bind(GroupId::named("lock"), &Address(at.into()), &Owner::this_process()).is_ok()
+    }
+
+    #[test]
+    fn nobody_who_keeps_a_lock_keeps_others_from_starting() {
+        let directory = directory("kept");
+        // Whoever may read the directory can lock that.
+        let anybody = File::open(&directory).unwrap();
+        anybody.lock().unwrap();
+        assert!(lock(&directory, 1).is_some());
+        // A process of this user that was stopped at that instant.
+        let stopped = lock(&directory, 1).unwrap();
+        assert!(lock(&directory, 2).is_none() && binds(&directory, "a"));
+        drop(stopped);
+        assert!(lock(&directory, 1).is_some());
+        fs::remove_dir_all(&directory).unwrap();
+    }
+
+    #[test]
+    fn what_stands_under_the_name_of_the_lock_is_not_followed_nor_waited_for() {
+        let directory = directory("other");
+        // SAFETY: `geteuid` has no preconditions.
+        let name = directory.join(format!("{LOCK}{}", unsafe { libc::geteuid() }));
+        let victim = directory.join("victim");
+        std::os::unix::fs::symlink(&victim, &name).unwrap();
+        assert!(lock(&directory, 1).is_none() && binds(&directory, "a"));
+        assert!(!victim.exists());
+        fs::remove_file(&name).unwrap();
+        fs::create_dir(&name).unwrap();
+        assert!(lock(&directory, 1).is_none() && binds(&directory, "b"));
+        fs::remove_dir_all(&directory).unwrap();
+    }
 
     #[test]
     fn addresses_have_names_of_their_own_that_are_no_paths() {
