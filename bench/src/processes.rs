@@ -28,7 +28,7 @@ use wadjet::id::GroupId;
 use wadjet::runtime::pin;
 use wadjet::transport::Transport;
 use wadjet::view::Address;
-use wadjet_hosts::Hosts;
+use wadjet_hosts::{Hosts, label_of_this_process};
 use wadjet_xdp::{XdpOptions, XdpTransport};
 
 use crate::member::Hosted;
@@ -112,13 +112,20 @@ fn try_be_member() -> Result<(), Box<dyn Error>> {
         return Ok(());
     }
     let ended = Arc::new(AtomicBool::new(false));
-    let ear = Arc::clone(&ended);
+    let reported = Arc::new(AtomicBool::new(false));
+    let (ear, said) = (Arc::clone(&ended), Arc::clone(&reported));
     thread::spawn(move || {
         // Ends with the parent, whatever becomes of it.
         while std::io::stdin().read_line(&mut String::new()).is_ok_and(|read| read > 0) {}
         ear.store(true, Ordering::Release);
+        if !said.load(Ordering::Acquire) {
+            // Nobody is left to be told: the rest of the plan is not run on processors that others want.
+            std::process::exit(1);
+        }
     });
     let reports = hosted.run();
+    // It ends the input only when it has all reports.
+    reported.store(true, Ordering::Release);
     say(&Word::Reports(reports))?;
     hosted.linger(LINGER_MAX, || ended.load(Ordering::Acquire));
     Ok(())
@@ -243,7 +250,7 @@ fn hosts(plan: &Plan) -> Result<Option<Hosts>, Box<dyn Error>> {
     if plan.transport != TransportKind::Xdp {
         return Ok(None);
     }
-    let label = format!("bench-{}", std::process::id());
+    let label = label_of_this_process("bench");
     // Raw and stack run side by side, each on an interface of its own: a queue has one socket.
     Ok(Some(if plan.members == 2 {
         Hosts::pair(&label, 2)?
@@ -254,7 +261,7 @@ fn hosts(plan: &Plan) -> Result<Option<Hosts>, Box<dyn Error>> {
 
 /// Why runs over AF_XDP cannot be made here, if they cannot.
 pub fn without_xdp() -> Option<String> {
-    let hosts = Hosts::pair(&format!("bench-{}", std::process::id()), 1);
+    let hosts = Hosts::pair(&label_of_this_process("bench"), 1);
     let hosts = hosts.map_err(|error| error.to_string());
     let outcome = hosts.and_then(|hosts| {
         let _stay = hosts.enter(1).map_err(|error| error.to_string())?;

@@ -9,7 +9,7 @@ use wadjet::transport::TransportError;
 
 use crate::interface::Interface;
 use crate::options::{Mode, Wake, XdpOptions};
-use crate::program::{AttachError, Program};
+use crate::program::{AttachError, Program, QUEUES_MAX};
 use crate::socket::{Socket, SocketError, SocketOptions};
 use crate::sys;
 
@@ -37,6 +37,18 @@ pub(crate) fn attach(
     memory: &Memory,
     sizes: &SocketOptions,
 ) -> Result<Attached, TransportError> {
+    if options.queue >= QUEUES_MAX {
+        return Err(TransportError::Io {
+            what: format!(
+                "queue {} of `{}` is beyond those that are served, 0 to {}; choose one of these, and steer the group's ports \
+                 to it (ethtool -N)",
+                options.queue,
+                interface.name,
+                QUEUES_MAX - 1
+            ),
+            source: io::ErrorKind::InvalidInput.into(),
+        });
+    }
     // A socket of this kind is the first thing that may not be there or not be allowed.
     drop(sys::socket(libc::AF_XDP, libc::SOCK_RAW, 0).map_err(no_socket)?);
     let (program, native, mut notes) = program(interface, options.mode)?;
@@ -139,6 +151,8 @@ fn bound(
     }
 }
 
+const FILES: &str = "raise the limit on open files (ulimit -n)";
+
 fn is_taken(error: &io::Error) -> bool {
     error.raw_os_error() == Some(libc::EBUSY)
 }
@@ -161,10 +175,9 @@ fn no_socket(source: io::Error) -> TransportError {
                     .into(),
             source,
         },
-        Some(libc::EMFILE | libc::ENFILE) => TransportError::Io {
-            what: "cannot make an AF_XDP socket; raise the limit on open files (ulimit -n)".into(),
-            source,
-        },
+        Some(libc::EMFILE | libc::ENFILE) => {
+            TransportError::Io { what: format!("cannot make an AF_XDP socket; {FILES}"), source }
+        }
         _ => TransportError::Io { what: "cannot make an AF_XDP socket".into(), source },
     }
 }
@@ -175,6 +188,9 @@ fn no_program(error: AttachError, interface: &Interface, native: bool) -> Transp
         AttachError::Load(said, source) => {
             return match source.raw_os_error() {
                 Some(libc::EPERM | libc::EACCES) => permission("loading an XDP program"),
+                Some(libc::EMFILE | libc::ENFILE) => {
+                    TransportError::Io { what: format!("the XDP program does not load; {FILES}"), source }
+                }
                 _ => TransportError::Io { what: format!("the XDP program does not load ({said})"), source },
             };
         }
@@ -182,6 +198,7 @@ fn no_program(error: AttachError, interface: &Interface, native: bool) -> Transp
     };
     let what = match source.raw_os_error() {
         Some(libc::EPERM | libc::EACCES) => return permission(&format!("an XDP program on `{name}`")),
+        Some(libc::EMFILE | libc::ENFILE) => format!("cannot attach the XDP program to `{name}`; {FILES}"),
         Some(libc::EBUSY | libc::EEXIST) => format!(
             "another XDP program is attached to `{name}`, of another process perhaps that uses this transport there; \
              `ip -d link show dev {name}` names it: end its process, or choose another interface"
@@ -295,7 +312,7 @@ mod tests {
 
     #[test]
     fn a_queue_that_another_socket_has_is_refused_in_words() {
-        let hosts = match Hosts::pair(&format!("q{}", std::process::id()), 1) {
+        let hosts = match Hosts::pair(&wadjet_hosts::label_of_this_process("q"), 1) {
             Ok(hosts) => hosts,
             Err(error @ (LabError::NotPermitted { .. } | LabError::NoCommand { .. })) => {
                 assert!(std::env::var_os("CI").is_none(), "in CI this must run: {error}");
@@ -320,6 +337,21 @@ mod tests {
     }
 
     #[test]
+    fn a_queue_beyond_those_of_the_program_is_refused_before_anything_is_attached() {
+        let nowhere = Interface {
+            name: "many0".into(),
+            index: u32::MAX,
+            mac: [0; 6],
+            mtu: 1500,
+            driver: String::new(),
+        };
+        let memory = Memory::anonymous(64 * 2048, false).unwrap();
+        let options = XdpOptions { queue: 70, ..XdpOptions::default() };
+        let refused = attach(&nowhere, &options, &memory, &SIZES).map(drop).unwrap_err().to_string();
+        assert!(refused.contains("queue 70 of `many0`") && refused.contains("0 to 63"), "{refused}");
+    }
+
+    #[test]
     fn every_refusal_says_what_to_do() {
         let interface =
             Interface { name: "lan7".into(), index: 7, mac: [0; 6], mtu: 9000, driver: "ena".into() };
@@ -329,6 +361,8 @@ mod tests {
             (no_socket(code(libc::EPERM)), "CAP_NET_RAW"),
             (no_socket(code(libc::EMFILE)), "ulimit -n"),
             (no_program(AttachError::Load("no".into(), code(libc::EPERM)), &interface, true), "CAP_BPF"),
+            (no_program(AttachError::Load("no".into(), code(libc::EMFILE)), &interface, true), "ulimit -n"),
+            (no_program(AttachError::Attach(code(libc::EMFILE)), &interface, true), "ulimit -n"),
             (
                 no_program(AttachError::Attach(code(libc::EBUSY)), &interface, true),
                 "ip -d link show dev lan7",

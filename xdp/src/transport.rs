@@ -21,7 +21,7 @@ use crate::line::{Line, PIECES_MAX, frame_bytes_max};
 use crate::neighbour::{Route, Tables};
 use crate::options::XdpOptions;
 use crate::post::Post;
-use crate::program::SteerCounters;
+use crate::program::{PLACES_MAX, SteerCounters};
 
 /// The transport.
 ///
@@ -191,6 +191,11 @@ impl XdpTransport {
     fn port(&mut self, own: SocketAddrV4) -> Result<usize, TransportError> {
         if let Some(at) = self.ports.iter().position(|port| port.as_ref().is_some_and(|p| p.own == own)) {
             return Ok(at);
+        }
+        let places = self.ports.iter().flatten().map(|port| port.places.len()).sum::<usize>();
+        if places + 1 > PLACES_MAX {
+            let remedy = "leave groups, or make another transport on another interface";
+            return Err(space("another address beside 64, multicast ones included", 0, remedy));
         }
         // First of all: nobody else has the address.
         let (post, own) = Post::bound(own, POST_BUFFER_BYTES)?;
@@ -586,7 +591,11 @@ impl Transport for XdpTransport {
             return Err(no_receive_frames(options));
         }
         // While a view follows another there are channels of both.
-        if 2 * line.bank.chunks_for(options) > line.bank.chunks() { Err(no_transmit_frames(options)) } else { Ok(()) }
+        if 2 * line.bank.chunks_for(options) > line.bank.chunks() {
+            Err(no_transmit_frames(options))
+        } else {
+            Ok(())
+        }
     }
 
     #[inline]

@@ -137,7 +137,7 @@ fn hosts_reach_each_other_until_a_port_goes_down_and_leave_nothing_behind() {
     if !may_make_hosts() {
         return;
     }
-    let label = format!("hosts{}", std::process::id());
+    let label = wadjet_lab::hosts::label_of_this_process("hosts");
     let hosts = Hosts::up(&label, 2).unwrap();
     let carrier = |host: usize| {
         let output = hosts.command(host, "cat".as_ref()).arg("/sys/class/net/lan0/carrier").output().unwrap();

@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::may_make_hosts;
-use wadjet_lab::hosts::Hosts;
+use wadjet_lab::hosts::{Hosts, label_of_this_process};
 
 /// A shell with a node in it. Ended when dropped.
 struct Shell {
@@ -181,7 +181,7 @@ fn members_on_hosts_of_their_own_talk_by_af_xdp_with_one_that_has_ordinary_socke
     if !may_make_hosts() {
         return;
     }
-    let hosts = Hosts::up(&format!("node{}", std::process::id()), 3).unwrap();
+    let hosts = Hosts::up(&label_of_this_process("node"), 3).unwrap();
     let at: Vec<String> = (1..=3).map(|host| format!("{}:7000", hosts.address(host))).collect();
     let stack = patient_stack();
     let open = |n: usize, transport: &str, more: &[&str]| {

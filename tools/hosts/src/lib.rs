@@ -103,6 +103,7 @@ impl Hosts {
         if !(1..=HOSTS_MAX).contains(&count) {
             return Err(LabError::Senseless(format!("give between 1 and {HOSTS_MAX} hosts, not {count}")));
         }
+        Hosts::clear()?;
         Hosts::down(label)?;
         // From here on dropping it removes what there is.
         let hosts = Hosts { label: label.to_owned(), count, lossy: false, kept: false };
@@ -148,6 +149,7 @@ impl Hosts {
         if !(1..=HOSTS_MAX).contains(&wires) {
             return Err(LabError::Senseless(format!("give between 1 and {HOSTS_MAX} wires, not {wires}")));
         }
+        Hosts::clear()?;
         Hosts::down(label)?;
         let hosts = Hosts { label: label.to_owned(), count: 2, lossy: false, kept: false };
         let names = [hosts.name(1), hosts.name(2)];
@@ -201,6 +203,23 @@ impl Hosts {
         Stay::at(&self.name(host))
     }
 
+    /// Removes the hosts of processes that are gone: those whose label is [`label_of_this_process`] of a process that has
+    /// ended, however that was.
+    ///
+    /// # Errors
+    /// [`LabError`].
+    pub fn clear() -> Result<usize, LabError> {
+        remove(|name| label_of(name).and_then(owner_of).is_some_and(|owner| !owner.is_there()))
+    }
+
+    /// Removes the hosts of all laboratories, whoever made them, and says how many namespaces that were.
+    ///
+    /// # Errors
+    /// [`LabError`].
+    pub fn all_down() -> Result<usize, LabError> {
+        remove(|name| label_of(name).is_some())
+    }
+
     /// Removes all hosts of that label, and says how many namespaces that were. Doing it again does nothing.
     ///
     /// # Errors
@@ -212,17 +231,7 @@ impl Hosts {
                 "`{label}` is no label: use up to {LABEL_BYTES_MAX} letters, digits, - and _"
             )));
         }
-        let prefix = format!("{PREFIX}{label}-");
-        let is_ours = |name: &str| {
-            name.strip_prefix(&prefix)
-                .is_some_and(|rest| rest == "hub" || rest.bytes().all(|byte| byte.is_ascii_digit()))
-        };
-        let mut removed = 0;
-        for name in namespaces()?.iter().filter(|name| is_ours(name)) {
-            ip(&["netns", "delete", name])?;
-            removed += 1;
-        }
-        Ok(removed)
+        remove(|name| label_of(name) == Some(label))
     }
 
     /// Leaves the hosts there when this is dropped; [`Hosts::down`] removes them.
@@ -346,6 +355,71 @@ impl Drop for Hosts {
     }
 }
 
+/// A label that says which process the hosts belong to: once it is gone, however that was, whoever makes hosts next removes
+/// them. The word tells what they are for.
+pub fn label_of_this_process(word: &str) -> String {
+    let pid = std::process::id();
+    format!("{word}{MARK}{pid}{START}{}", started(pid).unwrap_or(0))
+}
+
+/// What stands before the process's number in such a label, and before when it started.
+const MARK: &str = "_p";
+const START: &str = "_t";
+
+/// The label of a namespace that is a host or a hub.
+fn label_of(name: &str) -> Option<&str> {
+    let (label, place) = name.strip_prefix(PREFIX)?.rsplit_once('-')?;
+    let is_place = place == "hub" || !place.is_empty() && place.bytes().all(|byte| byte.is_ascii_digit());
+    is_place.then_some(label)
+}
+
+/// A process that has made hosts.
+struct Owner {
+    pid: u32,
+    /// In clock ticks after the system's start; zero if that was not known.
+    started: u64,
+}
+
+/// Which process a label says that the hosts belong to.
+fn owner_of(label: &str) -> Option<Owner> {
+    let (_, numbers) = label.rsplit_once(MARK)?;
+    let (pid, started) = numbers.split_once(START)?;
+    // Of several laboratories of one process each has a number behind it.
+    let started = started.split('-').next()?;
+    Some(Owner { pid: pid.parse().ok()?, started: started.parse().ok()? })
+}
+
+impl Owner {
+    fn is_there(&self) -> bool {
+        started(self.pid).is_some_and(|started| self.started == 0 || started == self.started)
+    }
+}
+
+/// When a process was started, if it is there and has not ended.
+fn started(pid: u32) -> Option<u64> {
+    let line = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name, which may hold anything, is in brackets.
+    let mut fields = line.rsplit_once(") ")?.1.split(' ');
+    if matches!(fields.next()?, "Z" | "X") {
+        return None;
+    }
+    fields.nth(18)?.parse().ok()
+}
+
+/// Removes namespaces.
+fn remove(which: impl Fn(&str) -> bool) -> Result<usize, LabError> {
+    let mut removed = 0;
+    for name in namespaces()?.iter().filter(|name| which(name)) {
+        match ip(&["netns", "delete", name]) {
+            Ok(_) => removed += 1,
+            // Another process was faster.
+            Err(_) if !namespaces()?.contains(name) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(removed)
+}
+
 /// The names of all namespaces.
 fn namespaces() -> Result<Vec<String>, LabError> {
     let output = ip(&["netns", "list"])?;
@@ -395,4 +469,50 @@ fn exists(command: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let system = ["/usr/sbin", "/sbin"].map(std::path::PathBuf::from);
     std::env::split_paths(&path).chain(system).any(|directory| directory.join(command).is_file())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_label_names_its_process_and_those_of_users_name_none() {
+        let own = label_of_this_process("bench");
+        assert!(own.len() + 4 <= LABEL_BYTES_MAX, "{own}");
+        assert!(owner_of(&own).unwrap().is_there());
+        assert!(owner_of(&format!("{own}-3")).unwrap().is_there(), "the third laboratory of this process");
+        for label in ["lab", "f5", "x17-3", "my_p7", "a_pb_tc"] {
+            assert!(owner_of(label).is_none(), "{label}");
+        }
+        let pid = std::process::id();
+        assert!(!owner_of(&format!("run_p{pid}_t1")).unwrap().is_there(), "another process had that number");
+        assert_eq!(label_of("wadjet-my-lab-hub"), Some("my-lab"));
+        assert_eq!(label_of("wadjet-x_p1_t2-0-12"), Some("x_p1_t2-0"));
+        assert_eq!((label_of("wadjet-lab"), label_of("other-1")), (None, None));
+    }
+
+    #[test]
+    fn hosts_of_a_process_that_was_killed_are_removed_by_who_makes_some_next() {
+        let mut child = Command::new("sleep").arg("600").spawn().unwrap();
+        let label = format!("gone{MARK}{}{START}{}", child.id(), started(child.id()).unwrap());
+        let theirs = match Hosts::up(&label, 1) {
+            Ok(hosts) => hosts,
+            Err(error @ (LabError::NotPermitted { .. } | LabError::NoCommand { .. })) => {
+                child.kill().unwrap();
+                child.wait().unwrap();
+                assert!(std::env::var_os("CI").is_none(), "in CI this must run: {error}");
+                return;
+            }
+            Err(error) => panic!("{error}"),
+        };
+        let there = || namespaces().unwrap().iter().any(|name| label_of(name) == Some(&*label));
+        theirs.keep();
+        let own = label_of_this_process("next");
+        drop(Hosts::up(&own, 1).unwrap());
+        assert!(there(), "its process is there");
+        child.kill().unwrap();
+        child.wait().unwrap();
+        drop(Hosts::up(&own, 1).unwrap());
+        assert!(!there());
+    }
 }

@@ -16,7 +16,7 @@ use wadjet_bench::machine::Machine;
 
 use crate::crew::{Crew, CrewOptions};
 use crate::failure::Dice;
-use crate::hosts::Hosts;
+use crate::hosts::{Hosts, label_of_this_process};
 use crate::judge::{self, Verdict};
 use crate::seat::{Carrier, Extras, Load, Waiting};
 
@@ -138,7 +138,7 @@ enum Mend {
 /// If hosts or histories cannot be made. What goes wrong in a chapter stands in the run's `error`.
 pub fn run(plan: &Plan) -> Result<ChaosRun, Box<dyn Error>> {
     let begun = Instant::now();
-    let label = format!("chaos{}", std::process::id());
+    let label = label_of_this_process("chaos");
     let bridged = plan.faults.partitions + plan.faults.losses > 0 || plan.carrier.needs_hosts();
     let mut hosts = if bridged { Some(Hosts::up(&label, plan.members)?) } else { None };
     let mut dice = Dice::new(plan.seed);

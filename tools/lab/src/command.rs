@@ -9,7 +9,7 @@ use wadjet_bench::machine::Machine;
 use wadjet_bench::report::command_line;
 
 use crate::chaos::{self, ChaosReport, Faults, Plan};
-use crate::hosts::Hosts;
+use crate::hosts::{Hosts, label_of_this_process};
 use crate::judge;
 use crate::reliability;
 use crate::seat::{Carrier, Extras};
@@ -36,6 +36,9 @@ enum LabAction {
         /// Tells laboratories apart
         #[arg(long, default_value = LABEL)]
         label: String,
+        /// Those of all laboratories, whoever made them and uses them
+        #[arg(long, conflicts_with = "label")]
+        all: bool,
     },
     /// Make hosts, run a command on each, and remove them; `{}` in the command is the host's address
     Run {
@@ -64,8 +67,9 @@ pub fn lab(options: &LabOptions) -> Result<bool, Box<dyn Error>> {
             hosts.keep();
             Ok(true)
         }
-        LabAction::Down { label } => {
-            println!("{} namespaces removed", Hosts::down(label)?);
+        LabAction::Down { label, all } => {
+            let removed = if *all { Hosts::all_down()? } else { Hosts::down(label)? };
+            println!("{removed} namespaces removed");
             Ok(true)
         }
         LabAction::Run { hosts, command } => on_each(*hosts, command),
@@ -73,7 +77,7 @@ pub fn lab(options: &LabOptions) -> Result<bool, Box<dyn Error>> {
 }
 
 fn on_each(hosts: usize, command: &[String]) -> Result<bool, Box<dyn Error>> {
-    let hosts = Hosts::up(&format!("run{}", std::process::id()), hosts)?;
+    let hosts = Hosts::up(&label_of_this_process("run"), hosts)?;
     let (program, arguments) = command.split_first().ok_or("say which command")?;
     let mut children = Vec::new();
     for host in 1..=hosts.count() {

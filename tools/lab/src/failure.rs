@@ -21,7 +21,7 @@ use wadjet_bench::machine::Machine;
 use wadjet_bench::plan::TransportKind;
 
 use crate::crew::{Crew, CrewOptions};
-use crate::hosts::Hosts;
+use crate::hosts::{Hosts, label_of_this_process};
 use crate::seat::{Carrier, Extras, Load, Waiting};
 
 /// Failures instead of messages.
@@ -237,7 +237,7 @@ fn measure(
         histories: None,
         life: LIFE + FAULT_MAX * faults + Duration::from_secs_f64(seconds),
     };
-    let label = format!("bench{}", std::process::id());
+    let label = label_of_this_process("failure");
     let hosts = match fault == Fault::Partition || carrier.needs_hosts() {
         true => Some(Hosts::up(&label, members)?),
         false => None,

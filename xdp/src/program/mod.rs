@@ -116,6 +116,10 @@ fn system_error(error: &(dyn std::error::Error + 'static)) -> io::Error {
     io::Error::other(error.to_string())
 }
 
+/// Queues from 0 that the program can give frames of, and places that it steers: as `steer.bpf.c` says.
+pub(crate) const QUEUES_MAX: u32 = 64;
+pub(crate) const PLACES_MAX: usize = 64;
+
 const PROGRAM: &str = "steer";
 const SOCKETS: &str = "sockets";
 const PLACES: &str = "places";

@@ -17,13 +17,13 @@ use wadjet::transport::{
     TransportCounters, TransportError,
 };
 use wadjet::view::{Address, LocalView};
-use wadjet_hosts::{Hosts, LabError};
+use wadjet_hosts::{Hosts, LabError, label_of_this_process};
 use wadjet_xdp::{XdpOptions, XdpTransport};
 
 /// Fresh hosts, or nothing and one line if this user may not make any. Who runs CI may: there it is a failure.
 pub(crate) fn hosts(make: impl FnOnce(&str) -> Result<Hosts, LabError>) -> Option<Rc<Hosts>> {
     static NEXT: AtomicU32 = AtomicU32::new(0);
-    let label = format!("x{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+    let label = format!("{}-{}", label_of_this_process("x"), NEXT.fetch_add(1, Ordering::Relaxed));
     match make(&label) {
         Ok(hosts) => Some(Rc::new(hosts)),
         Err(error @ (LabError::NotPermitted { .. } | LabError::NoCommand { .. })) => {
