@@ -27,6 +27,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 struct Notes {
     members: Vec<u64>,
     casts: Vec<(u64, Vec<u8>)>,
+    /// Problems.
+    told: Vec<String>,
+    over: bool,
     /// Answers what others cast, from inside the upcall.
     echo: bool,
 }
@@ -46,6 +49,10 @@ impl Application for Notes {
         if let Event::View(view) = event {
             self.members = view.view().members.iter().map(|member| member.incarnation.0).collect();
         }
+        if let Event::Problem(problem) = event {
+            self.told.push(problem.what.to_string());
+        }
+        self.over |= matches!(event, Event::Exit(_));
     }
 }
 
@@ -114,6 +121,81 @@ fn two_members_play_ping_pong_through_the_whole_stack_and_nothing_is_copied() {
         let Either::One(transport) = driver.inner().transport() else { unreachable!() };
         assert!(transport.inner.steered().steered >= 500, "it went by the ring");
     }
+}
+
+/// A process that wants to be with the one on host 1.
+fn joined(mut driver: Driver<Either, Notes>, hosts: &Hosts, host: usize) -> Process {
+    let contacts = if host == 1 { vec![] } else { vec![address(hosts, 1)] };
+    let options = JoinOptions {
+        group: GroupId::named("room"),
+        spec: LIVE_STACK.replace("SUSPECT", "SUSPECT(least_ms=2000,most_ms=2000)"),
+        address: address(hosts, host),
+        neighbours: Neighbours { contacts, discover: false },
+    };
+    let key = driver.join(options).unwrap();
+    (driver, key)
+}
+
+fn are_together(processes: &[Process], members: &[u64]) -> bool {
+    processes.iter().all(|(driver, _)| {
+        let mut present = driver.application().members.clone();
+        present.sort_unstable();
+        present == members
+    })
+}
+
+#[test]
+fn who_would_make_a_view_too_large_for_the_ring_is_not_let_in_and_the_group_goes_on() {
+    let Some(hosts) = common::hosts(|label| Hosts::up(label, 3)) else { return };
+    // Two members ask for 576 frames to be received, three for 1,088.
+    let options = XdpOptions { receive_frames: 1024, fill_frames: 256, transmit_frames: 8192, ..small() };
+    let ring = Either::One(common::xdp(&hosts, 1, &options));
+    let mut group = vec![joined(driver(ring, 1), &hosts, 1)];
+    let plain = || Either::Other(common::udp(&hosts, 2, &UdpOptions::default()));
+    group.push(joined(driver(plain(), 2), &hosts, 2));
+    until(&mut group, |group| are_together(group, &[1, 2]));
+    let third = Either::Other(common::udp(&hosts, 3, &UdpOptions::default()));
+    group.push(joined(driver(third, 3), &hosts, 3));
+    let told = |(driver, _): &Process| {
+        let told = driver.application().told.iter().find(|told| told.contains("a view has at most 2"));
+        told.cloned()
+    };
+    until(&mut group, |group| group.iter().any(|process| told(process).is_some()));
+    let why = told(&group[2]).expect("the one that is not let in is told");
+    assert!(why.contains("receive_frames") || why.contains("no more at"), "{why}");
+    assert!(are_together(&group[..2], &[1, 2]) && are_together(&group[2..], &[3]));
+    for (driver, key) in &mut group {
+        driver.group(*key).cast(b"here").unwrap();
+    }
+    until(&mut group, |group| {
+        group.iter().zip([2, 2, 1]).all(|((driver, _), casts)| driver.application().casts.len() == casts)
+    });
+}
+
+#[test]
+fn views_that_follow_each_other_quickly_take_the_chunks_of_those_before() {
+    let Some(hosts) = common::hosts(|label| Hosts::up(label, 3)) else { return };
+    // A channel takes 834; that of a past view is kept for half a second, unless the room is needed.
+    let options = XdpOptions { receive_frames: 4096, transmit_frames: 2 * 834 + 10, ..small() };
+    let ring = Either::One(common::xdp(&hosts, 1, &options));
+    let mut group = vec![joined(driver(ring, 1), &hosts, 1)];
+    let start = Instant::now();
+    for round in 0..4 {
+        for host in [2, 3] {
+            let plain = Either::Other(common::udp(&hosts, host, &UdpOptions::default()));
+            group.push(joined(driver(plain, 10 * round + host as u64), &hosts, host));
+        }
+        let members = [1, 10 * round + 2, 10 * round + 3];
+        until(&mut group, |group| are_together(group, &members));
+        for (driver, key) in &mut group[1..] {
+            driver.group(*key).leave();
+        }
+        let gone = |(driver, _): &Process| driver.application().over;
+        until(&mut group, |group| are_together(&group[..1], &[1]) && group[1..].iter().all(gone));
+        group.truncate(1);
+    }
+    assert!(start.elapsed() < PATIENCE);
+    assert_eq!(group[0].0.application().told, Vec::<String>::new());
 }
 
 /// Three processes find each other, cast more than a window, one ends without a word, the others go on. The longest frames
@@ -331,6 +413,38 @@ fn runs_that_a_sender_leaves_to_be_segmented_arrive_frame_by_frame() {
     drop(there);
 }
 
+/// What a `udp` sender leaves to be segmented comes over virtual interfaces as one frame, and a short one fits a chunk: the ring
+/// would hand it up as if it had been sent so.
+#[test]
+fn short_runs_arrive_frame_by_frame_too() {
+    let Some(hosts) = common::hosts(|label| Hosts::pair(label, 1)) else { return };
+    let [(mut ring, _), (mut sockets, channel)] = mixed(&hosts);
+    for (length, count) in
+        [(300, 2), (300, 5), (500, 3), (600, 3), (800, 2), (800, 5), (1300, 2), (300, 8), (40, 64)]
+    {
+        for number in 0..count {
+            let mut frame = channel.casts.take(0).unwrap();
+            frame.extend(&vec![number as u8; length]).unwrap();
+            let head = frame.freeze();
+            sockets.submit(Transmit { channel: channel.id, to: Destination::All, head, body: None }).unwrap();
+        }
+        sockets.flush();
+        let mut arrived: Vec<Vec<u8>> = Vec::new();
+        let end = Instant::now() + PATIENCE;
+        while arrived.iter().map(Vec::len).sum::<usize>() < count * length {
+            assert!(Instant::now() < end, "{count} of {length}: {}", arrived.len());
+            sockets.reap();
+            ring.reap();
+            ring.receive(64, &mut |received| arrived.push(received.bytes().to_vec()));
+        }
+        // By the ring and by the socket: in whatever order.
+        arrived.sort();
+        let sent: Vec<Vec<u8>> = (0..count).map(|number| vec![number as u8; length]).collect();
+        let lengths: Vec<usize> = arrived.iter().map(Vec::len).collect();
+        assert_eq!(arrived, sent, "{count} of {length}: {lengths:?}");
+    }
+}
+
 /// What comes by the ordinary sockets has its turn while the ring alone fills every budget.
 #[test]
 fn a_full_ring_leaves_the_ordinary_sockets_their_turn() {
@@ -519,6 +633,19 @@ fn what_cannot_be_had_is_refused_in_words_and_leaves_nothing() {
 }
 
 /// An interface that goes down under a running transport.
+#[test]
+fn an_address_too_many_is_refused_in_words_and_one_fewer_is_not() {
+    let Some(hosts) = common::hosts(|label| Hosts::pair(label, 1)) else { return };
+    let mut ring = common::xdp(&hosts, 1, &small());
+    let mut bind = |port: u16| {
+        let at = Address(format!("{}:{port}", hosts.address(1)));
+        ring.bind(GroupId::named(&format!("group {port}")), &at)
+    };
+    (0..64).for_each(|port| drop(bind(7400 + port).unwrap()));
+    let why = bind(7500).unwrap_err().to_string();
+    assert!(why.contains("another address beside 64") && why.contains("leave groups"), "{why}");
+}
+
 #[test]
 fn an_interface_that_stops_sending_is_told_of_and_not_asked_in_every_iteration() {
     let Some(hosts) = common::hosts(|label| Hosts::pair(label, 1)) else { return };

@@ -23,6 +23,10 @@ const PIECES_MAX: usize = 1024;
 const RUN_FRAMES_MAX: usize = 64;
 /// Bytes in one run: what fits an IP datagram, with room for headers and options.
 const RUN_BYTES_MAX: usize = 65_000;
+/// A shorter run goes as single datagrams where somebody may receive over AF_XDP. Over virtual interfaces a run arrives as one
+/// frame there, and what tells it from a datagram is only that no chunk of the ring, of 4 KiB at most, can take it: then it is
+/// left to the ordinary socket, which gets its frames one by one.
+const RUN_BYTES_LEAST: usize = 4096;
 /// Longer frames go out one by one: runs of fewer than four frames do not pay.
 pub(super) const RUN_FRAME_BYTES_MAX: usize = 16_000;
 /// How often a call that failed for a passing reason is repeated within one flush.
@@ -330,11 +334,13 @@ impl Stage {
         for &at in &self.active {
             let lane = &self.lanes[at as usize];
             let mut standing = 0;
+            // Frames from here on that are too few for a run.
+            let mut single = 0_usize;
             while standing < lane.queue.len() {
                 if count == MESSAGES_MAX || used + 2 > PIECES_MAX {
                     return count;
                 }
-                let first = used;
+                let (first, start) = (used, standing);
                 let mut frames = 0;
                 let mut total = 0;
                 let mut segment = 0;
@@ -342,6 +348,7 @@ impl Stage {
                     let entry = &self.entries[index as usize];
                     let joins = frames == 0
                         || (lane.segmentation
+                            && single == 0
                             && segment <= RUN_FRAME_BYTES_MAX
                             && (1..=segment).contains(&entry.bytes)
                             && frames < RUN_FRAMES_MAX
@@ -361,6 +368,13 @@ impl Stage {
                         break;
                     }
                 }
+                if frames > 1 && total < RUN_BYTES_LEAST && !lane.name.takes_short_runs {
+                    single = frames;
+                    (frames, standing) = (1, start + 1);
+                    let entry = &self.entries[lane.queue[start] as usize];
+                    used = first + entry.list(&mut self.pieces[first..]);
+                }
+                single = single.saturating_sub(1);
                 let header = &mut self.messages[count].msg_hdr;
                 header.msg_name = (&raw const lane.name.storage).cast_mut().cast();
                 header.msg_namelen = lane.name.length;
@@ -508,6 +522,8 @@ mod tests {
                 };
                 let lane = usize::from(name) - 1000;
                 assert!(bytes.len() <= RUN_BYTES_MAX);
+                // The last of the lanes may lead to AF_XDP.
+                assert!(!segmented || lane < 2 || bytes.len() >= RUN_BYTES_LEAST);
                 let datagrams = bytes.chunks(usize::from(segment)).map(<[u8]>::to_vec);
                 self.taken[lane].extend(datagrams);
             }
@@ -541,7 +557,10 @@ mod tests {
             let mut stage = Stage::new(16, segmentation);
             let channel = ChannelId(0);
             let lanes: Vec<LaneId> = (0..3)
-                .map(|n| stage.add_lane(channel, Name::of(format!("127.0.0.1:{}", 1000 + n).parse().unwrap())))
+                .map(|n| {
+                    let host = if n < 2 { "127.0.0.1" } else { "10.78.0.1" };
+                    stage.add_lane(channel, Name::of(format!("{host}:{}", 1000 + n).parse().unwrap()))
+                })
                 .collect();
             let mut answers = answers;
             answers.push(64);

@@ -14,6 +14,8 @@ use crate::view::Address;
 pub(super) struct Name {
     pub(super) storage: libc::sockaddr_storage,
     pub(super) length: libc::socklen_t,
+    /// Nobody receives there over AF_XDP, where a short run would be taken for one frame.
+    pub(super) takes_short_runs: bool,
 }
 
 impl Name {
@@ -45,13 +47,19 @@ impl Name {
                 size_of::<libc::sockaddr_in6>()
             }
         };
-        Name { storage, length: length as libc::socklen_t }
+        let takes_short_runs = address.is_ipv6() || address.ip().is_loopback();
+        Name { storage, length: length as libc::socklen_t, takes_short_runs }
     }
 
     /// An address to be filled in by the system.
     pub(super) fn blank() -> Name {
         // SAFETY: all zeros is a valid `sockaddr_storage`.
-        Name { storage: unsafe { zeroed() }, length: size_of::<libc::sockaddr_storage>() as libc::socklen_t }
+        let storage = unsafe { zeroed() };
+        Name {
+            storage,
+            length: size_of::<libc::sockaddr_storage>() as libc::socklen_t,
+            takes_short_runs: false,
+        }
     }
 
     /// The address, if it is one.

@@ -5,7 +5,8 @@
  * A frame is steered if it is Ethernet, IPv4 without options, not a fragment, UDP, to an address and port in `places`
  * (multicast addresses stand there like any other), and not longer than a frame of the socket holds. What is right
  * but for its length or form goes on to the kernel, and reaches the ordinary socket that is bound to the same
- * address: runs that a sender left to be segmented (UDP_SEGMENT over veth arrives as one), fragments, options.
+ * address: runs that a sender left to be segmented (UDP_SEGMENT over veth arrives as one), fragments, options. A run that
+ * is not longer than a frame of the socket cannot be told from a datagram here: senders must make none (ADR 012).
  *
  * compile.sh makes steer.bpf.o of this file; the two are committed together.
  */
