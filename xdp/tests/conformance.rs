@@ -10,8 +10,9 @@ mod common;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::rc::Rc;
 
-use common::{On, small};
+use common::{Either, On, small};
 use conformance::Bed;
+use wadjet::transport::udp::UdpOptions;
 use wadjet::view::Address;
 use wadjet_hosts::Hosts;
 use wadjet_xdp::{Mode, Wake, XdpOptions, XdpTransport};
@@ -45,22 +46,53 @@ impl Bed for XdpBed {
     }
 }
 
+/// Members on AF_XDP and, every other one, on ordinary sockets.
+struct BesideUdp(XdpBed);
+
+impl BesideUdp {
+    fn new(options: XdpOptions) -> Option<BesideUdp> {
+        XdpBed::new(options).map(BesideUdp)
+    }
+}
+
+impl Bed for BesideUdp {
+    type Transport = Either;
+
+    fn transport(&mut self, rank: usize) -> Either {
+        match rank % 2 {
+            0 => Either::One(self.0.transport(rank)),
+            _ => Either::Other(common::udp(&self.0.hosts, rank + 1, &UdpOptions::default())),
+        }
+    }
+
+    fn address(&self, rank: usize) -> Address {
+        self.0.address(rank)
+    }
+
+    fn lent(transport: &Either) -> usize {
+        match transport {
+            Either::One(ring) => ring.inner.frames_lent(),
+            Either::Other(sockets) => sockets.inner.receive_frames_lent(),
+        }
+    }
+}
+
 macro_rules! promises {
-    ($name:ident, $options:expr; $($promise:ident,)+) => {
+    ($name:ident, $bed:expr; $($promise:ident,)+) => {
         mod $name {
             use super::*;
             $(
                 #[test]
                 fn $promise() {
-                    if let Some(bed) = XdpBed::new($options) {
+                    if let Some(bed) = $bed {
                         conformance::$promise(bed);
                     }
                 }
             )+
         }
     };
-    ($($name:ident, $options:expr;)+) => {
-        $(promises!($name, $options;
+    ($($name:ident, $bed:expr;)+) => {
+        $(promises!($name, $bed;
             everything_arrives_once_in_order_and_unchanged,
             frames_of_every_size_arrive_unchanged,
             a_frame_that_is_too_long_is_dropped_and_counted_and_the_next_one_goes,
@@ -95,8 +127,9 @@ fn multicast() -> XdpOptions {
 }
 
 promises!(
-    fan_out, small();
-    by_multicast, multicast();
-    whole_frames_only, XdpOptions { multi_buffer: false, wake: Wake::Asked, ..small() };
-    in_the_driver, XdpOptions { mode: Mode::Native, ..small() };
+    fan_out, XdpBed::new(small());
+    by_multicast, XdpBed::new(multicast());
+    whole_frames_only, XdpBed::new(XdpOptions { multi_buffer: false, wake: Wake::Asked, ..small() });
+    in_the_driver, XdpBed::new(XdpOptions { mode: Mode::Native, ..small() });
+    beside_udp, BesideUdp::new(small());
 );

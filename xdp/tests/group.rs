@@ -632,7 +632,6 @@ fn what_cannot_be_had_is_refused_in_words_and_leaves_nothing() {
     transport.bind(GroupId::named("at last"), &own).unwrap();
 }
 
-/// An interface that goes down under a running transport.
 #[test]
 fn an_address_too_many_is_refused_in_words_and_one_fewer_is_not() {
     let Some(hosts) = common::hosts(|label| Hosts::pair(label, 1)) else { return };
@@ -646,6 +645,7 @@ fn an_address_too_many_is_refused_in_words_and_one_fewer_is_not() {
     assert!(why.contains("another address beside 64") && why.contains("leave groups"), "{why}");
 }
 
+/// An interface that goes down under a running transport.
 #[test]
 fn an_interface_that_stops_sending_is_told_of_and_not_asked_in_every_iteration() {
     let Some(hosts) = common::hosts(|label| Hosts::pair(label, 1)) else { return };
