@@ -20,6 +20,8 @@ here=bench/peers
 wadjet=$target/release/wadjet
 work=$(mktemp -d)
 running=''
+# Ours, while Debian's packages are installed.
+policy=''
 
 end_daemons() {
     for pid in $running; do kill "$pid" 2> "$work/kill" || true; done
@@ -30,6 +32,7 @@ end_daemons() {
 clean_up() {
     end_daemons
     [ ! -x "$wadjet" ] || "$wadjet" lab down --label peers > "$work/down"
+    [ -z "$policy" ] || rm -f "$policy"
     rm -rf "$work"
 }
 trap clean_up EXIT
@@ -37,16 +40,20 @@ trap 'exit 1' INT TERM
 
 if ! command -v corosync > "$work/which" || [ ! -e /usr/include/corosync/cpg.h ]; then
     # Debian would start the daemon on this host, which is not where it is wanted.
-    policy=/usr/sbin/policy-rc.d
-    if [ -e "$policy" ]; then policy=''; else printf '#!/bin/sh\nexit 101\n' > "$policy" && chmod +x "$policy"; fi
+    echo "installing corosync and libcpg-dev from Debian" >&2
+    if [ ! -e /usr/sbin/policy-rc.d ]; then
+        policy=/usr/sbin/policy-rc.d
+        printf '#!/bin/sh\nexit 101\n' > "$policy" && chmod +x "$policy"
+    fi
     apt-get install --yes --no-install-recommends corosync libcpg-dev > "$work/apt" 2>&1 || {
         cat "$work/apt" >&2
-        [ -z "$policy" ] || rm "$policy"
         exit 1
     }
     [ -z "$policy" ] || rm "$policy"
+    policy=''
 fi
 "${CC:-cc}" -O2 -Wall -Wextra -o "$work/cpg" "$here/cpg.c" -lcpg
+echo "building the wadjet command: minutes, the first time" >&2
 cargo build --quiet --release --locked -p wadjet-tools
 "$wadjet" lab up 2 --label peers > "$work/up"
 

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | requires | P9 virtual synchrony, P25 self-delivery |
 //! | provides | P6 total order, P5 causal order |
-//! | promises | members that go on together deliver the same in the same order; with SAFE above, so does whoever fails or parts, as far as it delivers while the view is whole |
+//! | promises | members that go on together deliver the same in the same order; with SAFE above, so does whoever fails or parts, as far as it delivers while the view is whole, of safe casts and of agreed ones before a safe one it delivers |
 //! | costs | no bits on casts; those of the sequencer wait for nobody, all others for a message to it and one back; one order per iteration in which it received anything |
 //!
 //! The first member of the view is its *sequencer*. Everybody casts when it likes. What has come to the sequencer it puts
@@ -27,7 +27,8 @@
 //!
 //! A sequencer that fails may have delivered by an order that nobody else ever got. Those who go on do not notice, but
 //! whoever listened to it does. With SAFE above, what an order puts in order waits until every member holds the order, a
-//! cast like others, so nobody can have delivered by one that is lost. TOTAL has this for nothing: whoever casts knows
+//! cast like others, so nobody can have delivered a safe cast by one that is lost. An agreed cast ([`agreed`](crate::group::Group::agreed)) does not wait
+//! for that: it is delivered by an order that only the sequencer may hold, until a safe cast after it is delivered. TOTAL has this for nothing: whoever casts knows
 //! whose turn it is.
 //!
 //! After the sequencer of Amoeba (Kaashoek, Tanenbaum, 1991: "BB", the sender multicasts and the sequencer accepts) and of
