@@ -30,8 +30,10 @@ impl Directory {
         ShmOptions { directory: self.0.clone() }
     }
 
+    /// Without the lock, which stays for the next one of this user.
     fn files(&self) -> usize {
-        fs::read_dir(&self.0).unwrap().count()
+        let names = fs::read_dir(&self.0).unwrap().flatten().map(|entry| entry.file_name());
+        names.filter(|name| !name.to_string_lossy().starts_with(".wadjet-lock-")).count()
     }
 
     /// Mappings of this process that lie here, with or without a name.

@@ -215,7 +215,7 @@ pub struct Process {
     pub transport: MemoryTransport,
     pub key: GroupKey,
     pub channels: Vec<ChannelId>,
-    /// Of the views it was in, by channel.
+    /// Of its channels.
     views: Vec<(ChannelId, LocalView)>,
     pub diary: Diary,
     /// Does nothing, as a stopped process.
@@ -391,6 +391,7 @@ impl Town {
                     }
                     Request::Close(channel) => {
                         channels.retain(|open| *open != channel);
+                        views.retain(|(of, _)| *of != channel);
                         transport.close(channel);
                     }
                     Request::Exclude { group, channel, rank } => {
