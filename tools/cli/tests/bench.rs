@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use common::may_make_hosts;
 use serde_json::Value;
-use wadjet_lab::hosts::Hosts;
+use wadjet_lab::hosts::{Hosts, label_of_process};
 
 fn wadjet(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_wadjet")).args(arguments).output().unwrap()
@@ -171,7 +171,7 @@ fn while_a_bench_runs_over_af_xdp_the_system_shows_its_program_and_its_socket() 
     let mut command = Command::new(env!("CARGO_BIN_EXE_wadjet"));
     command.args(["bench", "--transport", "xdp", "--pattern", "stream", "--duration", "3", "--json", "-"]);
     let mut running = Running(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
-    let label = format!("bench-{}", running.0.id());
+    let label = label_of_process("bench", running.0.id());
     let said = |line: &[&str]| {
         let hosts = Hosts::standing(&label, 2).ok()?;
         let output = hosts.command(1, OsStr::new(line[0])).args(&line[1..]).output().unwrap();

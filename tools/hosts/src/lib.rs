@@ -358,7 +358,12 @@ impl Drop for Hosts {
 /// A label that says which process the hosts belong to: once it is gone, however that was, whoever makes hosts next removes
 /// them. The word tells what they are for.
 pub fn label_of_this_process(word: &str) -> String {
-    let pid = std::process::id();
+    label_of_process(word, std::process::id())
+}
+
+/// The label that [`label_of_this_process`] is in the process with this id.
+#[must_use]
+pub fn label_of_process(word: &str, pid: u32) -> String {
     format!("{word}{MARK}{pid}{START}{}", started(pid).unwrap_or(0))
 }
 
