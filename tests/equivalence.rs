@@ -59,7 +59,7 @@ fn draw_stack(dice: &mut Dice) -> String {
         layers.push("CHKSUM");
     }
     for _ in 0..dice.below(6) {
-        let extra = ["COUNT", "TRACE", "CHK_FIFO"][dice.below(3) as usize];
+        let extra = ["COUNT", "TRACE", "CHK_FIFO", "CHK_FIFO(wire=yes)", "METER"][dice.below(5) as usize];
         layers.insert(dice.below(layers.len() as u64 + 1) as usize, extra);
     }
     if dice.below(3) == 0 {

@@ -13,6 +13,9 @@ use wadjet::{Application, Config, Delivery, Event, Group, Shadow};
 const CHECKED_STACK: &str = "COUNT:CHK_FIFO:STABLE:FC:UNICAST:LOCAL:NAK:CHKSUM:COM";
 /// Turns end and begin among the frames: everybody answers some of them.
 const TURNS_STACK: &str = "TOTAL(burst=5):FIXED:COUNT:CHK_FIFO:STABLE:FC:UNICAST:LOCAL:NAK:CHKSUM:COM";
+/// With effects, and fields that travel.
+const FIELDS_STACK: &str =
+    "METER:CHK_FIFO(wire=yes):STABLE:FC:UNICAST:CHK_FIFO(wire=yes):LOCAL:METER:NAK:CHKSUM:COM";
 /// Orders come among the frames, and runs end with some of them.
 const ORDERS_STACK: &str = "SEQUENCER:FIXED:COUNT:CHK_FIFO:STABLE:FC:UNICAST:LOCAL:NAK:CHKSUM:COM";
 
@@ -57,7 +60,13 @@ fn round(worlds: &mut [World; 2], dice: &Dice, damage: bool) {
 
 #[test]
 fn frames_together_are_what_they_are_one_by_one() {
-    let specs = [(DEFAULT_STACK, false), (CHECKED_STACK, true), (TURNS_STACK, true), (ORDERS_STACK, true)];
+    let specs = [
+        (DEFAULT_STACK, false),
+        (CHECKED_STACK, true),
+        (FIELDS_STACK, true),
+        (TURNS_STACK, true),
+        (ORDERS_STACK, true),
+    ];
     for (spec, damage) in specs {
         let mut taken_together = 0;
         for seed in 0..40 {

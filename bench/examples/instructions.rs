@@ -129,6 +129,8 @@ const TOLERANCE_PERCENT: f64 = 3.0;
 const RATIOS: &[(&str, &str, f64)] = &[
     ("burst-20", "burst-5", 1.10),
     ("fast-20", "fast-5", 1.10),
+    ("burst-20-effects", "burst-5", 1.10),
+    ("fast-20-effects", "fast-5", 1.10),
     ("burst-total", "burst-8", 1.05),
     ("packed-total", "packed-8", 1.05),
     ("fast-total", "fast-8", 1.08),

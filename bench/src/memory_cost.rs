@@ -174,6 +174,18 @@ pub fn scenarios() -> Vec<Scenario> {
         }
         add(Path::Packed, 8, checksum);
     }
+    // Twenty layers of which ten have effects, and eight of which one has a field of its own that travels.
+    for (name, like, stack) in [
+        ("burst-20-effects", "burst-20", stack_with_effects()),
+        ("fast-20-effects", "fast-20", stack_with_effects()),
+        ("burst-8-field", "burst-8", stack_of(8, false).replace("CHK_FIFO", "CHK_FIFO(wire=yes)")),
+        ("fast-8-field", "fast-8", stack_of(8, false).replace("CHK_FIFO", "CHK_FIFO(wire=yes)")),
+    ] {
+        if let Some(plain) = scenarios.iter().find(|scenario| scenario.name == like) {
+            let Scenario { checksum, path, size, messages, .. } = *plain;
+            scenarios.push(Scenario { name: name.into(), stack, checksum, path, size, messages });
+        }
+    }
     // The stack of eight layers with total order on top, by the member whose turn it is, or who orders.
     for (name, like, order) in [
         ("burst-total", "burst-8", "TOTAL"),
@@ -191,7 +203,8 @@ pub fn scenarios() -> Vec<Scenario> {
 }
 
 /// A stack of so many layers: those of a reliable multicast, then flow control, then counters, checkers and a tracer in
-/// turn. Of the extra layers all but the tracer declare a field or an effect.
+/// turn. Of the extra layers all but the tracer declare a count or a field, which plans have for nothing: those that cost
+/// something are in [`stack_with_effects`].
 fn stack_of(layers: usize, checksum: bool) -> String {
     let mut names = vec!["STABLE", "UNICAST", "LOCAL", "NAK", "COM"];
     if checksum {
@@ -203,6 +216,13 @@ fn stack_of(layers: usize, checksum: bool) -> String {
     let more = layers.saturating_sub(names.len());
     let extra = ["COUNT", "CHK_FIFO", "COUNT", "COUNT", "CHK_FIFO", "TRACE"];
     extra.into_iter().cycle().take(more).chain(names).collect::<Vec<_>>().join(":")
+}
+
+/// A stack of twenty layers: of the fifteen beyond the five of a reliable multicast ten change words with every message, two
+/// for one that is cast and three for one that is delivered.
+fn stack_with_effects() -> String {
+    let meters = "METER:".repeat(5);
+    format!("{meters}CHK_FIFO:COUNT:{meters}CHK_FIFO:TRACE:STABLE:FC:UNICAST:LOCAL:NAK:COM")
 }
 
 /// Measures all scenarios.

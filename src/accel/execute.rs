@@ -2,14 +2,13 @@
 //!
 //! Everything is checked before anything is written: a miss leaves no trace.
 
-use super::case::{Effect, Target};
-use super::plan::{DeliverStep, Plan, apply, value_of};
+use super::effects::Batch;
+use super::plan::{DeliverStep, Plan, TemplateStep};
 use crate::buf::FrameMut;
 use crate::id::Rank;
 use crate::stack::core::{Core, Looped};
 use crate::stack::event::{Count, List};
-use crate::stack::gossip::{Riding, lengthen, subject};
-use crate::stack::layer::Kind;
+use crate::stack::gossip::{lengthen, subject};
 use crate::stack::slots::{SlotFile, fixed};
 use crate::transport::{Destination, Received, Transmit};
 use crate::wire::layout::{TEMPLATE_WORDS_MAX, WORDS_MAX};
@@ -64,9 +63,15 @@ pub(crate) enum Outcome {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Shape {
     /// A cast with one template word and nothing else.
-    Cast1,
-    /// A cast with one template word and one more.
-    Cast2,
+    Cast1Of1,
+    /// A cast with one template word of two.
+    Cast1Of2,
+    /// A cast with two template words and nothing else.
+    Cast2Of2,
+    /// A cast with two template words of three.
+    Cast2Of3,
+    /// A cast with three template words and nothing else.
+    Cast3Of3,
     /// Any cast.
     Cast,
     /// Any send.
@@ -77,16 +82,20 @@ impl Shape {
     /// Header words that the copy reads.
     pub(crate) fn words(self) -> usize {
         match self {
-            Shape::Cast1 => 1,
-            Shape::Cast2 => 2,
+            Shape::Cast1Of1 => 1,
+            Shape::Cast1Of2 | Shape::Cast2Of2 => 2,
+            Shape::Cast2Of3 | Shape::Cast3Of3 => 3,
             Shape::Cast | Shape::Send => WORDS_MAX,
         }
     }
 
     pub(crate) fn of(plan: &Plan) -> Shape {
         match (plan.kind.traffic(), plan.template_words, plan.words) {
-            (Traffic::Cast, 1, 1) => Shape::Cast1,
-            (Traffic::Cast, 1, 2) => Shape::Cast2,
+            (Traffic::Cast, 1, 1) => Shape::Cast1Of1,
+            (Traffic::Cast, 1, 2) => Shape::Cast1Of2,
+            (Traffic::Cast, 2, 2) => Shape::Cast2Of2,
+            (Traffic::Cast, 2, 3) => Shape::Cast2Of3,
+            (Traffic::Cast, 3, 3) => Shape::Cast3Of3,
             (Traffic::Cast, ..) => Shape::Cast,
             _ => Shape::Send,
         }
@@ -98,7 +107,7 @@ impl Shape {
 #[inline(always)]
 pub(crate) fn accept(core: &mut Core, plan: &Plan, origin: Rank, first: u64, bytes: &[u8]) -> Outcome {
     match plan.shape {
-        Shape::Cast2 => accept_words::<true, 1, 2>(core, plan, origin, first, bytes),
+        Shape::Cast1Of2 => accept_words::<true, 1, 2>(core, plan, origin, first, bytes),
         shape => accept_other(core, plan, shape, origin, first, bytes),
     }
 }
@@ -115,19 +124,31 @@ pub(crate) fn accept_apart(core: &mut Core, plan: &Plan, origin: Rank, first: u6
 /// them is done once. Returns how many of the first were accepted.
 #[inline]
 pub(crate) fn accept_run(core: &mut Core, plan: &Plan, origin: Rank, frames: &[Received]) -> usize {
-    if !plan.effects.is_empty() || !plan.retain {
+    if !plan.retain || !plan.effects.may_wait() {
         return 0;
     }
     match plan.shape {
-        Shape::Cast2 => accept_run_words::<2, 24>(core, plan, origin, frames),
-        Shape::Cast1 => accept_run_words::<1, 16>(core, plan, origin, frames),
-        _ => 0,
+        Shape::Cast1Of2 => accept_run_words::<1, 2>(core, plan, origin, frames),
+        shape => accept_other_run(core, plan, shape, origin, frames),
     }
 }
 
-/// For headers of so many words, and so many bytes.
+/// The other shapes.
+#[inline(never)]
+fn accept_other_run(core: &mut Core, plan: &Plan, shape: Shape, origin: Rank, frames: &[Received]) -> usize {
+    match shape {
+        Shape::Cast1Of1 => accept_run_words::<1, 1>(core, plan, origin, frames),
+        Shape::Cast2Of2 => accept_run_words::<2, 2>(core, plan, origin, frames),
+        Shape::Cast2Of3 => accept_run_words::<2, 3>(core, plan, origin, frames),
+        Shape::Cast3Of3 => accept_run_words::<3, 3>(core, plan, origin, frames),
+        Shape::Send => 0,
+        _ => accept_run_words::<TEMPLATE_WORDS_MAX, WORDS_MAX>(core, plan, origin, frames),
+    }
+}
+
+/// For headers of so many words, so many of them in the template.
 #[inline(always)]
-fn accept_run_words<const WORDS: usize, const BYTES: usize>(
+fn accept_run_words<const TEMPLATE: usize, const WORDS: usize>(
     core: &mut Core,
     plan: &Plan,
     origin: Rank,
@@ -137,52 +158,34 @@ fn accept_run_words<const WORDS: usize, const BYTES: usize>(
     if lines[fixed::CAST_DELIVER_GUARD as usize] != 0 {
         return 0;
     }
-    let (step, cookie) = (plan.template[0], core.cookies[origin.index()][Traffic::Cast as usize]);
-    let begin = lines[fixed::CAST_DELIVER_WORDS as usize];
-    let number = (begin >> plan.number.shift) & plan.number.mask;
+    let begin = template_of::<TEMPLATE>(lines);
+    let number = (begin[usize::from(plan.number.word) % TEMPLATE] >> plan.number.shift) & plan.number.mask;
     let room = match &plan.deliver {
         None => u64::MAX,
         Some(step) => at_once(core, step, origin, number),
     };
     let room = room.min(core.casts[origin.index()].room_left() as u64) as usize;
-    // A mark is in the template word, and what is expected has none.
-    let (_, marks) = plan.marks;
-    let (mut expected, mask) = (begin & !marks, step.mask | marks);
-    let predicted = |received: &&Received| {
-        let Some(header) = received.bytes().first_chunk::<BYTES>() else { return false };
-        let (first, words) = words_in::<WORDS, BYTES>(header);
-        let right = first == cookie && (words[0] ^ expected) & mask == 0;
-        expected += step.add;
-        right
-    };
-    let mut taken = frames.iter().take(room).take_while(predicted).count();
-    if !plan.filters.is_empty() {
-        taken = frames[..taken]
-            .iter()
-            .take_while(|received| passes::<WORDS, BYTES>(core, plan, received))
-            .count();
-    }
+    let cookie = core.cookies[origin.index()][Traffic::Cast as usize];
+    let bytes = frames.iter().take(room).map(Received::bytes);
+    let taken = predicted::<TEMPLATE, WORDS>(core, plan, &begin, Some(cookie), bytes);
     if taken == 0 {
         return 0;
     }
-    let frames = &frames[..taken];
-    let lines = core.slots.lines(origin);
-    lines[fixed::CAST_DELIVER_WORDS as usize] = begin + step.add * taken as u64;
-    lines[fixed::CAST_ACCEPT_HITS as usize] += taken as u64;
-    let newest_report = lines[fixed::NEWEST_REPORT as usize];
-    deliver_at_once(core, plan, origin, taken as u64);
-    core.work += taken as u32;
+    let (frames, header) = (&frames[..taken], header_bytes::<WORDS>(plan));
+    let payloads = frames.iter().map(|received| (received.to - received.from - header, 1));
+    accept_expected::<TEMPLATE>(core, &plan.template, origin, taken);
+    deliver_accepted(core, plan, origin, number, payloads);
+    let newest_report = core.slots.lines(origin)[fixed::NEWEST_REPORT as usize];
     let pinned = frames.iter().map(|received| received.frame.pinned_bytes() as u64);
     core.pinned_most = pinned.fold(core.pinned_most, u64::max);
-    let list = |Received { frame, from, to, .. }: &Received| List::single(frame.clone(), from + BYTES, *to);
+    let list = |Received { frame, from, to, .. }: &Received| List::single(frame.clone(), from + header, *to);
     core.casts[origin.index()].keep_run(number, frames.iter().map(list));
     // Of what one origin says of a member the newest says all.
     let members = core.slots.members();
     let before = taken.saturating_sub(members - 1);
     if plan.gossip_count > 0 {
         for (number, received) in (number + before as u64..).zip(&frames[before..]) {
-            let header = received.bytes().first_chunk().expect("it was looked at");
-            let (_, words) = words_in::<WORDS, BYTES>(header);
+            let (_, words, _) = header_of::<WORDS>(plan, received.bytes()).expect("it was looked at");
             if number >= newest_report {
                 core.gossip.carried.note(origin, subject(origin, number, members), &words);
             }
@@ -191,19 +194,100 @@ fn accept_run_words<const WORDS: usize, const BYTES: usize>(
     taken
 }
 
-/// The words of a header: the cookie, and the others.
+/// The words that are expected of a member's next cast.
 #[inline]
-fn words_in<const WORDS: usize, const BYTES: usize>(header: &[u8; BYTES]) -> (u64, [u64; WORDS]) {
-    let (words, _) = header.as_chunks::<8>();
-    let word = |at: usize| u64::from_le_bytes(words[at]);
-    (word(0), std::array::from_fn(|at| word(at + 1)))
+fn template_of<const TEMPLATE: usize>(lines: &[u64; FIXED]) -> [u64; TEMPLATE] {
+    std::array::from_fn(|at| lines[fixed::CAST_DELIVER_WORDS as usize + at])
+}
+
+/// How many of the first `casts`, header first, are what is expected after each other from `begin` on: not marked, of this
+/// cookie if one is given (and then one message each), and right in what depends on them alone.
+#[inline(always)]
+fn predicted<'c, const TEMPLATE: usize, const WORDS: usize>(
+    core: &Core,
+    plan: &Plan,
+    begin: &[u64; TEMPLATE],
+    cookie: Option<u64>,
+    casts: impl Iterator<Item = &'c [u8]> + Clone,
+) -> usize {
+    // A mark is in a template word, and what is expected has none.
+    let (mut expected, mut masks) = (*begin, [0; TEMPLATE]);
+    for at in 0..TEMPLATE {
+        let marks = if usize::from(plan.marks.0) == at { plan.marks.1 } else { 0 };
+        expected[at] &= !marks;
+        masks[at] = plan.template[at].mask | marks;
+    }
+    let right = |bytes: &&[u8]| {
+        let Some((first, words, _)) = header_of::<WORDS>(plan, bytes) else { return false };
+        let mut differs = cookie.map_or(0, |cookie| cookie ^ first);
+        for at in 0..TEMPLATE {
+            differs |= (words[at] ^ expected[at]) & masks[at];
+            expected[at] += plan.template[at].add;
+        }
+        differs == 0
+    };
+    let taken = casts.clone().take_while(right).count();
+    if plan.filters.is_empty() {
+        return taken;
+    }
+    casts.take(taken).take_while(|bytes| passes::<WORDS>(core, plan, bytes)).count()
+}
+
+/// Runs the accept step of so many casts that are what was expected, but for effects.
+#[inline(always)]
+fn accept_expected<const TEMPLATE: usize>(
+    core: &mut Core,
+    template: &[TemplateStep],
+    origin: Rank,
+    count: usize,
+) {
+    let lines = core.slots.lines(origin);
+    for (at, step) in template.iter().enumerate().take(TEMPLATE) {
+        lines[fixed::CAST_DELIVER_WORDS as usize + at] += step.add * count as u64;
+    }
+    lines[fixed::CAST_ACCEPT_HITS as usize] += count as u64;
+    core.work += count as u32;
+}
+
+/// What follows for those, from this number on, which are delivered [`at_once`]: the deliver step, if there is one, and the
+/// effects of both; of each its bytes of payload and its messages.
+#[inline(always)]
+fn deliver_accepted(
+    core: &mut Core,
+    plan: &Plan,
+    origin: Rank,
+    number: u64,
+    payloads: impl ExactSizeIterator<Item = (usize, usize)>,
+) {
+    if let Some(step) = &plan.deliver {
+        core.slots.section(origin)[step.hits as usize] += payloads.len() as u64;
+    }
+    if plan.affects {
+        let add = |batch: Batch, (bytes, messages)| batch.and(bytes, messages);
+        let batch = payloads.fold(Batch::from(number), add);
+        for effects in plan.effects_of_first_steps().filter(|effects| !effects.is_empty()) {
+            core.affect(effects, origin, &batch);
+        }
+    }
+}
+
+/// Cookie, words and payload of a cast.
+#[inline(always)]
+fn header_of<'c, const WORDS: usize>(plan: &Plan, bytes: &'c [u8]) -> Option<(u64, [u64; WORDS], &'c [u8])> {
+    let (header, payload) = bytes.split_at_checked(header_bytes::<WORDS>(plan))?;
+    let (chunks, _) = header.as_chunks::<8>();
+    let (first, rest) = chunks.split_first()?;
+    let mut words = [0; WORDS];
+    for (word, chunk) in words.iter_mut().zip(rest) {
+        *word = u64::from_le_bytes(*chunk);
+    }
+    Some((u64::from_le_bytes(*first), words, payload))
 }
 
 /// Whether the message fields of a frame are right.
 #[inline(never)]
-fn passes<const WORDS: usize, const BYTES: usize>(core: &Core, plan: &Plan, received: &Received) -> bool {
-    let Some((header, payload)) = received.bytes().split_first_chunk::<BYTES>() else { return false };
-    let (first, words) = words_in::<WORDS, BYTES>(header);
+fn passes<const WORDS: usize>(core: &Core, plan: &Plan, bytes: &[u8]) -> bool {
+    let Some((first, words, payload)) = header_of::<WORDS>(plan, bytes) else { return false };
     let layout = &core.layouts[Traffic::Cast as usize];
     plan.filters.iter().all(|filter| {
         let value = layout.filter_in(usize::from(filter.field), first, &words, payload);
@@ -222,7 +306,10 @@ fn accept_other(
     bytes: &[u8],
 ) -> Outcome {
     match shape {
-        Shape::Cast1 => accept_words::<true, 1, 1>(core, plan, origin, first, bytes),
+        Shape::Cast1Of1 => accept_words::<true, 1, 1>(core, plan, origin, first, bytes),
+        Shape::Cast2Of2 => accept_words::<true, 2, 2>(core, plan, origin, first, bytes),
+        Shape::Cast2Of3 => accept_words::<true, 2, 3>(core, plan, origin, first, bytes),
+        Shape::Cast3Of3 => accept_words::<true, 3, 3>(core, plan, origin, first, bytes),
         Shape::Send => accept_words::<false, TEMPLATE_WORDS_MAX, WORDS_MAX>(core, plan, origin, first, bytes),
         _ => accept_words::<true, TEMPLATE_WORDS_MAX, WORDS_MAX>(core, plan, origin, first, bytes),
     }
@@ -300,7 +387,7 @@ fn accept_words<const CAST: bool, const TEMPLATE: usize, const WORDS: usize>(
         }
     }
     if !plan.effects.is_empty() {
-        affect(core, plan, &plan.effects, origin, number, payload.len(), count.messages());
+        core.affect(&plan.effects, origin, &Batch::of_one(number, payload.len(), count.messages() as usize));
     }
     core.work += 1;
     Outcome::Hit { number, count, marked: CAST && is_marked::<WORDS>(plan, &words) }
@@ -319,34 +406,77 @@ fn header_bytes<const WORDS: usize>(plan: &Plan) -> usize {
     if WORDS == WORDS_MAX { plan.header_bytes } else { 8 + 8 * WORDS }
 }
 
-/// Changes the words that are not in the template.
+/// Runs the self-deliver plan on as many of `lists`, own casts from this number on that come back up by the plan, as may be
+/// taken together: nothing holds them up. Returns how many of the first were accepted.
+#[inline]
+pub(crate) fn own_run(core: &mut Core, plan: &Plan, number: u64, lists: &[List]) -> usize {
+    if !plan.effects.may_wait() {
+        return 0;
+    }
+    let taken = accept_own(core, plan, lists);
+    if taken > 0 {
+        let payloads = lists[..taken].iter().map(|list| (list.payload().len(), list.len()));
+        deliver_accepted(core, plan, core.own, number, payloads);
+    }
+    taken
+}
+
+/// Runs the accept step of a self-deliver plan on an own cast that comes back up by the plan. Whether it was accepted.
+#[inline(always)]
+pub(crate) fn own_one(core: &mut Core, plan: &Plan, number: u64, list: &List) -> bool {
+    let taken = accept_own(core, plan, std::slice::from_ref(list)) > 0;
+    if taken && !plan.effects.is_empty() {
+        core.affect(&plan.effects, core.own, &Batch::of_one(number, list.payload().len(), list.len()));
+    }
+    taken
+}
+
+/// Runs the accept step of a self-deliver plan, but for effects. Returns on how many of the first.
+#[inline(always)]
+fn accept_own(core: &mut Core, plan: &Plan, lists: &[List]) -> usize {
+    let lines = core.slots.lines(core.own);
+    if lines[fixed::CAST_DELIVER_GUARD as usize] != 0 {
+        return 0;
+    }
+    if !plan.bare {
+        return accept_own_other(core, plan, lists);
+    }
+    lines[fixed::CAST_ACCEPT_HITS as usize] += lists.len() as u64;
+    core.work += lists.len() as u32;
+    lists.len()
+}
+
+/// By a plan that has more to do than to count.
 #[inline(never)]
-fn affect(
-    core: &mut Core,
-    plan: &Plan,
-    effects: &[Effect],
-    member: Rank,
-    number: u64,
-    payload_bytes: usize,
-    messages: u32,
-) {
-    let section = if plan.kind == Kind::CastSend { 0 } else { core.slots.member(member) };
-    for effect in effects {
-        let value = value_of(effect.source, number, payload_bytes, messages as usize, core.now.as_nanos());
-        core.change(*effect, section, value);
+fn accept_own_other(core: &mut Core, plan: &Plan, lists: &[List]) -> usize {
+    if plan.gossip_count > 0 {
+        return 0;
+    }
+    match plan.shape {
+        Shape::Cast2Of2 => accept_own_words::<2, 2>(core, plan, lists),
+        Shape::Cast2Of3 => accept_own_words::<2, 3>(core, plan, lists),
+        Shape::Cast3Of3 => accept_own_words::<3, 3>(core, plan, lists),
+        _ => accept_own_words::<TEMPLATE_WORDS_MAX, WORDS_MAX>(core, plan, lists),
     }
 }
 
-/// Runs a bare self-deliver plan's accept step so many times. Returns whether its guard is open.
+#[inline(always)]
+fn accept_own_words<const TEMPLATE: usize, const WORDS: usize>(
+    core: &mut Core,
+    plan: &Plan,
+    lists: &[List],
+) -> usize {
+    let begin = template_of::<TEMPLATE>(core.slots.lines(core.own));
+    let casts = lists.iter().map(|list| with_header(plan, list));
+    let taken = predicted::<TEMPLATE, WORDS>(core, plan, &begin, None, casts);
+    accept_expected::<TEMPLATE>(core, &plan.template, core.own, taken);
+    taken
+}
+
+/// A cast by plan, its compressed header first.
 #[inline]
-pub(crate) fn own_copies(core: &mut Core, own: Rank, count: u64) -> bool {
-    let lines = core.slots.lines(own);
-    if lines[fixed::CAST_DELIVER_GUARD as usize] != 0 {
-        return false;
-    }
-    lines[fixed::CAST_ACCEPT_HITS as usize] += count;
-    core.work += count as u32;
-    true
+fn with_header<'l>(plan: &Plan, list: &'l List) -> &'l [u8] {
+    list.frame().slice(list.from() - plan.header_bytes, list.to())
 }
 
 /// How many own casts, from the first on that waits to come back up by the plan, are delivered at once: nothing is held, and
@@ -376,33 +506,26 @@ pub(crate) fn at_once(core: &Core, step: &DeliverStep, origin: Rank, number: u64
     release.map_or(0, |release| release.saturating_sub(number + 1))
 }
 
-/// Runs the deliver step, if there is one, of so many casts that are delivered [`at_once`].
-#[inline]
-pub(crate) fn deliver_at_once(core: &mut Core, plan: &Plan, origin: Rank, count: u64) {
-    if let Some(step) = &plan.deliver {
-        core.slots.section(origin)[step.hits as usize] += count;
-    }
-}
-
-/// As both, of the one cast `number`. Whether it is delivered.
+/// Runs the deliver step of the one cast `number`, if it is delivered [`at_once`] and that has no effects. Whether it is.
 #[inline]
 pub(crate) fn deliver_one_at_once(core: &mut Core, step: &DeliverStep, origin: Rank, number: u64) -> bool {
     let section = core.slots.section(origin);
-    let delivered = section.get(step.release as usize).is_some_and(|release| *release > number + 1);
+    let delivered = step.effects.is_empty()
+        && section.get(step.release as usize).is_some_and(|release| *release > number + 1);
     section[step.hits as usize] += u64::from(delivered);
     delivered
 }
 
 /// Runs the self-deliver plan on an own cast that comes back up.
-pub(crate) fn own_copy_checked(core: &mut Core, plan: &Plan, list: &List, number: u64) -> Outcome {
+pub(crate) fn own_copy(core: &mut Core, plan: &Plan, list: &List, number: u64) -> Outcome {
     let own = core.own;
     if plan.bare {
-        return match own_copies(core, own, 1) {
+        return match own_one(core, plan, number, list) {
             true => Outcome::Hit { number, count: list.count(), marked: is_list_marked(plan, list) },
             false => Outcome::Miss(Miss::Guard(core.slots.lines(own)[fixed::CAST_DELIVER_GUARD as usize])),
         };
     }
-    let bytes = list.frame().slice(list.from() - plan.header_bytes, list.to());
+    let bytes = with_header(plan, list);
     accept_apart(core, plan, own, first_word(bytes), bytes)
 }
 
@@ -454,6 +577,9 @@ pub(crate) fn released(
             return false;
         }
         section[step.hits as usize] += 1;
+        if !step.effects.is_empty() {
+            core.affect(&step.effects, origin, &Batch::of_one(number, list.payload().len(), list.len()));
+        }
     } else if !released_otherwise(core, step, origin, number, list) {
         return false;
     }
@@ -476,9 +602,8 @@ fn released_otherwise(core: &mut Core, step: &DeliverStep, origin: Rank, number:
         return false;
     }
     *core.slots.word_mut(section + step.hits) += 1;
-    for effect in &step.effects {
-        let value = value_of(effect.source, number, list.payload().len(), list.len(), core.now.as_nanos());
-        core.change(*effect, section, value);
+    if !step.effects.is_empty() {
+        core.affect(&step.effects, origin, &Batch::of_one(number, list.payload().len(), list.len()));
     }
     if step.retain {
         core.keep_cast(origin, number, list.clone());
@@ -527,7 +652,7 @@ fn has_mark(header_bytes: usize, (word, bits): (u8, u64), list: &List) -> bool {
 #[inline(always)]
 pub(crate) fn send(core: &mut Core, plan: &Plan, peer: Rank, frame: FrameMut, count: Count) {
     match plan.shape {
-        Shape::Cast2 => send_words::<true, 1, 2>(core, plan, peer, frame, count),
+        Shape::Cast1Of2 => send_words::<true, 1, 2>(core, plan, peer, frame, count),
         shape => send_other(core, plan, shape, peer, frame, count),
     }
 }
@@ -542,7 +667,10 @@ pub(crate) fn send_apart(core: &mut Core, plan: &Plan, peer: Rank, frame: FrameM
 #[inline(never)]
 fn send_other(core: &mut Core, plan: &Plan, shape: Shape, peer: Rank, frame: FrameMut, count: Count) {
     match shape {
-        Shape::Cast1 => send_words::<true, 1, 1>(core, plan, peer, frame, count),
+        Shape::Cast1Of1 => send_words::<true, 1, 1>(core, plan, peer, frame, count),
+        Shape::Cast2Of2 => send_words::<true, 2, 2>(core, plan, peer, frame, count),
+        Shape::Cast2Of3 => send_words::<true, 2, 3>(core, plan, peer, frame, count),
+        Shape::Cast3Of3 => send_words::<true, 3, 3>(core, plan, peer, frame, count),
         Shape::Send => {
             send_words::<false, TEMPLATE_WORDS_MAX, WORDS_MAX>(core, plan, peer, frame, count);
         }
@@ -581,18 +709,19 @@ fn send_words<const CAST: bool, const TEMPLATE: usize, const WORDS: usize>(
     let number = plan.number.read_in::<WORDS>(&words);
     if plan.gossip_count > 0 && members > 1 {
         let about = if CAST { subject(own, number, members) } else { peer };
-        if CAST && WORDS == Riding::WORDS {
+        let rides = if CAST {
             let changes = core.slots.changes();
             let riding = &mut core.gossip.riding[about.index()];
+            let known: &mut [u64; WORDS] = riding.words.first_chunk_mut().expect("no header has more words");
             if riding.changes != changes {
-                *riding = Riding { changes, words: gossip::<{ Riding::WORDS }>(plan, &core.slots, about) };
+                (riding.changes, *known) = (changes, gossip(plan, &core.slots, about));
             }
-            debug_assert_eq!(riding.words, gossip(plan, &core.slots, about));
-            words.iter_mut().zip(riding.words).for_each(|(word, rides)| *word |= rides);
+            debug_assert_eq!(*known, gossip(plan, &core.slots, about));
+            *known
         } else {
-            let rides = gossip::<WORDS>(plan, &core.slots, about);
-            words.iter_mut().zip(rides).for_each(|(word, rides)| *word |= rides);
-        }
+            gossip::<WORDS>(plan, &core.slots, about)
+        };
+        words.iter_mut().zip(rides).for_each(|(word, rides)| *word |= rides);
     }
     let first = plan.cookie | if count.is_pack() { PACK_FLAG } else { 0 };
     for filter in &plan.filters {
@@ -612,7 +741,7 @@ fn send_words<const CAST: bool, const TEMPLATE: usize, const WORDS: usize>(
     frame.submit();
     let (from, to) = (frame.start() + header_bytes, frame.end());
     if !plan.effects.is_empty() {
-        affect(core, plan, &plan.effects, peer, number, to - from, count.messages());
+        core.affect(&plan.effects, peer, &Batch::of_one(number, to - from, count.messages() as usize));
     }
     // Casts have one ceiling, under all limits; each send is compared with the limits of its peer.
     if CAST && number + 1 >= core.ceiling {
@@ -674,18 +803,4 @@ fn limit(plan: &Plan, section: &mut [u64]) -> u64 {
         ceiling = if limit.on_number { ceiling.min(at) } else { 0 };
     }
     ceiling
-}
-
-impl Core {
-    /// Runs one effect; `section` is where the member's words begin.
-    fn change(&mut self, effect: Effect, section: u32, value: u64) {
-        let at = match effect.target {
-            Target::Own(slot) => {
-                self.ceiling = 0;
-                slot.0
-            }
-            Target::Member(slot) => section + slot.0,
-        };
-        apply(effect.operation, self.slots.word_mut(at), value);
-    }
 }

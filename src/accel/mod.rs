@@ -12,6 +12,7 @@
 pub mod broken;
 pub mod case;
 pub mod cookie;
+pub(crate) mod effects;
 pub(crate) mod execute;
 pub(crate) mod pack;
 pub(crate) mod plan;

@@ -1,6 +1,7 @@
 //! Plans: what a whole stack does with an ordinary message, as plain data (design D1 to D4).
 
-use super::case::{CommonCase, Effect, Limit, Operation, Sets, Source, Statement, Target};
+use super::case::{CommonCase, Effect, Limit, Sets, Statement, Target};
+use super::effects::{Effects, LookedAt};
 use super::execute::Shape;
 use crate::stack::build::{Blueprint, Field, GossipSource, GuardKind};
 use crate::stack::layer::{Fast, Kind, Layer};
@@ -102,9 +103,6 @@ pub(crate) struct LimitStep {
     pub(crate) bits: u64,
 }
 
-/// What a plan does at one step: change words that are not in the template.
-pub(crate) type Effects = Vec<Effect>;
-
 /// One compiled fast path.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
@@ -127,12 +125,15 @@ pub(crate) struct Plan {
     pub(crate) gossip_count: usize,
     pub(crate) limits: Vec<LimitStep>,
     pub(crate) effects: Effects,
+    /// Whether the steps of acceptance and delivery have effects.
+    pub(crate) affects: bool,
     pub(crate) retain: bool,
     /// The layer that loops own casts back.
     pub(crate) loop_layer: Option<usize>,
     /// Offset of the word that counts hits.
     pub(crate) hits: u32,
-    /// Nothing but the guard is checked and nothing but hits counted: so it is for own copies below which all fields lie.
+    /// Nothing but the guard is checked, nothing but hits counted, and there may be effects: so it is for own copies below
+    /// which all fields lie.
     pub(crate) bare: bool,
     /// It is run alone: no shadow repeats it, and what is in order is delivered at once.
     pub(crate) straight: bool,
@@ -205,8 +206,36 @@ impl Compiler<'_> {
     pub(crate) fn compile(&self) -> (Plans, Vec<Option<u32>>) {
         let mut counted = vec![None; self.blueprint.tallies.len()];
         let loop_layer = self.loop_layer();
-        let plans = Kind::ALL.map(|kind| self.plan(kind, loop_layer, &mut counted));
+        let mut plans = Kind::ALL.map(|kind| self.plan(kind, loop_layer, &mut counted));
+        let (looked_at, mut waiting) = (self.looked_at(), 0);
+        plans.iter_mut().flatten().for_each(|plan| plan.compile_effects(&looked_at, &mut waiting));
         (plans, counted)
+    }
+
+    /// What is looked at of the slots while no layer runs.
+    fn looked_at(&self) -> LookedAt {
+        let mut looked_at = LookedAt::default();
+        for kind in Kind::ALL {
+            for (layer, statement) in self.declare(kind, 0).0 {
+                match statement {
+                    Statement::Limit(limit) => looked_at.words.push(limit.limit),
+                    Statement::Release(slot) => looked_at.words.push(Target::Member(slot)),
+                    Statement::Turns(_) | Statement::Script(_) | Statement::Serve(_) => {
+                        looked_at.layers.push(layer);
+                    }
+                    _ => {}
+                }
+            }
+        }
+        if let Some((slot, _)) = self.blueprint.reliable {
+            looked_at.words.push(Target::Member(slot));
+        }
+        for gossip in &self.blueprint.gossips {
+            if let GossipSource::Slot(slot) = gossip.source {
+                looked_at.words.push(Target::Member(slot));
+            }
+        }
+        looked_at
     }
 
     /// The layer that loops own casts back, if any.
@@ -266,7 +295,7 @@ impl Compiler<'_> {
             turns: None,
             script: None,
             services: None,
-            effects: Vec::new(),
+            effects: Effects::default(),
             retain: false,
             hits,
             layer,
@@ -282,16 +311,10 @@ impl Compiler<'_> {
             };
             self.add(&mut plan, layer, statement, stage, counted)?;
         }
-        for step in [&mut plan.deliver, &mut plan.last].into_iter().flatten() {
-            if let ([release], true, false) = (&step.releases[..], step.effects.is_empty(), step.retain) {
-                step.release = *release;
-            }
-        }
         plan.shape = Shape::of(&plan);
         plan.bare = plan.template.iter().all(|step| step.mask == 0)
             && plan.filters.is_empty()
             && plan.gossip_count == 0
-            && plan.effects.is_empty()
             && !plan.retain;
         Ok(plan)
     }
@@ -323,7 +346,8 @@ impl Compiler<'_> {
             gossips: [GossipStep::default(); GOSSIPS_MAX],
             gossip_count: 0,
             limits: Vec::new(),
-            effects: Vec::new(),
+            effects: Effects::default(),
+            affects: false,
             retain: false,
             loop_layer: None,
             hits: hits_word(kind.guard()),
@@ -449,8 +473,8 @@ impl Compiler<'_> {
                 return refuse("casting has no one member whose word it could change");
             }
             Statement::Effect(effect) => match plan.step(stage) {
-                Some(step) => step.effects.push(effect),
-                None => plan.effects.push(effect),
+                Some(step) => step.effects.push(layer, effect),
+                None => plan.effects.push(layer, effect),
             },
             Statement::Serve(services) => {
                 let Some(mark) = mark_spot(layout, services.agreed).filter(|_| here(services.agreed)) else {
@@ -550,6 +574,34 @@ impl Plan {
         }
     }
 
+    /// Finds out which effects may wait; `waiting` is the number of steps whose do.
+    fn compile_effects(&mut self, looked_at: &LookedAt, waiting: &mut u32) {
+        self.effects.compile(looked_at, waiting);
+        if let Some(step) = &mut self.deliver {
+            step.effects.compile(looked_at, waiting);
+        }
+        if let Some(step) = &mut self.last {
+            step.effects.compile(looked_at, waiting);
+        }
+        for step in [&mut self.deliver, &mut self.last].into_iter().flatten() {
+            if let ([release], true, false) = (&step.releases[..], step.effects.may_wait(), step.retain) {
+                step.release = *release;
+            }
+        }
+        let affects = self.effects_of_first_steps().any(|effects| !effects.is_empty());
+        self.affects = affects;
+    }
+
+    /// The effects of acceptance and delivery.
+    pub(crate) fn effects_of_first_steps(&self) -> impl Iterator<Item = &Effects> {
+        std::iter::once(&self.effects).chain(self.deliver.as_ref().map(|step| &step.effects))
+    }
+
+    /// The effects of all steps.
+    pub(crate) fn effects_of_steps(&self) -> impl Iterator<Item = &Effects> {
+        self.effects_of_first_steps().chain(self.last.as_ref().map(|step| &step.effects))
+    }
+
     /// The gossips that ride along.
     #[inline]
     pub(crate) fn gossips(&self) -> &[GossipStep] {
@@ -563,14 +615,14 @@ impl Plan {
             .map(|step| {
                 let order = usize::from(step.turns.is_some()) + usize::from(step.script.is_some());
                 let order = order + usize::from(step.services.is_some());
-                1 + step.releases.len() + step.effects.len() + order
+                1 + step.releases.len() + step.effects.declared().len() + order
             })
             .sum();
         self.template_words
             + self.filters.len()
             + self.gossip_count
             + self.limits.len()
-            + self.effects.len()
+            + self.effects.declared().len()
             + usize::from(self.retain)
             + usize::from(self.loop_layer.is_some())
             + deliver
@@ -630,7 +682,7 @@ impl Plan {
                 ));
             }
         }
-        for effect in &self.effects {
+        for effect in self.effects.declared() {
             lines.push(format!("effect   {:?} {:?} {:?}", effect.operation, effect.target, effect.source));
         }
         for limit in &self.limits {
@@ -676,34 +728,12 @@ impl Plan {
             if step.retain {
                 lines.push("retain   the frame under its number".to_string());
             }
-            for effect in &step.effects {
+            for effect in step.effects.declared() {
                 lines
                     .push(format!("effect   {:?} {:?} {:?}", effect.operation, effect.target, effect.source));
             }
         }
         lines.push(verb("transmit", "deliver").to_string());
         lines
-    }
-}
-
-/// The value of a source for a message.
-#[inline]
-pub(crate) fn value_of(source: Source, number: u64, payload_bytes: usize, messages: usize, now: u64) -> u64 {
-    match source {
-        Source::Constant(value) => value,
-        Source::FrameNumber => number,
-        Source::PayloadBytes => payload_bytes as u64,
-        Source::Messages => messages as u64,
-        Source::Now => now,
-    }
-}
-
-/// Applies an operation to a word.
-#[inline]
-pub(crate) fn apply(operation: Operation, word: &mut u64, value: u64) {
-    match operation {
-        Operation::Add => *word = word.wrapping_add(value),
-        Operation::Store => *word = value,
-        Operation::Raise => *word = (*word).max(value),
     }
 }

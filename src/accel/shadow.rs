@@ -80,18 +80,19 @@ pub(crate) enum Handled<'l> {
 }
 
 impl ShadowRun {
-    pub(crate) fn before(engine: &Engine) -> ShadowRun {
-        ShadowRun {
+    /// Before a plan runs. In a box, as what carries it is on the way of every message.
+    pub(crate) fn before(engine: &Engine) -> Box<ShadowRun> {
+        Box::new(ShadowRun {
             fork: engine.fork(),
             emitted_before: engine.core.outbox.len(),
             looped_before: engine.core.looping(),
             emerged_before: engine.core.emerged.len(),
             starved_before: starved(&engine.core),
-        }
+        })
     }
 
     /// Compares with `engine`, in which the plan has run; its post-processing runs here. Returns what differs.
-    pub(crate) fn compare(mut self, engine: &mut Engine, handled: Handled<'_>) -> Option<String> {
+    pub(crate) fn compare(mut self: Box<Self>, engine: &mut Engine, handled: Handled<'_>) -> Option<String> {
         let mut plan_delivered = Vec::new();
         match handled {
             Handled::Sent(kind, peer, list) => {
@@ -140,6 +141,8 @@ impl ShadowRun {
         }
         self.fork.post();
         engine.post();
+        // Where no layer has anything to do in post-processing, effects wait still.
+        [&mut self.fork, &mut *engine].into_iter().for_each(|engine| engine.core.catch_up());
         let mut by_plan = edges(&engine.core, self.emitted_before, self.looped_before, self.emerged_before);
         by_plan.deliveries.extend(plan_delivered);
         let mut by_layers = edges(&self.fork.core, 0, 0, 0);

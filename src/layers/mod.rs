@@ -10,6 +10,7 @@ mod fixed;
 mod frag;
 mod local;
 mod mbrship;
+mod meter;
 mod misorder;
 mod nak;
 mod safe;
@@ -36,6 +37,7 @@ pub(crate) fn entries() -> Vec<LayerEntry> {
         frag::entry(),
         local::entry(),
         mbrship::entry(),
+        meter::entry(),
         nak::entry(),
         safe::entry(),
         sequencer::entry(),

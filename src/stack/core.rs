@@ -16,6 +16,7 @@ use super::script::Run;
 use super::service::Services;
 use super::slots::{MatrixSlot, MemberSlot, SlotFile, Tally, fixed};
 use super::timers::Timers;
+use crate::accel::effects::Pending;
 use crate::buf::{Exhausted, Frame, FrameMut, Region};
 use crate::endpoint::Room;
 use crate::group::Snapshot;
@@ -206,6 +207,8 @@ pub(crate) struct Core {
     pub(crate) identification: Identification,
     /// By rank and traffic.
     pub(crate) cookies: Vec<[u64; 3]>,
+    /// What plans still have to do before a layer runs.
+    pub(crate) pending_effects: Pending,
     /// Ordinary messages since the last post-processing began.
     pub(crate) work: u32,
     /// Layers have handled events since: what follows from these is done at once, not in pieces.

@@ -27,7 +27,7 @@ impl Engine {
 
     /// Layers are about to handle an event.
     fn begin(&mut self) {
-        self.core.merge_carried();
+        self.core.catch_up();
         (self.core.by_layers, self.core.stirred) = (true, true);
     }
 

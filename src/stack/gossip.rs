@@ -27,6 +27,7 @@ use crate::time::Time;
 use crate::wire::Traffic;
 use crate::wire::control::{GOSSIP_HEADER_BYTES, GOSSIP_LIFE_BYTES, GossipRow};
 use crate::wire::full::STACK_CONTROL;
+use crate::wire::layout::WORDS_MAX;
 
 /// The subject that the cast with `number` of `origin` speaks of, in a view of `members` members.
 #[inline]
@@ -116,13 +117,11 @@ impl Carried {
 pub(crate) struct Riding {
     /// [`SlotFile::changes`](super::slots::SlotFile::changes) when it was found out.
     pub(crate) changes: u64,
-    pub(crate) words: [u64; Riding::WORDS],
+    pub(crate) words: [u64; WORDS_MAX],
 }
 
 impl Riding {
-    /// Words of the headers for which this is kept.
-    pub(crate) const WORDS: usize = 2;
-    const NEVER: Riding = Riding { changes: u64::MAX, words: [0; Riding::WORDS] };
+    const NEVER: Riding = Riding { changes: u64::MAX, words: [0; WORDS_MAX] };
 }
 
 /// Where an own value about one member stands, and what becomes of it.
@@ -433,6 +432,15 @@ impl Core {
             let message = Message { control: STACK_CONTROL, ..Message::data(Traffic::Raw, list) };
             self.emit_top(super::event::Down::Raw(others, message));
             first += subjects;
+        }
+    }
+
+    /// Merges what casts by plan have carried, and has the effects that wait: layers are about to run.
+    #[inline]
+    pub(crate) fn catch_up(&mut self) {
+        self.merge_carried();
+        if !self.pending_effects.is_empty() {
+            self.have_effects();
         }
     }
 

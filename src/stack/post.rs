@@ -129,6 +129,7 @@ impl Engine {
             Stage::OwnRows => core.gossip_own(first..end),
             Stage::Layer(layer, posts) => {
                 core.merge_carried();
+                core.have_effects_of(layer);
                 let context = &mut Context { core, layer };
                 if posts == Posts::Once {
                     end = posting.members;

@@ -88,7 +88,7 @@ impl Stack {
     /// A line per layer that has something to say, with its time-outs; then the configuration's.
     pub(crate) fn dump(&mut self) -> Vec<String> {
         let Engine { core, layers, .. } = &mut self.engine;
-        core.merge_carried();
+        core.catch_up();
         let mut lines = Vec::new();
         for (layer, handler) in layers.iter().enumerate() {
             let said = handler.dump(&Context { core, layer });

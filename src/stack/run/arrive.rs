@@ -222,7 +222,7 @@ impl Stack {
         origin: Rank,
         (number, marked): (u64, bool),
         list: List,
-        before: Option<ShadowRun>,
+        before: Option<Box<ShadowRun>>,
         app: &mut dyn Application,
     ) {
         let Ok(plan) = &self.plans[kind as usize] else { return };

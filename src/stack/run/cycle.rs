@@ -191,7 +191,7 @@ impl Stack {
     #[inline]
     fn own_retained(&mut self, most: usize, app: &mut dyn Application) -> usize {
         let Ok(plan) = &self.plans[Kind::SelfDeliver as usize] else { return 0 };
-        if self.shadow != Shadow::Off || !plan.bare || plan.last.is_some() {
+        if self.shadow != Shadow::Off || plan.last.is_some() {
             return 0;
         }
         if most > 1 {
@@ -217,7 +217,7 @@ impl Stack {
             return 0;
         }
         let Some(list) = core.casts[own.index()].list_at(number).cloned() else { return 0 };
-        if !execute::own_copies(core, own, 1) {
+        if !execute::own_one(core, plan, number, &list) {
             return 0;
         }
         core.loop_numbers.start = number + 1;
@@ -251,17 +251,16 @@ impl Stack {
         {
             lists.truncate(blank);
         }
-        let count = lists.len();
-        let taken = count > 0 && execute::own_copies(core, own, count as u64);
-        if taken {
-            execute::deliver_at_once(core, plan, own, count as u64);
-            core.loop_numbers.start = start + count as u64;
-            self.fast.deliver_hit += count as u64;
+        let taken = if lists.is_empty() { 0 } else { execute::own_run(core, plan, start, &lists) };
+        if taken > 0 {
+            core.loop_numbers.start = start + taken as u64;
+            self.fast.deliver_hit += taken as u64;
+            lists.truncate(taken);
             self.deliver_own(start, &mut lists, app);
         }
         lists.clear();
         self.own_run = lists;
-        if taken { count } else { 0 }
+        taken
     }
 
     #[inline(never)]
@@ -299,7 +298,7 @@ impl Stack {
             Ok(plan) if !looped.slow => {
                 let before = (self.shadow != Shadow::Off).then(|| ShadowRun::before(&self.engine));
                 let core = &mut self.engine.core;
-                let outcome = execute::own_copy_checked(core, plan, &looped.list, looped.number);
+                let outcome = execute::own_copy(core, plan, &looped.list, looped.number);
                 self.own_copy_done(looped, outcome, before, app);
             }
             _ => {
@@ -313,7 +312,7 @@ impl Stack {
         &mut self,
         looped: Looped,
         outcome: Outcome,
-        before: Option<ShadowRun>,
+        before: Option<Box<ShadowRun>>,
         app: &mut dyn Application,
     ) {
         match outcome {
@@ -369,7 +368,7 @@ impl Stack {
         let core = &mut self.engine.core;
         core.prompt_wanted &= !asked;
         self.prompted_work = core.work;
-        core.merge_carried();
+        core.catch_up();
         let cast = core.gossiping_casts();
         let mut news = RankSet::EMPTY;
         for at in 0..self.prompted.len() {

@@ -7,6 +7,7 @@ use super::cycle::OWN_RUN_MAX;
 use super::large::LargeMessages;
 use super::{Legacies, Stack};
 use crate::accel::cookie::cookie;
+use crate::accel::effects::Pending;
 use crate::accel::pack::{OpenPack, PACK_ROOM_BYTES};
 use crate::accel::plan::{Compiler, NoPlan, Plans};
 use crate::config::{Config, ConfigError, Shadow};
@@ -334,6 +335,7 @@ impl Ground<'_> {
             work: 0,
             by_layers: false,
             stirred: true,
+            pending_effects: Pending::new(&compiled.plans, members),
             ceiling: 0,
             fast_casts: cast_send.is_some(),
             counts: Vec::with_capacity(64),

@@ -1,6 +1,7 @@
 //! The states of one member, and every small message in each of them.
 
 use super::*;
+use crate::accel::effects::Pending;
 
 impl Stack {
     /// A copy that goes its own way. Both share regions, and the bytes of frames that are retained.
@@ -148,6 +149,7 @@ impl Bench {
         if let Ok(plan) = &plans[Kind::CastDeliver as usize] {
             core.gossip.carried = Carried::new(MEMBERS, plan.shape.words(), plan.gossips());
         }
+        core.pending_effects = Pending::new(&plans, MEMBERS);
         core.counted = counted;
         core.loop_layer = plans[Kind::CastSend as usize].as_ref().ok().and_then(|plan| plan.loop_layer);
         let step = |kind: Kind| plans[kind as usize].as_ref().ok();
