@@ -270,6 +270,7 @@ impl Sum {
             account: party.account().since(&sum.begun),
             allocations: sum.allocations,
             faults: party.workload().verifier().faults(),
+            sequence: party.workload().verifier().sequence(),
             notes: notes.to_vec(),
         };
         self.members.iter_mut().zip(parties.iter().map(|party| &**party)).map(side).collect()

@@ -84,6 +84,9 @@ impl Faults {
 pub struct Verifier {
     origins: Vec<Origin>,
     faults: Faults,
+    /// Whose message came last.
+    latest: Rank,
+    sequence: u64,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -97,13 +100,23 @@ struct Origin {
 impl Verifier {
     /// A verifier for a view of `members`.
     pub fn new(members: usize) -> Verifier {
-        Verifier { origins: vec![Origin::default(); members], faults: Faults::default() }
+        Verifier {
+            origins: vec![Origin::default(); members],
+            faults: Faults::default(),
+            latest: Rank(0),
+            sequence: 0,
+        }
     }
 
     /// Takes one message.
     #[inline]
     pub fn message(&mut self, origin: Rank, message: &[u8]) {
         let next = self.origins[origin.index()].next;
+        if origin != self.latest {
+            self.latest = origin;
+            self.sequence =
+                (self.sequence.rotate_left(5) ^ (next << 16 | u64::from(origin.0))).wrapping_mul(ODD);
+        }
         let expected = message.first_chunk::<8>().is_some_and(|bytes| u64::from_le_bytes(*bytes) == next)
             && {
                 let right_origin =
@@ -129,6 +142,12 @@ impl Verifier {
     /// Messages of `origin` that came or were given up.
     pub fn next(&self, origin: Rank) -> u64 {
         self.origins[origin.index()].next
+    }
+
+    /// A digest of the sequence in which the messages of all origins came: of who casts and which number is next wherever
+    /// another origin's begin. With every origin's messages complete and in order, nothing else is to be known of it.
+    pub fn sequence(&self) -> u64 {
+        self.sequence
     }
 
     /// What went wrong so far.
@@ -180,6 +199,8 @@ fn number(message: &[u8], next: u64) -> Option<u64> {
 
 /// A whole stamp.
 const STAMP_BYTES: usize = 18;
+/// Spreads the bits of a digest: 2^64 over the golden ratio.
+const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
 /// Skipped numbers remembered per origin; beyond them a late message counts as a duplicate, which is as wrong.
 const MISSING_MAX: usize = 100_000;
 
@@ -206,6 +227,25 @@ mod tests {
             assert_eq!(check(&[0, 1, 2, 3], size), Faults { lost: 2, ..Faults::default() }, "{size} B");
             assert_eq!(check(&[0, 1, 1, 2, 3, 4, 5], size).duplicated, 1, "{size} B");
             assert_eq!(check(&[0, 2, 1, 3, 4, 5], size), Faults { misordered: 1, ..Faults::default() });
+        }
+    }
+
+    #[test]
+    fn members_have_one_digest_if_all_came_in_one_sequence() {
+        let digest = |origins: &[u16]| {
+            let mut verifier = Verifier::new(3);
+            for origin in origins.iter().map(|rank| Rank(*rank)) {
+                let mut message = [0; 64];
+                Stamp { number: verifier.next(origin), intended: 7, origin }.write(&mut message);
+                verifier.message(origin, &message);
+            }
+            assert!(!verifier.faults().any());
+            verifier.sequence()
+        };
+        assert_eq!(digest(&[0, 0, 1, 2, 1, 0]), digest(&[0, 0, 1, 2, 1, 0]));
+        // Two neighbours exchanged: at the beginning, the end, and where one origin's run is cut elsewhere.
+        for other in [[0, 1, 0, 2, 1, 0], [1, 0, 0, 2, 1, 0], [0, 0, 2, 1, 1, 0], [0, 0, 1, 2, 0, 1]] {
+            assert_ne!(digest(&[0, 0, 1, 2, 1, 0]), digest(&other), "{other:?}");
         }
     }
 

@@ -90,6 +90,11 @@ impl Order {
         }
     }
 
+    /// Whether all members deliver all casts in one order.
+    pub fn is_total(self) -> bool {
+        self != Order::Fifo
+    }
+
     /// The default stack of that order over a transport.
     pub fn stack(self, transport: TransportKind) -> String {
         let above = match self {
@@ -240,6 +245,8 @@ pub struct Side {
     pub allocations: Option<u64>,
     /// What went wrong, warm-up included.
     pub faults: Faults,
+    /// A digest of the sequence in which the messages of all members came, warm-up included.
+    pub sequence: u64,
     /// What the transport could not give, in words.
     pub notes: Vec<String>,
 }

@@ -164,7 +164,9 @@ pub fn of_plan(plan: &Plan, members: &[MemberReport]) -> Vec<RunReport> {
         runs.push(stack);
     }
     if runs.is_empty() {
-        runs.push(RunReport { failure: Some("no member reported".into()), ..bare(plan, false) });
+        // Nothing was measured: the warm-up may have failed.
+        let failure = failures(members).unwrap_or_else(|| "no member reported".into());
+        runs.push(RunReport { failure: Some(failure), ..bare(plan, false) });
     }
     runs
 }
@@ -216,7 +218,9 @@ fn of_side(plan: &Plan, members: &[MemberReport], raw: bool) -> Option<RunReport
     let faults = sides.iter().fold(Faults::default(), |sum, side| sum.plus(&side.faults));
     let allocations = sides.iter().map(|side| side.allocations).sum::<Option<u64>>();
     let largest = |of: fn(&MemberReport) -> u64| members.iter().map(of).max().unwrap_or(0);
-    let failures: Vec<String> = members.iter().filter_map(|member| member.failure.clone()).collect();
+    // Who did not come to its end has delivered less, which is said already.
+    let is_total = !raw && plan.order().is_total();
+    let failure = failures(members).or_else(|| parted(members).filter(|_| is_total));
     Some(RunReport {
         messages: measured.total.delivered,
         seconds: measured.total.seconds,
@@ -247,8 +251,35 @@ fn of_side(plan: &Plan, members: &[MemberReport], raw: bool) -> Option<RunReport
         pauses: account.pauses,
         notes: measured.notes.clone(),
         crowded: members.iter().any(|member| member.crowded),
-        failure: (!failures.is_empty()).then(|| failures.join("; ")),
+        failure,
         ..bare(plan, raw)
+    })
+}
+
+/// Why members did not come to their end, in their words.
+fn failures(members: &[MemberReport]) -> Option<String> {
+    let failures: Vec<String> = members.iter().filter_map(|member| member.failure.clone()).collect();
+    (!failures.is_empty()).then(|| failures.join("; "))
+}
+
+/// Which members delivered the messages of all in another order than which, in words, if they did not all in one.
+fn parted(members: &[MemberReport]) -> Option<String> {
+    let mut sequences: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
+    for (rank, member) in members.iter().enumerate() {
+        sequences.entry(member.stack.as_ref()?.sequence).or_default().push(rank);
+    }
+    let mut groups: Vec<Vec<usize>> = sequences.into_values().collect();
+    groups.sort();
+    let named = |ranks: &Vec<usize>| {
+        let names: Vec<String> = ranks.iter().map(ToString::to_string).collect();
+        format!("member{} {}", if ranks.len() == 1 { "" } else { "s" }, names.join(" and "))
+    };
+    let names: Vec<String> = groups.iter().map(named).collect();
+    (names.len() > 1).then(|| {
+        format!(
+            "members delivered the same messages in different orders, where the stack promises one: {}",
+            names.join(" against ")
+        )
     })
 }
 

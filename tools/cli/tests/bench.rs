@@ -114,6 +114,37 @@ fn of_three_members_two_answer_one() {
     }
 }
 
+/// What each member checks alone (nothing lost, doubled or out of its sender's order) these have all kept.
+#[test]
+fn members_that_deliver_in_different_orders_end_the_bench_with_an_error_that_names_them() {
+    for (transport, order, broken) in [
+        ("memory", "TOTAL", "gives-twice"),
+        ("shm", "SEQUENCER", "free-for-all"),
+        ("udp", "SEQUENCER", "free-for-all"),
+    ] {
+        for (order, code) in [(order.to_owned(), 0), (format!("{order}(broken={broken})"), 1)] {
+            let stack = format!("{order}:FIXED:STABLE:FC:UNICAST:LOCAL:NAK:CHKSUM:COM");
+            let traffic = "--pattern all-to-all --members 3 --messages 3000 --json -".split(' ');
+            let arguments = ["bench", "--transport", transport, "--stack", &stack].into_iter().chain(traffic);
+            let output = wadjet(&arguments.collect::<Vec<_>>());
+            let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+            let run = &report["runs"][0];
+            assert_eq!(
+                (output.status.code(), &run["misordered"]),
+                (Some(code), &Value::from(0)),
+                "{stack}: {run}"
+            );
+            if code == 1 {
+                let failure = run["failure"].as_str().unwrap();
+                assert!(failure.contains("different orders"), "{failure}");
+                for member in ["0", "1", "2"] {
+                    assert!(failure.contains(member), "{failure}");
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn layers_alone_do_the_same_work() {
     let run =
