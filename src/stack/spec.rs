@@ -183,8 +183,9 @@ impl Spec {
             {
                 return Err(error(SpecProblem::Twice { layer: layer.name.clone(), property: *twice }));
             }
-            let orders = ORDERS.iter().find(|order| entry.provides.contains(**order));
-            if let Some(order) = orders.filter(|_| entry.provides.without(properties).is_empty()) {
+            // What it is there for is the strongest of what it provides.
+            let order = ORDERS.iter().rev().find(|order| entry.provides.contains(**order));
+            if let Some(order) = order.filter(|_| entry.provides.without(properties).is_empty()) {
                 return Err(error(SpecProblem::Twice { layer: layer.name.clone(), property: *order }));
             }
             properties = properties.without(entry.destroys).with(entry.provides);
@@ -363,7 +364,7 @@ mod tests {
         assert_eq!(place("SEQUENCER:TOTAL:FIXED:LOCAL:NAK:CHKSUM:COM"), 0);
         assert_eq!(place("SAFE:TOTAL:SEQUENCER:FIXED:STABLE:UNICAST:LOCAL:NAK:CHKSUM:COM"), 5);
         let twice = check("SEQUENCER:TOTAL:FIXED:LOCAL:NAK:CHKSUM:COM").unwrap_err().to_string();
-        assert!(twice.contains("SEQUENCER") && twice.contains("order"), "{twice}");
+        assert!(twice.contains("SEQUENCER") && twice.contains("P6 (total order)"), "{twice}");
         for order in ["TOTAL", "SEQUENCER", "SAFE:TOTAL", "SAFE:SEQUENCER"] {
             assert!(check(&format!("{order}:FIXED:STABLE:UNICAST:LOCAL:NAK:CHKSUM:COM")).is_ok(), "{order}");
         }
