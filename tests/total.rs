@@ -334,6 +334,38 @@ fn a_full_order_queue_holds_senders_back_and_loses_nothing() {
             world.lose = Box::new(move |_, _| dice.below(10) < 1);
             traffic(&mut world, &[0, 1, 2], 60, 0);
             check(&mut world, &[0, 1, 2], 60, &format!("{spec} {most}"));
+            assert!(turned_away(&world) > 0, "{spec} {most}: no queue was ever full");
+        }
+    }
+}
+
+/// Casts that found as many of their origin held as there may be.
+fn turned_away(world: &World) -> u64 {
+    world.nodes.iter().map(|node| node.counted("stack", "cast dropped: order queue full")).sum()
+}
+
+/// As long as nobody orders them, of each origin's casts as many are taken in as its share, whatever its window.
+#[test]
+fn of_casts_without_an_order_no_more_are_held_than_the_share_of_their_origin() {
+    for (spec, accelerate) in [(SEQUENCER, true), (SEQUENCER, false), (SAFE_SEQUENCER, true)] {
+        for most in [1, 9, 24] {
+            let config = Config {
+                order_frames_max: most,
+                window_frames: 16,
+                pack: false,
+                ..config(accelerate, Shadow::Off)
+            };
+            let mut world = World::new(3, spec, &config);
+            world.nodes[0].stopped = true;
+            (0..16).for_each(|n: u8| world.cast(1, &[n]));
+            world.steps(20_000);
+            // They are retained as long as the sequencer does not say that it has them.
+            let share = (most / 3).max(1);
+            assert_eq!(world.nodes[2].stats().retained, share as u64, "{spec} {most}");
+            assert!(turned_away(&world) > 0 && world.nodes[2].log.casts.is_empty(), "{spec} {most}");
+            world.nodes[0].stopped = false;
+            let all = |world: &mut World| world.nodes.iter().all(|node| node.log.casts.len() == 16);
+            assert!(world.until(100_000, all), "{spec} {most}");
         }
     }
 }
