@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write;
+use std::str::FromStr;
 
 use crate::machine::{Machine, digest, lines};
 
@@ -21,7 +22,8 @@ pub struct Book {
     /// By id of what rests: whether it is a bid, and its price.
     resting: BTreeMap<u64, (bool, u64)>,
     trades: u64,
-    traded: u64,
+    /// Wider than a quantity: no number of trades that there can be fills it.
+    traded: u128,
     /// Of all trades there were, in their order.
     tape: u64,
 }
@@ -69,7 +71,7 @@ impl Book {
         bytes.extend(trade.iter().flat_map(|number| number.to_le_bytes()));
         self.tape = digest(&bytes);
         self.trades += 1;
-        self.traded += trade[3];
+        self.traded += u128::from(trade[3]);
     }
 
     fn cancel(&mut self, id: u64) -> String {
@@ -120,13 +122,10 @@ impl Machine for Book {
     fn load(bytes: &[u8]) -> Result<Book, String> {
         let mut book = Book::default();
         let mut lines = lines(bytes)?;
-        let numbers = |line: &str| -> Result<Vec<u64>, String> {
-            line.split(' ').map(|word| word.parse().map_err(|_| format!("no number: {word:?}"))).collect()
-        };
-        let [trades, traded, tape] = numbers(lines.next().unwrap_or_default())?[..] else {
-            return Err("no sums".to_owned());
-        };
-        (book.trades, book.traded, book.tape) = (trades, traded, tape);
+        let sums: Vec<&str> = lines.next().unwrap_or_default().split(' ').collect();
+        let [trades, traded, tape] = sums[..] else { return Err("no sums".to_owned()) };
+        (book.trades, book.traded, book.tape) = (number(trades)?, number(traded)?, number(tape)?);
+        let numbers = |line: &str| line.split(' ').map(number).collect::<Result<Vec<u64>, String>>();
         for line in lines {
             let (side, rest) = line.split_once(' ').ok_or("no order")?;
             let ([price, id, quantity], bid) =
@@ -137,6 +136,10 @@ impl Machine for Book {
         }
         Ok(book)
     }
+}
+
+fn number<N: FromStr>(word: &str) -> Result<N, String> {
+    word.parse().map_err(|_| format!("no number: {word:?}"))
 }
 
 #[cfg(test)]
@@ -170,5 +173,18 @@ mod tests {
         let copy = Book::load(&book.save()).unwrap();
         assert_eq!(copy, book);
         assert!(Book::load(b"1 2").is_err() && Book::load(b"1 2 3\nbid 4").is_err());
+    }
+
+    #[test]
+    fn sums_hold_more_than_any_quantity() {
+        let mut book = Book::default();
+        for id in 0..3 {
+            let most = u64::MAX;
+            assert_eq!(book.execute(&format!("sell {} 1 {most}", 2 * id)), "traded 0");
+            assert_eq!(book.execute(&format!("buy {} 1 {most}", 2 * id + 1)), format!("traded {most}"));
+        }
+        let sum = 3 * u128::from(u64::MAX);
+        assert!(book.execute("book").starts_with(&format!("0 resting, 3 trades of {sum} in all")));
+        assert_eq!(Book::load(&book.save()), Ok(book));
     }
 }

@@ -25,7 +25,7 @@
 //!
 //! A reply may be `refused` (it did not happen; ask again) or `unknown` (it may have happened; so for a request without a
 //! reply when the replica ends): ask what became of it before it is done again. What closes a view is answered when a
-//! majority has gone on from there.
+//! majority has gone on from there. What is no request (`too long`, `no text`) no replica ever takes, and it did not happen.
 //!
 //! A replica that is started again comes in as a new member and gets the state of the others; one that was excluded by
 //! mistake ends with [`EXCLUDED`], one that could not get the state with 1; both are to be started again.

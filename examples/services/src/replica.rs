@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::error::Error;
-use std::io::{BufRead, BufWriter, Write, stdin, stdout};
+use std::io::{BufRead, BufWriter, Read, Write, stdin, stdout};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_channel};
 use std::thread;
 use std::time::Duration;
@@ -90,6 +90,7 @@ fn run_over<M: Machine, T: Transport>(options: &ReplicaOptions, transport: T) ->
     let looping =
         LoopOptions { idle: IdleStrategy::Park { spins: 64, timeout: PARK }, ..LoopOptions::default() };
     let driver_options = DriverOptions { looping, ..DriverOptions::default() };
+    let text_max = driver_options.commands.message_bytes_max - REQUEST_HEADER_BYTES;
     let endpoint = Endpoint::new(Config::default(), incarnation)?;
     let mut driver = Driver::new(endpoint, replica, transport, driver_options);
     let contacts: Vec<Address> = options.peers.iter().cloned().map(Address).collect();
@@ -106,7 +107,7 @@ fn run_over<M: Machine, T: Transport>(options: &ReplicaOptions, transport: T) ->
     let (handle, refusals) = (driver.handle(), driver.handle());
     // Ends with the process: nothing else ends a read of standard input.
     let replies = client.clone();
-    thread::spawn(move || requests(incarnation, &handle, group, &replies));
+    thread::spawn(move || requests(incarnation, &handle, group, &replies, text_max));
     while driver.application().end.is_none() {
         driver.run_once();
         while let Some(refusal) = refusals.refusal() {
@@ -121,25 +122,55 @@ fn run_over<M: Machine, T: Transport>(options: &ReplicaOptions, transport: T) ->
     Ok(code)
 }
 
-/// Casts what is asked for.
-fn requests(incarnation: Incarnation, handle: &Handle, group: GroupKey, client: &Client) {
+/// Casts what is asked for, in at most `text_max` bytes.
+fn requests(incarnation: Incarnation, handle: &Handle, group: GroupKey, client: &Client, text_max: usize) {
     let cast = |text: &str| {
         let message = request(incarnation, text);
         loop {
             match handle.cast(group, &message) {
                 Err(HandleError::Full(_)) => thread::sleep(FULL),
+                Err(HandleError::TooLong { .. }) => unreachable!("no longer text is taken"),
                 Ok(_) | Err(HandleError::Ended) => return,
-                Err(HandleError::TooLong { limit, .. }) => {
-                    let reply = format!("{} too long: {limit} bytes at most", number(text));
-                    return drop(client.0.send(Some(reply)));
-                }
             }
         }
     };
-    for line in stdin().lock().lines().map_while(Result::ok) {
-        cast(line.trim());
+    let mut input = stdin().lock();
+    while let Ok(Some(line)) = line(&mut input, text_max) {
+        match line {
+            Ok(text) => cast(&text),
+            Err(why) => drop(client.0.send(Some(why))),
+        }
     }
     cast("0 leave");
+}
+
+/// The next line of the client, or in words why it is no request; `None` if there is no more. No more of it is kept than a
+/// request may have.
+///
+/// # Errors
+/// If the input cannot be read any more.
+fn line(input: &mut impl BufRead, text_max: usize) -> std::io::Result<Option<Result<String, String>>> {
+    // What ends a line is no part of the request.
+    let (mut bytes, most) = (Vec::new(), text_max + 1);
+    if input.by_ref().take(most as u64).read_until(b'\n', &mut bytes)? == 0 {
+        return Ok(None);
+    }
+    let is_cut = bytes.len() == most && bytes.last() != Some(&b'\n');
+    if is_cut {
+        input.skip_until(b'\n')?;
+    }
+    Ok(Some(match std::str::from_utf8(&bytes) {
+        Ok(text) if !is_cut => Ok(text.trim().to_owned()),
+        _ => {
+            let text = String::from_utf8_lossy(&bytes);
+            let why = if is_cut {
+                format!("too long: {text_max} bytes at most")
+            } else {
+                "no text: UTF-8 is".to_owned()
+            };
+            Err(format!("{} {why}", number(text.trim_start())))
+        }
+    }))
 }
 
 /// What the lines to the client pass through: the driver waits for no pipe. `None` is the last.
@@ -165,19 +196,21 @@ fn write(lines: &Receiver<Option<String>>) {
 const REQUEST: u8 = 0;
 const CLAIM: u8 = 1;
 const STATE: u8 = 2;
+/// What is cast before the text of a request: the kind, and whose it is.
+const REQUEST_HEADER_BYTES: usize = 1 + size_of::<Incarnation>();
 
 /// A request as it is cast: whose it is, and what.
 fn request(incarnation: Incarnation, text: &str) -> Vec<u8> {
     let mut message = vec![REQUEST];
     message.extend_from_slice(&incarnation.0.to_le_bytes());
+    debug_assert_eq!(message.len(), REQUEST_HEADER_BYTES);
     message.extend_from_slice(text.as_bytes());
     message
 }
 
 /// What the client is told of a request that the group will never take.
 fn refused(refusal: &Refusal) -> String {
-    let text =
-        refusal.message.get(1 + size_of::<Incarnation>()..).map(String::from_utf8_lossy).unwrap_or_default();
+    let text = refusal.message.get(REQUEST_HEADER_BYTES..).map(String::from_utf8_lossy).unwrap_or_default();
     format!("{} refused: {}", number(&text), refusal.why)
 }
 
@@ -407,6 +440,29 @@ const FULL: Duration = Duration::from_micros(100);
 mod tests {
     use super::*;
     use wadjet::runtime::Request;
+
+    #[test]
+    fn a_line_that_is_no_request_is_answered_and_those_after_it_are_taken() {
+        let input =
+            b"1 put a b\n2 put \xff c\n\n 3 12345678\n4 1234567890\n5 longer than that\r\n6 get a\r\n7 last";
+        let mut input = &input[..];
+        let lines = std::iter::from_fn(|| line(&mut input, 12).expect("memory is always read"));
+        let expected: [Result<&str, &str>; 8] = [
+            Ok("1 put a b"),
+            Err("2 no text: UTF-8 is"),
+            Ok(""),
+            Ok("3 12345678"),
+            Ok("4 1234567890"),
+            Err("5 too long: 12 bytes at most"),
+            Ok("6 get a"),
+            Ok("7 last"),
+        ];
+        let lines: Vec<_> = lines.collect();
+        assert_eq!(
+            lines.iter().map(|line| line.as_deref().map_err(String::as_str)).collect::<Vec<_>>(),
+            expected
+        );
+    }
 
     #[test]
     fn a_request_that_is_refused_for_good_is_answered() {
