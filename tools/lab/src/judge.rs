@@ -73,7 +73,7 @@ pub fn files_of(directory: &Path) -> Result<Vec<PathBuf>, Box<dyn Error>> {
 pub fn judge(files: &[PathBuf], stack: &str, rested: bool) -> Result<Verdict, Box<dyn Error>> {
     let logs: Result<Vec<History>, _> = files.iter().map(|file| read(file)).collect();
     let history = complete(History::merged(logs?));
-    let promises = Promises::reliable_fifo().ordered_by(stack);
+    let promises = Promises::reliable_fifo().of_stack(stack);
     let promises = if rested { promises.quiescent() } else { promises };
     let violations = check(&history, &promises);
     let views: HashSet<ViewId> = history.events.iter().filter_map(|event| installed(&event.what)).collect();
@@ -269,6 +269,31 @@ mod tests {
         };
         assert!(broken("EVS:MBRSHIP:STABLE:LOCAL:NAK:COM").is_empty());
         assert!(broken("TOTAL(turn=8):EVS:MBRSHIP:STABLE:LOCAL:NAK:COM").contains(&"total"));
+        std::fs::remove_dir_all(directory).unwrap();
+    }
+
+    #[test]
+    fn a_view_change_without_a_transitional_view_breaks_the_promise_of_a_stack_that_makes_it() {
+        let directory = std::env::temp_dir().join(format!("wadjet-judge-evs-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let member = Incarnation(1);
+        let mut history = History::default();
+        history.push(1, member, What::Start { process: 0 });
+        for counter in [1, 2] {
+            let view = ViewId { counter, coordinator: member };
+            history.push(
+                1 + counter,
+                member,
+                What::View { view, members: vec![member], transitional: false },
+            );
+        }
+        let files = [write(&directory, "a.jsonl", &history, "")];
+        let broken = |stack: &str| {
+            let violations = judge(&files, stack, true).unwrap().violations;
+            violations.iter().map(|violation| violation.property).collect::<Vec<_>>()
+        };
+        assert_eq!(broken("MBRSHIP:STABLE:LOCAL:NAK:COM"), [""; 0]);
+        assert_eq!(broken("XFER:EVS:MBRSHIP:STABLE:LOCAL:NAK:COM"), ["transitional-precedes"]);
         std::fs::remove_dir_all(directory).unwrap();
     }
 

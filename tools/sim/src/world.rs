@@ -71,7 +71,7 @@ pub fn run_setup(seed: u64, scenario: &'static str, setup: Setup) -> Outcome {
         stability_is_reported: setup.stack.contains("STABLE"),
         ..Promises::reliable_fifo()
     };
-    let promises = promises.ordered_by(&setup.stack);
+    let promises = promises.of_stack(&setup.stack);
     violations.extend(check(&world.ledger.history, &promises).into_iter().map(Violation::from));
     let (outcome, mut more) = world.finish(scenario, panicked);
     violations.append(&mut more);

@@ -72,9 +72,10 @@ impl Promises {
         }
     }
 
-    /// The same, and what the layers of a stack, named top to bottom, promise about the order of casts of several origins.
+    /// The same, and what the layers of a stack, named top to bottom, promise beside it: the order of casts of several
+    /// origins, and transitional views.
     #[must_use]
-    pub fn ordered_by(self, stack: &str) -> Promises {
+    pub fn of_stack(self, stack: &str) -> Promises {
         let has = |layer: &str| stack.split(':').any(|named| named.split('(').next() == Some(layer));
         let (turns, sequencer) = (has("TOTAL"), has("SEQUENCER"));
         let ordered = turns || sequencer;
@@ -91,6 +92,8 @@ impl Promises {
             without_holes,
             safe,
             held_is_delivered: !ordered,
+            // Wherever it stands: the layers above hand on what it tells, once and in its place.
+            transitional: has("EVS"),
             ..self
         }
     }
@@ -350,6 +353,26 @@ mod tests {
         for (at, property) in PROPERTIES.iter().enumerate() {
             assert!(!property.says.is_empty());
             assert!(PROPERTIES[..at].iter().all(|other| other.name != property.name), "{}", property.name);
+        }
+    }
+
+    #[test]
+    fn transitional_views_are_promised_where_a_stack_has_evs_and_nowhere_else() {
+        let mut told = Run::of(1);
+        told.transit(A, &[A]).install(A, 2, &[A]);
+        let mut untold = Run::of(1);
+        untold.install(A, 2, &[A]);
+        let mut twice = Run::of(1);
+        twice.transit(A, &[A]).transit(A, &[A]).install(A, 2, &[A]);
+        let under =
+            |run: &Run, stack: &str| run.violated_under(&Promises::reliable_fifo().of_stack(stack)).join(" ");
+        for stack in ["EVS:MBRSHIP:COM", "XFER(hold_kib=64):EVS:MBRSHIP:COM", "SAFE:TOTAL:EVS:MBRSHIP:COM"] {
+            assert_eq!(under(&told, stack), "", "{stack}");
+            assert_eq!(under(&untold, stack), "transitional-precedes", "{stack}");
+            assert_eq!(under(&twice, stack), "transitional-precedes", "{stack}");
+        }
+        for stack in ["", "MBRSHIP:COM", "XFER:MBRSHIP:COM", "TOTAL:MBRSHIP:COM"] {
+            assert_eq!(under(&untold, stack), "", "{stack}");
         }
     }
 

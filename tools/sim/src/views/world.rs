@@ -174,7 +174,6 @@ impl<'w> World<'w> {
         }
         let promises = Promises {
             quiescent,
-            transitional: setup.stack.split(':').find(|layer| !layer.starts_with("XFER")) == Some("EVS"),
             stability_is_reported: quiescent && setup.load.stability,
             frame_bytes: match setup.has_layer("FRAG") {
                 // With every header there may be.
@@ -183,7 +182,7 @@ impl<'w> World<'w> {
             },
             ..Promises::reliable_fifo()
         };
-        let mut promises = promises.ordered_by(&setup.stack);
+        let mut promises = promises.of_stack(&setup.stack);
         // Who waits for the state holds what it delivers later.
         promises.held_is_delivered &= !setup.has_layer("XFER");
         violations.extend(check(&self.ledger.history, &promises).into_iter().map(Violation::from));
