@@ -146,8 +146,8 @@ struct Handles {
     window_closed: Guard,
     numbers_used: Guard,
     gap: Guard,
-    /// The origin has failed: the layers look at every frame of it.
-    failed: Guard,
+    /// What is accepted of the origin has an end, as it has failed or the view ends: the layers look at every frame of it.
+    ends: Guard,
     repair: TimerId,
     status: TimerId,
 }
@@ -241,20 +241,21 @@ impl Nak {
 
     /// These members have failed: nothing more of them is accepted until the cut.
     fn freeze(&mut self, context: &mut Context<'_>, failed: RankSet) {
-        let Handles { number, failed: guard, .. } = self.handles();
+        let Handles { number, ends, .. } = self.handles();
         let own = context.rank();
         for origin in failed.iter().filter(|origin| *origin != own) {
             self.ceiling[origin.index()] = context.expected(number, origin);
-            context.close(guard, origin);
+            context.close(ends, origin);
         }
     }
 
     /// The frames of this view are known: what is missing is asked for where it is held.
     fn cut(&mut self, context: &mut Context<'_>, cut: &Cut) {
-        let Handles { held, .. } = self.handles();
+        let Handles { held, ends, .. } = self.handles();
         for origin in context.view().others() {
             let frames = cut.frames[origin.index()];
             self.ceiling[origin.index()] = frames;
+            context.close(ends, origin);
             self.holder[origin.index()] = cut.holders[origin.index()];
             context.raise_pair(held, origin, origin, frames);
             self.accept_parked(context, origin);
@@ -399,7 +400,7 @@ impl Layer for Nak {
                 Closes::Entry(HeldFor::Numbers),
             ),
             gap: build.guard(GuardKind::CastDeliver, "gap", Closes::FastPath),
-            failed: build.guard(GuardKind::CastDeliver, "origin failed", Closes::FastPath),
+            ends: build.guard(GuardKind::CastDeliver, "origin failed or view ends", Closes::FastPath),
             repair: build.timer("repair"),
             status: build.timer("status"),
         });

@@ -30,7 +30,7 @@ use crate::id::{GroupId, Hasher64, Incarnation, Rank, RankSet, ViewId};
 use crate::stack::build::{Build, Closes, Guard};
 use crate::stack::core::Core;
 use crate::stack::engine::Engine;
-use crate::stack::event::{Down, List, Message, NextView, Up};
+use crate::stack::event::{Cut, Down, List, Message, NextView, Up};
 use crate::stack::gossip::Carried;
 use crate::stack::layer::{Context, Fast, Kind, Layer, Posts};
 use crate::stack::notices::{Flow, Ways};
@@ -56,6 +56,8 @@ const WINDOW_FRAMES: u64 = 2;
 const FRAME_BYTES: usize = 512;
 /// Steps from where a state begins.
 const DEPTH: usize = 3;
+/// Passes of post-processing after which nothing more follows from a message.
+const PASSES: usize = 3;
 /// The first bytes of control messages that are tried: 0 and what follows.
 const CONTROLS: u8 = 2;
 /// Casts of everybody before the first state where short gossip wraps.
@@ -105,6 +107,8 @@ enum Action {
     Ack(Rank),
     /// This member is said to have failed.
     Fails(Rank),
+    /// What has been accepted of everybody is all that belongs to the view.
+    Cuts,
     /// The same layer at another member says something, of one byte.
     Control(Rank, u8),
 }

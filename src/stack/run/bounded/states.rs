@@ -266,6 +266,15 @@ impl Bench {
                 stack.engine.enter(Down::Flush(RankSet::one(rank)));
                 true
             }
+            // Where views are agreed on, it is the layer that does so that says it.
+            Action::Cuts if stack.live => return false,
+            Action::Cuts => {
+                let core = &stack.engine.core;
+                let frames = (0..MEMBERS).map(|rank| core.accepted(Rank::at(rank))).collect();
+                let holders = vec![core.own; MEMBERS];
+                stack.engine.enter(Down::Cut(Rc::new(Cut { frames, holders })));
+                true
+            }
             Action::Arrives(arrival) => match self.frame(stack, arrival) {
                 None => false,
                 Some((_, header)) if arrival.full => {
@@ -402,6 +411,7 @@ impl Bench {
             Action::Cast,
             Action::Send(RankSet::one(one)),
             Action::Fails(one),
+            Action::Cuts,
             Action::Poll(Duration::ZERO),
             Action::Poll(Duration::from_millis(2)),
         ];
@@ -550,21 +560,52 @@ impl Bench {
                     Action::Cast | Action::CastAgreed | Action::CastPack => Kind::CastSend,
                     Action::Send(_) => Kind::SendSend,
                     Action::Arrives(arrival) => kind_of(arrival.traffic),
-                    Action::Poll(_) | Action::Ack(_) | Action::Fails(_) | Action::Control(..) => {
-                        Kind::SelfDeliver
-                    }
+                    Action::Poll(_)
+                    | Action::Ack(_)
+                    | Action::Fails(_)
+                    | Action::Cuts
+                    | Action::Control(..) => Kind::SelfDeliver,
                 };
                 counted.ran[kind as usize] = true;
             }
-            let wrong = stack.divergences.first().cloned().or_else(|| match message {
-                Action::Arrives(arrival) if !arrival.full => self.miss_is_harmless(&state.stack, arrival),
-                _ => None,
-            });
+            let wrong = stack.divergences.first().cloned();
+            let wrong =
+                wrong.or_else(|| self.straight_differs(state, message, &mut stack)).or_else(
+                    || match message {
+                        Action::Arrives(arrival) if !arrival.full => {
+                            self.miss_is_harmless(&state.stack, arrival)
+                        }
+                        _ => None,
+                    },
+                );
             if let Some(wrong) = wrong {
                 return Some(format!("{:?}{}, then {message:?}: {wrong}", self.begin, state.path));
             }
         }
         None
+    }
+
+    /// Where nothing is compared, plans run by shorter ways: these lead where the compared ones lead, but for what depends on
+    /// when post-processing comes, which is at once after each that is compared.
+    fn straight_differs(&self, state: &State, message: Action, compared: &mut Stack) -> Option<String> {
+        if matches!(message, Action::Poll(_)) || !state.stack.early.is_empty() {
+            return None;
+        }
+        let mut straight = state.stack.fork();
+        straight.shadow = Shadow::Off;
+        straight.plans.iter_mut().flatten().for_each(|plan| plan.straight = plan.last.is_none());
+        self.perform(&mut straight, message);
+        for stack in [&mut straight, compared] {
+            // What one pass sends through the layers may be reason for another.
+            for _ in 0..PASSES {
+                stack.engine.post();
+            }
+            stack.engine.core.catch_up();
+            stack.nothing_due();
+            stack.drain(&mut Silent);
+            clear(stack);
+        }
+        (digest(&straight) != digest(compared)).then(|| "what is not compared did something else".to_string())
     }
 
     /// A plan that is missed has changed nothing, and the frame does to the layers what its full form does.
