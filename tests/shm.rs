@@ -376,6 +376,45 @@ fn a_retransmission_is_a_header_and_a_retained_body() {
     assert_eq!((one.channel.control.usage().lent, one.channel.casts.usage().lent), (0, 0));
 }
 
+/// A control frame may say how much was cast before it: were it read before those casts, they would look lost.
+#[test]
+fn a_control_frame_does_not_overtake_the_casts_submitted_before_it() {
+    let (mut one, mut two) = End::pair();
+    let (mut cast, mut read, mut told) = (0, 0, VecDeque::new());
+    for budget in [1, 2, 3, 7, 64, usize::MAX >> 1].into_iter().cycle().take(1_200) {
+        for _ in 0..3 {
+            // Not flushed: nobody finds it yet, unless what follows does so.
+            while cast % 5 < 4 || told.back() == Some(&cast) {
+                let Ok(frame) = one.take(&numbered(cast)) else { break };
+                let transmit = one.transmit(Destination::All, frame);
+                one.shm.submit(transmit).unwrap();
+                cast += 1;
+            }
+            if one.control(Destination::All, &cast.to_le_bytes()) {
+                told.push_back(cast);
+            }
+        }
+        for received in two.receive(budget) {
+            if received.bytes()[0] == 0xaa {
+                assert_eq!(number(payload(&received)), read);
+                read += 1;
+            } else {
+                let before = u64::from_le_bytes(payload(&received).try_into().unwrap());
+                assert_eq!(Some(before), told.pop_front(), "they are in order among each other");
+                assert!(read >= before, "{read} casts were read of the {before} before it");
+            }
+        }
+        one.shm.reap();
+        two.shm.reap();
+    }
+    assert!(read > 2_000, "{read}");
+    while !told.is_empty() {
+        let got = two.receive(64);
+        assert!(!got.is_empty(), "{} more", told.len());
+        told.drain(..got.iter().filter(|received| received.bytes()[0] == 0xcc).count());
+    }
+}
+
 #[test]
 fn a_full_lane_refuses_and_goes_on() {
     let (mut one, mut two) = End::pair();

@@ -55,8 +55,9 @@ fn rubbish_in_a_stamp_stops_that_ring_only_and_is_counted_once() {
         assert!(two.receive(64).is_empty(), "{word:x}");
         two.receive(64);
         assert_eq!(two.shm.counters().dropped, 1, "{word:x}");
+        one.cast(b"is not read any more, and not waited for").unwrap();
         assert!(one.control(Destination::All, b"the other ring goes on"));
-        assert_eq!(two.receive(64).len(), 1);
+        assert_eq!(two.receive_payloads(), [b"the other ring goes on"]);
         two.cast(b"and so does the other way").unwrap();
         assert_eq!(one.receive(64).len(), 1);
     }
@@ -116,6 +117,20 @@ fn rubbish_in_a_lane_stops_that_lane_only() {
     let (mut one, mut two, write) = hostile();
     assert!(one.control(Destination::All, b"to be spoilt"));
     write(false, 0, 1 << 62 | 7);
+    assert!(two.receive(64).is_empty());
+    assert_eq!(two.shm.counters().dropped, 1);
+    one.cast(b"casts go on").unwrap();
+    assert_eq!(two.receive_payloads(), [b"casts go on"]);
+}
+
+#[test]
+fn an_entry_of_a_lane_that_is_behind_casts_that_cannot_be_there_stops_that_lane_only() {
+    let (mut one, mut two, write) = hostile();
+    one.cast(b"first").unwrap();
+    assert!(one.control(Destination::All, b"behind it"));
+    let ring = one.channel.casts.memory().bytes() as u64;
+    write(false, 8, 2 * ring);
+    assert_eq!(two.receive_payloads(), [b"first"]);
     assert!(two.receive(64).is_empty());
     assert_eq!(two.shm.counters().dropped, 1);
     one.cast(b"casts go on").unwrap();

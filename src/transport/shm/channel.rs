@@ -15,9 +15,9 @@ use crate::view::LocalView;
 
 use super::bell::ring;
 use super::hindrance::Hindrances;
-use super::lanes::{Lanes, Room};
+use super::lanes::{Lanes, Progress, Room};
 use super::owner::{ASK_CALLS, Owner, Seen};
-use super::ring::{Publisher, RingReader, Taken};
+use super::ring::{ENTRY_START, Publisher, RingReader, Taken};
 use super::segment::{Attach, Closed, Cursor, FRAMES_MAX, PeerSegment, Segment, Sizes, Word, total_bytes};
 use super::stamp::{STAMP_BYTES, START_MAX};
 use super::stock::Stock;
@@ -227,15 +227,19 @@ impl Open {
         let lanes = self.lanes.towards(&transmit.to);
         let mut lost = 0;
         for lane in lanes.iter_mut().filter(|lane| lane.is_for(&transmit.to) && !lane.has_room(length)) {
-            let released = lane_released(&self.peers, lane.rank());
-            match lane.make_room(length, released, &self.segment) {
+            let progress = progress_of(&self.peers, lane.rank());
+            match lane.make_room(length, progress, &self.segment) {
                 Room::Free => {}
                 Room::Soon => return Err(Full(transmit)),
                 Room::Never { lost: is_lost } => lost += u64::from(is_lost),
             }
         }
+        // It is read after the casts that were submitted before it, and they must be there.
+        self.out.publish();
+        let casts = self.out.stamped();
         let lanes = lanes.iter_mut().filter(|lane| lane.is_for(&transmit.to));
-        let written = lanes.filter_map(|lane| lane.push(head.bytes(), body).then_some(())).count() as u64;
+        let written =
+            lanes.filter_map(|lane| lane.push(casts, head.bytes(), body).then_some(())).count() as u64;
         head.submit();
         let of_casts = self.casts.owns(head);
         if of_casts && head.position() >= self.out.stamped() {
@@ -612,12 +616,14 @@ impl Peer {
         }
         if self.lane.ready() {
             // Half of it, so that a flood of control frames leaves room for casts.
-            taken = self.lane.receive(channel, budget.div_ceil(2), sink);
+            taken = self.lane.receive_behind(&self.casts, channel, budget.div_ceil(2), sink);
         }
         if self.casts.ready() {
-            let casts = self.casts.receive(channel, budget - taken.frames, sink);
-            taken.frames += casts.frames;
-            taken.rubbish += casts.rubbish;
+            taken += self.casts.receive(channel, budget - taken.frames, sink);
+            // What was behind those.
+            if self.lane.ready() && taken.frames < budget {
+                taken += self.lane.receive_behind(&self.casts, channel, budget - taken.frames, sink);
+            }
         }
         taken
     }
@@ -724,13 +730,15 @@ fn release_everything(own: &Segment, rank: Rank) {
     }
 }
 
-/// What the member at `rank` has released of its lane; nothing, if it has not been found.
-fn lane_released(peers: &[Peer], rank: Rank) -> u64 {
-    let peer = peers.iter().find(|peer| peer.rank == rank);
-    let released = peer.map_or(0, |peer| peer.cursor(Cursor::LaneReleased).load(Ordering::Relaxed));
+/// How far the member at `rank` has come; nowhere, if it has not been found.
+fn progress_of(peers: &[Peer], rank: Rank) -> Progress {
+    let progress = peers.iter().find(|peer| peer.rank == rank).map(|peer| Progress {
+        casts_read: peer.cursor(Cursor::CastsRead).load(Ordering::Relaxed),
+        released: peer.cursor(Cursor::LaneReleased).load(Ordering::Relaxed),
+    });
     // With the release store of the reader: its last reads come before what is written now.
     fence(Ordering::Acquire);
-    released
+    progress.unwrap_or_default()
 }
 
 fn frame_bytes(options: &ChannelOptions) -> usize {
@@ -763,15 +771,16 @@ pub(super) fn segment_bytes(options: &ChannelOptions, members: usize) -> usize {
 fn sizes(options: &ChannelOptions, members: usize) -> Sizes {
     let frame_bytes = frame_bytes(options);
     let largest = whole_lines(STAMP_BYTES + frame_bytes + TAILROOM_BYTES);
+    let largest_entry = whole_lines(ENTRY_START + frame_bytes + TAILROOM_BYTES);
     // Own casts at their largest, one that does not fit before the ring's end, and the line behind the newest.
     let cast_bytes = (options.cast_frames.max(4) + 2) * largest;
     // As many entries as there are control frames, likewise, shared out among the lanes; but a lane holds at least
     // one entry, one that does not fit before its end, and the line behind.
-    let control_bytes = ((options.control_frames.max(4) + 2) * largest).next_power_of_two();
+    let control_bytes = ((options.control_frames.max(4) + 2) * largest_entry).next_power_of_two();
     let lane_bytes = control_bytes / (members - 1).max(1).next_power_of_two();
     Sizes {
         cast_bytes: cast_bytes.next_power_of_two().max(RING_BYTES_MIN),
-        lane_bytes: lane_bytes.max((4 * largest).next_power_of_two()).max(RING_BYTES_MIN),
+        lane_bytes: lane_bytes.max((4 * largest_entry).next_power_of_two()).max(RING_BYTES_MIN),
         frames_max: options.cast_frames.max(4).next_power_of_two().min(FRAMES_MAX),
     }
 }

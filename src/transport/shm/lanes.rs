@@ -24,6 +24,18 @@ pub(super) struct Lane {
     ring: LaneRing,
     rank: Rank,
     reader: Reader,
+    /// The newest entry is read after the casts before this position; and how many of those had been read, when last looked at.
+    behind: u64,
+    casts_read: u64,
+}
+
+/// How far a lane's reader has come, as it tells.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Progress {
+    /// Everything before this position of the casts has been read.
+    pub(super) casts_read: u64,
+    /// Everything before this position of the lane has been released.
+    pub(super) released: u64,
 }
 
 /// What is known of a lane's reader.
@@ -33,7 +45,8 @@ enum Reader {
     Follows,
     /// Its lane has been full since then: submissions are refused meanwhile.
     WaitedFor(Instant),
-    /// It has read nothing for [`PATIENCE`] while its lane was full: what is for it is lost until it reads again.
+    /// It has read nothing for [`PATIENCE`] while its lane was full, nor any of the casts before what is there: what is for it is
+    /// lost until it reads again.
     Stopped,
     /// Nothing is for it any more.
     Excluded,
@@ -62,6 +75,8 @@ impl Lanes {
             ring: LaneRing::new(segment.memory(), segment.lane(rank)),
             rank,
             reader: Reader::Follows,
+            behind: 0,
+            casts_read: 0,
         };
         let mut lanes: Vec<Lane> = others.map(lane).collect();
         lanes.iter_mut().for_each(|lane| lane.tell_limit(segment));
@@ -108,13 +123,19 @@ impl Lane {
         self.reader != Reader::Excluded && self.ring.place(length).is_some()
     }
 
-    /// Whether an entry of `length` bytes fits, now that the reader has released everything before `released`.
+    /// Whether an entry of `length` bytes fits, now that the reader has come so far.
     #[cold]
-    pub(super) fn make_room(&mut self, length: usize, released: u64, own: &Segment) -> Room {
+    pub(super) fn make_room(&mut self, length: usize, progress: Progress, own: &Segment) -> Room {
         if self.reader == Reader::Excluded {
             return Room::Never { lost: false };
         }
-        if self.ring.set_released(released) {
+        // It reads the casts before what is in its lane, and then that.
+        let casts_read = progress.casts_read.min(self.behind);
+        if casts_read > self.casts_read {
+            self.casts_read = casts_read;
+            self.reader = Reader::Follows;
+        }
+        if self.ring.set_released(progress.released) {
             self.reader = Reader::Follows;
             self.tell_limit(own);
         }
@@ -129,10 +150,14 @@ impl Lane {
         if self.reader == Reader::Stopped { Room::Never { lost: true } } else { Room::Soon }
     }
 
-    /// Writes an entry; whether there was room.
+    /// Writes an entry that is read after the casts before position `casts`, which are published; whether there was room.
     #[inline]
-    pub(super) fn push(&mut self, head: &[u8], body: &[u8]) -> bool {
-        self.reader != Reader::Excluded && self.ring.push(head, body)
+    pub(super) fn push(&mut self, casts: u64, head: &[u8], body: &[u8]) -> bool {
+        let written = self.reader != Reader::Excluded && self.ring.push(casts, head, body);
+        if written {
+            self.behind = casts;
+        }
+        written
     }
 
     /// Says, before anything is written there, below which position this member may write.
@@ -154,7 +179,8 @@ mod tests {
     use crate::view::{Address, LocalView, Member, View};
 
     const LANE_BYTES: usize = 1 << 14;
-    const ENTRY: [u8; 100] = [7; 100];
+    /// With what a lane adds, two cache lines.
+    const ENTRY: [u8; 92] = [7; 92];
 
     /// The first member's segment in a view of three, and its lanes.
     fn lanes(group: &str) -> (Segment, Lanes) {
@@ -180,9 +206,14 @@ mod tests {
         &mut lanes.towards(&Destination::One(Rank(rank)))[0]
     }
 
+    /// A reader that has released everything before this position, of no casts.
+    fn read(released: u64) -> Progress {
+        Progress { casts_read: 0, released }
+    }
+
     fn fill(lane: &mut Lane) {
         while lane.has_room(ENTRY.len()) {
-            assert!(lane.push(&ENTRY, &[]));
+            assert!(lane.push(0, &ENTRY, &[]));
         }
     }
 
@@ -190,7 +221,7 @@ mod tests {
     fn ask(lane: &mut Lane, released: u64, segment: &Segment) -> (Room, Duration) {
         let begun = Instant::now();
         loop {
-            let room = lane.make_room(ENTRY.len(), released, segment);
+            let room = lane.make_room(ENTRY.len(), read(released), segment);
             if room != Room::Soon {
                 return (room, begun.elapsed());
             }
@@ -203,26 +234,26 @@ mod tests {
         let (segment, mut lanes) = lanes("throttle");
         let slow = lane(&mut lanes, 1);
         fill(slow);
-        assert!(!slow.push(&ENTRY, &[]), "nothing is overwritten");
-        assert_eq!(slow.make_room(ENTRY.len(), 0, &segment), Room::Soon, "it may only be busy");
+        assert!(!slow.push(0, &ENTRY, &[]), "nothing is overwritten");
+        assert_eq!(slow.make_room(ENTRY.len(), read(0), &segment), Room::Soon, "it may only be busy");
         let (room, waited) = ask(slow, 0, &segment);
         assert_eq!(room, Room::Never { lost: true });
         assert!(waited + Duration::from_micros(500) >= PATIENCE, "{waited:?}");
         // From now on nobody waits for it: a sender that had to wait each time would be held to its pace.
         for _ in 0..1000 {
-            assert_eq!(slow.make_room(ENTRY.len(), 0, &segment), Room::Never { lost: true });
+            assert_eq!(slow.make_room(ENTRY.len(), read(0), &segment), Room::Never { lost: true });
         }
         // The other reader's lane knows nothing of it.
         let other = lane(&mut lanes, 2);
-        assert!(other.has_room(ENTRY.len()) && other.push(&ENTRY, &[]));
+        assert!(other.has_room(ENTRY.len()) && other.push(0, &ENTRY, &[]));
         // It reads again, and is waited for again.
         let slow = lane(&mut lanes, 1);
         let released = LANE_BYTES as u64 / 2;
-        assert_eq!(slow.make_room(ENTRY.len(), released, &segment), Room::Free);
+        assert_eq!(slow.make_room(ENTRY.len(), read(released), &segment), Room::Free);
         let limit = segment.cursor(Rank(1), Cursor::LaneLimit).load(std::sync::atomic::Ordering::Relaxed);
         assert_eq!(limit, released + LANE_BYTES as u64, "it is told what may be overwritten");
         fill(slow);
-        assert_eq!(slow.make_room(ENTRY.len(), released, &segment), Room::Soon);
+        assert_eq!(slow.make_room(ENTRY.len(), read(released), &segment), Room::Soon);
         segment.close(Closed::Transport);
     }
 
@@ -235,15 +266,44 @@ mod tests {
         for _ in 0..8 {
             let begun = Instant::now();
             while begun.elapsed() < PATIENCE / 4 {
-                let room = slow.make_room(ENTRY.len(), released, &segment);
+                let room = slow.make_room(ENTRY.len(), read(released), &segment);
                 // This thread may have slept for longer than its patience.
                 assert!(room == Room::Soon || begun.elapsed() >= PATIENCE, "{room:?}");
             }
             // One entry: its patience begins anew.
             released += 128;
-            assert_eq!(slow.make_room(ENTRY.len(), released, &segment), Room::Free);
-            assert!(slow.push(&ENTRY, &[]));
+            assert_eq!(slow.make_room(ENTRY.len(), read(released), &segment), Room::Free);
+            assert!(slow.push(0, &ENTRY, &[]));
         }
+        segment.close(Closed::Transport);
+    }
+
+    #[test]
+    fn a_reader_that_reads_the_casts_before_what_is_in_its_lane_is_waited_for_as_long_as_that_takes() {
+        const CASTS: u64 = 8 * 64;
+        let (segment, mut lanes) = lanes("behind");
+        let slow = lane(&mut lanes, 1);
+        while slow.has_room(ENTRY.len()) {
+            assert!(slow.push(CASTS, &ENTRY, &[]));
+        }
+        let (room, _) = ask(slow, 0, &segment);
+        assert_eq!(room, Room::Never { lost: true }, "it has read neither");
+        for read in (64..=CASTS).step_by(64) {
+            let progress = Progress { casts_read: read, released: 0 };
+            assert_eq!(slow.make_room(ENTRY.len(), progress, &segment), Room::Soon, "{read}");
+        }
+        // All of them are read: what it says of more is no reason to wait, for its lane is next.
+        let mut casts_read = CASTS;
+        let begun = Instant::now();
+        let room = loop {
+            casts_read += 64;
+            let room = slow.make_room(ENTRY.len(), Progress { casts_read, released: 0 }, &segment);
+            if room != Room::Soon {
+                break room;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(20), "a full lane refuses for ever");
+        };
+        assert_eq!(room, Room::Never { lost: true });
         segment.close(Closed::Transport);
     }
 
@@ -253,12 +313,12 @@ mod tests {
         fill(lane(&mut lanes, 1));
         lanes.exclude(Rank(1));
         let gone = lane(&mut lanes, 1);
-        assert_eq!(gone.make_room(ENTRY.len(), 0, &segment), Room::Never { lost: false });
-        assert!(!gone.push(&ENTRY, &[]));
+        assert_eq!(gone.make_room(ENTRY.len(), read(0), &segment), Room::Never { lost: false });
+        assert!(!gone.push(0, &ENTRY, &[]));
         let other = lane(&mut lanes, 2);
         fill(other);
         // More than was ever written has been released, it says.
-        assert_eq!(other.make_room(ENTRY.len(), u64::MAX, &segment), Room::Free);
+        assert_eq!(other.make_room(ENTRY.len(), read(u64::MAX), &segment), Room::Free);
         fill(other);
         let limit = segment.cursor(Rank(2), Cursor::LaneLimit).load(std::sync::atomic::Ordering::Relaxed);
         assert!(limit <= 2 * LANE_BYTES as u64, "{limit}");

@@ -23,12 +23,14 @@
 //!   member that opens late still finds what was cast before. A member that closes has released everything.
 //! - A member that has stopped reading holds up the casts, until it is excluded: that is flow control's business. It
 //!   does not hold up what goes to others: a full lane refuses frames for two milliseconds, and if its reader has read
-//!   nothing of it by then, what is for that reader is lost (and counted as dropped) until it reads again. The frames
-//!   it does find are whole and in order; those missing are repaired by the layers, as over a network.
+//!   nothing of it by then, nor of the casts before what is there, what is for that reader is lost (and counted as
+//!   dropped) until it reads again. The frames it does find are whole and in order; those missing are repaired by the
+//!   layers, as over a network.
 //! - A member learns that another has excluded it when it next looks at that one's rings, and reads no further. What
 //!   it held or was reading at that moment may be overwritten: [`Transport::intact`] tells.
-//! - Within casts and lane a sender's frames arrive in order of submission; a frame of one ring may overtake
-//!   one of the other. That is all that [`Caps::reorders`] means here.
+//! - A sender's frames arrive in order of submission, but for casts, which may overtake what is in a lane: each entry of a
+//!   lane says which casts came before it, and is read after those, because it may count them. That is all that
+//!   [`Caps::reorders`] means here.
 //! - [`TransportCounters::copies`] counts payloads that exist twice through this transport: retransmitted bodies and
 //!   casts that could not go in place. What was written into the control region (control messages, sends) is always
 //!   staged through lanes and not counted.

@@ -10,6 +10,7 @@
 //! finds all of them on lines that only the writer has touched.
 
 use std::num::NonZeroU64;
+use std::ops::AddAssign;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
@@ -65,6 +66,15 @@ impl Stamps {
         // are aligned. The first word of a line at which a frame begins is touched only atomically: applications
         // write behind it (`link_headroom_bytes`). Attacked by the tests with a hostile writer in `tests/shm.rs`.
         unsafe { AtomicU64::from_ptr(self.base.as_ptr().add(self.at(position)).cast()) }
+    }
+
+    /// The word behind the stamp word, of a lane's entry at `position`. A hostile writer may change it: it is read atomically.
+    #[inline]
+    fn second_word(&self, position: u64) -> &AtomicU64 {
+        debug_assert!(position.is_multiple_of(LINE_BYTES as u64));
+        // SAFETY: on the same line as the stamp word, which lies in the mapping as in `word`; aligned as that is. A writer that
+        // keeps the rules writes it before it publishes the entry, whose stamp was read before.
+        unsafe { AtomicU64::from_ptr(self.base.as_ptr().add(self.at(position) + STAMP_BYTES).cast()) }
     }
 }
 
@@ -152,6 +162,10 @@ impl Publisher {
     }
 }
 
+/// Where the bytes of a lane's entry begin: behind its stamp there is the position up to which casts had been stamped before it.
+/// An entry may count the casts before it; it must not be read before they are, or they look lost.
+pub(super) const ENTRY_START: usize = STAMP_BYTES + size_of::<u64>();
+
 /// The writer's end of one member's control lane: entries are copied in.
 pub(super) struct LaneRing {
     publisher: Publisher,
@@ -182,7 +196,7 @@ impl LaneRing {
     /// Where an entry of `length` bytes would begin; none if there is no room.
     #[inline]
     pub(super) fn place(&self, length: usize) -> Option<u64> {
-        let extent = extent(STAMP_BYTES + length) as u64;
+        let extent = extent(ENTRY_START + length) as u64;
         let end = self.publisher.stamped;
         let left = self.bytes - (end & (self.bytes - 1));
         let position = if extent > left { end + left } else { end };
@@ -190,9 +204,10 @@ impl LaneRing {
         (position + extent + LINE_BYTES as u64 <= self.limit()).then_some(position)
     }
 
-    /// Copies `head` and `body` in and publishes them; whether there was room.
+    /// Copies `head` and `body` in and publishes them, to be read after the casts before position `casts`, which are published;
+    /// whether there was room.
     #[inline]
-    pub(super) fn push(&mut self, head: &[u8], body: &[u8]) -> bool {
+    pub(super) fn push(&mut self, casts: u64, head: &[u8], body: &[u8]) -> bool {
         let Some(position) = self.place(head.len() + body.len()) else { return false };
         let at = self.publisher.stamps.at(position);
         // SAFETY: the entry is inside the ring: one that would wrap begins at the ring's start, and its extent is at
@@ -201,10 +216,12 @@ impl LaneRing {
         // `a_full_lane_refuses_and_goes_on` in `tests/shm.rs`.
         unsafe {
             let entry = self.publisher.stamps.base.as_ptr().add(at + STAMP_BYTES);
+            entry.cast::<u64>().write(casts);
+            let entry = entry.add(ENTRY_START - STAMP_BYTES);
             entry.copy_from_nonoverlapping(head.as_ptr(), head.len());
             entry.add(head.len()).copy_from_nonoverlapping(body.as_ptr(), body.len());
         }
-        self.publisher.frame(position, STAMP_BYTES, STAMP_BYTES + head.len() + body.len());
+        self.publisher.frame(position, ENTRY_START, ENTRY_START + head.len() + body.len());
         self.publisher.publish();
         true
     }
@@ -226,6 +243,22 @@ pub(super) struct Taken {
     pub(super) frames: usize,
     /// Rings that turned out to be rubbish just now.
     pub(super) rubbish: u64,
+}
+
+impl AddAssign for Taken {
+    fn add_assign(&mut self, more: Taken) {
+        self.frames += more.frames;
+        self.rubbish += more.rubbish;
+    }
+}
+
+/// When a frame may be handed out.
+enum Due {
+    Now,
+    /// Once other frames have been.
+    Later,
+    /// What it says of that is rubbish.
+    Never,
 }
 
 /// So much may be skipped without being counted against the budget.
@@ -259,12 +292,46 @@ impl RingReader {
         unsafe { self.next.as_ref() }.load(Ordering::Relaxed) != 0
     }
 
-    /// Hands at most `budget` frames to `sink`.
+    /// Hands at most `budget` frames of a cast ring to `sink`.
     #[inline]
     pub(super) fn receive(
         &mut self,
         channel: ChannelId,
         budget: usize,
+        sink: &mut impl FnMut(Received),
+    ) -> Taken {
+        self.take(channel, budget, STAMP_BYTES, |_, _| Due::Now, sink)
+    }
+
+    /// As [`RingReader::receive`], of a lane: entries whose writer's `casts` before them have been read.
+    #[inline]
+    pub(super) fn receive_behind(
+        &mut self,
+        casts: &RingReader,
+        channel: ChannelId,
+        budget: usize,
+        sink: &mut impl FnMut(Received),
+    ) -> Taken {
+        // Of a ring that is read no further nothing is waited for.
+        let read = if casts.given_up() { u64::MAX } else { casts.position };
+        let most = read.saturating_add(casts.bytes() as u64);
+        let due = |stamps: &Stamps, position| match stamps.second_word(position).load(Ordering::Relaxed) {
+            behind if behind <= read => Due::Now,
+            behind if behind <= most => Due::Later,
+            // So much is in no ring at once.
+            _ => Due::Never,
+        };
+        self.take(channel, budget, ENTRY_START, due, sink)
+    }
+
+    /// Hands at most `budget` frames to `sink`, which begin at `start_min` or behind and are due.
+    #[inline(always)]
+    fn take(
+        &mut self,
+        channel: ChannelId,
+        budget: usize,
+        start_min: usize,
+        due: impl Fn(&Stamps, u64) -> Due,
         sink: &mut impl FnMut(Received),
     ) -> Taken {
         let mut taken = Taken::default();
@@ -282,9 +349,17 @@ impl RingReader {
             fence(Ordering::Acquire);
             match self.stamps.generations.parse(self.position, word) {
                 Stamp::Frame { start, end, extent } => {
-                    if start < STAMP_BYTES || self.stamps.at(self.position) + extent > self.bytes() {
+                    if start < start_min || self.stamps.at(self.position) + extent > self.bytes() {
                         taken.rubbish = self.give_up();
                         break;
+                    }
+                    match due(&self.stamps, self.position) {
+                        Due::Now => {}
+                        Due::Later => break,
+                        Due::Never => {
+                            taken.rubbish = self.give_up();
+                            break;
+                        }
                     }
                     let Ok(frame) = self.region.adopt(self.position, extent, start, end) else { break };
                     self.advance(extent as u64);
@@ -317,6 +392,11 @@ impl RingReader {
     pub(super) fn give_up(&mut self) -> u64 {
         self.next = NonNull::from(&NOTHING);
         1
+    }
+
+    #[inline]
+    fn given_up(&self) -> bool {
+        self.next == NonNull::from(&NOTHING)
     }
 
     /// Everything before this position has been handed out or skipped.

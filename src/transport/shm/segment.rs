@@ -99,7 +99,7 @@ pub(super) enum Cursor {
 }
 
 const MAGIC: u64 = u64::from_le_bytes(*b"wadjetsh");
-const VERSION: u64 = 4;
+const VERSION: u64 = 5;
 const HEADER_BYTES: usize = 512;
 /// Two cache lines: neighbouring lines are fetched in pairs.
 const CURSORS_BYTES: usize = 128;
