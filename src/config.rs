@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::id::MEMBERS_MAX;
+use crate::stack::spec::Spec;
 use crate::time::Millis;
 use crate::transport::ChannelOptions;
 
@@ -206,6 +207,27 @@ impl Config {
         ]
     }
 
+    /// The defaults, with room for the windows that the layers of `stack` ask for by their parameter `window`. All members
+    /// must have the same windows; those that name the same stack do.
+    pub fn for_stack(stack: &str) -> Config {
+        let mut config = Config::default();
+        // What is no stack is refused in words where it is put together.
+        let layers = Spec::parse(stack).map_or(Vec::new(), |spec| spec.layers);
+        for layer in layers {
+            let asked = layer.parameters.pairs().iter().filter(|(name, _)| name == "window");
+            for frames in asked.filter_map(|(_, value)| value.parse::<u64>().ok()) {
+                // Windows of sends are half of the others, and half of the reserve for control messages.
+                let sends = layer.name == "UNICAST";
+                let room = frames.min(WINDOW_FRAMES_MAX) * if sends { 2 } else { 1 };
+                config.window_frames = config.window_frames.max(room.min(WINDOW_FRAMES_MAX));
+                if sends {
+                    config.control_frames = config.control_frames.max(room as usize);
+                }
+            }
+        }
+        config
+    }
+
     /// Checks ranges.
     ///
     /// # Errors
@@ -302,6 +324,21 @@ impl Config {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn there_is_room_for_the_windows_that_a_stack_names() {
+        let windows = |stack: &str| {
+            let config = Config::for_stack(stack);
+            config.check().unwrap();
+            (config.window_frames, config.control_frames)
+        };
+        assert_eq!(windows("FC:UNICAST:NAK:COM"), (1024, 512));
+        assert_eq!(windows("FC(window=64):UNICAST:NAK(window=512,repair_us=50):COM"), (1024, 512));
+        assert_eq!(windows("FC(window=2048):UNICAST:NAK(window=4096):COM"), (4096, 512));
+        assert_eq!(windows("FC:UNICAST(window=2048):NAK:COM"), (4096, 4096));
+        assert_eq!(windows("FC:UNICAST:NAK(window=99999999999):COM"), (WINDOW_FRAMES_MAX, 512));
+        assert_eq!(windows("FC(window=2:"), (1024, 512));
+    }
 
     #[test]
     fn impossible_values_are_refused_by_name() {

@@ -345,7 +345,12 @@ fn stack_party<T: Transport>(
 ) -> Result<(StackParty<T>, Vec<String>), Box<dyn Error>> {
     let plan = &seat.plan;
     let incarnation = Incarnation(seat.run.wrapping_add(seat.rank as u64));
-    let config = Config { accelerate: plan.accel, pack: plan.pack, shadow: Shadow::Off, ..Config::default() };
+    let config = Config {
+        accelerate: plan.accel,
+        pack: plan.pack,
+        shadow: Shadow::Off,
+        ..Config::for_stack(&plan.stack)
+    };
     let endpoint = Endpoint::new(config, incarnation)?;
     let workload = Workload::new(task(seat, false, false));
     let application = BenchApplication { workload, trouble: None, agreed: seat.plan.agreed };

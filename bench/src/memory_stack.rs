@@ -133,7 +133,7 @@ impl Side {
         };
         let view = LocalView::new(view, Incarnation(rank))?;
         let (accelerate, pack) = (scenario.path != Path::Slow, scenario.path == Path::Packed);
-        let config = Config { accelerate, pack, shadow: Shadow::Off, ..Config::default() };
+        let config = Config { accelerate, pack, shadow: Shadow::Off, ..Config::for_stack(&scenario.stack) };
         let mut endpoint = Endpoint::new(config, Incarnation(rank))?;
         let options = endpoint.channel_options(2);
         let pool = |frames| {

@@ -207,7 +207,7 @@ impl Suspect {
         let beat = Duration::from_micros(parameters.number("beat_us", 1000, 50..=10_000_000)?);
         // The second check takes a beat there and a beat back.
         let least = millis("least_ms", 14)?.max(beat * LEAST_BEATS);
-        let most = millis("most_ms", 30)?.max(least);
+        let most = parameters.longest(("most_ms", millis("most_ms", 30)?), ("least_ms", least))?;
         let busy = millis("busy_ms", 25)?.clamp(least, most);
         Ok(Suspect {
             trusts_the_unheard: parameters.wrong(&["no", "trusts-the-unheard"])? == "trusts-the-unheard",

@@ -373,7 +373,11 @@ impl Build<'_> {
             self.blueprint.refused = Some(ParameterError {
                 name: "window".to_string(),
                 value: frames.to_string(),
-                problem: format!("{} has room for {most} frames: {limit}", self.name),
+                problem: format!(
+                    "this endpoint has room for {most} frames in windows of {}: {limit}; give {most} or fewer, or \
+                     configure all members for more",
+                    self.name
+                ),
             });
         }
         if frames == 0 { most } else { frames.min(most) }
@@ -420,8 +424,8 @@ impl Build<'_> {
                 name: "bytes".to_string(),
                 value: bytes.to_string(),
                 problem: format!(
-                    "{} carries at most {most} bytes: it is Config::message_bytes_max",
-                    self.name
+                    "this endpoint carries messages of at most {most} bytes: it is Config::message_bytes_max; give {most} \
+                     or fewer, or configure all members for more"
                 ),
             });
         }

@@ -109,7 +109,7 @@ pub fn explain(
     };
     let view = LocalView::new(view, Incarnation(0)).expect("made of distinct members");
     // What an endpoint may be configured for is not known here.
-    let config = Config { message_bytes_max: 1 << 31, ..Config::default() };
+    let config = Config { message_bytes_max: 1 << 31, ..Config::for_stack(spec) };
     let compiled = compile(registry, &view, network, &config)?;
     Ok(explanation(registry, &compiled))
 }
@@ -234,6 +234,48 @@ mod tests {
         let twenty = format!("{}{six}", "COUNT:CHK_FIFO:".repeat(7));
         assert_eq!(twenty.split(':').count(), 20);
         assert_eq!(steps(six), steps(&twenty));
+    }
+
+    /// What is wrong, and what stands under the mark.
+    fn refused(spec: &str) -> (String, String) {
+        let said = explain(&Registry::standard(), spec, 3, true).unwrap_err().to_string();
+        let [problem, text, mark] = &said.lines().collect::<Vec<_>>()[..] else { panic!("{said}") };
+        let marked = &text[mark.find('^').unwrap()..];
+        (problem.to_string(), marked.split(['(', ':']).next().unwrap().to_owned())
+    }
+
+    #[test]
+    fn windows_are_as_wide_as_layers_may_have_them_and_what_is_wider_is_pointed_at() {
+        for fits in
+            ["FC:UNICAST:LOCAL:NAK(window=16384):COM", "FC(window=4096):UNICAST(window=8192):LOCAL:NAK:COM"]
+        {
+            explain(&Registry::standard(), fits, 3, true).unwrap();
+        }
+        let (problem, layer) = refused("FC:UNICAST(window=8193):LOCAL:NAK:COM");
+        assert!(layer == "UNICAST" && problem.contains("give 8192 or fewer"), "{layer}: {problem}");
+        let (problem, layer) = refused("FC:UNICAST:LOCAL:NAK(window=16385):COM");
+        assert!(layer == "NAK" && problem.contains("16384"), "{layer}: {problem}");
+    }
+
+    #[test]
+    fn the_longest_of_two_times_is_not_given_below_the_shortest() {
+        let with = |suspect: &str| format!("MBRSHIP:{suspect}:STABLE:FC:UNICAST:LOCAL:NAK:COM");
+        for fits in ["SUSPECT(least_ms=200)", "SUSPECT(most_ms=14)", "SUSPECT(least_ms=50,most_ms=50)"] {
+            explain(&Registry::standard(), &with(fits), 3, true).unwrap();
+        }
+        for (suspect, least) in [
+            ("SUSPECT(least_ms=50,most_ms=20)", "least_ms, which is 50 ms"),
+            ("SUSPECT(most_ms=13)", "least_ms, which is 14 ms"),
+            ("SUSPECT(beat_us=10000,most_ms=30)", "least_ms, which is 40 ms"),
+        ] {
+            let (problem, layer) = refused(&with(suspect));
+            let both = problem.contains("most_ms=") && problem.contains(least);
+            assert!(layer == "SUSPECT" && both, "{layer}: {problem}");
+        }
+        let stack = with("SUSPECT").replace("MBRSHIP", "MBRSHIP(probe_ms=500)");
+        explain(&Registry::standard(), &stack, 3, true).unwrap();
+        let (problem, layer) = refused(&stack.replace("500", "500,probe_most_ms=400"));
+        assert!(layer == "MBRSHIP" && problem.contains("probe_ms, which is 500 ms"), "{layer}: {problem}");
     }
 
     #[test]

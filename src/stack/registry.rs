@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::str::FromStr;
+use std::time::Duration;
 
 use super::layer::Layer;
 use super::property::Properties;
+use crate::time::Millis;
 
 /// Everything about a layer that is known before it is made.
 #[derive(Clone)]
@@ -74,6 +76,20 @@ impl Parameters {
                     .error(name, format!("give a whole number from {} to {}", range.start(), range.end())))
             }
         }
+    }
+
+    /// The longest of two times, `longest`, which the parameter `name` may have given and which must not be below the
+    /// `shortest`, that of the parameter `below`. One that was not given is as long as the shortest.
+    pub(crate) fn longest(
+        &self,
+        (name, longest): (&str, Duration),
+        (below, shortest): (&str, Duration),
+    ) -> Result<Duration, ParameterError> {
+        if longest >= shortest || self.value(name).is_none() {
+            return Ok(longest.max(shortest));
+        }
+        let why = format!("it may not be less than {below}, which is {} here", Millis(shortest));
+        Err(self.error(name, why))
     }
 
     /// The word called `name`, or the first of `choices`; it must be one of them.

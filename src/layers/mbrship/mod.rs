@@ -394,7 +394,8 @@ impl Mbrship {
             merge: millis("merge_ms", 100)?,
             gather: Duration::from_micros(parameters.number("gather_us", 2000, 0..=10_000_000)?),
             probe,
-            probe_most: millis("probe_most_ms", 200)?.max(probe),
+            probe_most: parameters
+                .longest(("probe_most_ms", millis("probe_most_ms", 200)?), ("probe_ms", probe))?,
             broken: Broken::of(parameters)?,
         };
         Ok(Mbrship {

@@ -25,7 +25,7 @@ use crate::stack::notices::Ways;
 use crate::stack::order::OrderQueue;
 use crate::stack::post::Posting;
 use crate::stack::property::{Properties, Property};
-use crate::stack::registry::{ParameterError, Registry};
+use crate::stack::registry::Registry;
 use crate::stack::retention::Retention;
 use crate::stack::spec::{Spec, SpecError};
 use crate::stack::timers::Timers;
@@ -48,9 +48,6 @@ pub enum InstallError {
     /// The view is too large for the endpoint's configuration.
     #[error("{0}")]
     Config(#[from] ConfigError),
-    /// A parameter of a layer does not fit the endpoint's configuration.
-    #[error("{0}")]
-    Parameter(#[from] ParameterError),
     /// The fields do not fit.
     #[error("{0}")]
     Layout(#[from] LayoutError),
@@ -219,9 +216,10 @@ pub(crate) fn compile(
     for (layer, handler) in layers.iter_mut().enumerate().rev() {
         let name = handler.name();
         handler.install(&mut Build { blueprint: &mut blueprint, view, layer, name, properties: top, config });
-    }
-    if let Some(refused) = blueprint.refused.take() {
-        return Err(refused.into());
+        if let Some(refused) = blueprint.refused.take() {
+            let (text, at) = (spec.to_string(), spec.layers[layer].at);
+            return Err(SpecError { text, at, problem: refused.into() }.into());
+        }
     }
     let layouts = blueprint.layouts()?;
     let (plans, counted) = Compiler { blueprint: &blueprint, layouts: &layouts, layers: &layers }.compile();

@@ -89,7 +89,7 @@ fn say(word: &Word) {
 
 fn live<T: Transport>(seat: &Seat, transport: T) -> Result<(), Box<dyn Error>> {
     let orders = orders();
-    let endpoint = Endpoint::new(Config::default(), Incarnation(seat.incarnation))?;
+    let endpoint = Endpoint::new(Config::for_stack(&seat.stack), Incarnation(seat.incarnation))?;
     let idle = match seat.waiting {
         Waiting::Park => IdleStrategy::Park { spins: 0, timeout: PARK },
         Waiting::Adaptive => IdleStrategy::Adaptive,
