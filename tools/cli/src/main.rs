@@ -5,6 +5,8 @@ mod explain;
 mod live;
 mod node;
 
+use std::any::Any;
+use std::panic;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
@@ -72,6 +74,28 @@ struct BenchArguments {
 }
 
 fn main() -> ExitCode {
+    let usual = panic::take_hook();
+    panic::set_hook(Box::new(move |panic| {
+        if !nobody_reads(panic.payload()) {
+            usual(panic);
+        }
+    }));
+    match panic::catch_unwind(run) {
+        Ok(code) => code,
+        // What was begun is undone on the way here: hosts are removed, members ended.
+        Err(panic) if nobody_reads(&*panic) => ExitCode::from(MISUSED),
+        Err(panic) => panic::resume_unwind(panic),
+    }
+}
+
+/// Whether a panic is the one of `println!`, or `eprintln!`, into a pipe whose reader has ended (`| head`): the standard
+/// library has no other way to end a program there.
+fn nobody_reads(panic: &(dyn Any + Send)) -> bool {
+    let text = panic.downcast_ref::<String>().map_or("", String::as_str);
+    text.starts_with("failed printing to std") && text.contains("Broken pipe")
+}
+
+fn run() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Bench(BenchArguments { bench, failure }) => match failure.failure {
             Some(_) => wadjet_lab::failure::bench(&bench, &failure),
@@ -175,7 +199,8 @@ Examples:
   wadjet sim --seeds 42 --trace                   one world again, bit for bit, with every event
   wadjet sim --scenario loss --members 5 --json   one kind of world, the figures as JSON
 
-Exit codes: 0 no violation; 1 a violation, with the seed that shows it; 2 misuse.";
+Exit codes: 0 no violation; 1 a violation, with the seed that shows it, or 400 seeds and more that drew everything
+themselves and in which too little has happened; 2 misuse.";
 
 const EXPLAIN_HELP: &str = "\
 Examples:

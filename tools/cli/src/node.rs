@@ -7,12 +7,13 @@
 use std::collections::VecDeque;
 use std::error::Error;
 use std::io::BufRead;
-use std::net::SocketAddrV4;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, ValueEnum};
 use wadjet::runtime::{Driver, DriverOptions, IdleStrategy, JoinOptions, LoopOptions, Window};
 use wadjet::stack::event::{ExitReason, Grounds, Slow, SlowOutcome, Suspicion};
@@ -32,7 +33,7 @@ use wadjet_xdp::{XdpOptions, XdpTransport};
 #[derive(Args, Clone, Debug)]
 pub(crate) struct NodeOptions {
     /// The group; all that name it alike and can find each other come together
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
     group: String,
     /// Where this member is reached: `ip:port` over udp, uring and xdp, any name of your choice over shm
     #[arg(long, value_name = "A")]
@@ -47,8 +48,8 @@ pub(crate) struct NodeOptions {
     #[arg(long, value_name = "SPEC")]
     stack: Option<String>,
     /// Look for the group without knowing an address: at a multicast address, or over shm on this host
-    #[arg(long, value_name = "IP:PORT", num_args = 0..=1, default_missing_value = DISCOVERY)]
-    discover: Option<SocketAddrV4>,
+    #[arg(long, value_name = "IP:PORT", num_args = 0..=1)]
+    discover: Option<Option<SocketAddrV4>>,
     /// If the others go on without this member, join again as a new one
     #[arg(long)]
     rejoin: bool,
@@ -73,12 +74,12 @@ enum NodeTransport {
 }
 
 /// Where `--discover` asks if it is told nothing else: an address of the local scope.
-const DISCOVERY: &str = "239.255.87.74:7487";
+const DISCOVERY: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(239, 255, 87, 74), 7487);
 /// The longest sleep of an idle member: lines typed are looked for so often.
 const PARK: Duration = Duration::from_millis(10);
 /// Lines that may wait for the group.
 const LINES_MAX: usize = 1024;
-/// A member that has not met anybody for so long says at whom it looks.
+/// A member that has not met anybody for so long says at whom it looks, and casts what was typed without them.
 const LONELY_AFTER: Duration = Duration::from_secs(2);
 /// How long a member that leaves waits for the others to agree.
 const LEAVE_MAX: Duration = Duration::from_secs(2);
@@ -98,6 +99,14 @@ lines are cast to the group; these are not:
 /// # Errors
 /// If the address is taken or the stack makes no sense; the text says what to do.
 pub(crate) fn run(options: &NodeOptions) -> Result<bool, Box<dyn Error>> {
+    if let (NodeTransport::Shm, Some(Some(address))) = (options.transport, options.discover) {
+        return Err(format!(
+            "--discover {address} with --transport shm: over shared memory members find each other on their host, not at an \
+             address; give --discover without one, or another --transport"
+        )
+        .into());
+    }
+    let discovery = options.discover.map(|address| address.unwrap_or(DISCOVERY));
     let mut lines = Lines::of_standard_input();
     let mut contacts: Vec<Address> = options.peers.iter().cloned().map(Address).collect();
     let end = match options.leave_after {
@@ -111,15 +120,15 @@ pub(crate) fn run(options: &NodeOptions) -> Result<bool, Box<dyn Error>> {
     for _ in 0..REJOINS_MAX {
         let life = match options.transport {
             NodeTransport::Udp => {
-                let udp = UdpOptions { discovery: options.discover, ..UdpOptions::default() };
+                let udp = UdpOptions { discovery, ..UdpOptions::default() };
                 live(options, UdpTransport::new(udp)?, &contacts, &mut lines, end)?
             }
             NodeTransport::Uring => {
-                let udp = UdpOptions { discovery: options.discover, ..UdpOptions::default() };
+                let udp = UdpOptions { discovery, ..UdpOptions::default() };
                 live(options, UringTransport::new(UringOptions { udp })?, &contacts, &mut lines, end)?
             }
             NodeTransport::Xdp => {
-                let xdp = XdpOptions { discovery: options.discover, ..XdpOptions::default() };
+                let xdp = XdpOptions { discovery, ..XdpOptions::default() };
                 live(options, XdpTransport::new(xdp)?, &contacts, &mut lines, end)?
             }
             NodeTransport::Shm => live(options, Shm::new(ShmOptions::default()), &contacts, &mut lines, end)?,
@@ -166,17 +175,15 @@ fn live<T: Transport>(
         NodeTransport::Shm => wadjet::layers::LIVE_STACK_WITH_INTEGRITY,
     };
     let spec = options.stack.clone().unwrap_or_else(|| default.to_owned());
-    let endpoint = Endpoint::new(Config::default(), wadjet::runtime::fresh_incarnation())?;
+    let endpoint = Endpoint::new(Config::for_stack(&spec), wadjet::runtime::fresh_incarnation())?;
     let idle = IdleStrategy::Park { spins: 0, timeout: PARK };
     let looping = LoopOptions { idle, ..LoopOptions::default() };
-    let mut driver = Driver::new(
-        endpoint,
-        Narrator::default(),
-        transport,
-        DriverOptions { looping, ..DriverOptions::default() },
-    );
+    let group = GroupId::named(&options.group);
+    let narrator = Narrator { group: (group.to_string(), options.group.clone()), ..Narrator::default() };
+    let mut driver =
+        Driver::new(endpoint, narrator, transport, DriverOptions { looping, ..DriverOptions::default() });
     let key = driver.join(JoinOptions {
-        group: GroupId::named(&options.group),
+        group,
         spec,
         address: Address(options.address.clone()),
         neighbours: Neighbours { contacts: contacts.to_vec(), discover: options.discover.is_some() },
@@ -188,13 +195,18 @@ fn live<T: Transport>(
     let _window = window.transpose()?;
     let mut leaving: Option<Instant> = None;
     let mut lonely = Some(Instant::now() + LONELY_AFTER);
+    let looks_for_others =
+        options.discover.is_some() || contacts.iter().any(|contact| contact.0 != options.address);
     while driver.application().exit.is_none() {
         driver.run_once();
         if lonely.is_some_and(|at| Instant::now() >= at) {
             lonely = None;
             tell_lonely(driver.application(), options, contacts);
         }
-        if leaving.is_none() && (lines.obey(&mut driver, key) || end.is_some_and(|end| Instant::now() >= end))
+        // What is piped in is meant for those that are looked for.
+        let waits = looks_for_others && lonely.is_some() && !driver.application().has_met;
+        if leaving.is_none()
+            && (lines.obey(&mut driver, key, waits) || end.is_some_and(|end| Instant::now() >= end))
         {
             driver.group(key).leave();
             leaving = Some(Instant::now() + LEAVE_MAX);
@@ -223,11 +235,11 @@ fn tell_lonely(narrator: &Narrator, options: &NodeOptions, contacts: &[Address])
     );
 }
 
-/// What was typed.
+/// What was typed: bytes, which are cast as they are.
 struct Lines {
-    typed: Receiver<String>,
+    typed: Receiver<Vec<u8>>,
     /// Lines that the group could not take yet.
-    waiting: VecDeque<String>,
+    waiting: VecDeque<Vec<u8>>,
     ended: bool,
 }
 
@@ -235,7 +247,16 @@ impl Lines {
     fn of_standard_input() -> Lines {
         let (say, typed) = sync_channel(LINES_MAX);
         thread::spawn(move || {
-            for line in std::io::stdin().lock().lines().map_while(Result::ok) {
+            let mut input = std::io::stdin().lock();
+            loop {
+                let mut line = Vec::new();
+                match input.read_until(b'\n', &mut line) {
+                    Ok(0) | Err(_) => break,
+                    Ok(_) => {}
+                }
+                for end in [b'\n', b'\r'] {
+                    line.pop_if(|last| *last == end);
+                }
                 if say.send(line).is_err() {
                     break;
                 }
@@ -244,8 +265,9 @@ impl Lines {
         Lines { typed, waiting: VecDeque::new(), ended: false }
     }
 
-    /// Does what was typed, as far as the group takes it. Whether this member is to leave.
-    fn obey<T: Transport>(&mut self, driver: &mut Driver<T, Narrator>, key: GroupKey) -> bool {
+    /// Does what was typed, as far as the group takes it; nothing is cast while the member `waits` for others. Whether
+    /// this member is to leave.
+    fn obey<T: Transport>(&mut self, driver: &mut Driver<T, Narrator>, key: GroupKey, waits: bool) -> bool {
         // Bounded by what may wait in the channel.
         for _ in 0..LINES_MAX {
             match self.typed.try_recv() {
@@ -261,19 +283,21 @@ impl Lines {
             }
         }
         while let Some(line) = self.waiting.front() {
-            match line.split_whitespace().next() {
+            let text = String::from_utf8_lossy(line);
+            match text.split_whitespace().next() {
                 None => {}
                 Some("/leave" | "/quit" | "/exit") => return true,
                 Some("/help") => println!("{HELP}"),
                 Some("/members") => println!("{}", members(driver.group(key).view())),
                 Some("/stats") => stats(driver, key),
+                Some(word) if waits && (word == "/send" || !word.starts_with('/')) => return false,
                 Some("/send") => match send(&mut driver.group(key), line) {
                     Ok(true) => {}
                     Ok(false) => return false,
                     Err(why) => println!("not sent: {why}"),
                 },
                 Some(word) if word.starts_with('/') => println!("{word} is not known; /help says what is"),
-                Some(_) => match driver.group(key).cast(line.as_bytes()) {
+                Some(_) => match driver.group(key).cast(line) {
                     Ok(_) => {}
                     // It is said again when there is room.
                     Err(CastError::Full { .. } | CastError::NoFrame(_)) => return false,
@@ -287,16 +311,17 @@ impl Lines {
 }
 
 /// Whether the group took it.
-fn send(group: &mut Group<'_>, line: &str) -> Result<bool, String> {
-    let mut words = line.trim_start().splitn(3, char::is_whitespace).skip(1);
+fn send(group: &mut Group<'_>, line: &[u8]) -> Result<bool, String> {
+    let mut words = line.trim_ascii_start().splitn(3, u8::is_ascii_whitespace).skip(1);
     let (Some(address), Some(text)) = (words.next(), words.next()) else {
         return Err("say /send ADDRESS TEXT".to_owned());
     };
     let members = &group.view().view().members;
-    let Some(at) = members.iter().position(|member| member.address.0 == address) else {
+    let Some(at) = members.iter().position(|member| member.address.0.as_bytes() == address) else {
+        let address = String::from_utf8_lossy(address);
         return Err(format!("nobody in the view has the address {address}; /members lists those there are"));
     };
-    match group.send(&RankSet::one(Rank::at(at)), text.as_bytes()) {
+    match group.send(&RankSet::one(Rank::at(at)), text) {
         Ok(()) => Ok(true),
         Err(SendError::Full { .. } | SendError::NoFrame(_)) => Ok(false),
         Err(why) => Err(why.to_string()),
@@ -334,6 +359,8 @@ fn stats<T: Transport>(driver: &mut Driver<T, Narrator>, key: GroupKey) {
 /// Tells what happens to the group.
 #[derive(Default)]
 struct Narrator {
+    /// The group as others' words have it, and its name.
+    group: (String, String),
     /// By rank.
     members: Vec<(Incarnation, Address)>,
     left: Vec<Incarnation>,
@@ -342,6 +369,8 @@ struct Narrator {
     exit: Option<ExitReason>,
     /// It was in a view with others, or it was told why it cannot be.
     has_met: bool,
+    /// Since it was in one it has said that nobody else has what it casts.
+    told_alone: bool,
 }
 
 impl Narrator {
@@ -382,6 +411,7 @@ impl Narrator {
     fn view(&mut self, view: &LocalView) {
         println!("{}", members(view));
         self.has_met |= view.size() > 1;
+        self.told_alone &= view.size() == 1;
         let next: Vec<_> =
             view.view().members.iter().map(|member| (member.incarnation, member.address.clone())).collect();
         let is_in = |list: &[(Incarnation, Address)], who: Incarnation| list.iter().any(|(i, _)| *i == who);
@@ -410,6 +440,10 @@ impl Application for Narrator {
         let name = self.name(delivery.origin());
         for message in delivery.messages() {
             println!("<{name}> {}", String::from_utf8_lossy(message));
+        }
+        if self.members.len() == 1 && !self.told_alone {
+            self.told_alone = true;
+            println!("nobody else is in the group: what is cast now is delivered to this member alone");
         }
     }
 
@@ -440,7 +474,8 @@ impl Application for Narrator {
                 self.has_met |= problem.layer == "MBRSHIP";
                 let whose =
                     problem.origin.map_or(String::new(), |origin| format!(" of {}", self.name(origin)));
-                println!("problem{whose}, says {}: {}", problem.layer, problem.what);
+                let (hash, name) = &self.group;
+                println!("problem{whose}, says {}: {}", problem.layer, problem.what.replace(hash, name));
             }
             Event::Exit(reason) => {
                 self.exit = Some(*reason);

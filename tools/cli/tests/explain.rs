@@ -1,6 +1,6 @@
 //! `wadjet explain` as scripts use it.
 
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
@@ -30,6 +30,49 @@ fn a_person_gets_layers_fields_headers_and_plans() {
     let text = String::from_utf8(output.stdout).unwrap();
     for part in ["layers, top to bottom", "fields", "headers", "plan "] {
         assert!(text.contains(part), "{part}: {text}");
+    }
+}
+
+/// Where another program reads only the beginning (`| head`).
+#[test]
+fn a_command_to_which_nobody_listens_any_more_ends_quietly() {
+    let history = std::env::temp_dir().join(format!("wadjet-unheard-{}.jsonl", std::process::id()));
+    std::fs::write(&history, "{\"at\":1,\"member\":1,\"event\":\"start\",\"process\":0}\n").unwrap();
+    let commands: [&[&str]; 5] = [
+        &["explain"],
+        &["explain", "--json"],
+        &["judge", history.to_str().unwrap()],
+        &["sim", "--seeds", "1"],
+        &["bench", "--transport", "memory", "--pattern", "stream", "--messages", "1000"],
+    ];
+    for arguments in commands {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_wadjet"));
+        let output = command.args(arguments).stdout(writer).stderr(Stdio::piped()).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {said}");
+        assert!(!said.contains("panicked"), "{arguments:?}: {said}");
+    }
+    // Nor where it hears no errors.
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_wadjet"));
+    let status = command.args(["explain", "NAK"]).stderr(writer).status().unwrap();
+    assert_eq!(status.code(), Some(2));
+    std::fs::remove_file(history).unwrap();
+}
+
+#[test]
+fn a_window_that_is_wider_than_usual_is_taken_by_whoever_runs_the_stack() {
+    let stack = "STABLE:FC:UNICAST:LOCAL:NAK(window=4096):COM";
+    let output = explain(&[stack, "--transport", "shm"]);
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    for transport in ["memory", "shm"] {
+        let run = ["bench", "--transport", transport, "--pattern", "stream", "--messages", "1000"];
+        let mut command = Command::new(env!("CARGO_BIN_EXE_wadjet"));
+        let output = command.args(run).args(["--stack", stack]).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stdout));
     }
 }
 

@@ -16,7 +16,7 @@ use wadjet_lab::hosts::{Hosts, label_of_this_process};
 struct Shell {
     address: String,
     node: Child,
-    input: ChildStdin,
+    input: Option<ChildStdin>,
     lines: Receiver<String>,
     seen: Vec<String>,
 }
@@ -54,12 +54,16 @@ impl Shell {
         thread::spawn(move || {
             BufReader::new(output).lines().map_while(Result::ok).try_for_each(|line| say.send(line))
         });
-        let input = node.stdin.take().unwrap();
+        let input = node.stdin.take();
         Shell { address: address.to_owned(), node, input, lines, seen: Vec::new() }
     }
 
     fn type_line(&mut self, line: &str) {
-        writeln!(self.input, "{line}").unwrap();
+        writeln!(self.input.as_mut().unwrap(), "{line}").unwrap();
+    }
+
+    fn close_input(&mut self) {
+        self.input = None;
     }
 
     /// Waits for a line that holds `words`, and returns it.
@@ -268,6 +272,22 @@ fn without_a_group_or_with_a_stack_that_cannot_live_the_error_says_what_to_do() 
             "`localhost:7001` cannot be used",
         ),
         (&["--group", "g", "--address", "127.0.0.1:0", "--peers", "10.78.0.1:7000"], "loopback"),
+        (&["--group", "", "--address", "127.0.0.1:0"], "--group"),
+        (
+            &["--group", "g", "--address", "a", "--transport", "shm", "--discover", "239.255.87.74:7487"],
+            "--discover 239.255.87.74:7487 with --transport shm",
+        ),
+        (
+            &[
+                "--group",
+                "g",
+                "--address",
+                "127.0.0.1:0",
+                "--stack",
+                "MBRSHIP:SUSPECT(least_ms=50,most_ms=20):STABLE:FC:UNICAST:LOCAL:NAK:CHKSUM:COM",
+            ],
+            "parameter most_ms=20: it may not be less than least_ms, which is 50 ms",
+        ),
     ] {
         let output = Command::new(PROGRAM).arg("node").args(arguments).output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -277,11 +297,76 @@ fn without_a_group_or_with_a_stack_that_cannot_live_the_error_says_what_to_do() 
 }
 
 #[test]
+fn a_line_that_is_no_text_is_cast_as_it_is_and_those_behind_it_too() {
+    let (at, stack) = (addresses("udp"), patient_stack());
+    let group = format!("bytes-{}", std::process::id());
+    let mut first = Shell::open("udp", &group, &at[0], &["--stack", &stack]);
+    let mut second = Shell::open("udp", &group, &at[1], &["--stack", &stack, "--peers", &at[0]]);
+    second.sees(" of 2: ");
+    second.input.as_mut().unwrap().write_all(b"caf\xe9 at four\n").unwrap();
+    second.type_line("and tea");
+    first.sees(&format!("<{}> caf\u{fffd} at four", at[1]));
+    first.sees(&format!("<{}> and tea", at[1]));
+}
+
+#[test]
+fn what_is_piped_in_waits_for_those_that_are_looked_for() {
+    let (at, stack) = (addresses("udp"), patient_stack());
+    let group = format!("piped-{}", std::process::id());
+    let mut first = Shell::open("udp", &group, &at[0], &["--stack", &stack]);
+    first.sees(" of 1: ");
+    let mut second = Shell::open("udp", &group, &at[1], &["--stack", &stack, "--peers", &at[0]]);
+    second.type_line("tea is ready");
+    second.close_input();
+    first.sees(&format!("<{}> tea is ready", at[1]));
+    first.sees(&format!("left: {} (it asked to)", at[1]));
+    assert!(second.node.wait().unwrap().success());
+    // Who is looked for by nobody is heard by nobody, and is told.
+    first.type_line("is anybody there?");
+    first.sees(&format!("<{}> is anybody there?", at[0]));
+    first.sees("delivered to this member alone");
+}
+
+#[test]
+fn a_member_to_which_nobody_listens_any_more_ends_quietly() {
+    for transport in ["udp", "shm"] {
+        let address = &addresses(transport)[0];
+        let mut command = Command::new(PROGRAM);
+        let (reader, writer) = std::io::pipe().unwrap();
+        command.args(["node", "--transport", transport, "--group", "unheard", "--address", address]);
+        command.args(["--leave-after", "60"]).stdin(Stdio::piped()).stdout(writer).stderr(Stdio::piped());
+        let mut node = command.spawn().unwrap();
+        // It has the only other end.
+        drop(command);
+        let mut lines = BufReader::new(reader).lines();
+        assert!(lines.next().unwrap().unwrap().contains(" of 1: "));
+        drop(lines);
+        writeln!(node.stdin.as_mut().unwrap(), "is anybody there?").unwrap();
+        let output = node.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!((output.status.code(), &*said), (Some(2), ""), "{transport}");
+    }
+}
+
+#[test]
+fn a_member_calls_its_group_by_its_name() {
+    let (at, stack) = (addresses("udp"), patient_stack());
+    let name = |what: &str| format!("{what}-{}", std::process::id());
+    let mut first = Shell::open("udp", &name("tea"), &at[0], &["--stack", &stack]);
+    first.sees(" of 1: ");
+    let _second = Shell::open("udp", &name("coffee"), &at[1], &["--stack", &stack, "--peers", &at[0]]);
+    first.sees(&format!("which is in group {}:", name("tea")));
+}
+
+#[test]
 fn who_meets_nobody_at_its_contacts_says_so_once() {
     let at = addresses("udp");
     let mut alone =
         Shell::open("udp", "tea", &at[0], &["--peers", &format!("{},{},{}", at[0], at[1], at[2])]);
+    alone.type_line("hello?");
     alone.sees(&format!("nobody has answered at {}, {} and let this member in", at[1], at[2]));
+    alone.sees("hello?");
+    alone.sees("delivered to this member alone");
     alone.type_line("/leave");
     alone.sees("left the group");
     let told = alone.seen.iter().filter(|line| line.contains("nobody has answered")).count();
