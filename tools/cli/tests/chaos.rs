@@ -56,7 +56,7 @@ fn nor_over_a_network_whose_ports_go_down_and_which_loses_packets() {
 /// than a frame and the states that members begin their views with are all judged.
 #[test]
 fn nor_is_the_one_order_of_all_casts_nor_safe_delivery_nor_the_state_of_who_comes_in() {
-    let over_a_network: &[&str] = if may_make_hosts() {
+    let on_a_bridge: &[&str] = if may_make_hosts() {
         &["--partitions", "3", "--losses", "2"]
     } else {
         &["--partitions", "0", "--losses", "0"]
@@ -70,7 +70,8 @@ fn nor_is_the_one_order_of_all_casts_nor_safe_delivery_nor_the_state_of_who_come
         let rest = if transport == "shm" { "NAK:COM" } else { "NAK:CHKSUM:COM" };
         let stack = format!("{order}:EVS:MBRSHIP:SUSPECT:FRAG:STABLE:FC:UNICAST:LOCAL:{rest}");
         let run = ["chaos", "--transport", transport, "--stack", &stack, "--json", "-"];
-        let report = report(&[&run[..], &["--kills", "4", "--stops", "4"], over_a_network].concat());
+        let faults = if transport == "shm" { &[] } else { on_a_bridge };
+        let report = report(&[&run[..], &["--kills", "4", "--stops", "4"], faults].concat());
         let run = &report["chaos"][0];
         assert_eq!(run["violations"], Value::Array(Vec::new()), "{transport} {order}");
         let count = |what: &str| run[what].as_u64().unwrap();
@@ -151,6 +152,32 @@ fn hosts_reach_each_other_until_a_port_goes_down_and_leave_nothing_behind() {
     hosts.keep();
     assert_eq!((Hosts::down(&label).unwrap(), Hosts::down(&label).unwrap()), (3, 0));
     assert!(matches!(Hosts::up("no spaces", 1), Err(LabError::Senseless(_))));
+}
+
+#[test]
+fn what_cannot_happen_is_refused_before_anything_begins() {
+    let live = Carrier::Shm.stack();
+    let fixed = live.replace("EVS:MBRSHIP:SUSPECT:", "");
+    let empty = std::env::temp_dir().join(format!("wadjet-empty-{}", std::process::id()));
+    std::fs::create_dir_all(&empty).unwrap();
+    let nothing = empty.to_str().unwrap();
+    for (arguments, words) in [
+        (&["chaos", "--transport", "shm", "--partitions", "3"][..], "--transport shm there is none"),
+        (&["chaos", "--transport", "shm", "--losses", "1"], "--transport shm there is none"),
+        (&["chaos", "--transport", "shm", "--stack", &fixed], "MBRSHIP"),
+        (&["chaos", "--transport", "shm", "--stack", "NAK"], "must be COM"),
+        (&["bench", "--failure", "kill", "--transport", "shm", "--stack", &fixed], "MBRSHIP"),
+        // Where commands are looked for there is none.
+        (&["chaos", "--transport", "udp", "--losses", "1"], "nftables"),
+        (&["judge", nothing], "there is nothing to judge"),
+    ] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_wadjet"));
+        let output = command.args(arguments).env("PATH", &empty).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {said}");
+        assert!(said.contains(words) && !said.contains("chaos over"), "{arguments:?}: {said}");
+    }
+    std::fs::remove_dir(empty).unwrap();
 }
 
 #[test]

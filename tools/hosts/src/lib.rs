@@ -279,6 +279,17 @@ impl Hosts {
         ip(&["-n", &self.hub(), "link", "set", &format!("port{host}"), state]).map(drop)
     }
 
+    /// Whether [`Hosts::set_loss`] finds the command it needs.
+    ///
+    /// # Errors
+    /// [`LabError::NoCommand`].
+    pub fn can_lose() -> Result<(), LabError> {
+        match exists("nft") {
+            true => Ok(()),
+            false => Err(LabError::NoCommand { command: "nft", package: "nftables" }),
+        }
+    }
+
     /// Loses so many of a thousand packets, at random, of what comes to the bridge from any host.
     ///
     /// # Errors
@@ -301,9 +312,7 @@ impl Hosts {
             return Ok(());
         }
         let command = ["netns", "exec", &self.hub(), "nft", "-f", "-"];
-        if !exists("nft") {
-            return Err(LabError::NoCommand { command: "nft", package: "nftables" });
-        }
+        Hosts::can_lose()?;
         run("ip", &command, Some(&rules))?;
         self.lossy = permille > 0;
         Ok(())
@@ -470,10 +479,10 @@ fn run(program: &'static str, arguments: &[&str], input: Option<&str>) -> Result
     Err(LabError::Failed { command: words(), said })
 }
 
+/// Whether the command is found where whoever runs it looks.
 fn exists(command: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let system = ["/usr/sbin", "/sbin"].map(std::path::PathBuf::from);
-    std::env::split_paths(&path).chain(system).any(|directory| directory.join(command).is_file())
+    std::env::split_paths(&path).any(|directory| directory.join(command).is_file())
 }
 
 #[cfg(test)]

@@ -151,40 +151,15 @@ pub struct ChaosOptions {
 /// If hosts or histories cannot be made.
 pub fn chaos(options: &ChaosOptions) -> Result<bool, Box<dyn Error>> {
     let carriers = options.transport.map_or(vec![Carrier::Udp, Carrier::Shm], |carrier| vec![carrier]);
-    let root = rustix::process::geteuid().is_root();
     let directory = options
         .histories
         .clone()
         .unwrap_or_else(|| std::env::temp_dir().join(format!("wadjet-chaos-{}", std::process::id())));
+    let plans: Result<Vec<Plan>, _> =
+        carriers.into_iter().map(|one| plan(options, one, &directory)).collect();
     let mut runs = Vec::new();
-    for carrier in carriers {
-        let bridged = |asked: Option<u32>| match carrier.has_network() {
-            true => asked.unwrap_or(if root { 5 } else { 0 }),
-            false => 0,
-        };
-        let plan = Plan {
-            carrier,
-            stack: options.stack.clone().unwrap_or_else(|| carrier.stack().to_owned()),
-            members: usize::from(options.members),
-            faults: Faults {
-                kills: options.kills,
-                stops: options.stops,
-                partitions: bridged(options.partitions),
-                losses: bridged(options.losses),
-            },
-            rate: options.rate,
-            bytes: options.size,
-            extras: Extras {
-                sends: options.sends == "yes",
-                large_bytes: options.large,
-                state_bytes: options.state,
-            },
-            chapter: options.chapter,
-            seed: options.seed,
-            program: std::env::current_exe()?,
-            directory: directory.join(carrier.name()),
-        };
-        eprintln!("chaos over {}: {} faults", carrier.name(), plan.faults.count());
+    for plan in plans? {
+        eprintln!("chaos over {}: {} faults", plan.carrier.name(), plan.faults.count());
         let run = chaos::run(&plan)?;
         eprintln!("  {:.0} s", run.seconds);
         runs.push(run);
@@ -204,6 +179,52 @@ pub fn chaos(options: &ChaosOptions) -> Result<bool, Box<dyn Error>> {
         None => print!("{}", chaos::table(&report.chaos)),
     }
     Ok(good)
+}
+
+/// What is done over one transport: whatever can be refused is, before anything begins.
+fn plan(options: &ChaosOptions, carrier: Carrier, directory: &Path) -> Result<Plan, Box<dyn Error>> {
+    let asked = options.partitions.unwrap_or(0) + options.losses.unwrap_or(0);
+    if options.transport.is_some() && !carrier.has_network() && asked > 0 {
+        return Err(format!(
+            "--partitions and --losses happen to a network, and over --transport {} there is none: its members share the \
+             memory of one host; leave them out, or give --transport udp",
+            carrier.name()
+        )
+        .into());
+    }
+    let root = rustix::process::geteuid().is_root();
+    let bridged = |asked: Option<u32>| match carrier.has_network() {
+        true => asked.unwrap_or(if root { 5 } else { 0 }),
+        false => 0,
+    };
+    let faults = Faults {
+        kills: options.kills,
+        stops: options.stops,
+        partitions: bridged(options.partitions),
+        losses: bridged(options.losses),
+    };
+    if faults.losses > 0 {
+        Hosts::can_lose().map_err(|error| format!("{error}; or give --losses 0"))?;
+    }
+    let stack = options.stack.clone().unwrap_or_else(|| carrier.stack().to_owned());
+    carrier.check_live(&stack, usize::from(options.members))?;
+    Ok(Plan {
+        carrier,
+        stack,
+        members: usize::from(options.members),
+        faults,
+        rate: options.rate,
+        bytes: options.size,
+        extras: Extras {
+            sends: options.sends == "yes",
+            large_bytes: options.large,
+            state_bytes: options.state,
+        },
+        chapter: options.chapter,
+        seed: options.seed,
+        program: std::env::current_exe()?,
+        directory: directory.join(carrier.name()),
+    })
 }
 
 /// Histories to judge.
@@ -230,6 +251,15 @@ pub fn judge(options: &JudgeOptions) -> Result<bool, Box<dyn Error>> {
         if path.is_dir() { files.extend(judge::files_of(path)?) } else { files.push(path.clone()) }
     }
     let verdict = judge::judge(&files, &options.stack, options.rested)?;
+    if verdict.lives == 0 {
+        let places: Vec<String> = options.files.iter().map(|path| path.display().to_string()).collect();
+        return Err(format!(
+            "there is nothing to judge in {}: no history of any life; give files of events, or a directory in which \
+             they end in .jsonl, as `wadjet chaos --histories` leaves them",
+            places.join(", ")
+        )
+        .into());
+    }
     println!(
         "{} lives, {} views, {} casts, {} deliveries, {} sends delivered, {} states: {}",
         verdict.lives,

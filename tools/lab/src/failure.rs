@@ -220,6 +220,7 @@ fn measure(
         LoadKind::Full => Waiting::Adaptive,
     });
     let stack = bench.stack.clone().unwrap_or_else(|| carrier.stack().to_owned());
+    carrier.check_live(&stack, members)?;
     let faults = match fault {
         Fault::None => 0,
         Fault::Join => options.faults.unwrap_or(JOINS),

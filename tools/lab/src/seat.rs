@@ -1,10 +1,15 @@
 //! What a member's process is told at its start, and what it reports: one line of JSON each.
 
+use std::error::Error;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
+use wadjet::runtime::OpenError;
+use wadjet::stack::explain::explain;
+use wadjet::stack::property::{Properties, Property};
+use wadjet::stack::registry::Registry;
 
 /// Over what real processes talk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
@@ -37,6 +42,19 @@ impl Carrier {
             Carrier::Udp | Carrier::Uring | Carrier::Xdp => wadjet::layers::LIVE_STACK,
             Carrier::Shm => wadjet::layers::LIVE_STACK_WITH_INTEGRITY,
         }
+    }
+
+    /// Whether members of a live group can have this stack over it.
+    ///
+    /// # Errors
+    /// If it is refused, or agrees on no views; the text says what is missing.
+    pub fn check_live(self, stack: &str, members: usize) -> Result<(), Box<dyn Error>> {
+        let explanation = explain(&Registry::standard(), stack, members, !self.has_network())?;
+        let top = explanation.layers.first().map_or(Properties::NONE, |layer| layer.above);
+        if !top.contains(Property::ConsistentViews) {
+            return Err(OpenError::NotLive { spec: stack.to_owned() }.into());
+        }
+        Ok(())
     }
 
     /// Whether members are joined by a network, which can be taken down and lose packets.
