@@ -281,6 +281,7 @@ fn print_json(out: &mut impl Write, report: &SwarmReport) -> io::Result<()> {
         "seeds": {"from": report.seeds.start, "to": report.seeds.end, "run": report.seeds_run},
         "passed": report.passed(),
         "failures": report.failures,
+        "floors_not_judged": report.no_floors,
         "below_floor": report.below_floor,
         "counters": report.counters,
         "seconds": report.seconds,
@@ -289,7 +290,11 @@ fn print_json(out: &mut impl Write, report: &SwarmReport) -> io::Result<()> {
 }
 
 fn print_table(out: &mut impl Write, report: &SwarmReport) -> io::Result<()> {
-    let verdict = if report.passed() { "all as promised" } else { "VIOLATED" };
+    let verdict = match (report.failures.is_empty(), report.below_floor.is_empty()) {
+        (true, true) => "all as promised",
+        (true, false) => "no violation, but too little has happened",
+        (false, _) => "VIOLATED",
+    };
     let counters = &report.counters;
     let seconds = report.seconds.max(1e-9);
     writeln!(
@@ -305,6 +310,9 @@ fn print_table(out: &mut impl Write, report: &SwarmReport) -> io::Result<()> {
     columns(out, "faults", counters.faults.list().map(|(name, count)| (name.to_string(), count)))?;
     columns(out, "work", counters.work.list().map(|(name, count)| (name.to_string(), count)))?;
     columns(out, "endpoints", counters.endpoint.iter().map(|(name, count)| (name.clone(), *count)))?;
+    if let Some(why) = &report.no_floors {
+        writeln!(out, "what must have happened at least is not judged: {why}")?;
+    }
     for line in &report.below_floor {
         writeln!(out, "BELOW ITS FLOOR {line}")?;
     }

@@ -63,6 +63,8 @@ pub struct SwarmReport {
     pub seeds_run: u64,
     /// Failing seeds, ascending.
     pub failures: Vec<Failure>,
+    /// Why the floors were not judged, if they were not.
+    pub no_floors: Option<String>,
     /// Faults that should have happened and did not, or too rarely.
     pub below_floor: Vec<String>,
     /// Sum of all runs.
@@ -102,10 +104,14 @@ pub fn swarm(seeds: Range<u64>, scenario: &'static Scenario, options: &SwarmOpti
     for failure in failures.iter_mut().take(options.shrunk_max) {
         make_small(failure, scenario, options);
     }
-    let below_floor =
-        if failures.is_empty() { below_floor(scenario, seeds_run, &counters) } else { Vec::new() };
+    let no_floors = no_floors(seeds_run, options, &failures);
+    let below_floor = match &no_floors {
+        Some(_) => Vec::new(),
+        None => below_floor(scenario, seeds_run, &counters),
+    };
     let seconds = begin.elapsed().as_secs_f64();
-    SwarmReport { scenario: scenario.name, seeds, seeds_run, failures, below_floor, counters, seconds }
+    let scenario = scenario.name;
+    SwarmReport { scenario, seeds, seeds_run, failures, no_floors, below_floor, counters, seconds }
 }
 
 /// Takes out of the world of a failing seed what the failure does not need.
@@ -373,13 +379,22 @@ fn endpoint_floors(scenario: &str) -> &'static [(&'static str, u64)] {
     }
 }
 
-/// Too few seeds say nothing about what must have happened.
-const SEEDS_FOR_FLOORS: u64 = 200;
+/// Fewer seeds say nothing about what must have happened.
+const SEEDS_FOR_FLOORS: u64 = 400;
+
+fn no_floors(seeds: u64, options: &SwarmOptions, failures: &[Failure]) -> Option<String> {
+    if !failures.is_empty() {
+        Some("seeds have failed".into())
+    } else if options.overrides != Overrides::default() {
+        Some("something was fixed that seeds would draw".into())
+    } else if seeds < SEEDS_FOR_FLOORS {
+        Some(format!("fewer than {SEEDS_FOR_FLOORS} seeds"))
+    } else {
+        None
+    }
+}
 
 fn below_floor(scenario: &Scenario, seeds: u64, counters: &Counters) -> Vec<String> {
-    if seeds < SEEDS_FOR_FLOORS {
-        return Vec::new();
-    }
     let count = |name: &str| {
         let mut all = counters.faults.list().chain(counters.work.list());
         all.find(|(other, _)| *other == name).map(|(_, count)| count).expect("floors name counters")
@@ -407,6 +422,31 @@ mod tests {
             assert_eq!(missing.len(), floors(scenario.name).len() + endpoint_floors(scenario.name).len());
             assert!(!missing.is_empty(), "{} has floors", scenario.name);
         }
+    }
+
+    #[test]
+    fn floors_are_judged_of_enough_seeds_that_drew_everything_themselves() {
+        let drawn = SwarmOptions {
+            overrides: Overrides::default(),
+            check: Check::Once,
+            threads: 2,
+            failures_max: 1,
+            shrunk_max: 0,
+            progress: false,
+        };
+        let fixed = SwarmOptions {
+            overrides: Overrides { packing: Some(true), ..Overrides::default() },
+            ..drawn.clone()
+        };
+        let judged = |seeds, options: &SwarmOptions| no_floors(seeds, options, &[]).is_none();
+        assert!(judged(SEEDS_FOR_FLOORS, &drawn));
+        assert!(!judged(SEEDS_FOR_FLOORS - 1, &drawn) && !judged(10_000, &fixed));
+        // A few seeds of which none ever drew what must happen are no failure.
+        let report = swarm(0..8, Scenario::named("calm").unwrap(), &drawn);
+        assert!(report.passed() && report.no_floors.is_some(), "{:?}", report.below_floor);
+        let failed = Failure { seed: 1, replay: String::new(), violations: Vec::new() };
+        let report = SwarmReport { failures: vec![failed], ..report };
+        assert!(!report.passed());
     }
 
     #[test]
