@@ -63,7 +63,10 @@ pub(super) fn entry() -> LayerEntry {
         destroys: Properties::NONE,
         cost: 5,
         parameters: &[
-            ("burst", "the most frames of one turn, if others cast too (default 16)"),
+            (
+                "burst",
+                "the most frames of one turn, of what waits when it begins, if others cast too (default 64)",
+            ),
             (
                 "idle_us",
                 "how long a member with nothing to cast keeps the turn, if others cast too, in microseconds (default 0)",
@@ -112,7 +115,9 @@ impl Total {
         };
         Ok(Total {
             broken: Misorder::of(parameters)?,
-            burst: parameters.number("burst", 16, 1..=1 << 20)?,
+            // As many as wait by default (`waiting_frames_max`): handing a turn on costs its next owner's waking, where members
+            // share processors.
+            burst: parameters.number("burst", 64, 1..=1 << 20)?,
             idle: micros("idle_us", 0, 0)?,
             leave: parameters.number("leave", 4, 1..=1 << 20)?,
             ask: Backoff::new(micros("ask_us", 200, 1)?, micros("backoff_us", 50_000, 1)?),
