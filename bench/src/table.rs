@@ -240,7 +240,7 @@ fn notes(report: &Report) -> String {
         "raw: the same transport, frames and loop without a stack, one message per frame behind a 16-byte header.",
     );
     say(
-        "stack: packs messages while the way is busy; every delivery is checked for loss, repetition, order and bytes; with total order, all members' sequences are compared.",
+        "stack: packs messages while the way is busy; every delivery is checked for loss, repetition, order and bytes.",
     );
     say("p50..p99.9: ping-pong the round trip; otherwise one way from the intended time of sending.");
     say(
