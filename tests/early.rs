@@ -118,6 +118,23 @@ fn a_lost_frame_sends_the_parked_ones_through_the_layers_and_is_repaired() {
     }
 }
 
+/// Who looks for the reason finds it: room, or time.
+#[test]
+fn frames_for_which_there_is_no_room_are_not_said_to_have_waited_too_long() {
+    let mut world = World::new(2, DEFAULT_STACK, &Config { early_frames_max: 2, ..config(Shadow::Off) });
+    let messages = casts(&mut world, 0, 10);
+    step(&mut world, 1, |mut frames| {
+        frames.remove(4);
+        frames
+    });
+    // Two wait, the third finds no room: all of them take the layers, where the others follow.
+    let stats = world.nodes[1].stats();
+    assert_eq!(misses(&stats, "early frame that found no room to wait"), 3, "{:?}", stats.misses);
+    world.steps(500);
+    assert_eq!(world.delivered(1, 0), messages);
+    assert_eq!(misses(&world.nodes[1].stats(), "early frame that waited too long"), 0);
+}
+
 /// The missing frame is repaired before the delay is over: parked frames then go by the plan after all. (The layers do
 /// not know of them and ask for them too.)
 #[test]

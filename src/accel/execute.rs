@@ -35,6 +35,8 @@ pub(crate) enum Miss {
     TooEarly,
     /// The frame came ahead of its turn, which did not come in time.
     Waited,
+    /// The frame came ahead of its turn, and the layers look at all there is: the view ends.
+    Flushed,
     /// An own cast comes back that took the layers on its way down.
     ByLayers,
     /// The frame was dropped, as too many of its origin are held for their order.

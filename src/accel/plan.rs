@@ -641,8 +641,10 @@ impl Plan {
             false => when_sent,
         };
         let fields = |word: u8| {
+            // Marks are written, and never compared.
             let inside = layout.fields().iter().filter(|(field, place)| {
-                field.class.is_in_template() && matches!(place, Place::Word { word: at, .. } if *at == word)
+                (field.class == Class::Protocol || !delivers && field.class == Class::Mark)
+                    && matches!(place, Place::Word { word: at, .. } if *at == word)
             });
             inside.map(|(field, _)| field.name.as_str()).collect::<Vec<_>>().join(", ")
         };

@@ -175,6 +175,7 @@ impl Stack {
                 differs(&layout.fields()[usize::from(field)].0.name)
             }
             Miss::TooEarly => ("stack", Reason::Is("early frame that found no room to wait")),
+            Miss::Flushed => ("stack", Reason::Is("early frame when the view ended")),
             Miss::Waited => ("stack", Reason::Is("early frame that waited too long")),
             Miss::ByLayers => ("stack", Reason::Is("own cast that took the layers")),
             Miss::Dropped => ("stack", Reason::Is("order queue full")),

@@ -260,7 +260,7 @@ impl Stack {
     fn park(&mut self, kind: Kind, origin: Rank, received: Received, ahead: u64, app: &mut dyn Application) {
         let most = self.early_max + usize::from(self.broken.is(Broken::ParksOneMore));
         if self.early.len() >= most || ahead > most as u64 {
-            self.expand_early(Some((origin, kind.traffic())), Time::NEVER, app);
+            self.expand_early(Some((origin, kind.traffic())), Time::NEVER, Miss::TooEarly, app);
             self.expand(kind, origin, &received, Miss::TooEarly, app);
             return;
         }
@@ -301,12 +301,13 @@ impl Stack {
         }
     }
 
-    /// Hands parked frames to the layers: all that wait since before `until`, or those of one origin.
+    /// Hands parked frames to the layers, for this reason: all that wait since before `until`, or those of one origin.
     #[cold]
     pub(super) fn expand_early(
         &mut self,
         of: Option<(Rank, Traffic)>,
         until: Time,
+        why: Miss,
         app: &mut dyn Application,
     ) {
         loop {
@@ -317,7 +318,7 @@ impl Stack {
             let Some(at) = self.early.iter().position(wanted) else { return };
             let Early { origin, traffic, received, .. } = self.early.swap_remove(at);
             let kind = if traffic == Traffic::Cast { Kind::CastDeliver } else { Kind::SendDeliver };
-            self.expand(kind, origin, &received, Miss::Waited, app);
+            self.expand(kind, origin, &received, why, app);
         }
     }
 

@@ -64,11 +64,11 @@ impl Stack {
     fn poll_the_rest(&mut self, now: Time, app: &mut dyn Application) {
         if self.engine.core.expand_early {
             self.engine.core.expand_early = false;
-            self.expand_early(None, Time::NEVER, app);
+            self.expand_early(None, Time::NEVER, Miss::Flushed, app);
         }
         if !self.early.is_empty() {
             let until = Time::from_nanos(now.as_nanos().saturating_sub(self.early_delay.as_nanos() as u64));
-            self.expand_early(None, until, app);
+            self.expand_early(None, until, Miss::Waited, app);
         }
         // What others wait for is not to wait for room that this member's own casts take up whenever there is some.
         if self.prompt_if_held && !self.waiting.is_empty() && self.entry_open() && self.prompt_due() {
