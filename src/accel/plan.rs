@@ -145,6 +145,9 @@ pub(crate) struct Plan {
     pub(crate) agreed: (u8, u64),
     /// The third, if a layer holds what is in order: those whose turn has come leave in that order.
     pub(crate) last: Option<DeliverStep>,
+    /// It is written before it is checked: an exhibit of the bounded check.
+    #[cfg(test)]
+    pub(crate) hasty: bool,
 }
 
 /// The step in which a statement takes effect.
@@ -357,6 +360,8 @@ impl Compiler<'_> {
             marks: (0, 0),
             agreed: (0, 0),
             last: None,
+            #[cfg(test)]
+            hasty: false,
         }
     }
 

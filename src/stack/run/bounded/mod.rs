@@ -87,8 +87,6 @@ enum Wrong {
     Guard(Guard),
     /// The compiler makes a wrong plan.
     Plan(Kind, fn(&mut Plan)),
-    /// The executor writes before it has checked everything.
-    Hasty,
 }
 
 /// What a member does or what comes to it.

@@ -617,10 +617,6 @@ impl Bench {
         let (first, origin) = (first_word(&received), arrival.origin);
         let before = digest(&missed);
         let outcome = execute::accept(&mut missed.engine.core, &plan, origin, first, received.bytes());
-        if let (Some(Wrong::Hasty), Outcome::Miss(_)) = (self.wrong, &outcome) {
-            let core = &mut missed.engine.core;
-            *core.slots.word_mut(core.slots.member(origin) + plan.template[0].slot) += plan.template[0].add;
-        }
         match outcome {
             Outcome::Hit { .. } => return None,
             Outcome::Early(_) => {
