@@ -78,6 +78,8 @@ counters! {
         views,
         /// Snapshots asked for.
         snapshots,
+        /// Of them, those that could not be read to their end.
+        torn_states,
         /// States taken in.
         states,
         /// Members that were told that nobody has the state any more.

@@ -625,6 +625,7 @@ fn order_views(random: &mut Random, members: Option<usize>) -> ViewsSetup {
         _ => 0,
     };
     setup.load.agreed = draw_agreed(random, &setup.stack);
+    setup.draw_rarities(random);
     setup
 }
 

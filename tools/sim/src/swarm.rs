@@ -333,6 +333,7 @@ fn floors(scenario: &str) -> &'static [(&'static str, u64)] {
             ("late_views", 20),
             ("late_parts", 500),
             ("lost_states", 5),
+            ("torn_states", 50),
         ],
         "order" => &[("strains", 50)],
         "calm" => &[("casts", 20_000), ("in_place_runs", 100)],

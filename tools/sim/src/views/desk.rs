@@ -1,5 +1,7 @@
 //! The application of one life: casts, sends, answers, acknowledges, and enters everything in the ledger.
 
+use std::io::Cursor;
+
 use wadjet::group::{
     Application, CastError, Delivery, Event, Group, SendError, Snapshot, Stability, StatePart,
 };
@@ -413,7 +415,13 @@ impl Application for Desk<'_> {
     fn snapshot(&mut self, _: &mut Group<'_>) -> Option<Box<dyn Snapshot>> {
         let state = self.papers.state.as_ref()?;
         self.work.snapshots += 1;
-        Some(Box::new(state.snapshot()))
+        let state = state.snapshot();
+        if !self.papers.random.chance(self.load.torn_state) {
+            return Some(Box::new(state));
+        }
+        self.work.torn_states += 1;
+        let tears_at = self.papers.random.below(state.get_ref().len() as u64 + 1);
+        Some(Box::new(Torn { state, tears_at }))
     }
 
     fn install_state(&mut self, part: &StatePart<'_>, _: &mut Group<'_>) -> Result<(), String> {
@@ -464,6 +472,10 @@ impl Application for Desk<'_> {
             // What XFER says when it leaves because nobody has the state: the group's end, and as it should be.
             Event::Problem(problem)
                 if problem.layer == "XFER" && problem.what.contains("had the group's state are gone") => {}
+            // So it is if nobody can read it; and where it was torn, that is told.
+            Event::Problem(problem)
+                if problem.layer == "XFER"
+                    && (problem.what.contains("can read it") || problem.what.contains(TORN)) => {}
             // What becomes of a send is judged.
             Event::Problem(problem) if problem.what.starts_with("a large send to ") => {}
             // Links that are cut one way, and processes that crash as soon as they are let in.
@@ -477,6 +489,25 @@ impl Application for Desk<'_> {
             | Event::Paused(_)
             | Event::Slow(_)
             | Event::Left(_) => {}
+        }
+    }
+}
+
+/// A snapshot that cannot be read on from somewhere.
+struct Torn {
+    state: Cursor<Vec<u8>>,
+    tears_at: u64,
+}
+
+/// What is said of it.
+const TORN: &str = "the simulated disk is torn";
+
+impl Snapshot for Torn {
+    fn read(&mut self, into: &mut [u8]) -> Result<usize, String> {
+        let whole = (self.tears_at - self.state.position()).min(into.len() as u64) as usize;
+        match whole {
+            0 => Err(TORN.to_owned()),
+            _ => Snapshot::read(&mut self.state, &mut into[..whole]),
         }
     }
 }

@@ -168,6 +168,8 @@ pub struct Load {
     pub stability: bool,
     /// The application is not ready for a part of the state.
     pub late_state: u32,
+    /// A snapshot cannot be read to its end.
+    pub torn_state: u32,
 }
 
 const MICROSECOND: u64 = 1_000;
@@ -187,7 +189,17 @@ impl ViewsSetup {
     pub(crate) fn draw(random: &mut Random, fixed: Option<usize>) -> ViewsSetup {
         let mut setup = ViewsSetup::draw_plain(random, fixed);
         setup.draw_more_layers(random);
+        setup.draw_rarities(random);
         setup
+    }
+
+    /// Lets snapshots be torn, or not. Drawn at the very end, for the same reason as layers are drawn late.
+    pub(crate) fn draw_rarities(&mut self, random: &mut Random) {
+        let torn = random.below(3) == 0;
+        let chance = *random.pick(&[5 * PERCENT, 20 * PERCENT, 50 * PERCENT]);
+        if torn && self.has_layer("XFER") {
+            self.load.torn_state = chance;
+        }
     }
 
     /// Puts FRAG and XFER into the stack, or not. Drawn last: what was drawn before is as it would be without.
@@ -445,6 +457,7 @@ fn draw_load(random: &mut Random, processes: usize) -> Load {
         acknowledge: often(random, 2, 30 * PERCENT),
         stability: random.below(3) == 0,
         late_state: 0,
+        torn_state: 0,
     }
 }
 
@@ -730,9 +743,12 @@ impl ViewsSetup {
         if gone(19) {
             setup.greedy = 0;
         }
+        if gone(20) {
+            setup.load.torn_state = 0;
+        }
         setup
     }
 }
 
 /// Faults of links, workload and the like.
-const PLAIN_PARTS: usize = 20;
+const PLAIN_PARTS: usize = 21;

@@ -250,6 +250,7 @@ fn setup(bounds: &Bounds, path: &[Choice]) -> ViewsSetup {
             acknowledge: 0,
             stability: false,
             late_state: 0,
+            torn_state: 0,
         },
         fates: (0..processes).map(fate).collect(),
         ..drawn
