@@ -207,8 +207,9 @@ impl Config {
         ]
     }
 
-    /// The defaults, with room for the windows that the layers of `stack` ask for by their parameter `window`. All members
-    /// must have the same windows; those that name the same stack do.
+    /// The defaults, with room for the windows that the layers of `stack` ask for by their parameter `window`. Layers that ask for
+    /// none take what there is room for, so that theirs may be wider, too. All members must have the same windows; those
+    /// that name the same stack and are configured by this do.
     pub fn for_stack(stack: &str) -> Config {
         let mut config = Config::default();
         // What is no stack is refused in words where it is put together.
@@ -219,7 +220,8 @@ impl Config {
                 // Windows of sends are half of the others, and half of the reserve for control messages.
                 let sends = layer.name == "UNICAST";
                 let room = frames.min(WINDOW_FRAMES_MAX) * if sends { 2 } else { 1 };
-                config.window_frames = config.window_frames.max(room.min(WINDOW_FRAMES_MAX));
+                let room = room.min(WINDOW_FRAMES_MAX);
+                config.window_frames = config.window_frames.max(room);
                 if sends {
                     config.control_frames = config.control_frames.max(room as usize);
                 }

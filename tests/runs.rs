@@ -100,6 +100,13 @@ fn frames_together_are_what_they_are_one_by_one() {
                 let but_for_that = |path| FastPath { deliver_together: 0, ..path };
                 assert_eq!(but_for_that(one.fast_path), but_for_that(other.fast_path), "{spec}: seed {seed}");
                 assert_eq!(one.misses, other.misses, "{spec}: seed {seed}");
+                let dumps = worlds.each_mut().map(|world| {
+                    let node = &mut world.nodes[1];
+                    let mut lines = node.endpoint.group(node.key).dump();
+                    lines.retain(|line| line.starts_with("METER"));
+                    lines
+                });
+                assert_eq!(dumps[0], dumps[1], "{spec}: seed {seed}");
             }
             taken_together += together;
             for world in &mut worlds {

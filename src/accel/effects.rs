@@ -15,6 +15,7 @@ use super::case::{Effect, Operation, Source, Target};
 use super::plan::Plans;
 use crate::id::Rank;
 use crate::stack::core::Core;
+use crate::stack::layer::Kind;
 
 /// The effects of one step of a plan.
 #[derive(Clone, Debug, Default)]
@@ -25,12 +26,34 @@ pub(crate) struct Effects {
     step: Option<u32>,
 }
 
-/// Words that are looked at between two runs of layers.
+/// Words of which it matters when they are changed: they are looked at between two runs of layers, or changed in ways that do
+/// not commute.
 #[derive(Debug, Default)]
 pub(crate) struct LookedAt {
     pub(crate) words: Vec<Target>,
     /// And all that these layers have.
     pub(crate) layers: Vec<usize>,
+}
+
+impl LookedAt {
+    /// Adds the words that the effects of all steps change in ways that do not commute: what waits is had in no order.
+    pub(crate) fn add_contended<'e>(&mut self, steps: impl Iterator<Item = (Kind, &'e Effects)>) {
+        let all: Vec<(Kind, &Effect)> =
+            steps.flat_map(|(kind, effects)| effects.declared().map(move |effect| (kind, effect))).collect();
+        for (at, (kind, one)) in all.iter().enumerate() {
+            let others = all[at + 1..].iter().filter(|(_, other)| other.target == one.target);
+            let alike = |(_, other): &(Kind, &Effect)| {
+                other.operation == one.operation && one.operation != Operation::Store
+            };
+            // Of a word of the stack the messages of several members have their effects.
+            let by_several = one.operation == Operation::Store
+                && matches!(one.target, Target::Own(_))
+                && *kind != Kind::CastSend;
+            if by_several || !others.clone().all(alike) {
+                self.words.push(one.target);
+            }
+        }
+    }
 }
 
 /// Messages of one member that follow each other, as effects see them.
@@ -123,12 +146,6 @@ impl Effects {
 
     /// Finds out whether they may wait; `next` is the number of steps whose effects do.
     pub(crate) fn compile(&mut self, looked_at: &LookedAt, next: &mut u32) {
-        let commute = |one: &Effect, other: &Effect| {
-            one.target != other.target
-                || one.operation == other.operation && one.operation != Operation::Store
-        };
-        let effects = |from: usize| self.declared[from..].iter().map(|(_, effect)| effect);
-        let alone = effects(0).enumerate().all(|(at, one)| effects(at + 1).all(|other| commute(one, other)));
         let waits = |(layer, Effect { operation, target, source }): &(usize, Effect)| {
             let known = match source {
                 Source::PayloadBytes | Source::Messages => *operation == Operation::Add,
@@ -138,7 +155,7 @@ impl Effects {
             known && !looked_at.layers.contains(layer) && !looked_at.words.contains(target)
         };
         self.step = None;
-        if !self.is_empty() && alone && self.declared.iter().all(waits) {
+        if !self.is_empty() && self.declared.iter().all(waits) {
             self.step = Some(*next);
             *next += 1;
         }

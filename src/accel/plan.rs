@@ -210,7 +210,13 @@ impl Compiler<'_> {
         let mut counted = vec![None; self.blueprint.tallies.len()];
         let loop_layer = self.loop_layer();
         let mut plans = Kind::ALL.map(|kind| self.plan(kind, loop_layer, &mut counted));
-        let (looked_at, mut waiting) = (self.looked_at(), 0);
+        let (mut looked_at, mut waiting) = (self.looked_at(), 0);
+        looked_at.add_contended(
+            plans
+                .iter()
+                .flatten()
+                .flat_map(|plan| plan.effects_of_steps().map(|effects| (plan.kind, effects))),
+        );
         plans.iter_mut().flatten().for_each(|plan| plan.compile_effects(&looked_at, &mut waiting));
         (plans, counted)
     }
@@ -233,6 +239,7 @@ impl Compiler<'_> {
         if let Some((slot, _)) = self.blueprint.reliable {
             looked_at.words.push(Target::Member(slot));
         }
+        looked_at.words.extend(self.blueprint.shared_member_slots().map(Target::Member));
         for gossip in &self.blueprint.gossips {
             if let GossipSource::Slot(slot) = gossip.source {
                 looked_at.words.push(Target::Member(slot));

@@ -8,8 +8,10 @@
 //! | costs | two effects for a cast or send that goes out, three for one that comes in: on the fast path an addition each until a layer runs |
 //!
 //! ```text
-//! casts: 3 messages, 192 bytes        of 1: 7 messages, 448 bytes, the last at 12.000345 s
+//! casts: 3 messages, 192 bytes; to 1: 2 messages, 20 bytes; of 1: 7 messages, 448 bytes, the last at 12.000345 s
 //! ```
+//!
+//! Frames that are taken in together are added up before the first of them goes up.
 //!
 //! Source: this project.
 
@@ -121,7 +123,8 @@ impl Layer for Meter {
             Kind::CastSend => (Target::Own(cast.messages), Target::Own(cast.bytes)),
             Kind::SendSend => (Target::Member(sent.messages), Target::Member(sent.bytes)),
             Kind::CastDeliver | Kind::SelfDeliver | Kind::SendDeliver => {
-                case.effect(Operation::Store, Target::Member(last_heard), Source::Now);
+                // Casts and sends both say it, and what is said first may be had last.
+                case.effect(Operation::Raise, Target::Member(last_heard), Source::Now);
                 (Target::Member(heard.messages), Target::Member(heard.bytes))
             }
         };
@@ -135,11 +138,18 @@ impl Layer for Meter {
     }
 
     fn dump(&self, context: &Context<'_>) -> Option<String> {
-        let Handles { cast, heard, last_heard, .. } = self.handles();
+        let Handles { cast, sent, heard, last_heard } = self.handles();
         let (messages, bytes) = (context.get(cast.messages), context.get(cast.bytes));
         let mut text = format!("casts: {messages} messages, {bytes} bytes");
         for rank in (0..context.view().size()).map(Rank::at) {
             let of = |slot| context.of(slot, rank);
+            if of(sent.messages) > 0 {
+                text.push_str(&format!(
+                    "; to {rank}: {} messages, {} bytes",
+                    of(sent.messages),
+                    of(sent.bytes)
+                ));
+            }
             let (messages, bytes) = (of(heard.messages), of(heard.bytes));
             text.push_str(&format!("; of {rank}: {messages} messages, {bytes} bytes"));
             if messages > 0 {

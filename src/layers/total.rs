@@ -282,7 +282,8 @@ impl Layer for Total {
             over_at: build.slot(),
             blank: build.slot(),
             phase: build.slot(),
-            burst: self.burst,
+            // What others hold of one turn until all have it, as SAFE does, is to find room.
+            burst: self.burst.min(build.order_share()),
         };
         self.handles = Some(Handles { turns, number, pass: build.timer("pass"), ask: build.timer("ask") });
         build.prompt(Prompts::IfAsked);

@@ -296,6 +296,14 @@ impl Blueprint {
         self.shared.iter().filter_map(matrix).collect()
     }
 
+    /// The shared words per member.
+    pub(crate) fn shared_member_slots(&self) -> impl Iterator<Item = MemberSlot> {
+        self.shared.values().filter_map(|shared| match shared {
+            SharedSlot::Member(slot) => Some(*slot),
+            SharedSlot::Matrix(_) => None,
+        })
+    }
+
     /// Places the fields of all kinds of traffic.
     pub(crate) fn layouts(&self) -> Result<[Layout; 3], LayoutError> {
         let layout = |traffic: Traffic| {
@@ -359,6 +367,11 @@ impl Build<'_> {
     /// The largest window, in frames, that the endpoint's regions were sized for: `Config::window_frames`.
     pub fn window_max(&self) -> u64 {
         self.config.window_frames
+    }
+
+    /// Casts of one member that may be held for their order: its share of `Config::order_frames_max`.
+    pub fn order_share(&self) -> u64 {
+        self.config.order_share(self.view.size()) as u64
     }
 
     /// Frames of the endpoint's control region: `Config::control_frames`.

@@ -151,7 +151,7 @@ fn requests(incarnation: Incarnation, handle: &Handle, group: GroupKey, client: 
 /// If the input cannot be read any more.
 fn line(input: &mut impl BufRead, text_max: usize) -> std::io::Result<Option<Result<String, String>>> {
     // What ends a line is no part of the request.
-    let (mut bytes, most) = (Vec::new(), text_max + 1);
+    let (mut bytes, most) = (Vec::new(), text_max + 2);
     if input.by_ref().take(most as u64).read_until(b'\n', &mut bytes)? == 0 {
         return Ok(None);
     }
@@ -159,11 +159,12 @@ fn line(input: &mut impl BufRead, text_max: usize) -> std::io::Result<Option<Res
     if is_cut {
         input.skip_until(b'\n')?;
     }
+    let is_long = is_cut || bytes.trim_ascii().len() > text_max;
     Ok(Some(match std::str::from_utf8(&bytes) {
-        Ok(text) if !is_cut => Ok(text.trim().to_owned()),
+        Ok(text) if !is_long => Ok(text.trim().to_owned()),
         _ => {
             let text = String::from_utf8_lossy(&bytes);
-            let why = if is_cut {
+            let why = if is_long {
                 format!("too long: {text_max} bytes at most")
             } else {
                 "no text: UTF-8 is".to_owned()
@@ -444,15 +445,16 @@ mod tests {
     #[test]
     fn a_line_that_is_no_request_is_answered_and_those_after_it_are_taken() {
         let input =
-            b"1 put a b\n2 put \xff c\n\n 3 12345678\n4 1234567890\n5 longer than that\r\n6 get a\r\n7 last";
+            b"1 put a b\n2 put \xff c\n\n 3 12345678\r\n4 1234567890\r\n4 12345678901\n5 longer than that\r\n6 get a\r\n7 last";
         let mut input = &input[..];
         let lines = std::iter::from_fn(|| line(&mut input, 12).expect("memory is always read"));
-        let expected: [Result<&str, &str>; 8] = [
+        let expected: [Result<&str, &str>; 9] = [
             Ok("1 put a b"),
             Err("2 no text: UTF-8 is"),
             Ok(""),
             Ok("3 12345678"),
             Ok("4 1234567890"),
+            Err("4 too long: 12 bytes at most"),
             Err("5 too long: 12 bytes at most"),
             Ok("6 get a"),
             Ok("7 last"),

@@ -378,6 +378,8 @@ impl Stack {
             }
             self.note_waiting();
             let Engine { core, layers, .. } = &mut self.engine;
+            // What the layers before have cast and released may have had effects.
+            core.catch_up();
             layers[layer].prompt(&mut Context { core, layer }).iter().for_each(|rank| news.insert(rank));
             if let Some(blank) = core.blank.0.take() {
                 self.enter_blank(blank);

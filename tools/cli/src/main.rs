@@ -83,7 +83,7 @@ fn main() -> ExitCode {
     match panic::catch_unwind(run) {
         Ok(code) => code,
         // What was begun is undone on the way here: hosts are removed, members ended.
-        Err(panic) if nobody_reads(&*panic) => ExitCode::from(MISUSED),
+        Err(panic) if nobody_reads(&*panic) => ExitCode::from(NOBODY_READS),
         Err(panic) => panic::resume_unwind(panic),
     }
 }
@@ -126,6 +126,8 @@ fn run() -> ExitCode {
 const FAILED: u8 = 1;
 /// The arguments make no sense, or a file cannot be written.
 const MISUSED: u8 = 2;
+/// What a shell says of a program that SIGPIPE ended.
+const NOBODY_READS: u8 = 141;
 
 const AFTER_HELP: &str = "\
 Examples:

@@ -204,10 +204,9 @@ fn live<T: Transport>(
             tell_lonely(driver.application(), options, contacts);
         }
         // What is piped in is meant for those that are looked for.
-        let waits = looks_for_others && lonely.is_some() && !driver.application().has_met;
-        if leaving.is_none()
-            && (lines.obey(&mut driver, key, waits) || end.is_some_and(|end| Instant::now() >= end))
-        {
+        let is_over = end.is_some_and(|end| Instant::now() >= end);
+        let waits = looks_for_others && lonely.is_some() && !driver.application().has_met && !is_over;
+        if leaving.is_none() && (lines.obey(&mut driver, key, waits) || is_over) {
             driver.group(key).leave();
             leaving = Some(Instant::now() + LEAVE_MAX);
         }
