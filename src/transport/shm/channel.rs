@@ -1,7 +1,7 @@
 //! One view's channel: the own segment, and those of the others as far as they are there.
 
 use std::cell::Cell;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::buf::{
@@ -14,13 +14,15 @@ use crate::transport::{
 use crate::view::LocalView;
 
 use super::bell::ring;
+use super::cursor::{ENTRY_START, Publisher, Taken, released_by, tell_limit, tell_released};
 use super::hindrance::Hindrances;
 use super::lanes::{Lanes, Progress, Room};
 use super::owner::{ASK_CALLS, Owner, Seen};
-use super::ring::{ENTRY_START, Publisher, RingReader, Taken};
+use super::ring::RingReader;
 use super::segment::{Attach, Closed, Cursor, FRAMES_MAX, PeerSegment, Segment, Sizes, Word, total_bytes};
 use super::stamp::{STAMP_BYTES, START_MAX};
 use super::stock::Stock;
+use super::words::Words;
 use super::{FRAME_BYTES_MAX, ShmOptions};
 
 /// An open channel.
@@ -148,7 +150,7 @@ impl Open {
             id,
             view: view.clone(),
             casts: casts.clone(),
-            out: Publisher::new(segment.memory(), segment.casts()),
+            out: Publisher::new(Words::new(segment.memory(), segment.casts())),
             lanes: Lanes::new(&segment, view.rank(), view.size()),
             longest: frame_bytes,
             peers: Vec::with_capacity(missing.len()),
@@ -334,12 +336,8 @@ impl Open {
         if !self.missing.is_empty() {
             return 0;
         }
-        let released =
-            self.peers.iter().map(|peer| peer.cursor(Cursor::CastsReleased).load(Ordering::Relaxed));
-        let released = released.min().unwrap_or(EVERYTHING);
-        // With the release stores of the readers: their last reads come before what is written now.
-        fence(Ordering::Acquire);
-        released
+        let words = self.peers.iter().map(|peer| peer.cursor(Cursor::CastsReleased));
+        released_by(words).unwrap_or(EVERYTHING)
     }
 
     fn casts_released(&mut self, position: u64) {
@@ -347,7 +345,7 @@ impl Open {
         self.casts.set_foreign_released_bytes(position);
         self.casts_released = self.casts_released.max(position);
         let limit = position + self.segment.casts().bytes as u64;
-        self.segment.set_limit(self.segment.word(Word::CastLimit), limit);
+        tell_limit(self.segment.word(Word::CastLimit), limit);
     }
 
     /// From now on the member is not waited for, not read from, and nothing goes to it. What it has not read of the
@@ -690,10 +688,9 @@ impl Peer {
 
     fn intact(&self, frame: &Frame) -> bool {
         if self.casts.owns(frame) {
-            return self.casts.intact(frame, self.segment.word(Word::CastLimit).load(Ordering::Relaxed));
+            return self.casts.intact(frame, self.segment.word(Word::CastLimit));
         }
-        self.lane.owns(frame)
-            && self.lane.intact(frame, self.cursor(Cursor::LaneLimit).load(Ordering::Relaxed))
+        self.lane.owns(frame) && self.lane.intact(frame, self.cursor(Cursor::LaneLimit))
     }
 
     /// Writes what was read and released of the peer's rings to its line, if it is news; unless `all`, only if it is
@@ -713,10 +710,9 @@ impl Peer {
         let news =
             (now.read - self.told.read).max(now.released - self.told.released).max(now.lane - self.told.lane);
         if all || news >= TELL_BYTES {
-            // Release: all reads of what is released come before.
             own.cursor(self.rank, Cursor::CastsRead).store(now.read, Ordering::Relaxed);
-            own.cursor(self.rank, Cursor::CastsReleased).store(now.released, Ordering::Release);
-            own.cursor(self.rank, Cursor::LaneReleased).store(now.lane, Ordering::Release);
+            tell_released(own.cursor(self.rank, Cursor::CastsReleased), now.released);
+            tell_released(own.cursor(self.rank, Cursor::LaneReleased), now.lane);
             self.told = now;
             return quiet;
         }
@@ -726,7 +722,7 @@ impl Peer {
 
 fn release_everything(own: &Segment, rank: Rank) {
     for cursor in [Cursor::CastsRead, Cursor::CastsReleased, Cursor::LaneReleased] {
-        own.cursor(rank, cursor).store(EVERYTHING, Ordering::Release);
+        tell_released(own.cursor(rank, cursor), EVERYTHING);
     }
 }
 
@@ -734,10 +730,8 @@ fn release_everything(own: &Segment, rank: Rank) {
 fn progress_of(peers: &[Peer], rank: Rank) -> Progress {
     let progress = peers.iter().find(|peer| peer.rank == rank).map(|peer| Progress {
         casts_read: peer.cursor(Cursor::CastsRead).load(Ordering::Relaxed),
-        released: peer.cursor(Cursor::LaneReleased).load(Ordering::Relaxed),
+        released: released_by([peer.cursor(Cursor::LaneReleased)].into_iter()).unwrap_or(0),
     });
-    // With the release store of the reader: its last reads come before what is written now.
-    fence(Ordering::Acquire);
     progress.unwrap_or_default()
 }
 

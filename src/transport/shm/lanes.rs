@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use crate::id::Rank;
 use crate::transport::Destination;
 
+use super::cursor::tell_limit;
 use super::ring::LaneRing;
 use super::segment::{Cursor, Segment};
 
@@ -120,7 +121,7 @@ impl Lane {
     /// Whether an entry of `length` bytes fits, as far as is known.
     #[inline]
     pub(super) fn has_room(&self, length: usize) -> bool {
-        self.reader != Reader::Excluded && self.ring.place(length).is_some()
+        self.reader != Reader::Excluded && self.ring.has_room(length)
     }
 
     /// Whether an entry of `length` bytes fits, now that the reader has come so far.
@@ -139,7 +140,7 @@ impl Lane {
             self.reader = Reader::Follows;
             self.tell_limit(own);
         }
-        if self.ring.place(length).is_some() {
+        if self.ring.has_room(length) {
             return Room::Free;
         }
         match self.reader {
@@ -162,7 +163,7 @@ impl Lane {
 
     /// Says, before anything is written there, below which position this member may write.
     fn tell_limit(&mut self, own: &Segment) {
-        own.set_limit(own.cursor(self.rank, Cursor::LaneLimit), self.ring.limit());
+        tell_limit(own.cursor(self.rank, Cursor::LaneLimit), self.ring.limit());
     }
 }
 

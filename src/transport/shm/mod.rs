@@ -42,6 +42,7 @@
 
 mod bell;
 mod channel;
+mod cursor;
 mod hindrance;
 mod huge;
 mod lanes;
@@ -51,6 +52,8 @@ mod ring;
 mod segment;
 mod stamp;
 mod stock;
+mod sync;
+mod words;
 
 use std::cell::Cell;
 use std::path::PathBuf;
@@ -298,8 +301,6 @@ impl Transport for Shm {
     /// continued, and for what is to be forwarded in their place. It also answers for frames of closed channels, while
     /// frames of them are held. False for a frame that is not of this channel.
     fn intact(&self, channel: ChannelId, frame: &Frame) -> bool {
-        // Reads of the copy come before the reads of limit and stamp.
-        fence(Ordering::Acquire);
         let closing = || self.closing.iter().find(|open| open.id() == channel);
         self.get(channel).or_else(closing).is_some_and(|open| open.intact(frame))
     }

@@ -1,275 +1,68 @@
-//! The two ends of a ring of stamped frames: a writer that publishes, a reader that adopts.
-//!
-//! The writer clears the stamp word *behind* a frame before it publishes the frame, so a reader that has followed all
-//! stamps never meets a word that was not written for it. Positions only grow; a position's place in the ring is the
-//! position modulo the ring's size.
-//!
-//! A reader that has read everything looks at the next stamp again and again, and takes its line away from the writer
-//! each time. Were each frame published alone, such a reader would take the first line of each while the writer is at it.
-//! So frames are published together: the first one's stamp is withheld until those behind it have theirs, and the reader
-//! finds all of them on lines that only the writer has touched.
+//! The two ends of a ring of stamped frames: a writer that publishes, a reader that adopts. Where they are is in
+//! [`cursor`](super::cursor); here they meet the bytes.
 
-use std::num::NonZeroU64;
-use std::ops::AddAssign;
-use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU64, Ordering, fence};
-
-use crate::buf::{Frame, LINE_BYTES, Memory, Region, RingOptions, prefetch_to_write};
+use crate::buf::{Frame, LINE_BYTES, Memory, Region, RingOptions};
 use crate::transport::{ChannelId, Received};
 
-use super::stamp::{Generations, STAMP_BYTES, START_MAX, Stamp, extent};
-
-/// Where a ring lies in its segment.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Geometry {
-    pub(super) offset: usize,
-    /// A power of two.
-    pub(super) bytes: usize,
-    pub(super) stamps: Generations,
-}
-
-/// The stamp words of a ring.
-struct Stamps {
-    base: NonNull<u8>,
-    mask: u64,
-    generations: Generations,
-    /// Keeps the mapping.
-    _memory: Memory,
-}
-
-impl Stamps {
-    fn new(memory: &Memory, geometry: Geometry) -> Stamps {
-        assert!(geometry.bytes.is_power_of_two() && geometry.offset.is_multiple_of(LINE_BYTES));
-        assert!(geometry.offset + geometry.bytes <= memory.bytes(), "the ring overruns its segment");
-        // SAFETY: inside the mapping, as just checked.
-        let base = unsafe { memory.base().add(geometry.offset) };
-        let mask = geometry.bytes as u64 - 1;
-        Stamps { base, mask, generations: geometry.stamps, _memory: memory.clone() }
-    }
-
-    #[inline]
-    fn at(&self, position: u64) -> usize {
-        (position & self.mask) as usize
-    }
-
-    /// Asks for the line at `position`, to be written soon.
-    #[inline]
-    fn prefetch_to_write(&self, position: u64) {
-        prefetch_to_write(self.base.as_ptr().wrapping_add(self.at(position)));
-    }
-
-    /// The stamp word at `position`, a multiple of the cache line.
-    #[inline]
-    fn word(&self, position: u64) -> &AtomicU64 {
-        debug_assert!(position.is_multiple_of(LINE_BYTES as u64));
-        // SAFETY: `at` is below the ring's size, which `new` checked to lie in the mapping kept by `_memory`; lines
-        // are aligned. The first word of a line at which a frame begins is touched only atomically: applications
-        // write behind it (`link_headroom_bytes`). Attacked by the tests with a hostile writer in `tests/shm.rs`.
-        unsafe { AtomicU64::from_ptr(self.base.as_ptr().add(self.at(position)).cast()) }
-    }
-
-    /// The word behind the stamp word, of a lane's entry at `position`. A hostile writer may change it: it is read atomically.
-    #[inline]
-    fn second_word(&self, position: u64) -> &AtomicU64 {
-        debug_assert!(position.is_multiple_of(LINE_BYTES as u64));
-        // SAFETY: on the same line as the stamp word, which lies in the mapping as in `word`; aligned as that is. A writer that
-        // keeps the rules writes it before it publishes the entry, whose stamp was read before.
-        unsafe { AtomicU64::from_ptr(self.base.as_ptr().add(self.at(position) + STAMP_BYTES).cast()) }
-    }
-}
-
-/// The writer's end.
-pub(super) struct Publisher {
-    stamps: Stamps,
-    /// Stamps can be followed up to here, where there is zero; by readers, once the first of them is not withheld.
-    stamped: u64,
-    /// Where the newest frame begins.
-    newest: u64,
-    /// The first stamp that readers are still to find, which is not zero, and where it belongs.
-    withheld: Option<(u64, NonZeroU64)>,
-    /// Stamps behind it.
-    behind: u32,
-}
-
-/// So many frames are published together at most: the first does not wait for long.
-const TOGETHER_MAX: u32 = 16;
-
-impl Publisher {
-    pub(super) fn new(memory: &Memory, geometry: Geometry) -> Publisher {
-        let stamps = Stamps::new(memory, geometry);
-        Publisher { stamps, stamped: 0, newest: 0, withheld: None, behind: 0 }
-    }
-
-    /// Everything before has been published, or will be with [`Publisher::publish`].
-    #[inline]
-    pub(super) fn stamped(&self) -> u64 {
-        self.stamped
-    }
-
-    #[inline]
-    pub(super) fn newest(&self) -> u64 {
-        self.newest
-    }
-
-    /// Stamps the frame `start..end` at `position`, not before what is stamped; what was skipped is void.
-    #[inline]
-    pub(super) fn frame(&mut self, position: u64, start: usize, end: usize) {
-        if position != self.stamped {
-            self.void(position);
-        }
-        let next = position + extent(end) as u64;
-        self.stamps.word(next).store(0, Ordering::Relaxed);
-        self.stamp(self.stamps.generations.frame(position, start, end - start));
-        self.stamped = next;
-        self.newest = position;
-        // The frame that follows needs its second line and the stamp behind it: had early, they do not hold up its
-        // publication, which waits for all stores before it.
-        self.stamps.prefetch_to_write(next + LINE_BYTES as u64);
-        self.stamps.prefetch_to_write(next + 2 * LINE_BYTES as u64);
-    }
-
-    /// Makes readers skip everything up to `position`.
-    #[cold]
-    pub(super) fn void(&mut self, position: u64) {
-        assert!(position > self.stamped, "stamped positions only grow");
-        self.stamps.word(position).store(0, Ordering::Relaxed);
-        self.stamp(self.stamps.generations.void(self.stamped, position - self.stamped));
-        self.stamped = position;
-    }
-
-    /// Puts a stamp where stamps end so far, or withholds it.
-    #[inline]
-    fn stamp(&mut self, stamp: NonZeroU64) {
-        if self.withheld.is_none() {
-            self.withheld = Some((self.stamped, stamp));
-            return;
-        }
-        // With the release of the one that is withheld.
-        self.stamps.word(self.stamped).store(stamp.get(), Ordering::Relaxed);
-        self.behind += 1;
-        if self.behind == TOGETHER_MAX - 1 {
-            self.publish();
-        }
-    }
-
-    /// Lets readers find everything that is stamped.
-    #[inline]
-    pub(super) fn publish(&mut self) {
-        if let Some((position, stamp)) = self.withheld.take() {
-            self.behind = 0;
-            self.stamps.word(position).store(stamp.get(), Ordering::Release);
-        }
-    }
-}
-
-/// Where the bytes of a lane's entry begin: behind its stamp there is the position up to which casts had been stamped before it.
-/// An entry may count the casts before it; it must not be read before they are, or they look lost.
-pub(super) const ENTRY_START: usize = STAMP_BYTES + size_of::<u64>();
+use super::cursor::{ENTRY_START, Follower, LanePublisher, Place, Taken};
+use super::stamp::STAMP_BYTES;
+use super::sync::AtomicU64;
+use super::words::{Geometry, Words};
 
 /// The writer's end of one member's control lane: entries are copied in.
 pub(super) struct LaneRing {
-    publisher: Publisher,
-    /// The reader has released everything before this position.
-    released: u64,
-    bytes: u64,
+    publisher: LanePublisher,
 }
 
 impl LaneRing {
     pub(super) fn new(memory: &Memory, geometry: Geometry) -> LaneRing {
-        let publisher = Publisher::new(memory, geometry);
-        LaneRing { publisher, released: 0, bytes: geometry.bytes as u64 }
+        LaneRing { publisher: LanePublisher::new(Words::new(memory, geometry)) }
     }
 
-    /// The position below which entries may be written.
+    /// See [`LanePublisher::limit`].
     pub(super) fn limit(&self) -> u64 {
-        self.released + self.bytes
+        self.publisher.limit()
     }
 
-    /// The reader has released everything before `position`; whether that is news. Nonsense is bounded, what goes back
-    /// ignored.
+    /// See [`LanePublisher::set_released`].
     pub(super) fn set_released(&mut self, position: u64) -> bool {
-        let before = self.released;
-        self.released = position.clamp(before, self.publisher.stamped);
-        self.released > before
+        self.publisher.set_released(position)
     }
 
-    /// Where an entry of `length` bytes would begin; none if there is no room.
+    /// Whether an entry of `length` bytes fits.
     #[inline]
-    pub(super) fn place(&self, length: usize) -> Option<u64> {
-        let extent = extent(ENTRY_START + length) as u64;
-        let end = self.publisher.stamped;
-        let left = self.bytes - (end & (self.bytes - 1));
-        let position = if extent > left { end + left } else { end };
-        // A line stays free behind the entry, for the stamp that comes next.
-        (position + extent + LINE_BYTES as u64 <= self.limit()).then_some(position)
+    pub(super) fn has_room(&self, length: usize) -> bool {
+        self.publisher.place(length).is_some()
     }
 
     /// Copies `head` and `body` in and publishes them, to be read after the casts before position `casts`, which are published;
     /// whether there was room.
     #[inline]
     pub(super) fn push(&mut self, casts: u64, head: &[u8], body: &[u8]) -> bool {
-        let Some(position) = self.place(head.len() + body.len()) else { return false };
-        let at = self.publisher.stamps.at(position);
-        // SAFETY: the entry is inside the ring: one that would wrap begins at the ring's start, and its extent is at
-        // most `bytes`, as the sum in `place` shows. No reader reads there: the one there is has released what was
-        // before, or keeps no claim to it, and the entry is not published yet. Attacked by
-        // `a_full_lane_refuses_and_goes_on` in `tests/shm.rs`.
-        unsafe {
-            let entry = self.publisher.stamps.base.as_ptr().add(at + STAMP_BYTES);
-            entry.cast::<u64>().write(casts);
-            let entry = entry.add(ENTRY_START - STAMP_BYTES);
-            entry.copy_from_nonoverlapping(head.as_ptr(), head.len());
-            entry.add(head.len()).copy_from_nonoverlapping(body.as_ptr(), body.len());
-        }
-        self.publisher.frame(position, ENTRY_START, ENTRY_START + head.len() + body.len());
-        self.publisher.publish();
-        true
+        self.publisher.push(casts, head.len() + body.len(), |words, position| {
+            // SAFETY: the entry is inside the ring: one that would wrap begins at the ring's start, and its extent is at
+            // most the ring's bytes, as the sum in `LanePublisher::place` shows. No reader reads there: the one there is has
+            // released what was before, or keeps no claim to it, and the entry is not published yet. Attacked by
+            // `a_full_lane_refuses_and_goes_on` in `tests/shm.rs`.
+            unsafe {
+                let entry = words.start(position).as_ptr().add(ENTRY_START);
+                entry.copy_from_nonoverlapping(head.as_ptr(), head.len());
+                entry.add(head.len()).copy_from_nonoverlapping(body.as_ptr(), body.len());
+            }
+        })
     }
 }
 
 /// The reader's end.
 pub(super) struct RingReader {
-    /// The next stamp, or a word that is always zero once the ring was found to be rubbish.
-    next: NonNull<AtomicU64>,
-    position: u64,
-    stamps: Stamps,
+    follower: Follower,
     /// The frames handed out.
     region: Region,
 }
 
-/// What one look into a ring brought.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Taken {
-    pub(super) frames: usize,
-    /// Rings that turned out to be rubbish just now.
-    pub(super) rubbish: u64,
-}
-
-impl AddAssign for Taken {
-    fn add_assign(&mut self, more: Taken) {
-        self.frames += more.frames;
-        self.rubbish += more.rubbish;
-    }
-}
-
-/// When a frame may be handed out.
-enum Due {
-    Now,
-    /// Once other frames have been.
-    Later,
-    /// What it says of that is rubbish.
-    Never,
-}
-
-/// So much may be skipped without being counted against the budget.
-const SKIPPED_FREE: usize = 4;
-
-static NOTHING: AtomicU64 = AtomicU64::new(0);
-
 impl RingReader {
     /// A reader of a ring in `memory`, mapped read-only, that can have `frames_max` frames out at once.
     pub(super) fn new(memory: &Memory, geometry: Geometry, frames_max: usize) -> RingReader {
-        let stamps = Stamps::new(memory, geometry);
         let region = Region::ring(
             memory.clone(),
             RingOptions {
@@ -281,15 +74,13 @@ impl RingReader {
                 frame_bytes: LINE_BYTES,
             },
         );
-        let next = NonNull::from(stamps.word(0));
-        RingReader { next, position: 0, stamps, region }
+        RingReader { follower: Follower::new(Words::new(memory, geometry)), region }
     }
 
     /// Whether something is there, or was when last looked at.
     #[inline]
     pub(super) fn ready(&self) -> bool {
-        // SAFETY: `next` is a stamp word of the mapping that `stamps` keeps, or the static.
-        unsafe { self.next.as_ref() }.load(Ordering::Relaxed) != 0
+        self.follower.ready()
     }
 
     /// Hands at most `budget` frames of a cast ring to `sink`.
@@ -300,7 +91,7 @@ impl RingReader {
         budget: usize,
         sink: &mut impl FnMut(Received),
     ) -> Taken {
-        self.take(channel, budget, STAMP_BYTES, |_, _| Due::Now, sink)
+        self.follower.follow(budget, |place| adopt(&self.region, channel, place), sink)
     }
 
     /// As [`RingReader::receive`], of a lane: entries whose writer's `casts` before them have been read.
@@ -312,103 +103,26 @@ impl RingReader {
         budget: usize,
         sink: &mut impl FnMut(Received),
     ) -> Taken {
-        // Of a ring that is read no further nothing is waited for.
-        let read = if casts.given_up() { u64::MAX } else { casts.position };
-        let most = read.saturating_add(casts.bytes() as u64);
-        let due = |stamps: &Stamps, position| match stamps.second_word(position).load(Ordering::Relaxed) {
-            behind if behind <= read => Due::Now,
-            behind if behind <= most => Due::Later,
-            // So much is in no ring at once.
-            _ => Due::Never,
-        };
-        self.take(channel, budget, ENTRY_START, due, sink)
+        let hold = |place| adopt(&self.region, channel, place);
+        self.follower.follow_behind(&casts.follower, budget, hold, sink)
     }
 
-    /// Hands at most `budget` frames to `sink`, which begin at `start_min` or behind and are due.
-    #[inline(always)]
-    fn take(
-        &mut self,
-        channel: ChannelId,
-        budget: usize,
-        start_min: usize,
-        due: impl Fn(&Stamps, u64) -> Due,
-        sink: &mut impl FnMut(Received),
-    ) -> Taken {
-        let mut taken = Taken::default();
-        // What is skipped costs turns too: a writer of nothing else must not keep the reader.
-        for _ in 0..budget.saturating_add(SKIPPED_FREE) {
-            if taken.frames == budget {
-                break;
-            }
-            // SAFETY: as in `ready`.
-            let word = unsafe { self.next.as_ref() }.load(Ordering::Relaxed);
-            if word == 0 {
-                break;
-            }
-            // With the writer's release store of the stamp: what it wrote before is seen after.
-            fence(Ordering::Acquire);
-            match self.stamps.generations.parse(self.position, word) {
-                Stamp::Frame { start, end, extent } => {
-                    if start < start_min || self.stamps.at(self.position) + extent > self.bytes() {
-                        taken.rubbish = self.give_up();
-                        break;
-                    }
-                    match due(&self.stamps, self.position) {
-                        Due::Now => {}
-                        Due::Later => break,
-                        Due::Never => {
-                            taken.rubbish = self.give_up();
-                            break;
-                        }
-                    }
-                    let Ok(frame) = self.region.adopt(self.position, extent, start, end) else { break };
-                    self.advance(extent as u64);
-                    taken.frames += 1;
-                    sink(Received { channel, frame, from: start, to: end });
-                }
-                Stamp::Void { extent } if extent > 0 && extent <= self.bytes() as u64 => self.advance(extent),
-                Stamp::Nothing | Stamp::Void { .. } | Stamp::Rubbish => {
-                    taken.rubbish = self.give_up();
-                    break;
-                }
-            }
-        }
-        taken
-    }
-
-    #[inline]
-    fn bytes(&self) -> usize {
-        self.stamps.mask as usize + 1
-    }
-
-    #[inline]
-    fn advance(&mut self, extent: u64) {
-        self.position += extent;
-        self.next = NonNull::from(self.stamps.word(self.position));
-    }
-
-    /// Reads no further: what stands here was not written by a writer that keeps the rules.
+    /// Reads no further.
     #[cold]
     pub(super) fn give_up(&mut self) -> u64 {
-        self.next = NonNull::from(&NOTHING);
-        1
-    }
-
-    #[inline]
-    fn given_up(&self) -> bool {
-        self.next == NonNull::from(&NOTHING)
+        self.follower.give_up()
     }
 
     /// Everything before this position has been handed out or skipped.
     #[inline]
     pub(super) fn position(&self) -> u64 {
-        self.position
+        self.follower.position()
     }
 
     /// Everything before this position is not held any more.
     #[inline]
     pub(super) fn released(&self) -> u64 {
-        if self.idle() { self.position } else { self.region.released_bytes() }
+        if self.idle() { self.position() } else { self.region.released_bytes() }
     }
 
     /// Whether no frame is held.
@@ -426,68 +140,281 @@ impl RingReader {
         self.region.owns(frame)
     }
 
-    /// Whether the writer had not begun to reuse the memory of `frame` when `limit`, the position below which it
-    /// may write, was read after the frame's bytes.
-    pub(super) fn intact(&self, frame: &Frame, limit: u64) -> bool {
-        let (position, start) = (frame.position(), frame.start());
-        if start > START_MAX {
-            return false;
-        }
-        let stamp = self.stamps.generations.frame(position, start, frame.end() - start).get();
-        limit <= position + self.bytes() as u64 && self.stamps.word(position).load(Ordering::Relaxed) == stamp
+    /// See [`Follower::intact`].
+    pub(super) fn intact(&self, frame: &Frame, limit: &AtomicU64) -> bool {
+        self.follower.intact(frame.position(), frame.start(), frame.end(), limit)
     }
+}
+
+/// The frame at `place`; none, if as many are held as can be.
+#[inline(always)]
+fn adopt(region: &Region, channel: ChannelId, place: Place) -> Option<Received> {
+    let Place { position, extent, start, end } = place;
+    let frame = region.adopt(position, extent, start, end).ok()?;
+    Some(Received { channel, frame, from: start, to: end })
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::collections::VecDeque;
 
-    const RING_BYTES: usize = 1 << 14;
+    use proptest::prelude::*;
+
+    use super::super::cursor::{ENTRY_START, Follower, LanePublisher, Place, Publisher, TOGETHER_MAX, Taken};
+    use super::super::stamp::{Generations, STAMP_BYTES};
+    use super::super::sync::AtomicU64;
+    use super::super::words::{Geometry, Words};
+    use crate::buf::{LINE_BYTES, Memory};
+
+    const LINE: u64 = LINE_BYTES as u64;
+    const RING_BYTES: u64 = 32 * LINE;
     /// Start and end of a frame that takes one line.
     const FRAME: (usize, usize) = (STAMP_BYTES, 40);
 
-    fn ends() -> (Publisher, RingReader) {
-        let memory = Memory::anonymous(RING_BYTES, false).unwrap();
+    /// One ring's words, for both of its ends.
+    fn words() -> (Words, Words) {
+        let memory = Memory::anonymous(RING_BYTES as usize, false).unwrap();
         let stamps = Generations { shift: RING_BYTES.trailing_zeros(), seed: 7 };
-        let geometry = Geometry { offset: 0, bytes: RING_BYTES, stamps };
-        (Publisher::new(&memory, geometry), RingReader::new(&memory, geometry, 64))
+        let geometry = Geometry { offset: 0, bytes: RING_BYTES as usize, stamps };
+        (Words::new(&memory, geometry), Words::new(&memory, geometry))
+    }
+
+    fn ends() -> (Publisher, Follower) {
+        let (writer, reader) = words();
+        (Publisher::new(writer), Follower::new(reader))
     }
 
     fn put(publisher: &mut Publisher, count: u32) {
         (0..count).for_each(|_| publisher.frame(publisher.stamped(), FRAME.0, FRAME.1));
     }
 
-    fn taken(reader: &mut RingReader) -> u32 {
-        let mut positions = Vec::new();
-        let sink = &mut |received: Received| positions.push(received.frame.position());
-        assert_eq!(reader.receive(ChannelId(1), 64, sink).rubbish, 0);
-        assert!(positions.is_sorted());
-        positions.len() as u32
+    fn taken(follower: &mut Follower) -> u32 {
+        let mut places = Vec::new();
+        assert_eq!(follower.follow(64, Some, |place| places.push(place)).rubbish, 0);
+        places.len() as u32
     }
 
     #[test]
     fn frames_are_found_together_when_they_are_published_and_the_first_does_not_wait_for_many() {
-        let (mut publisher, mut reader) = ends();
+        let (mut publisher, mut follower) = ends();
         put(&mut publisher, 3);
-        assert!(!reader.ready() && taken(&mut reader) == 0, "the first is withheld");
+        assert!(!follower.ready() && taken(&mut follower) == 0, "the first is withheld");
         publisher.publish();
-        assert_eq!(taken(&mut reader), 3);
+        assert_eq!(taken(&mut follower), 3);
         publisher.publish();
-        assert_eq!(taken(&mut reader), 0, "each once");
+        assert_eq!(taken(&mut follower), 0, "each once");
         put(&mut publisher, TOGETHER_MAX + 1);
-        assert_eq!(taken(&mut reader), TOGETHER_MAX);
+        assert_eq!(taken(&mut follower), TOGETHER_MAX);
         publisher.publish();
-        assert_eq!(taken(&mut reader), 1);
+        assert_eq!(taken(&mut follower), 1);
     }
 
     #[test]
     fn what_is_void_is_withheld_like_a_frame() {
-        let (mut publisher, mut reader) = ends();
+        let (mut publisher, mut follower) = ends();
         publisher.void(publisher.stamped() + 128);
         put(&mut publisher, 1);
-        assert!(!reader.ready());
+        assert!(!follower.ready());
         publisher.publish();
-        assert_eq!(taken(&mut reader), 1);
-        assert_eq!(reader.position(), publisher.stamped());
+        assert_eq!(taken(&mut follower), 1);
+        assert_eq!(follower.position(), publisher.stamped());
+    }
+
+    #[test]
+    fn who_follows_a_lap_off_finds_rubbish_and_who_follows_a_line_off_nothing() {
+        for (off, rubbish) in [(RING_BYTES, 1), (LINE, 0)] {
+            let (writer, reader) = words();
+            let mut publisher = Publisher::new(writer);
+            put(&mut publisher, 1);
+            publisher.publish();
+            let mut off = Follower::at(reader, off);
+            let taken = off.follow(64, Some, |place| panic!("{place:?} is not there"));
+            assert_eq!(taken, Taken { frames: 0, rubbish });
+        }
+    }
+
+    /// What stands in a ring: a frame, of a lane with what it is behind, or what is to be skipped.
+    #[derive(Clone, Copy, Debug)]
+    enum Item {
+        Frame { place: Place, behind: u64 },
+        Void { to: u64 },
+    }
+
+    /// A ring as its users think of it. Neither stamps nor laps: a queue.
+    #[derive(Debug)]
+    struct Model {
+        waiting: VecDeque<Item>,
+        /// Those at the end of them that readers do not find yet.
+        withheld: usize,
+        end: u64,
+        read: u64,
+        released: u64,
+        /// What was read last.
+        newest_read: Option<Place>,
+    }
+
+    impl Model {
+        fn at(position: u64) -> Model {
+            let (waiting, newest_read) = (VecDeque::new(), None);
+            Model { waiting, withheld: 0, end: position, read: position, released: position, newest_read }
+        }
+
+        /// Where the frame `start..end` goes when so many lines are left out before it; none without room for it.
+        fn place(&self, skipped: u64, start: usize, end: usize) -> Option<Place> {
+            let extent = (end + 16).next_multiple_of(LINE_BYTES);
+            let mut position = self.end + skipped * LINE;
+            if position / RING_BYTES != (position + extent as u64 - 1) / RING_BYTES {
+                position = position.next_multiple_of(RING_BYTES);
+            }
+            let fits = position + extent as u64 + LINE <= self.released + RING_BYTES;
+            fits.then_some(Place { position, extent, start, end })
+        }
+
+        fn put(&mut self, place: Place, behind: u64) {
+            if place.position > self.end {
+                self.stamp(Item::Void { to: place.position });
+            }
+            self.stamp(Item::Frame { place, behind });
+            self.end = place.position + place.extent as u64;
+        }
+
+        fn stamp(&mut self, item: Item) {
+            self.waiting.push_back(item);
+            self.withheld += 1;
+            if self.withheld == 16 {
+                self.withheld = 0;
+            }
+        }
+
+        fn ready(&self) -> bool {
+            self.waiting.len() > self.withheld
+        }
+
+        /// The next `budget` frames, which are behind nothing that lies after `casts`.
+        fn take(&mut self, budget: usize, casts: u64) -> Vec<Place> {
+            let mut places = Vec::new();
+            for _ in 0..budget + 4 {
+                if places.len() == budget || !self.ready() {
+                    break;
+                }
+                match self.waiting[0] {
+                    Item::Frame { behind, .. } if behind > casts => break,
+                    Item::Frame { place, .. } => {
+                        self.read = place.position + place.extent as u64;
+                        places.push(place);
+                    }
+                    Item::Void { to } => self.read = to,
+                }
+                self.waiting.pop_front();
+            }
+            self.newest_read = places.last().copied().or(self.newest_read);
+            places
+        }
+    }
+
+    #[derive(Clone, Copy, Debug)]
+    enum Step {
+        Cast { skipped: u64, start: usize, length: usize },
+        Publish,
+        ReadCasts { budget: usize },
+        ReleaseCasts,
+        Entry { length: usize },
+        ReadLane { budget: usize },
+        ReleaseLane,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            6 => (prop_oneof![4 => Just(0), 1 => 1..3_u64], STAMP_BYTES..24, prop_oneof![3 => Just(8_usize), 1 => 0..200_usize])
+                .prop_map(|(skipped, start, length)| Step::Cast { skipped, start, length }),
+            3 => Just(Step::Publish),
+            4 => (0..8_usize).prop_map(|budget| Step::ReadCasts { budget }),
+            3 => Just(Step::ReleaseCasts),
+            4 => (0..200_usize).prop_map(|length| Step::Entry { length }),
+            4 => (0..4_usize).prop_map(|budget| Step::ReadLane { budget }),
+            3 => Just(Step::ReleaseLane),
+        ]
+    }
+
+    /// Where rings begin: as they do, where generations begin anew, and so that positions end before they overflow.
+    fn begin() -> impl Strategy<Value = u64> {
+        let generations = (1_u64 << 28) * RING_BYTES;
+        prop_oneof![Just(0), Just(generations - 9 * RING_BYTES - 3 * LINE), Just(LAST - 12 * RING_BYTES)]
+    }
+
+    /// Nothing is written from here on: what follows must be below the greatest position.
+    const LAST: u64 = u64::MAX - 2 * RING_BYTES + 1;
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn both_ends_of_casts_and_of_a_lane_do_as_queues_do(
+            begin in begin(),
+            steps in prop::collection::vec(step(), 1..400),
+        ) {
+            let ((writer, reader), (lane_writer, lane_reader)) = (words(), words());
+            let (mut publisher, mut casts) = (Publisher::at(writer, begin), Follower::at(reader, begin));
+            let (mut lane, mut entries) = (LanePublisher::at(lane_writer, begin), Follower::at(lane_reader, begin));
+            let (mut casts_model, mut lane_model) = (Model::at(begin), Model::at(begin));
+            for step in steps {
+                match step {
+                    Step::Cast { skipped, start, length } => {
+                        let place = casts_model.place(skipped, start, start + length);
+                        if let Some(place) = place.filter(|_| casts_model.end < LAST) {
+                            publisher.frame(place.position, start, start + length);
+                            casts_model.put(place, 0);
+                        }
+                    }
+                    Step::Publish => {
+                        publisher.publish();
+                        casts_model.withheld = 0;
+                    }
+                    Step::ReadCasts { budget } => {
+                        let mut places = Vec::new();
+                        let taken = casts.follow(budget, Some, |place| places.push(place));
+                        prop_assert_eq!(&places, &casts_model.take(budget, u64::MAX));
+                        prop_assert_eq!(taken, Taken { frames: places.len(), rubbish: 0 });
+                    }
+                    Step::ReleaseCasts => casts_model.released = casts_model.read,
+                    Step::Entry { length } => {
+                        let place = lane_model.place(0, ENTRY_START, ENTRY_START + length);
+                        prop_assert_eq!(lane.place(length), place.map(|place| place.position));
+                        if let Some(place) = place.filter(|_| lane_model.end < LAST) {
+                            // What it is behind is published first.
+                            publisher.publish();
+                            casts_model.withheld = 0;
+                            let mut written_at = None;
+                            let written = lane.push(publisher.stamped(), length, |_, position| written_at = Some(position));
+                            prop_assert!(written && written_at == Some(place.position));
+                            lane_model.put(place, casts_model.end);
+                            lane_model.withheld = 0;
+                        }
+                    }
+                    Step::ReadLane { budget } => {
+                        let mut places = Vec::new();
+                        let taken = entries.follow_behind(&casts, budget, Some, |place| places.push(place));
+                        prop_assert_eq!(&places, &lane_model.take(budget, casts_model.read));
+                        prop_assert_eq!(taken, Taken { frames: places.len(), rubbish: 0 });
+                    }
+                    Step::ReleaseLane => {
+                        let news = lane_model.released < lane_model.read;
+                        prop_assert_eq!(lane.set_released(entries.position()), news);
+                        lane_model.released = lane_model.read;
+                    }
+                }
+                prop_assert_eq!((publisher.stamped(), casts.position()), (casts_model.end, casts_model.read));
+                prop_assert_eq!(entries.position(), lane_model.read);
+                prop_assert_eq!(lane.limit(), lane_model.released + RING_BYTES);
+                prop_assert_eq!((casts.ready(), entries.ready()), (casts_model.ready(), lane_model.ready()));
+                // What has not been released has not been overwritten, and says so; of the rest nobody can say that.
+                for (follower, model) in [(&casts, &casts_model), (&entries, &lane_model)] {
+                    if let Some(Place { position, start, end, .. }) = model.newest_read {
+                        let limit = AtomicU64::new(model.released + RING_BYTES);
+                        prop_assert_eq!(follower.intact(position, start, end, &limit), position >= model.released);
+                    }
+                }
+            }
+        }
     }
 }

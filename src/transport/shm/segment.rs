@@ -23,9 +23,9 @@ use crate::transport::TransportError;
 use crate::view::LocalView;
 
 use super::owner::{Owner, Seen};
-use super::ring::Geometry;
 use super::stamp::Generations;
 use super::stock::Stock;
+use super::words::Geometry;
 
 /// What a segment is to hold.
 #[derive(Clone, Copy, Debug)]
@@ -316,12 +316,6 @@ impl Segment {
     /// What is changed to wake those who sleep.
     pub(super) fn bell(&self) -> &AtomicU32 {
         bell(&self.memory)
-    }
-
-    /// Says, before anything is written there, below which position this member may write.
-    pub(super) fn set_limit(&self, word: &AtomicU64, limit: u64) {
-        word.store(limit, Ordering::Relaxed);
-        fence(Ordering::Release);
     }
 
     /// Says that nothing more will come, and takes the name away. Who has mapped the segment keeps it.
