@@ -63,6 +63,38 @@ pub struct Dropped {
     pub exited: u64,
 }
 
+impl Dropped {
+    /// Each reason in words, and how often.
+    pub fn by_reason(&self) -> [(&'static str, u64); 11] {
+        let Dropped {
+            short,
+            foreign,
+            version,
+            unknown_cookie,
+            collided_cookie,
+            other_view,
+            not_a_member,
+            other_stack,
+            malformed,
+            own,
+            exited,
+        } = *self;
+        [
+            ("short", short),
+            ("foreign", foreign),
+            ("version", version),
+            ("unknown cookie", unknown_cookie),
+            ("collided cookie", collided_cookie),
+            ("other view", other_view),
+            ("not a member", not_a_member),
+            ("other stack", other_stack),
+            ("malformed", malformed),
+            ("own", own),
+            ("exited", exited),
+        ]
+    }
+}
+
 /// What an endpoint wants of its transport, beside frames to be moved. Whoever drives it does as asked, in order.
 #[derive(Debug)]
 pub enum Request {

@@ -31,6 +31,7 @@ pub mod suite;
 pub mod table;
 pub mod ticks;
 pub mod workload;
+pub mod xdp;
 
 pub use options::BenchOptions;
 pub use performance::{PerformanceOptions, performance};

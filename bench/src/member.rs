@@ -13,7 +13,7 @@ use wadjet::transport::udp::{UdpOptions, UdpTransport};
 use wadjet::transport::uring::{UringOptions, UringTransport};
 use wadjet::transport::{ChannelOptions, Transport};
 use wadjet::view::{Address, LocalView, Member, View};
-use wadjet_xdp::{XdpOptions, XdpTransport};
+use wadjet_xdp::XdpTransport;
 
 use crate::allocations::allocations;
 use crate::blocks::{Parties, Standstill, linger, run_block};
@@ -71,7 +71,7 @@ impl Hosted {
                 hosted.seat(seat, open, open)?;
             }
             TransportKind::Xdp => {
-                let open = || Ok(XdpTransport::new(XdpOptions::default())?);
+                let open = || Ok(XdpTransport::new(seat.plan.xdp.options())?);
                 hosted.seat(seat, open, open)?;
             }
         }

@@ -8,6 +8,7 @@ use clap::Args;
 use crate::plan::{Length, Order, Plan, Subject, TransportKind};
 use crate::schedule::Arrivals;
 use crate::workload::Pattern;
+use crate::xdp::XdpArguments;
 
 /// What to measure. Without arguments: every transport of this machine, raw and through the stack, side by side.
 #[derive(Args, Clone, Debug, Default)]
@@ -74,6 +75,9 @@ pub struct BenchOptions {
     /// udp, uring, xdp: between the test hosts that `wadjet lab up N --label LABEL` made
     #[arg(long, value_name = "LABEL")]
     pub lab: Option<String>,
+    /// How AF_XDP is used.
+    #[command(flatten)]
+    pub xdp: XdpArguments,
     /// Pairs of blocks of --vs-raw
     #[arg(long, value_name = "N", requires = "vs_raw", default_value_if("vs_raw", "true", "100"))]
     pub blocks: Option<usize>,
@@ -111,6 +115,7 @@ impl BenchOptions {
             && open_loop.is_empty()
             && messages.is_none()
             && self.lab.is_none()
+            && self.xdp == XdpArguments::default()
             && !(self.raw || self.vs_raw || self.no_accel || self.no_pack || self.no_offload)
     }
 
@@ -206,6 +211,7 @@ impl BenchOptions {
             pack: !self.no_pack,
             offload: !self.no_offload,
             lab: self.lab.clone(),
+            xdp: self.xdp.clone(),
             members: traffic.members,
             size: traffic.size,
             pattern: traffic.pattern,
@@ -256,6 +262,12 @@ impl BenchOptions {
         if self.lab.is_some() && self.vs_raw && self.transport == Some(TransportKind::Xdp) {
             return refuse(
                 "--vs-raw over xdp needs two interfaces on each host, and test hosts have one; leave out --lab",
+            );
+        }
+        self.xdp.check(self.transport == Some(TransportKind::Xdp)).map_err(Refused)?;
+        if self.xdp.interface.is_some() && self.vs_raw {
+            return refuse(
+                "--interface names one interface, and --vs-raw over xdp needs two on each host; leave one of them out",
             );
         }
         if self.messages == Some(0) {
@@ -311,6 +323,17 @@ mod tests {
                 .contains("between 2 and")
         );
         assert!(refused(BenchOptions { cores: vec![9999], ..BenchOptions::default() }).contains("core 9999"));
+        let socket = XdpArguments { queue: Some(1), ..XdpArguments::default() };
+        for transport in [None, Some(TransportKind::Udp)] {
+            let options = BenchOptions { transport, xdp: socket.clone(), ..BenchOptions::default() };
+            assert!(refused(options).contains("--queue"));
+        }
+        let transport = Some(TransportKind::Xdp);
+        let options = BenchOptions { transport, xdp: socket.clone(), ..BenchOptions::default() };
+        assert_eq!(options.plans().unwrap()[0].xdp, socket);
+        let wire = XdpArguments { interface: Some("lan0".into()), ..XdpArguments::default() };
+        let options = BenchOptions { transport, xdp: wire, vs_raw: true, ..BenchOptions::default() };
+        assert!(refused(options).contains("--interface"));
         assert!(
             refused(BenchOptions { duration: Some(0.0), ..BenchOptions::default() }).contains("--duration")
         );

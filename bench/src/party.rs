@@ -92,8 +92,8 @@ pub struct Account {
     pub system_calls: u64,
     /// Payload copies: the transport's and the stack's.
     pub copies: u64,
-    /// Frames the transport dropped.
-    pub dropped: u64,
+    /// Why frames were dropped or passed on to others, in words, and how many.
+    pub dropped: BTreeMap<String, u64>,
     /// Times this process was not running for longer than the driver's limit.
     pub pauses: u64,
 }
@@ -104,18 +104,13 @@ impl Account {
     pub fn since(&self, earlier: &Account) -> Account {
         Account {
             fast_path: self.fast_path.minus(&earlier.fast_path),
-            misses: self
-                .misses
-                .iter()
-                .map(|(why, count)| (why.clone(), count - earlier.misses.get(why).unwrap_or(&0)))
-                .filter(|(_, count)| *count > 0)
-                .collect(),
+            misses: counted_since(&self.misses, &earlier.misses),
             header_bytes: self.header_bytes,
             cast_frames: self.cast_frames - earlier.cast_frames,
             frames: self.frames - earlier.frames,
             system_calls: self.system_calls - earlier.system_calls,
             copies: self.copies - earlier.copies,
-            dropped: self.dropped - earlier.dropped,
+            dropped: counted_since(&self.dropped, &earlier.dropped),
             pauses: self.pauses - earlier.pauses,
         }
     }
@@ -123,19 +118,15 @@ impl Account {
     /// The sums of two members.
     #[must_use]
     pub fn plus(&self, other: &Account) -> Account {
-        let mut misses = self.misses.clone();
-        for (why, count) in &other.misses {
-            *misses.entry(why.clone()).or_default() += count;
-        }
         Account {
             fast_path: self.fast_path.plus(&other.fast_path),
-            misses,
+            misses: counted_by_both(&self.misses, &other.misses),
             header_bytes: self.header_bytes.max(other.header_bytes),
             cast_frames: self.cast_frames + other.cast_frames,
             frames: self.frames + other.frames,
             system_calls: self.system_calls + other.system_calls,
             copies: self.copies + other.copies,
-            dropped: self.dropped + other.dropped,
+            dropped: counted_by_both(&self.dropped, &other.dropped),
             pauses: self.pauses + other.pauses,
         }
     }
@@ -145,10 +136,28 @@ impl Account {
             frames: counters.frames_sent,
             system_calls: counters.system_calls,
             copies: counters.copies,
-            dropped: counters.dropped,
+            dropped: [("by the transport", counters.dropped), ("for others, passed on", counters.foreign)]
+                .into_iter()
+                .filter(|(_, count)| *count > 0)
+                .map(|(why, count)| (why.to_owned(), count))
+                .collect(),
             ..Account::default()
         }
     }
+}
+
+/// What was counted since `earlier`.
+fn counted_since(now: &BTreeMap<String, u64>, earlier: &BTreeMap<String, u64>) -> BTreeMap<String, u64> {
+    let since = |(why, count): (&String, &u64)| (why.clone(), count - earlier.get(why).unwrap_or(&0));
+    now.iter().map(since).filter(|(_, count)| *count > 0).collect()
+}
+
+fn counted_by_both(one: &BTreeMap<String, u64>, other: &BTreeMap<String, u64>) -> BTreeMap<String, u64> {
+    let mut sums = one.clone();
+    for (why, count) in other {
+        *sums.entry(why.clone()).or_default() += count;
+    }
+    sums
 }
 
 impl<T: Transport> Party for Loop<T, RawEngine> {

@@ -10,6 +10,7 @@ use crate::party::Account;
 use crate::payload::Faults;
 use crate::schedule::Arrivals;
 use crate::workload::{BlockResult, Pattern};
+use crate::xdp::XdpArguments;
 
 /// A transport, by its name on the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
@@ -150,6 +151,8 @@ pub struct Plan {
     pub offload: bool,
     /// The test hosts that members run on, if they stand already.
     pub lab: Option<String>,
+    /// How AF_XDP is used, over xdp.
+    pub xdp: XdpArguments,
     /// Members of the view.
     pub members: usize,
     /// Bytes of a message.

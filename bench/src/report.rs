@@ -104,6 +104,9 @@ pub struct RunReport {
     pub corrupted: u64,
     /// Why plans were missed, in words, and how often, at all members.
     pub misses: BTreeMap<String, u64>,
+    /// Why frames were dropped or passed on to others, in words, and how many, at all members.
+    #[serde(default)]
+    pub dropped: BTreeMap<String, u64>,
     /// Messages cast by all members, warm-up included.
     pub sent: u64,
     /// The largest resident memory of a member before and after measuring.
@@ -243,6 +246,7 @@ fn of_side(plan: &Plan, members: &[MemberReport], raw: bool) -> Option<RunReport
         misordered: faults.misordered,
         corrupted: faults.corrupted,
         misses: account.misses,
+        dropped: account.dropped,
         sent: sides.iter().map(|side| side.sent).sum(),
         resident_bytes: (
             largest(|member| member.resident_bytes.0),

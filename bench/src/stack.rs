@@ -129,7 +129,9 @@ impl<T: Transport> Party for StackParty<T> {
     fn account(&self) -> Account {
         let stats = self.driver.stats(self.key);
         let fast = stats.fast_path;
-        let transport = Account::of_transport(self.driver.transport_counters());
+        let mut transport = Account::of_transport(self.driver.transport_counters());
+        let dropped = self.driver.dropped().by_reason().into_iter().filter(|(_, count)| *count > 0);
+        transport.dropped.extend(dropped.map(|(why, count)| (why.to_owned(), count)));
         Account {
             fast_path: FastPath {
                 send_hit: fast.send_hit,

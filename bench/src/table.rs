@@ -314,6 +314,11 @@ fn notes(report: &Report) -> String {
                 }
             }
         }
+        if !run.dropped.is_empty() {
+            let reasons: Vec<String> =
+                run.dropped.iter().map(|(why, count)| format!("{count} {why}")).collect();
+            say(&format!("{name}: frames dropped: {}", reasons.join(", ")));
+        }
         for note in &run.notes {
             say(&format!("{name}: {note}"));
         }

@@ -6,6 +6,7 @@ use wadjet_bench::plan::{Length, Plan, Seat, Subject, TransportKind};
 use wadjet_bench::report;
 use wadjet_bench::schedule::Arrivals;
 use wadjet_bench::workload::Pattern;
+use wadjet_bench::xdp::XdpArguments;
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
@@ -20,6 +21,7 @@ fn memory(pattern: Pattern, members: usize, pack: bool, messages: u64) -> report
         pack,
         offload: true,
         lab: None,
+        xdp: XdpArguments::default(),
         members,
         size: 64,
         pattern,

@@ -64,15 +64,15 @@ impl Report {
             ("unacknowledged", stats.unacknowledged),
             ("retained", stats.retained),
             ("waiting", stats.waiting),
-            ("dropped_unknown_cookie", dropped.unknown_cookie),
-            ("dropped_other_view", dropped.other_view),
-            ("dropped_malformed", dropped.malformed),
         ];
         let mut line = |arguments: std::fmt::Arguments<'_>| {
             text.write_fmt(arguments).expect("strings take everything");
         };
         for (name, number) in numbers {
             line(format_args!("number {number} {name}\n"));
+        }
+        for (reason, number) in dropped.by_reason() {
+            line(format_args!("number {number} dropped_{}\n", reason.replace(' ', "_")));
         }
         for miss in &stats.misses {
             line(format_args!("miss {} {} {} {}\n", miss.count, miss.plan, miss.layer, miss.reason));
@@ -144,5 +144,36 @@ impl Drop for Window {
             let _ = thread.join();
         }
         let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_tells_every_reason_for_which_frames_were_dropped() {
+        let dropped = Dropped {
+            short: 11,
+            foreign: 12,
+            version: 13,
+            unknown_cookie: 14,
+            collided_cookie: 15,
+            other_view: 16,
+            not_a_member: 17,
+            other_stack: 18,
+            malformed: 19,
+            own: 20,
+            exited: 21,
+        };
+        let (stack, view) = ("COM".to_owned(), "1@1".to_owned());
+        let report = Report { stack, view, rank: 0, members: 1, stats: Stats::default(), dropped };
+        let lines = report.lines();
+        let told: Vec<&str> = lines.lines().filter(|line| line.contains("dropped_")).collect();
+        let numbers: Vec<u64> =
+            told.iter().map(|line| line.split(' ').nth(1).unwrap().parse().unwrap()).collect();
+        assert_eq!(numbers, (11..=21).collect::<Vec<_>>(), "{lines}");
+        assert!(told.contains(&"number 12 dropped_foreign"), "{lines}");
+        assert!(told.contains(&"number 17 dropped_not_a_member"), "{lines}");
     }
 }

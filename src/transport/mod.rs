@@ -211,6 +211,8 @@ pub struct TransportCounters {
     pub copies: u64,
     /// Frames dropped before the endpoint saw them (no buffer, malformed).
     pub dropped: u64,
+    /// Frames for others that a transport beside the system's own stack saw and passed on (xdp).
+    pub foreign: u64,
 }
 
 /// A transport cannot be set up. Every message says what to do.

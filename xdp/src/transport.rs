@@ -735,7 +735,7 @@ impl Transport for XdpTransport {
     }
 
     fn counters(&self) -> TransportCounters {
-        self.counters
+        TransportCounters { foreign: self.steered().foreign, ..self.counters }
     }
 }
 

@@ -6,6 +6,8 @@ use std::fmt::Write as _;
 use std::io::Read;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::sync::mpsc::sync_channel;
+use std::thread;
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
@@ -33,10 +35,7 @@ struct Report {
 /// # Errors
 /// If nobody is there, or what is said is no report.
 pub(crate) fn run(path: &Path, stack: Option<&str>, json: bool) -> Result<bool, Box<dyn Error>> {
-    let text = ask(path).map_err(|error| {
-        let path = path.display();
-        format!("nobody answers at {path}: {error}; start a member with a window there (wadjet node --window {path})")
-    })?;
+    let text = answer(path)?;
     let report = Report::parse(&text)?;
     if let Some(stack) = stack.filter(|stack| *stack != report.stack) {
         return Err(format!("the member at {} runs {}, not {stack}", path.display(), report.stack).into());
@@ -49,9 +48,28 @@ pub(crate) fn run(path: &Path, stack: Option<&str>, json: bool) -> Result<bool, 
     Ok(true)
 }
 
+/// What is said at `path`; in words, why nothing is.
+fn answer(path: &Path) -> Result<String, String> {
+    let (say, said) = sync_channel(1);
+    let window = path.to_owned();
+    // A stopped process lets visitors in as long as there is room for them to wait, and says nothing.
+    thread::spawn(move || say.send(ask(&window)));
+    let path = path.display();
+    match said.recv_timeout(ANSWER_MAX) {
+        Ok(Ok(text)) => Ok(text),
+        Ok(Err(error)) => Err(format!(
+            "nobody answers at {path}: {error}; start a member with a window there (wadjet node --window {path})"
+        )),
+        Err(_) => Err(format!(
+            "the process behind {path} has said nothing for {} s: it is stopped (state T in `ps`; kill -CONT lets it go on) or \
+             waits for a processor",
+            ANSWER_MAX.as_secs()
+        )),
+    }
+}
+
 fn ask(path: &Path) -> std::io::Result<String> {
     let socket = UnixStream::connect(path)?;
-    socket.set_read_timeout(Some(ANSWER_MAX))?;
     let mut text = String::new();
     socket.take(REPORT_BYTES_MAX).read_to_string(&mut text)?;
     Ok(text)

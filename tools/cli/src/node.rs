@@ -27,6 +27,7 @@ use wadjet::{
     Address, Application, CastError, Config, Delivery, Endpoint, Event, Group, GroupId, GroupKey,
     Incarnation, LocalView, Rank, RankSet, SendError,
 };
+use wadjet_bench::xdp::XdpArguments;
 use wadjet_xdp::{XdpOptions, XdpTransport};
 
 /// Which group, where, and how.
@@ -50,6 +51,8 @@ pub(crate) struct NodeOptions {
     /// Look for the group without knowing an address: at a multicast address, or over shm on this host
     #[arg(long, value_name = "IP:PORT", num_args = 0..=1)]
     discover: Option<Option<SocketAddrV4>>,
+    #[command(flatten)]
+    xdp: XdpArguments,
     /// If the others go on without this member, join again as a new one
     #[arg(long)]
     rejoin: bool,
@@ -106,6 +109,7 @@ pub(crate) fn run(options: &NodeOptions) -> Result<bool, Box<dyn Error>> {
         )
         .into());
     }
+    options.xdp.check(options.transport == NodeTransport::Xdp)?;
     let discovery = options.discover.map(|address| address.unwrap_or(DISCOVERY));
     let mut lines = Lines::of_standard_input();
     let mut contacts: Vec<Address> = options.peers.iter().cloned().map(Address).collect();
@@ -128,7 +132,7 @@ pub(crate) fn run(options: &NodeOptions) -> Result<bool, Box<dyn Error>> {
                 live(options, UringTransport::new(UringOptions { udp })?, &contacts, &mut lines, end)?
             }
             NodeTransport::Xdp => {
-                let xdp = XdpOptions { discovery, ..XdpOptions::default() };
+                let xdp = XdpOptions { discovery, ..options.xdp.options() };
                 live(options, XdpTransport::new(xdp)?, &contacts, &mut lines, end)?
             }
             NodeTransport::Shm => live(options, Shm::new(ShmOptions::default()), &contacts, &mut lines, end)?,

@@ -202,6 +202,46 @@ fn members_on_hosts_of_their_own_talk_by_af_xdp_with_one_that_has_ordinary_socke
 }
 
 #[test]
+fn what_is_about_af_xdp_is_refused_in_words_over_another_transport() {
+    for [name, value] in [["--interface", "lo"], ["--queue", "0"], ["--mode", "skb"]] {
+        let mut node = Command::new(PROGRAM);
+        let output =
+            node.args(["node", "--group", "g", "--address", "127.0.0.1:7499", name, value]).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains(name) && said.contains("--transport xdp"), "{said}");
+    }
+    let help = Command::new(PROGRAM).args(["node", "--help"]).output().unwrap();
+    let help = String::from_utf8(help.stdout).unwrap();
+    assert!(["--interface", "--queue", "--mode"].iter().all(|name| help.contains(name)), "{help}");
+}
+
+#[test]
+fn a_stopped_member_says_nothing_and_who_looks_is_told_so_in_time() {
+    let group = format!("stopped-{}", std::process::id());
+    let window = std::env::temp_dir().join(format!("wadjet-node-stopped-{}", std::process::id()));
+    let path = window.to_str().unwrap();
+    let at = addresses("udp");
+    let mut member = Shell::open("udp", &group, &at[0], &["--window", path, "--peers", &at[1]]);
+    // The window is open before it looks for others.
+    member.sees("alone for");
+    let signal = |name: &str| {
+        let sent = Command::new("kill").args([name, &member.node.id().to_string()]).status();
+        assert!(sent.unwrap().success(), "{name}");
+    };
+    signal("-STOP");
+    let begun = Instant::now();
+    let output = Command::new(PROGRAM).args(["explain", "--live", path]).output().unwrap();
+    assert!(begun.elapsed() < PATIENCE, "it ends in time");
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        output.status.code() == Some(2) && said.contains("it is stopped") && said.contains(path),
+        "{said}"
+    );
+    signal("-CONT");
+}
+
+#[test]
 fn a_running_member_is_looked_at_through_its_window() {
     let at = addresses("udp");
     let group = format!("window-{}", std::process::id());
