@@ -397,14 +397,7 @@ pub(crate) fn a_batch_may_be_as_long_as_the_region<B: Bed>(bed: B) {
 pub(crate) fn back_pressure_refuses_whole_frames_and_loses_none<B: Bed>(bed: B) {
     let mut party = Party::new(bed, 3);
     if party.caps().loses {
-        // Such a medium does not push back at all, which is all there is to see here.
-        for at in 0..OPTIONS.cast_frames * 4 {
-            let frame = write(&party.members[0].channel.casts, &pattern(at, 100)).unwrap();
-            let channel = party.members[0].channel.id;
-            let transmit = Transmit { channel, to: Destination::All, head: frame, body: None };
-            party.members[0].transport.submit(transmit).unwrap();
-            party.members[0].transport.flush();
-        }
+        lose_what_there_is_no_room_for(party);
         return;
     }
     let mut accepted = 0;
@@ -431,6 +424,56 @@ pub(crate) fn back_pressure_refuses_whole_frames_and_loses_none<B: Bed>(bed: B) 
     party.until(&[0, accepted, accepted]);
     for peer in &party.members[1..] {
         assert!(peer.got.iter().enumerate().all(|(at, bytes)| *bytes == pattern(at, 100)));
+    }
+    party.assert_all_frames_are_back();
+}
+
+/// A medium that loses takes what it has no room for, or gives the very frame back; what it took comes whole, once and in the order
+/// of its submission, or not at all. Afterwards it takes frames again, they arrive, and no frame is missing.
+fn lose_what_there_is_no_room_for<B: Bed>(mut party: Party<B>) {
+    let channel = party.members[0].channel.id;
+    // Nobody receives meanwhile, nor is anything flushed before a frame is refused or there is none.
+    let mut accepted: Vec<Vec<u8>> = Vec::new();
+    let mut refused = 0;
+    for at in 0..OPTIONS.cast_frames * 8 {
+        let bytes = [&(at as u64).to_le_bytes()[..], &pattern(at, 100)].concat();
+        let Some(head) = write(&party.members[0].channel.casts, &bytes) else {
+            party.members[0].transport.flush();
+            party.members[0].transport.reap();
+            continue;
+        };
+        let transmit = Transmit { channel, to: Destination::All, head, body: None };
+        match party.members[0].transport.submit(transmit) {
+            Ok(()) => accepted.push(bytes),
+            Err(Full(transmit)) => {
+                assert_eq!(transmit.head.bytes(), bytes, "the very frame comes back");
+                assert_eq!(transmit.channel, channel);
+                refused += 1;
+                party.members[0].transport.flush();
+                party.members[0].transport.reap();
+            }
+        }
+    }
+    assert!(accepted.len() >= OPTIONS.cast_frames, "{} accepted, {refused} refused", accepted.len());
+    party.members[0].transport.flush();
+    party.assert_all_frames_are_back();
+    // What was taken is received, until a frame that was sent when there was room again has come to everybody.
+    let last = b"there is room again";
+    let deadline = Instant::now() + PATIENCE;
+    let has_last = |peer: &Peer<B::Transport>| peer.got.iter().any(|bytes| bytes == last);
+    while !party.members[1..].iter().all(has_last) {
+        assert!(Instant::now() < deadline, "nothing arrives any more");
+        // Who has had it may have it again: this is a medium that loses.
+        party.cast(0, last);
+        for _ in 0..20 {
+            party.turn();
+        }
+    }
+    for peer in &party.members[1..] {
+        let mut left = accepted.iter();
+        for got in peer.got.iter().filter(|bytes| *bytes != last) {
+            assert!(left.any(|bytes| bytes == got), "whole, once, in order");
+        }
     }
     party.assert_all_frames_are_back();
 }
