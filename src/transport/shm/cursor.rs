@@ -8,7 +8,6 @@
 //! each time. Were each frame published alone, such a reader would take the first line of each while the writer is at it.
 //! So frames are published together: the first one's stamp is withheld until those behind it have theirs, and the reader
 //! finds all of them on lines that only the writer has touched.
-
 //!
 //! What has been read is released by a word of the reader's, and what may be overwritten is told by one of the writer's. All that
 //! depends on the order in which both see each other's stores is here, over the atomics of [`sync`](super::sync) and the words
