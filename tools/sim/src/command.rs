@@ -164,9 +164,14 @@ pub fn command(arguments: &SimArgs) -> ExitCode {
     match written.and_then(|passed| out.flush().map(|()| passed)) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(1),
-        // Nobody reads any more: that is not a violation, but neither is it a pass.
-        Err(_) => ExitCode::from(2),
+        Err(error) => unwritten(&error),
     }
+}
+
+/// Where nobody reads any more that is not a violation, but neither is it a pass: then a shell says 141, as of a program that
+/// SIGPIPE ended.
+fn unwritten(error: &io::Error) -> ExitCode {
+    ExitCode::from(if error.kind() == io::ErrorKind::BrokenPipe { 141 } else { 2 })
 }
 
 /// Explores, and prints what came of it.
@@ -195,7 +200,7 @@ fn explored(arguments: &SimArgs, depth: u8) -> ExitCode {
     match written.and_then(|()| out.flush()) {
         Ok(()) if explored.failure.is_none() => ExitCode::SUCCESS,
         Ok(()) => ExitCode::from(1),
-        Err(_) => ExitCode::from(2),
+        Err(error) => unwritten(&error),
     }
 }
 
