@@ -5,7 +5,7 @@ use std::rc::Rc;
 use super::{Endpoint, GroupKey, Request, Retired, Room};
 use crate::buf::Frame;
 use crate::group::Application;
-use crate::id::{Rank, RankSet};
+use crate::id::{MEMBERS_MAX, Rank, RankSet};
 use crate::stack::event::{Problem, Up};
 use crate::stack::run::{InstallError, Stack};
 use crate::time::Time;
@@ -110,7 +110,7 @@ impl Endpoint {
     pub fn room(&mut self, room_for: &dyn Fn(usize, &ChannelOptions) -> Result<(), TransportError>) {
         let all = self.members_max;
         let ask = |members: usize| room_for(members, &self.config.channel_options(members));
-        let mut room = Room::default();
+        let mut room = None;
         if let Err(error) = ask(all) {
             // There is room for `least`, or it is one; there is none for `most`.
             let (mut least, mut most, mut why) = (1, all, error);
@@ -121,12 +121,16 @@ impl Endpoint {
                     Err(error) => (most, why) = (middle, error),
                 }
             }
-            room = Room { members_max: least, why: why.to_string() };
+            room = Some((least, why));
         }
-        if room == self.room {
+        // Nothing is written where nothing has changed, which is so nearly every time.
+        if room.as_ref().map_or(MEMBERS_MAX, |(members_max, _)| *members_max) == self.room.members_max {
             return;
         }
-        self.room = room;
+        self.room = match room {
+            Some((members_max, why)) => Room { members_max, why: why.to_string() },
+            None => Room::default(),
+        };
         for stack in self.stacks.iter_mut().filter(|stack| stack.exited().is_none()) {
             stack.set_room(&self.room);
         }

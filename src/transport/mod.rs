@@ -29,6 +29,7 @@ mod untouched;
 pub mod uring;
 pub mod wake;
 
+use std::borrow::Cow;
 use std::io;
 use std::task::Waker;
 use std::time::Duration;
@@ -242,11 +243,11 @@ pub enum TransportError {
     #[error("no room for {what} ({bytes} bytes): {remedy}")]
     NoSpace {
         /// What was to be made.
-        what: String,
+        what: Cow<'static, str>,
         /// How large.
         bytes: usize,
         /// What to do.
-        remedy: String,
+        remedy: Cow<'static, str>,
     },
     /// Memory could not be mapped.
     #[error(transparent)]

@@ -390,7 +390,7 @@ impl Lane {
     }
 }
 
-fn space(what: &str, frames: usize, remedy: &str) -> TransportError {
+fn space(what: &'static str, frames: usize, remedy: &'static str) -> TransportError {
     TransportError::NoSpace { what: what.into(), bytes: frames * 2048, remedy: remedy.into() }
 }
 

@@ -8,7 +8,7 @@
 //! made. Readers map the file read-only, so what a reader has read and released of a sender's rings stands in the
 //! *reader's* segment, on the cursor line of the sender's rank.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::AsRawFd;
@@ -568,9 +568,14 @@ fn refused(path: &Path, source: io::Error) -> TransportError {
     }
 }
 
-/// Bytes that can still be had in the file system of `directory`; `None` if it has no limit, or does not say.
+/// Bytes that can still be had in the file system of `directory`; `None` if it has no limit, or does not say. Allocates
+/// nothing, for it is asked while casts go on.
 pub(super) fn free_bytes(directory: &Path) -> Option<u64> {
-    let directory = CString::new(directory.as_os_str().as_bytes()).ok()?;
+    // The path of a socket in it has at most 107 bytes.
+    let mut name = [0; 128];
+    let bytes = directory.as_os_str().as_bytes();
+    name.get_mut(..bytes.len())?.copy_from_slice(bytes);
+    let directory = CStr::from_bytes_until_nul(&name).ok()?;
     // SAFETY: all fields are plain integers, for which zero is a value.
     let mut system: libc::statvfs = unsafe { std::mem::zeroed() };
     // SAFETY: the name is live and ends with zero; `system` is live and of the right type, and only written during the call.
@@ -591,12 +596,13 @@ fn no_space(path: &Path, bytes: usize, source: io::Error) -> TransportError {
     if source.raw_os_error().is_some_and(|error| full.contains(&error)) {
         let directory = path.parent().unwrap_or(path).display();
         return TransportError::NoSpace {
-            what: path.display().to_string(),
+            what: path.display().to_string().into(),
             bytes,
             remedy: format!(
                 "remove what nobody uses there, enlarge it (mount -o remount,size=... {directory}), ask for fewer or \
                  smaller frames, or choose another directory"
-            ),
+            )
+            .into(),
         };
     }
     TransportError::Io { what: format!("reserving {bytes} bytes for {}", path.display()), source }

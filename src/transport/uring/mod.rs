@@ -233,7 +233,7 @@ unsafe impl Calls for RingCalls {
 
     fn add(&mut self, socket: RawFd) -> Result<Inlet, TransportError> {
         let Some(at) = self.doors.iter().position(|door| !door.open) else {
-            let what = format!("another socket of this ring, which has {SOCKETS_MAX}");
+            let what = format!("another socket of this ring, which has {SOCKETS_MAX}").into();
             let remedy = "let groups share addresses, or make another transport".into();
             return Err(TransportError::NoSpace { what, bytes: 0, remedy });
         };
