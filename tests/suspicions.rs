@@ -269,6 +269,30 @@ fn a_pause_of_ones_own_is_told_and_nobody_blamed_for_it() {
     }
 }
 
+#[test]
+fn a_pause_in_the_middle_of_a_flush_is_nobodys_fault_either() {
+    let spec = STACK.replace("MBRSHIP", "MBRSHIP(block=yes)");
+    let mut town = Town::of(4, &spec, &Config::default());
+    town.run(Duration::from_millis(30));
+    let leaving = &mut town.processes[3];
+    leaving.endpoint.group(leaving.key).leave();
+    let blocked =
+        |town: &mut Town| town.processes[..3].iter().all(|process| process.diary.seen.contains(&Seen::Block));
+    assert!(town.until(SECOND, blocked));
+    // Longer than a flush may take; then everybody goes on at once.
+    town.processes.iter_mut().for_each(|process| process.stopped = true);
+    town.run(Duration::from_millis(250));
+    town.processes.iter_mut().for_each(|process| process.stopped = false);
+    town.run(Duration::from_millis(5));
+    for process in &mut town.processes[..3] {
+        process.endpoint.group(process.key).block_ok();
+    }
+    town.meet(&[0, 1, 2], SECOND);
+    for at in 0..3 {
+        assert_eq!(town.suspicions(at), []);
+    }
+}
+
 /// All cast, but those that stand still.
 fn work(town: &mut Town, time: Duration) {
     let end = town.now + time;

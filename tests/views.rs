@@ -915,3 +915,34 @@ fn who_was_away_for_more_views_than_are_remembered_learns_that_it_is_out() {
         assert!(why.starts_with("excluded: "), "{why}");
     }
 }
+
+#[test]
+fn the_id_of_a_view_that_its_coordinator_decided_and_left_is_used() {
+    let mut decided_and_left = 0;
+    for step in 0..60 {
+        let mut town = Town::of(2, STACK, &Config::default());
+        town.run(Duration::from_millis(20));
+        // A guest whose views were many, so that the next one's id is above the one that was proposed.
+        let mut own_view = View::alone(group(), member(3), STACK);
+        own_view.id.counter = 1000;
+        let contacts = [1, 2].map(|own| member(own).address).into();
+        town.start(own_view, 3, Neighbours { contacts, discover: false });
+        town.run(Duration::from_micros(250) * step);
+        let leaving = &mut town.processes[0];
+        leaving.endpoint.group(leaving.key).leave();
+        town.meet(&[1, 2], SECOND);
+        town.run(Duration::from_millis(50));
+        let leaver = &mut town.processes[0];
+        assert!(leaver.endpoint.forget(leaver.key));
+        let first = leaver.endpoint.first_view(group(), member(1), STACK, false);
+        for (_, view) in &town.processes[1].views {
+            let View { id, members, .. } = view.view();
+            if id.coordinator == Incarnation(1) {
+                assert!(first.id.counter > id.counter, "{:?} after {id:?}", first.id);
+                let left = members.iter().all(|member| member.incarnation != Incarnation(1));
+                decided_and_left += u32::from(left && id.counter > 1000);
+            }
+        }
+    }
+    assert!(decided_and_left > 0);
+}

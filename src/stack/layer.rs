@@ -709,7 +709,7 @@ impl Context<'_> {
         &self.core.neighbours
     }
 
-    /// This process has proposed a view of that id: it is used, whatever becomes of it.
+    /// This process has proposed or decided a view of that id: it is used, whatever becomes of it.
     pub fn use_id(&mut self, id: ViewId) {
         self.core.counter_used = self.core.counter_used.max(id.counter);
     }

@@ -216,7 +216,7 @@ pub struct Process {
     pub key: GroupKey,
     pub channels: Vec<ChannelId>,
     /// Of its channels.
-    views: Vec<(ChannelId, LocalView)>,
+    pub views: Vec<(ChannelId, LocalView)>,
     pub diary: Diary,
     /// Does nothing, as a stopped process.
     pub stopped: bool,

@@ -143,7 +143,7 @@ impl Mbrship {
         }
     }
 
-    fn watch(&self, context: &mut Context<'_>) {
+    fn watch(&mut self, context: &mut Context<'_>) {
         let looked = self.promise.as_ref().map_or(&Looked::Twice, |promise| &promise.looked);
         let patience = match (&self.proposal, looked) {
             (Some(_), _) => self.options.flush,
@@ -152,7 +152,16 @@ impl Mbrship {
             // And that before anybody looks at the coordinator.
             (None, Looked::Twice) => self.coordinator_patience(),
         };
-        context.arm(self.handles().watch, context.now() + patience);
+        self.watch_due = context.now() + patience;
+        context.arm(self.handles().watch, self.watch_due);
+    }
+
+    /// This process stood still for so long: the others may have done so with it, and did nothing of a flush meanwhile.
+    pub(super) fn paused(&mut self, context: &mut Context<'_>, lasting: Duration) {
+        let Some(promise) = &mut self.promise else { return };
+        promise.since = promise.since + lasting;
+        self.watch_due = self.watch_due + lasting;
+        context.arm(self.handles().watch, self.watch_due);
     }
 
     /// How long until a member that takes part in a flush looks for whoever holds it up, and then until it looks again.
@@ -476,6 +485,8 @@ impl Mbrship {
         }
         self.note_confirmed(id);
         let view = self.next_view(context, id);
+        // Guests may have raised it, and this member need not be in it.
+        context.use_id(view.id);
         let others = self.live_others(context);
         if !self.is(Broken::TellsNobody) {
             self.say(context, others, &Inside::View { proposal: id, view: view.clone() });

@@ -146,6 +146,8 @@ struct Mbrship {
     renew_asked: bool,
     /// The flush this member takes part in.
     promise: Option<Promise>,
+    /// When whoever holds it up has done so for too long.
+    watch_due: Time,
     /// Proposals whose cut this member has confirmed, the latest last.
     confirmed: Vec<ViewId>,
     /// By the same order: who was out of the view when this member reported for the proposal.
@@ -409,6 +411,7 @@ impl Mbrship {
             renew: false,
             renew_asked: false,
             promise: None,
+            watch_due: Time::NEVER,
             confirmed: Vec::new(),
             confirmed_without: Vec::new(),
             proposal: None,
@@ -766,8 +769,9 @@ impl Layer for Mbrship {
                 Err(_) => context.count("letter that does not decode"),
             },
             Up::Stranger { origin, view } => self.stranger(context, origin, view),
-            Up::Paused(_) => {
+            Up::Paused(lasting) => {
                 context.up(event);
+                self.paused(context, lasting);
                 // Whatever was answered is older.
                 self.inquiries.fill(Inquiry::NEVER);
                 self.inquire(context, context.view().others().collect());
