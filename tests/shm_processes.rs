@@ -10,7 +10,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use ends::{
-    Draw, End, PATIENCE, bound, number, numbered, payload, segment_of, small, socket_of, unique, view,
+    Draw, End, PATIENCE, bound, in_room_of, number, numbered, payload, segment_of, small, socket_of, unique,
+    view,
 };
 use wadjet::id::{GroupId, Incarnation, Rank, RankSet};
 use wadjet::transport::shm::{Shm, ShmOptions};
@@ -274,28 +275,5 @@ fn full(directory: &Path) {
 
 #[test]
 fn a_full_file_system_is_an_error_with_a_remedy_and_not_a_signal() {
-    // A small tmpfs needs a mount namespace of its own.
-    let directory = std::env::temp_dir().join(unique("wadjet-full"));
-    fs::create_dir(&directory).unwrap();
-    let executable = std::env::current_exe().unwrap();
-    let script =
-        "mount -t tmpfs -o size=256k tmpfs \"$1\" && exec \"$2\" --exact another_process --nocapture";
-    let output = Command::new("unshare")
-        .args(["--mount", "sh", "-c", script, "sh"])
-        .args([&directory, &executable])
-        .env(ROLE, format!("full {}", directory.display()))
-        .output();
-    fs::remove_dir(&directory).unwrap();
-    let output = output.expect("unshare is part of util-linux");
-    let text = String::from_utf8_lossy(&output.stderr);
-    let refused = ["unshare failed", "Operation not permitted", "permission denied"];
-    if !output.status.success() && refused.iter().any(|words| text.contains(words)) {
-        assert!(std::env::var_os("CI").is_none(), "in CI this must run: {text}");
-        #[allow(clippy::print_stderr, reason = "whoever runs the test is to know that it did not run")]
-        {
-            eprintln!("skipped: {}", text.trim());
-        }
-        return;
-    }
-    assert!(output.status.success(), "{text} {}", String::from_utf8_lossy(&output.stdout));
+    in_room_of("256k", ROLE, |directory| format!("full {}", directory.display()));
 }

@@ -1,10 +1,13 @@
 //! Groups over shared memory where there is little of it: who finds no room is not let in, and nobody else loses its group.
 #![cfg(target_os = "linux")]
 
+#[path = "common/shm.rs"]
+mod ends;
+
 use std::path::Path;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
+use ends::{PATIENCE, in_room_of};
 use wadjet::group::{Application, Delivery, Event, Group};
 use wadjet::layers::LIVE_STACK;
 use wadjet::runtime::{Driver, DriverOptions, JoinOptions};
@@ -12,7 +15,6 @@ use wadjet::transport::shm::{Shm, ShmOptions};
 use wadjet::view::Neighbours;
 use wadjet::{Address, Config, Endpoint, GroupId, GroupKey, Incarnation};
 
-const PATIENCE: Duration = Duration::from_secs(60);
 const ROLE: &str = "WADJET_TEST_ROOM_ROLE";
 
 #[derive(Default)]
@@ -139,37 +141,12 @@ fn another_process() {
     fill(Path::new(directory), least.parse().unwrap());
 }
 
-/// A small tmpfs needs a mount namespace of its own.
-fn in_room_of(size: &str, least: usize) {
-    let directory = std::env::temp_dir().join(format!("wadjet-room-{size}-{}", std::process::id()));
-    std::fs::create_dir(&directory).unwrap();
-    let script = "mount -t tmpfs -o size=$1 tmpfs \"$2\" && exec \"$3\" --exact another_process --nocapture";
-    let output = Command::new("unshare")
-        .args(["--mount", "sh", "-c", script, "sh", size])
-        .args([&directory, &std::env::current_exe().unwrap()])
-        .env(ROLE, format!("{} {least}", directory.display()))
-        .output();
-    std::fs::remove_dir(&directory).unwrap();
-    let output = output.expect("unshare is part of util-linux");
-    let text = String::from_utf8_lossy(&output.stderr);
-    let refused = ["unshare failed", "Operation not permitted", "permission denied"];
-    if !output.status.success() && refused.iter().any(|words| text.contains(words)) {
-        assert!(std::env::var_os("CI").is_none(), "in CI this must run: {text}");
-        #[allow(clippy::print_stderr, reason = "whoever runs the test is to know that it did not run")]
-        {
-            eprintln!("skipped: {}", text.trim());
-        }
-        return;
-    }
-    assert!(output.status.success(), "{text} {}", String::from_utf8_lossy(&output.stdout));
-}
-
 #[test]
 fn a_newcomer_for_whom_there_is_no_room_harms_nobody() {
-    in_room_of("24m", 1);
+    in_room_of("24m", ROLE, |directory| format!("{} 1", directory.display()));
 }
 
 #[test]
 fn what_a_container_has_for_shared_memory_is_filled_and_nobody_is_lost() {
-    in_room_of("64m", 3);
+    in_room_of("64m", ROLE, |directory| format!("{} 3", directory.display()));
 }

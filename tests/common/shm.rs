@@ -2,6 +2,7 @@
 #![allow(dead_code, unreachable_pub)]
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -200,4 +201,31 @@ impl Draw {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % limit
     }
+}
+
+/// Runs this test binary's test `another_process` where the file system of a new directory has so much room, as `mount` takes
+/// it. The variable `name` tells it the role that is made of the directory.
+pub fn in_room_of(size: &str, name: &str, role: impl Fn(&Path) -> String) {
+    let directory = std::env::temp_dir().join(unique("wadjet-room"));
+    std::fs::create_dir(&directory).unwrap();
+    // A small tmpfs needs a mount namespace of its own.
+    let script = "mount -t tmpfs -o size=$1 tmpfs \"$2\" && exec \"$3\" --exact another_process --nocapture";
+    let output = Command::new("unshare")
+        .args(["--mount", "sh", "-c", script, "sh", size])
+        .args([&directory, &std::env::current_exe().unwrap()])
+        .env(name, role(&directory))
+        .output();
+    std::fs::remove_dir(&directory).unwrap();
+    let output = output.expect("unshare is part of util-linux");
+    let text = String::from_utf8_lossy(&output.stderr);
+    let refused = ["unshare failed", "Operation not permitted", "permission denied"];
+    if !output.status.success() && refused.iter().any(|words| text.contains(words)) {
+        assert!(std::env::var_os("CI").is_none(), "in CI this must run: {text}");
+        #[allow(clippy::print_stderr, reason = "whoever runs the test is to know that it did not run")]
+        {
+            eprintln!("skipped: {}", text.trim());
+        }
+        return;
+    }
+    assert!(output.status.success(), "{text} {}", String::from_utf8_lossy(&output.stdout));
 }
