@@ -52,8 +52,8 @@ pub struct Config {
     ///
     /// [`CastError::Full`]: crate::group::CastError::Full
     pub waiting_bytes_max: usize,
-    /// Frames for sends, control messages and retransmission headers. At the limit sends are refused and control
-    /// messages are put off.
+    /// Frames for sends, control messages and retransmission headers, or 16 for each member of the view if those are more. At
+    /// the limit sends are refused and control messages are put off.
     pub control_frames: usize,
     /// Frames that are ahead of their turn and may wait for it, of all origins. Beyond it they take the layers.
     pub early_frames_max: usize,
@@ -176,6 +176,10 @@ pub enum ConfigError {
     },
 }
 
+/// In a view of a hundred members, whose flush vectors are two frames, 8 for each do, but reliable messages are put off for want
+/// of frames; with 12 none is. With 5 the coordinator is not heard, and excluded.
+const CONTROL_FRAMES_EACH: usize = 16;
+
 /// Short gossip is 16 bits and compared as a signed difference: windows must stay below half of that.
 pub const WINDOW_FRAMES_MAX: u64 = 1 << 14;
 
@@ -286,12 +290,18 @@ impl Config {
         ChannelOptions {
             // Unacknowledged + waiting above the stack + being filled + own copies on their way up.
             cast_frames: window + self.waiting_frames_max + 2,
-            control_frames: self.control_frames,
+            control_frames: self.control_frames_of(members),
             // Retained until stable, per origin + ahead of their turn + held for their order.
             receive_frames: window * others + self.early_frames_max + self.order_share(members) * others,
             frame_bytes: self.frame_bytes_max,
             huge_pages: self.huge_pages,
         }
+    }
+
+    /// Frames of the control region in a view of `members` members. Who leads a view change says something to each of the
+    /// others, keeps it until it is acknowledged, and has to be heard meanwhile.
+    pub(crate) fn control_frames_of(&self, members: usize) -> usize {
+        self.control_frames.max(CONTROL_FRAMES_EACH * members)
     }
 
     /// Whether the regions of a view of `members` members fit [`Config::region_bytes_max`].

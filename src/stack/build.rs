@@ -361,7 +361,8 @@ impl Build<'_> {
     /// Frames of the control region that what goes to one member may hold at once: half of the region is shared equally, so
     /// that a member that acknowledges nothing leaves frames for the others.
     pub fn control_share(&self) -> u64 {
-        (self.control_frames() / (2 * self.view.size().saturating_sub(1).max(1) as u64)).max(1)
+        let others = self.view.size().saturating_sub(1).max(1);
+        (self.config.control_frames_of(self.view.size()) / (2 * others)).max(1) as u64
     }
 
     /// The largest window, in frames, that the endpoint's regions were sized for: `Config::window_frames`.
@@ -374,7 +375,7 @@ impl Build<'_> {
         self.config.order_share(self.view.size()) as u64
     }
 
-    /// Frames of the endpoint's control region: `Config::control_frames`.
+    /// Frames of the endpoint's control region, whatever the size of the view: `Config::control_frames`.
     pub fn control_frames(&self) -> u64 {
         self.config.control_frames as u64
     }
