@@ -82,6 +82,16 @@ pub enum LoadKind {
     Full,
 }
 
+impl LoadKind {
+    /// The name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            LoadKind::Idle => "idle",
+            LoadKind::Full => "full",
+        }
+    }
+}
+
 /// The figures of one kind of fault over one transport.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct FailureRun {
@@ -531,14 +541,19 @@ fn write(report: &FailureReport, json: Option<&Path>) -> Result<(), Box<dyn Erro
 /// The figures as tables of markdown, which a person can read as they are; times in milliseconds.
 pub fn table(runs: &[FailureRun]) -> String {
     let mut text = String::new();
-    let (joins, faults): (Vec<_>, Vec<_>) = runs.iter().partition(|run| run.fault == Fault::Join);
+    let (joins, others): (Vec<_>, Vec<_>) = runs.iter().partition(|run| run.fault == Fault::Join);
+    let (quiet, faults): (Vec<_>, Vec<_>) = others.into_iter().partition(|run| run.fault == Fault::None);
     if !faults.is_empty() {
         text += "| fault | transport | members | load | faults | suspected p50 / p99 / max, ms | new view p50 / p99 / max, ms | first cast p50 / p99 / max, ms \
                  | join p50 / p99, ms | whole again p50 / p99, ms | false suspicions |\n|---|---|---|---|---|---|---|---|---|---|---|\n";
         text.extend(faults.into_iter().map(fault_row));
     }
+    if !quiet.is_empty() {
+        text += "\n| nothing fails | members | load | seconds | casts | deliveries | false suspicions |\n|---|---|---|---|---|---|---|\n";
+        text.extend(quiet.into_iter().map(quiet_row));
+    }
     if !joins.is_empty() {
-        text += "| transport | into a group of | times | p50 / p99 / max, ms |\n|---|---|---|---|\n";
+        text += "\n| transport | into a group of | times | p50 / p99 / max, ms |\n|---|---|---|---|\n";
         text.extend(joins.into_iter().map(join_rows));
     }
     for run in runs {
@@ -564,10 +579,7 @@ fn three(times: &LatencySummary) -> String {
 
 fn fault_row(run: &FailureRun) -> String {
     let two = |times: &LatencySummary| [times.p50, times.p99].map(milliseconds).join(" / ");
-    let load = match run.load {
-        LoadKind::Idle => "idle",
-        LoadKind::Full => "full",
-    };
+    let load = run.load.name();
     format!(
         "| {} | {} | {} | {load} | {} | {} | {} | {} | {} | {} | {} |\n",
         run.fault.name(),
@@ -579,6 +591,19 @@ fn fault_row(run: &FailureRun) -> String {
         three(&run.first_cast_ns),
         two(&run.join_ns),
         two(&run.whole_ns),
+        run.false_suspicions
+    )
+}
+
+fn quiet_row(run: &FailureRun) -> String {
+    format!(
+        "| {} | {} | {} | {:.0} | {} | {} | {} |\n",
+        run.transport.name(),
+        run.members,
+        run.load.name(),
+        run.seconds,
+        run.casts,
+        run.delivered,
         run.false_suspicions
     )
 }
