@@ -119,8 +119,9 @@ impl Hosts {
             for wire in 0..wires {
                 let port = if wire == 0 { format!("port{host}") } else { format!("port{host}-{wire}") };
                 in_hub += &format!(
-                    "link add {port} type veth peer name lan{wire} address 02:00:00:{wire:02x}:4e:{host:02x} netns {name}\n\
-                     link set {port} master bridge{wire}\nlink set {port} up\n"
+                    "link add {port} type veth peer name lan{wire} address {} netns {name}\n\
+                     link set {port} master bridge{wire}\nlink set {port} up\n",
+                    link_address(host, wire)
                 );
             }
         }
@@ -138,6 +139,25 @@ impl Hosts {
             batch(&hosts.name(host), &on)?;
         }
         Ok(hosts)
+    }
+
+    /// Tells every host the link addresses of all others on the first wire, for good. Otherwise a host whose port was down has
+    /// forgotten them, and asks anew; what asks or answers may be lost, and the kernel asks again only after a second.
+    ///
+    /// # Errors
+    /// [`LabError`].
+    pub fn introduce(&self) -> Result<(), LabError> {
+        for host in 1..=self.count {
+            let others = (1..=self.count).filter(|other| *other != host);
+            let told: String = others
+                .map(|other| {
+                    let (address, link) = (self.address(other), link_address(other, 0));
+                    format!("neigh replace {address} lladdr {link} dev lan0 nud permanent\n")
+                })
+                .collect();
+            batch(&self.name(host), &told)?;
+        }
+        Ok(())
     }
 
     /// Makes two hosts that are wired to each other without a bridge between them, in place of any of the same label:
@@ -362,6 +382,11 @@ impl Drop for Hosts {
             drop(Hosts::down(&self.label));
         }
     }
+}
+
+/// The link address of a host on one of its wires.
+fn link_address(host: usize, wire: usize) -> String {
+    format!("02:00:00:{wire:02x}:4e:{host:02x}")
 }
 
 /// A label that says which process the hosts belong to: once it is gone, however that was, whoever makes hosts next removes

@@ -14,11 +14,12 @@ use serde::{Deserialize, Serialize};
 use wadjet_bench::histogram::{Latencies, LatencySummary};
 use wadjet_bench::machine::Machine;
 
+use crate::clock;
 use crate::crew::{Crew, CrewOptions};
 use crate::failure::Dice;
 use crate::hosts::{Hosts, label_of_this_process};
 use crate::judge::{self, Verdict};
-use crate::seat::{Carrier, Extras, Load, Waiting};
+use crate::seat::{Carrier, Extras, Load, Order, Waiting};
 
 /// How many faults of which kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -94,14 +95,46 @@ pub struct ChaosRun {
     pub sends: usize,
     /// States with which members began a view, which were compared.
     pub states: usize,
-    /// From the end of the faults of a chapter until all are in one view, in nanoseconds.
+    /// From the end of some faults until all are in one view again, in nanoseconds.
     pub together_ns: LatencySummary,
+    /// The slowest of these, the slowest first.
+    #[serde(default)]
+    pub slowest: Vec<Reunion>,
     /// What the oracle found, in words, and where the histories are.
     pub violations: Vec<String>,
     /// How long it took, in seconds.
     pub seconds: f64,
     /// What went wrong otherwise.
     pub error: Option<String>,
+}
+
+/// How all came together again after some faults.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Reunion {
+    /// From the end of the faults until all are in one view, in nanoseconds.
+    pub together_ns: u64,
+    /// In which chapter, and how long after the beginning of the run the faults ended, in seconds.
+    pub chapter: u32,
+    /// See there.
+    pub at_s: f64,
+    /// What had been done: faults since all were together before, in order.
+    pub faults: Vec<String>,
+    /// What was done, what members said, and who was in which view, by place and life: since all were together before,
+    /// in milliseconds before and after the end of the faults.
+    pub story: Vec<String>,
+}
+
+impl Reunion {
+    /// In one line.
+    fn line(&self) -> String {
+        let faults = if self.faults.is_empty() { "the start".to_owned() } else { self.faults.join(", ") };
+        format!(
+            "{:.0} ms after {faults} (chapter {}, {:.1} s after the beginning)",
+            self.together_ns as f64 / 1e6,
+            self.chapter,
+            self.at_s
+        )
+    }
 }
 
 /// The report of `wadjet chaos`.
@@ -141,6 +174,8 @@ pub fn run(plan: &Plan) -> Result<ChaosRun, Box<dyn Error>> {
     let label = label_of_this_process("chaos");
     let bridged = plan.faults.partitions + plan.faults.losses > 0 || plan.carrier.needs_hosts();
     let mut hosts = if bridged { Some(Hosts::up(&label, plan.members)?) } else { None };
+    // What is measured is how long the group takes, not how long kernels take to ask for addresses.
+    hosts.iter().try_for_each(Hosts::introduce)?;
     let mut dice = Dice::new(plan.seed);
     let mut kinds = shuffled(&plan.faults, &mut dice);
     let mut run = ChaosRun {
@@ -157,6 +192,7 @@ pub fn run(plan: &Plan) -> Result<ChaosRun, Box<dyn Error>> {
         sends: 0,
         states: 0,
         together_ns: LatencySummary::default(),
+        slowest: Vec::new(),
         violations: Vec::new(),
         seconds: 0.0,
         error: None,
@@ -173,6 +209,8 @@ pub fn run(plan: &Plan) -> Result<ChaosRun, Box<dyn Error>> {
             dice: &mut dice,
             hosts: hosts.as_mut(),
             mends: Vec::new(),
+            begun,
+            faults: Vec::new(),
             run: &mut run,
             together: &mut together,
         };
@@ -236,6 +274,10 @@ struct Chapter<'c> {
     dice: &'c mut Dice,
     hosts: Option<&'c mut Hosts>,
     mends: Vec<(Instant, Mend)>,
+    /// When the run began.
+    begun: Instant,
+    /// Faults since all were together.
+    faults: Vec<String>,
     run: &'c mut ChaosRun,
     together: &'c mut Latencies,
 }
@@ -274,8 +316,6 @@ impl Chapter<'_> {
                 self.peace(crew)?;
             }
         }
-        // A test host that lost its neighbour's address asks for it once a second: until it has it, who comes in may be
-        // let in by one member and not be heard by another, time and again.
         let begun = Instant::now();
         while begun.elapsed() < TOGETHER_MAX {
             self.peace(crew)?;
@@ -341,6 +381,7 @@ impl Chapter<'_> {
         match (kind, victim) {
             (Kind::Kill, Some(victim)) => {
                 crew.kill(victim)?;
+                self.note(crew, format!("kill of {victim}"));
                 // Whatever else it waited for, it does no more.
                 self.mends.retain(|(_, mend)| !matches!(mend, Mend::Continue(one) if *one == victim));
                 self.later(1, 300, Mend::Start(victim));
@@ -348,17 +389,20 @@ impl Chapter<'_> {
             }
             (Kind::Stop, Some(victim)) => {
                 crew.stop(victim)?;
+                self.note(crew, format!("stop of {victim}"));
                 self.later(1, 500, Mend::Continue(victim));
                 self.run.faults.stops += 1;
             }
             (Kind::Partition, Some(victim)) => {
                 self.hosts()?.set_port(victim + 1, false)?;
+                self.note(crew, format!("port of {victim} down"));
                 self.later(1, 600, Mend::Port(victim));
                 self.run.faults.partitions += 1;
             }
             (Kind::Loss, _) => {
                 let permille = 10 + self.dice.below(250) as u32;
                 self.hosts()?.set_loss(permille)?;
+                self.note(crew, format!("loss of {permille} permille"));
                 self.mends.retain(|(_, mend)| !matches!(mend, Mend::Loss));
                 self.later(50, 500, Mend::Loss);
                 self.run.faults.losses += 1;
@@ -371,6 +415,11 @@ impl Chapter<'_> {
             }
         }
         Ok(())
+    }
+
+    fn note(&mut self, crew: &mut Crew<'_>, fault: String) {
+        crew.note(fault.clone());
+        self.faults.push(fault);
     }
 
     fn hosts(&mut self) -> Result<&mut Hosts, Box<dyn Error>> {
@@ -398,6 +447,12 @@ impl Chapter<'_> {
             Mend::Port(at) => self.hosts()?.set_port(at + 1, true)?,
             Mend::Loss => self.hosts()?.set_loss(0)?,
         }
+        crew.note(match mend {
+            Mend::Start(at) => format!("{at} started anew"),
+            Mend::Continue(at) => format!("{at} continued"),
+            Mend::Port(at) => format!("port of {at} up"),
+            Mend::Loss => "no loss".to_owned(),
+        });
         Ok(())
     }
 
@@ -410,17 +465,48 @@ impl Chapter<'_> {
     }
 
     fn meet(&mut self, crew: &mut Crew<'_>) -> Result<(), Box<dyn Error>> {
-        let begun = Instant::now();
+        let (begun, end_of_faults) = (Instant::now(), clock::now());
         let all: Vec<usize> = (0..self.plan.members).collect();
+        let mut ask = ASK_FIRST;
         while begun.elapsed() < TOGETHER_MAX {
             self.revive(crew)?;
             if crew.until(LOOK, |crew| crew.together(&all)) {
-                self.together.record(begun.elapsed().as_nanos() as u64);
+                self.met(crew, begun, end_of_faults);
                 return Ok(());
             }
+            if begun.elapsed() >= ask {
+                ask *= 2;
+                all.iter().for_each(|at| crew.tell(*at, Order::Tell));
+            }
         }
+        self.met(crew, begun, end_of_faults);
         Err(format!("after {TOGETHER_MAX:?} without a fault the group is not together:\n{}", crew.describe())
             .into())
+    }
+
+    /// Notes how long that took, and if it was long how it went.
+    fn met(&mut self, crew: &mut Crew<'_>, begun: Instant, end_of_faults: u64) {
+        let together_ns = begun.elapsed().as_nanos() as u64;
+        self.together.record(together_ns);
+        let (story, faults) = (crew.take_story(), std::mem::take(&mut self.faults));
+        let slowest = &mut self.run.slowest;
+        let at = slowest.partition_point(|slower| slower.together_ns >= together_ns);
+        if at >= SLOWEST_MAX {
+            return;
+        }
+        let line = |(at, what): &(u64, String)| {
+            let after_ms = (*at as i64 - end_of_faults as i64) as f64 / 1e6;
+            format!("{after_ms:+.1} ms: {what}")
+        };
+        let reunion = Reunion {
+            together_ns,
+            chapter: self.run.chapters,
+            at_s: begun.duration_since(self.begun).as_secs_f64(),
+            faults,
+            story: story.iter().map(line).collect(),
+        };
+        slowest.insert(at, reunion);
+        slowest.truncate(SLOWEST_MAX);
     }
 }
 
@@ -505,9 +591,19 @@ pub fn table(runs: &[ChaosRun]) -> String {
         );
     }
     for run in runs {
+        if let Some(slowest) = run.slowest.first() {
+            text += &format!("\nSlowest over {}: {}.\n", run.transport.name(), slowest.line());
+        }
         run.violations.iter().chain(&run.error).for_each(|what| text += &format!("\n{what}\n"));
     }
     text
+}
+
+/// How those went that took long enough for somebody to ask.
+pub fn stories(runs: &[ChaosRun]) -> String {
+    let long = |reunion: &&Reunion| u128::from(reunion.together_ns) >= ASK_FIRST.as_nanos();
+    let slow = runs.iter().flat_map(|run| run.slowest.iter().filter(long));
+    slow.map(|reunion| format!("\n{}\n  {}\n", reunion.line(), reunion.story.join("\n  "))).collect()
 }
 
 const HEAD: &str = "\
@@ -519,6 +615,10 @@ const HEAD: &str = "\
 const LOOK: Duration = Duration::from_millis(10);
 /// After so many faults everything is mended and all must meet.
 const PEACE_EVERY: usize = 6;
+/// Members are asked how their stacks stand when it takes so long, and when it takes twice as long.
+const ASK_FIRST: Duration = Duration::from_millis(500);
+/// So many are told of.
+const SLOWEST_MAX: usize = 3;
 const TOGETHER_MAX: Duration = Duration::from_secs(20);
 const REST_MAX: Duration = Duration::from_secs(20);
 const FAULT_MAX: Duration = Duration::from_secs(25);

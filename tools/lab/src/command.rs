@@ -173,10 +173,10 @@ pub fn chaos(options: &ChaosOptions) -> Result<bool, Box<dyn Error>> {
     match options.json.as_deref() {
         Some(path) if path == Path::new("-") => println!("{text}"),
         Some(path) => {
-            print!("{}", chaos::table(&report.chaos));
+            print!("{}{}", chaos::table(&report.chaos), chaos::stories(&report.chaos));
             write(path, &(text + "\n"))?;
         }
-        None => print!("{}", chaos::table(&report.chaos)),
+        None => print!("{}{}", chaos::table(&report.chaos), chaos::stories(&report.chaos)),
     }
     Ok(good)
 }

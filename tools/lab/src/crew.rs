@@ -1,5 +1,6 @@
 //! A group of real processes, as its conductor has it.
 
+use std::collections::VecDeque;
 use std::error::Error;
 use std::io::{BufRead, BufReader, Write};
 use std::net::UdpSocket;
@@ -110,6 +111,8 @@ pub struct Crew<'h> {
     quiets: u32,
     /// Lives that were killed: what the conductor knows of the history.
     pub killed: Vec<(u64, u64)>,
+    /// What was done and said lately, and when, for a person.
+    story: VecDeque<(u64, String)>,
 }
 
 impl<'h> Crew<'h> {
@@ -138,7 +141,7 @@ impl<'h> Crew<'h> {
         let places = addresses.into_iter().enumerate().map(place).collect();
         let (say, hear) = channel();
         // Lives of different runs must differ, and those of one run be told apart by a person.
-        let next_incarnation = (clock::now() / 1_000_000_000) * 1_000_000 + 1;
+        let next_incarnation = (clock::now() / 1_000_000_000) * LIVES_MAX + 1;
         Ok(Crew {
             options,
             program: program.to_owned(),
@@ -150,6 +153,7 @@ impl<'h> Crew<'h> {
             next_incarnation,
             quiets: 0,
             killed: Vec::new(),
+            story: VecDeque::new(),
         })
     }
 
@@ -350,6 +354,49 @@ impl<'h> Crew<'h> {
         text
     }
 
+    /// Something was done that belongs to the story.
+    pub fn note(&mut self, what: String) {
+        self.tell_of(clock::now(), what);
+    }
+
+    fn tell_of(&mut self, at: u64, what: String) {
+        if self.story.len() == STORY_LINES_MAX {
+            self.story.pop_front();
+        }
+        self.story.push_back((at, what));
+    }
+
+    /// What was done and said since this was asked last, in order, with when it was.
+    pub fn take_story(&mut self) -> Vec<(u64, String)> {
+        let mut story = Vec::from(std::mem::take(&mut self.story));
+        story.sort_by_key(|(at, _)| *at);
+        story
+    }
+
+    /// What a member said, for a person. Lives are told apart by their last digits.
+    fn hear_of(&mut self, at: usize, word: &Word) {
+        let place_of = |incarnation: &u64| {
+            let place = self.places.iter().position(|place| place.life.incarnation == *incarnation);
+            place.map_or_else(|| format!("?#{}", life_of(*incarnation)), |at| name(at, *incarnation))
+        };
+        let places = |members: &[u64]| members.iter().map(place_of).collect::<Vec<_>>().join(", ");
+        let (when, what) = match word {
+            Word::Joining { at } => (*at, "begins".to_owned()),
+            Word::View { at, view, members } => {
+                let led = place_of(&view.coordinator);
+                (*at, format!("is in view {} of {led}: {}", view.counter, places(members)))
+            }
+            Word::Suspect { at, members, why } => (*at, format!("suspects {}: {why}", places(members))),
+            Word::Stack { at, lines } => (*at, format!("stands so:\n    {}", lines.join("\n    "))),
+            Word::Problem(what) => (clock::now(), format!("is told: {what}")),
+            Word::Exit { at, reason } => (*at, format!("is out: {reason}")),
+            Word::Failed(why) => (clock::now(), format!("fails: {why}")),
+            Word::First { .. } | Word::Settled(_) | Word::Closed | Word::End { .. } => return,
+        };
+        let name = name(at, self.places[at].life.incarnation);
+        self.tell_of(when, format!("{name} {what}"));
+    }
+
     /// Lets everybody come to rest: no casts, nothing under way. False if somebody was excluded meanwhile, or ended: then
     /// the group must meet first.
     ///
@@ -404,9 +451,13 @@ impl<'h> Crew<'h> {
     }
 
     fn take(&mut self, incarnation: u64, word: Option<Word>) {
-        let Some(place) = self.places.iter_mut().find(|place| place.life.incarnation == incarnation) else {
+        let Some(at) = self.places.iter().position(|place| place.life.incarnation == incarnation) else {
             return;
         };
+        if let Some(word) = &word {
+            self.hear_of(at, word);
+        }
+        let place = &mut self.places[at];
         let life = &mut place.life;
         match word {
             Some(Word::Joining { at }) => life.joining = at,
@@ -420,7 +471,8 @@ impl<'h> Crew<'h> {
                 life.first = life.first.or(Some(at));
             }
             Some(Word::First { .. }) => {}
-            Some(Word::Suspect { at, members }) => life.suspicions.push((at, members)),
+            Some(Word::Stack { .. }) => {}
+            Some(Word::Suspect { at, members, .. }) => life.suspicions.push((at, members)),
             Some(Word::Problem(what)) => life.problems.push(what),
             Some(Word::Exit { reason, .. }) => life.exit = Some(reason),
             Some(Word::Settled(number)) => life.settled = number,
@@ -436,6 +488,16 @@ impl<'h> Crew<'h> {
             None => {}
         }
     }
+}
+
+/// A life, for a person.
+fn name(at: usize, incarnation: u64) -> String {
+    format!("{at}#{}", life_of(incarnation))
+}
+
+/// The part of an incarnation by which a run tells its lives apart.
+fn life_of(incarnation: u64) -> u64 {
+    incarnation % LIVES_MAX
 }
 
 /// The file of a life's history.
@@ -460,3 +522,7 @@ fn addresses(options: &CrewOptions, hosts: Option<&Hosts>) -> Result<Vec<String>
 }
 
 const END_MAX: Duration = Duration::from_secs(5);
+/// Incarnations of one run begin with the second in which it began.
+const LIVES_MAX: u64 = 1_000_000;
+/// Nobody reads more, and not everybody asks for it.
+const STORY_LINES_MAX: usize = 2000;

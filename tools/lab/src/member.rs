@@ -113,16 +113,7 @@ fn live<T: Transport>(seat: &Seat, transport: T) -> Result<(), Box<dyn Error>> {
         shift.work(&mut driver, key);
         driver.application_mut().write()?;
     }
-    let (stats, looped) = (driver.stats(key), driver.loop_stats());
-    let mut counts: Vec<(String, u64)> =
-        stats.counts.iter().map(|count| (format!("{}: {}", count.layer, count.what), count.count)).collect();
-    counts.sort();
-    counts.dedup_by(|next, kept| {
-        kept.0 == next.0 && {
-            kept.1 += next.1;
-            true
-        }
-    });
+    let (stats, looped, counts) = (driver.stats(key), driver.loop_stats(), counts(&driver, key));
     let diary = driver.application();
     say(&Word::End {
         casts: diary.issued,
@@ -132,6 +123,21 @@ fn live<T: Transport>(seat: &Seat, transport: T) -> Result<(), Box<dyn Error>> {
         counts,
     });
     Ok(())
+}
+
+/// What the layers and the stack have counted, by name.
+fn counts<T: Transport>(driver: &Driver<T, Diary>, key: GroupKey) -> Vec<(String, u64)> {
+    let counts = driver.stats(key).counts;
+    let mut counts: Vec<(String, u64)> =
+        counts.iter().map(|count| (format!("{}: {}", count.layer, count.what), count.count)).collect();
+    counts.sort();
+    counts.dedup_by(|next, kept| {
+        kept.0 == next.0 && {
+            kept.1 += next.1;
+            true
+        }
+    });
+    counts
 }
 
 /// The endpoint may be in another view than before: the application may not be told of it before it has the state.
@@ -229,6 +235,12 @@ impl Shift {
             Ok(Order::Leave) => {
                 driver.group(key).leave();
                 self.leaving = Some(now + LEAVE_MAX.as_nanos() as u64);
+            }
+            Ok(Order::Tell) => {
+                let mut lines = driver.group(key).dump();
+                let counts = counts(driver, key).into_iter();
+                lines.extend(counts.map(|(what, count)| format!("{what}: {count}")));
+                say(&Word::Stack { at: clock::now(), lines });
             }
             Err(TryRecvError::Empty) => {}
             Err(TryRecvError::Disconnected) => return false,
@@ -519,7 +531,7 @@ impl Application for Diary {
             }
             Event::Suspect(suspicion) => {
                 let members = self.members.get(suspicion.member.index()).copied().into_iter().collect();
-                say(&Word::Suspect { at: clock::now(), members });
+                say(&Word::Suspect { at: clock::now(), members, why: suspicion.why.to_string() });
             }
             Event::Problem(problem) => say(&Word::Problem(format!("{}: {}", problem.layer, problem.what))),
             Event::Exit(reason) => {

@@ -147,6 +147,8 @@ pub enum Order {
     Close,
     /// Leave the group.
     Leave,
+    /// Say how the stack stands, as [`Word::Stack`].
+    Tell,
 }
 
 /// The id of a view.
@@ -188,6 +190,15 @@ pub enum Word {
         at: u64,
         /// Their incarnations.
         members: Vec<u64>,
+        /// Who has found that out, and how.
+        why: String,
+    },
+    /// After [`Order::Tell`], how its stack stands.
+    Stack {
+        /// When.
+        at: u64,
+        /// A line for each layer that has something to say, and what the membership has counted so far.
+        lines: Vec<String>,
     },
     /// Something is wrong but survived.
     Problem(String),
