@@ -375,6 +375,28 @@ fn who_is_let_in_after_it_has_given_up_does_not_bring_others_there_who_are_not_i
 }
 
 /// Everybody but process `but` casts as much as it may.
+/// Whoever was let in too late is told from its own words, not from its silence: that is counted in time in which this process
+/// ran, and where processors are short that is little.
+#[test]
+fn who_was_let_in_after_it_has_given_up_is_not_waited_for() {
+    let spec = STACK.replace("SUSPECT", "SUSPECT(first_ms=60000)");
+    let mut town = Town::new(&spec, &Config::default());
+    let guest = town.join(&[2]);
+    let host = town.join(&[]);
+    assert!(town.until(SECOND, |town| town.processes[host].view().1.len() == 2));
+    // The host's word of that is lost, and whatever else it says until the guest has given up.
+    town.lose = Box::new(move |at, _| at == guest);
+    assert!(town.until(SECOND, |town| town.processes[guest].view().0.counter > 0));
+    town.lose = Box::new(|_, _| false);
+    assert_eq!(town.processes[host].view().1, [2, 1], "it does not know yet");
+    assert!(town.until(SECOND, |town| town.together(&[host, guest])), "the guest is still waited for");
+    let told = town.suspicions(host);
+    assert_eq!(told, [(1, Grounds::Elsewhere)]);
+    for at in [host, guest] {
+        assert!(!town.processes[at].diary.seen.iter().any(|seen| matches!(seen, Seen::Exit(_))), "{at}");
+    }
+}
+
 fn all_cast(town: &mut Town, but: usize) {
     for at in (0..town.processes.len()).filter(|at| *at != but) {
         let process = &mut town.processes[at];

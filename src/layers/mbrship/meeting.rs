@@ -90,6 +90,8 @@ impl Mbrship {
                 if let Some(namesake) = context.view().rank_of(coordinator.incarnation) {
                     if context.view().member(namesake).address != coordinator.address {
                         self.doubled(context, reply, weight(size, view), &coordinator);
+                    } else if origin == coordinator.incarnation {
+                        self.met_a_member(context, &coordinator, view);
                     }
                     return;
                 }
@@ -520,12 +522,8 @@ impl Mbrship {
             return;
         }
         if let_in.is_some_and(|before| proposal > before) && view != current.id {
-            // It had given up when it was let in, and went on elsewhere: neither it nor those with it, who have taken part
-            // in what came later, will ever be here. This view must not be told to it now: it has let others in since,
-            // who are not in this one.
-            context.count("let in after it had given up");
-            let absent = members.iter().filter_map(|member| context.view().rank_of(member.incarnation));
-            context.down(Down::Suspect(absent.collect(), Grounds::Elsewhere));
+            // This view must not be told to it now: it has let others in since, who are not in this one.
+            self.are_absent(context, members);
         }
         if let Some(reason) = self.doubling(context, std::slice::from_ref(asker)) {
             self.complain(context, asker.incarnation, &reason);
@@ -534,6 +532,27 @@ impl Mbrship {
         }
         let reason = format!("{} is in the view already", asker.address);
         self.deny(context, asker, proposal, Refusal::Busy, reason);
+    }
+
+    /// A member of this view leads another one.
+    fn met_a_member(&mut self, context: &mut Context<'_>, coordinator: &Member, view: ViewId) {
+        let current = context.view().view().id;
+        let asked_first = |guest: &&Guest| guest.members.first() == Some(coordinator);
+        // What it asked with is consumed, so its view is older only until it has given up; and of whoever has been here, any
+        // other view is later than this one.
+        let has_given_up = |guest: &Guest| (guest.proposal..current).contains(&view);
+        let let_in = self.legacy.let_in.iter().find(asked_first).filter(|guest| has_given_up(guest));
+        if let Some(members) = let_in.map(|guest| guest.members.clone()) {
+            self.are_absent(context, &members);
+        }
+    }
+
+    /// Who asked for these had given up when they were let in, and went on elsewhere: neither it nor those with it, who have
+    /// taken part in what came later, will ever be here.
+    fn are_absent(&self, context: &mut Context<'_>, members: &[Member]) {
+        context.count("let in after it had given up");
+        let absent = members.iter().filter_map(|member| context.view().rank_of(member.incarnation));
+        context.down(Down::Suspect(absent.collect(), Grounds::Elsewhere));
     }
 
     /// A member that is believed in, and one of those that want in who says that it is at the same address.
