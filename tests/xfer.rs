@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use common::live::{Seen, Town};
 use storm::{BALLAST, Storm, stack};
+use wadjet::stack::explain::explain;
+use wadjet::stack::registry::Registry;
 use wadjet::{Config, Rank, RankSet};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -24,6 +26,18 @@ fn who_comes_in_has_the_state_of_the_cut_and_delivers_the_rest() {
     let next = storm.join(4);
     storm.settle(&[0, 1, 2, new, next]);
     assert_eq!((storm.replica(0).snapshots, storm.replica(new).snapshots), (2, 0));
+}
+
+/// They would come back above XFER, and be delivered before the state that they are to change.
+#[test]
+fn a_stack_in_which_own_casts_would_not_wait_for_the_state_is_refused() {
+    let rest = "MBRSHIP:SUSPECT:STABLE:UNICAST:NAK:CHKSUM:COM";
+    let explained = |spec: &str| explain(&Registry::standard(), spec, 2, true);
+    for top in ["LOCAL:XFER", "XFER"] {
+        let refused = explained(&format!("{top}:{rest}")).expect_err(top).to_string();
+        assert!(refused.contains("XFER requires P25") && refused.contains("put LOCAL below it"), "{refused}");
+    }
+    explained(&format!("XFER:{}", rest.replace("NAK", "LOCAL:NAK"))).expect("own casts wait");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //!
 //! | | |
 //! |---|---|
-//! | requires | P3 reliable FIFO sends, P9 virtual synchrony, P15 consistent views |
+//! | requires | P3 reliable FIFO sends, P9 virtual synchrony, P15 consistent views, P25 self-delivery: own casts wait with the others |
 //! | provides | P23 state transfer |
 //! | promises | the state given to a member that comes in, and what it delivers after it, are together what the others have: nothing between the two is missing or comes twice |
 //! | costs | nothing on ordinary messages of members that have the state; at one that waits for it deliveries take the layers and are copied |
@@ -87,6 +87,8 @@ pub(super) fn entry() -> LayerEntry {
             Property::FifoUnicast,
             Property::VirtuallySynchronous,
             Property::ConsistentViews,
+            // What comes back above would be told before the state that it is to change.
+            Property::SelfDelivery,
         ]),
         provides: Properties::of(&[Property::StateTransfer]),
         destroys: Properties::NONE,
