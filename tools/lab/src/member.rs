@@ -414,8 +414,10 @@ impl Diary {
     /// A send was taken.
     fn sent(&mut self, to: &RankSet, payload: &[u8]) {
         self.sent += 1;
-        let Some((view, members)) = &self.within else { return };
-        let to = to.iter().map(|rank| members[rank.index()]).collect();
+        let Some((view, _)) = &self.within else { return };
+        // It goes out in the view that the endpoint is in; ranks are those of the view that the application was told of last.
+        let named = to.iter().map(|rank| self.members.get(rank.index()).copied().unwrap_or(0));
+        let to = named.map(wadjet_oracle::Incarnation).collect();
         let what = What::SendIssued { sequence: self.sent, content: Content::of(payload), to, view: *view };
         self.note(clock::now(), what);
     }
