@@ -440,7 +440,7 @@ pub fn crc32c(words: &[u64], control: u8, exception: u64, payload: &[u8]) -> u32
     rare[1..].copy_from_slice(&exception.to_le_bytes());
     let to = if exception == 0 { 1 } else { rare.len() };
     let head = crate::buf::crc32c::crc32c(words, &rare[from..to]);
-    crc32c::crc32c_append(head, payload)
+    crate::buf::crc32c::crc32c_append(head, payload)
 }
 
 /// Bits used of each word.
