@@ -15,6 +15,9 @@ use crate::time::Time;
 
 /// Parts that are made in one iteration, in bytes: casts wait no longer than that takes.
 const BURST_BYTES: usize = 256 << 10;
+/// And in number: two of the longest runs of datagrams for an MTU of 1,500 bytes. What is under way at once, frames here and
+/// the system's copies of them, is still in the cache when their turn comes again.
+const BURST_PARTS: usize = 88;
 /// Parts that are on their way through the layers at once: what is written stays in the cache until it is sent.
 const PARTS_AT_ONCE: u64 = 8;
 
@@ -389,7 +392,7 @@ impl Xfer {
             context.send_reliable(giving.takers.without(self.whole), body).expect("there was room for it");
             giving.at += length as u64;
             giving.part_bytes = room as u64;
-            self.burst.1 += room;
+            self.burst.1 += room.max(BURST_BYTES / BURST_PARTS);
             (*sent, room_left) = (*sent + 1, room_left - 1);
             if last {
                 context.count("state given");
