@@ -708,6 +708,14 @@ impl Endpoint {
         }
     }
 
+    /// More has come than the driver has taken in by `now`: what others have not done, as far as this process knows, they may
+    /// have done since.
+    pub fn more_has_come(&mut self, now: Time) {
+        for stack in &mut self.stacks {
+            stack.engine.core.more_came = Some(now);
+        }
+    }
+
     /// What a group's stack did so far.
     ///
     /// # Panics

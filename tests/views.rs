@@ -485,6 +485,24 @@ fn a_slow_member_is_expelled_where_the_stack_says_so_and_learns_why_and_comes_ba
 }
 
 #[test]
+fn a_member_that_has_not_taken_in_what_has_come_takes_nobody_for_slow() {
+    let mut town = with_policy("FC(slow_ms=5,expel_ms=10)");
+    town.processes[2].dull = DULL;
+    let out = town.until(SECOND, |town| {
+        all_cast(town, usize::MAX);
+        town.together(&[0, 1])
+    });
+    assert!(out, "{:?}", town.processes[0].diary.seen.last());
+    // What the others have said of its casts waits with all else that has come.
+    assert_eq!(slow_ones(&town, 2), []);
+    let exits = |town: &mut Town| matches!(town.processes[2].diary.seen.last(), Some(Seen::Exit(_)));
+    assert!(town.until(SECOND, exits), "{:?}", town.processes[2].diary.seen.last());
+    let Some(Seen::Exit(reason)) = town.processes[2].diary.seen.last() else { unreachable!() };
+    assert!(reason.starts_with("expelled: "), "{reason}");
+    assert!(town.together(&[0, 1]));
+}
+
+#[test]
 fn an_expelled_member_that_missed_the_word_hears_it_when_it_speaks_up() {
     let mut town = with_policy("FC(slow_ms=5,expel_ms=10)");
     town.processes[2].dull = DULL;

@@ -25,7 +25,8 @@
 //! A member for which the senders wait is *slow* if it has not taken in, after `slow_ms`, what had been cast when they
 //! began to wait: so it is speed that counts, a window of frames in that time, and a member that merely sets the pace of a
 //! busy group is not slow. It is named in an event, and so is its catching up. With `expel_ms` it is expelled after that
-//! time: MBRSHIP goes on without it and tells it why. Time in which this process did not run counts for nobody.
+//! time: MBRSHIP goes on without it and tells it why. Time in which this process did not run, or had not taken in all that had
+//! come, counts for nobody: a slow member would take all others for slow, and expel them.
 //!
 //! After Ensemble's `mflow` (Hayden, 1998), with credit that advertises retention, in frames.
 
@@ -78,8 +79,8 @@ pub(super) fn entry() -> LayerEntry {
 
 #[derive(Clone)]
 struct Fc {
-    /// Wrong on purpose: credit that is lost is never asked for.
-    never_asks: bool,
+    /// In which way it is wrong on purpose.
+    broken: &'static str,
     window: u64,
     /// When credit is asked for.
     ask: Backoff,
@@ -103,6 +104,10 @@ struct Holder {
     looked: Time,
     told: bool,
 }
+
+/// Ways to be wrong on purpose: none; credit that is lost is never asked for; who waits does not see that it has itself not
+/// taken in what came, or that credit came meanwhile; somebody else is expelled.
+const BROKEN: &[&str] = &["no", "never-asks", "blames-unread", "forgets-credit", "expels-another"];
 
 /// Looks at a member that holds the senders up, within the time after which something is said of it.
 const LOOKS: u32 = 8;
@@ -135,8 +140,13 @@ impl Fc {
         let millis = |name, default| parameters.number(name, default, 1..=3_600_000);
         let expel = Some(millis("expel_ms", 0)?).filter(|expel| *expel > 0).map(Duration::from_millis);
         let slow = Duration::from_millis(millis("slow_ms", 100)?);
-        let never_asks = parameters.wrong(&["no", "never-asks"])? == "never-asks";
-        Ok(Fc { never_asks, window, ask, handles: None, slow, expel, holder: None })
+        let broken = parameters.wrong(BROKEN)?;
+        Ok(Fc { broken, window, ask, handles: None, slow, expel, holder: None })
+    }
+
+    /// Whether it is wrong in this way.
+    fn is(&self, broken: &str) -> bool {
+        cfg!(feature = "laboratory") && self.broken == broken
     }
 
     fn handles(&self) -> Handles {
@@ -196,7 +206,8 @@ impl Fc {
 
     /// The senders wait, or have waited: for whom, and how long?
     fn watch(&mut self, context: &mut Context<'_>, closed: bool) {
-        if self.holder.is_some_and(|holder| self.caught_up(context, &holder)) {
+        let over = self.holder.is_some_and(|holder| self.caught_up(context, &holder));
+        if over && !self.is("forgets-credit") {
             self.let_off(context);
         }
         if closed && self.holder.is_none() {
@@ -213,12 +224,15 @@ impl Fc {
         let own = context.rank();
         let Some(mut holder) = self.holder else { return };
         // Room for a frame now and then is no reason to think better of it, but that nobody wants to cast is.
-        if self.caught_up(context, &holder) || !context.is_closed(no_credit, own) {
+        let waits = !self.caught_up(context, &holder) && context.is_closed(no_credit, own);
+        if !waits && !self.is("forgets-credit") {
             self.let_off(context);
             return;
         }
-        // Time in which this process did not run is not the other's.
-        holder.lasting += context.now().since(holder.looked).min(self.tick() * 2);
+        // Time in which this process did not run is not the other's, nor is that in which word from it waited to be taken in.
+        if !context.was_behind_since(holder.looked) || self.is("blames-unread") {
+            holder.lasting += context.now().since(holder.looked).min(self.tick() * 2);
+        }
         holder.looked = context.now();
         let threshold = self.expel.map_or(self.slow, |expel| expel.min(self.slow));
         if !holder.told && holder.lasting >= threshold {
@@ -229,6 +243,12 @@ impl Fc {
         self.holder = Some(holder);
         if live && self.expel.is_some_and(|expel| holder.lasting >= expel) {
             self.holder = None;
+            if self.is("expels-another") {
+                let size = context.view().size();
+                let others = (1..size).map(|step| Rank::at((holder.member.index() + step) % size));
+                let another = others.into_iter().find(|other| *other != own && !context.has_failed(*other));
+                holder.member = another.unwrap_or(holder.member);
+            }
             self.say(context, &holder, SlowOutcome::Expelled { by: own });
             return;
         }
@@ -300,7 +320,7 @@ impl Layer for Fc {
             self.look(context);
             return;
         }
-        if !self.never_asks {
+        if !self.is("never-asks") {
             context.gossip_now(true);
         }
         self.ask.repeat(context.now());

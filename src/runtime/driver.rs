@@ -526,6 +526,10 @@ impl<A: Application> Engine for Member<A> {
         self.endpoint.receive_all(&mut self.arrived, now, &mut self.application);
     }
 
+    fn more_has_come(&mut self, now: Time) {
+        self.endpoint.more_has_come(now);
+    }
+
     #[inline]
     fn poll(&mut self, now: Time) {
         if self.held.commands > 0 || !self.commands.is_empty() {

@@ -23,6 +23,10 @@ pub trait Engine {
     fn received(&mut self, now: Time) {
         let _ = now;
     }
+    /// More has come than is received in one iteration; told before the poll.
+    fn more_has_come(&mut self, now: Time) {
+        let _ = now;
+    }
     /// Called once per iteration, after frames were received and before frames are taken.
     fn poll(&mut self, now: Time);
     /// The next frame to submit, until there is none.
@@ -222,10 +226,13 @@ impl<T: Transport, E: Engine> Loop<T, E> {
         self.read_clock();
         let (now, engine) = (self.now, &mut self.engine);
         self.transport.reap();
-        let received =
-            self.transport.receive(self.options.receive_frames_max, &mut |frame| engine.receive(frame, now));
+        let most = self.options.receive_frames_max;
+        let received = self.transport.receive(most, &mut |frame| engine.receive(frame, now));
         if received > 0 {
             engine.received(now);
+            if received >= most {
+                engine.more_has_come(now);
+            }
         }
         // What upcalls cast goes out before the work that can wait.
         let answered = received > 0 && self.submit();

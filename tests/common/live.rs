@@ -372,11 +372,14 @@ impl Town {
                 0 => 64,
                 dull => usize::from(steps % dull == 0),
             };
-            transport.receive(budget, &mut |received| {
+            let received = transport.receive(budget, &mut |received| {
                 if !lose(at, &received) {
                     endpoint.receive(received, now, diary);
                 }
             });
+            if received >= budget {
+                endpoint.more_has_come(now);
+            }
             for channel in channels.iter() {
                 endpoint.set_busy(*channel, transport.busy(*channel));
             }

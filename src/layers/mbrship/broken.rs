@@ -60,6 +60,8 @@ pub(super) enum Broken {
     NeverAnswers,
     /// Who wants to leave tells nobody.
     LeavesUntold,
+    /// Who is expelled is not told.
+    ExpelsInSilence,
     /// Who was suspected after the report does not go together with the others, though the decided view has it.
     LeavesOutTheSuspected,
 }
@@ -114,5 +116,6 @@ const VARIANTS: &[(&str, Broken)] = &[
     ("never-looks", Broken::NeverLooks),
     ("never-answers", Broken::NeverAnswers),
     ("leaves-untold", Broken::LeavesUntold),
+    ("expels-in-silence", Broken::ExpelsInSilence),
     ("leaves-out-the-suspected", Broken::LeavesOutTheSuspected),
 ];

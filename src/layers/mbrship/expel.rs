@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use super::broken::Broken;
 use super::message::{Beyond, Inside};
 use super::{FORMER_MAX, Mbrship};
 use crate::id::{Incarnation, Rank, RankSet, ViewId};
@@ -28,7 +29,9 @@ impl Mbrship {
         self.say(context, others, &Inside::Expelled { member, why, lasting });
         let expelled = context.view().member(member).clone();
         let past = context.view().view().id;
-        self.write(context, &expelled, &Beyond::Expelled { past, lasting });
+        if !self.is(Broken::ExpelsInSilence) {
+            self.write(context, &expelled, &Beyond::Expelled { past, lasting });
+        }
         self.expel(context, slow);
         self.progress(context);
     }

@@ -694,8 +694,12 @@ impl Mbrship {
         let Some(Former { member, accuser, kind }) = self.legacy.former.iter().find(is_it).cloned() else {
             return;
         };
+        let expelled = self.expelled_for(whom);
+        if expelled.is_some() && self.is(Broken::ExpelsInSilence) {
+            return;
+        }
         context.count("told of its exclusion");
-        let message = match self.expelled_for(whom) {
+        let message = match expelled {
             Some(lasting) => Beyond::Expelled { past, lasting },
             None => Beyond::Excluded { past, accuser, kind },
         };

@@ -30,6 +30,7 @@ fn main() -> ExitCode {
         }
     };
     let of_layers = rooms::OF_SOME.iter().map(|piece| ("known", piece));
+    let of_layers = of_layers.chain(rooms::EXPULSION.iter().map(|piece| ("expulsion", piece)));
     let of_layers = of_layers.chain(rooms::UNSEEN.iter().map(|piece| ("unseen", piece)));
     let mut pieces: Vec<Piece> =
         of_layers.map(|(room, (layer, variant, _))| (room, *layer, *variant, rooms::layer as _)).collect();

@@ -94,6 +94,8 @@ counters! {
         blocks,
         /// Members told that the group is over for them.
         exits,
+        /// Of them, those that were expelled because they held the senders up.
+        expulsions,
         /// Runs in which a core of all processes became one view in the end.
         whole_cores,
         /// Runs in which a part of them did.

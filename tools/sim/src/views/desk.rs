@@ -6,11 +6,12 @@ use wadjet::group::{
     Application, CastError, Delivery, Event, Group, SendError, Snapshot, Stability, StatePart,
 };
 use wadjet::id::{Rank, RankSet};
-use wadjet::stack::event::{ExitReason, MessageId};
+use wadjet::stack::event::{ExitReason, MessageId, Slow, SlowOutcome};
 use wadjet_oracle::{Incarnation, Measure, Traffic, ViewId, What};
 
 use crate::outcome::WorkCounters;
 use crate::random::Random;
+use crate::views::expulsions::Expelled;
 use crate::views::ledger::{Ledger, NAME_BYTES, fill};
 use crate::views::setup::Load;
 use crate::views::state::State;
@@ -339,6 +340,18 @@ impl Desk<'_> {
         }
     }
 
+    /// Enters whom this member has expelled, which is judged.
+    fn slow(&mut self, slow: &Slow, group: &Group<'_>) {
+        let own = group.endpoint_view().rank();
+        if slow.outcome == (SlowOutcome::Expelled { by: own }) {
+            let view = group.endpoint_view();
+            let member = self.ledger.name(view.member(slow.member).incarnation.0);
+            let lasting_ns = slow.lasting.as_nanos() as u64;
+            let by = self.papers.own;
+            self.ledger.expulsions.push(Expelled { at: self.now, by, member, why: slow.why, lasting_ns });
+        }
+    }
+
     /// Enters what the endpoint says of stability.
     pub(crate) fn report_stability(&mut self, stability: &Stability) {
         let members = self.papers.frames.len();
@@ -467,6 +480,7 @@ impl Application for Desk<'_> {
                 self.papers.pass(self.now, None, self.ledger, self.work);
                 self.papers.exited = Some(*reason);
                 self.work.exits += 1;
+                self.work.expulsions += u64::from(matches!(reason, ExitReason::Expelled { .. }));
                 self.ledger.push(self.now, self.papers.own, What::Exit { reason: reason.to_string() });
             }
             // What XFER says when it leaves because nobody has the state: the group's end, and as it should be.
@@ -484,11 +498,8 @@ impl Application for Desk<'_> {
             Event::Problem(problem) if problem.what.starts_with("no fast path for ") => {}
             Event::Problem(problem) => self.papers.problems.push(format!("{problem:?}")),
             Event::StateLost { .. } => self.work.lost_states += 1,
-            Event::LostMessage { .. }
-            | Event::Suspect(_)
-            | Event::Paused(_)
-            | Event::Slow(_)
-            | Event::Left(_) => {}
+            Event::Slow(slow) => self.slow(slow, group),
+            Event::LostMessage { .. } | Event::Suspect(_) | Event::Paused(_) | Event::Left(_) => {}
         }
     }
 }

@@ -369,6 +369,9 @@ impl Home {
             }
         }
         hand_over(arrived, around);
+        if !self.inbox.is_empty() {
+            life.endpoint.more_has_come(Time::from_nanos(at));
+        }
     }
 
     /// What the application does of its own accord.

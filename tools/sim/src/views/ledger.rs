@@ -3,6 +3,7 @@
 use wadjet_oracle::{Content, History, Incarnation, Measure, Traffic, ViewId, What};
 
 use crate::random::splitmix;
+use crate::views::expulsions::Expelled;
 use wadjet_oracle::QuickMap;
 
 /// The ledger of a run with views.
@@ -17,6 +18,8 @@ pub(crate) struct Ledger {
     delivered: QuickMap<(Incarnation, Incarnation), [u64; 2]>,
     /// By (origin, addressee): the last send issued.
     sent: QuickMap<(Incarnation, Incarnation), (u64, ViewId)>,
+    /// Who was expelled.
+    pub(crate) expulsions: Vec<Expelled>,
 }
 
 /// Bytes of a payload that say who it is.

@@ -5,6 +5,7 @@
 //! for ever, and within a bounded time the core must be one view of exactly its members, and deliver everything.
 
 mod desk;
+mod expulsions;
 mod home;
 mod ledger;
 mod partings;
@@ -14,7 +15,7 @@ mod shrink;
 mod state;
 mod world;
 
-pub use setup::{Chaos, Fate, Load, ViewsSetup};
+pub use setup::{Chaos, Expulsion, Fate, Load, ViewsSetup};
 pub use shrink::{Shrunk, shrink};
 pub use state::State;
 pub use world::{Bounds, Choice, Explored, Misstep, explore, run_views};

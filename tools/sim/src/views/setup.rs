@@ -59,6 +59,8 @@ pub struct ViewsSetup {
     pub greedy: u64,
     /// Bytes of an application's state beside its digest, where the stack transfers states.
     pub state_bytes: usize,
+    /// A member that is slow, where the stack has such a one expelled.
+    pub expulsion: Option<Expulsion>,
     /// What becomes of each process when the faults are over.
     pub fates: Vec<Fate>,
     /// How long the core may then take to become one view and to deliver everything.
@@ -128,6 +130,20 @@ impl Chaos {
     }
 }
 
+/// Who is slow, and how long the others put up with that. Kept apart from drivers and stack, which are what they are without
+/// it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Expulsion {
+    /// Who takes in one frame per iteration of its driver loop.
+    pub process: usize,
+    /// How long such an iteration takes.
+    pub iteration_ns: u64,
+    /// How long FC waits for a member before it is expelled.
+    pub expel_ms: u64,
+    /// Everybody casts so many times as often.
+    pub haste: u64,
+}
+
 /// What becomes of a process when the faults are over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
@@ -193,13 +209,41 @@ impl ViewsSetup {
         setup
     }
 
-    /// Lets snapshots be torn, or not. Drawn at the very end, for the same reason as layers are drawn late.
+    /// Lets snapshots be torn, and a member be slow and expelled, or not. Drawn at the very end, for the same reason as layers
+    /// are drawn late.
     pub(crate) fn draw_rarities(&mut self, random: &mut Random) {
         let torn = random.below(3) == 0;
         let chance = *random.pick(&[5 * PERCENT, 20 * PERCENT, 50 * PERCENT]);
         if torn && self.has_layer("XFER") {
             self.load.torn_state = chance;
         }
+        let expels = random.below(4) == 0;
+        let expulsion = Expulsion {
+            process: random.below(self.processes as u64) as usize,
+            iteration_ns: random.scaled(MILLISECOND, 5 * MILLISECOND),
+            expel_ms: random.scaled(4, 40),
+            haste: *random.pick(&[1, 4, 16]),
+        };
+        // In a gentle world nobody is slow.
+        self.expulsion = (expels && !self.is_gentle()).then_some(expulsion);
+    }
+
+    /// The world as it is lived in: with the slow member, and a stack that has such a one expelled.
+    pub(crate) fn with_expulsion(mut self) -> ViewsSetup {
+        if let Some(Expulsion { process, iteration_ns, expel_ms, haste }) = self.expulsion
+            && self.has_layer("FC")
+        {
+            self.load.gaps_ns.iter_mut().for_each(|gap| *gap /= haste);
+            let driver = &mut self.drivers[process];
+            (driver.iteration_ns, driver.budget) = (iteration_ns, 1);
+            let with = |named: &str| match named.strip_prefix("FC") {
+                Some("") => format!("FC(expel_ms={expel_ms})"),
+                Some(given) if given.starts_with('(') => format!("FC(expel_ms={expel_ms},{}", &given[1..]),
+                _ => named.to_owned(),
+            };
+            self.stack = self.stack.split(':').map(with).collect::<Vec<_>>().join(":");
+        }
+        self
     }
 
     /// Puts FRAG and XFER into the stack, or not. Drawn last: what was drawn before is as it would be without.
@@ -283,6 +327,7 @@ impl ViewsSetup {
             load: draw_load(random, processes),
             greedy: 0,
             state_bytes: 0,
+            expulsion: None,
             fates: Vec::new(),
             patience_ns: 0,
         };
@@ -327,19 +372,9 @@ impl ViewsSetup {
     /// Whether nothing in this world can make a living process look dead or slow, crashes and leaves of others
     /// notwithstanding: then nobody may be excluded.
     pub(crate) fn is_gentle(&self) -> bool {
-        let calm = |link: &LinkFaults| {
-            let LinkFaults { loss, burst, spike, corrupt, delay_ns, jitter_ns, reorder_ns, .. } = *link;
-            loss <= GENTLE_LOSS
-                && burst == 0
-                && spike == 0
-                && corrupt == 0
-                && delay_ns + jitter_ns + reorder_ns < MILLISECOND
-        };
         let quiet = |(_, what): &(u64, Chaos)| !matches!(what, Chaos::Pause { .. } | Chaos::Accuse { .. });
         // Ten beats must be missed, and the second check as well.
         let patient = self.millis("least_ms") * 1000 >= 10 * self.millis("beat_us");
-        let quick =
-            |driver: &Driver| driver.iteration_ns <= 20 * MICROSECOND && driver.inbox_frames_max >= 4096;
         patient
             && self.millis("least_ms") >= 10
             && self.millis("flush_ms") >= 60
@@ -347,10 +382,61 @@ impl ViewsSetup {
             && self.processes <= 8
             && self.faults.partitions.is_empty()
             && self.faults.cuts.is_empty()
-            && self.faults.links.iter().all(calm)
+            && self.faults.links.iter().all(is_calm)
             && self.chaos.iter().all(quiet)
-            && self.drivers.iter().all(quick)
+            && self.drivers.iter().all(is_quick)
     }
+}
+
+/// Frames that are lost and repeated, and a pause that is made up for.
+const MADE_UP_FOR_NS: u64 = 50 * MILLISECOND;
+
+impl ViewsSetup {
+    /// Whether nothing in this world makes anybody slow but pauses, cuts, and that one process is.
+    pub(crate) fn delays_nobody_else(&self) -> bool {
+        let quick = |(process, driver): (usize, &Driver)| {
+            is_quick(driver) || self.expulsion.is_some_and(|expulsion| expulsion.process == process)
+        };
+        self.expulsion.is_some()
+            && self.scarcity == 1
+            && self.faults.links.iter().all(is_calm)
+            && self.drivers.iter().enumerate().all(quick)
+    }
+
+    /// Whether a process may not have taken in what another one cast between two times, in a world where
+    /// [`ViewsSetup::delays_nobody_else`].
+    pub(crate) fn hinders(&self, process: usize, from: u64, until: u64) -> bool {
+        self.expulsion.is_some_and(|expulsion| expulsion.process == process)
+            || self.parts_anybody(from, until)
+    }
+
+    /// Whether somebody stands still or is cut off between two times, or not long before.
+    pub(crate) fn parts_anybody(&self, from: u64, until: u64) -> bool {
+        let overlaps = |at: u64, length: u64| at <= until && from <= at + length + MADE_UP_FOR_NS;
+        let pauses = |(at, what): &(u64, Chaos)| match what {
+            Chaos::Pause { length_ns, .. } => overlaps(*at, *length_ns),
+            _ => false,
+        };
+        until >= self.span_ns && self.fates.iter().any(|fate| *fate != Fate::Core)
+            || self.chaos.iter().any(pauses)
+            || self.faults.partitions.iter().any(|cut| overlaps(cut.at, cut.until - cut.at))
+            || self.faults.cuts.iter().any(|(_, _, at, length)| overlaps(*at, *length))
+    }
+}
+
+/// Whether a link loses and delays so little that nobody notices.
+fn is_calm(link: &LinkFaults) -> bool {
+    let LinkFaults { loss, burst, spike, corrupt, delay_ns, jitter_ns, reorder_ns, .. } = *link;
+    loss <= GENTLE_LOSS
+        && burst == 0
+        && spike == 0
+        && corrupt == 0
+        && delay_ns + jitter_ns + reorder_ns < MILLISECOND
+}
+
+/// Whether a process takes in at once what has come.
+fn is_quick(driver: &Driver) -> bool {
+    driver.iteration_ns <= 20 * MICROSECOND && driver.inbox_frames_max >= 4096
 }
 
 /// Losses, duplicates and disorder of a sound network; processes that crash and leave.
@@ -746,9 +832,12 @@ impl ViewsSetup {
         if gone(20) {
             setup.load.torn_state = 0;
         }
+        if gone(21) {
+            setup.expulsion = None;
+        }
         setup
     }
 }
 
 /// Faults of links, workload and the like.
-const PLAIN_PARTS: usize = 21;
+const PLAIN_PARTS: usize = 22;

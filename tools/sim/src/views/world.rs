@@ -15,6 +15,7 @@ use crate::network::Network;
 use crate::outcome::{Counters, Outcome, Streams, Violation};
 use crate::random::{Random, splitmix};
 use crate::scenario;
+use crate::views::expulsions;
 use crate::views::home::{Around, Departure, Home, desk, group, member};
 use crate::views::ledger::Ledger;
 use crate::views::partings::partings;
@@ -74,6 +75,7 @@ const ITERATIONS_MAX: u64 = 20_000_000;
 
 /// Runs one seed in a world of the caller's making; with `narrate`, what layers counted is noted on the way.
 pub fn run_views(seed: u64, scenario: &'static str, setup: ViewsSetup, narrate: bool) -> Outcome {
+    let setup = setup.with_expulsion();
     World::new(seed, &setup, narrate).judged(scenario, World::live)
 }
 
@@ -673,6 +675,17 @@ impl<'w> World<'w> {
         counters.work.shadow_runs = u64::from(self.setup.shadow);
         counters.work.microseconds = now / 1000;
         let history = std::mem::take(&mut self.ledger.history);
+        if self.setup.delays_nobody_else() {
+            let hindered =
+                |process: u32, from: u64, until: u64| self.setup.hinders(process as usize, from, until);
+            let undue = expulsions::undue(&history, &self.ledger.expulsions, hindered).into_iter();
+            self.violations.extend(undue.map(|what| Violation::of("undue-expulsion", what)));
+            if quiescent {
+                let heard = |since: u64| !self.setup.parts_anybody(since, u64::MAX);
+                let untold = expulsions::untold(&history, &self.ledger.expulsions, heard).into_iter();
+                self.violations.extend(untold.map(|what| Violation::of("untold-expulsion", what)));
+            }
+        }
         if self.gentle {
             // In the end some are cut off from the core for good.
             let (span, fates) = (self.setup.span_ns, &self.setup.fates);

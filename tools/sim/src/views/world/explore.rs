@@ -252,6 +252,7 @@ fn setup(bounds: &Bounds, path: &[Choice]) -> ViewsSetup {
             late_state: 0,
             torn_state: 0,
         },
+        expulsion: None,
         fates: (0..processes).map(fate).collect(),
         ..drawn
     }

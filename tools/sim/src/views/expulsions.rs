@@ -1,0 +1,126 @@
+//! What must not happen where a stack has slow members expelled: that one is which took in everything in time, because
+//! another one was slow to hear of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use wadjet::stack::event::Holdup;
+use wadjet_oracle::{Event, History, Incarnation, ViewId, What};
+
+/// A member that another one has expelled.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Expelled {
+    /// When.
+    pub(crate) at: u64,
+    /// By whom.
+    pub(crate) by: Incarnation,
+    /// Who.
+    pub(crate) member: Incarnation,
+    /// What for.
+    pub(crate) why: Holdup,
+    /// For how long.
+    pub(crate) lasting_ns: u64,
+}
+
+/// Who was expelled though nothing kept it from taking in what was cast, in words. `hindered` says whether something did so
+/// between two times: to the process, or to another one of its view.
+pub(crate) fn undue(
+    history: &History,
+    expulsions: &[Expelled],
+    hindered: impl Fn(u32, u64, u64) -> bool,
+) -> Vec<String> {
+    let mut processes: BTreeMap<Incarnation, u32> = BTreeMap::new();
+    let mut stays: BTreeMap<Incarnation, (ViewId, u64)> = BTreeMap::new();
+    let mut events = history.events.iter().peekable();
+    let mut found = Vec::new();
+    for Expelled { at, by, member, why, lasting_ns } in expulsions {
+        while let Some(event) = events.next_if(|event| event.at <= *at) {
+            match &event.what {
+                What::Start { process } => {
+                    processes.insert(event.member, *process);
+                }
+                What::View { view, transitional: false, .. } => {
+                    stays.insert(event.member, (*view, event.at));
+                }
+                What::Crash | What::Exit { .. } => {
+                    stays.remove(&event.member);
+                }
+                _ => {}
+            }
+        }
+        let (Some(process), Some((view, since)), Some((theirs, _))) =
+            (processes.get(member), stays.get(member), stays.get(by))
+        else {
+            continue;
+        };
+        // Who has gone elsewhere is not slow, but cannot be told from one that is.
+        let begun = at.saturating_sub(*lasting_ns);
+        if view == theirs && *since <= begun && !hindered(*process, begun, *at) {
+            let millis = *lasting_ns as f64 / 1e6;
+            found.push(format!(
+                "{by} expelled {member} after {millis} ms, because {why}; nothing kept it from it"
+            ));
+        }
+    }
+    found
+}
+
+/// Who was expelled, lives, and was never told so, in words: at the end of a run, where `heard` says that nothing kept word
+/// from being heard since that time.
+pub(crate) fn untold(history: &History, expulsions: &[Expelled], heard: impl Fn(u64) -> bool) -> Vec<String> {
+    let over = |event: &Event| matches!(event.what, What::Crash | What::Exit { .. });
+    let gone: BTreeSet<Incarnation> =
+        history.events.iter().filter(|event| over(event)).map(|event| event.member).collect();
+    // Two that have expelled each other go separate ways.
+    let mutual =
+        |one: &Expelled| expulsions.iter().any(|other| (other.by, other.member) == (one.member, one.by));
+    let untold = |one: &&Expelled| !gone.contains(&one.member) && heard(one.at) && !mutual(one);
+    let say = |Expelled { at, by, member, .. }: &Expelled| {
+        format!("{by} expelled {member} at {:.6} ms, which lives on in the group", *at as f64 / 1e6)
+    };
+    expulsions.iter().filter(untold).map(say).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: Incarnation = Incarnation(1);
+    const B: Incarnation = Incarnation(2);
+    const B_BY_A: Expelled = Expelled { at: 10, by: A, member: B, why: Holdup::NoCredit, lasting_ns: 4 };
+
+    /// Two that are in one view since `since`.
+    fn together(since: u64) -> History {
+        let mut history = History::default();
+        for (process, member) in [A, B].into_iter().enumerate() {
+            history.push(0, member, What::Start { process: process as u32 });
+            let view = ViewId { counter: 1, coordinator: A };
+            history.push(since, member, What::View { view, members: vec![A, B], transitional: false });
+        }
+        history
+    }
+
+    #[test]
+    fn who_was_sound_all_the_time_and_in_the_view_is_not_to_be_expelled() {
+        let found = |since, hindered| undue(&together(since), &[B_BY_A], |_, _, _| hindered).len();
+        assert_eq!(found(5, false), 1);
+        assert_eq!(found(5, true), 0, "it was slow");
+        assert_eq!(found(8, false), 0, "it has not been there for so long");
+        let mut elsewhere = together(5);
+        let view = ViewId { counter: 2, coordinator: B };
+        elsewhere.push(7, B, What::View { view, members: vec![B], transitional: false });
+        assert_eq!(undue(&elsewhere, &[B_BY_A], |_, _, _| false).len(), 0, "it has gone elsewhere");
+    }
+
+    #[test]
+    fn who_was_expelled_is_to_hear_of_it() {
+        let found =
+            |history: &History, expelled: &[Expelled], heard| untold(history, expelled, |_| heard).len();
+        let mut history = together(5);
+        assert_eq!(found(&history, &[B_BY_A], true), 1);
+        assert_eq!(found(&history, &[B_BY_A], false), 0, "word may have been lost");
+        let both = [B_BY_A, Expelled { by: B, member: A, ..B_BY_A }];
+        assert_eq!(found(&history, &both, true), 0, "two that expel each other go separate ways");
+        history.push(12, B, What::Exit { reason: "expelled".into() });
+        assert_eq!(found(&history, &[B_BY_A], true), 0);
+    }
+}
