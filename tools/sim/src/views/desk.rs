@@ -342,12 +342,13 @@ impl Desk<'_> {
 
     /// Enters whom this member has expelled, which is judged.
     fn slow(&mut self, slow: &Slow, group: &Group<'_>) {
-        let own = group.endpoint_view().rank();
-        if slow.outcome == (SlowOutcome::Expelled { by: own }) {
-            let view = group.endpoint_view();
-            let member = self.ledger.name(view.member(slow.member).incarnation.0);
+        let view = group.view();
+        // The endpoint may have gone on already; ranks are those of the view that was told last.
+        if slow.outcome == (SlowOutcome::Expelled { by: view.rank() })
+            && let Some(member) = view.view().members.get(slow.member.index())
+        {
+            let (by, member) = (self.papers.own, self.ledger.name(member.incarnation.0));
             let lasting_ns = slow.lasting.as_nanos() as u64;
-            let by = self.papers.own;
             self.ledger.expulsions.push(Expelled { at: self.now, by, member, why: slow.why, lasting_ns });
         }
     }

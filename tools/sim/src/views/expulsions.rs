@@ -73,7 +73,17 @@ pub(crate) fn untold(history: &History, expulsions: &[Expelled], heard: impl Fn(
     // Two that have expelled each other go separate ways.
     let mutual =
         |one: &Expelled| expulsions.iter().any(|other| (other.by, other.member) == (one.member, one.by));
-    let untold = |one: &&Expelled| !gone.contains(&one.member) && heard(one.at) && !mutual(one);
+    // Who has gone elsewhere, or has not come into the view yet, hears nothing of it.
+    let view = |member: Incarnation, until: u64| {
+        let of_it = |event: &&Event| event.member == member && event.at <= until;
+        history.events.iter().filter(of_it).rev().find_map(|event| match event.what {
+            What::View { view, transitional: false, .. } => Some(view),
+            _ => None,
+        })
+    };
+    let together = |one: &Expelled| view(one.by, one.at - one.lasting_ns) == view(one.member, one.at);
+    let untold =
+        |one: &&Expelled| !gone.contains(&one.member) && heard(one.at) && !mutual(one) && together(one);
     let say = |Expelled { at, by, member, .. }: &Expelled| {
         format!("{by} expelled {member} at {:.6} ms, which lives on in the group", *at as f64 / 1e6)
     };
