@@ -13,6 +13,10 @@ pub enum Broken {
     PredictsAcrossViews,
     /// One frame more than there may be waits for its turn, and one that is further ahead.
     ParksOneMore,
+    /// What was cast while the view changed goes out in the next one from its end.
+    QueuesBackwards,
+    /// A large cast that was under way when the view ended goes on in the next from where it was.
+    GoesOnAcrossViews,
 }
 
 impl Broken {

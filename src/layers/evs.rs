@@ -19,14 +19,16 @@
 //!
 //! After extended virtual synchrony (Moser, Amir, Melliar-Smith, Agarwal, 1994).
 
+use super::mistake::Mistake;
 use crate::accel::case::CommonCase;
-use crate::id::RankSet;
+use crate::id::{Rank, RankSet};
 use crate::stack::build::Build;
-use crate::stack::event::Up;
+use crate::stack::event::{NextView, Up};
 use crate::stack::layer::{Context, Fast, Kind, Layer};
 use crate::stack::notices::Notices;
 use crate::stack::property::{Properties, Property};
 use crate::stack::registry::LayerEntry;
+use crate::view::{LocalView, Member};
 
 pub(super) fn entry() -> LayerEntry {
     LayerEntry {
@@ -40,16 +42,32 @@ pub(super) fn entry() -> LayerEntry {
             #[cfg(feature = "laboratory")]
             ("broken", "wrong on purpose, for the museum: which way (default no)"),
         ],
-        make: |parameters| {
-            Ok(Box::new(Evs { names_all: parameters.wrong(&["no", "names-all"])? == "names-all" }))
-        },
+        make: |parameters| Ok(Box::new(Evs { mistake: Mistake::of(parameters)? })),
     }
 }
 
 #[derive(Clone)]
 struct Evs {
-    /// Wrong on purpose: whoever was in the view is said to go on.
-    names_all: bool,
+    mistake: Mistake,
+}
+
+impl Evs {
+    /// Who is said to go on together.
+    fn named(&self, view: &LocalView, next: &NextView) -> RankSet {
+        let rank_there = |rank| {
+            let goes_on = |member: &Member| member.incarnation == view.member(rank).incarnation;
+            next.view.members.iter().position(goes_on).map(Rank::at)
+        };
+        if self.mistake.is(Mistake::NamesAll) {
+            RankSet::all(view.size())
+        } else if self.mistake.is(Mistake::NamesTheLeaving) {
+            next.survivors
+        } else if self.mistake.is(Mistake::CountsInTheNext) {
+            next.together.iter().filter_map(rank_there).collect()
+        } else {
+            next.together
+        }
+    }
 }
 
 impl Layer for Evs {
@@ -65,8 +83,7 @@ impl Layer for Evs {
 
     fn up(&mut self, context: &mut Context<'_>, event: Up) {
         if let Up::NextView(next) = &event {
-            let all = RankSet::all(context.view().size());
-            context.up(Up::Transitional(if self.names_all { all } else { next.together }));
+            context.up(Up::Transitional(self.named(context.view(), next)));
         }
         context.up(event);
     }

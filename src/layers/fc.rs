@@ -32,6 +32,7 @@
 
 use std::time::Duration;
 
+use super::mistake::Mistake;
 use crate::accel::case::{CommonCase, Target};
 use crate::id::{Hasher64, Rank};
 use crate::stack::backoff::Backoff;
@@ -79,8 +80,7 @@ pub(super) fn entry() -> LayerEntry {
 
 #[derive(Clone)]
 struct Fc {
-    /// In which way it is wrong on purpose.
-    broken: &'static str,
+    mistake: Mistake,
     window: u64,
     /// When credit is asked for.
     ask: Backoff,
@@ -104,10 +104,6 @@ struct Holder {
     looked: Time,
     told: bool,
 }
-
-/// Ways to be wrong on purpose: none; credit that is lost is never asked for; who waits does not see that it has itself not
-/// taken in what came, or that credit came meanwhile; somebody else is expelled.
-const BROKEN: &[&str] = &["no", "never-asks", "blames-unread", "forgets-credit", "expels-another"];
 
 /// Looks at a member that holds the senders up, within the time after which something is said of it.
 const LOOKS: u32 = 8;
@@ -140,13 +136,8 @@ impl Fc {
         let millis = |name, default| parameters.number(name, default, 1..=3_600_000);
         let expel = Some(millis("expel_ms", 0)?).filter(|expel| *expel > 0).map(Duration::from_millis);
         let slow = Duration::from_millis(millis("slow_ms", 100)?);
-        let broken = parameters.wrong(BROKEN)?;
-        Ok(Fc { broken, window, ask, handles: None, slow, expel, holder: None })
-    }
-
-    /// Whether it is wrong in this way.
-    fn is(&self, broken: &str) -> bool {
-        cfg!(feature = "laboratory") && self.broken == broken
+        let mistake = Mistake::of(parameters)?;
+        Ok(Fc { mistake, window, ask, handles: None, slow, expel, holder: None })
     }
 
     fn handles(&self) -> Handles {
@@ -207,7 +198,7 @@ impl Fc {
     /// The senders wait, or have waited: for whom, and how long?
     fn watch(&mut self, context: &mut Context<'_>, closed: bool) {
         let over = self.holder.is_some_and(|holder| self.caught_up(context, &holder));
-        if over && !self.is("forgets-credit") {
+        if over && !self.mistake.is(Mistake::ForgetsCredit) {
             self.let_off(context);
         }
         if closed && self.holder.is_none() {
@@ -225,12 +216,12 @@ impl Fc {
         let Some(mut holder) = self.holder else { return };
         // Room for a frame now and then is no reason to think better of it, but that nobody wants to cast is.
         let waits = !self.caught_up(context, &holder) && context.is_closed(no_credit, own);
-        if !waits && !self.is("forgets-credit") {
+        if !waits && !self.mistake.is(Mistake::ForgetsCredit) {
             self.let_off(context);
             return;
         }
         // Time in which this process did not run is not the other's, nor is that in which word from it waited to be taken in.
-        if !context.was_behind_since(holder.looked) || self.is("blames-unread") {
+        if !context.was_behind_since(holder.looked) || self.mistake.is(Mistake::BlamesUnread) {
             holder.lasting += context.now().since(holder.looked).min(self.tick() * 2);
         }
         holder.looked = context.now();
@@ -243,7 +234,7 @@ impl Fc {
         self.holder = Some(holder);
         if live && self.expel.is_some_and(|expel| holder.lasting >= expel) {
             self.holder = None;
-            if self.is("expels-another") {
+            if self.mistake.is(Mistake::ExpelsAnother) {
                 let size = context.view().size();
                 let others = (1..size).map(|step| Rank::at((holder.member.index() + step) % size));
                 let another = others.into_iter().find(|other| *other != own && !context.has_failed(*other));
@@ -320,7 +311,7 @@ impl Layer for Fc {
             self.look(context);
             return;
         }
-        if !self.is("never-asks") {
+        if !self.mistake.is(Mistake::NeverAsks) {
             context.gossip_now(true);
         }
         self.ask.repeat(context.now());
@@ -337,14 +328,15 @@ impl Layer for Fc {
         }
         let Handles { granted, released, .. } = self.handles();
         let released = released.map_or_else(|| context.accepted(origin), |slot| context.of(slot, origin));
-        context.set_of(granted, origin, released + self.window);
+        let windows = 1 + u64::from(self.mistake.is(Mistake::GivesTwice));
+        context.set_of(granted, origin, released + windows * self.window);
     }
 
     fn post(&mut self, context: &mut Context<'_>) {
         let Handles { credit, limit, no_credit, ask, .. } = self.handles();
         let own = context.rank();
         let next = context.next_frame_number();
-        let least = context.least_of_others(credit, own).unwrap_or(u64::MAX);
+        let least = self.mistake.least_of_others(context, credit, own).unwrap_or(u64::MAX);
         if context.holds_senders() {
             // This one too, which nobody else grants anything: its own casts are delivered to it as well.
             context.set(limit, least.min(next));

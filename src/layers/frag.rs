@@ -27,6 +27,7 @@
 use std::any::Any;
 use std::time::Duration;
 
+use super::mistake::Mistake;
 use crate::accel::case::CommonCase;
 use crate::id::{Hasher64, Rank};
 use crate::stack::build::{Build, Closes, Field, Guard, GuardKind};
@@ -58,12 +59,10 @@ pub(super) fn entry() -> LayerEntry {
             ("broken", "wrong on purpose, for the museum: which way (default no)"),
         ],
         make: |parameters| {
-            let broken = parameters.wrong(&["no", "keeps-parts", "one-progress"])?;
             let bytes_max = parameters.number("bytes", 0, 0..=u64::from(u32::MAX))?;
             Ok(Box::new(Frag {
                 bytes_max,
-                keeps_parts: broken == "keeps-parts",
-                one_progress: broken == "one-progress",
+                mistake: Mistake::of(parameters)?,
                 handles: None,
                 progress: Default::default(),
                 quiet_until: Vec::new(),
@@ -75,10 +74,7 @@ pub(super) fn entry() -> LayerEntry {
 #[derive(Clone)]
 struct Frag {
     bytes_max: u64,
-    /// Wrong on purpose: what is partly there when a view ends is waited for in the next.
-    keeps_parts: bool,
-    /// Wrong on purpose: casts and sends of an origin are taken for parts of one message.
-    one_progress: bool,
+    mistake: Mistake,
     /// For casts, for sends.
     handles: Option<[Handles; 2]>,
     /// By kind of traffic and origin.
@@ -175,8 +171,9 @@ impl Frag {
             (false, 0) => Part::Whole,
             (first, left) => Part::Fragment { first, left },
         };
-        let of = if self.one_progress { Traffic::Cast } else { message.traffic };
-        let progress = &mut self.progress[of as usize][origin.index()];
+        let of = if self.mistake.is(Mistake::OneProgress) { Traffic::Cast } else { message.traffic };
+        let from = if self.mistake.is(Mistake::MixesOrigins) { 0 } else { origin.index() };
+        let progress = &mut self.progress[of as usize][from];
         if part == Part::Whole && *progress == Progress::Idle {
             return;
         }
@@ -222,7 +219,7 @@ impl Layer for Frag {
     }
 
     fn bequeath(&mut self) -> Option<Box<dyn Any>> {
-        self.keeps_parts.then(|| Box::new(self.progress.clone()) as Box<dyn Any>)
+        self.mistake.is(Mistake::KeepsParts).then(|| Box::new(self.progress.clone()) as Box<dyn Any>)
     }
 
     fn inherit(&mut self, legacy: Box<dyn Any>) {

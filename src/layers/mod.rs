@@ -12,6 +12,7 @@ mod local;
 mod mbrship;
 mod meter;
 mod misorder;
+mod mistake;
 mod nak;
 mod safe;
 mod sequencer;

@@ -28,6 +28,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::mistake::Mistake;
 use crate::accel::case::{CommonCase, Target};
 use crate::id::{Hasher64, Rank, RankSet};
 use crate::stack::backoff::Backoff;
@@ -82,6 +83,8 @@ pub(super) fn entry() -> LayerEntry {
                 "how long after an unacknowledged cast reports are asked for, in microseconds (default 1000)",
             ),
             ("backoff_us", "the longest interval between repetitions, in microseconds (default 50000)"),
+            #[cfg(feature = "laboratory")]
+            ("broken", "wrong on purpose, for the museum: which way (default no)"),
         ],
         make: |parameters| Ok(Box::new(Nak::new(parameters)?)),
     }
@@ -89,6 +92,7 @@ pub(super) fn entry() -> LayerEntry {
 
 #[derive(Clone)]
 struct Nak {
+    mistake: Mistake,
     window: u64,
     /// How long a gap may last before it is asked for, and the longest interval between repetitions.
     repair: Duration,
@@ -158,6 +162,7 @@ impl Nak {
             |name, default, most| parameters.number(name, default, 1..=most).map(Duration::from_micros);
         let longest = micros("backoff_us", 50_000, 10_000_000)?;
         Ok(Nak {
+            mistake: Mistake::of(parameters)?,
             // Zero stands for the endpoint's.
             window: parameters.number("window", 0, 1..=crate::config::WINDOW_FRAMES_MAX)?,
             repair: micros("repair_us", 200, 1_000_000)?,
@@ -244,7 +249,8 @@ impl Nak {
         let Handles { number, ends, .. } = self.handles();
         let own = context.rank();
         for origin in failed.iter().filter(|origin| *origin != own) {
-            self.ceiling[origin.index()] = context.expected(number, origin);
+            let late = u64::from(self.mistake.is(Mistake::FreezesLate));
+            self.ceiling[origin.index()] = context.expected(number, origin) + late;
             context.close(ends, origin);
         }
     }
@@ -254,7 +260,8 @@ impl Nak {
         let Handles { held, ends, .. } = self.handles();
         for origin in context.view().others() {
             let frames = cut.frames[origin.index()];
-            self.ceiling[origin.index()] = frames;
+            let past = u64::from(self.mistake.is(Mistake::ReadsPastTheCut));
+            self.ceiling[origin.index()] = frames + past;
             context.close(ends, origin);
             self.holder[origin.index()] = cut.holders[origin.index()];
             context.raise_pair(held, origin, origin, frames);
@@ -293,7 +300,8 @@ impl Nak {
         let Handles { number, held, .. } = self.handles();
         let known = context.pair(held, origin, origin).min(self.ceiling[origin.index()]);
         let expected = context.expected(number, origin);
-        known > expected || !self.parked[origin.index()].is_empty() && self.ceiling[origin.index()] > expected
+        let told = known > expected && !self.mistake.is(Mistake::ForgetsTheTail);
+        told || !self.parked[origin.index()].is_empty() && self.ceiling[origin.index()] > expected
     }
 
     /// The ranges to ask `origin` for, at most [`REPAIR_FRAMES_MAX`] frames.
@@ -339,6 +347,7 @@ impl Nak {
     /// Sends the asked-for casts again, or those of a member that cannot, to the one who asked.
     fn resend(&mut self, context: &mut Context<'_>, asker: Rank, missing: &Missing) {
         let (own, origin) = (context.rank(), Rank(missing.origin));
+        let from_own = self.mistake.is(Mistake::AnswersFromItsOwn);
         let casts = context.sending(self.handles().number, own);
         let allowed = self.allowance.at(context.now(), self.repair, casts);
         // Others may ask in the same moment: half of it is theirs.
@@ -351,7 +360,7 @@ impl Nak {
                 }
                 left -= 1;
                 self.allowance.left -= 1;
-                match context.recall_cast(origin, number) {
+                match context.recall_cast(if from_own { own } else { origin }, number) {
                     Some(message) if origin == own => {
                         context.count("retransmission");
                         context.down(Down::Resend(RankSet::one(asker), message));

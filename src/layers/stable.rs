@@ -22,6 +22,7 @@
 
 use std::time::Duration;
 
+use super::mistake::Mistake;
 use crate::accel::case::CommonCase;
 use crate::id::{Hasher64, Rank};
 use crate::stack::backoff::Backoff;
@@ -48,6 +49,8 @@ pub(super) fn entry() -> LayerEntry {
                 "how long unstable casts are kept before reports are asked for, in microseconds (default 5000)",
             ),
             ("backoff_us", "the longest interval between repetitions, in microseconds (default 100000)"),
+            #[cfg(feature = "laboratory")]
+            ("broken", "wrong on purpose, for the museum: which way (default no)"),
         ],
         make: |parameters| Ok(Box::new(Stable::new(parameters)?)),
     }
@@ -55,6 +58,7 @@ pub(super) fn entry() -> LayerEntry {
 
 #[derive(Clone)]
 struct Stable {
+    mistake: Mistake,
     report: Duration,
     /// When reports are asked for.
     ask: Backoff,
@@ -81,7 +85,14 @@ impl Stable {
             |name, default| parameters.number(name, default, 1..=10_000_000).map(Duration::from_micros);
         let ask = Backoff::new(micros("ask_us", 5000)?, micros("backoff_us", 100_000)?);
         let report = micros("report_us", 1000)?;
-        Ok(Stable { report, ask, handles: None, progress: false, unstable: false })
+        Ok(Stable {
+            mistake: Mistake::of(parameters)?,
+            report,
+            ask,
+            handles: None,
+            progress: false,
+            unstable: false,
+        })
     }
 
     fn handles(&self) -> Handles {
@@ -90,7 +101,8 @@ impl Stable {
 
     /// Frames of `origin` that every member holds, of those that this one has accepted: their origin always does.
     fn stable(&self, context: &Context<'_>, origin: Rank, accepted: u64) -> u64 {
-        context.least_of_others(self.handles().held, origin).unwrap_or(accepted).min(accepted)
+        let least = self.mistake.least_of_others(context, self.handles().held, origin);
+        least.unwrap_or(accepted).min(accepted)
     }
 }
 
@@ -128,6 +140,7 @@ impl Layer for Stable {
             if known < from {
                 return;
             }
+            let seen = if self.mistake.is(Mistake::SeenIsHeld) { context.accepted(origin) } else { seen };
             context.set_of(slot, origin, known.max(seen));
             context.arm_if_idle(self.handles().report_timer, context.now() + self.report);
             return;

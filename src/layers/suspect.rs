@@ -39,6 +39,7 @@
 use std::any::Any;
 use std::time::Duration;
 
+use super::mistake::Mistake;
 use crate::accel::case::CommonCase;
 use crate::id::{Hasher64, Incarnation, Rank, RankSet};
 use crate::stack::build::{Build, GuardKind, TimerId};
@@ -106,8 +107,7 @@ const FADE: u32 = 512;
 
 #[derive(Clone)]
 struct Suspect {
-    /// Wrong on purpose: who has not been heard yet in a view is waited for without end.
-    trusts_the_unheard: bool,
+    mistake: Mistake,
     beat: Duration,
     least: Duration,
     busy: Duration,
@@ -210,7 +210,7 @@ impl Suspect {
         let most = parameters.longest(("most_ms", millis("most_ms", 30)?), ("least_ms", least))?;
         let busy = millis("busy_ms", 25)?.clamp(least, most);
         Ok(Suspect {
-            trusts_the_unheard: parameters.wrong(&["no", "trusts-the-unheard"])? == "trusts-the-unheard",
+            mistake: Mistake::of(parameters)?,
             beat,
             least,
             busy,
@@ -247,7 +247,7 @@ impl Suspect {
         let usual = if self.parted.contains(rank) { usual.max(self.first) } else { usual };
         if watched.is_gone() {
             usual.min(self.beat * GONE_BEATS)
-        } else if watched.known == 0 && self.trusts_the_unheard {
+        } else if watched.known == 0 && self.mistake.is(Mistake::TrustsTheUnheard) {
             Duration::from_secs(u64::from(u32::MAX))
         } else if watched.known == 0 {
             usual.max(self.first) + watched.excused
@@ -259,7 +259,8 @@ impl Suspect {
     /// Those of whom it is believed that they have failed, because `by` says so. Whom this member has not heard lately
     /// either, at once. Of others `by` may be the one that does not hear: then it soon suspects this member as well.
     fn believe(&mut self, by: Rank, told: RankSet) -> RankSet {
-        let told = if self.accusers.contains(by) { RankSet::EMPTY } else { told };
+        let deaf = self.accusers.contains(by) || self.mistake.is(Mistake::BelievesNobody);
+        let told = if deaf { RankSet::EMPTY } else { told };
         let silent = |rank: &Rank| self.watched[rank.index()].silence >= self.limit(*rank) / 2;
         let at_once: RankSet = told.iter().filter(silent).collect();
         let heard = told.without(at_once);
@@ -268,7 +269,8 @@ impl Suspect {
             accuser.accuses_for = Duration::ZERO;
         }
         accuser.accuses = heard;
-        if accuser.accuses_for >= self.most { told } else { at_once }
+        let believed = accuser.accuses_for >= self.most || self.mistake.is(Mistake::BelievesEverybody);
+        if believed { told } else { at_once }
     }
 
     /// Looks at everybody; what has to be said is said.
@@ -281,7 +283,8 @@ impl Suspect {
         }
         let waited = since.saturating_sub(self.beat).min(self.most / SILENCE_FACTOR);
         self.waited = (self.waited - self.waited / FADE).max(waited);
-        let passed = since.min(self.beat * BEATS_MAX);
+        let pause = self.mistake.is(Mistake::BlamesForOwnPause);
+        let passed = if pause { since } else { since.min(self.beat * BEATS_MAX) };
         self.weigh_traffic(context, since, passed);
         let (mut ask, mut due, mut hint) = (RankSet::EMPTY, RankSet::EMPTY, false);
         // Of those that were heard in this view: whether one is heard still.
@@ -295,7 +298,8 @@ impl Suspect {
             if !watched.accuses.is_empty() {
                 watched.accuses_for += passed;
             }
-            if known != watched.known && !self.accusers.contains(rank) {
+            let accuses = self.accusers.contains(rank) && !self.mistake.is(Mistake::TrustsAccusers);
+            if known != watched.known && !accuses {
                 // How long it took to come into this view says nothing of how it will go on.
                 let silence = if watched.known == 0 { Duration::ZERO } else { watched.silence };
                 let silence = silence.saturating_sub(watched.excused);
@@ -328,7 +332,7 @@ impl Suspect {
         }
         // Who hears nobody may be deaf. It suspects all of them at once, and goes alone: a flush that it led for one of them
         // would be believed by the others.
-        if !(hears || watching.without(due).is_empty()) {
+        if !(hears || watching.without(due).is_empty() || self.mistake.is(Mistake::DeafAccuses)) {
             due = RankSet::EMPTY;
         }
         let found: Vec<Suspicion> =

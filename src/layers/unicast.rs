@@ -22,6 +22,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use super::mistake::Mistake;
 use crate::accel::case::{CommonCase, Target};
 use crate::id::{Hasher64, Rank, RankSet};
 use crate::stack::backoff::Backoff;
@@ -67,6 +68,8 @@ pub(super) fn entry() -> LayerEntry {
                 "how long a send may be unacknowledged before it is repeated, in microseconds (default 2000)",
             ),
             ("backoff_us", "the longest interval between repetitions, in microseconds (default 50000)"),
+            #[cfg(feature = "laboratory")]
+            ("broken", "wrong on purpose, for the museum: which way (default no)"),
         ],
         make: |parameters| Ok(Box::new(Unicast::new(parameters)?)),
     }
@@ -74,6 +77,7 @@ pub(super) fn entry() -> LayerEntry {
 
 #[derive(Clone)]
 struct Unicast {
+    mistake: Mistake,
     window: u64,
     repeat: Duration,
     backoff: Duration,
@@ -105,6 +109,7 @@ impl Unicast {
         let micros =
             |name, default| parameters.number(name, default, 1..=10_000_000).map(Duration::from_micros);
         Ok(Unicast {
+            mistake: Mistake::of(parameters)?,
             // Zero stands for half of the endpoint's.
             window: parameters.number("window", 0, 1..=crate::config::WINDOW_FRAMES_MAX)?,
             repeat: micros("repeat_us", 2000)?,
@@ -169,7 +174,9 @@ impl Unicast {
         if arrived < expected {
             // The acknowledgement was lost: say it again.
             context.count("duplicate");
-            context.gossip_now(false);
+            if !self.mistake.is(Mistake::SaysItOnce) {
+                context.gossip_now(false);
+            }
         } else if arrived > expected {
             if arrived - expected >= self.reserve() {
                 context.count("beyond the window");
@@ -197,9 +204,15 @@ impl Unicast {
         context.up(Up::Send(origin, message));
     }
 
+    /// How many of this member's sends `peer` says that it has.
+    fn reported(&self, context: &Context<'_>, peer: Rank) -> u64 {
+        let (acked, own) = (self.handles().acked, context.rank());
+        let swapped = self.mistake.is(Mistake::TakesOwnForTheirs);
+        if swapped { context.pair(acked, own, peer) } else { context.pair(acked, peer, own) }
+    }
+
     fn acknowledged(&self, context: &Context<'_>, peer: Rank) -> u64 {
-        let Handles { number, acked, .. } = self.handles();
-        context.pair(acked, peer, context.rank()).min(context.sending(number, peer))
+        self.reported(context, peer).min(context.sending(self.handles().number, peer))
     }
 }
 
@@ -299,9 +312,9 @@ impl Layer for Unicast {
         if peer == context.rank() {
             return;
         }
-        let Handles { number, acked, limit, window_closed, .. } = self.handles();
+        let Handles { number, limit, window_closed, .. } = self.handles();
         let sent = context.sending(number, peer);
-        let acknowledged = context.pair(acked, peer, context.rank()).min(sent);
+        let acknowledged = self.reported(context, peer).min(sent);
         let at = peer.index();
         if [acknowledged, self.repeat_at[at]] == [sent; 2]
             && self.repeats[at].due() == Time::NEVER

@@ -113,18 +113,6 @@ impl Parameters {
         Ok(ways.iter().find(|(known, _)| *known == name).expect("it is one of the names").1)
     }
 
-    /// As [`Parameters::broken`], by name: the first of `ways` if nothing is wrong, which without the laboratory it never is.
-    #[cfg_attr(
-        not(feature = "laboratory"),
-        expect(clippy::unnecessary_wraps, reason = "the laboratory's may fail")
-    )]
-    pub(crate) fn wrong(&self, ways: &[&'static str]) -> Result<&'static str, ParameterError> {
-        #[cfg(feature = "laboratory")]
-        return self.choice("broken", ways);
-        #[cfg(not(feature = "laboratory"))]
-        Ok(ways[0])
-    }
-
     fn value(&self, name: &str) -> Option<&str> {
         self.pairs.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }

@@ -64,6 +64,38 @@ pub(super) enum Broken {
     ExpelsInSilence,
     /// Who was suspected after the report does not go together with the others, though the decided view has it.
     LeavesOutTheSuspected,
+    /// Reports count whomever their members have given up.
+    MixesFailedSets,
+    /// The lowest survivor is to forward what the dead have sent, whoever holds it.
+    LowestForwards,
+    /// The cut is one frame less than any survivor holds of a failed member.
+    CutsOneShort,
+    /// The cut is confirmed when all but the last frame of it is delivered.
+    ConfirmsOneShort,
+    /// A view whose cut was confirmed once is installed, though a later one has been confirmed since.
+    InstallsTheGivenUp,
+    /// Who leaves is in the next view.
+    KeepsTheLeaving,
+    /// The application's word is not waited for.
+    ForgetsBlock,
+    /// What was cast before that word and still waits is left for the next view.
+    LeavesWaitingCasts,
+    /// Sending goes on during the flush.
+    SendsOn,
+    /// Who holds up a flush is waited for without end.
+    WaitsForTheSlow,
+    /// A guest asks for its failed members, too.
+    BringsTheFailed,
+    /// Who was let in is told the view, whichever request of its it was let in for.
+    TellsWhoeverAsks,
+    /// Each of two views wants to be let into the other.
+    MergesBothWays,
+    /// Who hears that it is out of some view leaves, whichever view it is in.
+    BelievesOldExclusions,
+    /// Members that are gone are not remembered.
+    ForgetsTheFormer,
+    /// That sends to the failed were not acknowledged is not told.
+    TellsNoLoss,
 }
 
 impl Broken {
@@ -77,13 +109,19 @@ impl Broken {
     pub(super) fn of(parameters: &Parameters) -> Result<Broken, ParameterError> {
         parameters.broken(VARIANTS)
     }
+
+    /// Whether it is wrong in this way.
+    #[inline]
+    pub(super) fn is(self, broken: Broken) -> bool {
+        cfg!(feature = "laboratory") && self == broken
+    }
 }
 
 impl Mbrship {
     /// Whether it is wrong in this way.
     #[inline]
     pub(super) fn is(&self, broken: Broken) -> bool {
-        cfg!(feature = "laboratory") && self.options.broken == broken
+        self.options.broken.is(broken)
     }
 }
 
@@ -118,4 +156,20 @@ const VARIANTS: &[(&str, Broken)] = &[
     ("leaves-untold", Broken::LeavesUntold),
     ("expels-in-silence", Broken::ExpelsInSilence),
     ("leaves-out-the-suspected", Broken::LeavesOutTheSuspected),
+    ("mixes-failed-sets", Broken::MixesFailedSets),
+    ("lowest-forwards", Broken::LowestForwards),
+    ("cuts-one-short", Broken::CutsOneShort),
+    ("confirms-one-short", Broken::ConfirmsOneShort),
+    ("installs-the-given-up", Broken::InstallsTheGivenUp),
+    ("keeps-the-leaving", Broken::KeepsTheLeaving),
+    ("forgets-block", Broken::ForgetsBlock),
+    ("leaves-waiting-casts", Broken::LeavesWaitingCasts),
+    ("sends-on", Broken::SendsOn),
+    ("waits-for-the-slow", Broken::WaitsForTheSlow),
+    ("brings-the-failed", Broken::BringsTheFailed),
+    ("tells-whoever-asks", Broken::TellsWhoeverAsks),
+    ("merges-both-ways", Broken::MergesBothWays),
+    ("believes-old-exclusions", Broken::BelievesOldExclusions),
+    ("forgets-the-former", Broken::ForgetsTheFormer),
+    ("tells-no-loss", Broken::TellsNoLoss),
 ];

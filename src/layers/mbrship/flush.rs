@@ -120,7 +120,7 @@ impl Mbrship {
             self.blocked = true;
             context.expect_view();
             // Who leaves has stopped casting.
-            self.block_ok = !self.options.block || self.legacy.leave;
+            self.block_ok = !self.options.block || self.legacy.leave || self.is(Broken::ForgetsBlock);
             if self.block_ok {
                 self.stop(context);
             }
@@ -138,7 +138,9 @@ impl Mbrship {
             context.close(casts_wait, context.rank());
         }
         for peer in (0..context.view().size()).map(Rank::at) {
-            context.close(sends_wait, peer);
+            if !self.is(Broken::SendsOn) {
+                context.close(sends_wait, peer);
+            }
             self.sent[peer.index()] = context.next_send_number(peer);
         }
     }
@@ -176,6 +178,9 @@ impl Mbrship {
 
     /// The flush takes too long: whoever holds it up is taken for failed.
     pub(super) fn too_slow(&mut self, context: &mut Context<'_>) {
+        if self.is(Broken::WaitsForTheSlow) {
+            return;
+        }
         let slow = match &self.proposal {
             Some(proposal) if self.host.is_some() && self.all_done(context, proposal) => {
                 self.watch(context);
@@ -269,7 +274,9 @@ impl Mbrship {
 
     /// Whether this member has delivered what the cut says.
     fn complete(&self, context: &Context<'_>, cut: &Cut) -> bool {
-        let delivered = |(origin, frames): (usize, &u64)| context.accepted(Rank::at(origin)) >= *frames;
+        let unread = u64::from(self.is(Broken::ConfirmsOneShort));
+        let delivered =
+            |(origin, frames): (usize, &u64)| context.accepted(Rank::at(origin)) + unread >= *frames;
         // What is in order has been delivered by now. What is not never will be: it follows on what is lost with its origin.
         let pending = context.own_copies_pending() && !self.is(Broken::LeavesOwnCopies);
         cut.frames.iter().enumerate().all(delivered) && !pending
@@ -292,7 +299,8 @@ impl Mbrship {
     /// Does what can be done now.
     pub(super) fn progress(&mut self, context: &mut Context<'_>) {
         // With block, what was cast before the application's word belongs to this view, also if it still waits.
-        if self.block_ok && !self.stopped && !context.casts_waiting() {
+        let waiting = context.casts_waiting() && !self.is(Broken::LeavesWaitingCasts);
+        if self.block_ok && !self.stopped && !waiting {
             self.stop(context);
         }
         self.report(context);
@@ -347,7 +355,7 @@ impl Mbrship {
             return;
         };
         // Vectors count only if they are about the same survivors (pitfall 5).
-        if failed == proposal.failed {
+        if failed == proposal.failed || self.options.broken.is(Broken::MixesFailedSets) {
             proposal.held[origin.index()] = Some(held);
             proposal.frame_bytes[origin.index()] = frame_bytes;
             return;
@@ -381,8 +389,8 @@ impl Mbrship {
             proposal.held[rank.index()].as_ref().map_or(0, |held| held[origin.index()])
         };
         let (least, own_only) =
-            (self.options.broken == Broken::CutsAtLeast, self.options.broken == Broken::CutsAtOwn);
-        let live_at_own = self.options.broken == Broken::CutsLiveAtOwn;
+            (self.options.broken.is(Broken::CutsAtLeast), self.options.broken.is(Broken::CutsAtOwn));
+        let live_at_own = self.options.broken.is(Broken::CutsLiveAtOwn);
         let most = |origin: Rank| {
             if live.contains(origin) && live_at_own {
                 let own = live.iter().next().unwrap_or(origin);
@@ -395,14 +403,16 @@ impl Mbrship {
             let first = |best: (u64, Rank), rank: Rank| {
                 let frames = held(rank, origin);
                 let better = if least { frames < best.0 } else { frames > best.0 };
-                if better && !own_only { (frames, rank) } else { best }
+                let holder = if self.options.broken.is(Broken::LowestForwards) { best.1 } else { rank };
+                if better && !own_only { (frames, holder) } else { best }
             };
             let lowest = live.iter().next().unwrap_or(origin);
-            live.iter().fold((held(lowest, origin), lowest), first)
+            let (frames, holder) = live.iter().fold((held(lowest, origin), lowest), first);
+            (frames.saturating_sub(self.options.broken.is(Broken::CutsOneShort).into()), holder)
         };
         let (frames, mut holders): (Vec<u64>, Vec<Rank>) =
             (0..context.view().size()).map(|origin| most(Rank::at(origin))).unzip();
-        if self.options.broken == Broken::NobodyForwards {
+        if self.options.broken.is(Broken::NobodyForwards) {
             holders = (0..context.view().size()).map(Rank::at).collect();
         }
         let cut = Cut { frames, holders };
@@ -510,6 +520,9 @@ impl Mbrship {
     fn next_view(&mut self, context: &Context<'_>, id: ViewId) -> View {
         let current = context.view().view();
         let mut staying = self.live(context).without(self.leaving);
+        if self.is(Broken::KeepsTheLeaving) {
+            staying = self.live(context);
+        }
         if self.is(Broken::KeepsTheFailed) {
             staying = staying.with(self.failed);
         }
@@ -562,7 +575,8 @@ impl Mbrship {
         // it up for this view.
         let latest = self.confirmed.last() == Some(&proposal);
         let given_up = self.confirmed.contains(&proposal)
-            && from.is_some_and(|from| self.promise.as_ref().is_some_and(|promise| promise.by == from));
+            && (from.is_some_and(|from| self.promise.as_ref().is_some_and(|promise| promise.by == from))
+                || self.is(Broken::InstallsTheGivenUp));
         let undecided = self.confirmed.contains(&proposal)
             && self.promise.as_ref().is_some_and(|promise| !self.confirmed.contains(&promise.proposal));
         if latest || given_up || undecided || self.is(Broken::InstallsUnconfirmed) {

@@ -117,7 +117,7 @@ impl Mbrship {
                 let accuser = context.view().rank_of(accuser);
                 // Two that have given each other up go separate ways instead.
                 if let Some(by) = member.filter(|by| !self.failed.contains(*by))
-                    && past == context.view().view().id
+                    && (past == context.view().view().id || self.is(Broken::BelievesOldExclusions))
                 {
                     self.over = true;
                     // Who has asked to leave may hear of it from there first.
@@ -273,7 +273,8 @@ impl Mbrship {
             self.legacy.denials.iter().find(of_host).is_some_and(|denial| context.now() < denial.until)
                 || self.is_unheard(context.now(), &coordinator.address).is_some();
         let free = self.coordinates(context) && self.promise.is_none() && self.host.is_none();
-        if theirs > ours && free && !busy && !just_tried && !denied && self.guests.is_empty() {
+        let lesser = theirs > ours || self.is(Broken::MergesBothWays);
+        if lesser && free && !busy && !just_tried && !denied && self.guests.is_empty() {
             let size = usize::from(ours.0) + usize::from(theirs.0);
             if size > self.members_max(context) {
                 let theirs = usize::from(theirs.0);
@@ -307,6 +308,9 @@ impl Mbrship {
         let view = context.view().view();
         // This one asks for itself, even if it has come to want to leave.
         let mut staying = self.live(context).without(self.leaving);
+        if self.is(Broken::BringsTheFailed) {
+            staying = staying.with(self.failed);
+        }
         staying.insert(context.rank());
         let message = Beyond::Merge {
             proposal: proposal.id,
@@ -483,7 +487,7 @@ impl Mbrship {
             };
             known.members[0].incarnation != origin && known.members.iter().any(of)
         };
-        if self.options.broken != Broken::LetsInTwice {
+        if !self.options.broken.is(Broken::LetsInTwice) {
             self.guests.retain(|known| !replaced(known));
         }
         match self.guests.iter_mut().find(|known| known.members[0].incarnation == origin) {
@@ -515,7 +519,7 @@ impl Mbrship {
         let current = context.view().view();
         let of_asker = |guest: &&Guest| guest.members.contains(asker);
         let let_in = self.legacy.let_in.iter().find(of_asker).map(|guest| guest.proposal);
-        if let_in == Some(proposal) {
+        if let_in == Some(proposal) || let_in.is_some() && self.is(Broken::TellsWhoeverAsks) {
             // It does not know yet.
             let message = Beyond::View { proposal, view: current.clone() };
             self.write(context, asker, &message);

@@ -605,7 +605,9 @@ impl Mbrship {
             Former { member: member.clone(), accuser, kind: charge.and_then(|charge| charge.kind) }
         });
         self.legacy.former.retain(|former| !goes_on(&former.member));
-        self.legacy.former.extend(former);
+        if !self.options.broken.is(Broken::ForgetsTheFormer) {
+            self.legacy.former.extend(former);
+        }
         let excess = self.legacy.former.len().saturating_sub(FORMER_MAX);
         self.legacy.former.drain(..excess);
         self.legacy.past.push(current.id);
@@ -625,7 +627,8 @@ impl Mbrship {
             self.legacy.denials.clear();
         }
         for peer in self.failed.iter() {
-            if context.pair(self.handles().acked, peer, context.rank()) < self.sent[peer.index()] {
+            let acknowledged = context.pair(self.handles().acked, peer, context.rank());
+            if acknowledged < self.sent[peer.index()] && !self.is(Broken::TellsNoLoss) {
                 let reason = "sends to it were not acknowledged when it failed";
                 context.up(Up::LostMessage { origin: peer, reason });
             }

@@ -21,6 +21,14 @@ pub(super) enum Broken {
     ForgetsHold,
     /// The casts that were held are not handed on behind the state.
     DropsCasts,
+    /// A part is taken in whoever gives it, and wherever it belongs.
+    TakesFromAnybody,
+    /// What was held is let go of up to this view, though the state is that of one before.
+    BeginsAtThisView,
+    /// The state is whole when its last part has come, taken in or not.
+    WholeTooEarly,
+    /// Who had a state of its own keeps it when it is let in.
+    GuestsKeepTheirs,
 }
 
 impl Broken {
@@ -34,6 +42,12 @@ impl Broken {
     pub(super) fn of(parameters: &Parameters) -> Result<Broken, ParameterError> {
         parameters.broken(VARIANTS)
     }
+
+    /// Whether it is wrong in this way.
+    #[inline]
+    pub(super) fn is(self, broken: Broken) -> bool {
+        cfg!(feature = "laboratory") && self == broken
+    }
 }
 
 /// Every way to be wrong, by the name it has as a parameter; the first is none.
@@ -46,4 +60,8 @@ const VARIANTS: &[(&str, Broken)] = &[
     ("drops-sends", Broken::DropsSends),
     ("forgets-hold", Broken::ForgetsHold),
     ("drops-casts", Broken::DropsCasts),
+    ("takes-from-anybody", Broken::TakesFromAnybody),
+    ("begins-at-this-view", Broken::BeginsAtThisView),
+    ("whole-too-early", Broken::WholeTooEarly),
+    ("guests-keep-theirs", Broken::GuestsKeepTheirs),
 ];

@@ -156,7 +156,7 @@ impl Xfer {
             ready_at: Time::ZERO,
         });
         context.count("snapshot taken");
-        if self.options.broken == Broken::LateSnapshot {
+        if self.options.broken.is(Broken::LateSnapshot) {
             context.arm(self.handles().turn, context.now() + Duration::from_millis(2));
             return;
         }
@@ -165,7 +165,7 @@ impl Xfer {
 
     /// Who does wrong on purpose asks when the view has begun to deliver.
     pub(super) fn ask_late(&mut self, context: &mut Context<'_>) {
-        if self.options.broken == Broken::LateSnapshot
+        if self.options.broken.is(Broken::LateSnapshot)
             && let Some(giving) = self.givings.iter().find(|giving| giving.is_asked())
         {
             context.up(Up::Snapshot(giving.slot));

@@ -485,7 +485,7 @@ impl Xfer {
                 self.complete(context);
                 return;
             };
-            if self.options.broken == Broken::DropsCasts && matches!(event, Up::Cast(..)) {
+            if self.options.broken.is(Broken::DropsCasts) && matches!(event, Up::Cast(..)) {
                 continue;
             }
             if self.hand_on(context, event) {
@@ -653,9 +653,11 @@ impl Layer for Xfer {
         let mut legacy = self.legacy.take()?;
         // What came since: an ordering layer's casts, and the application's word.
         (legacy.hold, legacy.taking) = (std::mem::take(&mut self.hold), std::mem::take(&mut self.taking));
+        // What it has is not the state of those that let it in.
+        let guest = self.next.as_ref().is_some_and(|next| next.guest);
+        let keeps = self.options.broken.is(Broken::GuestsKeepTheirs);
         legacy.own = match self.own {
-            // What it has is not the state of those that let it in.
-            Own::Has if self.next.as_ref().is_some_and(|next| next.guest) => Own::Lacks,
+            Own::Has if guest && !keeps => Own::Lacks,
             own => own,
         };
         Some(Box::new(legacy))

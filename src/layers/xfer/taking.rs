@@ -88,7 +88,7 @@ impl Xfer {
 
     /// Lets go of what was held of the views before this one, but for sends.
     fn hold_from(&mut self, view: &LocalView) {
-        let casts = self.options.broken == Broken::KeepsHold;
+        let casts = self.options.broken.is(Broken::KeepsHold);
         self.hold.begin_at(view, |traffic| traffic == Traffic::Send || casts);
     }
 
@@ -142,7 +142,7 @@ impl Xfer {
     fn begin_taking(&mut self, context: &mut Context<'_>, origin: Rank, cut: ViewId, at: u64) {
         let from = (cut, context.view().member(origin).incarnation);
         if at > 0 && self.taking.from == Some(from) && self.taking.at == at {
-            if self.options.broken == Broken::ForgetsHold {
+            if self.options.broken.is(Broken::ForgetsHold) {
                 self.hold_from(context.view());
             }
         } else if let Some(view) = self.hold.view(cut).filter(|_| at == 0) {
@@ -151,7 +151,8 @@ impl Xfer {
             }
             self.taking = Taking { from: Some(from), ..Taking::default() };
             context.disarm(self.handles().offer);
-            self.hold_from(&view);
+            let begins_here = self.options.broken.is(Broken::BeginsAtThisView);
+            self.hold_from(if begins_here { context.view() } else { &view });
             self.carried = 0;
             if self.hold.bytes() < self.options.hold_bytes && self.full.contains(context.rank()) {
                 self.full_said = false;
@@ -186,8 +187,8 @@ impl Xfer {
         at.copy_from_slice(&head[2..]);
         let at = u64::from_le_bytes(at);
         let expected = self.own == Own::Lacks
-            && self.taking.donor == Some(origin)
-            && self.taking.at == at
+            && (self.taking.donor == Some(origin) && self.taking.at == at
+                || self.options.broken.is(Broken::TakesFromAnybody))
             && !self.taking.whole;
         if !expected {
             context.count("part of a state that is not taken in");
@@ -196,7 +197,7 @@ impl Xfer {
         let last = flags & LAST != 0;
         let through = at + bytes.len() as u64;
         (self.taking.at, self.taking.whole) = (through, last);
-        if self.options.broken == Broken::HasTooEarly && at == 0 && !last {
+        if self.options.broken.is(Broken::HasTooEarly) && at == 0 && !last {
             self.say(context, Say::Have);
         }
         if through / TELL_BYTES > at / TELL_BYTES {
@@ -213,6 +214,9 @@ impl Xfer {
             self.taking.late.push(late(origin, list), false);
         } else {
             context.up(Up::State(StateBytes { donor: origin, at, last, list }));
+        }
+        if last && self.options.broken.is(Broken::WholeTooEarly) {
+            self.is_whole(context);
         }
     }
 
@@ -345,7 +349,7 @@ impl Xfer {
         match event {
             Up::Stable => self.stable_held = true,
             Up::Send(_, ref message) if message.is_control() => context.up(event),
-            Up::Send(..) if self.options.broken == Broken::DropsSends => {}
+            Up::Send(..) if self.options.broken.is(Broken::DropsSends) => {}
             Up::View(_)
             | Up::Cast(..)
             | Up::Send(..)

@@ -9,6 +9,7 @@
 //! wait must not leave the fragments without one). They are copied when their turn comes.
 
 use super::Stack;
+use crate::accel::broken::Broken;
 use crate::accel::pack::{Closed, PACK_ROOM_BYTES};
 use crate::buf::{Exhausted, Frame, FrameMut, Region, RegionOptions};
 use crate::group::{Application, CastError, Event, Group, SendError, Ticket};
@@ -359,7 +360,8 @@ impl Stack {
         let Closed { frame, count, agreed } = match waiting {
             Waiting::Frame(closed) | Waiting::Shelved(closed) => closed,
             Waiting::Large(large) => {
-                let large = large.again();
+                let goes_on = self.broken.is(Broken::GoesOnAcrossViews);
+                let large = if goes_on { large } else { large.again() };
                 let length = large.bytes.len();
                 if length > self.large.bytes_max {
                     return false;

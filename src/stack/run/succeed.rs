@@ -151,7 +151,11 @@ impl Stack {
         self.tickets = old.tickets;
         let waiting: u64 = old.waiting.iter().map(|waiting| u64::from(waiting.messages())).sum();
         self.first_ticket = Ticket(old.tickets - waiting + 1);
-        for waiting in std::mem::take(&mut old.waiting) {
+        let mut queue = std::mem::take(&mut old.waiting);
+        if self.broken.is(Broken::QueuesBackwards) {
+            queue.make_contiguous().reverse();
+        }
+        for waiting in queue {
             let messages = waiting.messages();
             if !self.inherit(waiting) {
                 self.engine.core.emit_application(Up::Problem(Problem {
