@@ -29,28 +29,53 @@ fn a_member_that_stops_is_out_of_the_next_view_whoever_it_is() {
     }
 }
 
+/// Four of this SUSPECT, one of whom is deaf from some time on. Whether the others go on in one view, and in no other.
+fn others_stay_together(suspect: &str, deaf: usize) -> bool {
+    let mut town = Town::of(4, &STACK.replace("SUSPECT", suspect), &Config::default());
+    town.run(Duration::from_millis(20));
+    let others: Vec<usize> = (0..4).filter(|at| *at != deaf).collect();
+    // It has come to be more patient with some than with others: it does not suspect all of them at once.
+    for (more, of) in others.iter().enumerate() {
+        lose_link(&mut town, *of, deaf);
+        town.run(Duration::from_millis(4 + more as u64));
+        town.lose = Box::new(|_, _| false);
+        town.run(Duration::from_millis(10));
+    }
+    town.lose = Box::new(move |at, _| at == deaf);
+    stay_together(&mut town, &others)
+}
+
+/// The same, but that the last is deaf to one of them first, and then to the others.
+fn others_stay_together_without_who_grows_deaf(suspect: &str) -> bool {
+    let mut town = Town::of(4, &STACK.replace("SUSPECT", suspect), &Config::default());
+    town.run(Duration::from_millis(30));
+    lose_link(&mut town, 1, 3);
+    // So long that it accuses that one, and not so long that others believe it.
+    town.run(Duration::from_millis(20));
+    town.lose = Box::new(|at, _| at == 3);
+    stay_together(&mut town, &[0, 1, 2])
+}
+
+fn stay_together(town: &mut Town, others: &[usize]) -> bool {
+    let met = town.until(SECOND, |town| town.together(others));
+    town.run(Duration::from_millis(100));
+    met && others.iter().all(|at| town.processes[*at].casts_by_view().len() == 2)
+}
+
 /// Nobody believes what is said by one that hears nobody.
 #[test]
 fn a_member_that_hears_nothing_goes_and_the_others_stay_together() {
     for deaf in 0..4 {
-        let mut town = Town::of(4, STACK, &Config::default());
-        town.run(Duration::from_millis(20));
-        let others: Vec<usize> = (0..4).filter(|at| *at != deaf).collect();
-        // It has come to be more patient with some than with others: it does not suspect all of them at once.
-        for (more, of) in others.iter().enumerate() {
-            lose_link(&mut town, *of, deaf);
-            town.run(Duration::from_millis(4 + more as u64));
-            town.lose = Box::new(|_, _| false);
-            town.run(Duration::from_millis(10));
-        }
-        town.lose = Box::new(move |at, _| at == deaf);
-        town.meet(&others, SECOND);
-        town.run(Duration::from_millis(100));
-        for at in &others {
-            let views = town.processes[*at].casts_by_view();
-            assert_eq!(views.len(), 2, "{deaf} is deaf: {:?}", town.processes[*at].diary.seen);
-        }
+        assert!(others_stay_together("SUSPECT", deaf), "{deaf} is deaf");
     }
+    assert!(others_stay_together_without_who_grows_deaf("SUSPECT"));
+}
+
+#[cfg(feature = "laboratory")]
+#[test]
+fn who_accuses_one_after_the_other_or_believes_it_at_once_tears_the_others_apart() {
+    assert!((0..4).any(|deaf| !others_stay_together("SUSPECT(broken=deaf-accuses)", deaf)));
+    assert!(!others_stay_together_without_who_grows_deaf("SUSPECT(broken=believes-everybody)"));
 }
 
 /// While nobody casts: then every frame is under a full header.
@@ -150,10 +175,9 @@ fn of_whom_the_application_or_another_member_accuses_that_is_said_and_by_whom() 
     assert_eq!(town.suspicions(0), [(2, told_by_application_of(1))]);
 }
 
-#[test]
-fn of_a_member_that_is_given_up_because_it_holds_a_view_change_up_that_is_said_and_for_how_long() {
-    let spec = STACK.replace("MBRSHIP", "MBRSHIP(block=yes,flush_ms=40)");
-    let mut town = Town::of(3, &spec, &Config::default());
+/// Of three one leaves, and the application of member 1 never says that it has stopped: whether member 0 goes on alone.
+fn goes_on_without_who_never_stops(membership: &str) -> (bool, Town) {
+    let mut town = Town::of(3, &STACK.replace("MBRSHIP", membership), &Config::default());
     town.run(Duration::from_millis(30));
     let process = &mut town.processes[2];
     process.endpoint.group(process.key).leave();
@@ -161,11 +185,23 @@ fn of_a_member_that_is_given_up_because_it_holds_a_view_change_up_that_is_said_a
     assert!(town.until(SECOND, blocked));
     let process = &mut town.processes[0];
     process.endpoint.group(process.key).block_ok();
-    // The application of member 1 never says that it has stopped.
-    town.meet(&[0], SECOND);
+    (town.until(SECOND, |town| town.together(&[0])), town)
+}
+
+#[test]
+fn of_a_member_that_is_given_up_because_it_holds_a_view_change_up_that_is_said_and_for_how_long() {
+    let (goes_on, town) = goes_on_without_who_never_stops("MBRSHIP(block=yes,flush_ms=40)");
+    assert!(goes_on);
     let told = town.suspicions(0);
     let [(1, Grounds::HeldUp { lasting })] = told[..] else { panic!("{told:?}") };
     assert!((Duration::from_millis(40)..Duration::from_millis(42)).contains(&lasting), "{told:?}");
+}
+
+#[cfg(feature = "laboratory")]
+#[test]
+fn who_waits_for_the_slow_waits_for_ever() {
+    let slow = "MBRSHIP(block=yes,flush_ms=40,broken=waits-for-the-slow)";
+    assert!(!goes_on_without_who_never_stops(slow).0);
 }
 
 /// Whoever answers it says who has found it failed, and how that was: not what itself was told by others.

@@ -22,8 +22,6 @@ pub(super) enum Mistake {
     BelievesNobody,
     /// SUSPECT: who hears nobody accuses the others one after the other.
     DeafAccuses,
-    /// SUSPECT: who suspects this member and is heard lives.
-    TrustsAccusers,
     /// EVS: whoever was in the view is said to go on.
     NamesAll,
     /// EVS: whoever took part in the end of the view is said to go on, who leaves with it, too.
@@ -110,7 +108,6 @@ const VARIANTS: &[(&str, Mistake)] = &[
     ("believes-everybody", Mistake::BelievesEverybody),
     ("believes-nobody", Mistake::BelievesNobody),
     ("deaf-accuses", Mistake::DeafAccuses),
-    ("trusts-accusers", Mistake::TrustsAccusers),
     ("names-all", Mistake::NamesAll),
     ("names-the-leaving", Mistake::NamesTheLeaving),
     ("counts-in-the-next", Mistake::CountsInTheNext),

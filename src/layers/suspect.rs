@@ -298,8 +298,7 @@ impl Suspect {
             if !watched.accuses.is_empty() {
                 watched.accuses_for += passed;
             }
-            let accuses = self.accusers.contains(rank) && !self.mistake.is(Mistake::TrustsAccusers);
-            if known != watched.known && !accuses {
+            if known != watched.known && !self.accusers.contains(rank) {
                 // How long it took to come into this view says nothing of how it will go on.
                 let silence = if watched.known == 0 { Duration::ZERO } else { watched.silence };
                 let silence = silence.saturating_sub(watched.excused);

@@ -84,8 +84,6 @@ pub(super) enum Broken {
     SendsOn,
     /// Who holds up a flush is waited for without end.
     WaitsForTheSlow,
-    /// A guest asks for its failed members, too.
-    BringsTheFailed,
     /// Who was let in is told the view, whichever request of its it was let in for.
     TellsWhoeverAsks,
     /// Each of two views wants to be let into the other.
@@ -166,7 +164,6 @@ const VARIANTS: &[(&str, Broken)] = &[
     ("leaves-waiting-casts", Broken::LeavesWaitingCasts),
     ("sends-on", Broken::SendsOn),
     ("waits-for-the-slow", Broken::WaitsForTheSlow),
-    ("brings-the-failed", Broken::BringsTheFailed),
     ("tells-whoever-asks", Broken::TellsWhoeverAsks),
     ("merges-both-ways", Broken::MergesBothWays),
     ("believes-old-exclusions", Broken::BelievesOldExclusions),

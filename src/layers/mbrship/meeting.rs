@@ -308,9 +308,6 @@ impl Mbrship {
         let view = context.view().view();
         // This one asks for itself, even if it has come to want to leave.
         let mut staying = self.live(context).without(self.leaving);
-        if self.is(Broken::BringsTheFailed) {
-            staying = staying.with(self.failed);
-        }
         staying.insert(context.rank());
         let message = Beyond::Merge {
             proposal: proposal.id,

@@ -153,6 +153,11 @@ pub enum What {
         /// The error, in a word or two.
         reason: String,
     },
+    /// The endpoint said that sends of this view to a member may be lost.
+    SendsLost {
+        /// To whom they were.
+        to: Incarnation,
+    },
     /// A send was accepted. Sends are numbered from 1, apart from casts.
     SendIssued {
         /// Its number.
@@ -270,6 +275,7 @@ impl fmt::Display for Event {
                 write!(formatter, "sends #{sequence} ({} B) in {view} to", content.bytes)?;
                 to.iter().try_for_each(|member| write!(formatter, " {member}"))
             }
+            What::SendsLost { to } => write!(formatter, "hears that sends to {to} may be lost"),
             What::SendRefused { reason } => write!(formatter, "is refused a send: {reason}"),
             What::CastDelivered { origin, sequence, content, view } => {
                 write!(formatter, "delivers cast {origin}#{sequence} ({} B) in {view}", content.bytes)

@@ -24,6 +24,8 @@ pub(crate) struct Life {
     pub(crate) casts_by_view: QuickMap<ViewId, Vec<usize>>,
     /// Its sends, likewise.
     pub(crate) sends: Vec<Issued>,
+    /// Sends that it was told may be lost: of which view, and to whom.
+    pub(crate) losses: Vec<(ViewId, Incarnation)>,
     /// What happened before its first view.
     pub(crate) homeless: Vec<usize>,
     /// What happened after its end, or before its start.
@@ -180,6 +182,7 @@ impl Life {
             casts: Vec::new(),
             casts_by_view: QuickMap::default(),
             sends: Vec::new(),
+            losses: Vec::new(),
             homeless: Vec::new(),
             lifeless: Vec::new(),
             seen: Vec::new(),
@@ -275,6 +278,7 @@ impl Life {
             What::View { .. }
             | What::CastDelivered { .. }
             | What::SendDelivered { .. }
+            | What::SendsLost { .. }
             | What::Seen { .. }
             | What::Stable { .. } => match self.stays.last_mut() {
                 None => self.homeless.push(at),
@@ -286,6 +290,7 @@ impl Life {
                     What::SendDelivered { origin, sequence, content, view } => {
                         stay.sends.push(Delivered::new(at, *origin, *sequence, *content, *view, numbers));
                     }
+                    What::SendsLost { to } => self.losses.push((stay.view, *to)),
                     What::Seen { origin, through } => {
                         let view = stay.view;
                         self.seen.push(Seen { event: at, view, origin: *origin, through: *through });
@@ -298,7 +303,7 @@ impl Life {
                         members: *members,
                         view: stay.view,
                     }),
-                    _ => unreachable!("the arm outside names these five"),
+                    _ => unreachable!("the arm outside names these six"),
                 },
             },
         }

@@ -207,6 +207,8 @@ counters! {
         full,
         /// Members stopped for a while.
         pauses,
+        /// All processes stopped at once.
+        standstills,
         /// Processes that died.
         crashes,
         /// Processes that began another life.

@@ -313,6 +313,7 @@ fn floors(scenario: &str) -> &'static [(&'static str, u64)] {
             ("overflowed", 50),
             ("full", 50),
             ("pauses", 200),
+            ("standstills", 30),
             ("slow_reads", 500),
             ("crashes", 500),
             ("restarts", 500),

@@ -24,6 +24,8 @@ pub struct Promises {
     pub sending_view: bool,
     /// Sends are reliable and FIFO between each pair of members.
     pub sends: bool,
+    /// Who goes on without a member that may not have got all that was sent to it is told so.
+    pub loss_is_told: bool,
     /// Sends of more bytes than this take several frames: one that is not through when its view ends goes out whole in the
     /// next one.
     pub frame_bytes: u32,
@@ -58,6 +60,7 @@ impl Promises {
             own_copies: true,
             sending_view: true,
             sends: true,
+            loss_is_told: false,
             frame_bytes: u32::MAX,
             causal: false,
             total: false,
@@ -302,6 +305,12 @@ pub const PROPERTIES: &[Property] = &[
         says: "a send arrives if its origin and addressee go on to the next view, or to the end, together",
         applies: |promises| promises.sends,
         judge: sends::completeness,
+    },
+    Property {
+        name: "sends-loss-is-told",
+        says: "whoever goes on without a member that did not get all that was sent to it hears that it may not have",
+        applies: |promises| promises.loss_is_told,
+        judge: sends::loss_is_told,
     },
     Property {
         name: "held-is-truthful",

@@ -109,6 +109,37 @@ pub(crate) fn completeness(index: &Index<'_>, promises: &Promises, findings: &mu
     }
 }
 
+pub(crate) fn loss_is_told(index: &Index<'_>, promises: &Promises, findings: &mut Findings<'_>) {
+    let got = |life: &Life| {
+        let to = life.incarnation;
+        delivered(life).map(move |send| (to, send.origin, send.sequence)).collect::<Vec<_>>()
+    };
+    let arrived: QuickSet<(Incarnation, Incarnation, u64)> = index.lives.iter().flat_map(got).collect();
+    for life in &index.lives {
+        // What is longer than a frame is told in other words, and may go out in the next view.
+        for send in life.sends.iter().filter(|send| send.content.bytes <= promises.frame_bytes) {
+            let Some(view) = send.view else { continue };
+            let Some(next) = life.after(view) else { continue };
+            let next = index.members(next);
+            for to in addressees(index, send.event).iter().filter(|to| !next.contains(to)) {
+                let known = life.losses.contains(&(view, *to));
+                if !known && !arrived.contains(&(*to, life.incarnation, send.sequence)) {
+                    findings.add(|| Finding {
+                        what: format!(
+                            "{to} did not get {}, and {} goes on without it and is not told",
+                            life.name(Traffic::Send, send.sequence),
+                            life.incarnation
+                        ),
+                        members: vec![*to, life.incarnation],
+                        messages: vec![life.name(Traffic::Send, send.sequence)],
+                        events: vec![send.event],
+                    });
+                }
+            }
+        }
+    }
+}
+
 /// Whether two members went together from `view` to the end, alive.
 fn stays_with(one: &Life, other: &Life, view: ViewId) -> bool {
     let from = |life: &Life| life.way.iter().position(|passed| *passed == view);
@@ -155,6 +186,34 @@ mod tests {
         run.send(A, 1, &[B]).send(A, 2, &[C]).send(A, 3, &[B, C]).send(A, 4, &[]);
         run.get(B, A, 1).get(C, A, 2).get(C, A, 3).get(B, A, 3);
         assert_eq!(run.violated_in_the_end(), [""; 0]);
+    }
+
+    #[test]
+    fn a_loss_of_which_who_goes_on_is_not_told_is_caught() {
+        let promises = Promises { loss_is_told: true, ..Promises::reliable_fifo() };
+        let goes_on_alone = |arrives: bool, told: bool| {
+            let mut run = Run::of(2);
+            run.send(A, 1, &[B]);
+            if arrives {
+                run.get(B, A, 1);
+            }
+            run.event(B, What::Crash);
+            if told {
+                run.event(A, What::SendsLost { to: B });
+            }
+            run.install(A, 2, &[A]);
+            run.violated_under(&promises)
+        };
+        assert_eq!(goes_on_alone(false, false), ["sends-loss-is-told"]);
+        assert_eq!(goes_on_alone(false, true), [""; 0]);
+        assert_eq!(goes_on_alone(true, false), [""; 0]);
+        assert_eq!(goes_on_alone(true, true), [""; 0], "it may be lost, as far as is known");
+        let mut run = Run::of(2);
+        run.send(A, 1, &[B]).install(A, 2, &[A, B]).event(A, What::SendsLost { to: B }).install(A, 3, &[A]);
+        assert_eq!(run.violated_under(&promises), [""; 0], "it may come yet: others judge that");
+        let mut run = Run::of(2);
+        run.event(A, What::SendsLost { to: B }).install(A, 2, &[A, B]).send(A, 1, &[B]).install(A, 3, &[A]);
+        assert_eq!(run.violated_under(&promises), ["sends-loss-is-told"], "that was of another view");
     }
 
     #[test]

@@ -46,6 +46,9 @@ pub(crate) struct Papers {
     pub(crate) random: Random,
     /// When the application will say that it has stopped casting.
     pub(crate) block_due: Option<u64>,
+    /// A flush waits for that word, and it has not been given in this view: what is cast belongs to this view.
+    pub(crate) bound: bool,
+    blocks: bool,
     pub(crate) exited: Option<ExitReason>,
     /// What the endpoint complained of.
     pub(crate) problems: Vec<String>,
@@ -53,7 +56,7 @@ pub(crate) struct Papers {
 }
 
 impl Papers {
-    pub(crate) fn new(own: Incarnation, random: Random) -> Papers {
+    pub(crate) fn new(own: Incarnation, random: Random, blocks: bool) -> Papers {
         Papers {
             own,
             view: None,
@@ -70,6 +73,8 @@ impl Papers {
             reported: Vec::new(),
             random,
             block_due: None,
+            bound: false,
+            blocks,
             exited: None,
             problems: Vec::new(),
             buffer: Vec::new(),
@@ -242,6 +247,7 @@ impl Desk<'_> {
         let large = payload.len() > group.reserve_bytes_max();
         let reserve = self.papers.random.chance(self.load.reserve) && !large;
         let agreed = self.papers.random.chance(self.load.agreed);
+        let view = self.promised_view(group);
         let result = match (reserve, agreed) {
             (true, _) => cast_in_place(group, &payload, agreed),
             (false, true) => group.agreed().cast(&payload),
@@ -250,7 +256,7 @@ impl Desk<'_> {
         let taken = match result {
             Ok(ticket) => {
                 self.papers.tickets.push(ticket.0);
-                self.ledger.cast_issued(self.now, self.papers.own, &payload, agreed);
+                self.ledger.cast_issued(self.now, self.papers.own, &payload, view, agreed);
                 self.work.casts += 1;
                 self.work.agreed += u64::from(agreed);
                 true
@@ -267,6 +273,13 @@ impl Desk<'_> {
         };
         self.papers.buffer = payload;
         taken
+    }
+
+    /// The view to which a cast belongs from the moment on that it is taken, if there is one.
+    fn promised_view(&self, group: &Group<'_>) -> Option<ViewId> {
+        let within = self.ledger.view_id(group.endpoint_view().view().id);
+        let told = self.papers.view.as_ref().is_some_and(|(told, _)| *told == within);
+        (self.papers.bound && told).then_some(within)
     }
 
     fn send(&mut self, to: RankSet, group: &mut Group<'_>) {
@@ -333,6 +346,7 @@ impl Desk<'_> {
         self.papers.reported = vec![0; size * size * 2];
         self.papers.late = self.papers.newest.take();
         self.papers.block_due = None;
+        self.papers.bound = self.papers.blocks;
         self.work.views += 1;
         self.ledger.push(self.now, self.papers.own, What::View { view: id, members, transitional: false });
         if let Some(state) = &self.papers.state {
@@ -463,7 +477,10 @@ impl Application for Desk<'_> {
             Event::Block => {
                 self.work.blocks += 1;
                 match self.papers.random.below(3) {
-                    0 => group.block_ok(),
+                    0 => {
+                        self.papers.bound = false;
+                        group.block_ok();
+                    }
                     _ => {
                         let later = self.now + self.papers.random.scaled(1_000, 5_000_000);
                         self.papers.block_due = Some(later);
@@ -499,8 +516,14 @@ impl Application for Desk<'_> {
             Event::Problem(problem) if problem.what.starts_with("no fast path for ") => {}
             Event::Problem(problem) => self.papers.problems.push(format!("{problem:?}")),
             Event::StateLost { .. } => self.work.lost_states += 1,
+            Event::LostMessage { origin, .. } => {
+                if let Some((_, members)) = &self.papers.view {
+                    let what = What::SendsLost { to: members[origin.index()] };
+                    self.ledger.push(self.now, self.papers.own, what);
+                }
+            }
             Event::Slow(slow) => self.slow(slow, group),
-            Event::LostMessage { .. } | Event::Suspect(_) | Event::Paused(_) | Event::Left(_) => {}
+            Event::Suspect(_) | Event::Paused(_) | Event::Left(_) => {}
         }
     }
 }

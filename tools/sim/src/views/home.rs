@@ -245,15 +245,19 @@ impl Home {
         let alone = view.is_none();
         let view = view.unwrap_or_else(|| View::alone(group(), own, &setup.stack));
         let view = LocalView::new(view, incarnation).expect("it is a member");
-        let discover = setup.discover[self.process];
-        let others = (0..setup.processes).filter(|process| *process != self.process && !discover);
+        let strange = setup.strange && self.lives == 1;
+        let discover = setup.discover[self.process] && !strange;
+        let known = !discover && !strange;
+        let others = (0..setup.processes).filter(|process| *process != self.process && known);
         let neighbours = Neighbours { contacts: others.map(address).collect(), discover };
         let asked = endpoint.channel_options(view.size());
         let (lane, channel) = open(setup, ChannelId(0), &view, &asked);
         let key = endpoint
             .install_among(view, neighbours, channel, &caps(setup), Time::from_nanos(at))
             .unwrap_or_else(|error| panic!("stack {} is refused: {error}", setup.stack));
-        let mut papers = Papers::new(name, Random::new(around.seed ^ incarnation.0, "application"));
+        endpoint.break_accelerator(key, setup.broken);
+        let mut papers =
+            Papers::new(name, Random::new(around.seed ^ incarnation.0, "application"), setup.blocks());
         if setup.has_layer("XFER") {
             let ordered = setup.has_layer("TOTAL") || setup.has_layer("SEQUENCER");
             papers.state = Some(State::new(name, alone, ordered, setup.state_bytes));
@@ -383,6 +387,7 @@ impl Home {
         }
         if life.papers.block_due.is_some_and(|due| due <= at) {
             life.papers.block_due = None;
+            life.papers.bound = false;
             life.endpoint.group(life.key).block_ok();
         }
         if life.next_act <= at {

@@ -79,12 +79,18 @@ impl Ledger {
         self.issued.get(&(origin, traffic)).copied().unwrap_or(0) + 1
     }
 
-    /// Notes a cast that was accepted.
-    pub(crate) fn cast_issued(&mut self, at: u64, origin: Incarnation, payload: &[u8], agreed: bool) {
+    /// Notes a cast that was accepted, and the view to which it belongs if that is known by now.
+    pub(crate) fn cast_issued(
+        &mut self,
+        at: u64,
+        origin: Incarnation,
+        payload: &[u8],
+        view: Option<ViewId>,
+        agreed: bool,
+    ) {
         let sequence = self.issued.entry((origin, Traffic::Cast)).or_default();
         *sequence += 1;
-        let what =
-            What::CastIssued { sequence: *sequence, content: Content::of(payload), view: None, agreed };
+        let what = What::CastIssued { sequence: *sequence, content: Content::of(payload), view, agreed };
         self.history.push(at, origin, what);
     }
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use wadjet::accel::broken::Broken;
 use wadjet::stack::registry::Registry;
 
 use crate::faults::{Faults, LinkFaults, Partition};
@@ -34,12 +35,16 @@ pub struct ViewsSetup {
     pub post_ns: u64,
     /// How long the channel of a past view stays open.
     pub linger_ns: u64,
+    /// What is wrong, on purpose, beside layers.
+    pub broken: Broken,
     /// The layers there are.
     pub registry: fn() -> Registry,
     /// All processes begin in one view; else each begins alone, some time in the beginning.
     pub together: bool,
     /// By process: it asks everybody for the group; else it knows all addresses.
     pub discover: Vec<bool>,
+    /// In its first life no process does either: who was in a view together remembers.
+    pub strange: bool,
     /// The transport knows which processes have ended.
     pub hints: bool,
     /// How long the opening of a channel takes.
@@ -61,6 +66,8 @@ pub struct ViewsSetup {
     pub state_bytes: usize,
     /// A member that is slow, where the stack has such a one expelled.
     pub expulsion: Option<Expulsion>,
+    /// In a world that is gentle to all others: a process that hears nobody for a while. Its cuts are among the faults.
+    pub deaf: Option<usize>,
     /// What becomes of each process when the faults are over.
     pub fates: Vec<Fate>,
     /// How long the core may then take to become one view and to deliver everything.
@@ -108,6 +115,11 @@ pub enum Chaos {
         /// For how long.
         length_ns: u64,
     },
+    /// All processes stand still at once, as on a machine that is suspended.
+    Standstill {
+        /// For how long.
+        length_ns: u64,
+    },
     /// Its application says that another member of its view has failed.
     Accuse {
         /// Which.
@@ -118,15 +130,16 @@ pub enum Chaos {
 }
 
 impl Chaos {
-    fn process(self) -> usize {
-        match self {
+    fn process(self) -> Option<usize> {
+        Some(match self {
+            Chaos::Standstill { .. } => return None,
             Chaos::Start { process }
             | Chaos::Crash { process, .. }
             | Chaos::LastWords { process, .. }
             | Chaos::Leave { process, .. }
             | Chaos::Pause { process, .. }
             | Chaos::Accuse { process, .. } => process,
-        }
+        })
     }
 }
 
@@ -217,6 +230,10 @@ impl ViewsSetup {
         if torn && self.has_layer("XFER") {
             self.load.torn_state = chance;
         }
+        self.strange = self.together && random.below(4) == 0;
+        if self.is_gentle() {
+            self.draw_gentle_rarities(random);
+        }
         let expels = random.below(4) == 0;
         let expulsion = Expulsion {
             process: random.below(self.processes as u64) as usize,
@@ -246,6 +263,32 @@ impl ViewsSetup {
         self
     }
 
+    /// What must make nobody look dead either: the machine stands still for a while, or one process hears nobody and finds
+    /// fault with all.
+    fn draw_gentle_rarities(&mut self, random: &mut Random) {
+        let (still, deaf) = (random.below(3) == 0, random.below(3) == 0);
+        if still {
+            for _ in 0..random.between(1, 3) {
+                let (at, length_ns) =
+                    (random.below(self.span_ns), random.scaled(5 * MILLISECOND, 500 * MILLISECOND));
+                self.chaos.push((at, Chaos::Standstill { length_ns }));
+            }
+            self.chaos.sort_by_key(|(at, _)| *at);
+        }
+        if deaf && self.processes > 2 {
+            let whom = random.below(self.processes as u64) as usize;
+            // When it hears again all others have gone on without it for long: who hears it too soon believes it.
+            let patience =
+                ["most_ms", "busy_ms", "first_ms", "flush_ms"].map(|name| MILLISECOND * self.millis(name));
+            let length = random.between(1, 3) * patience.into_iter().sum::<u64>();
+            let at = random.below(self.span_ns);
+            self.span_ns = self.span_ns.max(at + length);
+            self.deaf = Some(whom);
+            let others = (0..self.processes).filter(|from| *from != whom);
+            self.faults.cuts.extend(others.map(|from| (from, whom, at, length)));
+        }
+    }
+
     /// Puts FRAG and XFER into the stack, or not. Drawn last: what was drawn before is as it would be without.
     pub(crate) fn draw_more_layers(&mut self, random: &mut Random) {
         let (large, transfer) = (random.below(2) == 0, random.below(3) == 0);
@@ -269,6 +312,11 @@ impl ViewsSetup {
     fn without_layer(&mut self, layer: &str) {
         let layers = self.stack.split(':').filter(|named| named.split('(').next() != Some(layer));
         self.stack = layers.collect::<Vec<_>>().join(":");
+    }
+
+    /// Whether a flush waits for the application's word.
+    pub(crate) fn blocks(&self) -> bool {
+        self.stack.contains("block=yes")
     }
 
     /// Whether a process casts all it can in the end.
@@ -315,9 +363,11 @@ impl ViewsSetup {
             number_limit: NUMBERS,
             post_ns: *random.pick(&[0, 0, 0, 20 * MICROSECOND, 200 * MICROSECOND]),
             linger_ns: random.scaled(MILLISECOND, 1_000 * MILLISECOND),
+            broken: Broken::No,
             registry: Registry::standard,
             together: random.below(2) == 0,
             discover: (0..processes).map(|_| random.below(2) == 0).collect(),
+            strange: false,
             hints: random.below(2) == 0,
             open_ns: random.scaled(MICROSECOND, 2 * MILLISECOND),
             drivers: vec![driver; processes],
@@ -328,6 +378,7 @@ impl ViewsSetup {
             greedy: 0,
             state_bytes: 0,
             expulsion: None,
+            deaf: None,
             fates: Vec::new(),
             patience_ns: 0,
         };
@@ -370,18 +421,25 @@ const GENTLE_LOSS: u32 = 5 * PERCENT;
 
 impl ViewsSetup {
     /// Whether nothing in this world can make a living process look dead or slow, crashes and leaves of others
-    /// notwithstanding: then nobody may be excluded.
+    /// notwithstanding, but for the one that is deaf: then nobody else may be excluded.
     pub(crate) fn is_gentle(&self) -> bool {
         let quiet = |(_, what): &(u64, Chaos)| !matches!(what, Chaos::Pause { .. } | Chaos::Accuse { .. });
         // Ten beats must be missed, and the second check as well.
         let patient = self.millis("least_ms") * 1000 >= 10 * self.millis("beat_us");
+        // Who does not hear some of the others only may be believed.
+        let [cuts, first] = [&self.faults.cuts[..], &self.faults.cuts[..self.faults.cuts.len().min(1)]];
+        let alike = |cut: &(usize, usize, u64, u64)| {
+            first.iter().all(|(_, to, at, length)| (cut.1, cut.2, cut.3) == (*to, *at, *length))
+        };
+        let whole = cuts.is_empty() || cuts.len() + 1 == self.processes && cuts.iter().all(alike);
         patient
             && self.millis("least_ms") >= 10
             && self.millis("flush_ms") >= 60
             && self.scarcity == 1
             && self.processes <= 8
             && self.faults.partitions.is_empty()
-            && self.faults.cuts.is_empty()
+            && whole
+            && self.deaf == first.first().map(|cut| cut.1)
             && self.faults.links.iter().all(is_calm)
             && self.chaos.iter().all(quiet)
             && self.drivers.iter().all(is_quick)
@@ -700,7 +758,11 @@ impl fmt::Display for ViewsSetup {
             millis(self.post_ns),
             millis(self.linger_ns),
             millis(self.open_ns),
-            if self.together { "in one view from the start" } else { "alone at first" },
+            match (self.together, self.strange) {
+                (false, _) => "alone at first",
+                (true, false) => "in one view from the start",
+                (true, true) => "in one view from the start and with no other address",
+            },
             on(self.hints),
             millis(self.span_ns),
         )?;
@@ -765,7 +827,7 @@ impl ViewsSetup {
         let (chaos, partitions) = (numbered(base), numbered(base + self.chaos.len()));
         let cuts = numbered(base + self.chaos.len() + self.faults.partitions.len());
         setup.chaos = (self.chaos.iter().enumerate())
-            .filter(|(at, (_, what))| !gone(chaos(*at)) && !process_gone(what.process()))
+            .filter(|(at, (_, what))| !gone(chaos(*at)) && !what.process().is_some_and(process_gone))
             .map(|(_, what)| *what)
             .collect();
         setup.faults.partitions = (self.faults.partitions.iter().enumerate())

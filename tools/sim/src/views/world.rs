@@ -95,7 +95,7 @@ struct World<'w> {
     phase: Phase,
     violations: Vec<Violation>,
     notes: Option<Vec<(usize, String)>>,
-    /// Nobody who lives may be excluded.
+    /// Nobody who lives may be excluded, but who is deaf.
     gentle: bool,
     /// What is waited for while others cast all they can, once they have begun, and in which view: whose cast, and which.
     modest: Option<(wadjet_oracle::ViewId, Vec<(wadjet_oracle::Incarnation, u64)>)>,
@@ -187,6 +187,8 @@ impl<'w> World<'w> {
         let mut promises = promises.of_stack(&setup.stack);
         // Who waits for the state holds what it delivers later.
         promises.held_is_delivered &= !setup.has_layer("XFER");
+        // And does not deliver what it has acknowledged, if it dies before.
+        promises.loss_is_told = !setup.has_layer("XFER");
         violations.extend(check(&self.ledger.history, &promises).into_iter().map(Violation::from));
         let (outcome, mut more) = self.finish(scenario, panicked, quiescent);
         violations.append(&mut more);
@@ -337,6 +339,7 @@ impl<'w> World<'w> {
                     && home.paused_until <= now
                 {
                     life.leaving = true;
+                    life.papers.bound = false;
                     self.leaving.insert(life.papers.own);
                     home.back_ns = Some(back_ns);
                     life.endpoint.group(life.key).leave();
@@ -349,6 +352,14 @@ impl<'w> World<'w> {
                 let home = &mut self.homes[process];
                 home.paused_until = home.paused_until.max(now + length_ns);
                 self.enter_wake(now, process);
+            }
+            Chaos::Standstill { length_ns } => {
+                self.counters.faults.standstills += 1;
+                for process in 0..self.homes.len() {
+                    let home = &mut self.homes[process];
+                    home.paused_until = home.paused_until.max(now + length_ns);
+                    self.enter_wake(now, process);
+                }
             }
             Chaos::Accuse { process, whom } => {
                 let home = &mut self.homes[process];
@@ -608,6 +619,7 @@ impl<'w> World<'w> {
         let exited = life.and_then(|life| life.papers.exited.map(|reason| (life.papers.own, reason)));
         // Those who are cut off from the core in the end are excluded with reason.
         let within = self.phase == Phase::Chaos || self.setup.fates[process] == Fate::Core;
+        let within = within && self.setup.deaf != Some(process);
         if let Some((own, reason @ ExitReason::Excluded { .. })) = exited
             && within
             && self.gentle
@@ -689,7 +701,10 @@ impl<'w> World<'w> {
         if self.gentle {
             // In the end some are cut off from the core for good.
             let (span, fates) = (self.setup.span_ns, &self.setup.fates);
-            let bound = |at: u64, process: u32| at < span || fates[process as usize] == Fate::Core;
+            let bound = |at: u64, process: u32| {
+                let deaf = self.setup.deaf == Some(process as usize);
+                !deaf && (at < span || fates[process as usize] == Fate::Core)
+            };
             let parted = partings(&history, &self.leaving, bound).into_iter();
             self.violations.extend(parted.map(|what| Violation::of("undue-parting", what)));
         }
@@ -742,6 +757,7 @@ fn digest(history: &wadjet_oracle::History) -> u64 {
             What::Start { process } => enter(u64::from(*process)),
             What::State { view, digest } => enter(view.counter ^ digest),
             What::Passed { view, .. } => enter(view.counter << 2),
+            What::SendsLost { to } => enter(to.0 << 3),
             What::CastRefused { .. } | What::SendRefused { .. } | What::Crash | What::Exit { .. } => enter(1),
         }
     }
