@@ -12,18 +12,18 @@ pub const SEEDS: u64 = 2000;
 pub const MEMBERSHIP: &[(&str, u64)] = &[
     ("cuts-at-least", 36),
     ("cuts-at-own", 36),
-    ("cuts-live-at-own", 263),
+    ("cuts-live-at-own", 192),
     ("nobody-forwards", 36),
     ("accepts-the-failed", 432),
     ("keeps-old-reports", 76),
     ("installs-unconfirmed", 3),
     ("lets-in-twice", 2051),
     ("leaves-own-copies", 144),
-    ("leaves-sends", 408),
-    ("casts-on", 7),
+    ("leaves-sends", 301),
+    ("casts-on", 2),
     ("confirms-unread", 36),
     ("never-begins-anew", 754),
-    ("ignores-guest-ids", 7),
+    ("ignores-guest-ids", 2),
     ("keeps-the-failed", 0),
     ("loses-the-last", 3),
     ("tells-nobody", 3),
@@ -41,9 +41,9 @@ pub const MEMBERSHIP: &[(&str, u64)] = &[
 /// Layers that are drawn into some worlds only, and what is wrong with them (`src/layers/xfer/broken.rs`).
 pub const OF_SOME: &[(&str, &str, u64)] = &[
     ("XFER", "late-snapshot", 30),
-    ("XFER", "keeps-hold", 99),
+    ("XFER", "keeps-hold", 58),
     ("XFER", "has-too-early", 1),
-    ("XFER", "drops-sends", 99),
+    ("XFER", "drops-sends", 6),
     ("XFER", "forgets-hold", 99),
     ("FRAG", "keeps-parts", 117),
 ];
@@ -61,7 +61,7 @@ pub const EXPULSION: &[(&str, &str, u64)] = &[
 pub const UNSEEN: &[(&str, &str, u64)] = &[
     ("XFER", "drops-casts", 6),
     ("FRAG", "one-progress", 5),
-    ("SUSPECT", "trusts-the-unheard", 51),
+    ("SUSPECT", "trusts-the-unheard", 8),
     ("EVS", "names-all", 3),
     ("MBRSHIP", "mixes-failed-sets", 7),
     ("MBRSHIP", "lowest-forwards", 36),
