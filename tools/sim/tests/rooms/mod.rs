@@ -236,7 +236,12 @@ pub fn survivors(
     survivors
 }
 
-/// A layer of worlds as they are drawn.
+/// A layer of worlds as they are drawn, but that nobody is expelled.
 pub fn layer(layer: &str, variant: &str, seed: u64) -> Option<String> {
+    layer_in(&Overrides { without: vec![21], ..Overrides::default() }, layer, variant, seed)
+}
+
+/// As [`layer`], in worlds with slow members, too.
+pub fn layer_among_slow(layer: &str, variant: &str, seed: u64) -> Option<String> {
     layer_in(&Overrides::default(), layer, variant, seed)
 }
