@@ -78,6 +78,79 @@ fn who_accuses_one_after_the_other_or_believes_it_at_once_tears_the_others_apart
     assert!(!others_stay_together_without_who_grows_deaf("SUSPECT(broken=believes-everybody)"));
 }
 
+/// It has given up all others before they give it up, and they hear of that from itself, who is the one that has failed.
+#[test]
+fn a_member_that_hears_nothing_for_a_while_sends_nobody_away_and_comes_back() {
+    for (members, deaf) in [(3, 0), (3, 2), (5, 0), (5, 1), (5, 4)] {
+        for lasting in [15, 18, 24, 28] {
+            let mut town = Town::of(members, STACK, &Config::default());
+            town.run(Duration::from_millis(30));
+            town.lose = Box::new(move |at, _| at == deaf);
+            town.run(Duration::from_millis(lasting));
+            town.lose = Box::new(|_, _| false);
+            let all: Vec<usize> = (0..members as usize).collect();
+            assert_eq!(town.processes[deaf].view().1.len(), 1, "it has gone alone");
+            town.meet(&all, SECOND);
+            for at in all.iter().filter(|at| **at != deaf) {
+                let seen = &town.processes[*at].diary.seen;
+                let views = seen.iter().filter_map(|seen| match seen {
+                    Seen::View(_, members) => Some(members.len() as u64),
+                    _ => None,
+                });
+                let case = format!("{deaf} of {members} is deaf for {lasting} ms: {at} saw {seen:?}");
+                assert_eq!(views.collect::<Vec<_>>(), [members, members - 1, members], "{case}");
+            }
+        }
+    }
+}
+
+/// Nobody can say which of two halves has failed: the first to go on sends the other away, and never both each other.
+#[test]
+fn of_two_halves_one_stays_whole() {
+    for deaf in [[0, 1], [0, 2], [1, 3], [2, 3]] {
+        for lasting in [15, 18, 24, 28] {
+            let mut town = Town::of(4, STACK, &Config::default());
+            town.run(Duration::from_millis(30));
+            let others = [0, 1, 2, 3].into_iter().filter(|at| !deaf.contains(at));
+            let lost: Vec<Incarnation> = others.map(|at| Incarnation(at as u64 + 1)).collect();
+            town.lose = Box::new(move |at, received| {
+                let is_lost = |prefix: Prefix| lost.contains(&prefix.identification.origin);
+                deaf.contains(&at)
+                    && Prefix::decode(received.bytes()).is_ok_and(|(prefix, ..)| is_lost(prefix))
+            });
+            town.run(Duration::from_millis(lasting));
+            town.lose = Box::new(|_, _| false);
+            town.run(Duration::from_millis(500));
+            let is_out =
+                |at: &usize| town.processes[*at].diary.seen.iter().any(|seen| matches!(seen, Seen::Exit(_)));
+            let out: Vec<usize> = (0..4).filter(is_out).collect();
+            let halves: Vec<usize> = (0..4).filter(|at| !deaf.contains(at)).collect();
+            let case = format!("{deaf:?} are deaf for {lasting} ms: {out:?} are out");
+            assert!(out.is_empty() || out == deaf || out == halves, "{case}");
+            let stay: Vec<usize> = (0..4).filter(|at| !out.contains(at)).collect();
+            assert!(town.together(&stay), "{case}");
+        }
+    }
+}
+
+/// Who stood still itself is told by whoever has gone on, however few these are: nothing was done but by them.
+#[test]
+fn most_of_a_view_that_stood_still_learn_that_the_others_have_gone_on() {
+    let mut town = Town::of(5, STACK, &Config::default());
+    town.run(Duration::from_millis(30));
+    (0..3).for_each(|at| town.processes[at].stopped = true);
+    town.run(Duration::from_millis(60));
+    assert!(town.together(&[3, 4]));
+    (0..3).for_each(|at| town.processes[at].stopped = false);
+    town.run(Duration::from_millis(100));
+    let exits = |at: usize| {
+        let seen = town.processes[at].diary.seen.iter();
+        seen.filter(|seen| matches!(seen, Seen::Exit(why) if why.starts_with("excluded: "))).count()
+    };
+    assert_eq!([0, 1, 2, 3, 4].map(exits), [1, 1, 1, 0, 0]);
+    assert!(town.together(&[3, 4]));
+}
+
 /// While nobody casts: then every frame is under a full header.
 fn lose_link(town: &mut Town, from: usize, to: usize) {
     let lost = Incarnation(from as u64 + 1);

@@ -84,7 +84,7 @@ pub(super) const LETTERS: Target = Target {
         let mut excluded = vec![5];
         excluded.extend(id_bytes(id(1, 1)));
         excluded.extend(2_u64.to_le_bytes());
-        excluded.push(1);
+        excluded.extend([1, 1]);
         vec![
             letter(2, presence(1, 0)),
             // Alone, it asks to be let in, and is told the view that lets it in.

@@ -159,7 +159,7 @@ impl Mbrship {
     }
 
     /// This process stood still for so long: the others may have done so with it, and did nothing of a flush meanwhile.
-    pub(super) fn paused(&mut self, context: &mut Context<'_>, lasting: Duration) {
+    pub(super) fn excuse_pause(&mut self, context: &mut Context<'_>, lasting: Duration) {
         let Some(promise) = &mut self.promise else { return };
         promise.since = promise.since + lasting;
         self.watch_due = self.watch_due + lasting;

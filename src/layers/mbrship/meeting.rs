@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::broken::Broken;
 use super::message::{Beyond, Inside, Refusal};
 use super::{
-    ANSWER_PAUSE, DENIALS_MAX, Denial, Former, GUEST_PATIENCE, Guest, Host, INQUIRY_PAUSE_MAX, Inquiry,
+    ANSWER_PAUSE, AWAY, DENIALS_MAX, Denial, Former, GUEST_PATIENCE, Guest, Host, INQUIRY_PAUSE_MAX, Inquiry,
     MERGE_REPEAT, Mbrship, OUSTER_PATIENCE, PAST_MAX, PATIENCE_SHIFT_MAX, UNHEARD_PATIENCE, Unheard,
 };
 use crate::id::{Hasher64, Incarnation, MEMBERS_MAX, Rank, RankSet, ViewId};
@@ -113,20 +113,26 @@ impl Mbrship {
             }
             Beyond::View { proposal, view } => self.told_view(context, origin, proposal, view),
             Beyond::Inquire => self.stranger(context, origin, view),
-            Beyond::Excluded { past, accuser, kind } => {
-                let accuser = context.view().rank_of(accuser);
+            Beyond::Excluded { past, accuser, kind, by_most } => {
                 // Two that have given each other up go separate ways instead.
-                if let Some(by) = member.filter(|by| !self.failed.contains(*by))
-                    && (past == context.view().view().id || self.is(Broken::BelievesOldExclusions))
-                {
-                    self.over = true;
-                    // Who has asked to leave may hear of it from there first.
-                    context.exit(match self.legacy.leave {
-                        true => ExitReason::Left,
-                        false => ExitReason::Excluded { by, view, accuser, kind },
-                    });
-                } else {
-                    context.count("exclusion by a stranger or from another view");
+                let here = past == context.view().view().id || self.is(Broken::BelievesOldExclusions);
+                let by = member.filter(|by| here && !self.failed.contains(*by));
+                match by {
+                    None => context.count("exclusion by a stranger or from another view"),
+                    Some(by) if by_most || self.was_away(context) => {
+                        self.over = true;
+                        let accuser = context.view().rank_of(accuser);
+                        // Who has asked to leave may hear of it from there first.
+                        context.exit(match self.legacy.leave {
+                            true => ExitReason::Left,
+                            false => ExitReason::Excluded { by, view, accuser, kind },
+                        });
+                    }
+                    Some(by) => {
+                        // Who heard nobody for a while has gone alone, and says so to everybody it hears again.
+                        context.count("exclusion by a lesser part");
+                        context.down(Down::Suspect(RankSet::one(by), Grounds::Elsewhere));
+                    }
                 }
             }
             Beyond::Expelled { past, lasting } => self.expelled(context, origin, past, lasting),
@@ -674,6 +680,11 @@ impl Mbrship {
         }
     }
 
+    /// Whether this process did not run until just now: the others may have gone on without it, however few they are.
+    fn was_away(&self, context: &Context<'_>) -> bool {
+        self.paused.is_some_and(|paused| context.now() < paused + AWAY)
+    }
+
     /// Whether this process was in that view; one that is older than the oldest it remembers it was in with whoever it knows
     /// from there.
     fn is_past(&self, origin: Incarnation, view: ViewId) -> bool {
@@ -692,9 +703,8 @@ impl Mbrship {
     /// Tells a former member that it is out of the view `past`.
     fn tell_exclusion(&self, context: &mut Context<'_>, whom: Incarnation, past: ViewId) {
         let is_it = |former: &&Former| former.member.incarnation == whom;
-        let Some(Former { member, accuser, kind }) = self.legacy.former.iter().find(is_it).cloned() else {
-            return;
-        };
+        let known = self.legacy.former.iter().find(is_it).cloned();
+        let Some(Former { member, accuser, kind, by_most }) = known else { return };
         let expelled = self.expelled_for(whom);
         if expelled.is_some() && self.is(Broken::ExpelsInSilence) {
             return;
@@ -702,7 +712,7 @@ impl Mbrship {
         context.count("told of its exclusion");
         let message = match expelled {
             Some(lasting) => Beyond::Expelled { past, lasting },
-            None => Beyond::Excluded { past, accuser, kind },
+            None => Beyond::Excluded { past, accuser, kind, by_most },
         };
         self.write(context, &member, &message);
     }

@@ -71,8 +71,9 @@ pub(super) enum Beyond {
     View { proposal: ViewId, view: View },
     /// I was away: is the view I am in still the one you are in?
     Inquire,
-    /// No: that view is past, and you are not in its successors, because this one has found you failed.
-    Excluded { past: ViewId, accuser: Incarnation, kind: Option<GroundsKind> },
+    /// No: that view is past, and you are not in its successors, because this one has found you failed; and whether half of
+    /// the view that it was found in, or more, have gone on without you.
+    Excluded { past: ViewId, accuser: Incarnation, kind: Option<GroundsKind>, by_most: bool },
     /// You have held the senders of that view up for so long, and are out of it.
     Expelled { past: ViewId, lasting: Duration },
     /// You want to be let in: say it again, with this token.
@@ -429,8 +430,8 @@ impl Beyond {
             }
             Beyond::View { proposal, view } => body.byte(3).id(*proposal).view(view),
             Beyond::Inquire => body.byte(4),
-            Beyond::Excluded { past, accuser, kind } => {
-                body.byte(5).id(*past).word(accuser.0).byte(GroundsKind::code(*kind))
+            Beyond::Excluded { past, accuser, kind, by_most } => {
+                body.byte(5).id(*past).word(accuser.0).byte(GroundsKind::code(*kind)).byte(u8::from(*by_most))
             }
             Beyond::Expelled { past, lasting } => body.byte(6).id(*past).word(lasting.as_millis() as u64),
             Beyond::Confirm { proposal, token } => body.byte(7).id(*proposal).word(*token),
@@ -470,6 +471,7 @@ impl Beyond {
                 past: reader.id()?,
                 accuser: Incarnation(reader.word()?),
                 kind: GroundsKind::of_code(reader.byte()?)?,
+                by_most: reader.flag()?,
             },
             6 => Beyond::Expelled { past: reader.id()?, lasting: Duration::from_millis(reader.word()?) },
             7 => Beyond::Confirm { proposal: reader.id()?, token: reader.word()? },
@@ -546,8 +548,13 @@ mod tests {
             Beyond::Deny { proposal: id(2), refusal: Refusal::Taken, reason: String::new() },
             Beyond::View { proposal: id(2), view },
             Beyond::Inquire,
-            Beyond::Excluded { past: id(1), accuser: Incarnation(9), kind: Some(GroundsKind::Application) },
-            Beyond::Excluded { past: id(1), accuser: Incarnation(9), kind: None },
+            Beyond::Excluded {
+                past: id(1),
+                accuser: Incarnation(9),
+                kind: Some(GroundsKind::Application),
+                by_most: true,
+            },
+            Beyond::Excluded { past: id(1), accuser: Incarnation(9), kind: None, by_most: false },
             Beyond::Confirm { proposal: id(2), token: 7 },
             Beyond::Expelled { past: id(1), lasting },
         ];

@@ -27,6 +27,10 @@
 //! while it was away is told so. Safety does not lean on any of these answers: a member installs a view only if it has
 //! confirmed the cut of its proposal and no later one.
 //!
+//! Who hears nobody goes alone, and is the one that has failed: so a lesser part excludes nobody but who knows that it did
+//! not run itself. Of two halves the first to go on excludes the other. All that go on have given up all others, and parts
+//! that follow each other lie within each other: no more than half of a view are excluded from it.
+//!
 //! After Horus's MBRSHIP (van Renesse, Birman, Maffeis, 1996), Ensemble's `intra`, `elect`, `sync` and `merge`
 //! (Hayden, 1998), and Derecho's rule that a successor continues what its predecessor may have finished.
 
@@ -121,6 +125,8 @@ const OUSTER_PATIENCE: Duration = Duration::from_secs(1);
 const UNHEARD_PATIENCE: Duration = Duration::from_secs(2);
 /// A guest that has not repeated its request for so long has given up.
 const GUEST_PATIENCE: Duration = Duration::from_millis(20);
+/// What is said to a process so soon after a pause of its own is about that pause.
+const AWAY: Duration = Duration::from_millis(100);
 /// Who asks from a past view is answered at most so often.
 const ANSWER_PAUSE: Duration = Duration::from_millis(1);
 /// A member is asked whether it is in this view still at most so often at first, and then at doubling intervals.
@@ -174,6 +180,8 @@ struct Mbrship {
     tried: Option<(ViewId, Time)>,
     probe_wait: Duration,
     answered: Vec<(Incarnation, Time)>,
+    /// When this process had not run for a while, last.
+    paused: Option<Time>,
     /// By rank.
     inquiries: Vec<Inquiry>,
     legacy: Legacy,
@@ -350,6 +358,8 @@ struct Former {
     /// Who has found it failed, or has led the group on without it, and why.
     accuser: Incarnation,
     kind: Option<GroundsKind>,
+    /// Half of the last view that it was in, or more, have gone on without it; or it has seen to that itself.
+    by_most: bool,
 }
 
 /// What the next view's layer must know.
@@ -428,6 +438,7 @@ impl Mbrship {
             tried: None,
             probe_wait: probe,
             answered: Vec::new(),
+            paused: None,
             inquiries: Vec::new(),
             legacy: Legacy::default(),
             terms: String::new(),
@@ -602,7 +613,8 @@ impl Mbrship {
             let accuser = charge.map_or(proposal.coordinator, |charge| {
                 current.members.get(charge.by.index()).map_or(proposal.coordinator, |by| by.incarnation)
             });
-            Former { member: member.clone(), accuser, kind: charge.and_then(|charge| charge.kind) }
+            let by_most = part.len() * 2 >= current.members.len() || part.contains(Rank::at(rank));
+            Former { member: member.clone(), accuser, kind: charge.and_then(|charge| charge.kind), by_most }
         });
         self.legacy.former.retain(|former| !goes_on(&former.member));
         if !self.options.broken.is(Broken::ForgetsTheFormer) {
@@ -774,7 +786,8 @@ impl Layer for Mbrship {
             Up::Stranger { origin, view } => self.stranger(context, origin, view),
             Up::Paused(lasting) => {
                 context.up(event);
-                self.paused(context, lasting);
+                self.paused = Some(context.now());
+                self.excuse_pause(context, lasting);
                 // Whatever was answered is older.
                 self.inquiries.fill(Inquiry::NEVER);
                 self.inquire(context, context.view().others().collect());
@@ -893,6 +906,7 @@ impl Layer for Mbrship {
             ("forget a guest", GUEST_PATIENCE),
             ("next probe", self.probe_wait),
             ("between answers", ANSWER_PAUSE),
+            ("counts as away after a pause of its own", AWAY),
             ("between inquiries", INQUIRY_PAUSE_MIN),
             ("between inquiries at most", INQUIRY_PAUSE_MAX),
             ("a member's next life at its address is not now", OUSTER_PATIENCE),
