@@ -97,6 +97,78 @@ fn who_looks_for_another_group_at_this_address_is_told_and_so_is_this_one() {
     both_are_told(&mut town, &["p1", "p2", &group().to_string(), &village.to_string()]);
 }
 
+/// A process of another group at the address where that of member 2 was, which nobody runs any more.
+fn in_its_place(town: &mut Town, own: u64) {
+    town.processes.truncate(2);
+    let process = Member { incarnation: Incarnation(own), address: member(3).address };
+    let village = View::alone(GroupId::named("village"), process, STACK);
+    town.start_at(village, own, &member(3).address, Neighbours::default());
+}
+
+fn letters(town: &Town) -> usize {
+    town.processes[..2].iter().map(|process| process.diary.letters.len()).sum()
+}
+
+#[test]
+fn who_has_left_is_not_looked_for_and_may_be_in_another_group_where_it_was() {
+    let mut town = Town::of(3, STACK, &Config::default());
+    town.run(Duration::from_millis(20));
+    let process = &mut town.processes[2];
+    process.endpoint.group(process.key).leave();
+    town.meet(&[0, 1], TIME);
+    town.run(Duration::from_millis(20));
+    let before = letters(&town);
+    in_its_place(&mut town, 3);
+    town.run(Duration::from_secs(1));
+    assert_eq!([0, 1, 2].map(|at| problems(&town, at)), [const { Vec::<String>::new() }; 3]);
+    assert_eq!(letters(&town), before, "nobody is missed");
+}
+
+#[test]
+fn who_has_failed_is_looked_for_until_another_process_has_come_in_from_there() {
+    let mut town = Town::of(3, STACK, &Config::default());
+    town.run(Duration::from_millis(20));
+    town.processes[2].stopped = true;
+    town.meet(&[0, 1], TIME);
+    let before = letters(&town);
+    town.run(Duration::from_secs(1));
+    assert!(letters(&town) > before + 3, "it may be found again");
+    // It is begun again, comes in, and leaves.
+    town.processes.pop();
+    let again = Member { incarnation: Incarnation(4), address: member(3).address };
+    let view = View::alone(group(), again, STACK);
+    let contacts = Neighbours { contacts: vec![member(1).address], discover: false };
+    town.start_at(view, 4, &member(3).address, contacts);
+    town.meet(&[0, 1, 2], TIME);
+    let process = &mut town.processes[2];
+    process.endpoint.group(process.key).leave();
+    town.meet(&[0, 1], TIME);
+    town.run(Duration::from_millis(20));
+    let before = letters(&town);
+    in_its_place(&mut town, 5);
+    town.run(Duration::from_secs(1));
+    assert_eq!([0, 1, 2].map(|at| problems(&town, at)), [const { Vec::<String>::new() }; 3]);
+    assert_eq!(letters(&town), before, "nobody is missed");
+}
+
+#[test]
+fn who_was_taken_for_failed_and_says_that_it_is_in_another_group_is_not_looked_for_any_more() {
+    let mut town = Town::of(3, STACK, &Config::default());
+    town.run(Duration::from_millis(20));
+    town.processes[2].stopped = true;
+    town.meet(&[0, 1], TIME);
+    in_its_place(&mut town, 3);
+    town.run(TIME);
+    let told = problems(&town, 0);
+    assert!(
+        matches!(&told[..], [problem] if problem.contains(&GroupId::named("village").to_string())),
+        "{told:?}"
+    );
+    let before = letters(&town);
+    town.run(Duration::from_secs(1));
+    assert_eq!(letters(&town), before, "nobody is missed");
+}
+
 #[test]
 fn who_calls_for_another_group_wherever_somebody_listens_is_no_problem() {
     let mut town = Town::new(STACK, &Config::default());

@@ -41,8 +41,8 @@ impl Mbrship {
         context.send_outside(Outside::To(to.address.clone()), message.encode());
     }
 
-    /// Looks for other views of the group: at the contacts, where former members were, and wherever everybody can be
-    /// asked.
+    /// Looks for other views of the group: at the contacts, where members were that have failed, and wherever everybody can
+    /// be asked.
     pub(super) fn probe(&mut self, context: &mut Context<'_>) {
         let due = context.now() + self.probe_wait;
         self.legacy.probe_due = Some(due);
@@ -53,7 +53,8 @@ impl Mbrship {
         }
         let members = &context.view().view().members;
         let strange = |address: &&_| !members.iter().any(|member| member.address == **address);
-        let former = self.legacy.former.iter().map(|former| &former.member.address);
+        let missed = self.legacy.former.iter().filter(|former| former.is_missed);
+        let former = missed.map(|former| &former.member.address);
         let contacts = context.neighbours().contacts.iter();
         let mut addresses: Vec<_> = contacts.chain(former).filter(strange).cloned().collect();
         addresses.sort();
@@ -203,6 +204,8 @@ impl Mbrship {
             }
             Beyond::Deny { proposal, refusal: Refusal::Lasting, reason } if proposal == current => {
                 self.complain(context, letter.origin, &reason);
+                // Who was in this group is in another one now, and not to be found in this one any more.
+                self.legacy.former.retain(|former| former.member.incarnation != letter.origin);
             }
             _ => context.count("letter of another group or wire version"),
         }
@@ -704,7 +707,7 @@ impl Mbrship {
     fn tell_exclusion(&self, context: &mut Context<'_>, whom: Incarnation, past: ViewId) {
         let is_it = |former: &&Former| former.member.incarnation == whom;
         let known = self.legacy.former.iter().find(is_it).cloned();
-        let Some(Former { member, accuser, kind, by_most }) = known else { return };
+        let Some(Former { member, accuser, kind, by_most, .. }) = known else { return };
         let expelled = self.expelled_for(whom);
         if expelled.is_some() && self.is(Broken::ExpelsInSilence) {
             return;

@@ -360,6 +360,8 @@ struct Former {
     kind: Option<GroundsKind>,
     /// Half of the last view that it was in, or more, have gone on without it; or it has seen to that itself.
     by_most: bool,
+    /// It is looked for: it did not ask to leave.
+    is_missed: bool,
 }
 
 /// What the next view's layer must know.
@@ -614,9 +616,17 @@ impl Mbrship {
                 current.members.get(charge.by.index()).map_or(proposal.coordinator, |by| by.incarnation)
             });
             let by_most = part.len() * 2 >= current.members.len() || part.contains(Rank::at(rank));
-            Former { member: member.clone(), accuser, kind: charge.and_then(|charge| charge.kind), by_most }
+            let kind = charge.and_then(|charge| charge.kind);
+            let is_missed = !self.leaving.contains(Rank::at(rank));
+            Former { member: member.clone(), accuser, kind, by_most, is_missed }
         });
-        self.legacy.former.retain(|former| !goes_on(&former.member));
+        // Nor is anybody to be found where another process is now.
+        let is_there = |former: &Member| {
+            let takes_its_place =
+                |next: &Member| next.incarnation == former.incarnation || next.address == former.address;
+            view.members.iter().any(takes_its_place)
+        };
+        self.legacy.former.retain(|former| !is_there(&former.member));
         if !self.options.broken.is(Broken::ForgetsTheFormer) {
             self.legacy.former.extend(former);
         }
@@ -726,7 +736,8 @@ impl Layer for Mbrship {
             self.probe_wait = self.options.probe * 4;
         }
         let neighbours = context.neighbours();
-        if neighbours.discover || !neighbours.contacts.is_empty() || !self.legacy.former.is_empty() {
+        let misses = self.legacy.former.iter().any(|former| former.is_missed);
+        if neighbours.discover || !neighbours.contacts.is_empty() || misses {
             let due = context.now() + self.probe_wait;
             let due = self.legacy.probe_due.map_or(due, |before| before.min(due));
             self.legacy.probe_due = Some(due);
