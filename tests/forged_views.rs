@@ -456,6 +456,53 @@ fn many_that_want_in_at_once_are_no_more_than_a_view_holds() {
     assert_eq!(lie.counted("merge request denied"), 90 - taken as u64);
 }
 
+/// Denials of what was not asked, stale or of this very view, and views of the group that are lesser or this one.
+#[test]
+fn denials_and_presences_that_are_forged_change_no_view() {
+    let deny = |proposal, refusal: u8| [Body::of(2).id(proposal).0, vec![refusal], Body(vec![]).text("no").0];
+    let presence = |view, size, coordinator: u64, address: &str| {
+        let body = [vec![0, 1, 0], Body(vec![]).id(view).half(size).words(&[coordinator]).text(address).0];
+        [body.concat(), Body(vec![]).text(&terms()).0, vec![WIRE_VERSION]]
+    };
+    let letters = [
+        deny(id(0, 1), 2),
+        deny(id(9, 9), 2),
+        deny(id(1, 1), 0),
+        deny(id(1, 1), 1),
+        deny(id(1, 1), 2),
+        presence(id(1, 1), 3, 1, "p1"),
+        presence(id(7, 99), 2, 99, "p99"),
+        // Under the incarnation of a member, from elsewhere.
+        presence(id(7, 2), 9, 2, "p99"),
+    ];
+    for (at, letter) in letters.into_iter().enumerate() {
+        let mut lie = Lie::new();
+        lie.writes(99, id(1, 99), &letter.concat());
+        assert_eq!(lie.counted("letter that does not decode"), 0, "letter {at}");
+        lie.town.run(Duration::from_millis(50));
+        for process in &lie.town.processes {
+            let seen = &process.diary.seen;
+            let changes = |seen: &Seen| {
+                matches!(seen, Seen::Suspect(_) | Seen::Block | Seen::Transitional(_) | Seen::Exit(_))
+            };
+            assert!(!seen.iter().any(changes), "letter {at}: {seen:?}");
+            assert_eq!(process.casts_by_view().len(), 1, "letter {at}");
+        }
+    }
+}
+
+/// It may be the one that has failed: the others go on without it.
+#[test]
+fn who_says_that_few_have_gone_on_without_the_reader_is_given_up_itself() {
+    let mut lie = Lie::new();
+    let mut letter = excluded(id(1, 1));
+    *letter.last_mut().unwrap() = 0;
+    lie.writes(2, id(2, 2), &letter);
+    assert_eq!(lie.counted("exclusion by a lesser part"), 1);
+    assert_eq!(lie.town.suspicions(0), [(1, Grounds::Elsewhere)]);
+    lie.town.meet(&[0, 2], Duration::from_secs(1));
+}
+
 /// After a partition each side may be told by the other that it is out: neither obeys.
 #[test]
 fn who_has_given_another_one_up_is_not_excluded_by_it() {
