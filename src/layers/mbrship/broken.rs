@@ -94,6 +94,8 @@ pub(super) enum Broken {
     ForgetsTheFormer,
     /// That sends to the failed were not acknowledged is not told.
     TellsNoLoss,
+    /// A lesser part excludes, too.
+    ObeysTheFew,
 }
 
 impl Broken {
@@ -169,4 +171,5 @@ const VARIANTS: &[(&str, Broken)] = &[
     ("believes-old-exclusions", Broken::BelievesOldExclusions),
     ("forgets-the-former", Broken::ForgetsTheFormer),
     ("tells-no-loss", Broken::TellsNoLoss),
+    ("obeys-the-few", Broken::ObeysTheFew),
 ];

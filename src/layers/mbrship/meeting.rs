@@ -685,7 +685,7 @@ impl Mbrship {
 
     /// Whether this process did not run until just now: the others may have gone on without it, however few they are.
     fn was_away(&self, context: &Context<'_>) -> bool {
-        self.paused.is_some_and(|paused| context.now() < paused + AWAY)
+        self.paused.is_some_and(|paused| context.now() < paused + AWAY) || self.is(Broken::ObeysTheFew)
     }
 
     /// Whether this process was in that view; one that is older than the oldest it remembers it was in with whoever it knows

@@ -11,6 +11,7 @@ use wadjet_oracle::{Incarnation, Measure, Traffic, ViewId, What};
 
 use crate::outcome::WorkCounters;
 use crate::random::Random;
+use crate::views::exclusions::Exclusion;
 use crate::views::expulsions::Expelled;
 use crate::views::ledger::{Ledger, NAME_BYTES, fill};
 use crate::views::setup::Load;
@@ -50,6 +51,8 @@ pub(crate) struct Papers {
     pub(crate) bound: bool,
     blocks: bool,
     pub(crate) exited: Option<ExitReason>,
+    /// When it was told last that it had not run for a while.
+    paused_at: Option<u64>,
     /// What the endpoint complained of.
     pub(crate) problems: Vec<String>,
     buffer: Vec<u8>,
@@ -76,6 +79,7 @@ impl Papers {
             bound: false,
             blocks,
             exited: None,
+            paused_at: None,
             problems: Vec::new(),
             buffer: Vec::new(),
         }
@@ -367,6 +371,18 @@ impl Desk<'_> {
         }
     }
 
+    /// Enters an exclusion, which is judged, unless it followed on a pause: then a few may have gone on without this member. Nor
+    /// is it judged where its application was not told of the view.
+    fn excluded(&mut self, reason: ExitReason) {
+        let Papers { own, view, within, paused_at, .. } = &self.papers;
+        let (ExitReason::Excluded { .. }, Some((view, members))) = (reason, view) else { return };
+        let stood_still = paused_at.is_some_and(|at| self.now <= at + AWAY_NS);
+        if !stood_still && within.as_ref().is_some_and(|(within, _)| within == view) {
+            let (member, view, members) = (*own, *view, members.clone());
+            self.ledger.exclusions.push(Exclusion { member, view, members });
+        }
+    }
+
     /// Enters what the endpoint says of stability.
     pub(crate) fn report_stability(&mut self, stability: &Stability) {
         let members = self.papers.frames.len();
@@ -499,6 +515,7 @@ impl Application for Desk<'_> {
                 self.papers.exited = Some(*reason);
                 self.work.exits += 1;
                 self.work.expulsions += u64::from(matches!(reason, ExitReason::Expelled { .. }));
+                self.excluded(*reason);
                 self.ledger.push(self.now, self.papers.own, What::Exit { reason: reason.to_string() });
             }
             // What XFER says when it leaves because nobody has the state: the group's end, and as it should be.
@@ -523,10 +540,14 @@ impl Application for Desk<'_> {
                 }
             }
             Event::Slow(slow) => self.slow(slow, group),
-            Event::Suspect(_) | Event::Paused(_) | Event::Left(_) => {}
+            Event::Paused(_) => self.papers.paused_at = Some(self.now),
+            Event::Suspect(_) | Event::Left(_) => {}
         }
     }
 }
+
+/// For so long a pause may be why a member is excluded.
+const AWAY_NS: u64 = 100_000_000;
 
 /// A snapshot that cannot be read on from somewhere.
 struct Torn {

@@ -3,6 +3,7 @@
 use wadjet_oracle::{Content, History, Incarnation, Measure, Traffic, ViewId, What};
 
 use crate::random::splitmix;
+use crate::views::exclusions::Exclusion;
 use crate::views::expulsions::Expelled;
 use wadjet_oracle::QuickMap;
 
@@ -20,6 +21,8 @@ pub(crate) struct Ledger {
     sent: QuickMap<(Incarnation, Incarnation), (u64, ViewId)>,
     /// Who was expelled.
     pub(crate) expulsions: Vec<Expelled>,
+    /// Who was excluded.
+    pub(crate) exclusions: Vec<Exclusion>,
 }
 
 /// Bytes of a payload that say who it is.

@@ -5,6 +5,7 @@
 //! for ever, and within a bounded time the core must be one view of exactly its members, and deliver everything.
 
 mod desk;
+mod exclusions;
 mod expulsions;
 mod home;
 mod ledger;

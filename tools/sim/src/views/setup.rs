@@ -222,8 +222,8 @@ impl ViewsSetup {
         setup
     }
 
-    /// Lets snapshots be torn, and a member be slow and expelled, or not. Drawn at the very end, for the same reason as layers
-    /// are drawn late.
+    /// Lets snapshots be torn, a member be slow and expelled, and somebody hear nothing for a while, or not. Drawn at the very end, for
+    /// the same reason as layers are drawn late.
     pub(crate) fn draw_rarities(&mut self, random: &mut Random) {
         let torn = random.below(3) == 0;
         let chance = *random.pick(&[5 * PERCENT, 20 * PERCENT, 50 * PERCENT]);
@@ -243,6 +243,12 @@ impl ViewsSetup {
         };
         // In a gentle world nobody is slow.
         self.expulsion = (expels && !self.is_gentle()).then_some(expulsion);
+        let (is_deaf, process) = (random.below(6) == 0, random.below(self.processes as u64));
+        let (at, length) = (random.below(self.span_ns), random.scaled(8 * MILLISECOND, 150 * MILLISECOND));
+        if is_deaf && !self.is_gentle() {
+            let side = ((1 << self.processes) - 1) & !(1 << process);
+            self.faults.partitions.push(Partition { at, until: at + length, side, one_way: true });
+        }
     }
 
     /// The world as it is lived in: with the slow member, and a stack that has such a one expelled.

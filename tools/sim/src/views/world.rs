@@ -15,6 +15,7 @@ use crate::network::Network;
 use crate::outcome::{Counters, Outcome, Streams, Violation};
 use crate::random::{Random, splitmix};
 use crate::scenario;
+use crate::views::exclusions::by_lesser_parts;
 use crate::views::expulsions;
 use crate::views::home::{Around, Departure, Home, desk, group, member};
 use crate::views::ledger::Ledger;
@@ -698,6 +699,8 @@ impl<'w> World<'w> {
                 self.violations.extend(untold.map(|what| Violation::of("untold-expulsion", what)));
             }
         }
+        let excluded = by_lesser_parts(&history, &self.ledger.exclusions).into_iter();
+        self.violations.extend(excluded.map(|what| Violation::of("lesser-part", what)));
         if self.gentle {
             // In the end some are cut off from the core for good.
             let (span, fates) = (self.setup.span_ns, &self.setup.fates);

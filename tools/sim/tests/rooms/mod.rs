@@ -36,6 +36,7 @@ pub const MEMBERSHIP: &[(&str, u64)] = &[
     ("promises-once", 76),
     ("shares-ids", 0),
     ("leaves-untold", 8),
+    ("obeys-the-few", 39),
 ];
 
 /// Layers that are drawn into some worlds only, and what is wrong with them (`src/layers/xfer/broken.rs`).
