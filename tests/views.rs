@@ -9,7 +9,7 @@ use wadjet::group::{Grounds, HeldFor};
 use wadjet::stack::event::{Holdup, Slow, SlowOutcome};
 use wadjet::transport::ChannelId;
 use wadjet::view::Neighbours;
-use wadjet::wire::full::Prefix;
+use wadjet::wire::full::{PREFIX_BYTES, Prefix};
 use wadjet::{CastError, Config, Group, Incarnation, SendError, View};
 
 const STACK: &str = wadjet::layers::LIVE_STACK_WITH_INTEGRITY;
@@ -985,4 +985,60 @@ fn the_id_of_a_view_that_its_coordinator_decided_and_left_is_used() {
         }
     }
     assert!(decided_and_left > 0);
+}
+
+/// Two of five have parted from the others, who do not let them in: the share of two seconds in which they could not cast.
+fn held_while_apart(town: &mut Town) -> f64 {
+    let (mut held, mut steps) = (0, 0);
+    town.until(2 * SECOND, |town| {
+        steps += 1;
+        let seen = &town.processes[3].diary.seen;
+        let last = seen.iter().rposition(|seen| matches!(seen, Seen::View(..) | Seen::Block));
+        held += usize::from(last.is_some_and(|last| seen[last] == Seen::Block));
+        false
+    });
+    f64::from(held as u32) / f64::from(steps)
+}
+
+/// Two of five, by place 3 and 4, that have parted from the others.
+fn parted() -> Town {
+    let mut town = Town::of(5, STACK, &Config::default());
+    town.run(Duration::from_millis(30));
+    town.apart = vec![4, 5];
+    assert!(town.until(SECOND, |town| town.together(&[0, 1, 2]) && town.together(&[3, 4])));
+    town
+}
+
+/// A partition that heals one way.
+#[test]
+fn a_greater_view_that_does_not_hear_the_lesser_one_holds_nothing_up_there() {
+    let mut town = parted();
+    town.apart.clear();
+    let of_lesser = |origin: Incarnation| origin == Incarnation(4) || origin == Incarnation(5);
+    town.lose = Box::new(move |at, received| {
+        let origin = Prefix::decode(received.bytes()).map(|(prefix, ..)| prefix.identification.origin);
+        at < 3 && origin.is_ok_and(of_lesser)
+    });
+    let held = held_while_apart(&mut town);
+    assert_eq!(held, 0.0);
+    assert!(town.together(&[3, 4]));
+    town.lose = Box::new(|_, _| false);
+    let took = town.meet(&[0, 1, 2, 3, 4], SECOND);
+    assert!(took < Duration::from_millis(300), "{took:?}");
+}
+
+/// It is heard and welcome, and no letter comes of those that say that it has stopped casting and waits.
+#[test]
+fn a_view_that_waits_for_its_host_in_vain_goes_on_for_longer_than_it_has_waited() {
+    let mut town = parted();
+    town.apart.clear();
+    town.lose = Box::new(|at, received| {
+        const MERGE: u8 = 1;
+        let body = received.bytes().get(PREFIX_BYTES + 10..).unwrap_or_default();
+        let with_token = body.get(17..25).is_some_and(|token| token != [0; 8]);
+        at < 3 && received.channel == ChannelId::OUTSIDE && body[0] == MERGE && with_token
+    });
+    let held = held_while_apart(&mut town);
+    assert!((0.05..0.4).contains(&held), "{held}");
+    assert!(town.together(&[3, 4]));
 }

@@ -78,6 +78,15 @@ pub(super) const LETTERS: Target = Target {
             next.members.iter().for_each(|member| body.extend(member_bytes(member)));
             body
         };
+        // It asks whether it is welcome, in a view that it founded by some proposal.
+        let welcome: Vec<u8> = (1..9)
+            .flat_map(|counter| {
+                let mut body = vec![7];
+                body.extend(id_bytes(id(counter, 1)));
+                body.extend(5_u64.to_le_bytes());
+                letter(2, body)
+            })
+            .collect();
         let next = view(&[30, 31, 1], LET_IN);
         let let_in: Vec<u8> =
             (1..9).flat_map(|counter| letter(2, told(id(counter, 1), &next))).chain([POLL, 9]).collect();
@@ -87,8 +96,8 @@ pub(super) const LETTERS: Target = Target {
         excluded.extend([1, 1]);
         vec![
             letter(2, presence(1, 0)),
-            // Alone, it asks to be let in, and is told the view that lets it in.
-            [vec![SILENCE, SILENCE], letter(2, presence(0, 0)), vec![POLL, 1], let_in].concat(),
+            // Alone, it asks to be let in, is welcome, and is told the view that lets it in.
+            [vec![SILENCE, SILENCE], letter(2, presence(0, 0)), welcome, vec![POLL, 1], let_in].concat(),
             [letter(2, merge.clone()), letter(2, merge), vec![POLL, 99, POLL, 99, POLL, 99, POLL, 99]]
                 .concat(),
             [letter(2, presence(0, 0)), vec![POLL, 9], letter(2, deny), vec![POLL, 200]].concat(),

@@ -6,7 +6,7 @@ use super::broken::Broken;
 use super::message::{Beyond, Inside, Refusal};
 use super::{
     ANSWER_PAUSE, AWAY, DENIALS_MAX, Denial, Former, GUEST_PATIENCE, Guest, Host, INQUIRY_PAUSE_MAX, Inquiry,
-    MERGE_REPEAT, Mbrship, OUSTER_PATIENCE, PAST_MAX, PATIENCE_SHIFT_MAX, UNHEARD_PATIENCE, Unheard,
+    MERGE_REPEAT, Mbrship, OUSTER_PATIENCE, PAST_MAX, PATIENCE_SHIFT_MAX, Sought, UNHEARD_PATIENCE, Unheard,
 };
 use crate::id::{Hasher64, Incarnation, MEMBERS_MAX, Rank, RankSet, ViewId};
 use crate::stack::event::{Down, ExitReason, Grounds, Letter};
@@ -16,7 +16,7 @@ use crate::transport::Outside;
 use crate::view::{Address, Member, View};
 
 /// Views of one group in the order in which they go to each other: the lesser asks to be let into the greater.
-type Weight = (u16, u64, Incarnation);
+pub(super) type Weight = (u16, u64, Incarnation);
 
 fn weight(size: u16, view: ViewId) -> Weight {
     (size, view.counter, view.coordinator)
@@ -275,15 +275,10 @@ impl Mbrship {
             let answer = self.presence(context, false);
             self.write(context, &coordinator, &answer);
         }
-        let just_tried =
-            self.tried.is_some_and(|(tried, at)| tried == id && context.now() < at + self.options.merge);
-        let of_host = |denial: &&Denial| denial.by == coordinator.incarnation;
-        let denied =
-            self.legacy.denials.iter().find(of_host).is_some_and(|denial| context.now() < denial.until)
-                || self.is_unheard(context.now(), &coordinator.address).is_some();
-        let free = self.coordinates(context) && self.promise.is_none() && self.host.is_none();
+        let is_put_off = self.is_put_off(context.now(), coordinator.incarnation)
+            || self.is_unheard(context.now(), &coordinator.address).is_some();
         let lesser = theirs > ours || self.is(Broken::MergesBothWays);
-        if lesser && free && !busy && !just_tried && !denied && self.guests.is_empty() {
+        if lesser && !busy && !is_put_off && self.is_free(context) {
             let size = usize::from(ours.0) + usize::from(theirs.0);
             if size > self.members_max(context) {
                 let theirs = usize::from(theirs.0);
@@ -292,12 +287,82 @@ impl Mbrship {
                 self.deny(context, &coordinator, id, Refusal::Lasting, reason);
                 return;
             }
-            self.tried = Some((id, context.now()));
-            let patience = self.host_patience();
-            self.host = Some(Host { coordinator, until: context.now() + patience, token: 0 });
+            self.seek(context, coordinator, theirs);
+        }
+    }
+
+    /// Whether this view may be let into another one.
+    fn is_free(&self, context: &Context<'_>) -> bool {
+        self.coordinates(context) && self.promise.is_none() && self.host.is_none() && self.guests.is_empty()
+    }
+
+    /// Asks the coordinator of a greater view whether it would let this one in. It may not hear it at all: that is found out
+    /// before anybody stops casting.
+    fn seek(&mut self, context: &mut Context<'_>, coordinator: Member, weight: Weight) {
+        let now = context.now();
+        let until = now + self.host_patience();
+        let sought = Sought { coordinator: coordinator.clone(), weight, until, token: None };
+        match self.sought.iter_mut().find(|known| known.coordinator == coordinator) {
+            // It is being asked.
+            Some(known) if now < known.until => {
+                known.weight = weight;
+                return;
+            }
+            Some(known) => *known = sought,
+            None => {
+                let excess = (self.sought.len() + 1).saturating_sub(DENIALS_MAX);
+                self.sought.drain(..excess);
+                self.sought.push(sought);
+            }
+        }
+        let question = self.merge_letter(context, context.view().view().id, 0, context.frame_bytes_max());
+        self.write(context, &coordinator, &question);
+        context.arm(self.handles().merge, now + MERGE_REPEAT);
+    }
+
+    /// Asks again those that have not said whether they would let this view in; if one has, while a greater one did not, it
+    /// will do.
+    fn seek_on(&mut self, context: &mut Context<'_>) {
+        self.choose(context, true);
+        if self.sought.is_empty() || !self.is_free(context) {
+            return;
+        }
+        let now = context.now();
+        let question = self.merge_letter(context, context.view().view().id, 0, context.frame_bytes_max());
+        let asked = self.sought.iter().filter(|sought| now < sought.until);
+        for sought in asked.clone().filter(|sought| !self.is_put_off(now, sought.coordinator.incarnation)) {
+            self.write(context, &sought.coordinator, &question);
+        }
+        if asked.count() > 0 {
+            context.arm(self.handles().merge, now + MERGE_REPEAT);
+        }
+    }
+
+    /// Begins to merge with the greatest of those that were asked, once that has said that it lets this view in. `waited`: with
+    /// the greatest of those that have.
+    fn choose(&mut self, context: &mut Context<'_>, waited: bool) {
+        let now = context.now();
+        if !self.is_free(context) {
+            self.sought.clear();
+            return;
+        }
+        let counts = |sought: &&Sought| {
+            let asked = now < sought.until && !self.is_put_off(now, sought.coordinator.incarnation);
+            sought.token.is_some() || asked && !waited
+        };
+        let greatest = self.sought.iter().filter(counts).max_by_key(|sought| sought.weight);
+        if let Some(Sought { coordinator, token: Some(token), .. }) = greatest.cloned() {
+            self.sought.clear();
+            let until = now + self.host_patience();
+            self.host = Some(Host { coordinator, until, token });
             context.count("merge begun");
             self.reconsider(context);
         }
+    }
+
+    /// Whether this host has denied a merge, or not answered in time, and is not asked again yet.
+    fn is_put_off(&self, now: Time, host: Incarnation) -> bool {
+        self.legacy.denials.iter().any(|denial| denial.by == host && now < denial.until)
     }
 
     /// How long a host is waited for: longer every time, where the hosts take longer than this one waits.
@@ -307,34 +372,48 @@ impl Mbrship {
 
     /// This view is flushed and waits: asks the host, until it answers or the time is over.
     pub(super) fn ask_host(&mut self, context: &mut Context<'_>) {
-        let (Some(host), Some(proposal)) = (&self.host, &self.proposal) else { return };
+        let (Some(host), Some(proposal)) = (&self.host, &self.proposal) else {
+            self.seek_on(context);
+            return;
+        };
         if context.now() >= host.until {
             context.count("merge given up");
+            let (by, pause) = (host.coordinator.incarnation, self.host_patience() * 2);
             self.legacy.given_up += 1;
             self.host = None;
+            // Whoever waited could not cast: for longer than that they can.
+            self.remember(Denial { by, times: 0, refusal: Refusal::Lasting, until: context.now() + pause });
             return;
         }
-        let view = context.view().view();
-        // This one asks for itself, even if it has come to want to leave.
         let mut staying = self.live(context).without(self.leaving);
         staying.insert(context.rank());
-        let message = Beyond::Merge {
-            proposal: proposal.id,
-            token: host.token,
-            terms: self.terms.clone(),
-            wire_version: view.wire_version,
-            frame_bytes: proposal.frame_bytes(staying),
-            members_max: self.members_max(context) as u16,
-            members: std::iter::once(context.rank())
-                .chain(staying.iter().filter(|rank| *rank != context.rank()))
-                .map(|rank| view.members[rank.index()].clone())
-                .collect(),
-        };
+        let frame_bytes = proposal.frame_bytes(staying);
+        let message = self.merge_letter(context, proposal.id, host.token, frame_bytes);
         self.write(context, &host.coordinator, &message);
         context.arm(self.handles().merge, context.now() + MERGE_REPEAT);
     }
 
-    /// The host wants to hear again that this view wants in: so it knows that somebody is there.
+    /// Let us in. This one asks for itself, even if it has come to want to leave.
+    fn merge_letter(&self, context: &Context<'_>, proposal: ViewId, token: u64, frame_bytes: u32) -> Beyond {
+        let view = context.view().view();
+        let mut staying = self.live(context).without(self.leaving);
+        staying.remove(context.rank());
+        Beyond::Merge {
+            proposal,
+            token,
+            terms: self.terms.clone(),
+            wire_version: view.wire_version,
+            frame_bytes,
+            members_max: self.members_max(context) as u16,
+            members: std::iter::once(context.rank())
+                .chain(staying.iter())
+                .map(|rank| view.members[rank.index()].clone())
+                .collect(),
+        }
+    }
+
+    /// The host wants to hear again that this view wants in: so it knows that somebody is there, and this view that the host
+    /// hears it and would let it in.
     fn asked_to_confirm(
         &mut self,
         context: &mut Context<'_>,
@@ -342,6 +421,14 @@ impl Mbrship {
         proposal: ViewId,
         token: u64,
     ) {
+        let asked = |sought: &&mut Sought| sought.coordinator.incarnation == origin;
+        if proposal == context.view().view().id
+            && let Some(sought) = self.sought.iter_mut().find(asked)
+        {
+            sought.token = Some(token);
+            self.choose(context, false);
+            return;
+        }
         let waits = self.proposal.as_ref().is_some_and(|own| own.id == proposal)
             && self.confirmed.last() == Some(&proposal);
         match self.host.as_mut().filter(|host| waits && host.coordinator.incarnation == origin) {
@@ -354,10 +441,11 @@ impl Mbrship {
         }
     }
 
-    /// What a guest must say to show that it has had an answer from this view: one letter, old or forged, lets nobody in.
-    fn token(&self, context: &Context<'_>, guest: Incarnation, proposal: ViewId) -> u64 {
+    /// What a guest that is in `view` must say to show that it has had an answer from this one: one letter, old or forged, lets
+    /// nobody in.
+    fn token(&self, context: &Context<'_>, guest: Incarnation, view: ViewId) -> u64 {
         let mut hasher = Hasher64::new(0x746f_6b65_6e00_0002);
-        let words = [context.view().view().salt, guest.0, proposal.counter, proposal.coordinator.0];
+        let words = [context.view().view().salt, guest.0, view.counter, view.coordinator.0];
         words.into_iter().for_each(|word| hasher.word(word));
         hasher.finish() | 1
     }
@@ -469,7 +557,7 @@ impl Mbrship {
             self.deny(context, &coordinator, proposal, refusal, reason);
             return;
         }
-        let expected = self.token(context, origin, proposal);
+        let expected = self.token(context, origin, view);
         if token != expected {
             self.write(context, &coordinator, &Beyond::Confirm { proposal, token: expected });
             return;
@@ -597,15 +685,22 @@ impl Mbrship {
         refusal: Refusal,
         reason: String,
     ) {
+        let current = context.view().view().id;
         let asked = self.host.as_ref().is_some_and(|host| host.coordinator.incarnation == origin)
             && self.proposal.as_ref().is_some_and(|own| own.id == proposal);
+        let sought = proposal == current
+            && self.sought.iter().any(|sought| sought.coordinator.incarnation == origin)
+            && self.is_free(context);
+        if asked {
+            self.host = None;
+        }
+        let asked = asked || sought;
         if asked {
             context.count("merge denied");
-            self.host = None;
             self.put_off(context, origin, refusal);
         }
         // If not, it was asked where it is, and says why it is not for us.
-        if refusal == Refusal::Busy || !asked && proposal != context.view().view().id {
+        if refusal == Refusal::Busy || !asked && proposal != current {
             return;
         }
         if refusal == Refusal::Taken && context.view().size() == 1 {
@@ -619,15 +714,21 @@ impl Mbrship {
 
     /// Every try flushes this view: the next one at this host has time. Who was busy is asked again at once, the first time.
     fn put_off(&mut self, context: &Context<'_>, by: Incarnation, refusal: Refusal) {
-        let denials = &mut self.legacy.denials;
-        let before = denials.iter().position(|denial| denial.by == by).map(|at| denials.remove(at));
-        let times = before.filter(|before| before.refusal == refusal).map_or(0, |before| before.times) + 1;
+        let denials = &self.legacy.denials;
+        let before = denials.iter().find(|denial| denial.by == by && denial.refusal == refusal);
+        let times = before.map_or(0, |before| before.times) + 1;
         let pause = match (refusal, times) {
             (Refusal::Busy, 1) => Duration::ZERO,
             (Refusal::Busy, _) => (MERGE_REPEAT * (1 << (times - 1).min(8))).min(self.options.merge),
             _ => self.options.merge * (1 << times.min(PATIENCE_SHIFT_MAX)),
         };
-        denials.push(Denial { by, times, refusal, until: context.now() + pause });
+        self.remember(Denial { by, times, refusal, until: context.now() + pause });
+    }
+
+    fn remember(&mut self, denial: Denial) {
+        let denials = &mut self.legacy.denials;
+        denials.retain(|before| before.by != denial.by);
+        denials.push(denial);
         let excess = denials.len().saturating_sub(DENIALS_MAX);
         denials.drain(..excess);
     }

@@ -54,7 +54,7 @@ pub(super) enum Beyond {
         wire_version: u8,
     },
     /// Let us into your view: we have stopped casting and wait. All of us can take frames of so many bytes. The token shows
-    /// that we have been answered before.
+    /// that we have been answered before; without one, and for the view that we are in, it asks whether you would.
     Merge {
         proposal: ViewId,
         token: u64,
@@ -76,7 +76,7 @@ pub(super) enum Beyond {
     Excluded { past: ViewId, accuser: Incarnation, kind: Option<GroundsKind>, by_most: bool },
     /// You have held the senders of that view up for so long, and are out of it.
     Expelled { past: ViewId, lasting: Duration },
-    /// You want to be let in: say it again, with this token.
+    /// You want to be let in, and would be: say it again, with this token.
     Confirm { proposal: ViewId, token: u64 },
 }
 

@@ -47,6 +47,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use self::broken::Broken;
+use self::meeting::Weight;
 use self::message::{Beyond, Inside, Refusal, is_plausible};
 use crate::accel::case::CommonCase;
 use crate::id::{Hasher64, Incarnation, MEMBERS_MAX, Rank, RankSet, ViewId};
@@ -92,8 +93,8 @@ pub(super) fn entry() -> LayerEntry {
             (
                 "merge_ms",
                 "how long to wait for another view to let this one in, in milliseconds (default 100); twice as long after each \
-                 that did not in time, at most eight times; and so long one that refused for a reason that lasts is not asked \
-                 again",
+                 that did not in time, at most eight times, and that one is not asked again for twice as long; so long one that \
+                 refused for a reason that lasts is not asked again",
             ),
             ("gather_us", "how long to wait for more that want in, in microseconds (default 2000)"),
             (
@@ -177,7 +178,8 @@ struct Mbrship {
     guests_due: Time,
     /// The view that this one wants to be let into.
     host: Option<Host>,
-    tried: Option<(ViewId, Time)>,
+    /// Views that it would like to be let into, and that have not said yet whether they would.
+    sought: Vec<Sought>,
     probe_wait: Duration,
     answered: Vec<(Incarnation, Time)>,
     /// When this process had not run for a while, last.
@@ -309,12 +311,23 @@ struct Guest {
     asked: Time,
 }
 
-/// A view to be let into.
+/// A greater view, which may not hear this one.
+#[derive(Clone)]
+struct Sought {
+    coordinator: Member,
+    weight: Weight,
+    /// It is asked for so long.
+    until: Time,
+    /// It has said that it would let this one in.
+    token: Option<u64>,
+}
+
+/// A view that has said that it would let this one in.
 #[derive(Clone)]
 struct Host {
     coordinator: Member,
     until: Time,
-    /// Shows that it has answered; zero until it has.
+    /// Shows that it has answered.
     token: u64,
 }
 
@@ -437,7 +450,7 @@ impl Mbrship {
             guests: Vec::new(),
             guests_due: Time::NEVER,
             host: None,
-            tried: None,
+            sought: Vec::new(),
             probe_wait: probe,
             answered: Vec::new(),
             paused: None,
