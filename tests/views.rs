@@ -1042,3 +1042,26 @@ fn a_view_that_waits_for_its_host_in_vain_goes_on_for_longer_than_it_has_waited(
     assert!((0.05..0.4).contains(&held), "{held}");
     assert!(town.together(&[3, 4]));
 }
+
+/// Its members leave one after the other, and those of another view want in: they are in no view that none of it is in.
+#[test]
+fn who_wants_into_a_view_that_all_leave_stays_in_its_own() {
+    for steps in 0..60 {
+        let mut town = parted();
+        let leave = |town: &mut Town, at: usize| {
+            let process = &mut town.processes[at];
+            process.endpoint.group(process.key).leave();
+        };
+        town.apart.clear();
+        assert!(town.until(SECOND, |town| counted(town, 3, "merge begun") > 0));
+        (0..steps).for_each(|_| town.step());
+        (0..3).for_each(|at| leave(&mut town, at));
+        assert!(town.until(SECOND, |town| (0..3).all(|at| exit(town, at).is_some())), "after {steps} steps");
+        town.meet(&[3, 4], SECOND);
+        for seen in &town.processes[3].diary.seen {
+            let Seen::View(id, members) = seen else { continue };
+            let founder = id.coordinator.0;
+            assert!(members.contains(&founder), "after {steps} steps: {id} of {members:?}");
+        }
+    }
+}

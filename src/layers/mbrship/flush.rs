@@ -516,10 +516,11 @@ impl Mbrship {
         self.legacy.let_in = let_in;
     }
 
-    /// The view that follows by the proposal `id`: the survivors that stay, then who wants in.
+    /// The view that follows by the proposal `id`: the survivors that stay, then who wants in. If nobody stays there is none
+    /// to come into: who wants in has a view, and perhaps a state, of its own.
     fn next_view(&mut self, context: &Context<'_>, id: ViewId) -> View {
         let current = context.view().view();
-        let mut staying = self.live(context).without(self.leaving);
+        let mut staying = self.staying(context);
         if self.is(Broken::KeepsTheLeaving) {
             staying = self.live(context);
         }
@@ -534,7 +535,8 @@ impl Mbrship {
         let now = context.now();
         let mut members_max = self.members_max(context);
         let mut frame_bytes = self.proposal.as_ref().map_or(0, |proposal| proposal.frame_bytes(staying));
-        for guest in self.guests.iter().filter(|guest| now < guest.asked + GUEST_PATIENCE) {
+        let asks = |guest: &&Guest| !staying.is_empty() && now < guest.asked + GUEST_PATIENCE;
+        for guest in self.guests.iter().filter(asks) {
             // Nor two lives of one process: what is for the one would reach the other.
             let known = |new: &Member| {
                 let twice = |old: &Member| old.address == new.address && !self.is(Broken::LetsInTwice);

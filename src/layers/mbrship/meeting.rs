@@ -22,6 +22,11 @@ fn weight(size: u16, view: ViewId) -> Weight {
     (size, view.counter, view.coordinator)
 }
 
+/// Why nobody is let into the view of `own`.
+pub(super) fn all_leave(own: &Address) -> String {
+    format!("all members of the view of {own} leave")
+}
+
 impl Mbrship {
     /// What is said of this view to others.
     fn presence(&self, context: &Context<'_>, reply: bool) -> Beyond {
@@ -385,7 +390,7 @@ impl Mbrship {
             self.remember(Denial { by, times: 0, refusal: Refusal::Lasting, until: context.now() + pause });
             return;
         }
-        let mut staying = self.live(context).without(self.leaving);
+        let mut staying = self.staying(context);
         staying.insert(context.rank());
         let frame_bytes = proposal.frame_bytes(staying);
         let message = self.merge_letter(context, proposal.id, host.token, frame_bytes);
@@ -396,7 +401,7 @@ impl Mbrship {
     /// Let us in. This one asks for itself, even if it has come to want to leave.
     fn merge_letter(&self, context: &Context<'_>, proposal: ViewId, token: u64, frame_bytes: u32) -> Beyond {
         let view = context.view().view();
-        let mut staying = self.live(context).without(self.leaving);
+        let mut staying = self.staying(context);
         staying.remove(context.rank());
         Beyond::Merge {
             proposal,
@@ -521,6 +526,8 @@ impl Mbrship {
         } else if !self.coordinates(context) {
             let chief = &context.view().member(self.coordinator(context)).address;
             Some((Refusal::Busy, format!("{own} does not coordinate its view, {chief} does")))
+        } else if self.staying(context).is_empty() {
+            Some((Refusal::Busy, all_leave(&own)))
         } else if self.host.is_some() {
             Some((Refusal::Busy, format!("{own} is merging with another view")))
         } else if let Some(reason) = self.doubling(context, &members) {

@@ -475,6 +475,11 @@ impl Mbrship {
         live
     }
 
+    /// Those of them that do not want to be out.
+    fn staying(&self, context: &Context<'_>) -> RankSet {
+        self.live(context).without(self.leaving)
+    }
+
     /// The lowest of the live.
     fn coordinator(&self, context: &Context<'_>) -> Rank {
         self.live(context).iter().next().unwrap_or(context.rank())

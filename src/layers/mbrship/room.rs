@@ -3,6 +3,7 @@
 //! Who cannot open the next view is out of the group. So every member says what it has room for before it reports for a
 //! flush, and again when that changes; nobody is let into a view that is too large for one of its members.
 
+use super::meeting::all_leave;
 use super::message::{Beyond, Inside, Refusal};
 use super::{Guest, Mbrship};
 use crate::id::{MEMBERS_MAX, Rank};
@@ -62,7 +63,7 @@ impl Mbrship {
         }
     }
 
-    /// Forgets the guests that have not come into the next view; those that it had no room for are told.
+    /// Forgets the guests that have not come into the next view; those that it had no room for, or that nobody is in, are told.
     pub(super) fn leave_out(
         &mut self,
         context: &mut Context<'_>,
@@ -73,11 +74,15 @@ impl Mbrship {
         self.guests = guests;
         for guest in out {
             let (theirs, room) = (guest.members.len(), usize::from(guest.members_max));
-            if view.members.len() + theirs > self.members_max(context).min(room) {
-                let reason = self.too_many(context, &guest.members[0].address, theirs, room);
-                let (proposal, refusal) = (guest.proposal, Refusal::Lasting);
-                self.write(context, &guest.members[0], &Beyond::Deny { proposal, refusal, reason });
-            }
+            let (refusal, reason) = if view.members.is_empty() {
+                (Refusal::Busy, all_leave(&context.view().member(context.rank()).address))
+            } else if view.members.len() + theirs > self.members_max(context).min(room) {
+                (Refusal::Lasting, self.too_many(context, &guest.members[0].address, theirs, room))
+            } else {
+                continue;
+            };
+            let proposal = guest.proposal;
+            self.write(context, &guest.members[0], &Beyond::Deny { proposal, refusal, reason });
         }
     }
 
