@@ -358,7 +358,7 @@ fn endpoint_floors(scenario: &str) -> &'static [(&'static str, u64)] {
             ("MBRSHIP: view decided", 4_000),
             ("MBRSHIP: merge begun", 2_000),
             ("MBRSHIP: merge denied", 200),
-            ("MBRSHIP: merge given up", 200),
+            ("MBRSHIP: merge given up", 100),
             ("MBRSHIP: answered with the view", 500),
             ("MBRSHIP: told of its exclusion", 200),
             ("MBRSHIP: cut with a failed holder", 1),
