@@ -452,6 +452,8 @@ impl ViewsSetup {
     }
 }
 
+/// Longer than any view change that an accusation leads to.
+const ACCUSED_NS: u64 = 1_000_000_000;
 /// Frames that are lost and repeated, and a pause that is made up for.
 const MADE_UP_FOR_NS: u64 = 50 * MILLISECOND;
 
@@ -479,6 +481,8 @@ impl ViewsSetup {
         let overlaps = |at: u64, length: u64| at <= until && from <= at + length + MADE_UP_FOR_NS;
         let pauses = |(at, what): &(u64, Chaos)| match what {
             Chaos::Pause { length_ns, .. } => overlaps(*at, *length_ns),
+            // Who is given up by one is heard by the others, until one of the two goes.
+            Chaos::Accuse { .. } => overlaps(*at, ACCUSED_NS),
             _ => false,
         };
         until >= self.span_ns && self.fates.iter().any(|fate| *fate != Fate::Core)
