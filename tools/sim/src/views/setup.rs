@@ -281,7 +281,8 @@ impl ViewsSetup {
             }
             self.chaos.sort_by_key(|(at, _)| *at);
         }
-        if deaf && self.processes > 2 {
+        // Whoever has not run itself for a while believes the few as well: not both in one world.
+        if deaf && !still && self.processes > 2 {
             let whom = random.below(self.processes as u64) as usize;
             // When it hears again all others have gone on without it for long: who hears it too soon believes it.
             let patience =

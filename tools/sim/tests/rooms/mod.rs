@@ -4,44 +4,44 @@
 use wadjet::accel::broken::Broken;
 use wadjet_sim::{Overrides, Scenario, ViewsSetup, run_views};
 
-/// Each is caught within so many seeds, or by the one that is remembered.
+/// Each is caught within so many seeds, or by the one that is remembered: so are `lets-in-twice`, `freezes-late` and `says-it-once`
+/// alone.
 pub const SEEDS: u64 = 2000;
 
 /// Memberships, with what is wrong said by their names (`src/layers/mbrship/broken.rs`), and a seed that caught each last.
-/// `lets-in-twice` survives the first 2,000: the seed that is remembered alone catches it.
 pub const MEMBERSHIP: &[(&str, u64)] = &[
     ("cuts-at-least", 36),
     ("cuts-at-own", 36),
     ("cuts-live-at-own", 192),
     ("nobody-forwards", 36),
-    ("accepts-the-failed", 432),
-    ("keeps-old-reports", 76),
+    ("accepts-the-failed", 275),
+    ("keeps-old-reports", 28),
     ("installs-unconfirmed", 3),
     ("lets-in-twice", 2051),
     ("leaves-own-copies", 144),
-    ("leaves-sends", 301),
+    ("leaves-sends", 479),
     ("casts-on", 2),
     ("confirms-unread", 36),
     ("never-begins-anew", 754),
-    ("ignores-guest-ids", 2),
+    ("ignores-guest-ids", 121),
     ("keeps-the-failed", 0),
     ("loses-the-last", 3),
     ("tells-nobody", 3),
     ("keeps-the-hosts-view", 5),
     ("never-looks", 1),
     ("never-answers", 5),
-    ("leaves-out-the-suspected", 359),
+    ("leaves-out-the-suspected", 142),
     ("decides-alone", 36),
     ("uses-ids-again", 389),
     ("promises-once", 76),
     ("shares-ids", 0),
-    ("leaves-untold", 8),
-    ("obeys-the-few", 39),
+    ("leaves-untold", 5),
+    ("obeys-the-few", 420),
 ];
 
 /// Layers that are drawn into some worlds only, and what is wrong with them (`src/layers/xfer/broken.rs`).
 pub const OF_SOME: &[(&str, &str, u64)] = &[
-    ("XFER", "late-snapshot", 30),
+    ("XFER", "late-snapshot", 6),
     ("XFER", "keeps-hold", 58),
     ("XFER", "has-too-early", 1),
     ("XFER", "drops-sends", 6),
@@ -51,10 +51,10 @@ pub const OF_SOME: &[(&str, &str, u64)] = &[
 
 /// Where slow members are expelled (`src/layers/fc.rs`, `src/layers/mbrship/broken.rs`).
 pub const EXPULSION: &[(&str, &str, u64)] = &[
-    ("FC", "blames-unread", 402),
-    ("FC", "forgets-credit", 984),
-    ("FC", "expels-another", 91),
-    ("MBRSHIP", "expels-in-silence", 210),
+    ("FC", "blames-unread", 540),
+    ("FC", "forgets-credit", 625),
+    ("FC", "expels-another", 177),
+    ("MBRSHIP", "expels-in-silence", 623),
 ];
 
 /// Written from what the layers' contracts say, before these tests were looked at, and not changed since: whether they are
@@ -73,7 +73,7 @@ pub const UNSEEN: &[(&str, &str, u64)] = &[
     ("MBRSHIP", "leaves-waiting-casts", 131),
     ("MBRSHIP", "sends-on", 103),
     ("MBRSHIP", "merges-both-ways", 49),
-    ("MBRSHIP", "believes-old-exclusions", 596),
+    ("MBRSHIP", "believes-old-exclusions", 372),
     ("MBRSHIP", "forgets-the-former", 18),
     ("MBRSHIP", "tells-no-loss", 2),
     ("XFER", "whole-too-early", 3),
@@ -83,18 +83,18 @@ pub const UNSEEN: &[(&str, &str, u64)] = &[
     ("EVS", "names-the-leaving", 4),
     ("EVS", "counts-in-the-next", 3),
     ("NAK", "answers-from-its-own", 36),
-    ("NAK", "freezes-late", 949),
-    ("NAK", "reads-past-the-cut", 103),
+    ("NAK", "freezes-late", 2279),
+    ("NAK", "reads-past-the-cut", 216),
     ("NAK", "forgets-the-tail", 36),
     ("STABLE", "waits-for-the-failed", 1284),
     ("STABLE", "forgets-the-last", 217),
     ("STABLE", "seen-is-held", 7),
-    ("UNICAST", "says-it-once", 1692),
+    ("UNICAST", "says-it-once", 5526),
     ("UNICAST", "takes-own-for-theirs", 1),
     ("FRAG", "mixes-origins", 5),
     ("FC", "waits-for-the-failed", 131),
     ("STACK", "queues-backwards", 1),
-    ("STACK", "goes-on-across-views", 61),
+    ("STACK", "goes-on-across-views", 86),
 ];
 
 /// Of those that were written like that: not caught in 2,000 seeds, and why.
@@ -123,12 +123,12 @@ pub const SURVIVORS: &[(&str, &str)] = &[
 
 /// Orders, with what is wrong said by their names (`src/layers/misorder.rs`).
 pub const ORDER: &[(&str, &str, u64)] = &[
-    ("TOTAL", "free-for-all", 10),
-    ("TOTAL", "casts-out-of-turn", 2),
+    ("TOTAL", "free-for-all", 30),
+    ("TOTAL", "casts-out-of-turn", 11),
     ("TOTAL", "guest-before", 3),
     ("TOTAL", "leaves-alone", 3),
     ("TOTAL", "ignores-marks", 4),
-    ("TOTAL", "leftovers-as-they-came", 228),
+    ("TOTAL", "leftovers-as-they-came", 5),
     ("TOTAL", "drops-leftovers", 1),
     ("TOTAL", "waits-in-flush", 1),
     ("TOTAL", "asks-nobody", 1),
@@ -138,7 +138,7 @@ pub const ORDER: &[(&str, &str, u64)] = &[
     ("TOTAL", "everybody-first", 1),
     ("TOTAL", "gives-twice", 1),
     ("SEQUENCER", "free-for-all", 1),
-    ("SEQUENCER", "leftovers-as-they-came", 103),
+    ("SEQUENCER", "leftovers-as-they-came", 5),
     ("SEQUENCER", "drops-leftovers", 1),
     ("SEQUENCER", "delivers-blanks", 1),
     ("SEQUENCER", "never-orders", 1),
