@@ -571,7 +571,7 @@ pub fn table(runs: &[ChaosRun]) -> String {
     let mut stack = None;
     for run in runs {
         if stack.replace(&run.stack) != Some(&run.stack) {
-            text += &format!("`{}`\n\n", run.stack);
+            text += &format!("{}`{}`\n\n", if text.is_empty() { "" } else { "\n" }, run.stack);
             text += HEAD;
         }
         let Faults { kills, stops, partitions, losses } = run.faults;

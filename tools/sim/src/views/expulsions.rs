@@ -65,14 +65,25 @@ pub(crate) fn undue(
 }
 
 /// Who was expelled, lives, and was never told so, in words: at the end of a run, where `heard` says that nothing kept word
-/// from being heard since that time.
-pub(crate) fn untold(history: &History, expulsions: &[Expelled], heard: impl Fn(u64) -> bool) -> Vec<String> {
+/// from being heard since that time, and nobody is slow from `slow_until` on.
+pub(crate) fn untold(
+    history: &History,
+    expulsions: &[Expelled],
+    slow_until: u64,
+    heard: impl Fn(u64) -> bool,
+) -> Vec<String> {
     let over = |event: &Event| matches!(event.what, What::Crash | What::Exit { .. });
     let gone: BTreeSet<Incarnation> =
         history.events.iter().filter(|event| over(event)).map(|event| event.member).collect();
-    // Two that have expelled each other go separate ways.
+    // Two that have expelled each other go separate ways, and so does a slow one that gives the others up before it takes the
+    // word in.
     let mutual =
         |one: &Expelled| expulsions.iter().any(|other| (other.by, other.member) == (one.member, one.by));
+    let parted = |one: &Expelled| {
+        let slow = history.events.iter().filter(|event| (one.at..slow_until).contains(&event.at));
+        let without = |what: &What| matches!(what, What::View { members, .. } if !members.contains(&one.by));
+        slow.filter(|event| event.member == one.member).any(|event| without(&event.what))
+    };
     // Who has gone elsewhere, or has not come into the view yet, hears nothing of it.
     let view = |member: Incarnation, until: u64| {
         let of_it = |event: &&Event| event.member == member && event.at <= until;
@@ -82,8 +93,9 @@ pub(crate) fn untold(history: &History, expulsions: &[Expelled], heard: impl Fn(
         })
     };
     let together = |one: &Expelled| view(one.by, one.at - one.lasting_ns) == view(one.member, one.at);
-    let untold =
-        |one: &&Expelled| !gone.contains(&one.member) && heard(one.at) && !mutual(one) && together(one);
+    let untold = |one: &&Expelled| {
+        !gone.contains(&one.member) && heard(one.at) && !mutual(one) && !parted(one) && together(one)
+    };
     let say = |Expelled { at, by, member, .. }: &Expelled| {
         format!("{by} expelled {member} at {:.6} ms, which lives on in the group", *at as f64 / 1e6)
     };
@@ -124,12 +136,20 @@ mod tests {
     #[test]
     fn who_was_expelled_is_to_hear_of_it() {
         let found =
-            |history: &History, expelled: &[Expelled], heard| untold(history, expelled, |_| heard).len();
+            |history: &History, expelled: &[Expelled], heard| untold(history, expelled, 20, |_| heard).len();
         let mut history = together(5);
         assert_eq!(found(&history, &[B_BY_A], true), 1);
         assert_eq!(found(&history, &[B_BY_A], false), 0, "word may have been lost");
         let both = [B_BY_A, Expelled { by: B, member: A, ..B_BY_A }];
         assert_eq!(found(&history, &both, true), 0, "two that expel each other go separate ways");
+        let view = ViewId { counter: 2, coordinator: B };
+        let alone = |at: u64| {
+            let mut history = together(5);
+            history.push(at, B, What::View { view, members: vec![B], transitional: false });
+            found(&history, &[B_BY_A], true)
+        };
+        assert_eq!(alone(12), 0, "it has given the others up before it took the word in");
+        assert_eq!(alone(25), 1, "it is not slow any more");
         history.push(12, B, What::Exit { reason: "expelled".into() });
         assert_eq!(found(&history, &[B_BY_A], true), 0);
     }

@@ -695,7 +695,8 @@ impl<'w> World<'w> {
             self.violations.extend(undue.map(|what| Violation::of("undue-expulsion", what)));
             if quiescent {
                 let heard = |since: u64| !self.setup.parts_anybody(since, u64::MAX);
-                let untold = expulsions::untold(&history, &self.ledger.expulsions, heard).into_iter();
+                let untold = expulsions::untold(&history, &self.ledger.expulsions, self.setup.span_ns, heard)
+                    .into_iter();
                 self.violations.extend(untold.map(|what| Violation::of("untold-expulsion", what)));
             }
         }
