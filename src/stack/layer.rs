@@ -582,6 +582,8 @@ impl Context<'_> {
         }
         let message = self.control_message(Traffic::Send, body);
         self.down(Down::Send(to, message));
+        // Whoever repeats it sets its timer when it looks again, also if nothing comes until then.
+        self.core.work += 1;
         Ok(())
     }
 

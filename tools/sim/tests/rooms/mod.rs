@@ -14,7 +14,7 @@ pub const MEMBERSHIP: &[(&str, u64)] = &[
     ("cuts-at-own", 36),
     ("cuts-live-at-own", 192),
     ("nobody-forwards", 36),
-    ("accepts-the-failed", 275),
+    ("accepts-the-failed", 338),
     ("keeps-old-reports", 28),
     ("installs-unconfirmed", 3),
     ("lets-in-twice", 2051),
@@ -30,7 +30,7 @@ pub const MEMBERSHIP: &[(&str, u64)] = &[
     ("keeps-the-hosts-view", 5),
     ("never-looks", 1),
     ("never-answers", 5),
-    ("leaves-out-the-suspected", 142),
+    ("leaves-out-the-suspected", 812),
     ("decides-alone", 36),
     ("uses-ids-again", 389),
     ("promises-once", 76),
@@ -123,7 +123,7 @@ pub const SURVIVORS: &[(&str, &str)] = &[
 
 /// Orders, with what is wrong said by their names (`src/layers/misorder.rs`).
 pub const ORDER: &[(&str, &str, u64)] = &[
-    ("TOTAL", "free-for-all", 30),
+    ("TOTAL", "free-for-all", 7),
     ("TOTAL", "casts-out-of-turn", 11),
     ("TOTAL", "guest-before", 3),
     ("TOTAL", "leaves-alone", 3),
