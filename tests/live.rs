@@ -213,7 +213,7 @@ fn a_group_lives_over_shared_memory() {
 /// pause: the others have gone on without it, and have stopped to read what it writes.
 fn one_is_left_behind(members: usize) -> Vec<Process<Shm>> {
     let spec = LIVE_STACK_WITH_INTEGRITY
-        .replace("SUSPECT", "SUSPECT(least_ms=60,busy_ms=60,most_ms=60,pause_ms=60000,starved_ms=0)");
+        .replace("SUSPECT", "SUSPECT(least_ms=400,busy_ms=400,most_ms=400,pause_ms=60000,starved_ms=0)");
     let group = GroupId::named(&format!("left behind {members} {}", std::process::id()));
     let names = ["one", "two", "three"];
     let mut processes: Vec<Process<Shm>> = Vec::new();

@@ -49,8 +49,8 @@ pub(crate) struct Papers {
     pub(crate) block_due: Option<u64>,
     /// A flush waits for that word, and it has not been given in this view: what is cast belongs to this view.
     pub(crate) bound: bool,
-    /// The group's state has been taken in, and the view it belongs to is told next.
-    has_just_come: bool,
+    /// The counter of the view that the endpoint was in when the group's state had come: so far views are told late.
+    late_through: u64,
     blocks: bool,
     pub(crate) exited: Option<ExitReason>,
     /// When it was told last that it had not run for a while.
@@ -79,7 +79,7 @@ impl Papers {
             random,
             block_due: None,
             bound: false,
-            has_just_come: false,
+            late_through: 0,
             blocks,
             exited: None,
             paused_at: None,
@@ -353,8 +353,8 @@ impl Desk<'_> {
         self.papers.reported = vec![0; size * size * 2];
         self.papers.late = self.papers.newest.take();
         self.papers.block_due = None;
-        // That the view of which it is told with its state has begun to end it may hear behind that, and is not waited for.
-        self.papers.bound = self.papers.blocks && !std::mem::take(&mut self.papers.has_just_come);
+        // That a view has begun to end of which it is told late, with its state, it may hear behind that, and is not waited for.
+        self.papers.bound = self.papers.blocks && view.view().id.counter > self.papers.late_through;
         self.work.views += 1;
         self.ledger.push(self.now, self.papers.own, What::View { view: id, members, transitional: false });
         if let Some(state) = &self.papers.state {
@@ -472,12 +472,14 @@ impl Application for Desk<'_> {
         Some(Box::new(Torn { state, tears_at }))
     }
 
-    fn install_state(&mut self, part: &StatePart<'_>, _: &mut Group<'_>) -> Result<(), String> {
+    fn install_state(&mut self, part: &StatePart<'_>, group: &mut Group<'_>) -> Result<(), String> {
         let Some(state) = &mut self.papers.state else { return Err("nothing is to be taken in".into()) };
         match state.install(part) {
             Ok(last) => {
                 self.work.states += u64::from(last);
-                self.papers.has_just_come = last;
+                if last {
+                    self.papers.late_through = group.endpoint_view().view().id.counter;
+                }
             }
             Err(why) => self.papers.problems.push(why),
         }
