@@ -24,7 +24,8 @@
 //! Who hears nothing accuses everybody, and is the one that has failed: it suspects all others at once, and goes alone. Who
 //! does not hear some is not believed easily: a suspicion is taken over at once only of a member that has been silent here,
 //! too, for half of its time-out. Of one that is heard it is taken over when its accuser has said so for the longest
-//! time-out: by then a deaf accuser has accused this member as well. What an accuser of this member says of others counts
+//! time-out: by then a deaf accuser has accused this member as well, if it had heard it in this view (else only after
+//! `first_ms`, and then it is believed by mistake). What an accuser of this member says of others counts
 //! for nothing, and what it sends is no sign of life any more: it takes nothing of this member in for the rest of the view.
 //!
 //! ```text
