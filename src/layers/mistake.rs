@@ -18,6 +18,8 @@ pub(super) enum Mistake {
     BlamesForOwnPause,
     /// SUSPECT: whatever suspicion is told is taken over at once.
     BelievesEverybody,
+    /// SUSPECT: who accuses others early in a view is believed as fast as later.
+    BelievesTheYoung,
     /// SUSPECT: no suspicion is taken over.
     BelievesNobody,
     /// SUSPECT: who hears nobody accuses the others one after the other.
@@ -106,6 +108,7 @@ const VARIANTS: &[(&str, Mistake)] = &[
     ("trusts-the-unheard", Mistake::TrustsTheUnheard),
     ("blames-for-own-pause", Mistake::BlamesForOwnPause),
     ("believes-everybody", Mistake::BelievesEverybody),
+    ("believes-the-young", Mistake::BelievesTheYoung),
     ("believes-nobody", Mistake::BelievesNobody),
     ("deaf-accuses", Mistake::DeafAccuses),
     ("names-all", Mistake::NamesAll),

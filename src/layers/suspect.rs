@@ -24,8 +24,9 @@
 //! Who hears nothing accuses everybody, and is the one that has failed: it suspects all others at once, and goes alone. Who
 //! does not hear some is not believed easily: a suspicion is taken over at once only of a member that has been silent here,
 //! too, for half of its time-out. Of one that is heard it is taken over when its accuser has said so for the longest
-//! time-out: by then a deaf accuser has accused this member as well, if it had heard it in this view (else only after
-//! `first_ms`, and then it is believed by mistake). What an accuser of this member says of others counts
+//! time-out: by then a deaf accuser has accused this member as well. If it has grown deaf before it heard this member in this
+//! view it does so only after `first_ms`: so nothing is taken over of one that is heard before the accuser itself has been
+//! heard for that and the longest time-out. What an accuser of this member says of others counts
 //! for nothing, and what it sends is no sign of life any more: it takes nothing of this member in for the rest of the view.
 //!
 //! ```text
@@ -159,6 +160,8 @@ struct Watched {
     known: u64,
     silence: Duration,
     longest: Duration,
+    /// How long ago it was heard first in this view.
+    heard_for: Duration,
     /// How much of `silence` it is excused for, because it had no processor; and whether it had none when last asked about.
     excused: Duration,
     starved: bool,
@@ -179,6 +182,7 @@ impl Watched {
             known: 0,
             silence: Duration::ZERO,
             longest: Duration::ZERO,
+            heard_for: Duration::ZERO,
             excused: Duration::ZERO,
             starved: false,
             gone: None,
@@ -270,8 +274,10 @@ impl Suspect {
             accuser.accuses_for = Duration::ZERO;
         }
         accuser.accuses = heard;
-        let believed = accuser.accuses_for >= self.most || self.mistake.is(Mistake::BelievesEverybody);
-        if believed { told } else { at_once }
+        let knows_all =
+            accuser.heard_for >= self.first + self.most || self.mistake.is(Mistake::BelievesTheYoung);
+        let lasting = accuser.accuses_for >= self.most && knows_all;
+        if lasting || self.mistake.is(Mistake::BelievesEverybody) { told } else { at_once }
     }
 
     /// Looks at everybody; what has to be said is said.
@@ -296,6 +302,9 @@ impl Suspect {
             }
             let watched = &mut self.watched[rank.index()];
             let known = watched.all;
+            if watched.known > 0 {
+                watched.heard_for += passed;
+            }
             if !watched.accuses.is_empty() {
                 watched.accuses_for += passed;
             }
@@ -628,6 +637,7 @@ impl Layer for Suspect {
             digest.word(watched.known);
             digest.word(watched.silence.as_nanos() as u64);
             digest.word(watched.longest.as_nanos() as u64);
+            digest.word(watched.heard_for.as_nanos() as u64);
             digest.word(watched.excused.as_nanos() as u64 | u64::from(watched.starved) << 63);
             digest.word(watched.accuses_for.as_nanos() as u64);
         }

@@ -4,8 +4,8 @@
 use wadjet::accel::broken::Broken;
 use wadjet_sim::{Overrides, Scenario, ViewsSetup, run_views};
 
-/// Each is caught within so many seeds, or by the one that is remembered: so are `lets-in-twice`, `freezes-late` and `says-it-once`
-/// alone.
+/// Each is caught within so many seeds, or by the one that is remembered: so are `lets-in-twice`, `freezes-late`, `says-it-once`
+/// and `believes-the-young` alone.
 pub const SEEDS: u64 = 2000;
 
 /// Memberships, with what is wrong said by their names (`src/layers/mbrship/broken.rs`), and a seed that caught each last.
@@ -39,7 +39,8 @@ pub const MEMBERSHIP: &[(&str, u64)] = &[
     ("obeys-the-few", 420),
 ];
 
-/// Layers that are drawn into some worlds only, and what is wrong with them (`src/layers/xfer/broken.rs`).
+/// Layers that are drawn into some worlds only, or wrong where it seldom shows, and what is wrong with them
+/// (`src/layers/xfer/broken.rs`, `src/layers/mistake.rs`).
 pub const OF_SOME: &[(&str, &str, u64)] = &[
     ("XFER", "late-snapshot", 6),
     ("XFER", "keeps-hold", 58),
@@ -47,6 +48,7 @@ pub const OF_SOME: &[(&str, &str, u64)] = &[
     ("XFER", "drops-sends", 6),
     ("XFER", "forgets-hold", 99),
     ("FRAG", "keeps-parts", 117),
+    ("SUSPECT", "believes-the-young", 16078),
 ];
 
 /// Where slow members are expelled (`src/layers/fc.rs`, `src/layers/mbrship/broken.rs`).
