@@ -141,6 +141,8 @@ pub struct Member<A: Application> {
     held: Held,
     /// Frames that came in this iteration.
     arrived: Vec<Received>,
+    /// Who wants to know how a group is doing, since this iteration.
+    questions: Vec<Question>,
 }
 
 /// Commands that their groups could not take yet, and those behind them for the same groups. No more of them than places
@@ -185,7 +187,8 @@ impl<T: Transport, A: Application> Driver<T, A> {
         let commands = Commands::new(options.commands, transport.waker());
         // As many as come in one iteration: nothing is allocated while frames flow.
         let arrived = Vec::with_capacity(options.looping.receive_frames_max.min(ARRIVED_MAX));
-        let member = Member { endpoint, application, commands, held: Held::default(), arrived };
+        let (held, questions) = (Held::default(), Vec::new());
+        let member = Member { endpoint, application, commands, held, arrived, questions };
         Driver { inner: Loop::new(transport, member, options.looping), core: options.core }
     }
 
@@ -390,8 +393,9 @@ impl<A: Application> Member<A> {
     }
 
     /// Answers those who ask how a group is doing.
-    fn answer(&mut self) {
-        while let Some(Question { group: key, answer }) = self.commands.question() {
+    #[cold]
+    fn answer(&mut self, transport: TransportCounters) {
+        for Question { group: key, answer } in std::mem::take(&mut self.questions) {
             if !self.endpoint.has_group(key) {
                 continue;
             }
@@ -405,6 +409,7 @@ impl<A: Application> Member<A> {
                 members: view.size(),
                 stats,
                 dropped,
+                transport,
             };
             // Who does not wait any more needs no answer.
             let _ = answer.try_send(report);
@@ -414,7 +419,7 @@ impl<A: Application> Member<A> {
     /// Hands waiting commands to their groups. What a group cannot take yet is held, and with it what comes for that group
     /// behind it; other groups' go on.
     fn obey(&mut self) {
-        self.answer();
+        self.questions.extend(std::iter::from_fn(|| self.commands.question()));
         let mut budget = COMMANDS_PER_ITERATION;
         for at in 0..self.held.queues.len() {
             while budget > 0
@@ -593,6 +598,13 @@ impl<A: Application> Engine for Member<A> {
 
     fn parted(&mut self, group: GroupKey, channel: ChannelId, ranks: RankSet) {
         self.endpoint.parted(group, channel, ranks, &mut self.application);
+    }
+
+    #[inline]
+    fn report(&mut self, counters: &dyn Fn() -> TransportCounters) {
+        if !self.questions.is_empty() {
+            self.answer(counters());
+        }
     }
 
     fn noted(&mut self, note: &str) {

@@ -81,6 +81,10 @@ pub trait Engine {
     fn noted(&mut self, note: &str) {
         let _ = note;
     }
+    /// Who has asked how it goes is told, after each poll; `counters` says what the transport has done so far.
+    fn report(&mut self, counters: &dyn Fn() -> TransportCounters) {
+        let _ = counters;
+    }
     /// The loop is about to block. `false` if there is work after all.
     fn before_wait(&mut self) -> bool {
         true
@@ -247,6 +251,8 @@ impl<T: Transport, E: Engine> Loop<T, E> {
             self.obey(request);
             submitted |= self.submit();
         }
+        let transport = &self.transport;
+        self.engine.report(&|| transport.counters());
         self.stats.iterations += 1;
         if now >= self.notes_due {
             self.tell_notes();

@@ -17,6 +17,7 @@ use std::time::Duration;
 use super::commands::Handle;
 use crate::endpoint::{Dropped, GroupKey};
 use crate::stats::Stats;
+use crate::transport::TransportCounters;
 
 /// What a member says of one of its groups.
 #[derive(Clone, Debug)]
@@ -33,6 +34,8 @@ pub struct Report {
     pub stats: Stats,
     /// Frames dropped before any group saw them.
     pub dropped: Dropped,
+    /// What the transport has done so far, for all groups together.
+    pub transport: TransportCounters,
 }
 
 /// The first line of a report says which form it has.
@@ -46,7 +49,7 @@ const READ_MAX: Duration = Duration::from_secs(2);
 impl Report {
     /// The report as lines of text: a word that says what the line is about, then numbers, then names.
     pub fn lines(&self) -> String {
-        let Report { stack, view, rank, members, stats, dropped } = self;
+        let Report { stack, view, rank, members, stats, dropped, transport } = self;
         let fast = &stats.fast_path;
         let mut text = format!("{FORM}\nstack {stack}\nview {view}\nmember {rank} of {members}\n");
         let numbers = [
@@ -64,6 +67,14 @@ impl Report {
             ("unacknowledged", stats.unacknowledged),
             ("retained", stats.retained),
             ("waiting", stats.waiting),
+            ("retained_bytes", stats.retained_bytes),
+            ("copies", stats.copies),
+            ("transport_frames_sent", transport.frames_sent),
+            ("transport_frames_received", transport.frames_received),
+            ("transport_system_calls", transport.system_calls),
+            ("transport_copies", transport.copies),
+            ("transport_dropped", transport.dropped),
+            ("transport_foreign", transport.foreign),
         ];
         let mut line = |arguments: std::fmt::Arguments<'_>| {
             text.write_fmt(arguments).expect("strings take everything");
@@ -152,7 +163,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_report_tells_every_reason_for_which_frames_were_dropped() {
+    fn a_report_tells_every_reason_for_which_frames_were_dropped_and_what_the_transport_did() {
         let dropped = Dropped {
             short: 11,
             foreign: 12,
@@ -166,14 +177,27 @@ mod tests {
             own: 20,
             exited: 21,
         };
+        let transport = TransportCounters {
+            frames_sent: 31,
+            frames_received: 32,
+            system_calls: 33,
+            copies: 34,
+            dropped: 35,
+            foreign: 36,
+        };
         let (stack, view) = ("COM".to_owned(), "1@1".to_owned());
-        let report = Report { stack, view, rank: 0, members: 1, stats: Stats::default(), dropped };
+        let report = Report { stack, view, rank: 0, members: 1, stats: Stats::default(), dropped, transport };
         let lines = report.lines();
-        let told: Vec<&str> = lines.lines().filter(|line| line.contains("dropped_")).collect();
-        let numbers: Vec<u64> =
-            told.iter().map(|line| line.split(' ').nth(1).unwrap().parse().unwrap()).collect();
-        assert_eq!(numbers, (11..=21).collect::<Vec<_>>(), "{lines}");
-        assert!(told.contains(&"number 12 dropped_foreign"), "{lines}");
-        assert!(told.contains(&"number 17 dropped_not_a_member"), "{lines}");
+        let numbers = |about: &str| -> Vec<u64> {
+            let told = lines.lines().filter_map(|line| line.strip_prefix("number ")?.split_once(' '));
+            told.filter(|(_, name)| name.starts_with(about))
+                .map(|(number, _)| number.parse().unwrap())
+                .collect()
+        };
+        assert_eq!(numbers("dropped_"), (11..=21).collect::<Vec<_>>(), "{lines}");
+        assert_eq!(numbers("dropped_foreign"), [12], "{lines}");
+        assert_eq!(numbers("dropped_not_a_member"), [17], "{lines}");
+        assert_eq!(numbers("transport_"), (31..=36).collect::<Vec<_>>(), "{lines}");
+        assert_eq!(numbers("transport_dropped"), [35], "{lines}");
     }
 }

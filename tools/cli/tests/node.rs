@@ -290,6 +290,9 @@ fn a_running_member_is_looked_at_through_its_window() {
     let reasons: u64 = misses.iter().map(|miss| miss["count"].as_u64().unwrap()).sum();
     assert_eq!(reasons, number("send_miss") + number("deliver_miss"), "{text}");
     assert_eq!(number("send_hit") + number("deliver_hit"), 0, "{text}");
+    // The three messages to the other and the two of it, at least.
+    assert!(number("transport_frames_sent") >= 3 && number("transport_frames_received") >= 2, "{text}");
+    assert!(number("transport_system_calls") > 0 && report["numbers"]["transport_dropped"] == 0, "{text}");
     let (code, text) = look(&["NAK:COM"]);
     assert!(code == Some(2) && text.contains("not NAK:COM"), "{text}");
     first.type_line("/leave");
