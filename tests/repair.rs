@@ -2,10 +2,17 @@
 
 mod common;
 
-use common::World;
+use std::cell::Cell;
+use std::rc::Rc;
+
+use common::{World, view};
 use wadjet::config::Shadow;
+use wadjet::id::Life;
 use wadjet::layers::DEFAULT_STACK;
-use wadjet::{CastError, Config, Rank, RankSet, SendError};
+use wadjet::stack::registry::Registry;
+use wadjet::transport::Transport;
+use wadjet::transport::memory::{Hub, HubOptions};
+use wadjet::{CastError, Config, Endpoint, Incarnation, LocalView, Rank, RankSet, SendError};
 
 /// Steps of ten microseconds until `done`, at most `limit`.
 fn steps_until(world: &mut World, limit: usize, mut done: impl FnMut(&mut World, usize) -> bool) -> usize {
@@ -144,4 +151,45 @@ fn numbers_of_sends_run_out_by_member_with_a_typed_error() {
     world.steps(500);
     assert_eq!(world.nodes[1].log.sends.len(), 3);
     assert_eq!(world.nodes[2].log.sends.len(), 1);
+}
+
+/// Whoever asks a large group how far it is, one that has just come to life here, hears the members one after the other: it
+/// has as long for each row as it takes to get in step again, and not a burst of all of them that overruns what it receives
+/// with.
+#[test]
+fn a_large_group_does_not_answer_at_once_who_asks_all_of_it() {
+    const MEMBERS: usize = 24;
+    for late in [0, 11, MEMBERS - 1] {
+        let hub = Hub::new(HubOptions::default());
+        let config = Config::default();
+        let mut world = World::over(&hub, MEMBERS, DEFAULT_STACK, &config, &Registry::standard());
+        world.nodes[late].stopped = true;
+        world.steps(100);
+        let incarnation = Incarnation(100 + late as u64);
+        let mut endpoint = Endpoint::new(config.clone(), incarnation).unwrap();
+        endpoint.set_life(Life(7));
+        let local = LocalView::new(view(MEMBERS, DEFAULT_STACK), incarnation).unwrap();
+        let now = world.now;
+        let node = &mut world.nodes[late];
+        // The place in the view is free when the transport that had it is gone.
+        node.transport = hub.transport();
+        let channel = node.transport.open(&local, &endpoint.channel_options(MEMBERS)).unwrap();
+        node.key = endpoint.install(local, channel, &node.transport.caps(), now).unwrap();
+        (node.endpoint, node.stopped) = (endpoint, false);
+        let arrived = Rc::new(Cell::new(0));
+        let counted = arrived.clone();
+        world.lose = Box::new(move |to, _| {
+            counted.set(counted.get() + usize::from(to == late));
+            false
+        });
+        // Steps of 10 us; who has a higher rank answers 20 us later.
+        let one_step = |_| {
+            world.step();
+            arrived.take()
+        };
+        let by_step: Vec<usize> = (0..4 * MEMBERS).map(one_step).collect();
+        assert!(by_step.iter().sum::<usize>() >= MEMBERS - 1, "all have answered: {by_step:?}");
+        let most = by_step.windows(2).map(|steps| steps[0] + steps[1]).max().unwrap();
+        assert!(most <= 2, "{most} answers within 20 us to {late}: {by_step:?}");
+    }
 }
