@@ -149,7 +149,7 @@ What is typed in one appears in all. End one with Ctrl-C, or stop it with Ctrl-Z
 On one host without a network, --address is a name, and nobody needs to be told where the others are:
   wadjet node --group tea --transport shm --discover --address alice
 While it runs:
-  /members  /send ADDR TEXT  /stats  /leave  /help
+  /members  /send ADDR TEXT  /stats  /leave (or /quit, /exit)  /help
 
 Exit codes: 0 it left as it was told to; 1 the others went on without it, or the group ended for it; 2 misuse.";
 

@@ -94,7 +94,7 @@ lines are cast to the group; these are not:
   /members            who is in the view
   /send ADDR TEXT     to one member only
   /stats              what was cast and delivered, how fast, and what the layers say
-  /leave              leave the group and end (so does the end of input)
+  /leave              leave the group and end (so do /quit, /exit and the end of input)
   /help               this";
 
 /// Takes part until told to leave. Whether it left as it was told to.
@@ -337,7 +337,8 @@ fn members(view: &LocalView) -> String {
         format!("{}{own}", member.address)
     };
     let names: Vec<String> = view.view().members.iter().enumerate().map(name).collect();
-    format!("view {} of {}: {}", view.view().id.counter, names.len(), names.join(", "))
+    let size = if names.len() == 1 { "1 member".to_owned() } else { format!("{} members", names.len()) };
+    format!("view {}, {size}: {}", view.view().id.counter, names.join(", "))
 }
 
 fn stats<T: Transport>(driver: &mut Driver<T, Narrator>, key: GroupKey) {
@@ -377,6 +378,23 @@ struct Narrator {
 }
 
 impl Narrator {
+    /// What a layer says, with the own group by its name. Of another the network tells no more than a hash.
+    fn by_name(&self, what: &str) -> String {
+        const GROUP: &str = "group ";
+        let (hash, name) = &self.group;
+        let in_words = |words: &str| {
+            let (group, rest) = words.split_at_checked(hash.len())?;
+            let is_another = group != hash && group.bytes().all(|byte| byte.is_ascii_hexdigit());
+            is_another
+                .then(|| format!("another group (names are not sent; the hash of its name is {group}){rest}"))
+        };
+        let mut parts = what.split(GROUP);
+        let first = parts.next().unwrap_or_default().to_owned();
+        let said = parts
+            .fold(first, |said, words| said + &in_words(words).unwrap_or_else(|| format!("{GROUP}{words}")));
+        said.replace(hash, name)
+    }
+
     fn name(&self, rank: Rank) -> String {
         self.members.get(rank.index()).map_or_else(|| format!("member {rank}"), |(_, a)| a.to_string())
     }
@@ -477,8 +495,7 @@ impl Application for Narrator {
                 self.has_met |= problem.layer == "MBRSHIP";
                 let whose =
                     problem.origin.map_or(String::new(), |origin| format!(" of {}", self.name(origin)));
-                let (hash, name) = &self.group;
-                println!("problem{whose}, says {}: {}", problem.layer, problem.what.replace(hash, name));
+                println!("problem{whose}, says {}: {}", problem.layer, self.by_name(&problem.what));
             }
             Event::Exit(reason) => {
                 self.exit = Some(*reason);

@@ -124,7 +124,7 @@ fn who_knows_no_address_finds_the_others_at_a_multicast_address() {
     let open = |(transport, at): (&str, &String)| Shell::open(transport, &group, at, &arguments);
     let mut shells: Vec<Shell> = ["udp", "uring", "udp"].into_iter().zip(&at).map(open).collect();
     for shell in &mut shells {
-        shell.sees(" of 3: ");
+        shell.sees(", 3 members: ");
     }
 }
 
@@ -137,7 +137,7 @@ fn patient_stack() -> String {
 /// Three shells in which the same group was entered at these addresses.
 fn talk(mut shells: Vec<Shell>, at: &[String]) {
     for shell in &mut shells {
-        shell.sees(" of 3: ");
+        shell.sees(", 3 members: ");
     }
     shells[1].type_line("tea is ready");
     for shell in &mut shells {
@@ -146,14 +146,14 @@ fn talk(mut shells: Vec<Shell>, at: &[String]) {
     shells[2].type_line(&format!("/send {} psst", at[0]));
     shells[0].sees(&format!("<{}> to this member: psst", at[2]));
     shells[1].type_line("/members");
-    assert!(shells[1].sees(" of 3: ").contains(&format!("{} (this one)", at[1])));
+    assert!(shells[1].sees(", 3 members: ").contains(&format!("{} (this one)", at[1])));
     shells[1].type_line("/stats");
     shells[1].sees("cast 1, delivered 1");
 
     // The member that was there first coordinates, and is the one that dies.
     shells[0].node.kill().unwrap();
     for shell in &mut shells[1..] {
-        shell.sees(" of 2: ");
+        shell.sees(", 2 members: ");
         shell.sees(&format!("failed: {}", at[0]));
     }
     // Why is told with the suspicion, by at least one of them from what it did not hear itself.
@@ -251,7 +251,7 @@ fn a_running_member_is_looked_at_through_its_window() {
     let stack = format!("TRACE(fast=no):{}", patient_stack());
     let mut first = Shell::open("udp", &group, &at[0], &["--stack", &stack, "--window", path]);
     let mut second = Shell::open("udp", &group, &at[1], &["--stack", &stack, "--peers", &at[0]]);
-    first.sees(" of 2: ");
+    first.sees(", 2 members: ");
     first.type_line("can you see me?");
     second.sees("can you see me?");
     first.type_line(&format!("/send {} and now?", at[1]));
@@ -345,7 +345,7 @@ fn a_line_that_is_no_text_is_cast_as_it_is_and_those_behind_it_too() {
     let group = format!("bytes-{}", std::process::id());
     let mut first = Shell::open("udp", &group, &at[0], &["--stack", &stack]);
     let mut second = Shell::open("udp", &group, &at[1], &["--stack", &stack, "--peers", &at[0]]);
-    second.sees(" of 2: ");
+    second.sees(", 2 members: ");
     second.input.as_mut().unwrap().write_all(b"caf\xe9 at four\n").unwrap();
     second.type_line("and tea");
     first.sees(&format!("<{}> caf\u{fffd} at four", at[1]));
@@ -357,7 +357,7 @@ fn what_is_piped_in_waits_for_those_that_are_looked_for() {
     let (at, stack) = (addresses("udp"), patient_stack());
     let group = format!("piped-{}", std::process::id());
     let mut first = Shell::open("udp", &group, &at[0], &["--stack", &stack]);
-    first.sees(" of 1: ");
+    first.sees(", 1 member: ");
     let mut second = Shell::open("udp", &group, &at[1], &["--stack", &stack, "--peers", &at[0]]);
     second.type_line("tea is ready");
     second.close_input();
@@ -382,7 +382,7 @@ fn a_member_to_which_nobody_listens_any_more_ends_quietly() {
         // It has the only other end.
         drop(command);
         let mut lines = BufReader::new(reader).lines();
-        assert!(lines.next().unwrap().unwrap().contains(" of 1: "));
+        assert!(lines.next().unwrap().unwrap().contains(", 1 member: "));
         drop(lines);
         writeln!(node.stdin.as_mut().unwrap(), "is anybody there?").unwrap();
         let output = node.wait_with_output().unwrap();
@@ -392,13 +392,33 @@ fn a_member_to_which_nobody_listens_any_more_ends_quietly() {
 }
 
 #[test]
-fn a_member_calls_its_group_by_its_name() {
+fn who_meets_another_group_is_told_so_in_words_and_each_calls_its_own_by_its_name() {
     let (at, stack) = (addresses("udp"), patient_stack());
     let name = |what: &str| format!("{what}-{}", std::process::id());
-    let mut first = Shell::open("udp", &name("tea"), &at[0], &["--stack", &stack]);
-    first.sees(" of 1: ");
-    let _second = Shell::open("udp", &name("coffee"), &at[1], &["--stack", &stack, "--peers", &at[0]]);
-    first.sees(&format!("which is in group {}:", name("tea")));
+    let [tea, coffee] = ["tea", "coffee"].map(name);
+    let another = |name: &str| {
+        let hash = wadjet::GroupId::named(name);
+        format!("another group (names are not sent; the hash of its name is {hash})")
+    };
+    let mut first = Shell::open("udp", &tea, &at[0], &["--stack", &stack]);
+    first.sees(", 1 member: ");
+    let mut second = Shell::open("udp", &coffee, &at[1], &["--stack", &stack, "--peers", &at[0]]);
+    let [one, other] = [&at[0], &at[1]];
+    first.sees(&format!("{other} looks for {} at {one}, which is in group {tea}: ", another(&coffee)));
+    second.sees(&format!("{other} looks for group {coffee} at {one}, which is in {}: ", another(&tea)));
+}
+
+#[test]
+fn whatever_ends_a_member_is_in_the_help() {
+    let at = addresses("udp");
+    for (word, at) in ["/leave", "/quit", "/exit"].into_iter().zip(&at) {
+        let mut shell = Shell::open("udp", "tea", at, &[]);
+        shell.type_line("/help");
+        shell.sees(word);
+        shell.type_line(word);
+        shell.sees("left the group");
+        assert!(shell.node.wait().unwrap().success());
+    }
 }
 
 #[test]
