@@ -7,8 +7,9 @@ mod storm;
 
 use std::time::Duration;
 
-use common::live::{Casts, Seen, Town};
+use common::live::{Casts, STEP, Seen, Town};
 use storm::{BALLAST, Storm, stack};
+use wadjet::transport::ChannelId;
 use wadjet::{Config, Rank, RankSet};
 
 const REST: &str = "EVS:MBRSHIP:SUSPECT:FRAG:STABLE:FC:UNICAST:LOCAL:NAK:COM";
@@ -381,4 +382,117 @@ fn a_taker_that_is_parted_from_its_donor_gets_the_state_of_another_one() {
     assert_eq!((storm.replica(0).installed, storm.replica(4).installed), (1, 1), "the donor is given it now");
     // Of the view that it came in with it was not told: its state is of a later one.
     assert!(!views_told(&storm, new, 4).is_empty());
+}
+
+// ---- the state of who is let in ----
+
+/// Whether a process has left for want of a state; who has was told that it is lost.
+fn has_left(storm: &Storm, at: usize) -> bool {
+    let seen = &storm.town.processes[at].diary.seen;
+    let lost = seen.iter().any(|seen| matches!(seen, Seen::StateLost(false)));
+    let left = matches!(seen.last(), Some(Seen::Exit(why)) if why.contains("could not take over"));
+    assert_eq!(lost, left, "{at}: {:?}", seen.last());
+    left
+}
+
+/// How many of what a process has cast are in the state of a process.
+fn casts_of(storm: &mut Storm, origin: u64, at: usize) -> u64 {
+    storm.replica(at).state.get(&origin).map_or(0, |(count, _)| *count)
+}
+
+/// One of two that were parted lets a third one in and dies, which is waiting for its state, so many steps after all may hear
+/// each other again.
+fn the_host_dies_as_the_other_side_comes_in(steps: u32) -> (Storm, usize) {
+    let mut storm = Storm::of(2, "", 2 * BALLAST);
+    part(&mut storm, &[1], &[0]);
+    let new = storm.join(1);
+    storm.half_way(new);
+    storm.replica(new).reluctant = usize::MAX;
+    storm.town.apart.clear();
+    storm.run(STEP * steps);
+    storm.town.processes[0].stopped = true;
+    let process = &mut storm.town.processes[new];
+    process.endpoint.group(process.key).suspect(&RankSet::one(Rank(0)));
+    storm.replica(new).reluctant = 0;
+    (storm, new)
+}
+
+/// The group's only whole state that is left is that of the side that is let in.
+#[test]
+fn a_whole_state_is_not_lost_with_the_state_of_those_that_let_its_side_in() {
+    let mut given = 0;
+    for steps in (400..620).step_by(20) {
+        let (mut storm, new) = the_host_dies_as_the_other_side_comes_in(steps);
+        let before = casts_of(&mut storm, 2, 1);
+        storm.run(Duration::from_millis(300));
+        if storm.replica(1).begun > 0 {
+            // The one that died has given it a part of its state by then, or all of it.
+            continue;
+        }
+        assert!(!has_left(&storm, 1), "after {steps} steps");
+        if has_left(&storm, new) {
+            // It was alone by then.
+            continue;
+        }
+        storm.settle(&[1, new]);
+        assert!(casts_of(&mut storm, 2, 1) > before, "after {steps} steps");
+        assert_eq!((storm.replica(1).snapshots, storm.replica(new).installed), (1, 1), "after {steps} steps");
+        given += 1;
+    }
+    assert!(given >= 3, "{given} times");
+}
+
+/// A process that was parted from two others, or has met nobody yet, is let in by these, who die before they have given it
+/// anything, or when they have given it a part. Its place.
+fn let_in_by_those_who_die(spec: &str, parted: bool, half_way: bool) -> (Storm, usize) {
+    let mut storm = Storm::over(Town::of(2 + u64::from(parted), spec, &Config::default()), BALLAST);
+    if parted {
+        part(&mut storm, &[2], &[0, 1]);
+    } else {
+        storm.join(1);
+    }
+    let channels = storm.town.processes[2].channels.clone();
+    storm.town.lose = Box::new(move |at, received| {
+        let is_known = channels.contains(&received.channel) || received.channel == ChannelId::OUTSIDE;
+        at == 2 && !half_way && !is_known
+    });
+    storm.town.apart.clear();
+    storm.until("the view of all", |storm| storm.town.processes[2].endpoint_view_members() == 3);
+    if half_way {
+        storm.half_way(2);
+    }
+    (0..2).for_each(|at| storm.town.processes[at].stopped = true);
+    storm.town.lose = Box::new(|_, _| false);
+    storm.run(Duration::from_millis(300));
+    (storm, 2)
+}
+
+#[test]
+fn who_is_let_in_by_those_who_die_before_they_give_anything_goes_on_with_what_it_had() {
+    for spec in [stack(""), replicated()] {
+        let (mut storm, at) = let_in_by_those_who_die(&spec, true, false);
+        assert!(!has_left(&storm, at), "{spec}");
+        assert!(casts_of(&mut storm, 1, at) > 0, "{spec}: what was shared is there");
+        let new = storm.join(3);
+        storm.settle(&[at, new]);
+        assert_eq!((storm.replica(at).installed, storm.replica(new).installed), (0, 1), "{spec}");
+    }
+}
+
+/// What a process starts with is not the group's, and a part of another's state is in the place of what it had.
+#[test]
+fn who_has_met_nobody_before_or_has_taken_a_part_in_leaves_when_the_state_is_lost() {
+    for spec in [stack(""), replicated()] {
+        for parted in [false, true] {
+            let (storm, at) = let_in_by_those_who_die(&spec, parted, parted);
+            assert!(has_left(&storm, at), "{spec}, parted: {parted}");
+        }
+    }
+}
+
+#[cfg(feature = "laboratory")]
+#[test]
+fn an_own_state_that_counts_for_nothing_or_in_part_is_noticed() {
+    assert!(has_left(&let_in_by_those_who_die(&stack(",broken=own-is-void"), true, false).0, 2));
+    assert!(!has_left(&let_in_by_those_who_die(&stack(",broken=own-is-kept-in-part"), true, true).0, 2));
 }

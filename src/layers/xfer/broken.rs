@@ -29,6 +29,10 @@ pub(super) enum Broken {
     WholeTooEarly,
     /// Who had a state of its own keeps it when it is let in.
     GuestsKeepTheirs,
+    /// What members had before they were let in counts for nothing, though nobody else has the state any more.
+    OwnIsVoid,
+    /// It counts although parts of another's state have taken its place.
+    OwnIsKeptInPart,
 }
 
 impl Broken {
@@ -64,4 +68,6 @@ const VARIANTS: &[(&str, Broken)] = &[
     ("begins-at-this-view", Broken::BeginsAtThisView),
     ("whole-too-early", Broken::WholeTooEarly),
     ("guests-keep-theirs", Broken::GuestsKeepTheirs),
+    ("own-is-void", Broken::OwnIsVoid),
+    ("own-is-kept-in-part", Broken::OwnIsKeptInPart),
 ];

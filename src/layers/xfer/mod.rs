@@ -44,9 +44,11 @@
 //! Where both ends can, and a probe has shown that what lies between them can, too, parts go in frames that are longer than
 //! others: what a part costs in the layers is spread over more of the state.
 //!
-//! If nobody in a view has the state any more, or nobody who has it can read it, all say that they lack it. What they
-//! may have of it is a part, or what they had before they came in: all leave (`lost=leave`), or the first of them
-//! goes on with what it has (`lost=go_on`). Who could not take the state in leaves, says so, and is not given it
+//! If nobody in a view has the state any more, or nobody who has it can read it, all say that they lack it. Who was let in
+//! with a whole state, and has taken in nothing of another since, says that as well: if nobody has the side's state that let
+//! it in, the first of them goes on with what it had and gives it to the others, so that the only whole state is not lost.
+//! That is a state that members of a view shared: what a process that has met nobody starts with is not the group's. What
+//! others may have is a part: all leave (`lost=leave`), or the first of them goes on with what it has (`lost=go_on`). Who could not take the state in leaves, says so, and is not given it
 //! again. Members that hold too much ask the others to stop casting until they have the state (`full=hold`), in the
 //! views after as well if the transfer goes on, or leave (`full=leave`). Parts that the application is not ready for
 //! wait here, and are credit that the donor has not got back.
@@ -138,8 +140,8 @@ const PART_HEAD_BYTES: usize = 10;
 /// Who lacks the state; whether it is for the receiver; the cut, and how much has come before.
 const BEGIN_BYTES: usize = 1 + MEMBERS_MAX / 8 + 1 + 8 * 3;
 const CREDIT_BYTES: usize = 1 + 8;
-/// The longest frame that this member takes.
-const LACKS_BYTES: usize = 1 + 4;
+/// The longest frame that this member takes; whether it has a whole state of its own.
+const LACKS_BYTES: usize = 1 + 4 + 1;
 /// How much has arrived.
 const REACHED_BYTES: usize = 1 + 4;
 /// Taken in, as credit: whoever has it all needs no more, whether or not its application has got it.
@@ -171,8 +173,11 @@ struct Xfer {
     own: Own,
     /// Members without the state, as far as it is known here. Whoever is not in it has the state for certain.
     lacks: RankSet,
-    /// Members that have said in this view that they lack it.
+    /// Members that have said in this view that they lack it; and of them, those that have a whole one of their own.
     said: RankSet,
+    with_own: RankSet,
+    /// What this member has, or had when it was let in, is whole and was a group's: it shared it with others in a view.
+    shared: bool,
     /// The others know that this member has the state.
     known: bool,
     /// Members that are full: nobody casts until they have the state.
@@ -297,6 +302,7 @@ struct Limits {
 struct Legacy {
     own: Own,
     known: bool,
+    shared: bool,
     /// Members that have the state and go on together with this one.
     complete: Vec<Incarnation>,
     /// Members that will not have it.
@@ -332,6 +338,8 @@ impl Xfer {
             own: Own::Has,
             lacks: RankSet::EMPTY,
             said: RankSet::EMPTY,
+            with_own: RankSet::EMPTY,
+            shared: false,
             known: true,
             full: RankSet::EMPTY,
             refused: RankSet::EMPTY,
@@ -393,7 +401,9 @@ impl Xfer {
                 let written = match what {
                     Say::Lacks => {
                         let most = context.long_frame_bytes().unwrap_or_default() as u32;
-                        body.extend(&[kind::LACKS]).and_then(|()| body.extend(&most.to_le_bytes()))
+                        body.extend(&[kind::LACKS])
+                            .and_then(|()| body.extend(&most.to_le_bytes()))
+                            .and_then(|()| body.extend(&[u8::from(self.shared)]))
                     }
                     Say::Have => body.extend(&[kind::HAVE]),
                     Say::Full => body.extend(&[kind::FULL]),
@@ -532,6 +542,7 @@ impl Xfer {
     fn complete(&mut self, context: &mut Context<'_>) {
         let own = context.rank();
         self.own = Own::Has;
+        self.shared = true;
         self.hold.clear();
         self.has(context, own);
         for rank in (0..context.view().size()).map(Rank::at) {
@@ -594,8 +605,12 @@ impl Layer for Xfer {
         };
         self.taken = vec![0; context.view().size()];
         self.ways = vec![Way::default(); context.view().size()];
-        let Some(legacy) = self.legacy.take() else { return };
+        let Some(legacy) = self.legacy.take() else {
+            self.shared = peer.is_some();
+            return;
+        };
         let view = context.view();
+        self.shared = legacy.shared || legacy.own == Own::Has && peer.is_some();
         let ranks = || (0..view.size()).map(Rank::at);
         let among = |list: &[Incarnation], rank: Rank| list.contains(&view.member(rank).incarnation);
         self.lacks = ranks().filter(|rank| !among(&legacy.complete, *rank)).collect();
@@ -653,6 +668,7 @@ impl Layer for Xfer {
         let mut legacy = self.legacy.take()?;
         // What came since: an ordering layer's casts, and the application's word.
         (legacy.hold, legacy.taking) = (std::mem::take(&mut self.hold), std::mem::take(&mut self.taking));
+        legacy.shared = self.shared;
         // What it has is not the state of those that let it in.
         let guest = self.next.as_ref().is_some_and(|next| next.guest);
         let keeps = self.options.broken.is(Broken::GuestsKeepTheirs);
@@ -703,6 +719,7 @@ impl Layer for Xfer {
                 self.legacy = Some(Legacy {
                     own: self.own,
                     known: self.known,
+                    shared: self.shared,
                     complete: if next.guest { Vec::new() } else { complete },
                     leaving,
                     unable: unable.iter().map(incarnation).collect(),
@@ -735,11 +752,14 @@ impl Layer for Xfer {
         }
         let payload = message.list.payload();
         match payload.first() {
-            Some(&kind::LACKS) if payload.len() == LACKS_BYTES => {
-                let most = u32::from_le_bytes(payload[1..].try_into().expect("four bytes"));
+            Some(&kind::LACKS) if payload.len() == LACKS_BYTES && payload[5] <= 1 => {
+                let most = u32::from_le_bytes(payload[1..5].try_into().expect("four bytes"));
                 self.ways[origin.index()].takes_bytes = most as usize;
                 self.lacks.insert(origin);
                 self.said.insert(origin);
+                if payload[5] == 1 {
+                    self.with_own.insert(origin);
+                }
                 self.found(context);
             }
             Some(&kind::BEGIN) if payload.len() == BEGIN_BYTES => self.begin(context, origin, &payload[1..]),
@@ -816,9 +836,8 @@ impl Layer for Xfer {
 
     fn digest(&self, digest: &mut Hasher64) {
         digest.word(self.own as u64);
-        for set in
-            [self.lacks, self.said, self.full, self.refused, self.unable, self.unable_before, self.whole]
-        {
+        let sets = [self.lacks, self.said, self.with_own, self.full];
+        for set in sets.into_iter().chain([self.refused, self.unable, self.unable_before, self.whole]) {
             set.words().into_iter().for_each(|word| digest.word(word));
         }
         for way in &self.ways {
@@ -827,7 +846,7 @@ impl Layer for Xfer {
             digest.word(way.reached_bytes as u64);
         }
         self.taken.iter().for_each(|taken| digest.word(*taken));
-        let said = [self.known, self.donated, self.begins_here, self.stable_held];
+        let said = [self.known, self.shared, self.donated, self.begins_here, self.stable_held];
         let asked = [self.full_said, self.flushing];
         said.into_iter().chain(asked).for_each(|yes| digest.word(u64::from(yes)));
         digest.word(self.hold.bytes());

@@ -194,6 +194,8 @@ impl Xfer {
             context.count("part of a state that is not taken in");
             return;
         }
+        // What it had of its own the application replaces by this.
+        self.shared &= self.options.broken.is(Broken::OwnIsKeptInPart);
         let last = flags & LAST != 0;
         let through = at + bytes.len() as u64;
         (self.taking.at, self.taking.whole) = (through, last);
@@ -304,7 +306,14 @@ impl Xfer {
             context.ask_for_view();
             return;
         }
-        if !self.options.go_on {
+        // Where somebody has the state and cannot read it, another one is not to stand beside it.
+        let counts = others.is_empty() && !self.options.broken.is(Broken::OwnIsVoid);
+        let mut with_own = if counts { self.with_own.and(self.wanting()) } else { RankSet::EMPTY };
+        if counts && self.shared {
+            with_own.insert(context.rank());
+        }
+        let own_goes_on = !with_own.is_empty();
+        if !self.options.go_on && !own_goes_on {
             context.count("left because nobody had the state");
             context.up(Up::StateLost { goes_on: false });
             let why = match others.is_empty() {
@@ -317,12 +326,16 @@ impl Xfer {
             context.down(Down::Leave);
             return;
         }
-        let first = self.wanting().iter().next();
-        if first != Some(context.rank()) {
+        let able = if own_goes_on { with_own } else { self.wanting() };
+        if able.iter().next() != Some(context.rank()) {
             return;
         }
-        context.count("nobody had the state");
-        context.up(Up::StateLost { goes_on: true });
+        if own_goes_on {
+            context.count("nobody had the state of those that let this member in: its own counts");
+        } else {
+            context.count("nobody had the state");
+            context.up(Up::StateLost { goes_on: true });
+        }
         self.taking = Taking { whole: true, ..Taking::default() };
         self.hold_from(context.view());
         self.own = Own::Whole;
