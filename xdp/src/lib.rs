@@ -12,7 +12,7 @@
 //!   ordinary socket that is bound to the same address.
 //! - Frames leave with their headers in their own headroom. Who is where is read from the kernel's table of
 //!   neighbours, never waited for: to a neighbour that is not known yet, to another interface, or to this very host,
-//!   frames go by the ordinary socket.
+//!   frames go by the ordinary socket; so does one a second to each, which keeps the table fresh.
 //!
 //! It takes root, or CAP_NET_RAW, CAP_NET_ADMIN and CAP_BPF. One process may use it on an interface.
 #![allow(unsafe_code)]

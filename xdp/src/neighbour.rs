@@ -1,7 +1,8 @@
 //! Who is reached how: routes and hardware addresses from the system's own tables (rtnetlink).
 //!
-//! Nothing here waits for the network. A neighbour that the system does not know yet is asked for by the system
-//! itself, and found in its table later; until then frames go to it by an ordinary socket.
+//! Nothing here waits for the network, and nothing but reads: to change the tables takes a lock of the whole host, which is
+//! held for tens of milliseconds while some process attaches a program to an interface or ends with one. A neighbour that
+//! the system does not know yet is found by the system itself, because frames go to it by an ordinary socket.
 
 use std::collections::HashMap;
 use std::io;
@@ -101,18 +102,6 @@ impl Tables {
         })
     }
 
-    /// Tells the system that a neighbour is in use, so that it finds out, or makes sure, where it is. What comes of it
-    /// is in the table later.
-    pub(crate) fn want(&mut self, neighbour: Ipv4Addr) -> io::Result<()> {
-        let mut body = [0; NEIGHBOUR_BYTES + ADDRESS_BYTES];
-        body[0] = libc::AF_INET as u8;
-        body[4..8].copy_from_slice(&self.interface.to_ne_bytes());
-        body[10] = libc::NTF_USE;
-        attribute(&mut body[NEIGHBOUR_BYTES..], libc::NDA_DST, neighbour);
-        let flags = libc::NLM_F_REQUEST | libc::NLM_F_CREATE | libc::NLM_F_ACK;
-        self.ask(libc::RTM_NEWNEIGH, flags, &body, |_, _| ())
-    }
-
     /// Sends a request and hands over the answer's messages. The system answers before `send` returns, or while the
     /// answer is read: nothing here waits for anybody else.
     fn ask(
@@ -158,7 +147,7 @@ impl Tables {
                     }
                     _ => answer(header.kind, body),
                 }
-                if one && flags & libc::NLM_F_ACK == 0 {
+                if one {
                     return Ok(());
                 }
             }

@@ -44,8 +44,11 @@ pub struct XdpTransport {
     /// Calls of `reap` until the clock is looked at.
     clock_rest: u32,
     refreshed: Instant,
+    /// When the system was last left to look after the neighbours that are known.
+    shown: Instant,
     known: HashMap<Ipv4Addr, Mac>,
-    /// Whether somebody's hardware address is not known.
+    /// Whether a frame has gone by an ordinary socket since, because its hardware address was not known: by now the system
+    /// may have found it.
     unresolved: bool,
     alarm: Arc<Alarm>,
     polled: Vec<libc::pollfd>,
@@ -85,7 +88,8 @@ struct Lane {
     /// At whose hardware address it is reached; none if not by the interface.
     neighbour: Option<Ipv4Addr>,
     mac: Option<Mac>,
-    /// Headers, once the hardware address is known; by an ordinary socket until then.
+    /// Headers for the ring. None while the hardware address is not known, and for one frame every now and then: that goes by
+    /// an ordinary socket.
     template: Option<Template>,
 }
 
@@ -95,8 +99,9 @@ const POST_REST: u32 = 256;
 const POST_BATCH: usize = 16;
 /// How many calls of `reap` pass between two looks at the clock.
 const CLOCK_REST: u32 = 256;
-/// How often the system's table of neighbours is looked at: when somebody is missing there, and otherwise. Looking also
-/// tells the system that they are in use: traffic that it does not see would not keep them fresh.
+/// How often the system's table of neighbours is looked at: when somebody was missing there, and otherwise. So often, too, a
+/// frame to each goes by an ordinary socket: what the system does not see would not keep its table fresh. To tell it so
+/// (`NTF_USE`) takes a lock that is held for 10 ms and more while any process on the host gives up an interface's program.
 const REFRESH_UNRESOLVED: Duration = Duration::from_millis(5);
 const REFRESH: Duration = Duration::from_secs(1);
 /// What is asked for as the receive buffer of an ordinary socket.
@@ -134,6 +139,7 @@ impl XdpTransport {
             first_post: 0,
             clock_rest: CLOCK_REST,
             refreshed: Instant::now(),
+            shown: Instant::now(),
             known: HashMap::new(),
             unresolved: false,
             alarm: Alarm::new()?,
@@ -282,7 +288,7 @@ impl XdpTransport {
         Ok(lane)
     }
 
-    /// Looks at who is where, and tells the system who is wanted.
+    /// Looks at who is where.
     #[cold]
     fn refresh(&mut self) {
         self.refreshed = Instant::now();
@@ -291,28 +297,41 @@ impl XdpTransport {
         if tables.neighbours(&mut self.known).is_err() {
             return;
         }
+        let show = self.refreshed.duration_since(self.shown) >= REFRESH;
+        if show {
+            self.shown = self.refreshed;
+        }
         self.unresolved = false;
         for link in &mut self.links {
             let Some(port) = self.ports[link.port].as_ref() else { continue };
             for lane in link.lanes.iter_mut().flatten() {
                 let Some(neighbour) = lane.neighbour else { continue };
                 lane.resolve(port.own, line.interface.mac, self.known.get(&neighbour).copied());
-                self.unresolved |= lane.template.is_none();
-                // Refused, it is found out when an ordinary socket sends there.
-                let _ = tables.want(neighbour);
+                if show {
+                    lane.template = None;
+                }
             }
         }
     }
 
-    /// Sends what goes by an ordinary socket, or not at all.
+    /// Sends what goes by an ordinary socket, or not at all; what has the ring's headers goes by the ring from now on.
     #[cold]
-    fn send_by_post(post: &Post, transmit: &Transmit, to: SocketAddrV4, counters: &mut TransportCounters) {
+    fn send_by_post(
+        line: &mut Line,
+        port: &Port,
+        transmit: &Transmit,
+        lane: &mut Lane,
+        counters: &mut TransportCounters,
+    ) {
+        // What is staged was submitted before.
+        line.flush(counters);
         let body = transmit.body.as_ref().map_or(&[][..], |body| body.bytes());
         counters.system_calls += 1;
-        match post.send(to, [transmit.head.bytes(), body]) {
+        match port.posts[0].send(lane.to, [transmit.head.bytes(), body]) {
             Ok(()) => counters.frames_sent += 1,
             Err(_) => counters.dropped += 1,
         }
+        lane.write_headers(port.own, line.interface.mac);
     }
 
     /// Takes what has come by the ordinary sockets, beginning with the one after that which gave last.
@@ -385,8 +404,12 @@ impl Lane {
     fn resolve(&mut self, own: SocketAddrV4, own_mac: Mac, mac: Option<Mac>) {
         if self.mac != mac {
             self.mac = mac;
-            self.template = mac.map(|mac| Template::new((own_mac, own), (mac, self.to), UNICAST_TTL));
+            self.write_headers(own, own_mac);
         }
+    }
+
+    fn write_headers(&mut self, own: SocketAddrV4, own_mac: Mac) {
+        self.template = self.mac.map(|mac| Template::new((own_mac, own), (mac, self.to), UNICAST_TTL));
     }
 }
 
@@ -493,7 +516,6 @@ impl Transport for XdpTransport {
         let (casts, control) = (lease.casts.clone(), lease.control.clone());
         let others = view.size() as u32 - 1;
         self.links.push(Link { id, port: port_index, lanes, others, all, frame_bytes, lease });
-        self.refresh();
         Ok(Channel { id, casts, control, long: None })
     }
 
@@ -601,7 +623,7 @@ impl Transport for XdpTransport {
     #[inline]
     fn submit(&mut self, transmit: Transmit) -> Result<(), Full> {
         let length = transmit.len();
-        let link = self.links.iter().find(|link| link.id == transmit.channel);
+        let link = self.links.iter_mut().find(|link| link.id == transmit.channel);
         let (Some(link), Some(line)) = (link.filter(|link| length <= link.frame_bytes), &mut self.line)
         else {
             self.counters.dropped += 1;
@@ -616,20 +638,23 @@ impl Transport for XdpTransport {
             return Err(Full(transmit));
         }
         transmit.head.submit();
-        let Port { posts, .. } =
-            self.ports[link.port].as_ref().expect("a port lives as long as its channels");
-        let counters = &mut self.counters;
-        let mut go = |lane: &Lane| match &lane.template {
+        let port = self.ports[link.port].as_ref().expect("a port lives as long as its channels");
+        let (counters, unresolved) = (&mut self.counters, &mut self.unresolved);
+        let mut go = |lane: &mut Lane| match &lane.template {
             Some(template) => line.launch(&transmit.head, transmit.body.as_ref(), template, counters),
-            None => Self::send_by_post(&posts[0], &transmit, lane.to, counters),
+            None => {
+                *unresolved |= lane.neighbour.is_some() && lane.mac.is_none();
+                Self::send_by_post(line, port, &transmit, lane, counters);
+            }
         };
         match (transmit.to, &link.all) {
-            (Destination::All, None) => link.lanes.iter().flatten().for_each(go),
-            (Destination::One(rank), _) => link.lanes.get(rank.index()).into_iter().flatten().for_each(go),
-            (Destination::Some(ranks), _) => {
-                let lanes = ranks.iter().filter_map(|rank| link.lanes.get(rank.index()));
-                lanes.flatten().for_each(&mut go);
+            (Destination::All, None) => link.lanes.iter_mut().flatten().for_each(go),
+            (Destination::One(rank), _) => {
+                link.lanes.get_mut(rank.index()).into_iter().flatten().for_each(go);
             }
+            (Destination::Some(ranks), _) => ranks.iter().for_each(|rank| {
+                link.lanes.get_mut(rank.index()).into_iter().flatten().for_each(&mut go);
+            }),
             (Destination::All, Some(template)) => {
                 line.launch(&transmit.head, transmit.body.as_ref(), template, counters);
             }

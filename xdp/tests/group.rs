@@ -4,8 +4,11 @@
 mod common;
 
 use std::io::{BufRead, BufReader};
+use std::net::{Ipv4Addr, UdpSocket};
 use std::process::{Command, Stdio};
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use common::{Either, On, small};
@@ -537,6 +540,98 @@ fn what_is_received_lies_in_the_shared_memory_and_kernel_checksums_are_not_looke
 const HOLD: &str = "WADJET_XDP_HOLD";
 
 /// Not a test of its own: the process that the next test kills. It holds an interface until its input ends.
+/// A member's interface gets another hardware address, and the member says nothing: the system finds out, because it is
+/// shown now and then that the neighbour is in use.
+#[test]
+fn a_neighbour_that_moves_is_found_again() {
+    let Some(hosts) = common::hosts(|label| Hosts::pair(label, 1)) else { return };
+    let settings = [("base_reachable_time_ms", 200), ("delay_first_probe_time", 0), ("retrans_time_ms", 20)];
+    for (name, value) in settings {
+        says_at(&hosts, 1, &["sysctl", "-qw", &format!("net.ipv4.neigh.lan0.{name}={value}")]);
+    }
+    let [(mut ring, channel), (mut sockets, _)] = mixed(&hosts);
+    let mut sent = 0;
+    let mut arrives = |ring: &mut Either, sockets: &mut Either| {
+        let mut frame = channel.casts.take(0).unwrap();
+        sent += 1;
+        frame.extend(&u32::to_le_bytes(sent)).unwrap();
+        let transmit =
+            Transmit { channel: channel.id, to: Destination::All, head: frame.freeze(), body: None };
+        ring.submit(transmit).unwrap();
+        ring.flush();
+        let (begun, mut arrived) = (Instant::now(), false);
+        while !arrived && begun.elapsed() < Duration::from_millis(20) {
+            ring.wait(Duration::from_millis(1));
+            ring.reap();
+            sockets.receive(64, &mut |received| arrived |= received.bytes() == u32::to_le_bytes(sent));
+        }
+        arrived
+    };
+    let mut soon = |ring: &mut Either, sockets: &mut Either| {
+        let end = Instant::now() + PATIENCE;
+        while !arrives(ring, sockets) {
+            assert!(Instant::now() < end, "it is not found");
+        }
+    };
+    soon(&mut ring, &mut sockets);
+    says_at(&hosts, 2, &["ip", "link", "set", "dev", "lan0", "address", "02:00:00:00:4e:77"]);
+    soon(&mut ring, &mut sockets);
+}
+
+/// How often the calling thread gave its processor up of its own accord.
+fn sleeps() -> u64 {
+    let status = std::fs::read_to_string("/proc/thread-self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+    line.unwrap().trim().parse().unwrap()
+}
+
+/// While a program comes to an interface or goes, of whatever process and host, the system holds a lock for milliseconds: as
+/// when a member is killed, and the others go on to their next view. That does not wait for it; who joins a multicast group
+/// does, and shows when it is held.
+#[test]
+fn a_next_view_opens_while_the_program_of_another_comes_and_goes() {
+    const HELD: Duration = Duration::from_millis(1);
+    const TIMES: usize = 40;
+    let Some(hosts) = common::hosts(|label| Hosts::pair(label, 1)) else { return };
+    let [(mut ring, _), (sockets, _)] = mixed(&hosts);
+    drop(sockets);
+    let (other, over) = (hosts.alias(), Arc::new(AtomicBool::new(false)));
+    let coming_and_going = {
+        let (own, over) = (address(&hosts, 2), Arc::clone(&over));
+        std::thread::spawn(move || {
+            let _stay = other.enter(2).unwrap();
+            while !over.load(Ordering::Relaxed) {
+                // The process that another test starts may have the port from its fork to its exec.
+                let _ = XdpTransport::new(small()).unwrap().bind(GroupId::named("other"), &own);
+            }
+        })
+    };
+    let local = LocalView::new(view(&hosts, 2, ""), Incarnation(1)).unwrap();
+    let (mut openings, mut joins, mut slow) = (0, 0, Vec::new());
+    let end = Instant::now() + PATIENCE;
+    while joins < TIMES {
+        assert!(Instant::now() < end, "the lock was held {joins} times only");
+        let stay = hosts.enter(1).unwrap();
+        let listener = UdpSocket::bind("0.0.0.0:0").unwrap();
+        let begun = Instant::now();
+        listener.join_multicast_v4(&Ipv4Addr::new(239, 1, 2, 3), &hosts.address(1)).unwrap();
+        joins += usize::from(begun.elapsed() >= HELD);
+        drop(stay);
+        let (begun, slept) = (Instant::now(), sleeps());
+        let channel = ring.open(&local, &OPTIONS).unwrap();
+        let opened = begun.elapsed();
+        openings += 1;
+        // Who lost its processor has not waited for a lock.
+        if opened >= HELD && sleeps() > slept {
+            slow.push(opened);
+        }
+        ring.close(channel.id);
+    }
+    over.store(true, Ordering::Relaxed);
+    coming_and_going.join().unwrap();
+    assert!(slow.len() < TIMES / 4, "{} of {openings} waited: {slow:?}", slow.len());
+}
+
 #[test]
 fn holds_an_interface_when_told_to() {
     let Ok(address) = std::env::var(HOLD) else { return };
