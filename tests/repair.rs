@@ -4,12 +4,18 @@ mod common;
 
 use std::cell::Cell;
 use std::rc::Rc;
+use std::time::Duration;
 
 use common::{World, view};
+use wadjet::accel::case::CommonCase;
 use wadjet::config::Shadow;
 use wadjet::id::Life;
 use wadjet::layers::DEFAULT_STACK;
-use wadjet::stack::registry::Registry;
+use wadjet::stack::build::{Build, TimerId};
+use wadjet::stack::event::Message;
+use wadjet::stack::layer::{Context, Fast, Kind, Layer};
+use wadjet::stack::property::{Properties, Property};
+use wadjet::stack::registry::{LayerEntry, Registry};
 use wadjet::transport::Transport;
 use wadjet::transport::memory::{Hub, HubOptions};
 use wadjet::{CastError, Config, Endpoint, Incarnation, LocalView, Rank, RankSet, SendError};
@@ -191,5 +197,85 @@ fn a_large_group_does_not_answer_at_once_who_asks_all_of_it() {
         assert!(by_step.iter().sum::<usize>() >= MEMBERS - 1, "all have answered: {by_step:?}");
         let most = by_step.windows(2).map(|steps| steps[0] + steps[1]).max().unwrap();
         assert!(most <= 2, "{most} answers within 20 us to {late}: {by_step:?}");
+    }
+}
+
+/// TELLER: the first member tells the second something, reliably, from a timer.
+fn teller() -> LayerEntry {
+    LayerEntry {
+        name: "TELLER",
+        about: "tells something once",
+        requires: Properties::of(&[Property::FifoUnicast]),
+        provides: Properties::NONE,
+        destroys: Properties::NONE,
+        cost: 0,
+        parameters: &[],
+        make: |_| Ok(Box::new(Teller { timer: None })),
+    }
+}
+
+#[derive(Clone)]
+struct Teller {
+    timer: Option<TimerId>,
+}
+
+const TOLD: &[u8] = b"told once";
+
+impl Layer for Teller {
+    fn name(&self) -> &'static str {
+        "TELLER"
+    }
+
+    fn install(&mut self, build: &mut Build<'_>) {
+        self.timer = Some(build.timer("tell"));
+    }
+
+    fn start(&mut self, context: &mut Context<'_>) {
+        if context.rank() == Rank(0) {
+            // When the members know each other, and nothing else happens any more.
+            context.arm(self.timer.expect("installed"), context.now() + Duration::from_secs(1));
+        }
+    }
+
+    fn timer(&mut self, context: &mut Context<'_>, _timer: TimerId) {
+        let mut body = context.control_frame().unwrap();
+        body.extend(TOLD).unwrap();
+        context.send_reliable(RankSet::one(Rank(1)), body).unwrap();
+        context.count("told");
+    }
+
+    fn control(&mut self, context: &mut Context<'_>, _origin: Rank, message: &Message) {
+        assert_eq!(message.list.payload(), TOLD);
+        context.count("heard");
+    }
+
+    fn common_case(&self, _kind: Kind, _case: &mut CommonCase<'_>) -> Fast {
+        Fast::Transparent
+    }
+
+    fn fork(&self) -> Box<dyn Layer> {
+        Box::new(self.clone())
+    }
+}
+
+/// A layer that repeats nothing itself relies on it, as XFER does with the last parts of a state.
+#[test]
+fn what_a_layer_sends_reliably_from_a_timer_is_repeated_although_nothing_else_happens() {
+    let (spec, registry) = (format!("TELLER:{DEFAULT_STACK}"), Registry::standard().with(teller()));
+    for lost in 1..4 {
+        let mut world = World::with_registry(2, &spec, &Config::default(), &registry);
+        let mut left = lost;
+        world.lose = Box::new(move |to, received| {
+            let tells = to == 1 && received.bytes().windows(TOLD.len()).any(|bytes| bytes == TOLD);
+            let loses = tells && left > 0;
+            left -= u32::from(loses);
+            loses
+        });
+        assert!(world.until(200_000, |world| world.nodes[0].counted("TELLER", "told") == 1));
+        let heard = |world: &mut World| world.nodes[1].counted("TELLER", "heard") == 1;
+        assert!(world.until(10_000, heard), "not heard of 100 ms after it was told, {lost} losses");
+        // And then it is over.
+        let acknowledged = |world: &mut World| world.nodes[0].stats().retained == 0;
+        assert!(world.until(10_000, acknowledged));
     }
 }
