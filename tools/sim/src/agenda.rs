@@ -5,33 +5,55 @@ use std::collections::BinaryHeap;
 
 /// The queue. Taking from it never goes back in time.
 pub(crate) struct Agenda<T> {
-    heap: BinaryHeap<Entry<T>>,
+    /// What is small is moved about; what happens stays where it is.
+    heap: BinaryHeap<Entry>,
+    what: Vec<Option<T>>,
+    /// Places in `what` where nothing is.
+    vacant: Vec<u32>,
     made: u64,
     now: u64,
 }
 
-struct Entry<T> {
+#[derive(Clone, Copy)]
+struct Entry {
     at: u64,
     order: u64,
-    what: T,
+    place: u32,
 }
 
 impl<T> Agenda<T> {
     pub(crate) fn new() -> Agenda<T> {
-        Agenda { heap: BinaryHeap::with_capacity(1024), made: 0, now: 0 }
+        Agenda {
+            heap: BinaryHeap::with_capacity(1024),
+            what: Vec::with_capacity(1024),
+            vacant: Vec::with_capacity(1024),
+            made: 0,
+            now: 0,
+        }
     }
 
     /// Enters `what` at the time `at`, or now if that is past.
     pub(crate) fn enter(&mut self, at: u64, what: T) {
         self.made += 1;
-        self.heap.push(Entry { at: at.max(self.now), order: self.made, what });
+        let place = match self.vacant.pop() {
+            Some(place) => {
+                self.what[place as usize] = Some(what);
+                place
+            }
+            None => {
+                self.what.push(Some(what));
+                self.what.len() as u32 - 1
+            }
+        };
+        self.heap.push(Entry { at: at.max(self.now), order: self.made, place });
     }
 
     /// Takes the next entry and goes on to its time.
     pub(crate) fn take(&mut self) -> Option<(u64, T)> {
-        let entry = self.heap.pop()?;
-        self.now = entry.at;
-        Some((entry.at, entry.what))
+        let Entry { at, place, .. } = self.heap.pop()?;
+        self.now = at;
+        self.vacant.push(place);
+        Some((at, self.what[place as usize].take()?))
     }
 
     /// As [`Agenda::take`], if the next entry is not later than `at`.
@@ -51,26 +73,26 @@ impl<T> Agenda<T> {
     }
 }
 
-impl<T> Ord for Entry<T> {
+impl Ord for Entry {
     /// The greatest entry of a heap comes first: here the earliest.
-    fn cmp(&self, other: &Entry<T>) -> Ordering {
+    fn cmp(&self, other: &Entry) -> Ordering {
         (other.at, other.order).cmp(&(self.at, self.order))
     }
 }
 
-impl<T> PartialOrd for Entry<T> {
-    fn partial_cmp(&self, other: &Entry<T>) -> Option<Ordering> {
+impl PartialOrd for Entry {
+    fn partial_cmp(&self, other: &Entry) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl<T> PartialEq for Entry<T> {
-    fn eq(&self, other: &Entry<T>) -> bool {
+impl PartialEq for Entry {
+    fn eq(&self, other: &Entry) -> bool {
         self.cmp(other) == Ordering::Equal
     }
 }
 
-impl<T> Eq for Entry<T> {}
+impl Eq for Entry {}
 
 #[cfg(test)]
 mod tests {

@@ -348,6 +348,9 @@ impl Home {
         // Whether frames are taken in together or one by one must make no difference.
         let together = ((self.iterations / 2) ^ around.seed).is_multiple_of(2);
         let mut hand_over = |arrived: &mut Vec<Received>, around: &mut Around<'_>| {
+            if arrived.is_empty() {
+                return;
+            }
             let mut desk = desk(at, &mut life.papers, around);
             life.endpoint.receive_all(arrived, Time::from_nanos(at), &mut desk);
         };

@@ -31,10 +31,14 @@ pub(crate) const NAME_BYTES: usize = 16;
 /// The payload of the `sequence`-th cast or send of `origin`.
 pub(crate) fn fill(seed: u64, origin: Incarnation, traffic: Traffic, sequence: u64, payload: &mut [u8]) {
     let mut state = splitmix(seed ^ origin.0 << 40 ^ (traffic as u64) << 39 ^ sequence);
-    for chunk in payload.chunks_mut(8) {
+    let mut next = || {
         state = state.wrapping_mul(0xd134_2543_de82_ef95).wrapping_add(1);
-        let word = (state ^ (state >> 29)).to_le_bytes();
-        chunk.copy_from_slice(&word[..chunk.len()]);
+        (state ^ (state >> 29)).to_le_bytes()
+    };
+    let (words, rest) = payload.as_chunks_mut();
+    words.iter_mut().for_each(|word| *word = next());
+    if !rest.is_empty() {
+        rest.copy_from_slice(&next()[..rest.len()]);
     }
     payload[..4].copy_from_slice(&(origin.0 as u32).to_le_bytes());
     payload[4] = u8::from(traffic == Traffic::Send);

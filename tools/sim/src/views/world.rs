@@ -587,7 +587,9 @@ impl<'w> World<'w> {
         if home.busy_until <= now && home.paused_until <= now {
             self.wake(now, to);
         } else {
-            self.enter_wake(now, to);
+            // As soon as it can, whatever else it has to do.
+            let due = home.busy_until.max(home.paused_until);
+            self.wakes[to] = self.wakes[to].min(due);
         }
     }
 
