@@ -157,7 +157,7 @@ impl ShadowRun {
         if by_plan != by_layers {
             return Some(format!("the plan gave {by_plan:?}\nthe layers gave {by_layers:?}"));
         }
-        if engine.digest() != self.fork.digest() {
+        if !engine.agrees(&self.fork) {
             return Some(differing(engine, &self.fork));
         }
         None

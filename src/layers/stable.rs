@@ -174,6 +174,10 @@ impl Layer for Stable {
     fn post_member(&mut self, context: &mut Context<'_>, origin: Rank) {
         let released = self.handles().released;
         let accepted = context.accepted(origin);
+        if context.of(released, origin) == accepted {
+            // All of it was stable when somebody looked last, and is.
+            return;
+        }
         let stable = self.stable(context, origin, accepted);
         self.progress |= stable > context.of(released, origin);
         self.unstable |= stable < accepted;

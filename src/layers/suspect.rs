@@ -266,6 +266,10 @@ impl Suspect {
     fn believe(&mut self, by: Rank, told: RankSet) -> RankSet {
         let deaf = self.accusers.contains(by) || self.mistake.is(Mistake::BelievesNobody);
         let told = if deaf { RankSet::EMPTY } else { told };
+        if told.is_empty() {
+            self.watched[by.index()].accuses = RankSet::EMPTY;
+            return RankSet::EMPTY;
+        }
         let silent = |rank: &Rank| self.watched[rank.index()].silence >= self.limit(*rank) / 2;
         let at_once: RankSet = told.iter().filter(silent).collect();
         let heard = told.without(at_once);
@@ -373,7 +377,7 @@ impl Suspect {
             frames += all.saturating_sub(watched.known);
         }
         // A sweep may come late.
-        let beats = (since.as_nanos() / self.beat.as_nanos()).max(1) as u64;
+        let beats = (since.as_nanos() as u64 / self.beat.as_nanos() as u64).max(1);
         let busy = frames >= BUSY_FRAMES * beats * context.view().size() as u64;
         self.busy_for = if busy { BUSY_AFTER } else { self.busy_for.saturating_sub(passed) };
     }

@@ -27,7 +27,7 @@ use crate::view::{LocalView, Neighbours};
 use crate::wire::Traffic;
 use crate::wire::control::Identify;
 use crate::wire::full::{Identification, PREFIX_BYTES, Prefix, STACK_CONTROL};
-use crate::wire::layout::{Class, FIELDS_MAX, Header, Layout};
+use crate::wire::layout::{FIELDS_MAX, Header, Layout};
 use crate::wire::pack::run_header;
 
 /// One own cast on its way back up.
@@ -489,14 +489,12 @@ impl Core {
     fn compute_filters_of(&self, origin: Rank, message: &mut Message, first: usize) {
         let layout = &self.layouts[message.traffic as usize];
         let cookie = self.cookies[origin.index()][message.traffic as usize];
-        for at in (first..layout.fields().len()).rev() {
-            if layout.fields()[at].0.class == Class::Message {
-                let words = layout.compress(&message.header);
-                let (packed, payload) = (message.list.is_packed(), message.list.payload());
-                let exception = layout.exception(&message.header);
-                message.header.values[at] =
-                    layout.filter(at, cookie, packed, message.control, exception, &words, payload);
-            }
+        for at in layout.message_fields(first) {
+            let words = layout.compress(&message.header);
+            let (packed, payload) = (message.list.is_packed(), message.list.payload());
+            let exception = layout.exception(&message.header);
+            message.header.values[at] =
+                layout.filter(at, cookie, packed, message.control, exception, &words, payload);
         }
     }
 
@@ -511,12 +509,7 @@ impl Core {
     pub(crate) fn transmit_of(&mut self, origin: Rank, to: RankSet, mut message: Message) {
         let traffic = message.traffic;
         message.header.gossip = Header::ZERO.gossip;
-        let layout = &self.layouts[traffic as usize];
-        for (at, (field, _)) in layout.fields().iter().enumerate() {
-            if field.class == Class::ConnectionId {
-                message.header.values[at] = field.constant;
-            }
-        }
+        self.layouts[traffic as usize].put_constants(&mut message.header);
         self.compute_filters_of(origin, &mut message, 0);
         let layout = &self.layouts[traffic as usize];
         let full = PREFIX_BYTES + layout.full_bytes();
@@ -687,7 +680,7 @@ impl Core {
         uncompared
     }
 
-    /// Takes in everything that plan and layers must agree on, layers apart.
+    /// Takes in everything that plan and layers must agree on, layers and slots apart.
     pub(crate) fn digest(&self, hasher: &mut Hasher64) {
         for retention in &self.casts {
             retention.digest(hasher);
@@ -695,24 +688,39 @@ impl Core {
         self.digest_apart_from_casts(hasher);
     }
 
-    /// As [`Core::digest`], wherever the frames lie.
+    /// Whether `other` has the same in all slots that plan and layers must agree on.
+    pub(crate) fn slots_agree(&self, other: &Core) -> bool {
+        let uncompared = self.uncompared();
+        let tallies = |core: &Core| {
+            let mut hasher = Hasher64::new(0);
+            core.digest_tallies(&mut hasher);
+            hasher.finish()
+        };
+        self.slots.agree(&other.slots, |at| uncompared[at]) && tallies(self) == tallies(other)
+    }
+
+    /// As [`Core::digest`], wherever the frames lie, and of slots too.
     #[cfg(test)]
     pub(crate) fn digest_contents(&self, hasher: &mut Hasher64) {
         for retention in &self.casts {
             retention.digest_contents(hasher);
         }
+        self.digest_tallies(hasher);
+        let uncompared = self.uncompared();
+        self.slots.hash(hasher, |at| uncompared[at]);
         self.digest_apart_from_casts(hasher);
     }
 
-    fn digest_apart_from_casts(&self, hasher: &mut Hasher64) {
+    fn digest_tallies(&self, hasher: &mut Hasher64) {
         for (at, definition) in self.tallies.iter().enumerate() {
             let ranks = if definition.kind == GuardKind::CastSend { 1 } else { self.view.size() };
             for rank in (0..ranks).map(Rank::at) {
                 hasher.word(self.tally(Tally(at as u32), rank));
             }
         }
-        let uncompared = self.uncompared();
-        self.slots.hash(hasher, |at| uncompared[at as usize]);
+    }
+
+    fn digest_apart_from_casts(&self, hasher: &mut Hasher64) {
         for retention in &self.sends {
             // Layers write their reliable messages in post-processing, too: plan and fork in frames of their own.
             retention.digest_contents(hasher);

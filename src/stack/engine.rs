@@ -41,16 +41,19 @@ impl Engine {
                 Queued::Up(layer, event) => self.up(layer, event),
             }
         }
+        // It begins anew: it is as long as all that one event can set off, and would else go round through all of its memory.
+        self.core.queue.clear();
     }
 
+    #[inline]
     fn up(&mut self, layer: usize, event: Up) {
         let mut context = Context { core: &mut self.core, layer };
-        match event {
-            Up::Raw(origin, message) | Up::Send(origin, message) if usize::from(message.control) == layer => {
-                self.layers[layer].control(&mut context, origin, &message);
-            }
-            event => self.layers[layer].up(&mut context, event),
+        if let Up::Raw(origin, message) | Up::Send(origin, message) = &event
+            && usize::from(message.control) == layer
+        {
+            return self.layers[layer].control(&mut context, *origin, message);
         }
+        self.layers[layer].up(&mut context, event);
     }
 
     /// Sends an event down from the top.
@@ -67,7 +70,11 @@ impl Engine {
     /// Sends an event up from above `layer`. It may come out at once, past layers that do not look at it.
     pub(crate) fn rise(&mut self, layer: usize, event: Up) {
         self.begin();
-        self.core.emit_up(layer, event);
+        // What waits goes first.
+        match self.core.ways.up(layer, &event) {
+            Some(target) if self.core.queue.is_empty() => self.up(target, event),
+            _ => self.core.emit_up(layer, event),
+        }
         self.run_queue();
     }
 
@@ -125,13 +132,14 @@ impl Engine {
         Engine { core: self.core.fork(), layers, posting: self.posting.fork() }
     }
 
-    /// A hash of everything that plan and layers must agree on.
-    pub(crate) fn digest(&self) -> u64 {
-        let mut hasher = Hasher64::new(0x6469_6765_7374_0001);
-        self.core.digest(&mut hasher);
-        for layer in &self.layers {
-            layer.digest(&mut hasher);
-        }
-        hasher.finish()
+    /// Whether all is so in `other` that plan and layers must agree on.
+    pub(crate) fn agrees(&self, other: &Engine) -> bool {
+        let rest = |engine: &Engine| {
+            let mut hasher = Hasher64::new(0x6469_6765_7374_0001);
+            engine.core.digest(&mut hasher);
+            engine.layers.iter().for_each(|layer| layer.digest(&mut hasher));
+            hasher.finish()
+        };
+        self.core.slots_agree(&other.core) && rest(self) == rest(other)
     }
 }

@@ -522,6 +522,16 @@ impl Core {
         false
     }
 
+    /// Whether `reporter` holds more of this member's casts than this life of it has cast, as it says in these values.
+    fn reincarnated(&self, reporter: Rank, values: &[[u8; 8]]) -> Option<ExitReason> {
+        self.gossip.definitions.iter().zip(values).find_map(|(definition, value)| {
+            let GossipSource::Accepted(field) = definition.source else { return None };
+            let (reported, own) = (u64::from_le_bytes(*value), self.sending(field, reporter));
+            let more = field.traffic == Traffic::Cast && reported > own;
+            more.then_some(ExitReason::Reincarnated { reporter, reported, own })
+        })
+    }
+
     /// Takes in a row from another member.
     pub(crate) fn gossip_received(&mut self, reporter: Rank, body: &[u8]) {
         let members = self.view.size();
@@ -542,24 +552,17 @@ impl Core {
             return;
         }
         let before = self.slots.changes();
-        for index in 0..usize::from(row.subjects) {
-            let subject = Rank::at(usize::from(row.first) + index);
-            for gossip in 0..self.gossip.definitions.len() {
-                let Some(value) = row.value(index, gossip) else { continue };
-                let definition = &self.gossip.definitions[gossip];
-                let matrix = definition.matrix;
-                if let GossipSource::Accepted(field) = definition.source
-                    && subject == own
-                    && field.traffic == Traffic::Cast
-                    && value > self.sending(field, reporter)
-                {
-                    let own = self.sending(field, reporter);
-                    let reason = ExitReason::Reincarnated { reporter, reported: value, own };
-                    self.emit_application(Up::Exit(reason));
-                    return;
-                }
-                self.slots.raise_pair(matrix, reporter, subject, value);
+        let first = usize::from(row.first);
+        for (values, subject) in row.values().zip(first..) {
+            if subject == own.index()
+                && let Some(reason) = self.reincarnated(reporter, values)
+            {
+                self.emit_application(Up::Exit(reason));
+                return;
             }
+            let matrices = self.gossip.definitions.iter().map(|definition| definition.matrix);
+            let values = values.iter().map(|value| u64::from_le_bytes(*value));
+            self.slots.raise_row(reporter, Rank::at(subject), matrices.zip(values));
         }
         let newest = MemberSlot(fixed::NEWEST_REPORT);
         self.slots.set_of(newest, reporter, self.slots.of(newest, reporter).max(row.after));

@@ -11,7 +11,9 @@
 //! Layers reach words through handles given out at build; a handle is checked against nothing but the file's length,
 //! so a stack's handles must not be used on another stack's file.
 
-use crate::id::{Hasher64, Rank, RankSet};
+#[cfg(test)]
+use crate::id::Hasher64;
+use crate::id::{Rank, RankSet};
 
 /// Words of a cache line.
 const LINE_WORDS: usize = 8;
@@ -186,22 +188,44 @@ impl SlotFile {
 
     /// The least that any member but those of `out` says of `subject`.
     pub(crate) fn least_pair(&self, matrix: MatrixSlot, subject: Rank, out: RankSet) -> Option<u64> {
-        let mut at = self.skipped + (self.member_base + matrix.0 + u32::from(subject.0)) as usize;
-        let mut least = None;
-        for reporter in (0..self.members()).map(Rank::at) {
-            if !out.contains(reporter) {
-                let says = self.words[at];
-                least = Some(least.map_or(says, |least: u64| least.min(says)));
+        let at = self.skipped + (self.member_base + matrix.0 + u32::from(subject.0)) as usize;
+        let mut column = self.words[at..].iter().step_by(self.member_stride as usize);
+        let (mut least, mut any, mut left) = (u64::MAX, false, self.members());
+        for out in out.words() {
+            let here = left.min(64);
+            for (says, reporter) in column.by_ref().take(here).zip(0..) {
+                if out >> reporter & 1 == 0 {
+                    (least, any) = (least.min(*says), true);
+                }
             }
-            at += self.member_stride as usize;
+            left -= here;
         }
-        least
+        any.then_some(least)
     }
 
     /// Raises what `reporter` says of `subject` to at least `value`.
     #[inline]
     pub fn raise_pair(&mut self, matrix: MatrixSlot, reporter: Rank, subject: Rank, value: u64) {
         self.raise(self.member(reporter) + matrix.0 + u32::from(subject.0), value);
+    }
+
+    /// Raises what `reporter` says of `subject` in some matrices.
+    #[inline]
+    pub(crate) fn raise_row(
+        &mut self,
+        reporter: Rank,
+        subject: Rank,
+        says: impl Iterator<Item = (MatrixSlot, u64)>,
+    ) {
+        let from = self.skipped + self.member(reporter) as usize;
+        let section = &mut self.words[from..from + self.member_stride as usize];
+        for (matrix, value) in says {
+            let word = &mut section[matrix.0 as usize + subject.index()];
+            if *word < value {
+                *word = value;
+                self.changes += 1;
+            }
+        }
     }
 
     /// Raises the word at an index of the whole file to at least `value`.
@@ -213,10 +237,22 @@ impl SlotFile {
     }
 
     /// Takes in all words but those for which `skip` says yes.
-    pub(crate) fn hash(&self, hasher: &mut Hasher64, skip: impl Fn(u32) -> bool) {
-        for at in 0..self.words() as u32 {
-            hasher.word(if skip(at) { 0 } else { self.word(at) });
+    #[cfg(test)]
+    pub(crate) fn hash(&self, hasher: &mut Hasher64, skip: impl Fn(usize) -> bool) {
+        for (at, word) in self.all().iter().enumerate() {
+            hasher.word(if skip(at) { 0 } else { *word });
         }
+    }
+
+    /// Whether `other` has the same words but for those for which `skip` says yes.
+    pub(crate) fn agree(&self, other: &SlotFile, skip: impl Fn(usize) -> bool) -> bool {
+        let (own, other) = (self.all(), other.all());
+        let same = |(at, (own, other)): (usize, (&u64, &u64))| own == other || skip(at);
+        own.len() == other.len() && own.iter().zip(other).enumerate().all(same)
+    }
+
+    fn all(&self) -> &[u64] {
+        &self.words[self.skipped..self.skipped + self.words()]
     }
 }
 
@@ -224,9 +260,8 @@ impl Clone for SlotFile {
     fn clone(&self) -> SlotFile {
         let per_member = self.member_stride;
         let mut copy = SlotFile::new(self.member_base, per_member, self.members as usize);
-        for at in 0..self.words() as u32 {
-            *copy.word_mut(at) = self.word(at);
-        }
+        let all = copy.skipped..copy.skipped + self.words();
+        copy.words[all].copy_from_slice(self.all());
         copy.changes = self.changes;
         copy
     }

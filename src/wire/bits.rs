@@ -59,6 +59,7 @@ impl<'b> BitReader<'b> {
     }
 
     /// Reads `bits` bits; `None` when the bytes are used up.
+    #[inline]
     pub fn read(&mut self, bits: u32) -> Option<u64> {
         if self.at + bits as usize > self.bytes.len() * 8 {
             return None;

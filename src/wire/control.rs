@@ -127,8 +127,8 @@ impl<'b> GossipRow<'b> {
         }
         let (values, lives) = reader.rest.split_at(wanted);
         let row = GossipRow { ask: flags == 1, gossips, first, subjects, life, after, values, lives };
-        let high = |at: usize| super::word(row.values, at).is_none_or(|value| value > GOSSIP_VALUE_MAX);
-        if after > GOSSIP_VALUE_MAX || (0..wanted).step_by(8).any(high) {
+        let high = |value: &[u8; 8]| u64::from_le_bytes(*value) > GOSSIP_VALUE_MAX;
+        if after > GOSSIP_VALUE_MAX || values.as_chunks().0.iter().any(high) {
             return Err(ControlError);
         }
         Ok(row)
@@ -151,6 +151,11 @@ impl<'b> GossipRow<'b> {
         bytes[6..10].copy_from_slice(&life.0.to_le_bytes());
         bytes[10..18].copy_from_slice(&after.to_le_bytes());
         bytes
+    }
+
+    /// The values by subject, and by gossip.
+    pub fn values(&self) -> impl Iterator<Item = &'b [[u8; 8]]> {
+        self.values.as_chunks().0.chunks_exact(usize::from(self.gossips).max(1))
     }
 
     /// The value of gossip number `gossip` about the subject at `index` of the row.

@@ -13,6 +13,8 @@
 use super::bits::{BitReader, BitWriter, low_bits};
 use super::full::NO_CONTROL;
 use super::{COOKIE_MASK, PACK_FLAG, Traffic};
+use std::rc::Rc;
+
 use crate::id::Hasher64;
 
 /// The most fields of one kind of traffic.
@@ -108,19 +110,47 @@ impl Header {
     pub const ZERO: Header = Header { values: [0; FIELDS_MAX], gossip: [0; GOSSIPS_MAX] };
 }
 
-/// The layout of one kind of traffic.
+/// The layout of one kind of traffic. Copies share what it says of fields.
 #[derive(Clone, Debug)]
 pub struct Layout {
-    fields: Vec<(FieldDefinition, Place)>,
+    fields: Rc<[(FieldDefinition, Place)]>,
     /// Places of the gossips' short forms.
-    gossips: Vec<(String, Place)>,
+    gossips: Rc<[(String, Place)]>,
+    /// By field: what every header needs of it, close together.
+    cuts: Rc<[Cut]>,
     /// By field: the bits of the words that its filter covers.
-    covered: Vec<[u64; WORDS_MAX]>,
+    covered: Rc<[[u64; WORDS_MAX]]>,
     frame_number: Option<usize>,
+    has_bound: bool,
     has_exceptions: bool,
     template_words: usize,
     words: usize,
     full_bytes: usize,
+}
+
+/// How a field is cut out of a header.
+#[derive(Clone, Copy, Debug)]
+struct Cut {
+    /// Its lowest bits.
+    mask: u64,
+    /// The only value that there is of a connection identification.
+    constant: u64,
+    bits: u32,
+    /// The word in which it lies, if it is less than there can be.
+    word: u8,
+    shift: u8,
+    class: Class,
+}
+
+impl Cut {
+    fn of((field, place): (&FieldDefinition, &Place)) -> Cut {
+        let (word, shift) = match *place {
+            Place::Elided => (u8::MAX, 0),
+            Place::Word { word, shift } => (word, shift),
+        };
+        let FieldDefinition { bits, class, constant, .. } = *field;
+        Cut { mask: low_bits(bits), constant, bits, word, shift, class }
+    }
 }
 
 /// The fields do not fit.
@@ -204,9 +234,11 @@ impl Layout {
             covered.push(uncovered.map(|bits: u64| !bits));
         }
         Ok(Layout {
-            covered,
+            covered: covered.into(),
+            cuts: fields.iter().zip(&places).map(Cut::of).collect(),
+            has_bound: fields.iter().any(|field| field.bound),
             fields: fields.into_iter().zip(places).collect(),
-            gossips: placed_gossips,
+            gossips: placed_gossips.into(),
             frame_number,
             has_exceptions: exception_bits > 0,
             template_words,
@@ -250,6 +282,21 @@ impl Layout {
         self.full_bytes
     }
 
+    /// Puts the constants of connection identifications into a header.
+    pub(crate) fn put_constants(&self, header: &mut Header) {
+        for (cut, value) in self.cuts.iter().zip(&mut header.values) {
+            if cut.class == Class::ConnectionId {
+                *value = cut.constant;
+            }
+        }
+    }
+
+    /// The message fields from `first` on, the last one first.
+    pub(crate) fn message_fields(&self, first: usize) -> impl Iterator<Item = usize> {
+        let of_class = |at: &usize| self.cuts[*at].class == Class::Message;
+        (first..self.cuts.len()).rev().filter(of_class)
+    }
+
     /// The bits of a template word that are protocol fields or marks.
     pub fn template_mask(&self, word: usize) -> u64 {
         self.fields
@@ -267,9 +314,9 @@ impl Layout {
     /// The words of the compressed form.
     pub fn compress(&self, header: &Header) -> [u64; WORDS_MAX] {
         let mut words = [0; WORDS_MAX];
-        for ((field, place), value) in self.fields.iter().zip(header.values) {
-            if let Place::Word { word, shift } = place {
-                words[usize::from(*word)] |= (value & low_bits(field.bits)) << shift;
+        for (cut, value) in self.cuts.iter().zip(&header.values) {
+            if let Some(word) = words.get_mut(usize::from(cut.word)) {
+                *word |= (value & cut.mask) << (cut.shift & 63);
             }
         }
         for ((_, place), value) in self.gossips.iter().zip(header.gossip) {
@@ -318,8 +365,8 @@ impl Layout {
     pub fn write_full(&self, header: &Header, bytes: &mut [u8]) {
         assert_eq!(bytes.len(), self.full_bytes);
         let mut writer = BitWriter::new(bytes);
-        for ((field, _), value) in self.fields.iter().zip(header.values) {
-            writer.write(value & low_bits(field.bits), field.bits);
+        for (cut, value) in self.cuts.iter().zip(&header.values) {
+            writer.write(value & cut.mask, cut.bits);
         }
     }
 
@@ -330,11 +377,14 @@ impl Layout {
         }
         let mut header = Header::ZERO;
         let mut reader = BitReader::new(bytes);
-        for ((field, _), value) in self.fields.iter().zip(&mut header.values) {
-            *value = reader.read(field.bits)?;
-            if field.class == Class::ConnectionId && *value != field.constant {
+        for (cut, value) in self.cuts.iter().zip(&mut header.values) {
+            *value = reader.read(cut.bits)?;
+            if cut.class == Class::ConnectionId && *value != cut.constant {
                 return None;
             }
+        }
+        if !self.has_bound {
+            return Some(header);
         }
         // Elided from the words that a checksum covers, bound fields are covered by what they are bound to.
         let number = self.frame_number.map_or(0, |at| header.values[at]);
@@ -351,10 +401,10 @@ impl Layout {
         if !self.has_exceptions {
             return 0;
         }
-        let exceptions = self.fields.iter().zip(header.values);
+        let exceptions = self.cuts.iter().zip(&header.values);
         exceptions
-            .filter(|((field, _), _)| field.class == Class::Exception)
-            .fold(0, |all, ((field, _), value)| all << (field.bits & 63) | value & low_bits(field.bits))
+            .filter(|(cut, _)| cut.class == Class::Exception)
+            .fold(0, |all, (cut, value)| all << (cut.bits & 63) | value & cut.mask)
     }
 
     /// The value of a message field for a message with these words, exceptions and payload. Those of higher layers
@@ -413,7 +463,7 @@ impl Layout {
 
     /// A hash of everything that both sides must agree on.
     pub fn digest(&self, hasher: &mut Hasher64) {
-        for (field, place) in &self.fields {
+        for (field, place) in self.fields.iter() {
             hasher.bytes(field.name.as_bytes());
             hasher.word(u64::from(field.bits) | (field.class as u64) << 8 | u64::from(field.bound) << 16);
             hasher.word(field.constant);
@@ -422,7 +472,7 @@ impl Layout {
                 Place::Word { word, shift } => u64::from(*word) << 8 | u64::from(*shift),
             });
         }
-        for (name, _) in &self.gossips {
+        for (name, _) in self.gossips.iter() {
             hasher.bytes(name.as_bytes());
         }
     }

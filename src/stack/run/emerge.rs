@@ -31,6 +31,8 @@ impl Stack {
                     Emerged::Event(event) => self.event(event, app),
                 }
             }
+            // As with what is to be sent: it would go round through all of its memory.
+            self.engine.core.emerged.clear();
             if self.engine.core.order.is_empty() {
                 return;
             }
