@@ -262,7 +262,8 @@ fn flush_vectors_and_views_that_are_forged_stale_or_out_of_range_are_dropped_and
         (undecodable, Body::of(FLUSH).id(id(2, 2)).words(&[1, 0]).charge(1, 99)),
         (undecodable, Body::of(CUT).id(id(2, 2)).half(3).words(&[9, 9, 9]).half(0).half(1).half(3)),
         (undecodable, Body::of(VIEW).id(id(2, 2)).view(ours, id(2, 2), &[1, 1])),
-        (undecodable, Body::of(VIEW).id(id(2, 2)).view(ours, id(2, 2), &[])),
+        // So all would have left.
+        ("view of a proposal that was not confirmed", Body::of(VIEW).id(id(2, 2)).view(ours, id(2, 2), &[])),
         (undecodable, Body::of(BEHIND).id(id(u64::MAX, 2))),
         (undecodable, Body::of(FLUSH).id(id(u64::MAX, 2)).words(&[1, 0])),
         (undecodable, Body::of(HELD_UP).id(id(2, 1)).words(&[0b1000, 0])),

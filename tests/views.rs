@@ -1043,6 +1043,28 @@ fn a_view_that_waits_for_its_host_in_vain_goes_on_for_longer_than_it_has_waited(
     assert!(town.together(&[3, 4]));
 }
 
+/// Nobody is in the view that follows, and that is said and understood like any other.
+#[test]
+fn all_members_may_leave_at_once() {
+    for members in 1..5 {
+        let mut town = Town::of(members, STACK, &Config::default());
+        town.run(Duration::from_millis(20));
+        for process in &mut town.processes {
+            process.endpoint.group(process.key).leave();
+        }
+        let all = 0..town.processes.len();
+        let over = |town: &mut Town| all.clone().all(|at| exit(town, at).is_some());
+        assert!(town.until(Duration::from_millis(10), over), "{members} members");
+        town.run(Duration::from_millis(100));
+        for at in all {
+            assert_eq!(exit(&town, at), Some("left the group"), "{members} members");
+            for what in ["membership message that does not decode", "letter that does not decode"] {
+                assert_eq!(counted(&town, at, what), 0, "{what}: {at} of {members}");
+            }
+        }
+    }
+}
+
 /// Its members leave one after the other, and those of another view want in: they are in no view that none of it is in.
 #[test]
 fn who_wants_into_a_view_that_all_leave_stays_in_its_own() {

@@ -205,6 +205,8 @@ trait Reads {
     fn count(&mut self) -> Result<usize, ControlError>;
     fn member(&mut self) -> Result<Member, ControlError>;
     fn members(&mut self) -> Result<Vec<Member>, ControlError>;
+    fn members_if_any(&mut self) -> Result<Vec<Member>, ControlError>;
+    /// A view, which nobody is in if all leave.
     fn view(&mut self) -> Result<View, ControlError>;
 }
 
@@ -265,7 +267,15 @@ impl Reads for BodyReader<'_> {
     }
 
     fn members(&mut self) -> Result<Vec<Member>, ControlError> {
-        let count = self.count()?;
+        let members = self.members_if_any()?;
+        if members.is_empty() { Err(ControlError) } else { Ok(members) }
+    }
+
+    fn members_if_any(&mut self) -> Result<Vec<Member>, ControlError> {
+        let count = usize::from(self.half()?);
+        if count > MEMBERS_MAX {
+            return Err(ControlError);
+        }
         let mut members: Vec<Member> = Vec::with_capacity(count);
         for _ in 0..count {
             let member = self.member()?;
@@ -285,7 +295,7 @@ impl Reads for BodyReader<'_> {
             wire_version: self.byte()?,
             frame_bytes: self.frame_bytes()?,
             spec: self.text(SPEC_BYTES_MAX)?,
-            members: self.members()?,
+            members: self.members_if_any()?,
         })
     }
 }
@@ -465,7 +475,14 @@ impl Beyond {
                 refusal: *Refusal::ALL.get(usize::from(reader.byte()?)).ok_or(ControlError)?,
                 reason: reader.text(REASON_BYTES_MAX)?,
             },
-            3 => Beyond::View { proposal: reader.id()?, view: reader.view()? },
+            3 => {
+                let (proposal, view) = (reader.id()?, reader.view()?);
+                // It lets somebody in.
+                if view.members.is_empty() {
+                    return Err(ControlError);
+                }
+                Beyond::View { proposal, view }
+            }
             4 => Beyond::Inquire,
             5 => Beyond::Excluded {
                 past: reader.id()?,
@@ -575,6 +592,10 @@ mod tests {
             Inside::decode(&Inside::View { proposal: id(2), view }.encode(), 3)
         };
         assert!(view(|_| {}).is_ok());
+        assert!(view(Vec::clear).is_ok(), "all leave");
+        let nobody = View { members: Vec::new(), ..self::view() };
+        let letter = Beyond::View { proposal: id(2), view: nobody }.encode();
+        assert_eq!(Beyond::decode(&letter), Err(ControlError), "it lets nobody in");
         assert_eq!(view(|members| members[2].incarnation = members[0].incarnation), Err(ControlError));
         assert_eq!(
             view(|members| members[1].address.0 = "a".repeat(ADDRESS_BYTES_MAX + 1)),
