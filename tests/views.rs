@@ -558,6 +558,39 @@ fn time_in_which_nobody_ran_makes_nobody_slow() {
     assert_eq!(slow_ones(&town, 0), []);
 }
 
+/// Two that do not hear each other, and one that hears both: it waits for what the suspected one lacks until it takes the
+/// suspicion over, and gives the other one no credit meanwhile.
+#[test]
+fn who_waits_for_a_member_of_which_only_another_knows_that_it_has_failed_is_not_slow() {
+    const MARK: [u8; 64] = [9; 64];
+    let config = Config { window_frames: 64, ..Config::default() };
+    let mut town = Town::of(3, &STACK.replace("FC", "FC(slow_ms=5,expel_ms=5)"), &config);
+    town.run(Duration::from_millis(150));
+    town.lose = Box::new(|at, received| {
+        let is_from = |origin| {
+            Prefix::decode(received.bytes())
+                .is_ok_and(|(prefix, ..)| prefix.identification.origin == Incarnation(origin))
+        };
+        let marked = || received.bytes().windows(MARK.len()).any(|bytes| bytes == MARK);
+        at == 1 && is_from(3) || at == 2 && (is_from(2) || marked())
+    });
+    let suspects = |town: &mut Town| {
+        town.processes[1]
+            .diary
+            .seen
+            .iter()
+            .any(|seen| matches!(seen, Seen::Suspect(found) if found.member.0 == 2))
+    };
+    assert!(town.until(Duration::from_millis(30), suspects));
+    town.until(Duration::from_millis(100), |town| {
+        let process = &mut town.processes[1];
+        while process.endpoint.group(process.key).cast(&MARK).is_ok() {}
+        town.together(&[0, 1])
+    });
+    assert!(town.together(&[0, 1]), "they go on together");
+    assert_eq!(slow_ones(&town, 1), []);
+}
+
 #[test]
 fn sends_go_on_in_the_next_view_when_their_numbers_run_out() {
     let config = Config { send_number_limit: 64, ..Config::default() };

@@ -12,7 +12,7 @@ use wadjet_oracle::{Incarnation, Measure, Traffic, ViewId, What};
 use crate::outcome::WorkCounters;
 use crate::random::Random;
 use crate::views::exclusions::Exclusion;
-use crate::views::expulsions::Expelled;
+use crate::views::expulsions::{Expelled, Suspected};
 use crate::views::ledger::{Ledger, NAME_BYTES, fill};
 use crate::views::setup::Load;
 use crate::views::state::State;
@@ -550,7 +550,14 @@ impl Application for Desk<'_> {
             }
             Event::Slow(slow) => self.slow(slow, group),
             Event::Paused(_) => self.papers.paused_at = Some(self.now),
-            Event::Suspect(_) | Event::Left(_) => {}
+            Event::Suspect(suspicion) => {
+                let members = self.papers.view.iter().flat_map(|(_, members)| members);
+                if let Some(member) = members.copied().nth(suspicion.member.index()) {
+                    let by = self.papers.own;
+                    self.ledger.suspicions.push(Suspected { at: self.now, by, member });
+                }
+            }
+            Event::Left(_) => {}
         }
     }
 }

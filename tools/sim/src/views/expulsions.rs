@@ -21,15 +21,28 @@ pub(crate) struct Expelled {
     pub(crate) lasting_ns: u64,
 }
 
+/// A member that one member suspects.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Suspected {
+    /// Since when.
+    pub(crate) at: u64,
+    /// By whom.
+    pub(crate) by: Incarnation,
+    /// Who.
+    pub(crate) member: Incarnation,
+}
+
 /// Who was expelled though nothing kept it from taking in what was cast, in words. `hindered` says whether something did so
-/// between two times: to the process, or to another one of its view.
+/// between two times: to the process, or to another one of its view. Who may have been in a view change was kept from it, too,
+/// though others went on: one that suspects all before itself leads one, and is obeyed by those that do not suspect it.
 pub(crate) fn undue(
     history: &History,
     expulsions: &[Expelled],
+    suspicions: &[Suspected],
     hindered: impl Fn(u32, u64, u64) -> bool,
 ) -> Vec<String> {
     let mut processes: BTreeMap<Incarnation, u32> = BTreeMap::new();
-    let mut stays: BTreeMap<Incarnation, (ViewId, u64)> = BTreeMap::new();
+    let mut stays: BTreeMap<Incarnation, (ViewId, u64, &[Incarnation])> = BTreeMap::new();
     let mut events = history.events.iter().peekable();
     let mut found = Vec::new();
     for Expelled { at, by, member, why, lasting_ns } in expulsions {
@@ -38,8 +51,8 @@ pub(crate) fn undue(
                 What::Start { process } => {
                     processes.insert(event.member, *process);
                 }
-                What::View { view, transitional: false, .. } => {
-                    stays.insert(event.member, (*view, event.at));
+                What::View { view, members, transitional: false } => {
+                    stays.insert(event.member, (*view, event.at, members));
                 }
                 What::Crash | What::Exit { .. } => {
                     stays.remove(&event.member);
@@ -47,14 +60,24 @@ pub(crate) fn undue(
                 _ => {}
             }
         }
-        let (Some(process), Some((view, since)), Some((theirs, _))) =
+        let (Some(process), Some((view, since, members)), Some((theirs, ..))) =
             (processes.get(member), stays.get(member), stays.get(by))
         else {
             continue;
         };
         // Who has gone elsewhere is not slow, but cannot be told from one that is.
         let begun = at.saturating_sub(*lasting_ns);
-        if view == theirs && *since <= begun && !hindered(*process, begun, *at) {
+        let leads = |(rank, leader): (usize, &Incarnation)| {
+            let suspects = |before: &Incarnation| {
+                suspicions.iter().any(|suspected| {
+                    (suspected.by, suspected.member) == (*leader, *before)
+                        && (*since..=*at).contains(&suspected.at)
+                })
+            };
+            leader != member && rank > 0 && members[..rank].iter().all(suspects)
+        };
+        let led = members.iter().enumerate().any(leads);
+        if view == theirs && *since <= begun && !led && !hindered(*process, begun, *at) {
             let millis = *lasting_ns as f64 / 1e6;
             found.push(format!(
                 "{by} expelled {member} after {millis} ms, because {why}; nothing kept it from it"
@@ -123,14 +146,31 @@ mod tests {
 
     #[test]
     fn who_was_sound_all_the_time_and_in_the_view_is_not_to_be_expelled() {
-        let found = |since, hindered| undue(&together(since), &[B_BY_A], |_, _, _| hindered).len();
+        let found = |since, hindered| undue(&together(since), &[B_BY_A], &[], |_, _, _| hindered).len();
         assert_eq!(found(5, false), 1);
         assert_eq!(found(5, true), 0, "it was slow");
         assert_eq!(found(8, false), 0, "it has not been there for so long");
         let mut elsewhere = together(5);
         let view = ViewId { counter: 2, coordinator: B };
         elsewhere.push(7, B, What::View { view, members: vec![B], transitional: false });
-        assert_eq!(undue(&elsewhere, &[B_BY_A], |_, _, _| false).len(), 0, "it has gone elsewhere");
+        assert_eq!(undue(&elsewhere, &[B_BY_A], &[], |_, _, _| false).len(), 0, "it has gone elsewhere");
+    }
+
+    #[test]
+    fn who_obeyed_a_view_change_was_kept_from_taking_in_what_was_cast() {
+        const C: Incarnation = Incarnation(3);
+        let mut history = History::default();
+        for (process, member) in [A, C, B].into_iter().enumerate() {
+            history.push(0, member, What::Start { process: process as u32 });
+            let view = ViewId { counter: 1, coordinator: A };
+            history.push(5, member, What::View { view, members: vec![A, C, B], transitional: false });
+        }
+        let found = |suspicions: &[Suspected]| undue(&history, &[B_BY_A], suspicions, |_, _, _| false).len();
+        let suspected = |at, by, member| Suspected { at, by, member };
+        assert_eq!(found(&[suspected(6, C, A)]), 0, "C leads");
+        assert_eq!(found(&[suspected(3, C, A)]), 1, "it did so in another view");
+        assert_eq!(found(&[suspected(6, C, B)]), 1, "A would lead");
+        assert_eq!(found(&[suspected(6, B, A), suspected(6, B, C)]), 1, "it has nobody to obey but itself");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use wadjet_oracle::{Content, History, Incarnation, Measure, Traffic, ViewId, Wha
 
 use crate::random::splitmix;
 use crate::views::exclusions::Exclusion;
-use crate::views::expulsions::Expelled;
+use crate::views::expulsions::{Expelled, Suspected};
 use wadjet_oracle::QuickMap;
 
 /// The ledger of a run with views.
@@ -21,6 +21,8 @@ pub(crate) struct Ledger {
     sent: QuickMap<(Incarnation, Incarnation), (u64, ViewId)>,
     /// Who was expelled.
     pub(crate) expulsions: Vec<Expelled>,
+    /// Whom members suspected, in the order of time.
+    pub(crate) suspicions: Vec<Suspected>,
     /// Who was excluded.
     pub(crate) exclusions: Vec<Exclusion>,
 }

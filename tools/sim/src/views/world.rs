@@ -693,7 +693,8 @@ impl<'w> World<'w> {
         if self.setup.delays_nobody_else() {
             let hindered =
                 |process: u32, from: u64, until: u64| self.setup.hinders(process as usize, from, until);
-            let undue = expulsions::undue(&history, &self.ledger.expulsions, hindered).into_iter();
+            let Ledger { expulsions, suspicions, .. } = &self.ledger;
+            let undue = expulsions::undue(&history, expulsions, suspicions, hindered).into_iter();
             self.violations.extend(undue.map(|what| Violation::of("undue-expulsion", what)));
             if quiescent {
                 let heard = |since: u64| !self.setup.parts_anybody(since, u64::MAX);
