@@ -85,7 +85,7 @@ pub const UNSEEN: &[(&str, &str, u64)] = &[
     ("EVS", "names-the-leaving", 4),
     ("EVS", "counts-in-the-next", 3),
     ("NAK", "answers-from-its-own", 36),
-    ("NAK", "freezes-late", 2279),
+    ("NAK", "freezes-late", 7558),
     ("NAK", "reads-past-the-cut", 216),
     ("NAK", "forgets-the-tail", 36),
     ("STABLE", "waits-for-the-failed", 1284),
