@@ -464,6 +464,21 @@ impl Town {
         views.iter().all(|view| *view == views[0]) && members == wanted
     }
 
+    /// How often a layer of the process has counted this, in its present view.
+    pub fn counted(&self, at: usize, what: &str) -> u64 {
+        let process = &self.processes[at];
+        let counts = process.endpoint.stats(process.key).counts;
+        counts.iter().filter(|count| count.what == what).map(|count| count.count).sum()
+    }
+
+    /// Why the process is in the group no more, in words.
+    pub fn exit(&self, at: usize) -> Option<&str> {
+        self.processes[at].diary.seen.iter().find_map(|seen| match seen {
+            Seen::Exit(why) => Some(why.as_str()),
+            _ => None,
+        })
+    }
+
     /// Panics with what everybody is at, if they are not together within `limit`.
     pub fn meet(&mut self, whom: &[usize], limit: Duration) -> Duration {
         let begun = self.now;

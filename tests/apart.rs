@@ -1,0 +1,154 @@
+//! Views that have gone separate ways: who is told that it is out, by whom, and how those come together again.
+
+mod common;
+
+use std::time::Duration;
+
+use common::live::{Seen, Town};
+use wadjet::transport::ChannelId;
+use wadjet::wire::full::{PREFIX_BYTES, Prefix};
+use wadjet::{Config, Incarnation};
+
+const STACK: &str = wadjet::layers::LIVE_STACK_WITH_INTEGRITY;
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Nothing of it reaches anybody any more: it cannot ask, and nobody hears that it is there.
+#[test]
+fn who_is_left_out_is_told_by_the_one_who_led_the_others_on_and_nobody_else() {
+    for mute in 0..4 {
+        let mut town = Town::of(4, STACK, &Config::default());
+        town.run(Duration::from_millis(30));
+        let others: Vec<usize> = (0..4).filter(|at| *at != mute).collect();
+        let lost = Incarnation(mute as u64 + 1);
+        town.lose = Box::new(move |at, received| {
+            let of_mute = |prefix: Prefix| prefix.identification.origin == lost;
+            at != mute && Prefix::decode(received.bytes()).is_ok_and(|(prefix, ..)| of_mute(prefix))
+        });
+        town.meet(&others, SECOND);
+        town.run(Duration::from_millis(5));
+        let why = town.exit(mute).unwrap_or_else(|| panic!("{:?}", town.processes[mute].diary.seen));
+        assert!(why.starts_with("excluded: "), "{why}");
+        let told = |at: &usize| town.counted(*at, "told of its exclusion");
+        let leader = others[0];
+        assert_eq!(others.iter().map(told).sum::<u64>(), 1);
+        assert_eq!(town.counted(leader, "told of its exclusion"), 1);
+    }
+}
+
+/// Who is alone may be deaf: unasked it tells nobody.
+#[test]
+fn a_lesser_part_sends_nobody_away() {
+    let mut town = Town::of(3, STACK, &Config::default());
+    town.run(Duration::from_millis(30));
+    town.lose = Box::new(|at, _| at == 0);
+    town.meet(&[1, 2], SECOND);
+    town.run(Duration::from_millis(100));
+    assert_eq!([1, 2].map(|at| town.exit(at)), [None; 2]);
+    assert_eq!(town.counted(0, "told of its exclusion"), 0);
+}
+
+#[test]
+fn who_was_away_for_more_views_than_are_remembered_learns_that_it_is_out() {
+    for changes in [10, 70] {
+        let mut town = Town::of(3, STACK, &Config::default());
+        town.run(Duration::from_millis(30));
+        town.processes[2].stopped = true;
+        // What waits for it is lost, as in any queue that is not read for so long.
+        let queued = std::rc::Rc::new(std::cell::Cell::new(true));
+        let is_queued = std::rc::Rc::clone(&queued);
+        town.lose = Box::new(move |at, _| at == 2 && is_queued.get());
+        town.meet(&[0, 1], SECOND);
+        for _ in 0..changes / 2 {
+            let new = town.join(&[1]);
+            town.meet(&[0, 1, new], SECOND);
+            let process = &mut town.processes[new];
+            process.endpoint.group(process.key).leave();
+            town.meet(&[0, 1], SECOND);
+        }
+        town.processes[2].stopped = false;
+        town.run(Duration::from_millis(5));
+        queued.set(false);
+        town.run(Duration::from_millis(300));
+        let why = town.exit(2).unwrap_or_else(|| panic!("{changes}: {:?}", town.processes[2].diary.seen));
+        assert!(why.starts_with("excluded: "), "{why}");
+    }
+}
+
+/// Two of five have parted from the others, who do not let them in: the share of two seconds in which they could not cast.
+fn held_while_apart(town: &mut Town) -> f64 {
+    let (mut held, mut steps) = (0, 0);
+    town.until(2 * SECOND, |town| {
+        steps += 1;
+        let seen = &town.processes[3].diary.seen;
+        let last = seen.iter().rposition(|seen| matches!(seen, Seen::View(..) | Seen::Block));
+        held += usize::from(last.is_some_and(|last| seen[last] == Seen::Block));
+        false
+    });
+    f64::from(held as u32) / f64::from(steps)
+}
+
+/// Two of five, by place 3 and 4, that have parted from the others.
+fn parted() -> Town {
+    let mut town = Town::of(5, STACK, &Config::default());
+    town.run(Duration::from_millis(30));
+    town.apart = vec![4, 5];
+    assert!(town.until(SECOND, |town| town.together(&[0, 1, 2]) && town.together(&[3, 4])));
+    town
+}
+
+/// A partition that heals one way.
+#[test]
+fn a_greater_view_that_does_not_hear_the_lesser_one_holds_nothing_up_there() {
+    let mut town = parted();
+    town.apart.clear();
+    let of_lesser = |origin: Incarnation| origin == Incarnation(4) || origin == Incarnation(5);
+    town.lose = Box::new(move |at, received| {
+        let origin = Prefix::decode(received.bytes()).map(|(prefix, ..)| prefix.identification.origin);
+        at < 3 && origin.is_ok_and(of_lesser)
+    });
+    let held = held_while_apart(&mut town);
+    assert_eq!(held, 0.0);
+    assert!(town.together(&[3, 4]));
+    town.lose = Box::new(|_, _| false);
+    let took = town.meet(&[0, 1, 2, 3, 4], SECOND);
+    assert!(took < Duration::from_millis(300), "{took:?}");
+}
+
+/// It is heard and welcome, and no letter comes of those that say that it has stopped casting and waits.
+#[test]
+fn a_view_that_waits_for_its_host_in_vain_goes_on_for_longer_than_it_has_waited() {
+    let mut town = parted();
+    town.apart.clear();
+    town.lose = Box::new(|at, received| {
+        const MERGE: u8 = 1;
+        let body = received.bytes().get(PREFIX_BYTES + 10..).unwrap_or_default();
+        let with_token = body.get(17..25).is_some_and(|token| token != [0; 8]);
+        at < 3 && received.channel == ChannelId::OUTSIDE && body[0] == MERGE && with_token
+    });
+    let held = held_while_apart(&mut town);
+    assert!((0.05..0.4).contains(&held), "{held}");
+    assert!(town.together(&[3, 4]));
+}
+
+/// Its members leave one after the other, and those of another view want in: they are in no view that none of it is in.
+#[test]
+fn who_wants_into_a_view_that_all_leave_stays_in_its_own() {
+    for steps in 0..60 {
+        let mut town = parted();
+        let leave = |town: &mut Town, at: usize| {
+            let process = &mut town.processes[at];
+            process.endpoint.group(process.key).leave();
+        };
+        town.apart.clear();
+        assert!(town.until(SECOND, |town| town.counted(3, "merge begun") > 0));
+        (0..steps).for_each(|_| town.step());
+        (0..3).for_each(|at| leave(&mut town, at));
+        assert!(town.until(SECOND, |town| (0..3).all(|at| town.exit(at).is_some())), "after {steps} steps");
+        town.meet(&[3, 4], SECOND);
+        for seen in &town.processes[3].diary.seen {
+            let Seen::View(id, members) = seen else { continue };
+            let founder = id.coordinator.0;
+            assert!(members.contains(&founder), "after {steps} steps: {id} of {members:?}");
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! Members that are slow to take in what the others cast: who they are, what is said of them, and what is done.
+
+mod common;
+
+use std::time::Duration;
+
+use common::live::{Seen, Town};
+use wadjet::stack::event::{Holdup, Slow, SlowOutcome};
+use wadjet::wire::full::Prefix;
+use wadjet::{Config, Incarnation};
+
+const STACK: &str = wadjet::layers::LIVE_STACK_WITH_INTEGRITY;
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Everybody but process `but` casts as much as it may.
+fn all_cast(town: &mut Town, but: usize) {
+    for at in (0..town.processes.len()).filter(|at| *at != but) {
+        let process = &mut town.processes[at];
+        // Refused when the way is closed: that is what flow control is for.
+        while process.endpoint.group(process.key).cast(&[7; 1000]).is_ok() {}
+    }
+}
+
+fn cast_for(town: &mut Town, time: Duration, but: usize) {
+    town.until(time, |town| {
+        all_cast(town, but);
+        false
+    });
+}
+
+fn slow_ones(town: &Town, at: usize) -> Vec<Slow> {
+    let slow = |seen: &Seen| if let Seen::Slow(slow) = seen { Some(*slow) } else { None };
+    town.processes[at].diary.seen.iter().filter_map(slow).collect()
+}
+
+/// Takes in a frame in 160 us: two windows of 64, and what else there is to hear, in more than 20 ms.
+const DULL: u32 = 8;
+
+fn with_policy(policy: &str) -> Town {
+    let config = Config { window_frames: 64, ..Config::default() };
+    // A member that takes in one sender's window before it comes to the other's has not heard that one for long.
+    let stack = STACK.replace("SUSPECT", "SUSPECT(least_ms=60,most_ms=60)").replace("FC", policy);
+    let mut town = Town::of(3, &stack, &config);
+    town.run(Duration::from_millis(5));
+    town
+}
+
+#[test]
+fn a_slow_member_is_named_and_waited_for_and_named_again_when_it_has_caught_up() {
+    let mut town = with_policy("FC(slow_ms=5)");
+    let begun = town.now;
+    town.processes[2].dull = DULL;
+    cast_for(&mut town, Duration::from_millis(40), 2);
+    assert!(town.together(&[0, 1, 2]), "a slow member is waited for");
+    for at in [0, 1] {
+        let slow = slow_ones(&town, at);
+        let [first, rest @ ..] = &slow[..] else { panic!("{slow:?}") };
+        assert_eq!((first.member.0, first.outcome), (2, SlowOutcome::Waits));
+        assert!(matches!(first.why, Holdup::Behind { frames: 1..=64 }), "{first:?}");
+        assert!(first.since > begun && first.lasting >= Duration::from_millis(5), "{first:?}");
+        assert!(rest.iter().all(|slow| slow.member.0 == 2), "nobody else is slow: {rest:?}");
+    }
+    town.processes[2].dull = 0;
+    cast_for(&mut town, Duration::from_millis(20), 2);
+    for at in [0, 1] {
+        assert_eq!(slow_ones(&town, at).last().map(|slow| slow.outcome), Some(SlowOutcome::CaughtUp));
+    }
+    let before = slow_ones(&town, 0).len();
+    cast_for(&mut town, Duration::from_millis(30), 2);
+    assert_eq!(slow_ones(&town, 0).len(), before, "who sets the pace of a busy group is not slow");
+}
+
+#[test]
+fn a_slow_member_is_expelled_where_the_stack_says_so_and_learns_why_and_comes_back_as_a_new_one() {
+    let mut town = with_policy("FC(slow_ms=5,expel_ms=10)");
+    town.processes[2].dull = DULL;
+    let out = town.until(SECOND, |town| {
+        all_cast(town, 2);
+        town.together(&[0, 1])
+    });
+    assert!(out, "{:?}", town.processes[0].diary.seen.last());
+    cast_for(&mut town, Duration::from_millis(20), 2);
+    for at in [0, 1] {
+        let slow = slow_ones(&town, at);
+        let Some(Slow { member, outcome: SlowOutcome::Expelled { .. }, lasting, .. }) = slow.last() else {
+            panic!("{slow:?}")
+        };
+        assert_eq!(member.0, 2);
+        assert!((Duration::from_millis(10)..Duration::from_millis(15)).contains(lasting), "{lasting:?}");
+        let views = town.processes[at].casts_by_view();
+        assert!(views.last().unwrap().1.len() > 5_000, "the others go on at their own speed");
+    }
+    let exits = |town: &mut Town| matches!(town.processes[2].diary.seen.last(), Some(Seen::Exit(_)));
+    assert!(town.until(SECOND, exits), "{:?}", town.processes[2].diary.seen.last());
+    let Some(Seen::Exit(reason)) = town.processes[2].diary.seen.last() else { unreachable!() };
+    assert!(reason.starts_with("expelled: member ") && reason.contains(" waited 1"), "{reason}");
+    town.join(&[1]);
+    town.meet(&[0, 1, 3], SECOND);
+    town.run(Duration::from_millis(100));
+    assert!(town.together(&[0, 1, 3]));
+}
+
+#[test]
+fn a_member_that_has_not_taken_in_what_has_come_takes_nobody_for_slow() {
+    let mut town = with_policy("FC(slow_ms=5,expel_ms=10)");
+    town.processes[2].dull = DULL;
+    let out = town.until(SECOND, |town| {
+        all_cast(town, usize::MAX);
+        town.together(&[0, 1])
+    });
+    assert!(out, "{:?}", town.processes[0].diary.seen.last());
+    // What the others have said of its casts waits with all else that has come.
+    assert_eq!(slow_ones(&town, 2), []);
+    let exits = |town: &mut Town| matches!(town.processes[2].diary.seen.last(), Some(Seen::Exit(_)));
+    assert!(town.until(SECOND, exits), "{:?}", town.processes[2].diary.seen.last());
+    let Some(Seen::Exit(reason)) = town.processes[2].diary.seen.last() else { unreachable!() };
+    assert!(reason.starts_with("expelled: "), "{reason}");
+    assert!(town.together(&[0, 1]));
+}
+
+#[test]
+fn an_expelled_member_that_missed_the_word_hears_it_when_it_speaks_up() {
+    let mut town = with_policy("FC(slow_ms=5,expel_ms=10)");
+    town.processes[2].dull = DULL;
+    // No letter reaches it before the others have gone on.
+    let deaf = std::rc::Rc::new(std::cell::Cell::new(true));
+    let is_deaf = std::rc::Rc::clone(&deaf);
+    town.lose = Box::new(move |at, received| {
+        let letter = Prefix::decode(received.bytes())
+            .is_ok_and(|(prefix, ..)| prefix.control == wadjet::wire::outside::OUTSIDE_CONTROL);
+        at == 2 && letter && is_deaf.get()
+    });
+    let out = town.until(SECOND, |town| {
+        all_cast(town, 2);
+        town.together(&[0, 1])
+    });
+    assert!(out);
+    deaf.set(false);
+    let exits = |town: &mut Town| matches!(town.processes[2].diary.seen.last(), Some(Seen::Exit(_)));
+    assert!(town.until(SECOND, exits), "{:?}", town.processes[2].diary.seen.last());
+    let Some(Seen::Exit(reason)) = town.processes[2].diary.seen.last() else { unreachable!() };
+    assert!(reason.starts_with("expelled: "), "{reason}");
+}
+
+/// Who holds the senders holds its own casts, too, and nobody else is to blame for that.
+#[test]
+fn a_member_that_holds_the_senders_waits_for_nobody() {
+    let mut town = with_policy("FC(slow_ms=5,expel_ms=10)");
+    town.processes[2].stopped = true;
+    let only_the_first = |town: &mut Town| {
+        let process = &mut town.processes[0];
+        while process.endpoint.group(process.key).cast(b"cast").is_ok() {}
+        town.run(Duration::from_millis(1));
+    };
+    (0..7).for_each(|_| only_the_first(&mut town));
+    assert_eq!(slow_ones(&town, 0).len(), 1, "it is waited for already");
+    town.processes[2].stopped = false;
+    let process = &mut town.processes[0];
+    process.endpoint.group(process.key).hold_senders();
+    town.processes[0].diary.behind = true;
+    (0..40).for_each(|_| only_the_first(&mut town));
+    assert!(town.together(&[0, 1, 2]));
+}
+
+#[test]
+fn time_in_which_nobody_ran_makes_nobody_slow() {
+    let mut town = with_policy("FC(slow_ms=10,expel_ms=20)");
+    for _ in 0..20 {
+        cast_for(&mut town, Duration::from_micros(500), 2);
+        town.now = town.now + SECOND;
+    }
+    cast_for(&mut town, Duration::from_millis(5), 2);
+    assert!(town.together(&[0, 1, 2]));
+    assert_eq!(slow_ones(&town, 0), []);
+}
+
+/// Two that do not hear each other, and one that hears both: it waits for what the suspected one lacks until it takes the
+/// suspicion over, and gives the other one no credit meanwhile.
+#[test]
+fn who_waits_for_a_member_of_which_only_another_knows_that_it_has_failed_is_not_slow() {
+    const MARK: [u8; 64] = [9; 64];
+    let config = Config { window_frames: 64, ..Config::default() };
+    let mut town = Town::of(3, &STACK.replace("FC", "FC(slow_ms=5,expel_ms=5)"), &config);
+    town.run(Duration::from_millis(150));
+    town.lose = Box::new(|at, received| {
+        let is_from = |origin| {
+            Prefix::decode(received.bytes())
+                .is_ok_and(|(prefix, ..)| prefix.identification.origin == Incarnation(origin))
+        };
+        let marked = || received.bytes().windows(MARK.len()).any(|bytes| bytes == MARK);
+        at == 1 && is_from(3) || at == 2 && (is_from(2) || marked())
+    });
+    let suspects = |town: &mut Town| {
+        town.processes[1]
+            .diary
+            .seen
+            .iter()
+            .any(|seen| matches!(seen, Seen::Suspect(found) if found.member.0 == 2))
+    };
+    assert!(town.until(Duration::from_millis(30), suspects));
+    town.until(Duration::from_millis(100), |town| {
+        let process = &mut town.processes[1];
+        while process.endpoint.group(process.key).cast(&MARK).is_ok() {}
+        town.together(&[0, 1])
+    });
+    assert!(town.together(&[0, 1]), "they go on together");
+    assert_eq!(slow_ones(&town, 1), []);
+}
