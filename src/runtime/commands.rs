@@ -12,6 +12,7 @@ use std::task::Waker;
 use std::time::Duration;
 
 use crossbeam_queue::ArrayQueue;
+use crossbeam_utils::CachePadded;
 
 use super::window::Report;
 use crate::endpoint::GroupKey;
@@ -136,15 +137,17 @@ pub(super) struct Commands {
     taken: u64,
 }
 
+/// What callers write with every call, what the driver reads in every iteration, and what hardly ever changes lie on cache
+/// lines of their own.
 struct Shared {
     waiting: ArrayQueue<Command>,
     letters: ArrayQueue<Letter>,
     /// Beside the ring: they are answered also while a command waits for room in its group.
     questions: ArrayQueue<Question>,
     refusals: ArrayQueue<Refusal>,
-    requests: AtomicU64,
+    requests: CachePadded<AtomicU64>,
     /// Commands and questions put in; lets the driver see an empty ring with one load and no fence.
-    put: AtomicU64,
+    put: CachePadded<AtomicU64>,
     parked: AtomicBool,
     stop: AtomicBool,
     ended: AtomicBool,
@@ -273,8 +276,8 @@ impl Commands {
                 letters,
                 questions: ArrayQueue::new(QUESTIONS_MAX),
                 refusals: ArrayQueue::new(commands_max),
-                requests: AtomicU64::new(0),
-                put: AtomicU64::new(0),
+                requests: CachePadded::new(AtomicU64::new(0)),
+                put: CachePadded::new(AtomicU64::new(0)),
                 parked: AtomicBool::new(false),
                 stop: AtomicBool::new(false),
                 ended: AtomicBool::new(false),
