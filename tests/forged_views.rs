@@ -378,8 +378,7 @@ fn suspicions_that_are_forged_stale_or_from_non_members_are_dropped_and_counted(
         let of = |(prefix, ..): (Prefix, _, _)| prefix.identification.origin == Incarnation(2);
         at == 0 && Prefix::decode(received.bytes()).is_ok_and(of)
     });
-    // For `first_ms` and `most_ms` from the first that was heard of it.
-    for _ in 0..140 {
+    for _ in 0..40 {
         lie.beats(2, 1, &beat(0b100));
         lie.town.run(Duration::from_millis(1));
     }

@@ -56,17 +56,18 @@ fn others_stay_together_without_who_grows_deaf(suspect: &str) -> bool {
     stay_together(&mut town, &[0, 1, 2])
 }
 
-/// The same, but that the last has heard one of them only before it grows deaf, at the beginning of the view.
-fn others_stay_together_without_who_is_deaf_early(suspect: &str, heard: usize) -> bool {
+/// The same, but that the deaf one has heard one of them only before it grows deaf, at the beginning of the view.
+fn others_stay_together_without_who_is_deaf_early(suspect: &str, deaf: usize, heard: usize) -> bool {
     let mut town = Town::of(4, &STACK.replace("SUSPECT", suspect), &Config::default());
     let heard = Incarnation(heard as u64 + 1);
     let is_heard = move |prefix: Prefix| prefix.identification.origin == heard;
     town.lose = Box::new(move |at, received| {
-        at == 3 && !Prefix::decode(received.bytes()).is_ok_and(|(prefix, ..)| is_heard(prefix))
+        at == deaf && !Prefix::decode(received.bytes()).is_ok_and(|(prefix, ..)| is_heard(prefix))
     });
     town.run(Duration::from_millis(2));
-    town.lose = Box::new(|at, _| at == 3);
-    stay_together(&mut town, &[0, 1, 2])
+    town.lose = Box::new(move |at, _| at == deaf);
+    let others: Vec<usize> = (0..4).filter(|at| *at != deaf).collect();
+    stay_together(&mut town, &others)
 }
 
 fn stay_together(town: &mut Town, others: &[usize]) -> bool {
@@ -82,8 +83,9 @@ fn a_member_that_hears_nothing_goes_and_the_others_stay_together() {
         assert!(others_stay_together("SUSPECT", deaf), "{deaf} is deaf");
     }
     assert!(others_stay_together_without_who_grows_deaf("SUSPECT"));
-    for heard in 0..3 {
-        assert!(others_stay_together_without_who_is_deaf_early("SUSPECT", heard), "{heard} was heard");
+    for (deaf, heard) in (0..4).flat_map(|deaf| (0..4).map(move |heard| (deaf, heard))) {
+        let fine = deaf == heard || others_stay_together_without_who_is_deaf_early("SUSPECT", deaf, heard);
+        assert!(fine, "{deaf} is deaf, and has heard {heard}");
     }
 }
 
@@ -92,7 +94,11 @@ fn a_member_that_hears_nothing_goes_and_the_others_stay_together() {
 fn who_accuses_one_after_the_other_or_believes_it_at_once_tears_the_others_apart() {
     assert!((0..4).any(|deaf| !others_stay_together("SUSPECT(broken=deaf-accuses)", deaf)));
     assert!(!others_stay_together_without_who_grows_deaf("SUSPECT(broken=believes-everybody)"));
-    assert!(!others_stay_together_without_who_is_deaf_early("SUSPECT(broken=believes-the-young)", 1));
+    // Whether it leads the others or not.
+    for (deaf, heard) in [(3, 1), (0, 1), (1, 0)] {
+        let broken = "SUSPECT(broken=forgets-the-unheard)";
+        assert!(!others_stay_together_without_who_is_deaf_early(broken, deaf, heard), "{deaf}");
+    }
 }
 
 /// It has given up all others before they give it up, and they hear of that from itself, who is the one that has failed.

@@ -18,8 +18,8 @@ pub(super) enum Mistake {
     BlamesForOwnPause,
     /// SUSPECT: whatever suspicion is told is taken over at once.
     BelievesEverybody,
-    /// SUSPECT: who accuses others early in a view is believed as fast as later.
-    BelievesTheYoung,
+    /// SUSPECT: who hears nobody accuses all that it has heard in this view, before it has waited for the others.
+    ForgetsTheUnheard,
     /// SUSPECT: no suspicion is taken over.
     BelievesNobody,
     /// SUSPECT: who hears nobody accuses the others one after the other.
@@ -108,7 +108,7 @@ const VARIANTS: &[(&str, Mistake)] = &[
     ("trusts-the-unheard", Mistake::TrustsTheUnheard),
     ("blames-for-own-pause", Mistake::BlamesForOwnPause),
     ("believes-everybody", Mistake::BelievesEverybody),
-    ("believes-the-young", Mistake::BelievesTheYoung),
+    ("forgets-the-unheard", Mistake::ForgetsTheUnheard),
     ("believes-nobody", Mistake::BelievesNobody),
     ("deaf-accuses", Mistake::DeafAccuses),
     ("names-all", Mistake::NamesAll),

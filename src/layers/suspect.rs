@@ -21,12 +21,11 @@
 //! view: that is for the membership to ask, and its answer is waited for. The silent one is also asked outside the view at the
 //! second check ([`Up::Doubt`]), for a medium may carry nothing else to who is in another.
 //!
-//! Who hears nothing accuses everybody, and is the one that has failed: it suspects all others at once, and goes alone. Who
+//! Who hears nothing accuses everybody, and is the one that has failed: it suspects all others at once, also those that it
+//! has not heard yet in this view, when it has waited long enough for each of them, and goes alone. Who
 //! does not hear some is not believed easily: a suspicion is taken over at once only of a member that has been silent here,
 //! too, for half of its time-out. Of one that is heard it is taken over when its accuser has said so for the longest
-//! time-out: by then a deaf accuser has accused this member as well. If it has grown deaf before it heard this member in this
-//! view it does so only after `first_ms`: so nothing is taken over of one that is heard before the accuser itself has been
-//! heard for that and the longest time-out. What an accuser of this member says of others counts
+//! time-out: by then a deaf accuser has accused this member as well. What an accuser of this member says of others counts
 //! for nothing, and what it sends is no sign of life any more: it takes nothing of this member in for the rest of the view.
 //!
 //! ```text
@@ -160,8 +159,6 @@ struct Watched {
     known: u64,
     silence: Duration,
     longest: Duration,
-    /// How long ago it was heard first in this view.
-    heard_for: Duration,
     /// How much of `silence` it is excused for, because it had no processor; and whether it had none when last asked about.
     excused: Duration,
     starved: bool,
@@ -182,7 +179,6 @@ impl Watched {
             known: 0,
             silence: Duration::ZERO,
             longest: Duration::ZERO,
-            heard_for: Duration::ZERO,
             excused: Duration::ZERO,
             starved: false,
             gone: None,
@@ -278,10 +274,8 @@ impl Suspect {
             accuser.accuses_for = Duration::ZERO;
         }
         accuser.accuses = heard;
-        let knows_all =
-            accuser.heard_for >= self.first + self.most || self.mistake.is(Mistake::BelievesTheYoung);
-        let lasting = accuser.accuses_for >= self.most && knows_all;
-        if lasting || self.mistake.is(Mistake::BelievesEverybody) { told } else { at_once }
+        let believed = accuser.accuses_for >= self.most || self.mistake.is(Mistake::BelievesEverybody);
+        if believed { told } else { at_once }
     }
 
     /// Looks at everybody; what has to be said is said.
@@ -298,7 +292,7 @@ impl Suspect {
         let passed = if pause { since } else { since.min(self.beat * BEATS_MAX) };
         self.weigh_traffic(context, since, passed);
         let (mut ask, mut due, mut hint) = (RankSet::EMPTY, RankSet::EMPTY, false);
-        // Of those that were heard in this view: whether one is heard still.
+        // Whether one is heard still, of all that are waited for.
         let (mut watching, mut hears) = (RankSet::EMPTY, false);
         for rank in context.view().others() {
             if self.suspected.contains(rank) || self.failed.contains(rank) {
@@ -306,9 +300,6 @@ impl Suspect {
             }
             let watched = &mut self.watched[rank.index()];
             let known = watched.all;
-            if watched.known > 0 {
-                watched.heard_for += passed;
-            }
             if !watched.accuses.is_empty() {
                 watched.accuses_for += passed;
             }
@@ -329,9 +320,10 @@ impl Suspect {
             let silence = watched.silence;
             let limit = self.limit(rank);
             hint |= silence >= self.beat * BEATS_MAX;
-            if self.watched[rank.index()].known > 0 {
+            let heard = self.watched[rank.index()].known > 0;
+            hears |= heard && silence < limit / 2;
+            if heard || !self.mistake.is(Mistake::ForgetsTheUnheard) {
                 watching.insert(rank);
-                hears |= silence < limit / 2;
             }
             if silence >= limit {
                 due.insert(rank);
@@ -641,7 +633,6 @@ impl Layer for Suspect {
             digest.word(watched.known);
             digest.word(watched.silence.as_nanos() as u64);
             digest.word(watched.longest.as_nanos() as u64);
-            digest.word(watched.heard_for.as_nanos() as u64);
             digest.word(watched.excused.as_nanos() as u64 | u64::from(watched.starved) << 63);
             digest.word(watched.accuses_for.as_nanos() as u64);
         }

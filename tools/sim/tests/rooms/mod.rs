@@ -5,7 +5,7 @@ use wadjet::accel::broken::Broken;
 use wadjet_sim::{Overrides, Scenario, ViewsSetup, run_views};
 
 /// Each is caught within so many seeds, or by the one that is remembered: so are `lets-in-twice`, `freezes-late`, `says-it-once`
-/// and `believes-the-young` alone.
+/// and `forgets-the-unheard` alone.
 pub const SEEDS: u64 = 2000;
 
 /// Memberships, with what is wrong said by their names (`src/layers/mbrship/broken.rs`), and a seed that caught each last.
@@ -48,7 +48,7 @@ pub const OF_SOME: &[(&str, &str, u64)] = &[
     ("XFER", "drops-sends", 6),
     ("XFER", "forgets-hold", 99),
     ("FRAG", "keeps-parts", 117),
-    ("SUSPECT", "believes-the-young", 16078),
+    ("SUSPECT", "forgets-the-unheard", 16078),
 ];
 
 /// Where slow members are expelled (`src/layers/fc.rs`, `src/layers/mbrship/broken.rs`).
