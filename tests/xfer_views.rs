@@ -473,6 +473,10 @@ fn who_is_let_in_by_those_who_die_before_they_give_anything_goes_on_with_what_it
         let (mut storm, at) = let_in_by_those_who_die(&spec, true, false);
         assert!(!has_left(&storm, at), "{spec}");
         assert!(casts_of(&mut storm, 1, at) > 0, "{spec}: what was shared is there");
+        // What was cast since it came in is not in it.
+        let told =
+            storm.town.processes[at].diary.seen.iter().filter(|seen| matches!(seen, Seen::StateLost(true)));
+        assert_eq!(told.count(), 1, "{spec}");
         let new = storm.join(3);
         storm.settle(&[at, new]);
         assert_eq!((storm.replica(at).installed, storm.replica(new).installed), (0, 1), "{spec}");

@@ -393,8 +393,12 @@ impl<M: Machine> Application for Replica<M> {
             }
             Event::Writable => self.cast_unsaid(group),
             Event::Problem(problem) => self.say(format!("problem {}: {}", problem.layer, problem.what)),
+            // It has the only state that is left.
+            Event::StateLost { goes_on: true } => self.say("goes on with its own state".to_owned()),
             // It leaves, for what it has is not the group's state; the exit follows.
-            Event::StateLost { .. } => self.say("exit all that had the state are gone".to_owned()),
+            Event::StateLost { goes_on: false } => {
+                self.say("exit all that had the state are gone".to_owned())
+            }
             Event::Exit(ExitReason::Left) => self.end = Some(0),
             Event::Exit(reason) => {
                 self.say(format!("exit {reason}"));

@@ -330,12 +330,11 @@ impl Xfer {
         if able.iter().next() != Some(context.rank()) {
             return;
         }
-        if own_goes_on {
-            context.count("nobody had the state of those that let this member in: its own counts");
-        } else {
-            context.count("nobody had the state");
-            context.up(Up::StateLost { goes_on: true });
-        }
+        context.count(match own_goes_on {
+            true => "nobody had the state of those that let this member in: its own counts",
+            false => "nobody had the state",
+        });
+        context.up(Up::StateLost { goes_on: true });
         self.taking = Taking { whole: true, ..Taking::default() };
         self.hold_from(context.view());
         self.own = Own::Whole;

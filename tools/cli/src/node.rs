@@ -481,7 +481,10 @@ impl Application for Narrator {
             Event::Suspect(suspicion) => self.suspected(*suspicion),
             Event::Paused(lasting) => println!("this process did not run for {}", Millis(*lasting)),
             Event::Slow(slow) => self.slow(slow),
-            Event::StateLost { .. } => println!("all members that had the group's state are gone"),
+            Event::StateLost { goes_on } => {
+                let then = if *goes_on { ": this one goes on with what it has" } else { "" };
+                println!("all members that had the group's state are gone{then}");
+            }
             Event::Left(rank) => {
                 if let Some((incarnation, address)) = self.members.get(rank.index()) {
                     println!("{address} leaves");
