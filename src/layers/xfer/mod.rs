@@ -439,9 +439,10 @@ impl Xfer {
         self.lacks.without(self.refused)
     }
 
-    /// `origin` has the state, it says.
+    /// `origin` has the state, it says: also if it has said before in this view that it lacks it.
     fn has(&mut self, context: &mut Context<'_>, origin: Rank) {
         self.lacks.remove(origin);
+        self.said.remove(origin);
         self.let_off(context, origin);
     }
 

@@ -113,6 +113,10 @@ fn seeds_that_found_a_bug_find_it_no_more() {
         ("views", 6517),
         // Who was asked to stop while it waited for the state forgot that with the view it was told of afterwards.
         ("views", 12674),
+        // Who had gone deaf as the view began accused those that it had heard, and others believed it.
+        ("views", 16078),
+        // Who went on with its own state and could not read it for others was taken for one that lacks it: another did so, too.
+        ("views", 15843),
     ];
     let all = found.into_iter().flat_map(|found| [(found, &as_they_were), (found, &today)]);
     let expelling = [
