@@ -173,8 +173,7 @@ impl Fc {
             return context.pair(held, holder.member, own) >= holder.target;
         }
         // What others lack it cannot give credit for; nor what those lack that have failed, of which it may not know yet.
-        let others = context.view().others();
-        let all = others.into_iter().all(|other| context.pair(held, other, own) >= holder.target);
+        let all = context.view().others().all(|other| context.pair(held, other, own) >= holder.target);
         !all || context.pair(credit, holder.member, own) > holder.target
     }
 

@@ -10,11 +10,11 @@
 //! `expand(compress(header)) == header`, gossip apart: that is carried along in its short form and never leaves the
 //! frame it came in.
 
+use std::rc::Rc;
+
 use super::bits::{BitReader, BitWriter, low_bits};
 use super::full::NO_CONTROL;
 use super::{COOKIE_MASK, PACK_FLAG, Traffic};
-use std::rc::Rc;
-
 use crate::id::Hasher64;
 
 /// The most fields of one kind of traffic.
