@@ -21,4 +21,9 @@ for transport in memory shm; do
     "$wadjet" bench --transport "$transport" --pattern pingpong,all-to-all --members 2,3,4,6,8 --vs-raw \
         --duration 1 --json "$reports/4-members-$transport.json"
 done
+# What a header is with total order, and what that costs between two.
+for transport in shm udp; do
+    "$wadjet" bench --transport "$transport" --order agreed --pattern pingpong,stream --vs-raw --duration 1 \
+        --json "$reports/5-order-$transport.json"
+done
 "$wadjet" performance

@@ -9,6 +9,7 @@
 
 pub mod allocations;
 pub mod blocks;
+pub mod contract;
 pub mod floor;
 pub mod fused;
 pub mod histogram;

@@ -10,7 +10,7 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 
 use crate::report::Report;
-use crate::table;
+use crate::{contract, table};
 
 /// Where the reports are, and which document shows them.
 #[derive(Args, Clone, Debug)]
@@ -21,13 +21,17 @@ pub struct PerformanceOptions {
     /// The recorded counts: what the example `instructions --record` wrote
     #[arg(long, value_name = "FILE", default_value = "bench/instructions.json")]
     instructions: PathBuf,
-    /// The document; what stands in it between the two marks is made anew
+    /// The document; what stands in it between marks is made anew
     #[arg(long, value_name = "FILE", default_value = "docs/performance.md")]
     write: PathBuf,
 }
 
 /// Before and behind the tables in the document.
 pub const MARKS: [&str; 2] = ["<!-- tables: made by `wadjet performance` -->\n", "<!-- end of tables -->\n"];
+
+/// Before and behind the rows of the contract.
+pub const CONTRACT_MARKS: [&str; 2] =
+    ["<!-- contract: made by `wadjet performance` -->\n", "<!-- end of contract -->\n"];
 
 /// Makes the tables of the document anew.
 ///
@@ -36,22 +40,40 @@ pub const MARKS: [&str; 2] = ["<!-- tables: made by `wadjet performance` -->\n",
 pub fn performance(options: &PerformanceOptions) -> Result<bool, Box<dyn Error>> {
     let named = |error: std::io::Error| format!("{}: {error}", options.write.display());
     let document = std::fs::read_to_string(&options.write).map_err(named)?;
-    let tables = tables(&options.instructions, &options.reports)?;
-    std::fs::write(&options.write, with_tables(&document, &tables)?).map_err(named)?;
-    println!("{}: {} lines of tables", options.write.display(), tables.lines().count());
+    let made = made_anew(&document, &options.instructions, &options.reports)?;
+    std::fs::write(&options.write, &made).map_err(named)?;
+    println!("{}: {} lines", options.write.display(), made.lines().count());
     Ok(true)
 }
 
-/// The document with these tables in place of those it had.
+/// The document with the contract and the tables as these counts and reports make them.
+///
+/// # Errors
+/// If a file cannot be read, or is none, or the document has no place for them.
+pub fn made_anew(document: &str, instructions: &Path, directory: &Path) -> Result<String, Box<dyn Error>> {
+    let named = |error: &dyn Error| format!("{}: {error}", instructions.display());
+    let counts = std::fs::read_to_string(instructions).map_err(|error| named(&error))?;
+    let counts: Instructions = serde_json::from_str(&counts).map_err(|error| named(&error))?;
+    let mut all = Vec::new();
+    for file in reports(directory)? {
+        let report: Report = serde_json::from_str(&std::fs::read_to_string(&file)?)
+            .map_err(|error| format!("{}: no report of `wadjet bench`: {error}", file.display()))?;
+        all.push(report);
+    }
+    let document = between(document, CONTRACT_MARKS, &contract::text(&counts, &all))?;
+    between(&document, MARKS, &tables(&counts, &all))
+}
+
+/// The document with `text` in place of what stood between two marks.
 ///
 /// # Errors
 /// If the marks are missing.
-pub fn with_tables(document: &str, tables: &str) -> Result<String, Box<dyn Error>> {
-    let [begin, end] = MARKS;
+pub fn between(document: &str, marks: [&str; 2], text: &str) -> Result<String, Box<dyn Error>> {
+    let [begin, end] = marks;
     let places =
         document.split_once(begin).and_then(|(before, rest)| Some((before, rest.split_once(end)?.1)));
-    let (before, behind) = places.ok_or_else(|| format!("no place for tables: {begin}...\n{end}"))?;
-    Ok(format!("{before}{begin}{tables}{end}{behind}"))
+    let (before, behind) = places.ok_or_else(|| format!("no place in the document: {begin}...\n{end}"))?;
+    Ok(format!("{before}{begin}{text}{end}{behind}"))
 }
 
 /// The reports in a directory, which end in `.json`, in the order of their names.
@@ -105,22 +127,14 @@ impl Instructions {
     }
 }
 
-/// The recorded counts, then a section for each report in a directory, in the order of their names.
-///
-/// # Errors
-/// If a file cannot be read, or is none.
-pub fn tables(instructions: &Path, directory: &Path) -> Result<String, Box<dyn Error>> {
-    let named = |error: &dyn Error| format!("{}: {error}", instructions.display());
-    let counts = std::fs::read_to_string(instructions).map_err(|error| named(&error))?;
-    let counts: Instructions = serde_json::from_str(&counts).map_err(|error| named(&error))?;
+/// The recorded counts, then a section for each report.
+fn tables(instructions: &Instructions, reports: &[Report]) -> String {
     let mut text = format!(
         "\n`cargo run --release -p wadjet-bench --example instructions`: instructions per message\n\n```text\n{}\n```\n",
-        counts.table()
+        instructions.table()
     );
-    for file in reports(directory)? {
-        let report: Report = serde_json::from_str(&std::fs::read_to_string(&file)?)
-            .map_err(|error| format!("{}: no report of `wadjet bench`: {error}", file.display()))?;
-        text += &format!("\n`{}`\n\n```text\n{}```\n", report.command, table::text(&report));
+    for report in reports {
+        text += &format!("\n`{}`\n\n```text\n{}```\n", report.command, table::text(report));
     }
-    Ok(text + "\n")
+    text + "\n"
 }
