@@ -1,5 +1,5 @@
 #!/bin/sh
-# Measures what docs/performance.md shows and makes its tables anew, on a machine that does nothing else: about six minutes.
+# Measures what docs/performance.md shows and makes its tables anew, on a machine that does nothing else: about eight minutes.
 #
 #   bench/performance.sh      as root, if AF_XDP is to be measured too
 set -eu
@@ -21,9 +21,9 @@ for transport in memory shm; do
     "$wadjet" bench --transport "$transport" --pattern pingpong,all-to-all --members 2,3,4,6,8 --vs-raw \
         --duration 1 --json "$reports/4-members-$transport.json"
 done
-# What a header is with total order, and what that costs between two.
-for transport in shm udp; do
-    "$wadjet" bench --transport "$transport" --order agreed --pattern pingpong,stream --vs-raw --duration 1 \
-        --json "$reports/5-order-$transport.json"
+# What one order for all costs.
+for transport in shm udp xdp; do
+    "$wadjet" bench --transport "$transport" --order fifo,agreed,safe --pattern pingpong,stream,all-to-all --members 2,3 --vs-raw \
+        --duration 1 --json "$reports/5-order-$transport.json"
 done
 "$wadjet" performance

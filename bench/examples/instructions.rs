@@ -124,13 +124,16 @@ const WARM_UP: u32 = 4096;
 const MESSAGES: u32 = 2048;
 const TOLERANCE_PERCENT: f64 = 3.0;
 
-/// What may cost how much of what: many layers of few, and total order with one sender of FIFO. Where each message has an
+/// What may cost how much of what: many layers of few, the full stack of one with a fixed view, and total order with one sender of FIFO. Where each message has an
 /// iteration to itself the two layers that order are not spread over several: six percent of this, less of a round trip.
 const RATIOS: &[(&str, &str, f64)] = &[
     ("burst-20", "burst-5", 1.10),
     ("fast-20", "fast-5", 1.10),
     ("burst-20-effects", "burst-5", 1.10),
     ("fast-20-effects", "fast-5", 1.10),
+    ("burst-live", "burst-8", 1.03),
+    ("fast-live", "fast-8", 1.03),
+    ("packed-live", "packed-8", 1.03),
     ("burst-total", "burst-8", 1.05),
     ("packed-total", "packed-8", 1.05),
     ("fast-total", "fast-8", 1.08),

@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use crate::memory_cost::{MemoryCost, Path};
 use crate::performance::Instructions;
+use crate::plan::Order;
 use crate::report::{Report, RunReport};
 use crate::workload::Pattern;
 
@@ -36,6 +37,7 @@ pub fn text(instructions: &Instructions, reports: &[Report]) -> String {
     for report in reports {
         closed_loop(&mut rows, report);
         memory(&mut rows, &report.memory_cost);
+        total_order(&mut rows, report);
     }
     layers(&mut rows, instructions);
     for report in reports {
@@ -103,47 +105,81 @@ fn closed_loop(rows: &mut Vec<Row>, report: &Report) {
 fn round_trip(rows: &mut Vec<Row>, run: &RunReport, is_default: bool) {
     let Some(versus) = run.vs_raw else { return };
     let transport = &run.transport;
-    let is_total = run.order.is_some_and(|order| order.is_total());
-    if !is_default && !is_total {
-        return;
-    }
-    let order = if is_total { "with total order" } else { "without" };
-    if transport == "shm" {
-        let most = if is_total { 32.0 } else { 24.0 };
-        row(rows, format!("fast header, {order}"), Bound::Most(most), run.header_bytes as f64, "B", 0);
-    }
-    if is_total {
-        return;
-    }
-    let what = format!("{transport} ping-pong: p50 of raw's");
-    let most = match transport.as_str() {
-        "shm" => (1.0 + 100.0 / versus.p50_raw_ns).max(2.0),
-        "xdp" => 1.10,
-        "udp" | "uring" => 1.05,
+    let (order, header_bytes, most) = match (is_default, run.order) {
+        (true, Some(Order::Fifo)) => ("", 24.0, [2.0, 100.0, 1.05, 1.10]),
+        (false, Some(Order::Agreed)) => (", total order", 32.0, [2.2, 120.0, 1.10, 1.15]),
         _ => return,
     };
+    let [shm, shm_ns, udp, xdp] = most;
+    let most = match transport.as_str() {
+        "shm" => (1.0 + shm_ns / versus.p50_raw_ns).max(shm),
+        "xdp" => xdp,
+        "udp" | "uring" => udp,
+        _ => return,
+    };
+    let what = format!("{transport} ping-pong{order}: p50 of raw's");
     row(rows, what, Bound::Most(most), versus.p50_ratio, "x", 2);
     if transport == "shm" {
-        let spread = run.latency_ns.p99 as f64 / run.latency_ns.p50 as f64;
-        row(rows, "shm ping-pong: p99 of its own p50".into(), Bound::Most(2.0), spread, "x", 2);
+        let header = format!("fast header{}", if order.is_empty() { ", no total order" } else { order });
+        row(rows, header, Bound::Most(header_bytes), run.header_bytes as f64, "B", 0);
+        if is_default {
+            let spread = run.latency_ns.p99 as f64 / run.latency_ns.p50 as f64;
+            row(rows, "shm ping-pong: p99 of its own p50".into(), Bound::Most(2.0), spread, "x", 2);
+        }
+    }
+}
+
+/// What one order for all costs, where a report has runs with and without.
+fn total_order(rows: &mut Vec<Row>, report: &Report) {
+    for agreed in report.runs.iter().filter(|run| run.order == Some(Order::Agreed)) {
+        let is_same = |run: &&RunReport| {
+            (&run.transport, run.members, run.size, &run.pattern)
+                == (&agreed.transport, agreed.members, agreed.size, &agreed.pattern)
+        };
+        let beside = |order| report.runs.iter().filter(is_same).find(|run| run.order == Some(order));
+        let (transport, members) = (&agreed.transport, agreed.members);
+        let (pingpong, stream, all) =
+            (Pattern::Pingpong.name(), Pattern::Stream.name(), Pattern::AllToAll.name());
+        if let Some(fifo) = beside(Order::Fifo) {
+            let rate = agreed.messages_per_second / fifo.messages_per_second;
+            let (what, least) = match agreed.pattern.as_str() {
+                name if name == stream => ("one member casts", 1.0 / 1.05),
+                name if name == all => ("all cast", 0.7),
+                _ => ("", 0.0),
+            };
+            if !what.is_empty() {
+                let what = format!("{transport}, total order, {members} members, {what}: of FIFO's rate");
+                row(rows, what, Bound::Least(least), rate, "x", 2);
+            }
+        }
+        if let Some(safe) = beside(Order::Safe).filter(|_| agreed.pattern == pingpong && members == 2) {
+            let more = safe.latency_ns.p50 as f64 / agreed.latency_ns.p50 as f64;
+            let what = format!("{transport} ping-pong, safe: p50 of agreed's");
+            // One more round trip than agreed, whose ping-pong is one.
+            row(rows, what, Bound::Most(2.0), more, "x", 2);
+        }
     }
 }
 
 /// One message through a stack, without a transport.
 fn memory(rows: &mut Vec<Row>, costs: &[MemoryCost]) {
-    let eight = |path: Path| costs.iter().filter(move |cost| cost.path == path && cost.layers == 8);
-    for cost in eight(Path::Burst) {
-        let (checksum, most) = if cost.checksum { ("with", 70.0) } else { ("without", 45.0) };
-        let what = format!("one 64 B cast, send plus deliver, 8 layers, {checksum} checksum");
-        row(rows, what, Bound::Most(most), cost.warm_ns, "ns", 1);
-    }
-    for cost in eight(Path::Packed).filter(|cost| !cost.checksum) {
-        let what = "1 B casts packed, delivered on one core".into();
-        row(rows, what, Bound::Least(100.0), 1e3 / cost.warm_ns, "M/s", 0);
-    }
-    for cost in eight(Path::Slow).filter(|cost| !cost.checksum) {
-        let what = "one 64 B cast by the layers alone, 8 layers".into();
-        row(rows, what, Bound::Most(1500.0), cost.warm_ns, "ns", 0);
+    let eight = |cost: &MemoryCost| cost.layers == 8 && !cost.stack.contains("wire=yes");
+    let full = |cost: &MemoryCost| cost.stack.contains("MBRSHIP");
+    for (stack, is_it) in [("8 layers", &eight as &dyn Fn(&MemoryCost) -> bool), ("the full stack", &full)] {
+        let of = |path: Path| costs.iter().filter(move |cost| cost.path == path && is_it(cost));
+        for cost in of(Path::Burst) {
+            let (checksum, most) = if cost.checksum { ("with", 70.0) } else { ("without", 45.0) };
+            let what = format!("one 64 B cast in memory, sent and delivered, {stack}, {checksum} checksum");
+            row(rows, what, Bound::Most(most), cost.warm_ns, "ns", 1);
+        }
+        for cost in of(Path::Packed).filter(|cost| !cost.checksum) {
+            let what = format!("1 B casts packed, delivered on one core, {stack}");
+            row(rows, what, Bound::Least(100.0), 1e3 / cost.warm_ns, "M/s", 0);
+        }
+        for cost in of(Path::Slow).filter(|cost| !cost.checksum) {
+            let what = format!("one 64 B cast in memory, by the layers alone, {stack}");
+            row(rows, what, Bound::Most(1500.0), cost.warm_ns, "ns", 0);
+        }
     }
 }
 
@@ -225,6 +261,7 @@ mod tests {
             members: 2,
             size: 64,
             pattern: Pattern::Pingpong.name().into(),
+            order: Some(Order::Fifo),
             latency_ns: LatencySummary { p50: 300, p99, ..LatencySummary::default() },
             vs_raw: Some(VersusRaw { p50_ratio, p50_raw_ns: 80.0, ..VersusRaw::default() }),
             allocations: Some(0),

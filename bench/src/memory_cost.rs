@@ -9,6 +9,7 @@ use std::error::Error;
 use std::hint::black_box;
 
 use serde::{Deserialize, Serialize};
+use wadjet::layers::{LIVE_STACK, LIVE_STACK_WITH_INTEGRITY};
 
 use crate::fused::{FusedPair, Upcall};
 use crate::histogram::median;
@@ -184,6 +185,25 @@ pub fn scenarios() -> Vec<Scenario> {
         if let Some(plain) = scenarios.iter().find(|scenario| scenario.name == like) {
             let Scenario { checksum, path, size, messages, .. } = *plain;
             scenarios.push(Scenario { name: name.into(), stack, checksum, path, size, messages });
+        }
+    }
+    // The full virtually synchronous stack.
+    for (name, like, stack) in [
+        ("burst-live", "burst-8", LIVE_STACK_WITH_INTEGRITY),
+        ("fast-live", "fast-8", LIVE_STACK_WITH_INTEGRITY),
+        ("packed-live", "packed-8", LIVE_STACK_WITH_INTEGRITY),
+        ("burst-live-crc", "burst-8-crc", LIVE_STACK),
+    ] {
+        if let Some(plain) = scenarios.iter().find(|scenario| scenario.name == like) {
+            let Scenario { checksum, path, size, messages, .. } = *plain;
+            scenarios.push(Scenario {
+                name: name.into(),
+                stack: stack.into(),
+                checksum,
+                path,
+                size,
+                messages,
+            });
         }
     }
     // The stack of eight layers with total order on top, by the member whose turn it is, or who orders.

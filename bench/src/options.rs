@@ -16,7 +16,7 @@ pub struct BenchOptions {
     /// Over what; without it, over each
     #[arg(long, value_enum)]
     pub transport: Option<TransportKind>,
-    /// The stack, top to bottom; see `wadjet explain`
+    /// The stack, top to bottom; see `wadjet explain` [default: the full virtually synchronous one, its members patient]
     #[arg(long, value_name = "SPEC")]
     pub stack: Option<String>,
     /// The default stack with that promise about the order of casts; several make a run of each

@@ -50,15 +50,19 @@ impl TransportKind {
         matches!(self, TransportKind::Memory | TransportKind::Shm)
     }
 
-    /// The default stack over it.
-    pub fn default_stack(self) -> &'static str {
-        if self.has_integrity() {
-            wadjet::layers::DEFAULT_STACK_WITH_INTEGRITY
+    /// The default stack over it: the full virtually synchronous one, with the same heartbeats and more patience. Nothing fails
+    /// here, and members may be kept off their cores by others, or by blocks of raw frames.
+    pub fn default_stack(self) -> String {
+        let stack = if self.has_integrity() {
+            wadjet::layers::LIVE_STACK_WITH_INTEGRITY
         } else {
-            wadjet::layers::DEFAULT_STACK
-        }
+            wadjet::layers::LIVE_STACK
+        };
+        stack.replace("SUSPECT", PATIENT)
     }
 }
+
+const PATIENT: &str = "SUSPECT(least_ms=5000,busy_ms=5000,most_ms=10000,first_ms=10000)";
 
 /// What a stack promises about the order of casts, by its name on the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
@@ -100,10 +104,10 @@ impl Order {
     pub fn stack(self, transport: TransportKind) -> String {
         let above = match self {
             Order::Fifo => "",
-            Order::Agreed => "TOTAL:FIXED:",
-            Order::Safe | Order::AgreedUnderSafe => "SAFE:TOTAL:FIXED:",
-            Order::Sequenced => "SEQUENCER:FIXED:",
-            Order::SafeSequenced => "SAFE:SEQUENCER:FIXED:",
+            Order::Agreed => "TOTAL:",
+            Order::Safe | Order::AgreedUnderSafe => "SAFE:TOTAL:",
+            Order::Sequenced => "SEQUENCER:",
+            Order::SafeSequenced => "SAFE:SEQUENCER:",
         };
         format!("{above}{}", transport.default_stack())
     }

@@ -203,14 +203,23 @@ fn memory(report: &Report) -> String {
         let is_reference = |other: &&MemoryCost| other.path == Path::Fused && other.checksum == cost.checksum;
         let comparable = matches!(cost.path, Path::Burst | Path::Fast | Path::Slow);
         let fused = report.memory_cost.iter().find(is_reference).filter(|_| comparable);
+        let path = match cost.path {
+            Path::Fused => "hand-fused reference",
+            Path::Burst => "compiled plan, 16 to an iteration",
+            Path::Fast => "compiled plan, 1 to an iteration",
+            Path::Packed => "compiled plan, 1 B casts packed",
+            Path::Slow => "layers only, 1 to an iteration",
+        };
+        let special = [
+            ("MBRSHIP", ", the full stack"),
+            ("TOTAL", ", TOTAL"),
+            ("SEQUENCER", ", SEQUENCER"),
+            ("METER", ", ten with effects"),
+            ("wire=yes", ", a field that travels"),
+        ];
+        let of = special.iter().find(|(mark, _)| cost.stack.contains(mark)).map_or("", |(_, of)| *of);
         table.row([
-            match cost.path {
-                Path::Fused => "hand-fused reference",
-                Path::Burst => "compiled plan, 16 to an iteration",
-                Path::Fast => "compiled plan, 1 to an iteration",
-                Path::Packed => "compiled plan, 1 B casts packed",
-                Path::Slow => "layers only, 1 to an iteration",
-            },
+            &format!("{path}{of}"),
             if cost.checksum { "CRC32C" } else { "none" },
             &if cost.layers == 0 { String::new() } else { cost.layers.to_string() },
             &format!("{:.1}", cost.warm_ns),
@@ -242,6 +251,11 @@ fn notes(report: &Report) -> String {
     say(
         "stack: packs messages while the way is busy; every delivery is checked for loss, repetition, order and bytes.",
     );
+    if report.runs.iter().any(|run| run.stack.contains("MBRSHIP")) {
+        say(
+            "stack: views are agreed on, heartbeats go every millisecond; nobody is suspected here for seconds.",
+        );
+    }
     say("p50..p99.9: ping-pong the round trip; otherwise one way from the intended time of sending.");
     say(
         "M msg/s: messages of others delivered at one receiver (own copies not counted), the median block of a closed loop; ping-pong: rounds.",
