@@ -239,6 +239,9 @@ fn a_stopped_member_says_nothing_and_who_looks_is_told_so_in_time() {
         "{said}"
     );
     signal("-CONT");
+    // It is killed, and cannot take its window with it.
+    drop(member);
+    std::fs::remove_file(window).unwrap();
 }
 
 #[test]
