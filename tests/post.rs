@@ -110,6 +110,54 @@ fn when_messages_end_it_does_too() {
     assert_eq!(post(&world, 0), quiet, "a quiet group pays for nothing");
 }
 
+/// One step of so many nanoseconds.
+fn short_step(world: &mut World, nanos: u64) {
+    let next = world.now.as_nanos() + nanos;
+    world.now = Time::from_nanos(next - 10_000);
+    world.step();
+    assert_eq!(world.now.as_nanos(), next);
+}
+
+#[test]
+fn whoever_waits_for_an_answer_does_nothing_else_meanwhile() {
+    let mut world = world(2);
+    let first = post(&world, 1);
+    for round in 0..20_000 {
+        world.cast(round % 2, b"ping or pong");
+        // It comes in one step or in the next.
+        (0..2).for_each(|_| short_step(&mut world, 100));
+        for _ in 0..3 {
+            let before = [post(&world, 0), post(&world, 1)];
+            short_step(&mut world, 100);
+            assert_eq!([post(&world, 0), post(&world, 1)], before, "round {round}");
+        }
+    }
+    let passes = post(&world, 1).passes - first.passes;
+    assert!(passes >= 20_000 / BATCH / 2, "{passes}");
+    // Nothing more comes: what has begun goes on.
+    world.cast(0, b"the last");
+    short_step(&mut world, 100);
+    (0..100).for_each(|_| short_step(&mut world, 100));
+    let quiet = post(&world, 1);
+    (0..100).for_each(|_| short_step(&mut world, 100));
+    assert_eq!(post(&world, 1), quiet, "a pass that is over");
+}
+
+#[test]
+fn what_casts_tell_no_row_does() {
+    for members in [2, 3, 8] {
+        let config = Config { shadow: Shadow::Off, pack: false, ..Config::default() };
+        let mut world = World::new(members, STACK, &config);
+        // Who started which life has been said.
+        world.steps(100_000);
+        load(&mut world, 1, 100);
+        // Hundreds of times as long as a change may go unreported.
+        let (_, post, retained) = load(&mut world, 1, 10_000);
+        assert_eq!(post.whole, 0, "a row that goes out or comes in takes a whole pass: {post:?}");
+        assert!(retained < 4000, "{retained}");
+    }
+}
+
 /// Whoever waits until something is due must not be told for ever that it was due a while ago.
 #[test]
 fn what_is_due_is_done_and_is_not_due_any_more() {

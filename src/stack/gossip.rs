@@ -155,12 +155,14 @@ pub(crate) struct GossipState {
     reported: Vec<u64>,
     /// By subject and gossip: own values at the last post-processing.
     previous: Vec<u64>,
-    previous_casts: u64,
+    /// [`Core::gossiping_casts`] at the last post-processing.
+    previous_casts: (u64, u64),
     due: Time,
     /// During post-processing: whether all own values have gone out with casts since the last one, and whether any has
-    /// changed since it was told, and changed much.
+    /// changed since it was told, and maybe before the last one, and changed much.
     all_ridden: bool,
     changed: bool,
+    long_changed: bool,
     far: bool,
     requested: bool,
     ask: bool,
@@ -196,10 +198,11 @@ impl GossipState {
             riding: vec![Riding::NEVER; members],
             reported: vec![0; values],
             previous: vec![0; values],
-            previous_casts: 0,
+            previous_casts: (0, 0),
             due: Time::NEVER,
             all_ridden: false,
             changed: false,
+            long_changed: false,
             far: false,
             requested: false,
             ask: false,
@@ -236,7 +239,7 @@ impl GossipState {
 
     /// So many more casts than are counted have carried gossip since the last post-processing: for the shadow's fork.
     pub(crate) fn ridden(&mut self, casts: u64) {
-        self.previous_casts = self.previous_casts.wrapping_sub(casts);
+        self.previous_casts.1 = self.previous_casts.1.wrapping_sub(casts);
     }
 
     pub(crate) fn requested(&self) -> bool {
@@ -316,12 +319,13 @@ impl Core {
 
     /// Looks at what has changed since the last look, before it looks at each member.
     pub(crate) fn gossip_look(&mut self) {
-        let casts = u64::from(self.has_fast_casts()) * self.slots.word(fixed::CAST_SEND_HITS);
-        let ridden = casts.wrapping_sub(self.gossip.previous_casts);
+        let casts = self.gossiping_casts();
+        let previous = std::mem::replace(&mut self.gossip.previous_casts, casts);
+        let (all, ridden) = (casts.0.wrapping_sub(previous.0), casts.1.wrapping_sub(previous.1));
         let members = self.slots.members();
-        self.gossip.all_ridden = members > 1 && ridden >= members as u64 - 1;
-        self.gossip.previous_casts = casts;
-        (self.gossip.changed, self.gossip.far) = (false, false);
+        // Those between which there are others may all have spoken of the same member.
+        self.gossip.all_ridden = members > 1 && ridden >= members as u64 - 1 && ridden == all;
+        (self.gossip.changed, self.gossip.long_changed, self.gossip.far) = (false, false, false);
     }
 
     /// Looks at what has changed of `subjects`. Casts tell their own number.
@@ -338,15 +342,17 @@ impl Core {
         }
         let of = self.gossip.of(subjects);
         let Core { gossip, slots, .. } = self;
-        let GossipState { values, previous, reported, all_ridden, changed, far, .. } = gossip;
+        let GossipState { values, previous, reported, all_ridden, changed, long_changed, far, .. } = gossip;
         let told = previous[of.clone()].iter_mut().zip(&mut reported[of.clone()]);
         for (value, (previous, reported)) in values[of].iter().zip(told) {
-            if *all_ridden && value.rides_on_casts {
+            let told = *all_ridden && value.rides_on_casts;
+            if told {
                 *reported = *previous;
             }
             *previous = value.read(slots);
             let ahead = previous.saturating_sub(*reported);
             *changed |= ahead > 0;
+            *long_changed |= ahead > 0 && !told;
             *far |= ahead >= value.quantum;
         }
     }
@@ -365,7 +371,8 @@ impl Core {
             self.report();
         } else if !wanted {
             self.gossip.due = Time::NEVER;
-        } else if self.gossip.due == Time::NEVER {
+        } else if self.gossip.due == Time::NEVER || !self.gossip.long_changed && !self.gossip.asked {
+            // Casts have told all but what has changed since the last look: as long as they do, no row needs to go out.
             self.gossip.due = self.now + self.gossip.delay;
         }
     }

@@ -1,6 +1,7 @@
 //! One iteration of the driver loop, and when the next is due.
 
 use std::ops::Range;
+use std::time::Duration;
 
 use super::Stack;
 use crate::accel::execute::{self, Miss, Outcome};
@@ -23,6 +24,10 @@ pub(super) const OWN_RUN_MAX: usize = 64;
 
 /// Pieces of post-processing in one iteration, at least.
 const PIECES_MIN: u64 = 1;
+
+/// A piece is done where a message has come, after what was cast in answer to it has gone; others wait until none has come
+/// for so long: whoever has just answered will soon be answered, and that is not to wait for the piece.
+const PIECE_PATIENCE: Duration = Duration::from_micros(1);
 
 impl Stack {
     /// One iteration: timers, own copies, early frames, open packs, waiting casts, post-processing. Returns whether there
@@ -415,26 +420,36 @@ impl Stack {
         }
         let blocked = !self.waiting.is_empty() || self.large.is_pending() || self.has_refused();
         let due = work >= self.post_batch || now >= self.post_due;
-        let by_layers = core.by_layers && (due || posting.is_under_way());
+        let begun = posting.is_under_way();
+        let by_layers = core.by_layers && (due || begun);
         if blocked || std::mem::take(&mut self.stuck) || told || by_layers || due && self.post_delay.is_zero()
         {
             self.engine.post();
             self.nothing_due();
-        } else if posting.is_under_way() {
-            self.post_on();
-        } else if due {
-            self.engine.begin_post();
-            self.nothing_due();
-            self.post_on();
-        } else {
+        } else if !(due || begun) || self.is_awaited() {
             return;
+        } else {
+            if !begun {
+                self.engine.begin_post();
+                self.nothing_due();
+            }
+            self.post_on();
         }
         self.drain(app);
     }
 
+    /// Whether a message may come at any moment: one came lately, and none in this iteration.
+    fn is_awaited(&mut self) -> bool {
+        let core = &self.engine.core;
+        if core.work != self.known_work {
+            (self.known_work, self.came_at) = (core.work, core.now);
+        }
+        core.now > self.came_at && core.now < self.came_at + PIECE_PATIENCE
+    }
+
     /// A pass has begun, and takes in all that was done before.
     pub(super) fn nothing_due(&mut self) {
-        (self.post_due, self.posted_work, self.prompted_work) = (Time::NEVER, 0, 0);
+        (self.post_due, self.posted_work, self.known_work, self.prompted_work) = (Time::NEVER, 0, 0, 0);
     }
 
     /// Goes on with post-processing: by a little, and by as much of a pass as the messages since the last piece are of a
@@ -444,6 +459,8 @@ impl Stack {
         let since = u64::from(work - std::mem::replace(&mut self.posted_work, work));
         let pace = self.pieces_of_a_pass * since / u64::from(self.post_batch);
         self.engine.post_pieces(PIECES_MIN + pace);
+        // Layers may want another pass: no message came for that.
+        self.known_work = self.engine.core.work;
     }
 
     /// When `poll` must be called next.
@@ -467,10 +484,13 @@ impl Stack {
         if can_enter && !packing || own_copies || !core.emerged.is_empty() || requested {
             return Time::ZERO;
         }
-        let mut deadline = core.timers.earliest().min(core.gossip.due()).min(self.post_due);
-        if core.work > 0 && self.post_due == Time::NEVER || self.engine.posting.is_under_way() {
+        let patience = if core.by_layers { Time::ZERO } else { self.came_at + PIECE_PATIENCE };
+        let under_way = self.engine.posting.is_under_way();
+        let post_due = if under_way { patience } else { self.post_due.max(patience) };
+        if core.work > 0 && self.post_due == Time::NEVER || post_due <= core.now {
             return Time::ZERO;
         }
+        let mut deadline = core.timers.earliest().min(core.gossip.due()).min(post_due);
         if can_enter && packing {
             deadline = deadline.min(self.open_since + self.pack_delay);
         }

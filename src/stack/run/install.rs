@@ -446,6 +446,8 @@ impl Stack {
             prompted_work: 0,
             post_due: Time::NEVER,
             posted_work: 0,
+            known_work: 0,
+            came_at: Time::ZERO,
             number_limit: core.number_limit,
             send_number_limit: core.send_number_limit,
             asks_to_stop: false,

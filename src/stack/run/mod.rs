@@ -107,6 +107,9 @@ pub(crate) struct Stack {
     /// The work that the last pieces of post-processing took note of, and how many pieces a pass has.
     posted_work: u32,
     pieces_of_a_pass: u64,
+    /// The work there was when post-processing looked last whether messages had come, and when one last had.
+    known_work: u32,
+    came_at: Time,
     number_limit: u64,
     send_number_limit: u64,
     /// The application wants the loop that drives it to end.
