@@ -142,6 +142,58 @@ fn an_expelled_member_that_missed_the_word_hears_it_when_it_speaks_up() {
     assert!(reason.starts_with("expelled: "), "{reason}");
 }
 
+/// Nothing comes in at a member that casts, for less than its time-out, while the others take in what it casts: how many are
+/// in its view in the end.
+fn left_by_the_deaf(policy: &str, deaf: u64) -> usize {
+    let config = Config { window_frames: 64, ..Config::default() };
+    let stack = STACK.replace("SUSPECT", "SUSPECT(least_ms=60,most_ms=60)").replace("FC", policy);
+    let mut town = Town::of(4, &stack, &config);
+    let casts = |town: &mut Town| {
+        let process = &mut town.processes[0];
+        let _ = process.endpoint.group(process.key).cast(&[7; 1000]);
+        false
+    };
+    town.until(Duration::from_millis(5), casts);
+    town.lose = Box::new(|at, _| at == 0);
+    town.until(Duration::from_millis(deaf), casts);
+    town.lose = Box::new(|_, _| false);
+    town.until(Duration::from_millis(20), casts);
+    town.processes[0].view().1.len()
+}
+
+#[test]
+fn a_member_that_hears_nobody_for_a_while_expels_none_of_those_that_it_waits_for() {
+    for (expel, deaf) in [(2, 2), (2, 5), (2, 8), (2, 40), (5, 13), (10, 13), (10, 40)] {
+        let policy = format!("FC(slow_ms=5,expel_ms={expel})");
+        assert_eq!(left_by_the_deaf(&policy, deaf), 4, "{policy}, deaf for {deaf} ms");
+    }
+}
+
+/// Heard once a beat, a member counts for half of the time if that is two beats: no more than a quarter is taken at once.
+#[test]
+fn a_slow_member_that_is_heard_is_expelled_in_time_however_short_it_is() {
+    for (expel, most) in [(2, 6), (4, 6)] {
+        let mut town = with_policy(&format!("FC(slow_ms=5,expel_ms={expel})"));
+        town.processes[2].dull = DULL;
+        let out = town.until(SECOND, |town| {
+            all_cast(town, 2);
+            town.together(&[0, 1])
+        });
+        assert!(out, "{:?}", town.processes[0].diary.seen.last());
+        let expelled = |slow: &Slow| matches!(slow.outcome, SlowOutcome::Expelled { .. });
+        let slow = slow_ones(&town, 0).into_iter().find(expelled).expect("it was told");
+        let lasting = Duration::from_millis(expel)..Duration::from_millis(most);
+        assert!(slow.member.0 == 2 && lasting.contains(&slow.lasting), "{slow:?}");
+    }
+}
+
+#[cfg(feature = "laboratory")]
+#[test]
+fn who_blames_those_that_it_does_not_hear_expels_sound_ones() {
+    let left = left_by_the_deaf("FC(slow_ms=5,expel_ms=2,broken=blames-the-unheard)", 8);
+    assert!(left < 4, "{left}");
+}
+
 /// Who holds the senders holds its own casts, too, and nobody else is to blame for that.
 #[test]
 fn a_member_that_holds_the_senders_waits_for_nobody() {

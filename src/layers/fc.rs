@@ -26,7 +26,10 @@
 //! began to wait: so it is speed that counts, a window of frames in that time, and a member that merely sets the pace of a
 //! busy group is not slow. It is named in an event, and so is its catching up. With `expel_ms` it is expelled after that
 //! time: MBRSHIP goes on without it and tells it why. Time in which this process did not run, or had not taken in all that had
-//! come, counts for nobody: a slow member would take all others for slow, and expel them.
+//! come, counts for nobody: a slow member would take all others for slow, and expel them. Nor does a silence count against who
+//! is to be expelled, but for a quarter of the time at most, and when it has ended: who says nothing may have acknowledged all
+//! and not been heard, for it is this process that is deaf, or it has failed, which SUSPECT finds. Who is heard again is asked
+//! at once.
 //!
 //! After Ensemble's `mflow` (Hayden, 1998), with credit that advertises retention, in frames.
 
@@ -103,10 +106,16 @@ struct Holder {
     lasting: Duration,
     looked: Time,
     told: bool,
+    /// Its signs of life when last looked at, for how long there has been none, and how much of `lasting` it was heard in.
+    signs: u64,
+    silent: Duration,
+    heard: Duration,
 }
 
 /// Looks at a member that holds the senders up, within the time after which something is said of it.
 const LOOKS: u32 = 8;
+/// No more than so many count at once: of time between two looks, and of a silence that has ended.
+const LOOKS_AT_ONCE: u32 = 2;
 
 #[derive(Clone, Copy)]
 struct Handles {
@@ -120,8 +129,8 @@ struct Handles {
     ask: TimerId,
     look: TimerId,
     held: MatrixSlot,
-    /// Whether the group can go on without a member.
-    live: bool,
+    /// Signs of life, if the group can go on without a member.
+    signs: Option<MemberSlot>,
     /// Per origin: frames let go of, if some layer keeps them until stable.
     released: Option<MemberSlot>,
 }
@@ -158,8 +167,15 @@ impl Fc {
             (member, holds) if holds < target => (member, true),
             _ => (context.least_other(credit, own)?.0, false),
         };
-        let lasting = Duration::ZERO;
-        Some(Holder { member, behind, target, since: now, lasting, looked: now, told: false })
+        let signs = self.signs(context, member);
+        let (lasting, silent, heard) = Default::default();
+        let told = false;
+        Some(Holder { member, behind, target, since: now, lasting, looked: now, told, signs, silent, heard })
+    }
+
+    /// Its signs of life so far.
+    fn signs(&self, context: &Context<'_>, member: Rank) -> u64 {
+        self.handles().signs.map_or(0, |signs| context.of(signs, member))
     }
 
     /// Whether it has taken in what it was waited for, or nobody waits for it any more.
@@ -209,9 +225,26 @@ impl Fc {
         }
     }
 
+    /// Whether the member that is waited for has said anything since it was looked at last: what it lacks it lacks by its own
+    /// word only then.
+    fn listen(&self, context: &mut Context<'_>, holder: &mut Holder) {
+        let signs = self.signs(context, holder.member);
+        if signs != std::mem::replace(&mut holder.signs, signs) {
+            let most = self.tick() * LOOKS_AT_ONCE;
+            if holder.silent > most {
+                // What it said meanwhile was not heard, and may have been all that is waited for.
+                context.gossip_now(true);
+            }
+            holder.heard += std::mem::take(&mut holder.silent).min(most);
+        }
+        if self.mistake.is(Mistake::BlamesTheUnheard) {
+            holder.heard = holder.lasting;
+        }
+    }
+
     /// Looks at the member that is waited for.
     fn look(&mut self, context: &mut Context<'_>) {
-        let Handles { no_credit, look, live, .. } = self.handles();
+        let Handles { no_credit, look, signs, .. } = self.handles();
         let own = context.rank();
         let Some(mut holder) = self.holder else { return };
         // Room for a frame now and then is no reason to think better of it, but that nobody wants to cast is.
@@ -222,8 +255,11 @@ impl Fc {
         }
         // Time in which this process did not run is not the other's, nor is that in which word from it waited to be taken in.
         if !context.was_behind_since(holder.looked) || self.mistake.is(Mistake::BlamesUnread) {
-            holder.lasting += context.now().since(holder.looked).min(self.tick() * 2);
+            let passed = context.now().since(holder.looked).min(self.tick() * LOOKS_AT_ONCE);
+            holder.lasting += passed;
+            holder.silent += passed;
         }
+        self.listen(context, &mut holder);
         holder.looked = context.now();
         let threshold = self.expel.map_or(self.slow, |expel| expel.min(self.slow));
         if !holder.told && holder.lasting >= threshold {
@@ -232,7 +268,7 @@ impl Fc {
             self.say(context, &holder, SlowOutcome::Waits);
         }
         self.holder = Some(holder);
-        if live && self.expel.is_some_and(|expel| holder.lasting >= expel) {
+        if signs.is_some() && self.expel.is_some_and(|expel| holder.heard >= expel) {
             self.holder = None;
             if self.mistake.is(Mistake::ExpelsAnother) {
                 let size = context.view().size();
@@ -257,6 +293,7 @@ impl Layer for Fc {
         let granted = build.member_slot();
         let credit = build.matrix_slot();
         let retains = build.stack_provides(Property::Stability);
+        let live = build.stack_provides(Property::ConsistentViews);
         let source = GossipSource::Slot(granted);
         self.handles = Some(Handles {
             number: build.frame_number(),
@@ -272,7 +309,7 @@ impl Layer for Fc {
             ask: build.timer("ask"),
             look: build.timer("look"),
             held: build.shared_matrix_slot(shared::HELD),
-            live: build.stack_provides(Property::ConsistentViews),
+            signs: live.then(|| build.shared_member_slot(shared::HEARD)),
             released: retains.then(|| build.shared_member_slot(shared::RELEASED)),
         });
     }
@@ -384,7 +421,10 @@ impl Layer for Fc {
         if let Some(holder) = &self.holder {
             digest.word(u64::from(holder.member.0));
             digest.word(holder.target);
-            digest.word(holder.lasting.as_nanos() as u64);
+            digest.word(holder.signs);
+            for time in [holder.lasting, holder.silent, holder.heard] {
+                digest.word(time.as_nanos() as u64);
+            }
         }
     }
 
@@ -396,7 +436,7 @@ impl Layer for Fc {
     fn dump(&self, context: &Context<'_>) -> Option<String> {
         let handles = self.handles();
         let policy = match self.expel {
-            Some(_) if handles.live => "is expelled",
+            Some(_) if handles.signs.is_some() => "is expelled",
             _ => "is waited for",
         };
         let waits = match &self.holder {

@@ -42,6 +42,8 @@ pub(super) enum Mistake {
     GivesTwice,
     /// FC: what this member has not taken in yet is missed.
     BlamesUnread,
+    /// FC: who says nothing is slow.
+    BlamesTheUnheard,
     /// FC: credit that came meanwhile does not count.
     ForgetsCredit,
     /// FC: another than the slow one is named.
@@ -120,6 +122,7 @@ const VARIANTS: &[(&str, Mistake)] = &[
     ("never-asks", Mistake::NeverAsks),
     ("gives-twice", Mistake::GivesTwice),
     ("blames-unread", Mistake::BlamesUnread),
+    ("blames-the-unheard", Mistake::BlamesTheUnheard),
     ("forgets-credit", Mistake::ForgetsCredit),
     ("expels-another", Mistake::ExpelsAnother),
     ("waits-for-the-failed", Mistake::WaitsForTheFailed),

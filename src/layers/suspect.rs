@@ -43,13 +43,13 @@ use std::time::Duration;
 use super::mistake::Mistake;
 use crate::accel::case::CommonCase;
 use crate::id::{Hasher64, Incarnation, Rank, RankSet};
-use crate::stack::build::{Build, GuardKind, TimerId};
+use crate::stack::build::{Build, GuardKind, TimerId, shared};
 use crate::stack::event::{Charge, Down, Grounds, GroundsKind, Message, Suspicion, Up};
 use crate::stack::layer::{Context, Fast, Kind, Layer};
 use crate::stack::notices::{Flow, Notices};
 use crate::stack::property::{Properties, Property};
 use crate::stack::registry::{LayerEntry, ParameterError, Parameters};
-use crate::stack::slots::Tally;
+use crate::stack::slots::{MemberSlot, Tally};
 use crate::time::{Millis, Time};
 use crate::wire::control::{BodyReader, ControlError};
 
@@ -198,6 +198,8 @@ impl Watched {
 struct Handles {
     casts: Tally,
     sends: Tally,
+    /// All signs of life, for layers that blame a member for something else than silence.
+    heard: MemberSlot,
     sweep: TimerId,
 }
 
@@ -356,14 +358,15 @@ impl Suspect {
     }
 
     /// Counts how much was sent and heard since the last sweep.
-    fn weigh_traffic(&mut self, context: &Context<'_>, since: Duration, passed: Duration) {
+    fn weigh_traffic(&mut self, context: &mut Context<'_>, since: Duration, passed: Duration) {
         let casts = context.next_frame_number();
         let sent = casts - self.casts;
         self.casts = casts;
         self.quiet_beats = if sent == 0 { self.quiet_beats + 1 } else { 0 };
-        let mut frames = sent;
-        for rank in context.view().others() {
+        let (mut frames, own) = (sent, context.rank());
+        for rank in (0..context.view().size()).map(Rank::at).filter(|rank| *rank != own) {
             let all = self.signs(context, rank);
+            context.set_of(self.handles().heard, rank, all);
             let watched = &mut self.watched[rank.index()];
             watched.all = all;
             frames += all.saturating_sub(watched.known);
@@ -499,6 +502,7 @@ impl Layer for Suspect {
         self.handles = Some(Handles {
             casts: build.tally(GuardKind::CastDeliver, "casts heard"),
             sends: build.tally(GuardKind::SendDeliver, "sends heard"),
+            heard: build.shared_member_slot(shared::HEARD),
             sweep: build.timer("sweep"),
         });
     }

@@ -198,6 +198,8 @@ pub mod shared {
     pub const ACKED: &str = "acked";
     /// Per origin: frames that all members hold and this one has let go of.
     pub const RELEASED: &str = "released";
+    /// Per member: its signs of life in this view, counted once a beat.
+    pub const HEARD: &str = "heard";
 }
 
 #[derive(Clone, Copy, Debug)]
