@@ -47,21 +47,22 @@ pub enum ChunkError {
 /// If it is longer than [`LETTER_BYTES_MAX`].
 pub fn split(identification: Identification, traffic: Traffic, letter: u32, body: &[u8]) -> Vec<Vec<u8>> {
     assert!(body.len() <= LETTER_BYTES_MAX, "a letter of {} bytes", body.len());
-    let chunks: Vec<&[u8]> =
-        if body.is_empty() { vec![body] } else { body.chunks(CHUNK_BYTES_MAX).collect() };
-    let count = chunks.len() as u8;
+    let count = body.len().div_ceil(CHUNK_BYTES_MAX).max(1);
     let prefix = Prefix { traffic, control: OUTSIDE_CONTROL, pack: false, words: 0, identification };
-    let datagram = |(index, chunk): (usize, &&[u8])| {
-        let mut bytes = vec![0; PREFIX_BYTES + 4];
+    let datagram = |index: usize| {
+        let from = index * CHUNK_BYTES_MAX;
+        let chunk = &body[from..body.len().min(from + CHUNK_BYTES_MAX)];
+        let mut bytes = Vec::with_capacity(PREFIX_BYTES + CHUNK_HEADER_BYTES + chunk.len());
+        bytes.resize(PREFIX_BYTES + 4, 0);
         prefix.encode(&mut bytes);
         bytes.extend_from_slice(&letter.to_le_bytes());
-        bytes.extend_from_slice(&[index as u8, count]);
+        bytes.extend_from_slice(&[index as u8, count as u8]);
         bytes.extend_from_slice(chunk);
         let crc = checksum(&bytes[..PREFIX_BYTES], &bytes[PREFIX_BYTES + 4..]);
         bytes[PREFIX_BYTES..PREFIX_BYTES + 4].copy_from_slice(&crc.to_le_bytes());
         bytes
     };
-    chunks.iter().enumerate().map(datagram).collect()
+    (0..count).map(datagram).collect()
 }
 
 fn checksum(prefix: &[u8], rest: &[u8]) -> u32 {
