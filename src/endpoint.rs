@@ -17,7 +17,7 @@ use crate::group::{Application, Group};
 use crate::id::{GroupId, Hasher64, Incarnation, Life, MEMBERS_MAX, Rank};
 use crate::stack::event::{ExitReason, List, Message};
 use crate::stack::registry::Registry;
-use crate::stack::run::{InstallError, Stack, agrees_on_views, network_properties};
+use crate::stack::run::{InstallError, Specs, Stack};
 use crate::stats::Stats;
 use crate::time::Time;
 use crate::transport::{Caps, Channel, ChannelId, ChannelOptions, Outside, Received, Transmit};
@@ -173,7 +173,7 @@ pub struct Endpoint {
     config: Config,
     /// How many members a view may have as far as the configuration is concerned.
     members_max: usize,
-    registry: Registry,
+    specs: Specs,
     incarnation: Incarnation,
     /// What this endpoint's keys carry.
     number: u32,
@@ -232,7 +232,7 @@ impl Endpoint {
         Ok(Endpoint {
             members_max: config.members_max(),
             config,
-            registry,
+            specs: Specs::new(registry),
             incarnation,
             number: number_of(incarnation),
             life: Life::NONE,
@@ -313,8 +313,8 @@ impl Endpoint {
         }
         self.config.check_regions(view.size())?;
         let neighbours = Rc::new(neighbours);
-        let (config, registry) = (&self.config, &self.registry);
-        let mut stack = Stack::new(config, registry, view, neighbours, channel, caps, Vec::new(), now)?;
+        let (config, specs, view) = (&self.config, &mut self.specs, Rc::new(view));
+        let mut stack = Stack::new(config, specs, view, neighbours, channel, caps, Vec::new(), now)?;
         stack.set_room(&self.room);
         stack.tell_slow_paths();
         #[cfg(feature = "laboratory")]
@@ -369,8 +369,8 @@ impl Endpoint {
     ///
     /// # Errors
     /// If the specification is refused.
-    pub(crate) fn agrees_on_views(&self, spec: &str, caps: &Caps) -> Result<bool, InstallError> {
-        agrees_on_views(&self.registry, spec, network_properties(caps))
+    pub(crate) fn agrees_on_views(&mut self, spec: &str, caps: &Caps) -> Result<bool, InstallError> {
+        Ok(self.specs.check(spec, caps)?.agrees_on_views())
     }
 
     fn key(&self, index: usize) -> GroupKey {

@@ -63,9 +63,10 @@ impl Spot {
     }
 
     /// The gossip that rides here.
-    fn gossip(self, layout: &Layout) -> &str {
+    fn gossip(self, layout: &Layout) -> String {
         let place = Place::Word { word: self.word, shift: self.shift };
-        layout.gossips().iter().find(|(_, at)| *at == place).map_or("nothing", |(name, _)| name)
+        let gossip = layout.gossips().iter().find(|(_, at)| *at == place);
+        gossip.map_or_else(|| "nothing".to_string(), |(name, _)| name.to_string())
     }
 }
 
@@ -197,6 +198,21 @@ impl NoPlan {
 /// The plans of a stack, or why there is none; by [`Kind`].
 pub(crate) type Plans = [Result<Plan, NoPlan>; 5];
 
+/// What all layers declare of one kind of traffic.
+struct Declared {
+    statements: Vec<(usize, Statement)>,
+    /// Layers that messages must not pass by, and why.
+    opaque: Vec<(usize, &'static str)>,
+}
+
+impl Declared {
+    /// The layer that loops own casts back, if any.
+    fn loop_layer(&self) -> Option<usize> {
+        let loops = self.statements.iter().find(|(_, statement)| *statement == Statement::LoopBack);
+        loops.map(|(layer, _)| *layer)
+    }
+}
+
 /// What the compiler works from.
 pub(crate) struct Compiler<'c> {
     pub(crate) blueprint: &'c Blueprint,
@@ -208,9 +224,9 @@ impl Compiler<'_> {
     /// Compiles all plans; also tells for each tally which word of hits it follows.
     pub(crate) fn compile(&self) -> (Plans, Vec<Option<u32>>) {
         let mut counted = vec![None; self.blueprint.tallies.len()];
-        let loop_layer = self.loop_layer();
-        let mut plans = Kind::ALL.map(|kind| self.plan(kind, loop_layer, &mut counted));
-        let (mut looked_at, mut waiting) = (self.looked_at(), 0);
+        let declared = Kind::ALL.map(|kind| self.declare(kind));
+        let mut plans = Kind::ALL.map(|kind| self.plan(kind, &declared, &mut counted));
+        let (mut looked_at, mut waiting) = (self.looked_at(&declared), 0);
         looked_at.add_contended(
             plans
                 .iter()
@@ -222,18 +238,16 @@ impl Compiler<'_> {
     }
 
     /// What is looked at of the slots while no layer runs.
-    fn looked_at(&self) -> LookedAt {
+    fn looked_at(&self, declared: &[Declared; 5]) -> LookedAt {
         let mut looked_at = LookedAt::default();
-        for kind in Kind::ALL {
-            for (layer, statement) in self.declare(kind, 0).0 {
-                match statement {
-                    Statement::Limit(limit) => looked_at.words.push(limit.limit),
-                    Statement::Release(slot) => looked_at.words.push(Target::Member(slot)),
-                    Statement::Turns(_) | Statement::Script(_) | Statement::Serve(_) => {
-                        looked_at.layers.push(layer);
-                    }
-                    _ => {}
+        for (layer, statement) in declared.iter().flat_map(|declared| &declared.statements) {
+            match statement {
+                Statement::Limit(limit) => looked_at.words.push(limit.limit),
+                Statement::Release(slot) => looked_at.words.push(Target::Member(*slot)),
+                Statement::Turns(_) | Statement::Script(_) | Statement::Serve(_) => {
+                    looked_at.layers.push(*layer);
                 }
+                _ => {}
             }
         }
         if let Some((slot, _)) = self.blueprint.reliable {
@@ -248,46 +262,38 @@ impl Compiler<'_> {
         looked_at
     }
 
-    /// The layer that loops own casts back, if any.
-    fn loop_layer(&self) -> Option<usize> {
-        let (statements, _) = self.declare(Kind::CastSend, 0);
-        statements.iter().find(|(_, statement)| *statement == Statement::LoopBack).map(|(layer, _)| *layer)
-    }
-
-    /// The declarations of all layers above `floor`, in the order in which a message passes them.
-    fn declare(&self, kind: Kind, skip_below: usize) -> (Vec<(usize, Statement)>, Option<NoPlan>) {
-        let mut statements = Vec::new();
-        let mut opaque = None;
-        let count = self.layers.len() - skip_below;
-        let order: Vec<usize> =
-            if kind.delivers() { (0..count).rev().collect() } else { (0..count).collect() };
-        for layer in order {
-            let mut case = CommonCase { kind, layer, statements: &mut statements };
-            if let Fast::Opaque(reason) = self.layers[layer].common_case(kind, &mut case)
-                && opaque.is_none()
-            {
-                opaque = Some(NoPlan { layer: self.layers[layer].name(), reason });
+    /// The declarations of all layers, in the order in which a message passes them.
+    fn declare(&self, kind: Kind) -> Declared {
+        let count = self.layers.len();
+        let mut declared = Declared { statements: Vec::with_capacity(4 * count), opaque: Vec::new() };
+        for at in 0..count {
+            let layer = if kind.delivers() { count - 1 - at } else { at };
+            let mut case = CommonCase { kind, layer, statements: &mut declared.statements };
+            if let Fast::Opaque(reason) = self.layers[layer].common_case(kind, &mut case) {
+                declared.opaque.push((layer, reason));
             }
         }
-        (statements, opaque)
+        declared
     }
 
     fn plan(
         &self,
         kind: Kind,
-        loop_layer: Option<usize>,
+        declared: &[Declared; 5],
         counted: &mut [Option<u32>],
     ) -> Result<Plan, NoPlan> {
-        let below = match (kind, loop_layer) {
-            (Kind::SelfDeliver, Some(layer)) => self.layers.len() - layer,
+        // Own casts come back from the layer that loops them: those from there on down see nothing of that.
+        let end = match (kind, declared[Kind::CastSend as usize].loop_layer()) {
+            (Kind::SelfDeliver, Some(layer)) => layer,
             (Kind::SelfDeliver, None) => {
                 return Err(NoPlan { layer: "stack", reason: "no layer loops own casts back" });
             }
-            _ => 0,
+            _ => self.layers.len(),
         };
-        let (statements, opaque) = self.declare(kind, below);
-        if let Some(opaque) = opaque {
-            return Err(opaque);
+        let Declared { statements, opaque } = &declared[kind as usize];
+        let statements = || statements.iter().copied().filter(|(layer, _)| *layer < end);
+        if let Some((layer, reason)) = opaque.iter().find(|(layer, _)| *layer < end) {
+            return Err(NoPlan { layer: self.layers[*layer].name(), reason });
         }
         let layout = &self.layouts[kind.traffic() as usize];
         if kind.traffic() == Traffic::Send && layout.frame_number().is_none() {
@@ -295,11 +301,11 @@ impl Compiler<'_> {
         }
         let mut plan = self.empty(kind, layout);
         let orders = |s: &Statement| matches!(s, Statement::Turns(_) | Statement::Script(_));
-        let release = statements.iter().find(|(_, s)| orders(s) || matches!(s, Statement::Release(_)));
-        let release = release.map(|(layer, _)| *layer);
-        let ordered = statements.iter().any(|(_, s)| orders(s));
-        let last = statements.iter().find(|(_, s)| ordered && matches!(s, Statement::Serve(_)));
-        let last = last.map(|(layer, _)| *layer);
+        let release = statements().find(|(_, s)| orders(s) || matches!(s, Statement::Release(_)));
+        let release = release.map(|(layer, _)| layer);
+        let ordered = statements().any(|(_, s)| orders(&s));
+        let last = statements().find(|(_, s)| ordered && matches!(s, Statement::Serve(_)));
+        let last = last.map(|(layer, _)| layer);
         let step = |layer: usize, hits: u32| DeliverStep {
             releases: Vec::new(),
             turns: None,
@@ -313,7 +319,7 @@ impl Compiler<'_> {
         };
         plan.deliver = release.map(|layer| step(layer, fixed::CAST_DELIVER_HITS));
         plan.last = last.map(|layer| step(layer, fixed::CAST_LAST_HITS));
-        for (layer, statement) in statements {
+        for (layer, statement) in statements() {
             let stage = match (release, last) {
                 (_, Some(lowest)) if layer <= lowest => Stage::Last,
                 (Some(lowest), _) if layer <= lowest => Stage::Deliver,
@@ -658,7 +664,7 @@ impl Plan {
                 (field.class == Class::Protocol || !delivers && field.class == Class::Mark)
                     && matches!(place, Place::Word { word: at, .. } if *at == word)
             });
-            inside.map(|(field, _)| field.name.as_str()).collect::<Vec<_>>().join(", ")
+            inside.map(|(field, _)| field.name.to_string()).collect::<Vec<_>>().join(", ")
         };
         let guards = blueprint.guards.iter().filter(|guard| guard.kind == self.kind.guard());
         let closers: Vec<_> = guards.map(|guard| format!("{}: {}", names[guard.layer], guard.name)).collect();

@@ -241,7 +241,7 @@ fn canonical(core: &Core, transmit: &Transmit) -> Option<Emission> {
             fields.push(header.values[at]);
         } else if layout.filter(at, cookie, packed, control, exception, &words, &payload) != header.values[at]
         {
-            wrong.push(field.name.clone());
+            wrong.push(field.name.to_string());
         }
     }
     let to = match transmit.to {

@@ -42,7 +42,7 @@ impl Endpoint {
         let view = LocalView::new(next, self.incarnation);
         let old = &stack.core().view;
         let view = match view {
-            Ok(view) => view,
+            Ok(view) => Rc::new(view),
             Err(error) => {
                 let old = LocalView::clone(old);
                 stack.not_opened(&old, error.to_string(), app);
@@ -52,11 +52,11 @@ impl Endpoint {
         let neighbours = Rc::clone(&stack.core().neighbours);
         let made = opened.and_then(|(channel, caps)| {
             let id = channel.id;
-            let (config, registry) = (&self.config, &self.registry);
+            let (config, specs) = (&self.config, &mut self.specs);
             let fits = config.check_regions(view.size()).map_err(InstallError::from);
             let made = fits.and_then(|()| {
                 let legacies = stack.bequeath();
-                Stack::new(config, registry, view.clone(), neighbours, channel, &caps, legacies, now)
+                Stack::new(config, specs, Rc::clone(&view), neighbours, channel, &caps, legacies, now)
             });
             made.map_err(|error| {
                 self.requests.push_back(Request::Close(id));

@@ -209,7 +209,7 @@ impl<T: Transport, A: Application> Driver<T, A> {
         let JoinOptions { group, spec, address, neighbours } = options;
         self.check(&neighbours, &address)?;
         let caps = self.inner.transport().caps();
-        if !self.inner.engine().endpoint.agrees_on_views(&spec, &caps)? {
+        if !self.inner.engine_mut().endpoint.agrees_on_views(&spec, &caps)? {
             return Err(OpenError::NotLive { spec });
         }
         if self.inner.engine().endpoint.is_there(group) {

@@ -1,6 +1,5 @@
 //! Building a stack for a view: what layers register, and the handles they get.
 
-use std::collections::BTreeMap;
 use std::fmt;
 
 use super::service::Services;
@@ -12,7 +11,9 @@ use crate::stack::registry::ParameterError;
 use crate::view::LocalView;
 use crate::wire::Traffic;
 use crate::wire::bits::low_bits;
-use crate::wire::layout::{Class, FieldDefinition, Filter, Layout, LayoutError, Place};
+use crate::wire::layout::{
+    Class, FIELDS_MAX, FieldDefinition, FieldName, Filter, Layout, LayoutError, Place,
+};
 
 /// A header field, as its layer knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -170,10 +171,10 @@ pub enum GossipSource {
 }
 
 /// A monotone value per pair of members: what each reports of each.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct GossipDefinition {
     /// `LAYER.name`.
-    pub(crate) name: String,
+    pub(crate) name: FieldName,
     /// Own values.
     pub(crate) source: GossipSource,
     /// Where everybody's are kept.
@@ -240,7 +241,7 @@ pub(crate) struct Blueprint {
     pub(crate) services: Option<Services>,
     /// A layer's parameter does not fit the endpoint's configuration.
     pub(crate) refused: Option<ParameterError>,
-    shared: BTreeMap<&'static str, SharedSlot>,
+    shared: Vec<(&'static str, SharedSlot)>,
 }
 
 /// Where a protocol field's two words are.
@@ -272,26 +273,31 @@ impl Blueprint {
         Blueprint {
             own_words: fixed::OWN_FREE,
             member_words: fixed::MEMBER_FREE,
-            fields: Default::default(),
-            field_layers: Default::default(),
+            fields: [(); 3].map(|()| Vec::with_capacity(FIELDS_MAX)),
+            field_layers: [(); 3].map(|()| Vec::with_capacity(FIELDS_MAX)),
             frame_number: None,
             send_number: None,
-            gossips: Vec::new(),
-            guards: Vec::new(),
-            tallies: Vec::new(),
-            timers: Vec::new(),
+            gossips: Vec::with_capacity(4),
+            guards: Vec::with_capacity(32),
+            tallies: Vec::with_capacity(8),
+            timers: Vec::with_capacity(16),
             reliable: None,
-            prompted: Vec::new(),
+            prompted: Vec::with_capacity(8),
             fragmented_bytes_max: None,
             services: None,
             refused: None,
-            shared: BTreeMap::new(),
+            shared: Vec::with_capacity(8),
         }
+    }
+
+    /// What layers share by this name, if one has asked for it.
+    fn shared(&self, name: &str) -> Option<SharedSlot> {
+        self.shared.iter().find(|(known, _)| *known == name).map(|(_, shared)| *shared)
     }
 
     /// The shared matrices by name.
     pub(crate) fn shared_matrices(&self) -> Vec<(&'static str, MatrixSlot)> {
-        let matrix = |(name, shared): (&&'static str, &SharedSlot)| match shared {
+        let matrix = |(name, shared): &(&'static str, SharedSlot)| match shared {
             SharedSlot::Matrix(slot) => Some((*name, *slot)),
             SharedSlot::Member(_) => None,
         };
@@ -300,7 +306,7 @@ impl Blueprint {
 
     /// The shared words per member.
     pub(crate) fn shared_member_slots(&self) -> impl Iterator<Item = MemberSlot> {
-        self.shared.values().filter_map(|shared| match shared {
+        self.shared.iter().filter_map(|(_, shared)| match shared {
             SharedSlot::Member(slot) => Some(*slot),
             SharedSlot::Matrix(_) => None,
         })
@@ -310,7 +316,7 @@ impl Blueprint {
     pub(crate) fn layouts(&self) -> Result<[Layout; 3], LayoutError> {
         let layout = |traffic: Traffic| {
             let fields = self.fields[traffic as usize].clone();
-            let gossips = self.riding(traffic).map(|(_, gossip)| gossip.name.clone()).collect();
+            let gossips = self.riding(traffic).map(|(_, gossip)| gossip.name).collect();
             let number = match traffic {
                 Traffic::Cast => self.frame_number,
                 Traffic::Send => self.send_number,
@@ -401,13 +407,14 @@ impl Build<'_> {
 
     fn field(&mut self, traffic: Traffic, definition: FieldDefinition) -> Field {
         let fields = &mut self.blueprint.fields[traffic as usize];
-        fields.push(FieldDefinition { name: format!("{}.{}", self.name, definition.name), ..definition });
+        fields.push(definition);
         self.blueprint.field_layers[traffic as usize].push(self.layer);
         Field { traffic, index: (fields.len() - 1) as u8 }
     }
 
-    fn definition(name: &str, bits: u32, class: Class) -> FieldDefinition {
-        FieldDefinition { name: name.into(), bits, class, bound: false, constant: 0, filter: None }
+    fn definition(&self, name: &'static str, bits: u32, class: Class) -> FieldDefinition {
+        let name = FieldName { layer: self.name, name };
+        FieldDefinition { name, bits, class, bound: false, constant: 0, filter: None }
     }
 
     /// A field that is constant in this view: it costs no bits in compressed headers.
@@ -418,7 +425,7 @@ impl Build<'_> {
         bits: u32,
         constant: u64,
     ) -> Field {
-        let definition = Build::definition(name, bits, Class::ConnectionId);
+        let definition = self.definition(name, bits, Class::ConnectionId);
         self.field(traffic, FieldDefinition { constant: constant & low_bits(bits), ..definition })
     }
 
@@ -426,7 +433,7 @@ impl Build<'_> {
     /// layer sets another value must take the layers; it travels behind a full header. The exceptions of one kind of
     /// traffic have 64 bits together.
     pub fn exception_field(&mut self, traffic: Traffic, name: &'static str, bits: u32) -> Field {
-        self.field(traffic, Build::definition(name, bits, Class::Exception))
+        self.field(traffic, self.definition(name, bits, Class::Exception))
     }
 
     /// The layer carries messages of the application larger than a frame, of up to the `bytes` that its parameter of this
@@ -465,7 +472,7 @@ impl Build<'_> {
     /// to send next) are slots that begin at zero and do not wrap in a view: the narrowest field of a stack says how many
     /// frames a view can have.
     pub fn protocol_field(&mut self, traffic: Traffic, name: &'static str, bits: u32) -> Field {
-        self.field(traffic, Build::definition(name, bits, Class::Protocol))
+        self.field(traffic, self.definition(name, bits, Class::Protocol))
     }
 
     /// Somebody waits for what this layer concludes from ordinary messages: [`Layer::prompt`](super::layer::Layer::prompt)
@@ -476,7 +483,7 @@ impl Build<'_> {
 
     /// A bit that this member's casts carry or not, as the layer or a plan has set it. Receivers do not predict it.
     pub fn mark_field(&mut self, traffic: Traffic, name: &'static str) -> Field {
-        self.field(traffic, Build::definition(name, 1, Class::Mark))
+        self.field(traffic, self.definition(name, 1, Class::Mark))
     }
 
     /// The application chooses of each cast whether it is agreed or safe: what this layer says it is served by, beside the
@@ -522,7 +529,7 @@ impl Build<'_> {
 
     /// A protocol field that always equals the frame number: it costs no bits in compressed headers.
     pub fn bound_field(&mut self, traffic: Traffic, name: &'static str, bits: u32) -> Field {
-        let definition = Build::definition(name, bits, Class::Protocol);
+        let definition = self.definition(name, bits, Class::Protocol);
         self.field(traffic, FieldDefinition { bound: true, ..definition })
     }
 
@@ -534,7 +541,7 @@ impl Build<'_> {
         bits: u32,
         filter: Filter,
     ) -> Field {
-        let definition = Build::definition(name, bits, Class::Message);
+        let definition = self.definition(name, bits, Class::Message);
         self.field(traffic, FieldDefinition { filter: Some(filter), ..definition })
     }
 
@@ -561,12 +568,12 @@ impl Build<'_> {
     /// # Panics
     /// If the name is in use for something else.
     pub fn shared_member_slot(&mut self, name: &'static str) -> MemberSlot {
-        if let Some(shared) = self.blueprint.shared.get(name) {
+        if let Some(shared) = self.blueprint.shared(name) {
             let SharedSlot::Member(slot) = shared else { panic!("`{name}` is not a word per member") };
-            return *slot;
+            return slot;
         }
         let slot = self.member_slot();
-        self.blueprint.shared.insert(name, SharedSlot::Member(slot));
+        self.blueprint.shared.push((name, SharedSlot::Member(slot)));
         slot
     }
 
@@ -575,12 +582,12 @@ impl Build<'_> {
     /// # Panics
     /// If the name is in use for something else.
     pub fn shared_matrix_slot(&mut self, name: &'static str) -> MatrixSlot {
-        if let Some(shared) = self.blueprint.shared.get(name) {
+        if let Some(shared) = self.blueprint.shared(name) {
             let SharedSlot::Matrix(slot) = shared else { panic!("`{name}` is not a word per pair") };
-            return *slot;
+            return slot;
         }
         let slot = self.matrix_slot();
-        self.blueprint.shared.insert(name, SharedSlot::Matrix(slot));
+        self.blueprint.shared.push((name, SharedSlot::Matrix(slot)));
         slot
     }
 
@@ -625,7 +632,7 @@ impl Build<'_> {
         rides_on: Option<Traffic>,
         quantum: u64,
     ) -> Gossip {
-        let name = format!("{}.{name}", self.name);
+        let name = FieldName { layer: self.name, name };
         self.blueprint.gossips.push(GossipDefinition { name, source, matrix, rides_on, quantum });
         Gossip(self.blueprint.gossips.len() as u8 - 1)
     }

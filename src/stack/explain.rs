@@ -1,11 +1,12 @@
 //! Says what a stack is: properties layer by layer, fields, header sizes, plans.
 
 use std::fmt;
+use std::rc::Rc;
 
 use super::layer::Kind;
 use super::property::{Properties, Property};
 use super::registry::Registry;
-use super::run::{Compiled, InstallError, compile};
+use super::run::{Checked, Compiled, InstallError, compile};
 use crate::accel::plan::NoPlan;
 use crate::config::Config;
 use crate::id::{GroupId, Incarnation, MEMBERS_MAX, ViewId};
@@ -110,12 +111,14 @@ pub fn explain(
     let view = LocalView::new(view, Incarnation(0)).expect("made of distinct members");
     // What an endpoint may be configured for is not known here.
     let config = Config { message_bytes_max: 1 << 31, ..Config::for_stack(spec) };
-    let compiled = compile(registry, &view, network, &config)?;
+    let checked = Rc::new(Checked::new(registry, spec, network)?);
+    let compiled = compile(&checked, &view, &config)?;
     Ok(explanation(registry, &compiled))
 }
 
 fn explanation(registry: &Registry, compiled: &Compiled) -> Explanation {
-    let Compiled { layers, blueprint, layouts, plans, properties, spec, .. } = compiled;
+    let Compiled { layers, blueprint, layouts, plans, checked, .. } = compiled;
+    let Checked { properties, spec, .. } = &**checked;
     let names: Vec<&'static str> = layers.iter().map(|layer| layer.name()).collect();
     let layer = |(named, above): (&super::spec::NamedLayer, &Properties)| {
         let entry = registry.get(&named.name).expect("it was compiled");
@@ -130,11 +133,11 @@ fn explanation(registry: &Registry, compiled: &Compiled) -> Explanation {
     let mut fields = Vec::new();
     for (traffic, layout) in Traffic::ALL.into_iter().zip(layouts) {
         for (field, place) in layout.fields() {
-            let (name, class, bits, bound) = (field.name.clone(), field.class, field.bits, field.bound);
+            let (name, class, bits, bound) = (field.name.to_string(), field.class, field.bits, field.bound);
             fields.push(FieldExplanation { traffic, name, class, bits, bound, place: *place });
         }
         for (name, place) in layout.gossips() {
-            let (name, class, bits) = (name.clone(), Class::Gossip, GOSSIP_BITS);
+            let (name, class, bits) = (name.to_string(), Class::Gossip, GOSSIP_BITS);
             fields.push(FieldExplanation { traffic, name, class, bits, bound: false, place: *place });
         }
     }

@@ -95,33 +95,38 @@ const fn bits(flows: &[Flow]) -> u8 {
 /// Where messages go next, in one stack.
 #[derive(Debug)]
 pub(crate) struct Ways {
-    /// By flow, and by layer: the first from there on down that looks at it.
-    down: [Vec<usize>; FLOWS],
-    /// By flow, and by layer: one more than the first above it that looks at it; zero if there is none.
-    up: [Vec<usize>; FLOWS],
+    /// By layer, and by flow: the first from there on down that looks at it.
+    down: Box<[[usize; FLOWS]]>,
+    /// By layer, and by flow: one more than the first above it that looks at it; zero if there is none.
+    up: Box<[[usize; FLOWS]]>,
 }
 
 impl Ways {
     pub(crate) fn new(layers: &[Box<dyn Layer>]) -> Ways {
-        let notices: Vec<Notices> = layers.iter().map(|layer| layer.notices()).collect();
-        let by_flow = |way: &dyn Fn(u8) -> Vec<usize>| std::array::from_fn(|flow| way(1 << flow));
-        Ways {
-            down: by_flow(&|flow| {
-                let next = |from: usize| (from..layers.len()).find(|at| notices[*at].down & flow != 0);
-                (0..=layers.len()).map(|from| next(from).unwrap_or(layers.len())).collect()
-            }),
-            up: by_flow(&|flow| {
-                let next = |from: usize| (0..from).rfind(|at| notices[*at].up & flow != 0);
-                (0..=layers.len()).map(|from| next(from).map_or(0, |at| at + 1)).collect()
-            }),
+        let count = layers.len();
+        let mut ways =
+            Ways { down: vec![[count; FLOWS]; count + 1].into(), up: vec![[0; FLOWS]; count + 1].into() };
+        for (at, layer) in layers.iter().enumerate() {
+            let notices = layer.notices();
+            for flow in 0..FLOWS {
+                let has = |bits: u8| bits & 1 << flow != 0;
+                ways.up[at + 1][flow] = if has(notices.up) { at + 1 } else { ways.up[at][flow] };
+                if has(notices.down) {
+                    ways.down[..=at]
+                        .iter_mut()
+                        .filter(|way| way[flow] == count)
+                        .for_each(|way| way[flow] = at);
+                }
+            }
         }
+        ways
     }
 
     /// The layer that an event comes to which goes down to `target`.
     #[inline]
     pub(crate) fn down(&self, target: usize, event: &Down) -> usize {
         match Flow::of_down(event) {
-            Some(flow) => self.down[flow as usize].get(target).copied().unwrap_or(target),
+            Some(flow) => self.down.get(target).map_or(target, |way| way[flow as usize]),
             None => target,
         }
     }
@@ -132,7 +137,7 @@ impl Ways {
         let next = match Flow::of_up(event) {
             Some((flow, addressee)) => {
                 let addressee = usize::from(addressee) + 1;
-                self.up[flow as usize][layer].max(if addressee <= layer { addressee } else { 0 })
+                self.up[layer][flow as usize].max(if addressee <= layer { addressee } else { 0 })
             }
             None => layer,
         };

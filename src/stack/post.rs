@@ -53,7 +53,8 @@ impl Posting {
     pub(crate) fn new(layers: &[Box<dyn Layer>], members: usize) -> Posting {
         let posts = layers.iter().enumerate().rev().map(|(at, layer)| (at, layer.posts()));
         let posts = posts.filter(|(_, posts)| *posts != Posts::Nothing);
-        let mut stages = vec![Stage::OwnRows];
+        let mut stages = Vec::with_capacity(layers.len() + 3);
+        stages.push(Stage::OwnRows);
         stages.extend(posts.map(|(at, posts)| Stage::Layer(at, posts)));
         stages.extend([Stage::Report, Stage::Retained]);
         Posting {

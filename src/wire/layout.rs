@@ -10,6 +10,7 @@
 //! `expand(compress(header)) == header`, gossip apart: that is carried along in its short form and never leaves the
 //! frame it came in.
 
+use std::fmt;
 use std::rc::Rc;
 
 use super::bits::{BitReader, BitWriter, low_bits};
@@ -65,11 +66,35 @@ pub enum Filter {
     Length,
 }
 
+/// What a field or a gossip is called: `LAYER.name`. It is put together only where it is read or hashed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FieldName {
+    /// The layer that registered it.
+    pub layer: &'static str,
+    /// What that layer calls it.
+    pub name: &'static str,
+}
+
+impl fmt::Display for FieldName {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}.{}", self.layer, self.name)
+    }
+}
+
+impl FieldName {
+    /// Takes the name in as it reads; `text` is room for that.
+    fn digest(self, hasher: &mut Hasher64, text: &mut String) {
+        text.clear();
+        [self.layer, ".", self.name].into_iter().for_each(|part| text.push_str(part));
+        hasher.bytes(text.as_bytes());
+    }
+}
+
 /// A field as its layer registered it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FieldDefinition {
     /// `LAYER.name`.
-    pub name: String,
+    pub name: FieldName,
     /// Its width.
     pub bits: u32,
     /// Its class.
@@ -115,7 +140,7 @@ impl Header {
 pub struct Layout {
     fields: Rc<[(FieldDefinition, Place)]>,
     /// Places of the gossips' short forms.
-    gossips: Rc<[(String, Place)]>,
+    gossips: Rc<[(FieldName, Place)]>,
     /// By field: what every header needs of it, close together.
     cuts: Rc<[Cut]>,
     /// By field: the bits of the words that its filter covers.
@@ -183,14 +208,14 @@ impl Layout {
     pub fn place(
         traffic: Traffic,
         fields: Vec<FieldDefinition>,
-        gossips: Vec<String>,
+        gossips: Vec<FieldName>,
         frame_number: Option<usize>,
     ) -> Result<Layout, LayoutError> {
         if fields.len() > FIELDS_MAX || gossips.len() > GOSSIPS_MAX {
             return Err(LayoutError::TooMany(traffic.name()));
         }
         let mut room = Room { used: [0; WORDS_MAX] };
-        let mut places = vec![Place::Elided; fields.len()];
+        let mut places = [Place::Elided; FIELDS_MAX];
         let travels = |field: &FieldDefinition| field.class.is_in_template() && !field.bound;
         for (at, field) in fields.iter().enumerate().filter(|(_, field)| travels(field)) {
             places[at] = room.take(field.bits, TEMPLATE_WORDS_MAX).ok_or_else(|| LayoutError::TooWide {
@@ -212,7 +237,7 @@ impl Layout {
         for (at, field) in fields.iter().enumerate().filter(|(_, field)| field.class == Class::Message) {
             places[at] = room.take(field.bits, WORDS_MAX).ok_or_else(too_wide)?;
         }
-        let mut placed_gossips = Vec::new();
+        let mut placed_gossips = Vec::with_capacity(gossips.len());
         for name in gossips {
             let place = room.take(GOSSIP_BITS, WORDS_MAX).ok_or_else(too_wide)?;
             placed_gossips.push((name, place));
@@ -226,15 +251,15 @@ impl Layout {
         let bits: usize = fields.iter().map(|field| field.bits as usize).sum();
         // A filter is computed when those of the layers above have been, and those beneath have not.
         let mut uncovered = [0; WORDS_MAX];
-        let mut covered = Vec::with_capacity(fields.len());
-        for (field, place) in fields.iter().zip(&places) {
+        let mut covered = [[0; WORDS_MAX]; FIELDS_MAX];
+        for ((field, place), covered) in fields.iter().zip(&places).zip(&mut covered) {
             if let (Class::Message, Place::Word { word, shift }) = (field.class, place) {
                 uncovered[usize::from(*word)] |= low_bits(field.bits) << shift;
             }
-            covered.push(uncovered.map(|bits: u64| !bits));
+            *covered = uncovered.map(|bits: u64| !bits);
         }
         Ok(Layout {
-            covered: covered.into(),
+            covered: covered[..fields.len()].into(),
             cuts: fields.iter().zip(&places).map(Cut::of).collect(),
             has_bound: fields.iter().any(|field| field.bound),
             fields: fields.into_iter().zip(places).collect(),
@@ -253,7 +278,7 @@ impl Layout {
     }
 
     /// The gossips with the places of their short forms.
-    pub fn gossips(&self) -> &[(String, Place)] {
+    pub fn gossips(&self) -> &[(FieldName, Place)] {
         &self.gossips
     }
 
@@ -463,8 +488,9 @@ impl Layout {
 
     /// A hash of everything that both sides must agree on.
     pub fn digest(&self, hasher: &mut Hasher64) {
+        let mut text = String::with_capacity(64);
         for (field, place) in self.fields.iter() {
-            hasher.bytes(field.name.as_bytes());
+            field.name.digest(hasher, &mut text);
             hasher.word(u64::from(field.bits) | (field.class as u64) << 8 | u64::from(field.bound) << 16);
             hasher.word(field.constant);
             hasher.word(match place {
@@ -473,7 +499,7 @@ impl Layout {
             });
         }
         for (name, _) in self.gossips.iter() {
-            hasher.bytes(name.as_bytes());
+            name.digest(hasher, &mut text);
         }
     }
 }
@@ -521,15 +547,10 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    const NAME: FieldName = FieldName { layer: "LAYER", name: "name" };
+
     fn field(class: Class, bits: u32) -> FieldDefinition {
-        FieldDefinition {
-            name: format!("{class:?}.{bits}"),
-            bits,
-            class,
-            bound: false,
-            constant: 0,
-            filter: None,
-        }
+        FieldDefinition { name: NAME, bits, class, bound: false, constant: 0, filter: None }
     }
 
     fn arbitrary_field() -> impl Strategy<Value = FieldDefinition> {
@@ -543,8 +564,7 @@ mod tests {
     #[test]
     fn the_default_header_fits_24_bytes() {
         let fields = vec![field(Class::Message, 32), field(Class::Protocol, 40)];
-        let layout =
-            Layout::place(Traffic::Cast, fields, vec!["held".into(), "credit".into()], Some(1)).unwrap();
+        let layout = Layout::place(Traffic::Cast, fields, vec![NAME; 2], Some(1)).unwrap();
         assert_eq!(layout.compressed_bytes(), 24);
     }
 
@@ -650,7 +670,7 @@ mod tests {
             gossip: [u16; GOSSIPS_MAX],
             gossips in 0usize..=GOSSIPS_MAX,
         ) {
-            let names = (0..gossips).map(|n| format!("g{n}")).collect();
+            let names = vec![NAME; gossips];
             if let Ok(layout) = Layout::place(Traffic::Cast, fields.clone(), names, None) {
                 let mut header = Header::ZERO;
                 for (at, field) in fields.iter().enumerate() {

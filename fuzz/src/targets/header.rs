@@ -3,7 +3,7 @@
 use wadjet::id::{GroupId, Incarnation, ViewId};
 use wadjet::wire::bits::low_bits;
 use wadjet::wire::full::{Identification, NO_CONTROL, PREFIX_BYTES, Prefix};
-use wadjet::wire::layout::{Class, FieldDefinition, Filter, Header, Layout};
+use wadjet::wire::layout::{Class, FieldDefinition, FieldName, Filter, Header, Layout};
 use wadjet::wire::{Traffic, word};
 
 use crate::Target;
@@ -78,20 +78,20 @@ fn without_gossip(header: Header) -> Header {
 
 /// Layouts as stacks make them: the default one, one with every class, one without words, one full to the brim.
 fn layouts() -> [Layout; 4] {
-    let field = |name: &str, class, bits| FieldDefinition {
-        name: name.into(),
+    let field = |name: &'static str, class, bits| FieldDefinition {
+        name: FieldName { layer: "FUZZ", name },
         bits,
         class,
         bound: false,
         constant: 0,
         filter: (class == Class::Message).then_some(if bits == 32 { Filter::Crc32c } else { Filter::Length }),
     };
-    let number = || field("NAK.number", Class::Protocol, 40);
-    let bound = || FieldDefinition { bound: true, ..field("CHK.number", Class::Protocol, 16) };
-    let constant = || FieldDefinition { constant: 5, ..field("COM.kind", Class::ConnectionId, 7) };
-    let sum = || field("CHKSUM.sum", Class::Message, 32);
-    let gossips = |count: usize| (0..count).map(|at| format!("gossip {at}")).collect();
-    let wide = (0..4).map(|at| field(&format!("WIDE.{at}"), Class::Protocol, 47)).take(3);
+    let number = || field("number", Class::Protocol, 40);
+    let bound = || FieldDefinition { bound: true, ..field("bound", Class::Protocol, 16) };
+    let constant = || FieldDefinition { constant: 5, ..field("kind", Class::ConnectionId, 7) };
+    let sum = || field("sum", Class::Message, 32);
+    let gossips = |count: usize| vec![FieldName { layer: "FUZZ", name: "gossip" }; count];
+    let wide = ["wide 0", "wide 1", "wide 2"].into_iter().map(|name| field(name, Class::Protocol, 47));
     let place = |traffic, fields, gossips, number| {
         Layout::place(traffic, fields, gossips, number).expect("the layouts here fit")
     };
@@ -99,7 +99,7 @@ fn layouts() -> [Layout; 4] {
         place(Traffic::Cast, vec![number(), sum()], gossips(2), Some(0)),
         place(
             Traffic::Cast,
-            vec![constant(), number(), bound(), sum(), field("X.length", Class::Message, 16)],
+            vec![constant(), number(), bound(), sum(), field("length", Class::Message, 16)],
             gossips(4),
             Some(1),
         ),

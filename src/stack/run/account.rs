@@ -18,7 +18,7 @@ use crate::stack::layer::{BLANK_RETRY, Context, Kind};
 use crate::stats::{MissCount, Stats};
 use crate::time::Millis;
 use crate::wire::bits::low_bits;
-use crate::wire::layout::Place;
+use crate::wire::layout::{FieldName, Place};
 
 impl Stack {
     /// Whether a cast would be taken now.
@@ -172,7 +172,7 @@ impl Stack {
             Miss::Pack => ("stack", Reason::Is("malformed pack")),
             Miss::Filter(at) => {
                 let field = plan.filters[usize::from(at)].field;
-                differs(&layout.fields()[usize::from(field)].0.name)
+                differs(layout.fields()[usize::from(field)].0.name)
             }
             Miss::TooEarly => ("stack", Reason::Is("early frame that found no room to wait")),
             Miss::Flushed => ("stack", Reason::Is("early frame when the view ended")),
@@ -185,7 +185,7 @@ impl Stack {
                         if *at == word && (low_bits(width) << shift) & bits != 0)
                 };
                 let field = layout.fields().iter().find(|(field, place)| inside(place, field.bits));
-                field.map_or(("stack", Reason::Is("field")), |(field, _)| differs(&field.name))
+                field.map_or(("stack", Reason::Is("field")), |(field, _)| differs(field.name))
             }
         };
         note(misses, kind, layer, reason);
@@ -242,10 +242,9 @@ fn note(misses: &mut Vec<MissCount>, kind: Kind, layer: &str, reason: Reason<'_>
     }
 }
 
-/// `LAYER.field` as layer and reason.
-fn differs(name: &str) -> (&str, Reason<'_>) {
-    let (layer, field) = name.split_once('.').unwrap_or(("stack", name));
-    (layer, Reason::Differs(field))
+/// A field as layer and reason.
+fn differs(field: FieldName) -> (&'static str, Reason<'static>) {
+    (field.layer, Reason::Differs(field.name))
 }
 
 /// What is below the layers and not configured.

@@ -20,12 +20,12 @@ use crate::stack::engine::Engine;
 use crate::stack::event::Up;
 use crate::stack::gossip::{Carried, GossipState};
 use crate::stack::identify::Asked;
-use crate::stack::layer::{Context, Kind};
+use crate::stack::layer::{Context, Kind, Layer};
 use crate::stack::notices::Ways;
 use crate::stack::order::OrderQueue;
 use crate::stack::post::Posting;
 use crate::stack::property::{Properties, Property};
-use crate::stack::registry::Registry;
+use crate::stack::registry::{ParameterError, Parameters, Registry};
 use crate::stack::retention::Retention;
 use crate::stack::spec::{Spec, SpecError};
 use crate::stack::timers::Timers;
@@ -79,19 +79,18 @@ pub enum InstallError {
 
 /// A compiled stack before it is bound to a channel: what [`explain`](crate::stack::explain) shows.
 pub(crate) struct Compiled {
-    pub(crate) layers: Vec<Box<dyn crate::stack::layer::Layer>>,
+    pub(crate) layers: Vec<Box<dyn Layer>>,
     pub(crate) blueprint: Blueprint,
     pub(crate) layouts: [Layout; 3],
     pub(crate) plans: Plans,
     pub(crate) counted: Vec<Option<u32>>,
-    pub(crate) properties: Vec<Properties>,
-    pub(crate) spec: Spec,
+    pub(crate) checked: Rc<Checked>,
 }
 
 impl Compiled {
     /// Whether some layer agrees on views.
     fn is_live(&self) -> bool {
-        self.properties.first().is_some_and(|top| top.contains(Property::ConsistentViews))
+        self.checked.agrees_on_views()
     }
 
     /// Hands to layers what those of the same name in the view before have left.
@@ -182,31 +181,68 @@ pub(crate) fn network_properties(caps: &Caps) -> Properties {
     if caps.integrity { Properties::of(&[Property::Integrity]) } else { Properties::NONE }
 }
 
-/// Whether a layer of the stack agrees on views.
-pub(crate) fn agrees_on_views(
-    registry: &Registry,
-    spec: &str,
+/// A specification that was parsed and checked over a network.
+pub(crate) struct Checked {
+    pub(crate) spec: Spec,
+    /// What holds above each layer, top to bottom.
+    pub(crate) properties: Vec<Properties>,
+    text: String,
     network: Properties,
-) -> Result<bool, InstallError> {
-    let spec = Spec::parse(spec)?;
-    let checked = spec.check(registry, network)?;
-    Ok(checked.first().is_some_and(|(_, above)| above.contains(Property::ConsistentViews)))
+    /// By layer: what makes it.
+    makers: Vec<Maker>,
 }
 
-/// Parses, checks, installs and compiles a stack.
+type Maker = fn(&Parameters) -> Result<Box<dyn Layer>, ParameterError>;
+
+impl Checked {
+    pub(crate) fn new(registry: &Registry, text: &str, network: Properties) -> Result<Checked, SpecError> {
+        let spec = Spec::parse(text)?;
+        let checked = spec.check(registry, network)?;
+        let (makers, properties) = checked.iter().map(|(entry, above)| (entry.make, *above)).unzip();
+        Ok(Checked { spec, properties, text: text.to_string(), network, makers })
+    }
+
+    /// Whether a layer of the stack agrees on views.
+    pub(crate) fn agrees_on_views(&self) -> bool {
+        self.properties.first().is_some_and(|top| top.contains(Property::ConsistentViews))
+    }
+}
+
+/// The layers that an endpoint knows, and the last specification of them that was checked: it is that of the next view, too.
+pub(crate) struct Specs {
+    registry: Registry,
+    last: Option<Rc<Checked>>,
+}
+
+impl Specs {
+    pub(crate) fn new(registry: Registry) -> Specs {
+        Specs { registry, last: None }
+    }
+
+    /// Parses and checks `text`, if that was not done last.
+    pub(crate) fn check(&mut self, text: &str, caps: &Caps) -> Result<Rc<Checked>, InstallError> {
+        let network = network_properties(caps);
+        let same = |last: &&Rc<Checked>| last.text == text && last.network == network;
+        if let Some(last) = self.last.as_ref().filter(same) {
+            return Ok(Rc::clone(last));
+        }
+        let checked = Rc::new(Checked::new(&self.registry, text, network)?);
+        self.last = Some(Rc::clone(&checked));
+        Ok(checked)
+    }
+}
+
+/// Makes, installs and compiles the layers of a stack.
 pub(crate) fn compile(
-    registry: &Registry,
+    checked: &Rc<Checked>,
     view: &LocalView,
-    network: Properties,
     config: &Config,
 ) -> Result<Compiled, InstallError> {
-    let spec = Spec::parse(&view.view().spec)?;
-    let checked = spec.check(registry, network)?;
-    let properties: Vec<Properties> = checked.iter().map(|(_, above)| *above).collect();
+    let Checked { spec, properties, makers, .. } = &**checked;
     let top = properties.first().copied().unwrap_or_default();
-    let mut layers = Vec::new();
-    for ((entry, _), named) in checked.iter().zip(&spec.layers) {
-        layers.push((entry.make)(&named.parameters).map_err(|error| SpecError {
+    let mut layers = Vec::with_capacity(makers.len());
+    for (make, named) in makers.iter().zip(&spec.layers) {
+        layers.push(make(&named.parameters).map_err(|error| SpecError {
             text: spec.to_string(),
             at: named.at,
             problem: error.into(),
@@ -223,13 +259,13 @@ pub(crate) fn compile(
     }
     let layouts = blueprint.layouts()?;
     let (plans, counted) = Compiler { blueprint: &blueprint, layouts: &layouts, layers: &layers }.compile();
-    Ok(Compiled { layers, blueprint, layouts, plans, counted, properties, spec })
+    Ok(Compiled { layers, blueprint, layouts, plans, counted, checked: Rc::clone(checked) })
 }
 
 /// The hash of a stack, its windows and its layouts: both sides must agree on it.
 fn stack_hash(compiled: &Compiled, config: &Config) -> u64 {
     let mut hasher = Hasher64::new(0x7374_6163_6b00_0001);
-    hasher.bytes(compiled.spec.to_string().as_bytes());
+    hasher.bytes(compiled.checked.text.as_bytes());
     hasher.word(config.window_frames);
     for layout in &compiled.layouts {
         layout.digest(&mut hasher);
@@ -240,7 +276,7 @@ fn stack_hash(compiled: &Compiled, config: &Config) -> u64 {
 /// What a stack is put on, in one view.
 struct Ground<'g> {
     config: &'g Config,
-    view: &'g LocalView,
+    view: &'g Rc<LocalView>,
     neighbours: &'g Rc<Neighbours>,
     channel: &'g Channel,
     caps: &'g Caps,
@@ -253,6 +289,7 @@ impl Ground<'_> {
         let Ground { config, view, neighbours, channel, caps, now } = *self;
         let (members, blueprint, window) = (view.size(), &compiled.blueprint, config.window_frames);
         let cast_send = compiled.plans[Kind::CastSend as usize].as_ref().ok();
+        let homes = Blueprint::homes(&compiled.layouts);
         let holds = !compiled.releases().is_empty() || blueprint.services.is_some();
         // What one event can set off: everything parked of one origin, as much resent to one asker, sends repeated to
         // every peer, own casts looped; and something for every layer and member.
@@ -263,11 +300,11 @@ impl Ground<'_> {
             ways: Rc::new(Ways::new(&compiled.layers)),
             now,
             slots: Core::slots_of(blueprint, members),
-            homes: Blueprint::homes(&compiled.layouts),
             number_home: blueprint
                 .frame_number
-                .map(|index| Blueprint::homes(&compiled.layouts)[Traffic::Cast as usize][usize::from(index)])
+                .map(|index| homes[Traffic::Cast as usize][usize::from(index)])
                 .unwrap_or_default(),
+            homes,
             frame_number: blueprint.frame_number.map(|index| Field { traffic: Traffic::Cast, index }),
             send_number: blueprint.send_number.map(|index| Field { traffic: Traffic::Send, index }),
             guards: blueprint.guards.clone(),
@@ -351,7 +388,7 @@ impl Ground<'_> {
             view_wanted: false,
             fragmented_bytes_max: compiled.blueprint.fragmented_bytes_max.unwrap_or(0),
             layouts: compiled.layouts.clone(),
-            view: Rc::new(view.clone()),
+            view: Rc::clone(view),
         }
     }
 }
@@ -376,8 +413,8 @@ impl Stack {
     #[expect(clippy::too_many_arguments, reason = "everything a stack is made of, given once")]
     pub(crate) fn new(
         config: &Config,
-        registry: &Registry,
-        view: LocalView,
+        specs: &mut Specs,
+        view: Rc<LocalView>,
         neighbours: Rc<Neighbours>,
         channel: Channel,
         caps: &Caps,
@@ -387,7 +424,8 @@ impl Stack {
         if view.view().wire_version != WIRE_VERSION {
             return Err(InstallError::WireVersion(view.view().wire_version));
         }
-        let mut compiled = compile(registry, &view, network_properties(caps), config)?;
+        let checked = specs.check(&view.view().spec, caps)?;
+        let mut compiled = compile(&checked, &view, config)?;
         compiled.inherit(legacies);
         let frame_bytes = compiled.frame_bytes(&channel)?;
         if !config.accelerate {

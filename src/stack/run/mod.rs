@@ -22,7 +22,7 @@ mod succeed;
 mod told;
 
 pub use install::InstallError;
-pub(crate) use install::{Compiled, agrees_on_views, compile, network_properties};
+pub(crate) use install::{Checked, Compiled, Specs, compile};
 pub(crate) use succeed::Legacies;
 
 use std::collections::VecDeque;

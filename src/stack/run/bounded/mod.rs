@@ -18,7 +18,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::install::network_properties;
-use super::{Compiled, Early, Legacies, Stack, Waiting, compile};
+use super::{Checked, Compiled, Early, Legacies, Specs, Stack, Waiting, compile};
 use crate::accel::case::{CommonCase, Statement};
 use crate::accel::execute::{self, Outcome};
 use crate::accel::pack::{Closed, OpenPack, PACK_ROOM_BYTES};
@@ -272,7 +272,7 @@ fn plans_do_what_layers_do_at_the_ends() {
             benches.push((begins_with(Begin::Contested), DEPTH));
         }
         let riding = |gossip: &crate::stack::build::GossipDefinition| {
-            gossip.rides_on.is_some() && gossip.name.starts_with(&format!("{layer}."))
+            gossip.rides_on.is_some() && gossip.name.layer == layer
         };
         if begins_with(Begin::Fresh).compiled().blueprint.gossips.iter().any(riding) {
             benches.push((begins_with(Begin::Wrapping), DEPTH - 1));

@@ -115,11 +115,12 @@ impl Bench {
 
     pub(super) fn install(&self, legacies: Legacies) -> Stack {
         let (config, view, caps) = (self.config(), self.view(), caps());
+        let mut specs = Specs::new(self.registry.clone());
         let channel = Channel { id: ChannelId(0), casts: region(0), control: region(16), long: None };
         let neighbours = Rc::new(Neighbours::default());
         let start = Time::from_nanos(1_000_000);
         let mut stack =
-            Stack::new(&config, &self.registry, view, neighbours, channel, &caps, legacies, start)
+            Stack::new(&config, &mut specs, Rc::new(view), neighbours, channel, &caps, legacies, start)
                 .expect("the stack is valid");
         self.spoil(&mut stack);
         stack.drain(&mut Silent);
@@ -167,7 +168,9 @@ impl Bench {
     }
 
     pub(super) fn compiled(&self) -> Compiled {
-        compile(&self.registry, &self.view(), network_properties(&caps()), &self.config())
+        let view = self.view();
+        let checked = Checked::new(&self.registry, &view.view().spec, network_properties(&caps()));
+        compile(&Rc::new(checked.expect("the stack is valid")), &view, &self.config())
             .expect("the stack is valid")
     }
 
