@@ -34,7 +34,8 @@ pub(crate) struct Suspected {
 
 /// Who was expelled though nothing kept it from taking in what was cast, in words. `hindered` says whether something did so
 /// between two times: to the process, or to another one of its view. Who may have been in a view change was kept from it, too,
-/// though others went on: one that suspects all before itself leads one, and is obeyed by those that do not suspect it.
+/// though others went on: one that suspects all before itself leads one until it goes on or is gone, and is obeyed by those that do
+/// not suspect it.
 pub(crate) fn undue(
     history: &History,
     expulsions: &[Expelled],
@@ -43,6 +44,8 @@ pub(crate) fn undue(
 ) -> Vec<String> {
     let mut processes: BTreeMap<Incarnation, u32> = BTreeMap::new();
     let mut stays: BTreeMap<Incarnation, (ViewId, u64, &[Incarnation])> = BTreeMap::new();
+    // When each has begun its stay, or has ended it for good.
+    let mut moved: BTreeMap<Incarnation, u64> = BTreeMap::new();
     let mut events = history.events.iter().peekable();
     let mut found = Vec::new();
     for Expelled { at, by, member, why, lasting_ns } in expulsions {
@@ -53,9 +56,11 @@ pub(crate) fn undue(
                 }
                 What::View { view, members, transitional: false } => {
                     stays.insert(event.member, (*view, event.at, members));
+                    moved.insert(event.member, event.at);
                 }
                 What::Crash | What::Exit { .. } => {
                     stays.remove(&event.member);
+                    moved.insert(event.member, event.at);
                 }
                 _ => {}
             }
@@ -74,7 +79,10 @@ pub(crate) fn undue(
                         && (*since..=*at).contains(&suspected.at)
                 })
             };
-            leader != member && rank > 0 && members[..rank].iter().all(suspects)
+            // Who has gone on before this wait began holds nobody up any more.
+            let here = stays.get(leader).is_some_and(|stay| stay.0 == *view)
+                || moved.get(leader).is_some_and(|moved| *moved >= begun);
+            leader != member && rank > 0 && here && members[..rank].iter().all(suspects)
         };
         let led = members.iter().enumerate().any(leads);
         if view == theirs && *since <= begun && !led && !hindered(*process, begun, *at) {
@@ -171,6 +179,20 @@ mod tests {
         assert_eq!(found(&[suspected(3, C, A)]), 1, "it did so in another view");
         assert_eq!(found(&[suspected(6, C, B)]), 1, "A would lead");
         assert_eq!(found(&[suspected(6, B, A), suspected(6, B, C)]), 1, "it has nobody to obey but itself");
+        let until = |at, what| {
+            let mut history = history.clone();
+            history.push(at, C, what);
+            // Waited for from 8 to 12.
+            let expelled = Expelled { at: 12, ..B_BY_A };
+            undue(&history, &[expelled], &[suspected(6, C, A)], |_, _, _| false).len()
+        };
+        let next = || {
+            let view = ViewId { counter: 2, coordinator: C };
+            What::View { view, members: vec![C], transitional: false }
+        };
+        assert_eq!(until(7, next()), 1, "C had gone on before B was waited for");
+        assert_eq!(until(7, What::Crash), 1, "C was gone by then");
+        assert_eq!(until(9, next()), 0, "C went on meanwhile");
     }
 
     #[test]
