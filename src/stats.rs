@@ -1,5 +1,7 @@
 //! What a stack counts.
 
+use std::borrow::Cow;
+
 pub use crate::stack::core::Count;
 
 /// How often plans ran.
@@ -34,9 +36,9 @@ pub struct MissCount {
     /// Which plan was missed.
     pub plan: &'static str,
     /// Whose doing it was.
-    pub layer: String,
+    pub layer: &'static str,
     /// Why.
-    pub reason: String,
+    pub reason: Cow<'static, str>,
     /// How often.
     pub count: u64,
 }

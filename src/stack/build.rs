@@ -1,6 +1,7 @@
 //! Building a stack for a view: what layers register, and the handles they get.
 
 use std::fmt;
+use std::rc::Rc;
 
 use super::service::Services;
 use super::slots::{MatrixSlot, MemberSlot, Slot, SlotFile, Tally, fixed};
@@ -342,7 +343,7 @@ impl Blueprint {
     }
 
     /// The homes of the fields in the slot file.
-    pub(crate) fn homes(layouts: &[Layout; 3]) -> [Vec<FieldHome>; 3] {
+    pub(crate) fn homes(layouts: &[Layout; 3]) -> [Rc<[FieldHome]>; 3] {
         [0, 1, 2].map(|traffic| {
             let home = |(definition, place): &(FieldDefinition, Place)| match place {
                 Place::Word { word, shift } if definition.class.is_in_template() => {

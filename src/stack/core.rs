@@ -91,31 +91,32 @@ pub struct Count {
     pub count: u64,
 }
 
+/// What does not change within a view a fork shares.
 #[derive(Clone)]
 pub(crate) struct Core {
     pub(crate) view: Rc<LocalView>,
     pub(crate) own: Rank,
-    pub(crate) names: Vec<&'static str>,
+    pub(crate) names: Rc<[&'static str]>,
     /// Which layer a message comes to next.
     pub(crate) ways: Rc<Ways>,
     pub(crate) now: Time,
     pub(crate) slots: SlotFile,
     pub(crate) layouts: [Layout; 3],
-    pub(crate) homes: [Vec<FieldHome>; 3],
+    pub(crate) homes: [Rc<[FieldHome]>; 3],
     pub(crate) frame_number: Option<Field>,
     /// Where it is among the template words, if anywhere.
     pub(crate) number_home: FieldHome,
     pub(crate) send_number: Option<Field>,
-    pub(crate) guards: Vec<GuardOwner>,
-    pub(crate) tallies: Vec<TallyDefinition>,
+    pub(crate) guards: Rc<[GuardOwner]>,
+    pub(crate) tallies: Rc<[TallyDefinition]>,
     /// By traffic and field: the layer that registered it.
-    pub(crate) field_layers: [Vec<usize>; 3],
+    pub(crate) field_layers: [Rc<[usize]>; 3],
     /// By tally: the hits word it follows, once a plan counts it.
-    pub(crate) counted: Vec<Option<u32>>,
+    pub(crate) counted: Rc<[Option<u32>]>,
     pub(crate) loop_layer: Option<usize>,
     /// By what casts that are in order are served.
     pub(crate) services: Option<Services>,
-    pub(crate) shared_matrices: Vec<(&'static str, MatrixSlot)>,
+    pub(crate) shared_matrices: Rc<[(&'static str, MatrixSlot)]>,
     /// The frame number at which this view ends.
     pub(crate) number_limit: u64,
     /// The number of sends to one member at which it does.
@@ -138,7 +139,7 @@ pub(crate) struct Core {
     /// The longest message that is carried in fragments; zero if no layer does that.
     pub(crate) fragmented_bytes_max: u64,
     pub(crate) timers: Timers,
-    pub(crate) timer_layers: Vec<usize>,
+    pub(crate) timer_layers: Rc<[usize]>,
     /// By origin.
     pub(crate) casts: Vec<Retention>,
     /// Bytes of others' frames that may be retained in place, memory for what exceeds it, and how often it was used.

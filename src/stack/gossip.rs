@@ -15,6 +15,7 @@
 //! ```
 
 use std::ops::Range;
+use std::rc::Rc;
 use std::time::Duration;
 
 use super::build::{GossipDefinition, GossipSource};
@@ -146,7 +147,7 @@ impl Value {
 /// What has been reported, and when the next row is due.
 #[derive(Clone, Debug)]
 pub(crate) struct GossipState {
-    pub(crate) definitions: Vec<GossipDefinition>,
+    pub(crate) definitions: Rc<[GossipDefinition]>,
     /// By subject and gossip: what post-processing needs of them in every pass.
     values: Vec<Value>,
     /// By subject.
@@ -186,7 +187,7 @@ pub(crate) const INTRODUCTION_GAP_MAX: Duration = Duration::from_millis(200);
 
 impl GossipState {
     pub(crate) fn new(
-        definitions: Vec<GossipDefinition>,
+        definitions: Rc<[GossipDefinition]>,
         members: usize,
         delay: Duration,
         carried: Carried,

@@ -1,5 +1,6 @@
 //! What can be asked of a stack, and why plans were missed.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use super::Stack;
@@ -205,13 +206,13 @@ impl Stack {
 
 /// Why a plan was missed.
 #[derive(Clone, Copy)]
-enum Reason<'r> {
-    Is(&'r str),
-    Guard(&'r str),
-    Differs(&'r str),
+enum Reason {
+    Is(&'static str),
+    Guard(&'static str),
+    Differs(&'static str),
 }
 
-impl Reason<'_> {
+impl Reason {
     fn matches(self, text: &str) -> bool {
         match self {
             Reason::Is(reason) => text == reason,
@@ -220,30 +221,29 @@ impl Reason<'_> {
         }
     }
 
-    fn text(self) -> String {
+    fn text(self) -> Cow<'static, str> {
         match self {
-            Reason::Is(reason) => reason.to_string(),
-            Reason::Guard(name) => format!("guard {name}"),
-            Reason::Differs(field) => format!("{field} differs"),
+            Reason::Is(reason) => reason.into(),
+            Reason::Guard(name) => format!("guard {name}").into(),
+            Reason::Differs(field) => format!("{field} differs").into(),
         }
     }
 }
 
 /// Counts a miss; allocates only for the first of its kind.
-fn note(misses: &mut Vec<MissCount>, kind: Kind, layer: &str, reason: Reason<'_>) {
+fn note(misses: &mut Vec<MissCount>, kind: Kind, layer: &'static str, reason: Reason) {
     let plan = kind.name();
     let known = misses.iter_mut().find(|m| m.plan == plan && m.layer == layer && reason.matches(&m.reason));
     match known {
         Some(miss) => miss.count += 1,
         None => {
-            let (layer, reason) = (layer.to_string(), reason.text());
-            misses.push(MissCount { plan, layer, reason, count: 1 });
+            misses.push(MissCount { plan, layer, reason: reason.text(), count: 1 });
         }
     }
 }
 
 /// A field as layer and reason.
-fn differs(field: FieldName) -> (&'static str, Reason<'static>) {
+fn differs(field: FieldName) -> (&'static str, Reason) {
     (field.layer, Reason::Differs(field.name))
 }
 

@@ -151,7 +151,7 @@ impl Bench {
             core.gossip.carried = Carried::new(MEMBERS, plan.shape.words(), plan.gossips());
         }
         core.pending_effects = Pending::new(&plans, MEMBERS);
-        core.counted = counted;
+        core.counted = counted.into();
         core.loop_layer = plans[Kind::CastSend as usize].as_ref().ok().and_then(|plan| plan.loop_layer);
         let step = |kind: Kind| plans[kind as usize].as_ref().ok();
         let deliver = step(Kind::CastDeliver).and_then(|plan| plan.deliver.as_ref());
