@@ -1,7 +1,7 @@
 //! Hello, group. Run it in two shells, with a name each: whoever comes is greeted by all.
 #![allow(clippy::print_stdout)]
 
-use wadjet::layers::LIVE_STACK_WITH_INTEGRITY;
+use wadjet::layers::DEFAULT_STACK_WITH_INTEGRITY;
 use wadjet::runtime::fresh_incarnation;
 use wadjet::transport::shm::{Shm, ShmOptions};
 use wadjet::{Application, Config, Driver, DriverOptions, Endpoint, Event, Group, JoinOptions, Rank};
@@ -22,7 +22,7 @@ impl Application for Greeter {
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let name = std::env::args().nth(1).ok_or("give a name: cargo run --example hello -- ada")?;
-    let options = JoinOptions::discover("hello", &name, LIVE_STACK_WITH_INTEGRITY);
+    let options = JoinOptions::discover("hello", &name, DEFAULT_STACK_WITH_INTEGRITY);
     let (endpoint, shm) =
         (Endpoint::new(Config::default(), fresh_incarnation())?, Shm::new(ShmOptions::default()));
     let mut driver = Driver::new(endpoint, Greeter(name), shm, DriverOptions::default());

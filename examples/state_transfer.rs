@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use wadjet::buf::Region;
 use wadjet::group::{Application, Delivery, Event, Group, Snapshot, StatePart};
 use wadjet::id::{Rank, ViewId};
-use wadjet::layers::{LIVE_STACK, LIVE_STACK_WITH_INTEGRITY};
+use wadjet::layers::{DEFAULT_STACK, DEFAULT_STACK_WITH_INTEGRITY};
 use wadjet::runtime::{Driver, DriverOptions, JoinOptions};
 use wadjet::transport::shm::{Shm, ShmOptions};
 use wadjet::transport::udp::{UdpOptions, UdpTransport};
@@ -410,7 +410,7 @@ fn main() -> ExitCode {
     let over = arguments.first().map_or("shm", String::as_str);
     let mut plan = Plan {
         group: GroupId(u64::from(std::process::id()) << 8),
-        spec: format!("XFER:{LIVE_STACK}"),
+        spec: format!("XFER:{DEFAULT_STACK}"),
         addresses: ["one", "two"].map(String::from),
         state_bytes: number(1, 256) << 20,
         frame_bytes: number(2, 2048) as usize,
@@ -421,7 +421,7 @@ fn main() -> ExitCode {
         plan.addresses = sockets.map(|socket| socket.local_addr().expect("its address").to_string());
         run(&plan, || UdpTransport::new(UdpOptions::default()).expect("a transport"))
     } else {
-        plan.spec = format!("XFER:{LIVE_STACK_WITH_INTEGRITY}");
+        plan.spec = format!("XFER:{DEFAULT_STACK_WITH_INTEGRITY}");
         run(&plan, || Shm::new(ShmOptions::default()))
     };
     if arrived { ExitCode::SUCCESS } else { ExitCode::FAILURE }

@@ -12,7 +12,7 @@ use common::World;
 use common::live::{Process, Town};
 use wadjet::Config;
 use wadjet::accel::broken::Broken;
-use wadjet::layers::{DEFAULT_STACK, LIVE_STACK_WITH_INTEGRITY};
+use wadjet::layers::{DEFAULT_STACK_WITH_INTEGRITY, FIXED_STACK};
 use wadjet::transport::{Received, Transport};
 use wadjet::wire::{FULL_FLAG, word};
 
@@ -63,7 +63,7 @@ fn delivered(town: &Town) -> Vec<Vec<Vec<u8>>> {
 
 /// The first message leaves at once, the second waits to be packed, the third is of the next view.
 fn casts_keep_their_view(broken: Broken) -> bool {
-    let mut town = town(broken, &LIVE_STACK_WITH_INTEGRITY.replace("MBRSHIP", "MBRSHIP(block=yes)"));
+    let mut town = town(broken, &DEFAULT_STACK_WITH_INTEGRITY.replace("MBRSHIP", "MBRSHIP(block=yes)"));
     town.processes[2].stopped = true;
     let blocked = |town: &mut Town| {
         let seen = |at: usize| town.processes[at].diary.seen.contains(&common::live::Seen::Block);
@@ -85,7 +85,7 @@ fn casts_keep_their_view(broken: Broken) -> bool {
 
 /// A frame comes again when its view is over. In the next one it would have the number that is expected.
 fn late_frames_are_dropped(broken: Broken) -> bool {
-    let mut town = town(broken, LIVE_STACK_WITH_INTEGRITY);
+    let mut town = town(broken, DEFAULT_STACK_WITH_INTEGRITY);
     let kept = Rc::new(RefCell::new(Vec::new()));
     let frames = Rc::clone(&kept);
     town.lose = Box::new(move |at, received| {
@@ -111,7 +111,7 @@ fn parked_frames_are_bounded(broken: Broken) -> bool {
     let config = Config { pack: false, early_frames_max: MOST, ..Config::default() };
     // How many were delivered early when so many came before the first.
     let early = |ahead: usize| {
-        let mut world = World::new(2, DEFAULT_STACK, &config);
+        let mut world = World::new(2, FIXED_STACK, &config);
         let key = world.nodes[1].key;
         world.nodes[1].endpoint.break_accelerator(key, broken);
         (0..=ahead as u8).for_each(|n| world.cast(0, &[n]));

@@ -4,7 +4,7 @@ use std::net::UdpSocket;
 use std::time::{Duration, Instant};
 
 use wadjet::group::{Application, Delivery, Event, Group};
-use wadjet::layers::LIVE_STACK as STACK;
+use wadjet::layers::DEFAULT_STACK as STACK;
 use wadjet::runtime::{Driver, DriverOptions, JoinOptions};
 use wadjet::transport::udp::{UdpOptions, UdpTransport};
 use wadjet::view::Neighbours;

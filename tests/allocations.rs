@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use common::World;
 use wadjet::group::{Application, Delivery, Group};
-use wadjet::layers::{DEFAULT_STACK, DEFAULT_STACK_WITH_INTEGRITY, LIVE_STACK};
+use wadjet::layers::{DEFAULT_STACK, FIXED_STACK, FIXED_STACK_WITH_INTEGRITY};
 use wadjet::transport::{Received, Transport};
 use wadjet::{Config, RankSet, Shadow};
 
@@ -124,7 +124,7 @@ fn run(
 
 #[test]
 fn the_steady_state_allocates_and_copies_nothing() {
-    for spec in [DEFAULT_STACK, DEFAULT_STACK_WITH_INTEGRITY] {
+    for spec in [FIXED_STACK, FIXED_STACK_WITH_INTEGRITY] {
         for members in [1, 2, 3] {
             for batch in [1, 7] {
                 let config = Config { shadow: Shadow::Off, ..Config::default() };
@@ -171,7 +171,7 @@ fn the_steady_state_allocates_and_copies_nothing() {
 /// Without an order, and in every order there is.
 fn live_stacks() -> impl Iterator<Item = String> {
     let orders = ["", "TOTAL:", "SAFE:TOTAL:", "SEQUENCER:", "SAFE:SEQUENCER:"];
-    orders.into_iter().map(|order| LIVE_STACK.replace("MBRSHIP", &format!("{order}MBRSHIP")))
+    orders.into_iter().map(|order| DEFAULT_STACK.replace("MBRSHIP", &format!("{order}MBRSHIP")))
 }
 
 /// A stack whose views are agreed on has timers of its own: beats, looking for others. They allocate nothing either, nor

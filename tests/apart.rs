@@ -9,7 +9,7 @@ use wadjet::transport::ChannelId;
 use wadjet::wire::full::{PREFIX_BYTES, Prefix};
 use wadjet::{Config, Incarnation};
 
-const STACK: &str = wadjet::layers::LIVE_STACK_WITH_INTEGRITY;
+const STACK: &str = wadjet::layers::DEFAULT_STACK_WITH_INTEGRITY;
 const SECOND: Duration = Duration::from_secs(1);
 
 /// Nothing of it reaches anybody any more: it cannot ask, and nobody hears that it is there.

@@ -6,7 +6,7 @@ use common::{Dice, World, view};
 use wadjet::accel::cookie::cookie;
 use wadjet::endpoint::Dropped;
 use wadjet::id::Life;
-use wadjet::layers::{DEFAULT_STACK, DEFAULT_STACK_WITH_INTEGRITY};
+use wadjet::layers::{FIXED_STACK, FIXED_STACK_WITH_INTEGRITY};
 use wadjet::transport::Transport;
 use wadjet::transport::memory::{Hub, HubOptions};
 use wadjet::wire::control::{GossipRow, Missing};
@@ -101,8 +101,8 @@ fn damaged_frames_are_dropped_at_every_byte_boundary() {
         [40, 7, 9, 1].contains(&message.len()) && message.iter().all(|byte| *byte == first)
     };
     for shadow in [Shadow::Panic, Shadow::Off] {
-        let mut world = running(DEFAULT_STACK, shadow);
-        let samples = samples(DEFAULT_STACK);
+        let mut world = running(FIXED_STACK, shadow);
+        let samples = samples(FIXED_STACK);
         assert!(samples.len() > 40);
         let mut dice = Dice(9);
         for sample in &samples {
@@ -138,8 +138,8 @@ fn damaged_frames_are_dropped_at_every_byte_boundary() {
 #[test]
 fn rubbish_never_panics_without_a_checksum_either() {
     for seed in 0..20 {
-        let mut world = running(DEFAULT_STACK_WITH_INTEGRITY, Shadow::Off);
-        let samples = samples(DEFAULT_STACK_WITH_INTEGRITY);
+        let mut world = running(FIXED_STACK_WITH_INTEGRITY, Shadow::Off);
+        let samples = samples(FIXED_STACK_WITH_INTEGRITY);
         let mut dice = Dice(seed);
         for _ in 0..4000 {
             let mut frame = samples[dice.below(samples.len() as u64) as usize].clone();
@@ -160,7 +160,7 @@ fn rubbish_never_panics_without_a_checksum_either() {
 
 #[test]
 fn random_bytes_are_dropped() {
-    let mut world = running(DEFAULT_STACK, Shadow::Panic);
+    let mut world = running(FIXED_STACK, Shadow::Panic);
     let mut dice = Dice(1);
     for _ in 0..5000 {
         let bytes: Vec<u8> = (0..dice.below(120)).map(|_| dice.below(256) as u8).collect();
@@ -227,7 +227,7 @@ impl Forger {
 }
 
 /// No checksum here: what is forged well enough reaches the layers.
-const BARE: &str = DEFAULT_STACK_WITH_INTEGRITY;
+const BARE: &str = FIXED_STACK_WITH_INTEGRITY;
 /// STABLE:FC:UNICAST:LOCAL:NAK:COM
 const NAK: u8 = 4;
 
@@ -284,9 +284,9 @@ fn strangers_are_told_apart_and_counted_by_reason() {
 
 #[test]
 fn cookies_of_another_view_salt_version_or_member_are_unknown() {
-    let mut world = running(DEFAULT_STACK, Shadow::Panic);
+    let mut world = running(FIXED_STACK, Shadow::Panic);
     let identification = Forger::new(&mut world).identification;
-    let salt = view(3, DEFAULT_STACK).salt;
+    let salt = view(3, FIXED_STACK).salt;
     let known = cookie(&identification, WIRE_VERSION, Traffic::Cast, 0, salt);
     assert!(
         world.nodes[1]
@@ -324,7 +324,7 @@ fn cookies_of_another_view_salt_version_or_member_are_unknown() {
 #[test]
 fn own_frames_reflected_by_the_network_do_nothing() {
     for accelerate in [true, false] {
-        let mut world = World::new(3, DEFAULT_STACK, &Config { accelerate, ..Config::default() });
+        let mut world = World::new(3, FIXED_STACK, &Config { accelerate, ..Config::default() });
         world.record = true;
         for n in 0..5u8 {
             world.cast(0, &[n]);
@@ -344,7 +344,7 @@ fn own_frames_reflected_by_the_network_do_nothing() {
 #[test]
 fn every_frame_twice_or_three_times_is_delivered_once() {
     for accelerate in [true, false] {
-        let mut world = World::new(3, DEFAULT_STACK, &Config { accelerate, ..Config::default() });
+        let mut world = World::new(3, FIXED_STACK, &Config { accelerate, ..Config::default() });
         world.record = true;
         for n in 0..30u8 {
             for node in 0..3 {
@@ -438,7 +438,7 @@ fn forged_counts_cause_no_flood() {
 
 #[test]
 fn frames_far_ahead_are_not_kept() {
-    for spec in [BARE, DEFAULT_STACK_WITH_INTEGRITY] {
+    for spec in [BARE, FIXED_STACK_WITH_INTEGRITY] {
         let mut world = running(spec, Shadow::Panic);
         let forger = Forger::new(&mut world);
         for n in 0..5000u64 {
@@ -455,10 +455,10 @@ fn frames_far_ahead_are_not_kept() {
 /// drops frames that it cannot tell apart, and gets them all the same, repaired with full identification.
 #[test]
 fn frames_whose_cookies_collide_are_repaired_with_full_identification() {
-    let mut world = World::new(3, DEFAULT_STACK, &Config::default());
+    let mut world = World::new(3, FIXED_STACK, &Config::default());
     let nowhere = Hub::new(HubOptions::default());
     let node = &mut world.nodes[0];
-    let local = LocalView::new(view(3, DEFAULT_STACK), Incarnation(100)).unwrap();
+    let local = LocalView::new(view(3, FIXED_STACK), Incarnation(100)).unwrap();
     let mut elsewhere = nowhere.transport();
     let channel = elsewhere.open(&local, &node.endpoint.channel_options(3)).unwrap();
     node.endpoint.install(local, channel, &elsewhere.caps(), world.now).unwrap();

@@ -9,7 +9,7 @@ use common::{Dice, Log};
 use wadjet::config::Shadow;
 use wadjet::endpoint::{Endpoint, GroupKey};
 use wadjet::group::{CastError, SendError};
-use wadjet::layers::DEFAULT_STACK;
+use wadjet::layers::FIXED_STACK;
 use wadjet::transport::Transport;
 use wadjet::transport::memory::{Hub, HubOptions, MemoryTransport};
 use wadjet::{Config, GroupId, Incarnation, LocalView, Rank, RankSet, Time};
@@ -43,7 +43,7 @@ impl World {
             endpoint.narrow_cookies(bits);
             let mut transport = hub.transport();
             let keys = GROUPS.map(|group| {
-                let mut view = common::view(MEMBERS, DEFAULT_STACK);
+                let mut view = common::view(MEMBERS, FIXED_STACK);
                 view.group = GroupId::named(group);
                 let local = LocalView::new(view, incarnation).unwrap();
                 let channel = transport.open(&local, &endpoint.channel_options(MEMBERS)).unwrap();

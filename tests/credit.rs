@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use common::live::{Seen, Town};
 use wadjet::Config;
-use wadjet::layers::LIVE_STACK_WITH_INTEGRITY as STACK;
+use wadjet::layers::DEFAULT_STACK_WITH_INTEGRITY as STACK;
 use wadjet::wire::control::{GOSSIP_HEADER_BYTES, GossipRow};
 use wadjet::wire::full::{PREFIX_BYTES, Prefix, STACK_CONTROL};
 

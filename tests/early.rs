@@ -5,7 +5,7 @@ mod common;
 use std::time::Duration;
 
 use common::{Dice, World};
-use wadjet::layers::DEFAULT_STACK;
+use wadjet::layers::FIXED_STACK;
 use wadjet::stats::Stats;
 use wadjet::transport::{Received, Transport};
 use wadjet::wire::{FULL_FLAG, word};
@@ -47,7 +47,7 @@ fn misses(stats: &Stats, reason: &str) -> u64 {
 #[test]
 fn swapped_neighbours_are_early_not_missed() {
     for shadow in [Shadow::Panic, Shadow::Off] {
-        let mut world = World::new(2, DEFAULT_STACK, &config(shadow));
+        let mut world = World::new(2, FIXED_STACK, &config(shadow));
         let messages = casts(&mut world, 0, 20);
         step(&mut world, 1, |mut frames| {
             frames.chunks_exact_mut(2).for_each(|pair| pair.swap(0, 1));
@@ -67,7 +67,7 @@ fn swapped_neighbours_are_early_not_missed() {
 fn any_order_within_the_bound_is_put_right() {
     for shadow in [Shadow::Panic, Shadow::Off] {
         for seed in 0..50 {
-            let mut world = World::new(2, DEFAULT_STACK, &config(shadow));
+            let mut world = World::new(2, FIXED_STACK, &config(shadow));
             let messages = casts(&mut world, 0, 60);
             step(&mut world, 1, |mut frames| {
                 let mut dice = Dice(seed);
@@ -87,7 +87,7 @@ fn any_order_within_the_bound_is_put_right() {
 #[test]
 fn a_lost_frame_sends_the_parked_ones_through_the_layers_and_is_repaired() {
     for shadow in [Shadow::Panic, Shadow::Off] {
-        let mut world = World::new(2, DEFAULT_STACK, &config(shadow));
+        let mut world = World::new(2, FIXED_STACK, &config(shadow));
         let messages = casts(&mut world, 0, 10);
         step(&mut world, 1, |mut frames| {
             frames.remove(4);
@@ -121,7 +121,7 @@ fn a_lost_frame_sends_the_parked_ones_through_the_layers_and_is_repaired() {
 /// Who looks for the reason finds it: room, or time.
 #[test]
 fn frames_for_which_there_is_no_room_are_not_said_to_have_waited_too_long() {
-    let mut world = World::new(2, DEFAULT_STACK, &Config { early_frames_max: 2, ..config(Shadow::Off) });
+    let mut world = World::new(2, FIXED_STACK, &Config { early_frames_max: 2, ..config(Shadow::Off) });
     let messages = casts(&mut world, 0, 10);
     step(&mut world, 1, |mut frames| {
         frames.remove(4);
@@ -140,7 +140,7 @@ fn frames_for_which_there_is_no_room_are_not_said_to_have_waited_too_long() {
 #[test]
 fn a_repair_that_comes_in_time_lets_parked_frames_run() {
     let config = Config { early_delay: Duration::from_millis(50), ..config(Shadow::Panic) };
-    let mut world = World::new(3, DEFAULT_STACK, &config);
+    let mut world = World::new(3, FIXED_STACK, &config);
     let messages = casts(&mut world, 0, 10);
     step(&mut world, 1, |mut frames| {
         frames.remove(4);
@@ -157,7 +157,7 @@ fn a_repair_that_comes_in_time_lets_parked_frames_run() {
 #[test]
 fn a_frame_that_takes_the_layers_lets_parked_ones_run() {
     for shadow in [Shadow::Panic, Shadow::Off] {
-        let mut world = World::new(2, DEFAULT_STACK, &config(shadow));
+        let mut world = World::new(2, FIXED_STACK, &config(shadow));
         let messages = casts(&mut world, 0, 4);
         let mut frames = Vec::new();
         step(&mut world, 1, |all| {
@@ -180,7 +180,7 @@ fn parked_frames_are_bounded_and_duplicates_of_them_harmless() {
     for shadow in [Shadow::Panic, Shadow::Off] {
         for most in [0, 1, 4] {
             let config = Config { early_frames_max: most, ..config(shadow) };
-            let mut world = World::new(2, DEFAULT_STACK, &config);
+            let mut world = World::new(2, FIXED_STACK, &config);
             let messages = casts(&mut world, 0, 20);
             step(&mut world, 1, |mut frames| {
                 let first = frames.remove(0);
@@ -202,7 +202,7 @@ fn parked_frames_are_bounded_and_duplicates_of_them_harmless() {
 
 #[test]
 fn a_copy_parked_twice_ends_once_as_early_and_once_as_a_duplicate() {
-    let mut world = World::new(2, DEFAULT_STACK, &config(Shadow::Panic));
+    let mut world = World::new(2, FIXED_STACK, &config(Shadow::Panic));
     let messages = casts(&mut world, 0, 2);
     step(&mut world, 1, |frames| vec![frames[1].clone(), frames[1].clone(), frames[0].clone()]);
     world.steps(500);
@@ -229,7 +229,7 @@ fn an_application_may_leave_in_the_upcall_of_a_frame_that_was_parked_or_that_oth
     for shadow in [Shadow::Panic, Shadow::Off] {
         // By which frame comes when: the first that is delivered is straight, or was parked itself.
         for order in [&[1usize, 0, 2][..], &[2, 1, 0], &[3, 2, 0, 1], &[2, 0, 1]] {
-            let mut world = World::new(2, DEFAULT_STACK, &config(shadow));
+            let mut world = World::new(2, FIXED_STACK, &config(shadow));
             casts(&mut world, 0, order.len() as u8);
             let mut frames = Vec::new();
             world.nodes[1].transport.receive(1024, &mut |received| frames.push(received));

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use common::live::{Seen, Town, group, member};
 use wadjet::group::Grounds;
-use wadjet::layers::LIVE_STACK_WITH_INTEGRITY as STACK;
+use wadjet::layers::DEFAULT_STACK_WITH_INTEGRITY as STACK;
 use wadjet::wire::full::{Identification, NO_CONTROL, PREFIX_BYTES, Prefix};
 use wadjet::wire::{Traffic, WIRE_VERSION, outside};
 use wadjet::{Config, Incarnation, Rank, ViewId};

@@ -4,7 +4,7 @@ mod common;
 
 use common::{Dice, World, gate};
 use wadjet::group::HeldFor;
-use wadjet::layers::DEFAULT_STACK;
+use wadjet::layers::FIXED_STACK;
 use wadjet::stack::explain::explain;
 use wadjet::stack::registry::Registry;
 use wadjet::{CastError, Config, Event, Group, Rank, RankSet, SendError};
@@ -242,7 +242,7 @@ fn a_layer_parameter_lowers_the_limit_and_without_frag_nothing_changes() {
     world.cast(0, &[1; 3000]);
     stepped_until(&mut world, |world| world.nodes[1].log.casts.len() == 1);
 
-    let mut world = World::new(2, DEFAULT_STACK, &small_frames());
+    let mut world = World::new(2, FIXED_STACK, &small_frames());
     let mut member = group(&mut world, 0);
     let max = member.message_bytes_max();
     assert_eq!(member.reserve_bytes_max(), max);
@@ -306,7 +306,7 @@ fn a_message_cut_short_is_not_delivered_and_does_not_hold_what_follows() {
 #[test]
 fn it_adds_nothing_to_a_compressed_header_and_nothing_to_a_plan() {
     let registry = Registry::standard();
-    let [with, without] = [STACK, DEFAULT_STACK].map(|spec| explain(&registry, spec, 3, false).unwrap());
+    let [with, without] = [STACK, FIXED_STACK].map(|spec| explain(&registry, spec, 3, false).unwrap());
     for (with, without) in with.headers.iter().zip(&without.headers) {
         assert_eq!(with.compressed_bytes, without.compressed_bytes);
     }

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use common::live::Town;
-use wadjet::layers::LIVE_STACK;
+use wadjet::layers::DEFAULT_STACK;
 use wadjet::transport::ChannelId;
 use wadjet::{Config, Rank, RankSet};
 
@@ -51,7 +51,7 @@ fn all_talk(town: &mut Town, whom: &[usize]) {
 
 #[test]
 fn frames_of_a_view_are_as_long_as_every_member_can_take() {
-    let mut town = Town::new(LIVE_STACK, &Config::default());
+    let mut town = Town::new(DEFAULT_STACK, &Config::default());
     // The longest frame on its way to anybody in a view, since that was looked at last.
     let longest = Rc::new(RefCell::new(0));
     let seen = Rc::clone(&longest);

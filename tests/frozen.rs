@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use common::live::{STEP, Seen, Town};
 use wadjet::Config;
-use wadjet::layers::LIVE_STACK_WITH_INTEGRITY as STACK;
+use wadjet::layers::DEFAULT_STACK_WITH_INTEGRITY as STACK;
 
 const MARK: [u8; 64] = [9; 64];
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use common::World;
 use wadjet::group::{Application, Delivery, Event, Group, Happened, Polled};
-use wadjet::layers::DEFAULT_STACK;
+use wadjet::layers::FIXED_STACK;
 use wadjet::transport::Transport;
 use wadjet::{Config, Rank, Shadow};
 
@@ -24,7 +24,7 @@ fn cast_pack(world: &mut World, count: u8) {
 
 #[test]
 fn a_frame_is_seen_when_its_last_message_is_acknowledged() {
-    let mut world = World::new(2, DEFAULT_STACK, &Config::default());
+    let mut world = World::new(2, FIXED_STACK, &Config::default());
     world.nodes[1].log.ack_first = true;
     let seen = |world: &mut World| {
         let node = &mut world.nodes[1];
@@ -45,7 +45,7 @@ fn a_frame_is_seen_when_its_last_message_is_acknowledged() {
 
 #[test]
 fn the_key_of_another_endpoint_is_refused() {
-    let world = World::new(2, DEFAULT_STACK, &Config::default());
+    let world = World::new(2, FIXED_STACK, &Config::default());
     let [a, mut b] = <[common::Node; 2]>::try_from(world.nodes).ok().unwrap();
     assert!(a.endpoint.has_group(a.key) && b.endpoint.has_group(b.key));
     assert!(!a.endpoint.has_group(b.key) && !b.endpoint.has_group(a.key));
@@ -56,7 +56,7 @@ fn the_key_of_another_endpoint_is_refused() {
 
 #[test]
 fn an_application_that_polls_rarely_keeps_one_word_of_stability() {
-    let mut world = World::new(2, DEFAULT_STACK, &Config::default());
+    let mut world = World::new(2, FIXED_STACK, &Config::default());
     let mut polled = Polled::default();
     let node = &mut world.nodes[0];
     let mut group = node.endpoint.group(node.key);
@@ -74,7 +74,7 @@ fn an_application_that_polls_rarely_keeps_one_word_of_stability() {
 
 #[test]
 fn the_key_of_a_forgotten_group_says_that_it_is_forgotten() {
-    let mut world = World::new(2, DEFAULT_STACK, &Config::default());
+    let mut world = World::new(2, FIXED_STACK, &Config::default());
     let key = world.nodes[0].key;
     world.nodes[0].endpoint.group(key).leave();
     world.steps(100);
@@ -104,7 +104,7 @@ impl Application for Behind {
 fn who_is_behind_is_asked_in_every_iteration_also_when_nothing_else_happens() {
     for members in [1, 2] {
         let config = Config { shadow: Shadow::Off, ..Config::default() };
-        let mut world = World::new(members, DEFAULT_STACK, &config);
+        let mut world = World::new(members, FIXED_STACK, &config);
         world.cast(0, b"one");
         let mut behind = Behind { asked: 0 };
         for iteration in 0..200 {
@@ -133,7 +133,7 @@ impl Application for OneByOne {
 
 #[test]
 fn an_application_that_wants_single_messages_gets_them_one_by_one_until_it_leaves() {
-    let mut world = World::new(2, DEFAULT_STACK, &Config::default());
+    let mut world = World::new(2, FIXED_STACK, &Config::default());
     cast_pack(&mut world, 5);
     world.nodes[1].stopped = true;
     world.steps(10);

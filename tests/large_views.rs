@@ -8,7 +8,7 @@ use common::live::{Town, group, member};
 use wadjet::view::Neighbours;
 use wadjet::{Config, Shadow, View};
 
-const STACK: &str = wadjet::layers::LIVE_STACK_WITH_INTEGRITY;
+const STACK: &str = wadjet::layers::DEFAULT_STACK_WITH_INTEGRITY;
 const MEMBERS: u64 = 100;
 const PATIENCE: Duration = Duration::from_secs(2);
 

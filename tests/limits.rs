@@ -8,7 +8,7 @@ use common::{Dice, World, view};
 use wadjet::accel::case::CommonCase;
 use wadjet::endpoint::Endpoint;
 use wadjet::group::HeldFor;
-use wadjet::layers::DEFAULT_STACK;
+use wadjet::layers::FIXED_STACK;
 use wadjet::stack::build::{Build, Field, TimerId};
 use wadjet::stack::event::{Down, ExitReason, Message, Up};
 use wadjet::stack::layer::{Context, Fast, Kind, Layer, NotNow};
@@ -46,7 +46,7 @@ fn writables(world: &World, node: usize) -> usize {
 #[test]
 fn a_message_over_the_limit_is_refused_and_the_largest_arrives() {
     for accelerate in [true, false] {
-        let mut world = World::new(3, DEFAULT_STACK, &Config { accelerate, ..Config::default() });
+        let mut world = World::new(3, FIXED_STACK, &Config { accelerate, ..Config::default() });
         let node = &mut world.nodes[0];
         let max = node.endpoint.group(node.key).message_bytes_max();
         assert_eq!(world.try_cast(0, &vec![1; max + 1]), Err(CastError::TooLong { length: max + 1, max }));
@@ -76,7 +76,7 @@ fn a_stopped_receiver_holds_the_senders_is_named_and_bounds_memory() {
     for (accelerate, shadow) in [(true, Shadow::Panic), (true, Shadow::Off), (false, Shadow::Off)] {
         let config =
             Config { accelerate, shadow, window_frames: window, waiting_frames_max: 8, ..unpacked() };
-        let mut world = World::new(3, DEFAULT_STACK, &config);
+        let mut world = World::new(3, FIXED_STACK, &config);
         world.cast(0, b"warm");
         world.steps(500);
         world.nodes[2].stopped = true;
@@ -120,7 +120,7 @@ fn a_stopped_receiver_holds_the_senders_is_named_and_bounds_memory() {
 fn at_the_number_limit_casts_are_refused_and_every_one_taken_before_arrives() {
     for (accelerate, shadow) in [(true, Shadow::Panic), (true, Shadow::Off), (false, Shadow::Off)] {
         let config = Config { accelerate, shadow, frame_number_limit: 100, window_frames: 8, ..unpacked() };
-        let mut world = World::new(2, DEFAULT_STACK, &config);
+        let mut world = World::new(2, FIXED_STACK, &config);
         let mut taken = Vec::new();
         let mut refused = 0;
         while refused < 50 {
@@ -160,7 +160,7 @@ fn a_full_window_of_sends_is_refused_and_told_when_it_opens() {
                 frame_number_limit: number_limit,
                 ..unpacked()
             };
-            let mut world = World::new(3, DEFAULT_STACK, &config);
+            let mut world = World::new(3, FIXED_STACK, &config);
             // With a limit of one, casts are never writable again: that must not keep sends waiting.
             world.cast(0, b"first and last");
             world.steps(500);
@@ -198,7 +198,7 @@ fn a_full_window_of_sends_is_refused_and_told_when_it_opens() {
 fn with_few_control_frames_sends_are_refused_and_later_taken() {
     for shadow in [Shadow::Panic, Shadow::Off] {
         let config = Config { control_frames: 16, window_frames: 1024, shadow, ..unpacked() };
-        let mut world = World::new(2, DEFAULT_STACK, &config);
+        let mut world = World::new(2, FIXED_STACK, &config);
         let to = RankSet::one(Rank(1));
         let mut taken = Vec::new();
         let mut refused = 0;
@@ -226,7 +226,7 @@ fn with_few_control_frames_sends_are_refused_and_later_taken() {
 fn sends_to_a_member_that_is_cut_off_leave_frames_for_sends_to_the_others() {
     for (control_frames, members) in [(16, 3), (64, 3), (64, 9)] {
         let config = Config { control_frames, window_frames: 1024, ..unpacked() };
-        let mut world = World::new(members, DEFAULT_STACK, &config);
+        let mut world = World::new(members, FIXED_STACK, &config);
         world.lose = Box::new(|receiver, _| receiver == 2);
         let cut_off = RankSet::one(Rank(2));
         let mut taken = 0;
@@ -257,7 +257,7 @@ fn sends_to_a_member_that_is_cut_off_leave_frames_for_sends_to_the_others() {
 fn a_transport_that_is_full_gets_its_frames_later_and_loses_none() {
     let hub = Hub::new(HubOptions { queue_frames_max: 2, ..HubOptions::default() });
     let config = Config { window_frames: 32, ..unpacked() };
-    let mut world = World::over(&hub, 3, DEFAULT_STACK, &config, &Registry::standard());
+    let mut world = World::over(&hub, 3, FIXED_STACK, &config, &Registry::standard());
     let messages = cast_all(&mut world, 0, 300);
     world.steps(5000);
     for node in 0..3 {
@@ -272,7 +272,7 @@ fn windows_of_a_few_frames_lose_nothing_and_never_stall() {
             for (accelerate, shadow) in [(true, Shadow::Panic), (true, Shadow::Off), (false, Shadow::Off)] {
                 for lost in [0, 3] {
                     let config = Config { accelerate, shadow, window_frames: window, ..unpacked() };
-                    let mut world = World::new(members, DEFAULT_STACK, &config);
+                    let mut world = World::new(members, FIXED_STACK, &config);
                     let mut dice = Dice(window * 100 + members as u64);
                     world.lose = Box::new(move |_, _| lost > 0 && dice.below(10) < lost);
                     let messages: Vec<Vec<u8>> = (0..40).map(|n: u32| n.to_le_bytes().to_vec()).collect();
@@ -304,7 +304,7 @@ fn lost_credit_does_not_stall_a_sender() {
     for seed in 0..50 {
         for shadow in [Shadow::Panic, Shadow::Off] {
             let config = Config { window_frames: 4, shadow, waiting_frames_max: 1024, ..unpacked() };
-            let mut world = World::new(3, DEFAULT_STACK, &config);
+            let mut world = World::new(3, FIXED_STACK, &config);
             let mut dice = Dice(seed);
             world.lose = Box::new(move |_, _| dice.below(10) < 4);
             let mut other = Dice(seed + 1000);
@@ -325,7 +325,7 @@ fn lost_credit_does_not_stall_a_sender() {
 
 #[test]
 fn a_lone_message_that_is_lost_is_repaired_without_further_traffic() {
-    for spec in ["NAK:CHKSUM:COM", "UNICAST:NAK:CHKSUM:COM", DEFAULT_STACK] {
+    for spec in ["NAK:CHKSUM:COM", "UNICAST:NAK:CHKSUM:COM", FIXED_STACK] {
         for (accelerate, shadow) in [(true, Shadow::Panic), (true, Shadow::Off), (false, Shadow::Off)] {
             let mut world = World::new(3, spec, &Config { accelerate, shadow, ..Config::default() });
             world.steps(100);
@@ -362,7 +362,7 @@ fn sends_reach_only_whom_they_name_in_views_of_every_size() {
     for members in [1, 2, 3, 5] {
         for (accelerate, shadow) in [(true, Shadow::Panic), (true, Shadow::Off), (false, Shadow::Off)] {
             let mut world =
-                World::new(members, DEFAULT_STACK, &Config { accelerate, shadow, ..Config::default() });
+                World::new(members, FIXED_STACK, &Config { accelerate, shadow, ..Config::default() });
             for set in 1u64..1 << members {
                 let to: RankSet = (0..members).filter(|n| set >> n & 1 == 1).map(Rank::at).collect();
                 let node = &mut world.nodes[0];
@@ -401,7 +401,7 @@ fn a_process_restarted_with_its_old_incarnation_is_told_to_go_and_falls_silent()
     for accelerate in [true, false] {
         let hub = Hub::new(HubOptions::default());
         let config = Config { accelerate, ..Config::default() };
-        let mut world = World::over(&hub, 3, DEFAULT_STACK, &config, &Registry::standard());
+        let mut world = World::over(&hub, 3, FIXED_STACK, &config, &Registry::standard());
         for n in 0..20u8 {
             world.cast(0, &[n]);
             world.cast(1, &[n]);
@@ -411,7 +411,7 @@ fn a_process_restarted_with_its_old_incarnation_is_told_to_go_and_falls_silent()
         // Member 1 dies and comes back as if nothing had been.
         let incarnation = Incarnation(101);
         let mut endpoint = Endpoint::new(config.clone(), incarnation).unwrap();
-        let local = LocalView::new(view(3, DEFAULT_STACK), incarnation).unwrap();
+        let local = LocalView::new(view(3, FIXED_STACK), incarnation).unwrap();
         let node = &mut world.nodes[1];
         node.transport = hub.transport();
         let channel = node.transport.open(&local, &endpoint.channel_options(3));
@@ -452,12 +452,12 @@ fn a_second_life_of_an_incarnation_is_told_to_go_whatever_it_has_cast() {
     for (accelerate, quiet) in [(true, true), (true, false), (false, true), (false, false)] {
         let hub = Hub::new(HubOptions::default());
         let config = Config { accelerate, ..Config::default() };
-        let mut world = World::over(&hub, 3, DEFAULT_STACK, &config, &Registry::standard());
+        let mut world = World::over(&hub, 3, FIXED_STACK, &config, &Registry::standard());
         let restart = |world: &mut World, n: usize, life: u32| {
             let incarnation = Incarnation(100 + n as u64);
             let mut endpoint = Endpoint::new(config.clone(), incarnation).unwrap();
             endpoint.set_life(Life(life));
-            let local = LocalView::new(view(3, DEFAULT_STACK), incarnation).unwrap();
+            let local = LocalView::new(view(3, FIXED_STACK), incarnation).unwrap();
             let node = &mut world.nodes[n];
             // The place in the view is free when the transport that had it is gone.
             node.transport = hub.transport();
@@ -497,7 +497,7 @@ fn a_second_life_of_an_incarnation_is_told_to_go_whatever_it_has_cast() {
 
 #[test]
 fn a_member_that_left_sends_and_delivers_nothing() {
-    let mut world = World::new(3, DEFAULT_STACK, &Config::default());
+    let mut world = World::new(3, FIXED_STACK, &Config::default());
     world.cast(0, b"one");
     world.steps(200);
     let node = &mut world.nodes[1];
@@ -534,7 +534,7 @@ fn what_is_retained_of_others_beyond_the_budget_is_copied() {
         for budget in [0, 20_000, Config::default().retain_bytes_max] {
             let config =
                 Config { accelerate, shadow, retain_bytes_max: budget, window_frames: 64, ..unpacked() };
-            let mut world = World::new(3, DEFAULT_STACK, &config);
+            let mut world = World::new(3, FIXED_STACK, &config);
             world.nodes[2].stopped = true;
             let mut expected: [Vec<Vec<u8>>; 2] = Default::default();
             for round in 0..60 {
@@ -672,7 +672,7 @@ fn reliable_control_messages_beyond_the_reserve_are_refused_until_there_is_room(
         parameters: &[],
         make: |_| Ok(Box::<Talker>::default()),
     });
-    let spec = format!("TALKER:{DEFAULT_STACK}");
+    let spec = format!("TALKER:{FIXED_STACK}");
     for (accelerate, window_frames, control_frames, refusal) in
         [(true, 16, 512, "not now"), (false, 16, 512, "not now"), (true, 1024, 64, "no frame")]
     {
@@ -751,7 +751,7 @@ fn the_narrowest_field_ends_the_numbers_of_a_view_before_it_wraps() {
     });
     for accelerate in [true, false] {
         let config = Config { accelerate, ..unpacked() };
-        let mut world = World::with_registry(2, &format!("NARROW:{DEFAULT_STACK}"), &config, &registry);
+        let mut world = World::with_registry(2, &format!("NARROW:{FIXED_STACK}"), &config, &registry);
         let taken = (0..40).filter(|_| {
             world.steps(20);
             world.try_cast(0, b"numbered").is_ok()

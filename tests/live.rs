@@ -8,7 +8,7 @@ mod mixed;
 
 use mixed::Mixed;
 use wadjet::group::{Application, Delivery, Event, Group, Happened, Polled};
-use wadjet::layers::{LIVE_STACK, LIVE_STACK_WITH_INTEGRITY};
+use wadjet::layers::{DEFAULT_STACK, DEFAULT_STACK_WITH_INTEGRITY};
 use wadjet::runtime::{Driver, DriverOptions, JoinOptions};
 use wadjet::transport::Transport;
 use wadjet::transport::memory::{Hub, HubOptions};
@@ -166,7 +166,7 @@ fn a_group_lives_over_io_uring() {
     let processes = (0..3).map(|at| {
         let transport = UringTransport::new(UringOptions::default()).unwrap();
         let contacts: &[&str] = if at == 0 { &[] } else { &[&addresses[0]] };
-        process(transport, GroupId::named("uring"), LIVE_STACK, at as u64 + 1, &addresses[at], contacts)
+        process(transport, GroupId::named("uring"), DEFAULT_STACK, at as u64 + 1, &addresses[at], contacts)
     });
     a_group_lives(processes.collect());
 }
@@ -177,7 +177,7 @@ fn a_group_lives_of_members_over_udp_and_over_io_uring() {
     let processes = (0..3).map(|at| {
         let transport = Mixed::of(at, &UdpOptions::default());
         let contacts: &[&str] = if at == 0 { &[] } else { &[&addresses[0]] };
-        process(transport, GroupId::named("mixed"), LIVE_STACK, at as u64 + 1, &addresses[at], contacts)
+        process(transport, GroupId::named("mixed"), DEFAULT_STACK, at as u64 + 1, &addresses[at], contacts)
     });
     a_group_lives(processes.collect());
 }
@@ -188,7 +188,7 @@ fn a_group_lives_over_udp() {
     let processes = (0..3).map(|at| {
         let transport = UdpTransport::new(UdpOptions::default()).unwrap();
         let contacts: &[&str] = if at == 0 { &[] } else { &[&addresses[0]] };
-        process(transport, GroupId::named("udp"), LIVE_STACK, at as u64 + 1, &addresses[at], contacts)
+        process(transport, GroupId::named("udp"), DEFAULT_STACK, at as u64 + 1, &addresses[at], contacts)
     });
     a_group_lives(processes.collect());
 }
@@ -203,7 +203,7 @@ fn a_group_lives_over_shared_memory() {
     let processes = (0..3).map(|at| {
         let transport = Shm::new(ShmOptions { directory: directory.clone() });
         let contacts: &[&str] = if at == 0 { &[] } else { &addresses[..1] };
-        process(transport, group, LIVE_STACK_WITH_INTEGRITY, at as u64 + 1, addresses[at], contacts)
+        process(transport, group, DEFAULT_STACK_WITH_INTEGRITY, at as u64 + 1, addresses[at], contacts)
     });
     a_group_lives(processes.collect());
     std::fs::remove_dir_all(&directory).unwrap();
@@ -212,7 +212,7 @@ fn a_group_lives_over_shared_memory() {
 /// Processes over shared memory of whom one does not run for longer than its time-out, and for less than what counts as a
 /// pause: the others have gone on without it, and have stopped to read what it writes.
 fn one_is_left_behind(members: usize) -> Vec<Process<Shm>> {
-    let spec = LIVE_STACK_WITH_INTEGRITY
+    let spec = DEFAULT_STACK_WITH_INTEGRITY
         .replace("SUSPECT", "SUSPECT(least_ms=400,busy_ms=400,most_ms=400,pause_ms=60000,starved_ms=0)");
     let group = GroupId::named(&format!("left behind {members} {}", std::process::id()));
     let names = ["one", "two", "three"];
@@ -257,7 +257,7 @@ fn who_was_left_behind_over_shared_memory_is_told_and_does_not_come_back_as_who_
 fn a_process_that_is_in_one_group_after_another_keeps_nothing_of_those_it_forgets() {
     let group = |n: u64| GroupId::named(&format!("one of many {n} {}", std::process::id()));
     let shm = Shm::new(ShmOptions::default());
-    let (mut driver, mut key) = process(shm, group(0), LIVE_STACK_WITH_INTEGRITY, 1, "alone", &[]);
+    let (mut driver, mut key) = process(shm, group(0), DEFAULT_STACK_WITH_INTEGRITY, 1, "alone", &[]);
     for n in 1..20 {
         assert!(!driver.forget(key), "it is still in it");
         driver.group(key).leave();
@@ -271,7 +271,7 @@ fn a_process_that_is_in_one_group_after_another_keeps_nothing_of_those_it_forget
         assert_eq!(driver.groups().count(), 0);
         let options = JoinOptions {
             group: group(n),
-            spec: LIVE_STACK_WITH_INTEGRITY.to_owned(),
+            spec: DEFAULT_STACK_WITH_INTEGRITY.to_owned(),
             address: Address("alone".to_owned()),
             neighbours: Neighbours::default(),
         };
@@ -291,7 +291,7 @@ fn three_over_memory(group: &str, config: &Config) -> Vec<Process<impl Transport
         let contacts: &[&str] = if at == 0 { &[] } else { &names[..1] };
         let transport = hub.transport();
         let (group, own) = (GroupId::named(group), at as u64 + 1);
-        processes.push(process_of(config.clone(), transport, group, LIVE_STACK, own, names[at], contacts));
+        processes.push(process_of(config.clone(), transport, group, DEFAULT_STACK, own, names[at], contacts));
         let there: Vec<u64> = (1..=at as u64 + 1).collect();
         until(&mut processes, |all| together(all, &there));
     }
@@ -359,7 +359,7 @@ fn an_application_that_polls_too_rarely_holds_the_senders_and_keeps_no_more_than
         let mut driver =
             Driver::new(endpoint, Polled::with_capacity(16), hub.transport(), DriverOptions::default());
         let contacts: &[&str] = if own == 1 { &[] } else { &["1"] };
-        let options = JoinOptions::through("polled", &own.to_string(), contacts, LIVE_STACK);
+        let options = JoinOptions::through("polled", &own.to_string(), contacts, DEFAULT_STACK);
         let key = driver.join(options).unwrap();
         (driver, key)
     };
@@ -397,12 +397,12 @@ fn a_process_takes_part_in_a_group_again_when_it_has_forgotten_it_and_uses_no_vi
     let group = GroupId::named(&format!("again {}", std::process::id()));
     let shm = || Shm::new(ShmOptions::default());
     let mut processes = vec![
-        process(shm(), group, LIVE_STACK_WITH_INTEGRITY, 1, "host", &[]),
-        process(shm(), group, LIVE_STACK_WITH_INTEGRITY, 2, "guest", &["host"]),
+        process(shm(), group, DEFAULT_STACK_WITH_INTEGRITY, 1, "host", &[]),
+        process(shm(), group, DEFAULT_STACK_WITH_INTEGRITY, 2, "guest", &["host"]),
     ];
     let options = || JoinOptions {
         group,
-        spec: LIVE_STACK_WITH_INTEGRITY.to_owned(),
+        spec: DEFAULT_STACK_WITH_INTEGRITY.to_owned(),
         address: Address("guest".to_owned()),
         neighbours: Neighbours { contacts: vec![Address("host".to_owned())], discover: false },
     };

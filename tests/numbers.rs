@@ -3,7 +3,7 @@
 mod common;
 
 use common::{Dice, World};
-use wadjet::layers::DEFAULT_STACK;
+use wadjet::layers::FIXED_STACK;
 use wadjet::{Config, Shadow};
 
 /// Short gossip is 16 bits wide: everything goes on when frame numbers pass its wraps, with losses and without.
@@ -11,7 +11,7 @@ use wadjet::{Config, Shadow};
 fn gossip_goes_on_across_the_wraps_of_its_short_form() {
     for (window, lost) in [(16, 0), (1000, 0), (64, 1)] {
         let config = Config { window_frames: window, pack: false, shadow: Shadow::Off, ..Config::default() };
-        let mut world = World::new(3, DEFAULT_STACK, &config);
+        let mut world = World::new(3, FIXED_STACK, &config);
         let mut dice = Dice(window);
         world.lose = Box::new(move |_, _| dice.below(1000) < lost);
         let total = 140_000u32;
@@ -59,7 +59,7 @@ fn a_member_alone_casts_to_itself() {
         for window in [1, 4, 1024] {
             let config =
                 Config { accelerate, shadow, window_frames: window, pack: false, ..Config::default() };
-            let mut world = World::new(1, DEFAULT_STACK, &config);
+            let mut world = World::new(1, FIXED_STACK, &config);
             world.record = true;
             let messages: Vec<Vec<u8>> = (0..500u32).map(|n| n.to_le_bytes().to_vec()).collect();
             for message in &messages {
@@ -87,7 +87,7 @@ fn a_quiet_group_is_silent() {
     for (accelerate, shadow) in [(true, Shadow::Panic), (true, Shadow::Off), (false, Shadow::Off)] {
         for members in [1, 2, 5] {
             let config = Config { accelerate, shadow, ..Config::default() };
-            let mut world = World::new(members, DEFAULT_STACK, &config);
+            let mut world = World::new(members, FIXED_STACK, &config);
             for n in 0..50u8 {
                 for node in 0..members {
                     world.cast(node, &[n]);

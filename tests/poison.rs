@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use common::{Dice, World};
-use wadjet::layers::DEFAULT_STACK;
+use wadjet::layers::FIXED_STACK;
 use wadjet::{Config, Event, Rank, RankSet, Shadow};
 
 const POISONED: usize = 1;
@@ -53,7 +53,7 @@ const LOSSY: Setting = Setting { members: 2, accelerate: true, lost: 15 };
 fn run(setting: Setting, poison: impl FnOnce(&mut common::Node)) -> Notice {
     let Setting { members, accelerate, lost } = setting;
     let run = AssertUnwindSafe(move || {
-        let mut world = World::new(members, DEFAULT_STACK, &config(accelerate));
+        let mut world = World::new(members, FIXED_STACK, &config(accelerate));
         let mut dice = Dice(7);
         world.lose = Box::new(move |_, _| dice.below(100) < lost);
         let mut poison = Some(poison);
@@ -119,7 +119,7 @@ fn judge(world: &World, sends: &[Vec<Vec<u8>>], done: bool) -> Notice {
 
 /// Which words were noticed how.
 fn poison_every_word(setting: Setting) -> BTreeMap<String, BTreeSet<Notice>> {
-    let world = World::new(setting.members, DEFAULT_STACK, &config(setting.accelerate));
+    let world = World::new(setting.members, FIXED_STACK, &config(setting.accelerate));
     let node = &world.nodes[POISONED];
     let mut found: BTreeMap<String, BTreeSet<Notice>> = BTreeMap::new();
     for at in 0..node.endpoint.slot_words(node.key) {
@@ -208,7 +208,7 @@ fn every_word_in_use_shows_and_no_other() {
 #[test]
 fn a_scrambled_expected_number_stops_its_origin_and_no_other() {
     for (mask, back) in [(10, true), (1 << 30, false)] {
-        let mut world = World::new(3, DEFAULT_STACK, &config(true));
+        let mut world = World::new(3, FIXED_STACK, &config(true));
         let cast_all = |world: &mut World, rounds: std::ops::Range<u32>| {
             for round in rounds {
                 for node in 0..3 {

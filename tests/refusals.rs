@@ -14,7 +14,7 @@ use wadjet::wire::full::{PREFIX_BYTES, Prefix};
 use wadjet::wire::outside::OUTSIDE_CONTROL;
 use wadjet::{Address, Config, GroupId, Incarnation, Member, View};
 
-const STACK: &str = wadjet::layers::LIVE_STACK_WITH_INTEGRITY;
+const STACK: &str = wadjet::layers::DEFAULT_STACK_WITH_INTEGRITY;
 const TIME: Duration = Duration::from_millis(500);
 
 fn problems(town: &Town, at: usize) -> Vec<String> {
@@ -361,7 +361,7 @@ fn views_that_together_have_more_members_than_a_view_holds_are_told_so() {
 /// Nobody agrees on fixed views: what one was given is not what the others were.
 #[test]
 fn members_of_a_fixed_view_with_different_stacks_or_windows_are_told_of_each_other_once() {
-    const FIXED: &str = wadjet::layers::DEFAULT_STACK;
+    const FIXED: &str = wadjet::layers::FIXED_STACK;
     let other_spec = FIXED.replace("NAK", "NAK(repair_us=300)");
     let members: Vec<Member> = (1..=3).map(member).collect();
     for (spec, window_frames) in [(&other_spec[..], 1024), (FIXED, 512)] {

@@ -10,7 +10,7 @@ use common::{World, view};
 use wadjet::accel::case::CommonCase;
 use wadjet::config::Shadow;
 use wadjet::id::Life;
-use wadjet::layers::DEFAULT_STACK;
+use wadjet::layers::FIXED_STACK;
 use wadjet::stack::build::{Build, TimerId};
 use wadjet::stack::event::Message;
 use wadjet::stack::layer::{Context, Fast, Kind, Layer};
@@ -28,7 +28,7 @@ fn steps_until(world: &mut World, limit: usize, mut done: impl FnMut(&mut World,
 #[test]
 fn a_lost_send_is_repeated_although_another_member_goes_on_acknowledging() {
     for every in [1, 100] {
-        let mut world = World::new(3, DEFAULT_STACK, &Config::default());
+        let mut world = World::new(3, FIXED_STACK, &Config::default());
         world.steps(100);
         let mut first = true;
         world.lose = Box::new(move |to, _| to == 2 && std::mem::take(&mut first));
@@ -49,7 +49,7 @@ fn a_lost_send_is_repeated_although_another_member_goes_on_acknowledging() {
 
 #[test]
 fn the_gap_of_a_member_that_stopped_does_not_put_off_the_repair_of_others() {
-    let mut world = World::new(3, DEFAULT_STACK, &Config::default());
+    let mut world = World::new(3, FIXED_STACK, &Config::default());
     world.steps(100);
     world.lose = Box::new(|to, received| to == 1 && received.bytes().windows(4).any(|word| word == b"gone"));
     world.cast(2, b"gone");
@@ -83,7 +83,7 @@ fn the_gap_of_a_member_that_stopped_does_not_put_off_the_repair_of_others() {
 #[test]
 fn the_event_queue_holds_what_repetition_to_many_members_sets_off() {
     let config = Config { window_frames: 64, control_frames: 4096, shadow: Shadow::Off, ..Config::default() };
-    let mut world = World::new(64, DEFAULT_STACK, &config);
+    let mut world = World::new(64, FIXED_STACK, &config);
     world.steps(10);
     world.lose = Box::new(|_, _| true);
     for _ in 0..20 {
@@ -101,7 +101,7 @@ fn what_is_resent_to_all_together_is_bounded() {
     const OTHERS: usize = 15;
     const CASTS: usize = 400;
     let config = Config { pack: false, shadow: Shadow::Off, control_frames: 4096, ..Config::default() };
-    let mut world = World::new(1 + OTHERS, DEFAULT_STACK, &config);
+    let mut world = World::new(1 + OTHERS, FIXED_STACK, &config);
     world.steps(100);
     world.lose = Box::new(|to, _| to != 0);
     for cast in 0..CASTS {
@@ -129,7 +129,7 @@ fn what_is_resent_to_all_together_is_bounded() {
 
 #[test]
 fn nothing_is_taken_after_leaving() {
-    let mut world = World::new(2, DEFAULT_STACK, &Config::default());
+    let mut world = World::new(2, FIXED_STACK, &Config::default());
     world.steps(100);
     world.cast(0, b"before");
     let node = &mut world.nodes[0];
@@ -146,7 +146,7 @@ fn nothing_is_taken_after_leaving() {
 #[test]
 fn numbers_of_sends_run_out_by_member_with_a_typed_error() {
     let config = Config { send_number_limit: 3, ..Config::default() };
-    let mut world = World::new(3, DEFAULT_STACK, &config);
+    let mut world = World::new(3, FIXED_STACK, &config);
     let node = &mut world.nodes[0];
     let mut group = node.endpoint.group(node.key);
     for _ in 0..3 {
@@ -168,13 +168,13 @@ fn a_large_group_does_not_answer_at_once_who_asks_all_of_it() {
     for late in [0, 11, MEMBERS - 1] {
         let hub = Hub::new(HubOptions::default());
         let config = Config::default();
-        let mut world = World::over(&hub, MEMBERS, DEFAULT_STACK, &config, &Registry::standard());
+        let mut world = World::over(&hub, MEMBERS, FIXED_STACK, &config, &Registry::standard());
         world.nodes[late].stopped = true;
         world.steps(100);
         let incarnation = Incarnation(100 + late as u64);
         let mut endpoint = Endpoint::new(config.clone(), incarnation).unwrap();
         endpoint.set_life(Life(7));
-        let local = LocalView::new(view(MEMBERS, DEFAULT_STACK), incarnation).unwrap();
+        let local = LocalView::new(view(MEMBERS, FIXED_STACK), incarnation).unwrap();
         let now = world.now;
         let node = &mut world.nodes[late];
         // The place in the view is free when the transport that had it is gone.
@@ -261,7 +261,7 @@ impl Layer for Teller {
 /// A layer that repeats nothing itself relies on it, as XFER does with the last parts of a state.
 #[test]
 fn what_a_layer_sends_reliably_from_a_timer_is_repeated_although_nothing_else_happens() {
-    let (spec, registry) = (format!("TELLER:{DEFAULT_STACK}"), Registry::standard().with(teller()));
+    let (spec, registry) = (format!("TELLER:{FIXED_STACK}"), Registry::standard().with(teller()));
     for lost in 1..4 {
         let mut world = World::with_registry(2, &spec, &Config::default(), &registry);
         let mut left = lost;

@@ -5,7 +5,7 @@ mod common;
 
 use common::{Dice, World};
 use wadjet::buf::{Region, RegionOptions};
-use wadjet::layers::DEFAULT_STACK;
+use wadjet::layers::FIXED_STACK;
 use wadjet::stats::FastPath;
 use wadjet::transport::{Received, Transport};
 use wadjet::{Application, Config, Delivery, Event, Group, Shadow};
@@ -61,7 +61,7 @@ fn round(worlds: &mut [World; 2], dice: &Dice, damage: bool) {
 #[test]
 fn frames_together_are_what_they_are_one_by_one() {
     let specs = [
-        (DEFAULT_STACK, false),
+        (FIXED_STACK, false),
         (CHECKED_STACK, true),
         (FIELDS_STACK, true),
         (TURNS_STACK, true),
@@ -145,7 +145,7 @@ impl Application for Leaves {
 fn who_leaves_in_an_upcall_gets_nothing_more_of_what_came_with_it() {
     for at in 1..=10 {
         let config = Config { pack: false, shadow: Shadow::Off, ..Config::default() };
-        let mut world = World::new(2, DEFAULT_STACK, &config);
+        let mut world = World::new(2, FIXED_STACK, &config);
         (0..10).for_each(|n| world.cast(0, &[n]));
         world.nodes[1].stopped = true;
         world.step();
@@ -164,7 +164,7 @@ fn who_leaves_in_an_upcall_gets_nothing_more_of_what_came_with_it() {
 #[test]
 fn who_leaves_in_the_upcall_of_an_own_cast_gets_no_more_of_them() {
     let config = Config { pack: false, shadow: Shadow::Off, ..Config::default() };
-    let mut world = World::new(2, DEFAULT_STACK, &config);
+    let mut world = World::new(2, FIXED_STACK, &config);
     (0..10).for_each(|n| world.cast(0, &[n]));
     let (node, now) = (&mut world.nodes[0], world.now);
     let mut app = Leaves { at: 4, seen: 0, over: false };
@@ -175,7 +175,7 @@ fn who_leaves_in_the_upcall_of_an_own_cast_gets_no_more_of_them() {
 #[test]
 fn frames_of_nobody_among_a_run_are_dropped_and_counted() {
     let config = Config { pack: false, shadow: Shadow::Off, ..Config::default() };
-    let mut world = World::new(2, DEFAULT_STACK, &config);
+    let mut world = World::new(2, FIXED_STACK, &config);
     (0..6).for_each(|n| world.cast(0, &[n]));
     world.nodes[1].stopped = true;
     world.step();

@@ -49,7 +49,7 @@ fn views() -> Vec<LocalView> {
         group: GroupId::named("runtime"),
         id: ViewId { counter: 1, coordinator: Incarnation(0) },
         members: sockets.iter().enumerate().map(member).collect(),
-        spec: wadjet::layers::DEFAULT_STACK.to_owned(),
+        spec: wadjet::layers::FIXED_STACK.to_owned(),
         wire_version: wadjet::wire::WIRE_VERSION,
         salt: 0,
         frame_bytes: 0,
@@ -314,7 +314,7 @@ fn alone(leaves: bool, groups: &[&str]) -> (Driver<impl Transport + use<>, Done>
     let endpoint = Endpoint::new(Config::default(), Incarnation(1)).unwrap();
     let done = Done { leaves, exit: None };
     let mut driver = Driver::new(endpoint, done, hub.transport(), DriverOptions::default());
-    let stack = wadjet::layers::LIVE_STACK;
+    let stack = wadjet::layers::DEFAULT_STACK;
     let keys = groups.iter().map(|group| driver.join(JoinOptions::discover(group, group, stack)).unwrap());
     let keys = keys.collect();
     (driver, keys)
@@ -346,14 +346,14 @@ fn to_discover_others_where_the_transport_cannot_is_refused_with_what_to_do() {
         Driver::new(endpoint, Ends::default(), transport, DriverOptions::default())
     };
     let join = |driver: &mut Driver<UdpTransport, Ends>| {
-        driver.join(JoinOptions::discover("discovered", "127.0.0.1:0", wadjet::layers::LIVE_STACK))
+        driver.join(JoinOptions::discover("discovered", "127.0.0.1:0", wadjet::layers::DEFAULT_STACK))
     };
     let error = join(&mut driver(UdpOptions::default())).unwrap_err().to_string();
     assert!(error.contains("over udp: set `discovery`") && error.contains("JoinOptions::through"), "{error}");
     let discovery = Some("239.83.7.10:7510".parse().unwrap());
     join(&mut driver(UdpOptions { discovery, ..UdpOptions::default() })).unwrap();
     let mut driver = driver(UdpOptions::default());
-    let options = JoinOptions::through("founded", "127.0.0.1:0", &[], wadjet::layers::LIVE_STACK);
+    let options = JoinOptions::through("founded", "127.0.0.1:0", &[], wadjet::layers::DEFAULT_STACK);
     driver.join(options).unwrap();
 }
 
@@ -429,7 +429,7 @@ fn three_members_on_two_cores_that_others_work_on_park_by_default_and_go_on() {
         group: GroupId::named(&format!("crowd {}", std::process::id())),
         id: ViewId { counter: 1, coordinator: Incarnation(0) },
         members: (0..3).map(member).collect(),
-        spec: wadjet::layers::DEFAULT_STACK_WITH_INTEGRITY.to_owned(),
+        spec: wadjet::layers::FIXED_STACK_WITH_INTEGRITY.to_owned(),
         wire_version: wadjet::wire::WIRE_VERSION,
         salt: 0,
         frame_bytes: 0,

@@ -10,7 +10,7 @@ use ends::unique;
 use wadjet::config::Shadow;
 use wadjet::endpoint::{Endpoint, GroupKey};
 use wadjet::group::{Application, Delivery, Group};
-use wadjet::layers::DEFAULT_STACK;
+use wadjet::layers::FIXED_STACK;
 use wadjet::transport::shm::{Shm, ShmOptions};
 use wadjet::transport::{Full, Transport};
 use wadjet::{Address, Config, GroupId, Incarnation, LocalView, Member, Time, View, ViewId};
@@ -72,7 +72,7 @@ fn group(config: &Config) -> Vec<Node> {
         group: GroupId::named(&name),
         id: ViewId { counter: 1, coordinator: Incarnation(100) },
         members: (0..MEMBERS).map(member).collect(),
-        spec: DEFAULT_STACK.to_string(),
+        spec: FIXED_STACK.to_string(),
         wire_version: wadjet::wire::WIRE_VERSION,
         salt: 7,
         frame_bytes: 0,

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use ends::{PATIENCE, in_room_of};
 use wadjet::group::{Application, Delivery, Event, Group};
-use wadjet::layers::LIVE_STACK;
+use wadjet::layers::DEFAULT_STACK;
 use wadjet::runtime::{Driver, DriverOptions, JoinOptions};
 use wadjet::transport::shm::{Shm, ShmOptions};
 use wadjet::view::Neighbours;
@@ -54,7 +54,7 @@ fn join(directory: &Path, own: u64) -> Process {
     let options = JoinOptions {
         group: GroupId::named("room"),
         // All of them have one thread, which may wait for its turn for long.
-        spec: LIVE_STACK.replace("SUSPECT", "SUSPECT(least_ms=3000,most_ms=3000)"),
+        spec: DEFAULT_STACK.replace("SUSPECT", "SUSPECT(least_ms=3000,most_ms=3000)"),
         address: address(own),
         neighbours: Neighbours { contacts, discover: false },
     };

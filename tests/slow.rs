@@ -9,7 +9,7 @@ use wadjet::stack::event::{Holdup, Slow, SlowOutcome};
 use wadjet::wire::full::Prefix;
 use wadjet::{Config, Incarnation};
 
-const STACK: &str = wadjet::layers::LIVE_STACK_WITH_INTEGRITY;
+const STACK: &str = wadjet::layers::DEFAULT_STACK_WITH_INTEGRITY;
 const SECOND: Duration = Duration::from_secs(1);
 
 /// Everybody but process `but` casts as much as it may.

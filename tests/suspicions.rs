@@ -10,7 +10,7 @@ use wadjet::view::Neighbours;
 use wadjet::wire::full::Prefix;
 use wadjet::{Config, Incarnation, Member, Rank, RankSet, View};
 
-const STACK: &str = wadjet::layers::LIVE_STACK_WITH_INTEGRITY;
+const STACK: &str = wadjet::layers::DEFAULT_STACK_WITH_INTEGRITY;
 const SECOND: Duration = Duration::from_secs(1);
 
 fn told_by_application_of(by: u16) -> Grounds {

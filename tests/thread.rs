@@ -3,7 +3,7 @@
 mod common;
 
 use common::World;
-use wadjet::layers::{DEFAULT_STACK, DEFAULT_STACK_WITH_INTEGRITY};
+use wadjet::layers::{FIXED_STACK, FIXED_STACK_WITH_INTEGRITY};
 use wadjet::{Config, Rank, RankSet};
 
 fn numbered(count: usize) -> Vec<Vec<u8>> {
@@ -13,8 +13,8 @@ fn numbered(count: usize) -> Vec<Vec<u8>> {
 #[test]
 fn casts_arrive_everywhere_in_order_own_copies_included() {
     for spec in [
-        DEFAULT_STACK,
-        DEFAULT_STACK_WITH_INTEGRITY,
+        FIXED_STACK,
+        FIXED_STACK_WITH_INTEGRITY,
         "NAK:COM",
         "CHK_FIFO:COUNT:TRACE:STABLE:FC:UNICAST:LOCAL:CHK_FIFO(wire=yes):NAK:CHKSUM:COM",
     ] {
@@ -56,7 +56,7 @@ fn casts_arrive_everywhere_in_order_own_copies_included() {
 fn a_third_of_all_frames_lost_and_yet_everything_arrives() {
     for accelerate in [true, false] {
         let config = Config { accelerate, ..Config::default() };
-        let mut world = World::new(3, DEFAULT_STACK, &config);
+        let mut world = World::new(3, FIXED_STACK, &config);
         let mut state = 12345u64;
         world.lose = Box::new(move |_, _| {
             state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
@@ -94,7 +94,7 @@ fn a_third_of_all_frames_lost_and_yet_everything_arrives() {
 
 #[test]
 fn a_cast_from_inside_an_upcall_goes_out_at_once() {
-    let mut world = World::new(2, DEFAULT_STACK, &Config::default());
+    let mut world = World::new(2, FIXED_STACK, &Config::default());
     world.nodes[1].log.answers = vec![(b"ping".to_vec(), b"pong".to_vec())];
     world.cast(0, b"ping");
     world.steps(3);
@@ -104,7 +104,7 @@ fn a_cast_from_inside_an_upcall_goes_out_at_once() {
 
 #[test]
 fn a_reservation_is_written_in_place_and_given_up_without_a_trace() {
-    let mut world = World::new(2, DEFAULT_STACK, &Config::default());
+    let mut world = World::new(2, FIXED_STACK, &Config::default());
     let node = &mut world.nodes[0];
     let mut group = node.endpoint.group(node.key);
     let mut reservation = group.reserve(5).unwrap();
@@ -119,7 +119,7 @@ fn a_reservation_is_written_in_place_and_given_up_without_a_trace() {
 
 #[test]
 fn messages_of_one_iteration_share_a_frame_and_come_as_a_list() {
-    let mut world = World::new(2, DEFAULT_STACK, &Config::default());
+    let mut world = World::new(2, FIXED_STACK, &Config::default());
     let messages = numbered(50);
     for message in &messages {
         world.cast(0, message);
@@ -132,7 +132,7 @@ fn messages_of_one_iteration_share_a_frame_and_come_as_a_list() {
 #[test]
 fn a_pack_does_not_wait_for_ever_on_a_way_that_stays_busy() {
     let config = Config { pack_delay: std::time::Duration::from_micros(25), ..Config::default() };
-    let mut world = World::new(2, DEFAULT_STACK, &config);
+    let mut world = World::new(2, FIXED_STACK, &config);
     world.step();
     let channel = world.nodes[0].channel;
     world.nodes[0].endpoint.set_busy(channel, true);

@@ -470,7 +470,8 @@ fn an_order_costs_a_message_to_the_sequencer_and_one_back() {
 #[test]
 fn the_sequencer_may_die_like_any_other_member() {
     for (victim, order) in [(0, "SEQUENCER"), (1, "SEQUENCER"), (0, "SAFE:SEQUENCER"), (0, "TOTAL")] {
-        let stack = wadjet::layers::LIVE_STACK_WITH_INTEGRITY.replace("MBRSHIP", &format!("{order}:MBRSHIP"));
+        let stack =
+            wadjet::layers::DEFAULT_STACK_WITH_INTEGRITY.replace("MBRSHIP", &format!("{order}:MBRSHIP"));
         let mut town = Town::of(4, &stack, &Config { shadow: Shadow::Panic, ..Config::default() });
         town.run(Duration::from_millis(30));
         for n in 0..300u32 {
@@ -505,7 +506,7 @@ fn is_delivered(
     play: impl FnOnce(&mut Town) -> &'static [u8],
 ) -> bool {
     let layers = format!("{order}(broken={broken}):MBRSHIP");
-    let stack = wadjet::layers::LIVE_STACK_WITH_INTEGRITY.replace("MBRSHIP", &layers);
+    let stack = wadjet::layers::DEFAULT_STACK_WITH_INTEGRITY.replace("MBRSHIP", &layers);
     let mut town = Town::of(4, &stack, config);
     town.run(Duration::from_millis(5));
     let wanted = play(&mut town);

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use wadjet::group::{Application, Delivery, Event, Group};
 use wadjet::id::{GroupId, Incarnation, Rank, RankSet, ViewId};
-use wadjet::layers::LIVE_STACK;
+use wadjet::layers::DEFAULT_STACK;
 use wadjet::runtime::{Driver, DriverOptions, IdleStrategy, JoinOptions, LoopOptions};
 use wadjet::transport::memory::{Hub, HubOptions};
 use wadjet::transport::shm::{Shm, ShmOptions};
@@ -146,7 +146,7 @@ fn two_driven_members_allocate_nothing_while_nothing_changes() {
         let contacts = if own == 1 { vec![] } else { vec![address(1)] };
         let neighbours = Neighbours { contacts, discover: false };
         // One thread runs both, and may wait for its turn for long.
-        let spec = LIVE_STACK.replace("SUSPECT", "SUSPECT(least_ms=3000,most_ms=3000)");
+        let spec = DEFAULT_STACK.replace("SUSPECT", "SUSPECT(least_ms=3000,most_ms=3000)");
         let key = driver.join(JoinOptions { group, spec, address: address(own), neighbours }).unwrap();
         (driver, key)
     };

@@ -49,7 +49,7 @@ fn group<T: Transport>(
         group: GroupId::named("ring"),
         id: ViewId { counter: 1, coordinator: Incarnation(0) },
         members: sockets.iter().enumerate().map(member).collect(),
-        spec: wadjet::layers::DEFAULT_STACK.to_owned(),
+        spec: wadjet::layers::FIXED_STACK.to_owned(),
         wire_version: wadjet::wire::WIRE_VERSION,
         salt: 3,
         frame_bytes: 0,

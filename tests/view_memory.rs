@@ -49,7 +49,7 @@ static ALLOCATOR: Counting = Counting;
 /// Mappings are the process's: one test at a time.
 static ALONE: Mutex<()> = Mutex::new(());
 
-const STACK: &str = wadjet::layers::LIVE_STACK;
+const STACK: &str = wadjet::layers::DEFAULT_STACK;
 const MEMBERS: u64 = 3;
 
 fn config() -> Config {

@@ -10,7 +10,7 @@ use wadjet::transport::ChannelId;
 use wadjet::view::Neighbours;
 use wadjet::{CastError, Config, Group, Incarnation, SendError, View};
 
-const STACK: &str = wadjet::layers::LIVE_STACK_WITH_INTEGRITY;
+const STACK: &str = wadjet::layers::DEFAULT_STACK_WITH_INTEGRITY;
 const SECOND: Duration = Duration::from_secs(1);
 
 #[test]
@@ -162,7 +162,7 @@ fn with_block(spec: &str) {
 #[test]
 fn members_die_one_after_the_other_while_frames_are_lost_and_everybody_casts() {
     for seed in 0..12u64 {
-        let mut town = Town::of(5, wadjet::layers::LIVE_STACK, &Config::default());
+        let mut town = Town::of(5, wadjet::layers::DEFAULT_STACK, &Config::default());
         let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
         let mut draw = move || {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);

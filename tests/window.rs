@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use wadjet::group::Polled;
-use wadjet::layers::DEFAULT_STACK;
+use wadjet::layers::FIXED_STACK;
 use wadjet::runtime::{CommandOptions, Driver, DriverOptions, ReportError, Window};
 use wadjet::transport::memory::{Hub, HubOptions, MemoryTransport};
 use wadjet::{Config, Endpoint, GroupKey, Incarnation, LocalView};
@@ -20,7 +20,7 @@ fn driver(hub: &Hub, own: u64, members: usize) -> (Driver<MemoryTransport, Polle
     let commands = CommandOptions { commands_max: 64, message_bytes_max: 100 };
     let options = DriverOptions { commands, ..DriverOptions::default() };
     let mut driver = Driver::new(endpoint, Polled::default(), hub.transport(), options);
-    let local = LocalView::new(common::view(members, DEFAULT_STACK), Incarnation(own)).unwrap();
+    let local = LocalView::new(common::view(members, FIXED_STACK), Incarnation(own)).unwrap();
     let key = driver.open(local).unwrap();
     (driver, key)
 }
@@ -51,7 +51,7 @@ fn a_member_is_seen_through_its_window_also_when_its_group_is_stuck() {
     let window = Window::open(&path, first.handle(), key).unwrap();
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     let text = look(&mut first, &path);
-    assert!(text.starts_with(&format!("wadjet report 1\nstack {DEFAULT_STACK}\n")), "{text}");
+    assert!(text.starts_with(&format!("wadjet report 1\nstack {FIXED_STACK}\n")), "{text}");
     assert!(text.contains("member 0 of 2") && text.contains("number 0 casts\n"), "{text}");
     let handle = first.handle();
     for _ in 0..20 {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use wadjet::group::{Snapshot, StatePart};
-use wadjet::layers::LIVE_STACK;
+use wadjet::layers::DEFAULT_STACK;
 use wadjet::runtime::{Delivered, Driver, DriverOptions, JoinOptions, Order, Turn, Workers, WorkersOptions};
 use wadjet::transport::memory::{Hub, HubOptions, MemoryTransport};
 use wadjet::view::Neighbours;
@@ -103,7 +103,7 @@ fn process(hub: &Hub, at: usize, order: Order, stop: &Arc<AtomicBool>) -> Proces
     let contacts = if at == 0 { Vec::new() } else { vec![Address(NAMES[0].to_owned())] };
     let key = driver.join(JoinOptions {
         group: GroupId::named("workers"),
-        spec: format!("XFER:TOTAL:{LIVE_STACK}"),
+        spec: format!("XFER:TOTAL:{DEFAULT_STACK}"),
         address: Address(NAMES[at].to_owned()),
         neighbours: Neighbours { contacts, discover: false },
     });

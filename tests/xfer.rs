@@ -345,7 +345,7 @@ fn a_full_hold_makes_the_joiner_leave_if_the_stack_says_so() {
 
 #[test]
 fn sends_to_who_comes_in_get_their_turn_while_the_state_is_on_its_way() {
-    let spec = format!("XFER:{}", wadjet::layers::LIVE_STACK_WITH_INTEGRITY);
+    let spec = format!("XFER:{}", wadjet::layers::DEFAULT_STACK_WITH_INTEGRITY);
     let mut storm = Storm::over(Town::of(2, &spec, &Config::default()), 16 * BALLAST);
     let new = storm.join(1);
     storm.until("the transfer", |storm| !storm.replica(new).received.is_empty());

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use wadjet::endpoint::GroupKey;
 use wadjet::group::{Application, Delivery, Event, Group, Snapshot, StatePart};
-use wadjet::layers::{LIVE_STACK, LIVE_STACK_WITH_INTEGRITY};
+use wadjet::layers::{DEFAULT_STACK, DEFAULT_STACK_WITH_INTEGRITY};
 use wadjet::runtime::{Driver, DriverOptions, IdleStrategy, JoinOptions, LoopOptions};
 use wadjet::transport::Transport;
 use wadjet::transport::fault::{FaultOptions, Faulty};
@@ -179,7 +179,7 @@ fn udp_addresses() -> Vec<String> {
 #[test]
 fn a_state_goes_in_long_frames_to_those_who_come_in_while_casts_go_on() {
     let addresses = ["long1", "long2", "long3"].map(String::from);
-    let parties = come_in(&addresses, LIVE_STACK_WITH_INTEGRITY, |_| Shm::new(ShmOptions::default()));
+    let parties = come_in(&addresses, DEFAULT_STACK_WITH_INTEGRITY, |_| Shm::new(ShmOptions::default()));
     for party in &parties[1..] {
         came_in_long_parts(party.driver.application(), 32 << 10);
     }
@@ -191,7 +191,7 @@ fn a_state_goes_in_long_datagrams_to_whoever_takes_them_and_in_short_ones_to_oth
         long_frame_bytes_max: [60_000, 30_000, 0][own - 1],
         ..UdpOptions::default()
     };
-    let parties = come_in(&udp_addresses(), LIVE_STACK, |own| UdpTransport::new(options(own)).unwrap());
+    let parties = come_in(&udp_addresses(), DEFAULT_STACK, |own| UdpTransport::new(options(own)).unwrap());
     came_in_long_parts(parties[1].driver.application(), 30_000);
     let Member { longest, .. } = parties[2].driver.application();
     assert!(*longest < 1472, "{longest} bytes are more than it takes");
@@ -205,7 +205,7 @@ fn a_state_goes_in_long_datagrams_to_whoever_takes_them_and_in_short_ones_to_oth
 #[test]
 fn where_long_datagrams_are_lost_on_the_way_no_part_is_one() {
     let faults = FaultOptions { narrow_bytes: 1472, ..FaultOptions::default() };
-    let parties = come_in(&udp_addresses(), LIVE_STACK, |_| {
+    let parties = come_in(&udp_addresses(), DEFAULT_STACK, |_| {
         Faulty::new(UdpTransport::new(UdpOptions::default()).unwrap(), faults)
     });
     for party in &parties[1..] {
@@ -224,7 +224,7 @@ fn lost_long_datagrams_come_in_again_where_windows_are_small() {
         let faults = FaultOptions { seed: own as u64, lost_per_million: 100_000, ..FaultOptions::default() };
         let transport = Faulty::new(UdpTransport::new(UdpOptions::default()).unwrap(), faults);
         let with = (config.clone(), DriverOptions::default());
-        party_with(own, &addresses[..2], LIVE_STACK, transport, application, with)
+        party_with(own, &addresses[..2], DEFAULT_STACK, transport, application, with)
     };
     let founder = Member { bytes: (0..STATE_BYTES).map(|at| (at / 7) as u8).collect(), ..Member::default() };
     let bytes = founder.bytes.clone();
@@ -245,7 +245,7 @@ fn parts_that_waited_for_the_application_are_taken_in_without_a_sleep() {
     let party = |own, application| {
         let looping = LoopOptions { idle, ..LoopOptions::default() };
         let options = DriverOptions { looping, ..DriverOptions::default() };
-        party_with(own, &addresses, LIVE_STACK, hub.transport(), application, (Config::default(), options))
+        party_with(own, &addresses, DEFAULT_STACK, hub.transport(), application, (Config::default(), options))
     };
     let founder = Member { bytes: vec![7; 1 << 20], ..Member::default() };
     let mut parties = vec![party(1, founder)];

@@ -48,8 +48,7 @@ impl Application for Count {
 
 fn driver(workers: usize) -> Result<(Driver<MemoryTransport, Count>, GroupKey), Box<dyn Error>> {
     let own = Member { incarnation: Incarnation(1), address: Address("alone".to_owned()) };
-    let view =
-        View::fixed(GroupId::named("threads"), vec![own], wadjet::layers::DEFAULT_STACK_WITH_INTEGRITY);
+    let view = View::fixed(GroupId::named("threads"), vec![own], wadjet::layers::FIXED_STACK_WITH_INTEGRITY);
     let config = Config { shadow: Shadow::Off, ..Config::default() };
     let mut count = Count::default();
     if workers > 0 {

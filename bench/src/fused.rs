@@ -1,6 +1,6 @@
 //! The hand-fused reference: what a programmer who knew the whole stack would write as two functions.
 //!
-//! It does the protocol work of the default stack for one ordinary cast, on the same frames and regions: credit and
+//! It does the protocol work of the stack for a fixed view for one ordinary cast, on the same frames and regions: credit and
 //! guard checked, number given and compared, checksum where the stack has one, the frame retained on both sides, own
 //! copy and delivery by dynamic upcall, reception reported back as gossip and retention trimmed by it. It knows no
 //! unusual case: it panics where the stack would take its slow path.

@@ -9,7 +9,7 @@ use std::error::Error;
 use std::hint::black_box;
 
 use serde::{Deserialize, Serialize};
-use wadjet::layers::{LIVE_STACK, LIVE_STACK_WITH_INTEGRITY};
+use wadjet::layers::{DEFAULT_STACK, DEFAULT_STACK_WITH_INTEGRITY};
 
 use crate::fused::{FusedPair, Upcall};
 use crate::histogram::median;
@@ -189,10 +189,10 @@ pub fn scenarios() -> Vec<Scenario> {
     }
     // The full virtually synchronous stack.
     for (name, like, stack) in [
-        ("burst-live", "burst-8", LIVE_STACK_WITH_INTEGRITY),
-        ("fast-live", "fast-8", LIVE_STACK_WITH_INTEGRITY),
-        ("packed-live", "packed-8", LIVE_STACK_WITH_INTEGRITY),
-        ("burst-live-crc", "burst-8-crc", LIVE_STACK),
+        ("burst-live", "burst-8", DEFAULT_STACK_WITH_INTEGRITY),
+        ("fast-live", "fast-8", DEFAULT_STACK_WITH_INTEGRITY),
+        ("packed-live", "packed-8", DEFAULT_STACK_WITH_INTEGRITY),
+        ("burst-live-crc", "burst-8-crc", DEFAULT_STACK),
     ] {
         if let Some(plain) = scenarios.iter().find(|scenario| scenario.name == like) {
             let Scenario { checksum, path, size, messages, .. } = *plain;

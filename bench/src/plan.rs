@@ -54,9 +54,9 @@ impl TransportKind {
     /// here, and members may be kept off their cores by others, or by blocks of raw frames.
     pub fn default_stack(self) -> String {
         let stack = if self.has_integrity() {
-            wadjet::layers::LIVE_STACK_WITH_INTEGRITY
+            wadjet::layers::DEFAULT_STACK_WITH_INTEGRITY
         } else {
-            wadjet::layers::LIVE_STACK
+            wadjet::layers::DEFAULT_STACK
         };
         stack.replace("SUSPECT", PATIENT)
     }

@@ -15,7 +15,7 @@ fn memory(pattern: Pattern, members: usize, pack: bool, messages: u64) -> report
     let plan = Plan {
         transport: TransportKind::Memory,
         subject: Subject::Stack,
-        stack: wadjet::layers::LIVE_STACK.to_owned(),
+        stack: wadjet::layers::DEFAULT_STACK.to_owned(),
         agreed: false,
         accel: true,
         pack,

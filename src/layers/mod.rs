@@ -51,21 +51,21 @@ pub(crate) fn entries() -> Vec<LayerEntry> {
     ]
 }
 
-/// The default stack: reliable FIFO multicast and sends over a fixed view, flow-controlled. Over a transport that
+/// A stack for a fixed view, which nobody joins or leaves: reliable FIFO multicast and sends, flow-controlled. Over a transport that
 /// keeps bytes whole CHKSUM can be left out.
-pub const DEFAULT_STACK: &str = "STABLE:FC:UNICAST:LOCAL:NAK:CHKSUM:COM";
+pub const FIXED_STACK: &str = "STABLE:FC:UNICAST:LOCAL:NAK:CHKSUM:COM";
+
+/// The stack for a fixed view over a transport that keeps bytes whole.
+pub const FIXED_STACK_WITH_INTEGRITY: &str = "STABLE:FC:UNICAST:LOCAL:NAK:COM";
+
+/// The default stack, of a group whose views are agreed on: virtually synchronous, with messages larger than a frame,
+/// flow-controlled, self-delivering. Over a transport that keeps bytes whole CHKSUM can be left out.
+pub const DEFAULT_STACK: &str = "EVS:MBRSHIP:SUSPECT:FRAG:STABLE:FC:UNICAST:LOCAL:NAK:CHKSUM:COM";
 
 /// The default stack over a transport that keeps bytes whole.
-pub const DEFAULT_STACK_WITH_INTEGRITY: &str = "STABLE:FC:UNICAST:LOCAL:NAK:COM";
+pub const DEFAULT_STACK_WITH_INTEGRITY: &str = "EVS:MBRSHIP:SUSPECT:FRAG:STABLE:FC:UNICAST:LOCAL:NAK:COM";
 
-/// The default stack of a group whose views are agreed on: virtually synchronous, with messages larger than a frame,
-/// flow-controlled, self-delivering. Over a transport that keeps bytes whole CHKSUM can be left out.
-pub const LIVE_STACK: &str = "EVS:MBRSHIP:SUSPECT:FRAG:STABLE:FC:UNICAST:LOCAL:NAK:CHKSUM:COM";
-
-/// The default stack of a group whose views are agreed on, over a transport that keeps bytes whole.
-pub const LIVE_STACK_WITH_INTEGRITY: &str = "EVS:MBRSHIP:SUSPECT:FRAG:STABLE:FC:UNICAST:LOCAL:NAK:COM";
-
-/// A stack for replicated services: the live stack, all casts in one order and delivered when all members hold them, and
+/// A stack for replicated services: the default stack, all casts in one order and delivered when all members hold them, and
 /// the state for who comes in. Over a transport that keeps bytes whole CHKSUM can be left out.
 pub const REPLICATED_STACK: &str =
     "XFER:SAFE:TOTAL:EVS:MBRSHIP:SUSPECT:FRAG:STABLE:FC:UNICAST:LOCAL:NAK:CHKSUM:COM";

@@ -119,7 +119,7 @@ pub enum OpenError {
     /// Who joins agrees on views with those that are there, and the stack has no layer for that.
     #[error(
         "the stack {spec} agrees on no views, so nobody can join by it: put MBRSHIP:SUSPECT into it, as in \
-         `wadjet::layers::LIVE_STACK`, or open a view that is given (`Driver::open`)"
+         `wadjet::layers::DEFAULT_STACK`, or open a view that is given (`Driver::open`)"
     )]
     NotLive {
         /// The stack.

@@ -291,7 +291,7 @@ mod tests {
 
     #[test]
     fn the_default_header_is_24_bytes_and_an_opaque_layer_is_named() {
-        let spec = format!("TRACE(fast=no):{}", crate::layers::DEFAULT_STACK);
+        let spec = format!("TRACE(fast=no):{}", crate::layers::FIXED_STACK);
         let explanation = explain(&Registry::standard(), &spec, 3, false).unwrap();
         assert_eq!(explanation.headers[0].compressed_bytes, 24);
         assert_eq!(explanation.plans[0].listing, Err("TRACE: it traces every message (fast=no)".to_string()));

@@ -13,7 +13,7 @@ pub const BALLAST: usize = 256 << 10;
 
 /// The live stack with a transfer on top of it: few parts at a time, so that it takes many rounds.
 pub fn stack(parameters: &str) -> String {
-    format!("XFER(flight_kib=32{parameters}):{}", wadjet::layers::LIVE_STACK_WITH_INTEGRITY)
+    format!("XFER(flight_kib=32{parameters}):{}", wadjet::layers::DEFAULT_STACK_WITH_INTEGRITY)
 }
 
 /// A group of replicas whose casts go on all the time.

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use common::{Either, On, small};
 use wadjet::group::{Application, CastError, Delivery, Event, Group};
-use wadjet::layers::{DEFAULT_STACK, LIVE_STACK};
+use wadjet::layers::{DEFAULT_STACK, FIXED_STACK};
 use wadjet::runtime::{Driver, DriverOptions, JoinOptions};
 use wadjet::transport::udp::UdpOptions;
 use wadjet::transport::{
@@ -98,7 +98,7 @@ fn view(hosts: &Hosts, count: usize, spec: &str) -> View {
 #[test]
 fn two_members_play_ping_pong_through_the_whole_stack_and_nothing_is_copied() {
     let Some(hosts) = common::hosts(|label| Hosts::pair(label, 1)) else { return };
-    let view = view(&hosts, 2, DEFAULT_STACK);
+    let view = view(&hosts, 2, FIXED_STACK);
     let mut both: Vec<Process> = (1..=2)
         .map(|host| {
             let mut driver = driver(Either::One(common::xdp(&hosts, host, &roomy())), host as u64);
@@ -131,7 +131,7 @@ fn joined(mut driver: Driver<Either, Notes>, hosts: &Hosts, host: usize) -> Proc
     let contacts = if host == 1 { vec![] } else { vec![address(hosts, 1)] };
     let options = JoinOptions {
         group: GroupId::named("room"),
-        spec: LIVE_STACK.replace("SUSPECT", "SUSPECT(least_ms=2000,most_ms=2000)"),
+        spec: DEFAULT_STACK.replace("SUSPECT", "SUSPECT(least_ms=2000,most_ms=2000)"),
         address: address(hosts, host),
         neighbours: Neighbours { contacts, discover: false },
     };
@@ -205,7 +205,7 @@ fn views_that_follow_each_other_quickly_take_the_chunks_of_those_before() {
 /// of the view of three and of that of two, in bytes.
 fn a_group_lives(hosts: &Rc<Hosts>, kinds: [bool; 3]) -> [u32; 2] {
     // On a crowded machine this thread may wait for its turn for longer than a silence that is suspected else.
-    let patient = LIVE_STACK.replace("SUSPECT", "SUSPECT(least_ms=2000,most_ms=2000)");
+    let patient = DEFAULT_STACK.replace("SUSPECT", "SUSPECT(least_ms=2000,most_ms=2000)");
     let mut processes: Vec<Process> = (1..=3)
         .map(|host| {
             let transport = if kinds[host - 1] {
@@ -338,7 +338,7 @@ fn a_router_that_takes_shorter_frames_only_is_named_and_casts_arrive() {
     says_at(&hosts, 1, &["ip", "route", "add", &to_far, "via", &at(2, 0)]);
     says_at(&hosts, 3, &["ip", "link", "set", "dev", "lan0", "down"]);
     says_at(&hosts, 3, &["ip", "route", "add", &to_near, "via", &at(2, 1)]);
-    let patient = LIVE_STACK.replace("SUSPECT", "SUSPECT(least_ms=2000,most_ms=2000)");
+    let patient = DEFAULT_STACK.replace("SUSPECT", "SUSPECT(least_ms=2000,most_ms=2000)");
     let address = |own: usize| Address(format!("{}:7400", at(own, own / 2)));
     let mut both: Vec<Process> = [1, 3]
         .map(|own| {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use wadjet::buf::{Region, RegionOptions};
 use wadjet::endpoint::{Endpoint, GroupKey, Request};
-use wadjet::layers::LIVE_STACK;
+use wadjet::layers::DEFAULT_STACK;
 use wadjet::transport::{Addresses, Caps, Channel, ChannelId, ChannelOptions, OUTSIDE_BYTES_MAX, Received};
 use wadjet::view::Neighbours;
 use wadjet::wire::full::{Identification, PREFIX_BYTES};
@@ -30,7 +30,7 @@ pub(super) const LETTERS: Target = Target {
                 group: GroupId::named("fuzz"),
                 id: id(counter, members[0]),
                 members: members.iter().map(member).collect(),
-                spec: LIVE_STACK.to_owned(),
+                spec: DEFAULT_STACK.to_owned(),
                 wire_version: wadjet::wire::WIRE_VERSION,
                 salt: 3,
                 frame_bytes: 0,
@@ -55,7 +55,7 @@ pub(super) const LETTERS: Target = Target {
         let mut merge = vec![1];
         merge.extend(id_bytes(id(9, 30)));
         merge.extend(AS_TOLD.to_le_bytes());
-        merge.extend(text_bytes(&terms(LIVE_STACK)));
+        merge.extend(text_bytes(&terms(DEFAULT_STACK)));
         merge.push(other.wire_version);
         merge.extend((FRAME_BYTES as u64).to_le_bytes());
         merge.extend(128_u16.to_le_bytes());
@@ -257,7 +257,7 @@ impl Lone {
         };
         let members = [1, 2];
         let member = |n: u64| Member { incarnation: Incarnation(n), address: Address(format!("member {n}")) };
-        let view = View::fixed(GroupId::named("fuzz"), members.map(member).to_vec(), LIVE_STACK);
+        let view = View::fixed(GroupId::named("fuzz"), members.map(member).to_vec(), DEFAULT_STACK);
         let last = view.id;
         let view = LocalView::new(view, own).expect("the view is sound");
         let mut endpoint = Endpoint::new(config, own).expect("the configuration is sound");

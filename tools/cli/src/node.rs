@@ -175,8 +175,8 @@ fn live<T: Transport>(
     end: Option<Instant>,
 ) -> Result<Life, Box<dyn Error>> {
     let default = match options.transport {
-        NodeTransport::Udp | NodeTransport::Uring | NodeTransport::Xdp => wadjet::layers::LIVE_STACK,
-        NodeTransport::Shm => wadjet::layers::LIVE_STACK_WITH_INTEGRITY,
+        NodeTransport::Udp | NodeTransport::Uring | NodeTransport::Xdp => wadjet::layers::DEFAULT_STACK,
+        NodeTransport::Shm => wadjet::layers::DEFAULT_STACK_WITH_INTEGRITY,
     };
     let spec = options.stack.clone().unwrap_or_else(|| default.to_owned());
     let endpoint = Endpoint::new(Config::for_stack(&spec), wadjet::runtime::fresh_incarnation())?;

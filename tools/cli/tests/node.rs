@@ -130,7 +130,7 @@ fn who_knows_no_address_finds_the_others_at_a_multicast_address() {
 
 /// A machine that is busy with other things lets a process wait for longer than the usual time-outs.
 fn patient_stack() -> String {
-    let patient = wadjet::layers::LIVE_STACK.replace("SUSPECT", "SUSPECT(least_ms=500,most_ms=500)");
+    let patient = wadjet::layers::DEFAULT_STACK.replace("SUSPECT", "SUSPECT(least_ms=500,most_ms=500)");
     patient.replace("MBRSHIP", "MBRSHIP(flush_ms=2000,merge_ms=1000)")
 }
 

@@ -39,8 +39,8 @@ impl Carrier {
     /// The stack for live groups over it.
     pub fn stack(self) -> &'static str {
         match self {
-            Carrier::Udp | Carrier::Uring | Carrier::Xdp => wadjet::layers::LIVE_STACK,
-            Carrier::Shm => wadjet::layers::LIVE_STACK_WITH_INTEGRITY,
+            Carrier::Udp | Carrier::Uring | Carrier::Xdp => wadjet::layers::DEFAULT_STACK,
+            Carrier::Shm => wadjet::layers::DEFAULT_STACK_WITH_INTEGRITY,
         }
     }
 

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::ValueEnum;
 use serde_json::json;
-use wadjet::layers::{DEFAULT_STACK, LIVE_STACK};
+use wadjet::layers::{DEFAULT_STACK, FIXED_STACK};
 use wadjet::stack::property::{Properties, Property};
 use wadjet::stack::registry::Registry;
 use wadjet::stack::spec::Spec;
@@ -114,7 +114,7 @@ fn parse_stack(text: &str) -> Result<String, String> {
         if !provided.contains(property) {
             return Err(format!(
                 "simulated applications cast and send, and this stack does not make {what} reliable; add {layer}, \
-                 as in {DEFAULT_STACK}"
+                 as in {FIXED_STACK}"
             ));
         }
     }
@@ -178,7 +178,7 @@ fn unwritten(error: &io::Error) -> ExitCode {
 fn explored(arguments: &SimArgs, depth: u8) -> ExitCode {
     let bounds = Bounds {
         members: arguments.members.unwrap_or(3),
-        stack: arguments.stack.clone().unwrap_or_else(|| LIVE_STACK.to_owned()),
+        stack: arguments.stack.clone().unwrap_or_else(|| DEFAULT_STACK.to_owned()),
         depth: usize::from(depth),
         casts: usize::from(arguments.casts),
         crashes: usize::from(arguments.crashes),
@@ -350,7 +350,7 @@ mod tests {
 
     #[test]
     fn a_stack_on_which_the_workload_cannot_run_is_refused_with_what_it_lacks() {
-        assert_eq!(parse_stack(DEFAULT_STACK), Ok(DEFAULT_STACK.to_string()));
+        assert_eq!(parse_stack(FIXED_STACK), Ok(FIXED_STACK.to_string()));
         assert!(parse_stack("LOCAL:NAK:CHKSUM:COM").unwrap_err().contains("sends reliable; add UNICAST"));
         assert!(parse_stack("UNICAST:CHKSUM:COM").unwrap_err().contains("casts reliable; add NAK"));
         assert!(parse_stack("UNICAST:LOCAL:NAK:COM").unwrap_err().contains("CHKSUM"));

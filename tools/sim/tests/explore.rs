@@ -2,7 +2,7 @@
 
 #![allow(clippy::print_stdout)]
 
-use wadjet::layers::LIVE_STACK;
+use wadjet::layers::DEFAULT_STACK;
 use wadjet_sim::{Bounds, Explored, explore};
 
 fn bounds(stack: &str, depth: usize) -> Bounds {
@@ -29,7 +29,7 @@ fn explored(bounds: &Bounds) -> Explored {
 
 #[test]
 fn a_live_stack_holds_in_all_runs() {
-    let explored = explored(&bounds(LIVE_STACK, 4));
+    let explored = explored(&bounds(DEFAULT_STACK, 4));
     let failure = explored.failure.map(|failure| format!("{:?}: {:?}", failure.path, failure.violations));
     assert_eq!(failure, None);
     assert!(explored.states > 500 && explored.known > 500, "{} states", explored.states);
@@ -59,9 +59,9 @@ fn broken_variants_are_found() {
 }
 
 fn membership(variant: &str) -> String {
-    LIVE_STACK.replace("MBRSHIP", &format!("MBRSHIP(broken={variant})"))
+    DEFAULT_STACK.replace("MBRSHIP", &format!("MBRSHIP(broken={variant})"))
 }
 
 fn ordered(variant: &str) -> String {
-    LIVE_STACK.replace("EVS", &format!("TOTAL(broken={variant})"))
+    DEFAULT_STACK.replace("EVS", &format!("TOTAL(broken={variant})"))
 }

@@ -53,7 +53,7 @@ pub struct Promises {
 }
 
 impl Promises {
-    /// What the default stack promises: reliable FIFO multicast with own copies, and reliable FIFO sends.
+    /// What the stack for a fixed view promises: reliable FIFO multicast with own copies, and reliable FIFO sends.
     pub const fn reliable_fifo() -> Promises {
         Promises {
             fifo: true,
