@@ -171,6 +171,14 @@ fn memory(rows: &mut Vec<Row>, costs: &[MemoryCost]) {
             let (checksum, most) = if cost.checksum { ("with", 70.0) } else { ("without", 45.0) };
             let what = format!("one 64 B cast in memory, sent and delivered, {stack}, {checksum} checksum");
             row(rows, what, Bound::Most(most), cost.warm_ns, "ns", 1);
+            // How fast this machine is, in the same run.
+            let is_reference =
+                |other: &&MemoryCost| other.path == Path::Fused && other.checksum == cost.checksum;
+            if let Some(reference) = costs.iter().find(is_reference)
+                && let Some(row) = rows.last_mut()
+            {
+                row.measured += &format!(" (the hand-fused reference {:.1})", reference.warm_ns);
+            }
         }
         for cost in of(Path::Packed).filter(|cost| !cost.checksum) {
             let what = format!("1 B casts packed, delivered on one core, {stack}");
