@@ -14,9 +14,10 @@ use wadjet::wire::full::{Identification, NO_CONTROL, PREFIX_BYTES, Prefix};
 use wadjet::wire::{Traffic, WIRE_VERSION, outside};
 use wadjet::{Config, Incarnation, Rank, ViewId};
 
-/// Places of layers in the stack.
+/// The place of a layer in the stack.
 const MBRSHIP: u8 = 1;
-const SUSPECT: u8 = 2;
+/// And in that with the state on top.
+const XFER: u8 = 0;
 
 /// A town in which member 1 (of incarnation 2) lies to member 0.
 struct Lie {
@@ -36,7 +37,12 @@ impl Lie {
     }
 
     fn with(members: u64, config: &Config) -> Lie {
-        let mut town = Town::of(members, STACK, &Config { pack: false, ..config.clone() });
+        Lie::of_stack(STACK, members, config)
+    }
+
+    fn of_stack(stack: &str, members: u64, config: &Config) -> Lie {
+        let suspect = stack.split(':').position(|layer| layer == "SUSPECT").unwrap() as u8;
+        let mut town = Town::of(members, stack, &Config { pack: false, ..config.clone() });
         let full = Rc::new(RefCell::new(Vec::new()));
         let seen = Rc::clone(&full);
         // A send that was lost is repeated with its full header, which shows where its number is.
@@ -57,19 +63,19 @@ impl Lie {
         }
         town.lose = Box::new(|_, _| false);
         let full = full.take();
-        let header = |wanted: fn(&Prefix) -> bool, skip: usize| {
+        let header = |wanted: &dyn Fn(&Prefix) -> bool, skip: usize| {
             let (prefix, bytes) =
                 full.iter().filter(|(prefix, _)| wanted(prefix)).nth(skip).expect("one was sent");
             bytes[..PREFIX_BYTES + 8 * usize::from(prefix.words)].to_vec()
         };
         let is_send = |prefix: &Prefix| prefix.traffic == Traffic::Send && prefix.control == NO_CONTROL;
-        let [first, second] = [0, 1].map(|skip| header(is_send, skip));
+        let [first, second] = [0, 1].map(|skip| header(&is_send, skip));
         let word =
             |bytes: &[u8]| u64::from_le_bytes(bytes[PREFIX_BYTES..PREFIX_BYTES + 8].try_into().unwrap());
         let next = word(&second) + (word(&second) - word(&first));
         let mut send = second;
         send[PREFIX_BYTES..PREFIX_BYTES + 8].copy_from_slice(&next.to_le_bytes());
-        let raw = header(|prefix| prefix.traffic == Traffic::Raw && prefix.control == SUSPECT, 0);
+        let raw = header(&|prefix| prefix.traffic == Traffic::Raw && prefix.control == suspect, 0);
         Lie { town, send, raw }
     }
 
@@ -82,8 +88,13 @@ impl Lie {
 
     /// Member 1 says this to MBRSHIP of member 0.
     fn says(&mut self, body: &[u8]) {
+        self.says_to(MBRSHIP, body);
+    }
+
+    /// Member 1 says this to a layer of member 0.
+    fn says_to(&mut self, layer: u8, body: &[u8]) {
         let mut bytes = self.send.clone();
-        bytes[4] = MBRSHIP;
+        bytes[4] = layer;
         // Nothing more of this message follows.
         bytes.push(0);
         bytes.extend(body);
@@ -493,6 +504,25 @@ fn denials_and_presences_that_are_forged_change_no_view() {
 }
 
 /// It may be the one that has failed: the others go on without it.
+#[test]
+fn what_is_said_of_the_state_and_is_too_long_too_short_or_unknown_is_dropped_and_counted() {
+    let stack = format!("XFER:{STACK}");
+    // That it lacks the state: the longest part it takes, and whether it has a whole one of its own.
+    let lacks = |own: &[u8]| [&[1], &1000_u32.to_le_bytes()[..], own].concat();
+    for (body, lie) in [
+        (lacks(&[]), "it lacks the state and does not say whether it has one of its own"),
+        (lacks(&[2]), "it has two states of its own"),
+        (lacks(&[0xff]), "it has 255 states of its own"),
+        (lacks(&[1, 0]), "it lacks the state, and more"),
+        (vec![], "nothing"),
+        (vec![200], "what nobody knows"),
+    ] {
+        let mut sound = Lie::of_stack(&stack, 3, &Config::default());
+        sound.says_to(XFER, &body);
+        sound.comes_to_nothing("transfer message that does not decode", lie);
+    }
+}
+
 #[test]
 fn who_says_that_few_have_gone_on_without_the_reader_is_given_up_itself() {
     let mut lie = Lie::new();
