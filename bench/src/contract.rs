@@ -88,6 +88,23 @@ fn closed_loop(rows: &mut Vec<Row>, report: &Report) {
         };
         row(rows, format!("{transport} stream, {packing}"), Bound::Least(least), millions, "M/s", 1);
     }
+    let pingpong_of = |transport: &str| {
+        beside_raw().find(|run| run.pattern == Pattern::Pingpong.name() && run.transport == transport)
+    };
+    if let Some((xdp, udp)) = pingpong_of("xdp").zip(pingpong_of("udp")) {
+        let ratio = xdp.latency_ns.p50 as f64 / udp.latency_ns.p50 as f64;
+        row(rows, "xdp ping-pong: p50 of udp's".into(), Bound::Most(0.5), ratio, "x", 2);
+    }
+    let streams = beside_raw().filter(|run| run.pattern == Pattern::Stream.name() && run.messages > 0);
+    let calls = streams.map(|run| run.system_calls as f64 / run.messages as f64).fold(0.0, f64::max);
+    row(
+        rows,
+        "system calls for a message of a stream, the most of all".into(),
+        Bound::Most(1.0),
+        calls,
+        "",
+        2,
+    );
     let stacks: Vec<&RunReport> = beside_raw().collect();
     let sum = |of: fn(&RunReport) -> u64| stacks.iter().map(|run| of(run)).sum::<u64>() as f64;
     row(rows, "payload copies".into(), Bound::Most(0.0), sum(|run| run.copies), "", 0);
