@@ -187,6 +187,21 @@ fn a_slow_member_that_is_heard_is_expelled_in_time_however_short_it_is() {
     }
 }
 
+/// After what time it is said that a member is slow does not decide how long it takes until it is expelled.
+#[test]
+fn a_slow_member_of_which_it_is_said_early_is_expelled_when_it_is_time() {
+    let mut town = with_policy("FC(slow_ms=1,expel_ms=8)");
+    town.processes[2].dull = DULL;
+    let out = town.until(SECOND, |town| {
+        all_cast(town, 2);
+        town.together(&[0, 1])
+    });
+    assert!(out, "{:?}", town.processes[0].diary.seen.last());
+    let expelled = |slow: &Slow| matches!(slow.outcome, SlowOutcome::Expelled { .. });
+    let slow = slow_ones(&town, 0).into_iter().find(expelled).expect("it was told");
+    assert!(slow.lasting < Duration::from_millis(12), "{slow:?}");
+}
+
 #[cfg(feature = "laboratory")]
 #[test]
 fn who_blames_those_that_it_does_not_hear_expels_sound_ones() {

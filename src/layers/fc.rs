@@ -230,7 +230,7 @@ impl Fc {
     fn listen(&self, context: &mut Context<'_>, holder: &mut Holder) {
         let signs = self.signs(context, holder.member);
         if signs != std::mem::replace(&mut holder.signs, signs) {
-            let most = self.tick() * LOOKS_AT_ONCE;
+            let most = self.expel.unwrap_or(Duration::MAX) / LOOKS * LOOKS_AT_ONCE;
             if holder.silent > most {
                 // What it said meanwhile was not heard, and may have been all that is waited for.
                 context.gossip_now(true);
