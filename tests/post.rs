@@ -143,17 +143,19 @@ fn whoever_waits_for_an_answer_does_nothing_else_meanwhile() {
     assert_eq!(post(&world, 1), quiet, "a pass that is over");
 }
 
+/// Who takes casts by layers does not hear what they tell, so that rows do not cease.
 #[test]
-fn what_casts_tell_no_row_does() {
+fn what_casts_tell_rows_repeat_seldom() {
     for members in [2, 3, 8] {
         let config = Config { shadow: Shadow::Off, pack: false, ..Config::default() };
         let mut world = World::new(members, STACK, &config);
         // Who started which life has been said.
         world.steps(100_000);
         load(&mut world, 1, 100);
-        // Hundreds of times as long as a change may go unreported.
+        // Two hundred times as long as a change may go unreported.
         let (_, post, retained) = load(&mut world, 1, 10_000);
-        assert_eq!(post.whole, 0, "a row that goes out or comes in takes a whole pass: {post:?}");
+        let rows = members as u64 * 200 / 4;
+        assert!((rows / 4..=rows).contains(&post.whole), "a row takes a whole pass: {post:?}, {rows}");
         assert!(retained < 4000, "{retained}");
     }
 }

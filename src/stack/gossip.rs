@@ -156,9 +156,11 @@ pub(crate) struct GossipState {
     reported: Vec<u64>,
     /// By subject and gossip: own values at the last post-processing.
     previous: Vec<u64>,
-    /// [`Core::gossiping_casts`] at the last post-processing.
-    previous_casts: (u64, u64),
+    /// [`Core::gossiping_casts`] when that look had ended; `None` while one is under way.
+    previous_casts: Option<(u64, u64)>,
     due: Time,
+    /// Since when it has been put off, because casts told all.
+    put_off: Time,
     /// During post-processing: whether all own values have gone out with casts since the last one, and whether any has
     /// changed since it was told, and maybe before the last one, and changed much.
     all_ridden: bool,
@@ -182,6 +184,9 @@ pub(crate) struct GossipState {
     pub(crate) carried: Carried,
 }
 
+/// As long as casts tell all, a row is put off for so many times as long as a change may go unreported.
+const PUT_OFF_MAX: u32 = 4;
+
 /// A member that has not answered for so long is asked no more: it is not there, and asks itself when it comes.
 pub(crate) const INTRODUCTION_GAP_MAX: Duration = Duration::from_millis(200);
 
@@ -199,8 +204,9 @@ impl GossipState {
             riding: vec![Riding::NEVER; members],
             reported: vec![0; values],
             previous: vec![0; values],
-            previous_casts: (0, 0),
+            previous_casts: Some((0, 0)),
             due: Time::NEVER,
+            put_off: Time::ZERO,
             all_ridden: false,
             changed: false,
             long_changed: false,
@@ -240,7 +246,9 @@ impl GossipState {
 
     /// So many more casts than are counted have carried gossip since the last post-processing: for the shadow's fork.
     pub(crate) fn ridden(&mut self, casts: u64) {
-        self.previous_casts.1 = self.previous_casts.1.wrapping_sub(casts);
+        if let Some((_, by_plan)) = &mut self.previous_casts {
+            *by_plan = by_plan.wrapping_sub(casts);
+        }
     }
 
     pub(crate) fn requested(&self) -> bool {
@@ -320,12 +328,13 @@ impl Core {
 
     /// Looks at what has changed since the last look, before it looks at each member.
     pub(crate) fn gossip_look(&mut self) {
-        let casts = self.gossiping_casts();
-        let previous = std::mem::replace(&mut self.gossip.previous_casts, casts);
-        let (all, ridden) = (casts.0.wrapping_sub(previous.0), casts.1.wrapping_sub(previous.1));
-        let members = self.slots.members();
-        // Those between which there are others may all have spoken of the same member.
-        self.gossip.all_ridden = members > 1 && ridden >= members as u64 - 1 && ridden == all;
+        let (casts, members) = (self.gossiping_casts(), self.slots.members());
+        // Casts that went out amid a look, and after one that never ended, have told what some values were before it. And those
+        // between which there are others may all have spoken of the same member.
+        self.gossip.all_ridden = self.gossip.previous_casts.take().is_some_and(|previous| {
+            let (all, ridden) = (casts.0.wrapping_sub(previous.0), casts.1.wrapping_sub(previous.1));
+            members > 1 && ridden >= members as u64 - 1 && ridden == all
+        });
         (self.gossip.changed, self.gossip.long_changed, self.gossip.far) = (false, false, false);
     }
 
@@ -358,8 +367,9 @@ impl Core {
         }
     }
 
-    /// Decides whether a row must go out.
+    /// Decides whether a row must go out, when all have been looked at.
     pub(crate) fn gossip_post(&mut self) {
+        self.gossip.previous_casts = Some(self.gossiping_casts());
         if self.now >= self.gossip.introduction {
             self.gossip.request(true);
             let gap = self.gossip.introduction_gap;
@@ -372,8 +382,14 @@ impl Core {
             self.report();
         } else if !wanted {
             self.gossip.due = Time::NEVER;
-        } else if self.gossip.due == Time::NEVER || !self.gossip.long_changed && !self.gossip.asked {
-            // Casts have told all but what has changed since the last look: as long as they do, no row needs to go out.
+        } else if self.gossip.due == Time::NEVER {
+            (self.gossip.due, self.gossip.put_off) = (self.now + self.gossip.delay, self.now);
+        } else if !self.gossip.long_changed
+            && !self.gossip.asked
+            && self.now < self.gossip.put_off + self.gossip.delay * PUT_OFF_MAX
+        {
+            // Casts have told all but what has changed since the last look. Who takes them by layers has not heard it, so now and
+            // then a row goes out all the same.
             self.gossip.due = self.now + self.gossip.delay;
         }
     }
