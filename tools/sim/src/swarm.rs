@@ -362,7 +362,7 @@ fn endpoint_floors(scenario: &str) -> &'static [(&'static str, u64)] {
             ("MBRSHIP: answered with the view", 500),
             ("MBRSHIP: told of its exclusion", 200),
             ("MBRSHIP: cut with a failed holder", 1),
-            ("MBRSHIP: expelled", 80),
+            ("MBRSHIP: expelled", 40),
             ("MBRSHIP: report for another proposal", 20),
             ("NAK: forwarding", 50),
             ("SUSPECT: suspicion", 2_000),
