@@ -2,6 +2,8 @@
 
 mod common;
 
+use std::cell::Cell;
+use std::rc::Rc;
 use std::time::Duration;
 
 use common::live::{Seen, Town};
@@ -181,6 +183,38 @@ fn lose_link(town: &mut Town, from: usize, to: usize) {
     town.lose = Box::new(move |at, received| {
         at == to && Prefix::decode(received.bytes()).is_ok_and(|(prefix, ..)| is_lost(prefix))
     });
+}
+
+/// What says that its sender lives need not be a heartbeat: reports to all are heard as well.
+#[test]
+fn who_has_told_all_others_something_in_a_beat_sends_no_heartbeat() {
+    let mut town = Town::of(3, STACK, &Config::default());
+    town.run(Duration::from_millis(30));
+    let heartbeats = Rc::new(Cell::new([0_u32; 3]));
+    let seen = heartbeats.clone();
+    let suspect = STACK.split(':').position(|layer| layer.starts_with("SUSPECT")).unwrap();
+    town.lose = Box::new(move |_, received| {
+        if let Ok((prefix, ..)) = Prefix::decode(received.bytes())
+            && usize::from(prefix.control) == suspect
+        {
+            let mut counts = seen.get();
+            counts[prefix.identification.origin.0 as usize - 1] += 1;
+            seen.set(counts);
+        }
+        false
+    });
+    town.run(Duration::from_millis(20));
+    assert!(heartbeats.get().iter().all(|count| (36..=42).contains(count)), "quiet: {heartbeats:?}");
+    // The first casts, and the others report what they have.
+    heartbeats.set([0; 3]);
+    for _ in 0..40 {
+        town.cast(0, b"the others have something to tell");
+        town.run(Duration::from_micros(500));
+    }
+    // A beat may end between a cast and what is said of it.
+    assert!(heartbeats.get().iter().all(|count| *count <= 4), "casts are reported: {heartbeats:?}");
+    town.run(Duration::from_millis(20));
+    assert!(heartbeats.get().iter().all(|count| *count >= 32), "quiet again: {heartbeats:?}");
 }
 
 /// Two that do not hear each other cannot both stay, also if all others hear both.

@@ -5,9 +5,10 @@
 //! | requires | P1 best effort, P11 source address |
 //! | provides | P21 suspicion of failed members |
 //! | promises | a member that is silent for longer than its time-out is suspected by all that can talk to each other; one that is heard is not |
-//! | costs | no bits; a raw heartbeat when nothing was cast for a beat |
+//! | costs | no bits; a raw heartbeat when nothing was sent to all for a beat |
 //!
-//! Whatever comes from a member is a sign of life; who has cast nothing for a *beat* sends a heartbeat. Silence is
+//! Whatever comes from a member is a sign of life; who has sent nothing to all others for a *beat*, neither a cast nor a row of
+//! gossip, sends a heartbeat. Silence is
 //! counted on the own clock of *running time*: a process that did not run for a while has heard nobody, and must not
 //! blame them (pitfall 7). The time-out follows the longest silence that was seen to end lately, where frames flow also in
 //! the view before, within two bounds; that before a member is heard first in a view has a bound of its own, and does not
@@ -64,7 +65,7 @@ pub(super) fn entry() -> LayerEntry {
         parameters: &[
             (
                 "beat_us",
-                "a member that has cast nothing for so long sends a heartbeat, in microseconds (default 1000)",
+                "a member that has sent nothing to all others for so long sends a heartbeat, in microseconds (default 1000)",
             ),
             (
                 "least_ms",
@@ -133,6 +134,8 @@ struct Suspect {
     waited: Duration,
     /// Own casts when last looked at.
     casts: u64,
+    /// Whether a raw message has gone to all that are talked to since then.
+    told_all: bool,
     /// For how long the group counts as busy yet.
     busy_for: Duration,
     /// Beats since something was sent to all.
@@ -231,6 +234,7 @@ impl Suspect {
             last_sweep: Time::ZERO,
             waited: Duration::ZERO,
             casts: 0,
+            told_all: false,
             busy_for: Duration::ZERO,
             quiet_beats: 0,
             over: false,
@@ -362,7 +366,8 @@ impl Suspect {
         let casts = context.next_frame_number();
         let sent = casts - self.casts;
         self.casts = casts;
-        self.quiet_beats = if sent == 0 { self.quiet_beats + 1 } else { 0 };
+        let spoke = std::mem::take(&mut self.told_all) || sent > 0;
+        self.quiet_beats = if spoke { 0 } else { self.quiet_beats + 1 };
         let (mut frames, own) = (sent, context.rank());
         for rank in (0..context.view().size()).map(Rank::at).filter(|rank| *rank != own) {
             let all = self.signs(context, rank);
@@ -533,11 +538,12 @@ impl Layer for Suspect {
     }
 
     fn notices(&self) -> Notices {
-        Notices::NOTHING.up(&[Flow::Cast, Flow::Send, Flow::Control, Flow::Raw])
+        Notices::NOTHING.up(&[Flow::Cast, Flow::Send, Flow::Control, Flow::Raw]).down(&[Flow::Raw])
     }
 
     fn down(&mut self, context: &mut Context<'_>, event: Down) {
         match &event {
+            Down::Raw(to, _) => self.told_all |= self.audience(context).without(*to).is_empty(),
             Down::Flush(failed) => self.failed = *failed,
             Down::Suspect(ranks, why) => {
                 let others: RankSet = context.view().others().collect();
@@ -645,7 +651,7 @@ impl Layer for Suspect {
         }
         digest.word(self.waited.as_nanos() as u64);
         digest.word(self.busy_for.as_nanos() as u64);
-        digest.word(self.casts);
+        digest.word(self.casts << 1 | u64::from(self.told_all));
     }
 
     fn time_outs(&self) -> Vec<(&'static str, Duration)> {
