@@ -27,11 +27,12 @@ impl Timers {
     }
 
     pub(crate) fn set(&mut self, timer: TimerId, at: Time) {
-        if self.deadlines[timer.0] == at {
-            return;
+        let before = std::mem::replace(&mut self.deadlines[timer.0], at);
+        if at <= self.earliest {
+            self.earliest = at;
+        } else if before == self.earliest {
+            self.earliest = self.deadlines.iter().copied().min().unwrap_or(Time::NEVER);
         }
-        self.deadlines[timer.0] = at;
-        self.earliest = self.deadlines.iter().copied().min().unwrap_or(Time::NEVER);
     }
 
     /// Takes a timer that is due.
