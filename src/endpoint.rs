@@ -137,6 +137,9 @@ pub enum Request {
     },
 }
 
+/// Requests for which there is room from the start: what is asked for between two looks of the runtime while no view changes.
+const REQUESTS: usize = 16;
+
 /// Frames that may be held for a view that is being installed; further ones are dropped and repaired.
 const AHEAD_FRAMES_MAX: usize = 64;
 
@@ -248,7 +251,8 @@ impl Endpoint {
             turn: 0,
             retired: Vec::new(),
             room: Room::default(),
-            requests: VecDeque::new(),
+            // Asking for hints is of the steady state: a member whose process has no processor for a moment has it done.
+            requests: VecDeque::with_capacity(REQUESTS),
             ahead: Vec::new(),
             letters: Assembler::default(),
             letters_written: 0,

@@ -6,11 +6,12 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::time::Duration;
 
-use common::World;
+use common::{Node, World};
+use wadjet::endpoint::Request;
 use wadjet::group::{Application, Delivery, Group};
 use wadjet::layers::{DEFAULT_STACK, FIXED_STACK, FIXED_STACK_WITH_INTEGRITY};
 use wadjet::transport::{Received, Transport};
-use wadjet::{Config, RankSet, Shadow};
+use wadjet::{Config, RankSet, Shadow, Time};
 
 /// Counts the allocations of a thread while it is asked to.
 struct Counting;
@@ -109,17 +110,22 @@ fn run(
             if round % 4 == 0 && members > 1 && casting == Casting::Everybody {
                 node.endpoint.group(node.key).send(&peer, &[1; 32]).unwrap();
             }
-            let endpoint = &mut node.endpoint;
-            node.transport.receive(1024, &mut |received| arrived.push(received));
-            endpoint.receive_all(arrived, now, tally);
-            endpoint.poll(now, tally);
-            while let Some(transmit) = endpoint.transmit() {
-                node.transport.submit(transmit).expect("queues are large");
-            }
-            node.transport.flush();
-            node.transport.reap();
+            iterate(node, tally, arrived, now);
         }
     }
+}
+
+/// One iteration of a member.
+fn iterate(node: &mut Node, tally: &mut Tally, arrived: &mut Vec<Received>, now: Time) {
+    let endpoint = &mut node.endpoint;
+    node.transport.receive(1024, &mut |received| arrived.push(received));
+    endpoint.receive_all(arrived, now, tally);
+    endpoint.poll(now, tally);
+    while let Some(transmit) = endpoint.transmit() {
+        node.transport.submit(transmit).expect("queues are large");
+    }
+    node.transport.flush();
+    node.transport.reap();
 }
 
 #[test]
@@ -215,4 +221,33 @@ fn a_live_stack_allocates_and_copies_nothing() {
             assert!(members == 1 || beats > 100, "{beats}");
         }
     }
+}
+
+/// A member that has not been heard for two beats has the transport asked whether it is gone, which happens wherever another
+/// process has the processor for a moment.
+#[test]
+fn who_is_silent_for_a_moment_is_asked_about_without_an_allocation() {
+    let config = Config { shadow: Shadow::Off, ..Config::default() };
+    let mut world = World::new(3, DEFAULT_STACK, &config);
+    let mut tallies: Vec<Tally> = (0..3).map(|_| Tally::default()).collect();
+    let mut arrived = Vec::with_capacity(1024);
+    let apart = Duration::from_micros(300);
+    run(&mut world, &mut tallies, &mut arrived, 2000, 1, Casting::Everybody, apart);
+    let mut asked = 0;
+    ALLOCATIONS.set(Some(0));
+    // The third one is silent until the others ask, each for itself.
+    for _ in 0..100 {
+        world.now = world.now + apart;
+        for (node, tally) in world.nodes.iter_mut().zip(&mut tallies).take(2) {
+            iterate(node, tally, &mut arrived, world.now);
+            while let Some(request) = node.endpoint.request() {
+                assert!(matches!(request, Request::Hint { .. }), "{request:?}");
+                asked += 1;
+            }
+        }
+        if asked >= 2 {
+            break;
+        }
+    }
+    assert_eq!((ALLOCATIONS.take(), asked), (Some(0), 2));
 }
