@@ -11,20 +11,14 @@ reports=docs/reliability
 replicated=XFER:SAFE:TOTAL:EVS:MBRSHIP:SUSPECT:FRAG:STABLE:FC:UNICAST:LOCAL:NAK
 sequenced=XFER:SEQUENCER:EVS:MBRSHIP:SUSPECT:FRAG:STABLE:FC:UNICAST:LOCAL:NAK:CHKSUM:COM
 
-# Seven minutes.
+# Ten minutes.
 failures() {
-    for transport in shm udp; do
+    for transport in shm udp uring xdp; do
         for fault in kill stop; do
             for load in idle full; do
                 "$wadjet" bench --failure $fault --load $load --transport $transport --members 3 --faults 100 \
                     --json "$reports/failure-$transport-$fault-$load.json"
             done
-        done
-    done
-    for transport in uring xdp; do
-        for fault in kill stop; do
-            "$wadjet" bench --failure $fault --transport $transport --members 3 --faults 50 \
-                --json "$reports/failure-$transport-$fault-idle.json"
         done
     done
     "$wadjet" bench --failure partition --transport udp --members 3 --faults 50 --json "$reports/failure-udp-partition-idle.json"
@@ -65,3 +59,5 @@ for part in ${*:-failures quiet chaos seeds}; do
     $part
 done
 "$wadjet" reliability
+# The contract has a row for each failure.
+"$wadjet" performance

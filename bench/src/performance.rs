@@ -1,5 +1,5 @@
-//! The tables of `docs/performance.md`, made from the recorded instruction counts and the reports of `wadjet bench --json`. What
-//! is written around them stays.
+//! The tables of `docs/performance.md`, made from the recorded instruction counts and the reports of `wadjet bench --json`, with
+//! and without `--failure`. What is written around them stays.
 #![allow(clippy::print_stdout)]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -8,9 +8,11 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
+use crate::contract::{self, Failure, Measured};
 use crate::report::Report;
-use crate::{contract, table};
+use crate::table;
 
 /// Where the reports are, and which document shows them.
 #[derive(Args, Clone, Debug)]
@@ -18,6 +20,9 @@ pub struct PerformanceOptions {
     /// Where the reports are: what `--json` of `wadjet bench` wrote
     #[arg(value_name = "DIRECTORY", default_value = "docs/performance")]
     reports: PathBuf,
+    /// Where the reports of failures are: what `--json` of `wadjet bench --failure` wrote
+    #[arg(long, value_name = "DIRECTORY", default_value = "docs/reliability")]
+    failures: PathBuf,
     /// The recorded counts: what the example `instructions --record` wrote
     #[arg(long, value_name = "FILE", default_value = "bench/instructions.json")]
     instructions: PathBuf,
@@ -40,7 +45,7 @@ pub const CONTRACT_MARKS: [&str; 2] =
 pub fn performance(options: &PerformanceOptions) -> Result<bool, Box<dyn Error>> {
     let named = |error: std::io::Error| format!("{}: {error}", options.write.display());
     let document = std::fs::read_to_string(&options.write).map_err(named)?;
-    let made = made_anew(&document, &options.instructions, &options.reports)?;
+    let made = made_anew(&document, &options.instructions, &options.reports, &options.failures)?;
     std::fs::write(&options.write, &made).map_err(named)?;
     println!("{}: {} lines", options.write.display(), made.lines().count());
     Ok(true)
@@ -50,7 +55,12 @@ pub fn performance(options: &PerformanceOptions) -> Result<bool, Box<dyn Error>>
 ///
 /// # Errors
 /// If a file cannot be read, or is none, or the document has no place for them.
-pub fn made_anew(document: &str, instructions: &Path, directory: &Path) -> Result<String, Box<dyn Error>> {
+pub fn made_anew(
+    document: &str,
+    instructions: &Path,
+    directory: &Path,
+    failures: &Path,
+) -> Result<String, Box<dyn Error>> {
     let named = |error: &dyn Error| format!("{}: {error}", instructions.display());
     let counts = std::fs::read_to_string(instructions).map_err(|error| named(&error))?;
     let counts: Instructions = serde_json::from_str(&counts).map_err(|error| named(&error))?;
@@ -60,7 +70,9 @@ pub fn made_anew(document: &str, instructions: &Path, directory: &Path) -> Resul
             .map_err(|error| format!("{}: no report of `wadjet bench`: {error}", file.display()))?;
         all.push(report);
     }
-    let document = between(document, CONTRACT_MARKS, &contract::text(&counts, &all))?;
+    let failures = failures_in(failures)?;
+    let measured = Measured { instructions: &counts, reports: &all, failures: &failures };
+    let document = between(document, CONTRACT_MARKS, &contract::text(measured))?;
     between(&document, MARKS, &tables(&counts, &all))
 }
 
@@ -90,6 +102,27 @@ pub fn reports(directory: &Path) -> Result<Vec<PathBuf>, Box<dyn Error>> {
     }
     files.sort();
     Ok(files)
+}
+
+/// What reports of failures say, among others of what else is done to a group.
+fn failures_in(directory: &Path) -> Result<Vec<Failure>, Box<dyn Error>> {
+    #[derive(Deserialize)]
+    struct Runs {
+        failures: Vec<Failure>,
+    }
+    let mut all = Vec::new();
+    for file in reports(directory)? {
+        let report: Value = serde_json::from_str(&std::fs::read_to_string(&file)?)
+            .map_err(|error| format!("{}: no report: {error}", file.display()))?;
+        // A simulation's seeds fail, too, and on no machine.
+        if report.get("failures").is_some() && report.get("machine").is_some() {
+            let runs: Runs = serde_json::from_value(report).map_err(|error| {
+                format!("{}: no report of `wadjet bench --failure`: {error}", file.display())
+            })?;
+            all.extend(runs.failures);
+        }
+    }
+    Ok(all)
 }
 
 /// The recorded instruction counts.

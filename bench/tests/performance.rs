@@ -9,7 +9,8 @@ fn the_tables_are_made_from_the_reports_beside_the_document() {
     let bench = Path::new(env!("CARGO_MANIFEST_DIR"));
     let documents = bench.join("../docs");
     let written = std::fs::read_to_string(documents.join("performance.md")).unwrap();
-    let made = made_anew(&written, &bench.join("instructions.json"), &documents.join("performance")).unwrap();
+    let reports = [documents.join("performance"), documents.join("reliability")];
+    let made = made_anew(&written, &bench.join("instructions.json"), &reports[0], &reports[1]).unwrap();
     for marks in [CONTRACT_MARKS, MARKS] {
         let part = written.split_once(marks[0]).unwrap().1.split_once(marks[1]).unwrap().0;
         assert!(part.contains("p99") && part.contains("burst"), "there are figures: {part}");
@@ -33,9 +34,9 @@ fn what_is_no_report_is_named() {
     std::fs::write(directory.join("other.json"), "{}").unwrap();
     let counts = directory.join("counts");
     std::fs::write(&counts, r#"{"tolerance_percent": 3.0, "instructions": {"burst-8": 800.4}}"#).unwrap();
-    let error = made_anew("", &counts, &directory).unwrap_err().to_string();
+    let error = made_anew("", &counts, &directory, &directory).unwrap_err().to_string();
     assert!(error.contains("other.json: no report of `wadjet bench`"), "{error}");
-    let error = made_anew("", &directory.join("other.json"), &directory).unwrap_err().to_string();
+    let error = made_anew("", &directory.join("other.json"), &directory, &directory).unwrap_err().to_string();
     assert!(error.contains("other.json: missing field"), "{error}");
     std::fs::remove_dir_all(directory).unwrap();
 }
