@@ -35,7 +35,7 @@ pub(crate) struct Suspected {
 /// Who was expelled though nothing kept it from taking in what was cast, in words. `hindered` says whether something did so
 /// between two times: to the process, or to another one of its view. Who may have been in a view change was kept from it, too,
 /// though others went on: one that suspects all before itself leads one until it goes on or is gone, and is obeyed by those that do
-/// not suspect it.
+/// not suspect it, until they do.
 pub(crate) fn undue(
     history: &History,
     expulsions: &[Expelled],
@@ -72,17 +72,23 @@ pub(crate) fn undue(
         };
         // Who has gone elsewhere is not slow, but cannot be told from one that is.
         let begun = at.saturating_sub(*lasting_ns);
+        let suspects = |by: &Incarnation, member: &Incarnation| {
+            let of_it = suspicions.iter().filter(|suspected| {
+                (suspected.by, suspected.member) == (*by, *member) && (*since..=*at).contains(&suspected.at)
+            });
+            of_it.map(|suspected| suspected.at).min()
+        };
         let leads = |(rank, leader): (usize, &Incarnation)| {
-            let suspects = |before: &Incarnation| {
-                suspicions.iter().any(|suspected| {
-                    (suspected.by, suspected.member) == (*leader, *before)
-                        && (*since..=*at).contains(&suspected.at)
-                })
-            };
             // Who has gone on before this wait began holds nobody up any more.
             let here = stays.get(leader).is_some_and(|stay| stay.0 == *view)
                 || moved.get(leader).is_some_and(|moved| *moved >= begun);
-            leader != member && rank > 0 && here && members[..rank].iter().all(suspects)
+            let of_all: Option<Vec<u64>> =
+                members[..rank].iter().map(|before| suspects(leader, before)).collect();
+            // Nobody is before the first of all.
+            let Some(leads_since) = of_all.and_then(|times| times.into_iter().max()) else { return false };
+            // Nor does it hold up whom it could not lead, or not for as long as this wait.
+            let obeyed = suspects(member, leader).is_none_or(|parted| parted > leads_since.max(begun));
+            leader != member && here && obeyed
         };
         let led = members.iter().enumerate().any(leads);
         if view == theirs && *since <= begun && !led && !hindered(*process, begun, *at) {
@@ -179,6 +185,10 @@ mod tests {
         assert_eq!(found(&[suspected(3, C, A)]), 1, "it did so in another view");
         assert_eq!(found(&[suspected(6, C, B)]), 1, "A would lead");
         assert_eq!(found(&[suspected(6, B, A), suspected(6, B, C)]), 1, "it has nobody to obey but itself");
+        assert_eq!(found(&[suspected(6, C, A), suspected(6, B, C)]), 1, "B did not obey C");
+        assert_eq!(found(&[suspected(6, C, A), suspected(5, B, C)]), 1, "B never would have");
+        assert_eq!(found(&[suspected(6, C, A), suspected(8, B, C)]), 0, "until then it did");
+        assert_eq!(found(&[suspected(5, C, A), suspected(6, B, C)]), 1, "it did, before it was waited for");
         let until = |at, what| {
             let mut history = history.clone();
             history.push(at, C, what);
