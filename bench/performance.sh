@@ -1,5 +1,5 @@
 #!/bin/sh
-# Measures what docs/performance.md shows and makes its tables anew, on a machine that does nothing else: about eight minutes.
+# Measures what docs/performance.md shows, and makes its contract and docs/performance/tables.md anew, on a machine that does nothing else: about eight minutes.
 #
 #   bench/performance.sh      as root, if AF_XDP is to be measured too
 set -eu

@@ -1,5 +1,5 @@
-//! The tables of `docs/performance.md`, made from the recorded instruction counts and the reports of `wadjet bench --json`, with
-//! and without `--failure`. What is written around them stays.
+//! The contract in `docs/performance.md`, and the tables behind it, made from the recorded instruction counts and the reports of
+//! `wadjet bench --json`, with and without `--failure`. What is written around the contract stays.
 #![allow(clippy::print_stdout)]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,41 +26,49 @@ pub struct PerformanceOptions {
     /// The recorded counts: what the example `instructions --record` wrote
     #[arg(long, value_name = "FILE", default_value = "bench/instructions.json")]
     instructions: PathBuf,
-    /// The document; what stands in it between marks is made anew
+    /// The document; the contract, which stands in it between marks, is made anew
     #[arg(long, value_name = "FILE", default_value = "docs/performance.md")]
     write: PathBuf,
+    /// The file of all tables, which is made anew as a whole
+    #[arg(long, value_name = "FILE", default_value = "docs/performance/tables.md")]
+    tables: PathBuf,
 }
 
-/// Before and behind the tables in the document.
-pub const MARKS: [&str; 2] = ["<!-- tables: made by `wadjet performance` -->\n", "<!-- end of tables -->\n"];
-
-/// Before and behind the rows of the contract.
-pub const CONTRACT_MARKS: [&str; 2] =
+/// Before and behind the rows of the contract in the document.
+pub const MARKS: [&str; 2] =
     ["<!-- contract: made by `wadjet performance` -->\n", "<!-- end of contract -->\n"];
 
-/// Makes the tables of the document anew.
+/// What recorded counts and reports come to.
+#[derive(Clone, Debug)]
+pub struct Made {
+    /// The rows of the contract.
+    pub contract: String,
+    /// The file of all tables.
+    pub tables: String,
+}
+
+/// Makes the contract of the document and the file of tables anew.
 ///
 /// # Errors
-/// If a report cannot be read, or the document not be read or written, or it has no place for tables.
+/// If a report cannot be read, or the document not be read or written, or it has no place for the contract.
 pub fn performance(options: &PerformanceOptions) -> Result<bool, Box<dyn Error>> {
-    let named = |error: std::io::Error| format!("{}: {error}", options.write.display());
-    let document = std::fs::read_to_string(&options.write).map_err(named)?;
-    let made = made_anew(&document, &options.instructions, &options.reports, &options.failures)?;
-    std::fs::write(&options.write, &made).map_err(named)?;
-    println!("{}: {} lines", options.write.display(), made.lines().count());
+    let made = made(&options.instructions, &options.reports, &options.failures)?;
+    let named = |file: &Path, error: std::io::Error| format!("{}: {error}", file.display());
+    let write = |file: &Path, text: &str| {
+        println!("{}: {} lines", file.display(), text.lines().count());
+        std::fs::write(file, text).map_err(|error| named(file, error))
+    };
+    let document = std::fs::read_to_string(&options.write).map_err(|error| named(&options.write, error))?;
+    write(&options.write, &between(&document, MARKS, &made.contract)?)?;
+    write(&options.tables, &made.tables)?;
     Ok(true)
 }
 
-/// The document with the contract and the tables as these counts and reports make them.
+/// The contract and the tables as these counts and reports make them.
 ///
 /// # Errors
-/// If a file cannot be read, or is none, or the document has no place for them.
-pub fn made_anew(
-    document: &str,
-    instructions: &Path,
-    directory: &Path,
-    failures: &Path,
-) -> Result<String, Box<dyn Error>> {
+/// If a file cannot be read, or is none.
+pub fn made(instructions: &Path, directory: &Path, failures: &Path) -> Result<Made, Box<dyn Error>> {
     let named = |error: &dyn Error| format!("{}: {error}", instructions.display());
     let counts = std::fs::read_to_string(instructions).map_err(|error| named(&error))?;
     let counts: Instructions = serde_json::from_str(&counts).map_err(|error| named(&error))?;
@@ -72,8 +80,7 @@ pub fn made_anew(
     }
     let failures = failures_in(failures)?;
     let measured = Measured { instructions: &counts, reports: &all, failures: &failures };
-    let document = between(document, CONTRACT_MARKS, &contract::text(measured))?;
-    between(&document, MARKS, &tables(&counts, &all))
+    Ok(Made { contract: contract::text(measured), tables: tables(&counts, &all) })
 }
 
 /// The document with `text` in place of what stood between two marks.
@@ -162,12 +169,21 @@ impl Instructions {
 
 /// The recorded counts, then a section for each report.
 fn tables(instructions: &Instructions, reports: &[Report]) -> String {
-    let mut text = format!(
-        "\n`cargo run --release -p wadjet-bench --example instructions`: instructions per message\n\n```text\n{}\n```\n",
-        instructions.table()
-    );
+    let mut text = format!("{HEAD}\n```text\n{}\n```\n", instructions.table());
     for report in reports {
         text += &format!("\n`{}`\n\n```text\n{}```\n", report.command, table::text(report));
     }
-    text + "\n"
+    text
 }
+
+/// What stands before the tables.
+const HEAD: &str = "\
+# Performance: all tables
+
+Made by `wadjet performance` from the recorded counts and the reports beside this file, which `wadjet bench --json` wrote; nothing in it
+was typed. `bench/performance.sh` measures them anew. A table that says of most of its rows that others disturbed them shows
+the scheduler's times, and that the command works. What it all means is in [performance.md](../performance.md).
+
+`cargo run --release -p wadjet-bench --example instructions`: instructions per message; 5 to 20 are the layers of the stack, `live` the full
+virtually synchronous one
+";

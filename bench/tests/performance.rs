@@ -1,21 +1,23 @@
-//! The tables in the document of performance are what its reports say.
+//! The contract in the document of performance and the tables behind it are what their reports say.
 
 use std::path::Path;
 
-use wadjet_bench::performance::{CONTRACT_MARKS, MARKS, between, made_anew};
+use wadjet_bench::performance::{MARKS, between, made};
 
 #[test]
-fn the_tables_are_made_from_the_reports_beside_the_document() {
+fn the_contract_and_the_tables_are_made_from_the_reports_beside_them() {
     let bench = Path::new(env!("CARGO_MANIFEST_DIR"));
     let documents = bench.join("../docs");
-    let written = std::fs::read_to_string(documents.join("performance.md")).unwrap();
+    let read = |name: &str| std::fs::read_to_string(documents.join(name)).unwrap();
+    let (document, tables) = (read("performance.md"), read("performance/tables.md"));
     let reports = [documents.join("performance"), documents.join("reliability")];
-    let made = made_anew(&written, &bench.join("instructions.json"), &reports[0], &reports[1]).unwrap();
-    for marks in [CONTRACT_MARKS, MARKS] {
-        let part = written.split_once(marks[0]).unwrap().1.split_once(marks[1]).unwrap().0;
+    let made = made(&bench.join("instructions.json"), &reports[0], &reports[1]).unwrap();
+    for part in [&made.contract, &made.tables] {
         assert!(part.contains("p99") && part.contains("burst"), "there are figures: {part}");
     }
-    assert_eq!(written, made, "run `wadjet performance` at the root of the repository");
+    let again = "run `wadjet performance` at the root of the repository";
+    assert_eq!(document, between(&document, MARKS, &made.contract).unwrap(), "{again}");
+    assert_eq!(tables, made.tables, "{again}");
 }
 
 #[test]
@@ -34,9 +36,9 @@ fn what_is_no_report_is_named() {
     std::fs::write(directory.join("other.json"), "{}").unwrap();
     let counts = directory.join("counts");
     std::fs::write(&counts, r#"{"tolerance_percent": 3.0, "instructions": {"burst-8": 800.4}}"#).unwrap();
-    let error = made_anew("", &counts, &directory, &directory).unwrap_err().to_string();
+    let error = made(&counts, &directory, &directory).unwrap_err().to_string();
     assert!(error.contains("other.json: no report of `wadjet bench`"), "{error}");
-    let error = made_anew("", &directory.join("other.json"), &directory, &directory).unwrap_err().to_string();
+    let error = made(&directory.join("other.json"), &directory, &directory).unwrap_err().to_string();
     assert!(error.contains("other.json: missing field"), "{error}");
     std::fs::remove_dir_all(directory).unwrap();
 }

@@ -48,7 +48,7 @@ pub const OF_SOME: &[(&str, &str, u64)] = &[
     ("XFER", "drops-sends", 6),
     ("XFER", "forgets-hold", 99),
     ("FRAG", "keeps-parts", 117),
-    ("SUSPECT", "forgets-the-unheard", 16078),
+    ("SUSPECT", "forgets-the-unheard", 9011),
 ];
 
 /// Where slow members are expelled (`src/layers/fc.rs`, `src/layers/mbrship/broken.rs`).
@@ -85,7 +85,7 @@ pub const UNSEEN: &[(&str, &str, u64)] = &[
     ("EVS", "names-the-leaving", 4),
     ("EVS", "counts-in-the-next", 3),
     ("NAK", "answers-from-its-own", 36),
-    ("NAK", "freezes-late", 7558),
+    ("NAK", "freezes-late", 3051),
     ("NAK", "reads-past-the-cut", 216),
     ("NAK", "forgets-the-tail", 36),
     ("STABLE", "waits-for-the-failed", 1284),
