@@ -40,22 +40,22 @@ mod flush;
 mod meeting;
 mod message;
 mod room;
+mod saying;
+mod suspecting;
 
 use std::any::Any;
-use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Duration;
 
 use self::broken::Broken;
 use self::meeting::Weight;
 use self::message::{Beyond, Inside, Refusal, is_plausible};
+use self::saying::Unsaid;
 use crate::accel::case::CommonCase;
 use crate::id::{Hasher64, Incarnation, MEMBERS_MAX, Rank, RankSet, ViewId};
 use crate::stack::build::{Build, Closes, Guard, GuardKind, HeldFor, TimerId, shared};
 use crate::stack::complaints::Complaints;
-use crate::stack::event::{
-    Charge, Cut, Down, ExitReason, Grounds, GroundsKind, Message, NextView, Suspicion, Up,
-};
+use crate::stack::event::{Charge, Cut, Down, ExitReason, GroundsKind, Message, NextView, Up};
 use crate::stack::layer::{Context, Fast, Kind, Layer};
 use crate::stack::notices::Notices;
 use crate::stack::property::{Properties, Property};
@@ -63,7 +63,6 @@ use crate::stack::registry::{LayerEntry, ParameterError, Parameters};
 use crate::stack::slots::MatrixSlot;
 use crate::time::Time;
 use crate::view::{Address, Member, View};
-use crate::wire::outside::LETTER_BYTES_MAX;
 
 pub(super) fn entry() -> LayerEntry {
     LayerEntry {
@@ -212,39 +211,6 @@ struct Handles {
     merge: TimerId,
     gather: TimerId,
     probe: TimerId,
-}
-
-/// Messages on their way to one member, in parts.
-#[derive(Clone, Debug, Default)]
-struct Unsaid {
-    messages: VecDeque<Vec<u8>>,
-    /// Bytes of the first that have been sent.
-    at: usize,
-}
-
-impl Unsaid {
-    fn is_empty(&self) -> bool {
-        self.messages.is_empty()
-    }
-
-    fn extend(&mut self, message: &[u8]) {
-        self.messages.push_back(message.to_vec());
-    }
-
-    /// The next part of at most `room` bytes, and whether more of its message follow it.
-    fn next(&self, room: usize) -> (bool, &[u8]) {
-        let rest = self.messages.front().map_or(&[][..], |message| &message[self.at..]);
-        (rest.len() > room, &rest[..rest.len().min(room)])
-    }
-
-    /// The next `length` bytes have been sent.
-    fn sent(&mut self, length: usize) {
-        self.at += length;
-        if self.messages.front().is_some_and(|message| message.len() == self.at) {
-            self.messages.pop_front();
-            self.at = 0;
-        }
-    }
 }
 
 /// What a member has agreed to.
@@ -489,109 +455,9 @@ impl Mbrship {
         self.coordinator(context) == context.rank()
     }
 
-    /// Sends a message to members, in as many parts as it takes; each begins with whether more follow.
-    fn say(&mut self, context: &mut Context<'_>, to: RankSet, message: &Inside) {
-        let bytes = message.encode();
-        for peer in to.iter().filter(|peer| !self.failed.contains(*peer)) {
-            self.unsaid[peer.index()].extend(&bytes[..]);
-        }
-        self.say_on(context);
-    }
-
-    /// Sends what has not been sent yet, as far as there is room.
-    fn say_on(&mut self, context: &mut Context<'_>) {
-        for peer in (0..self.unsaid.len()).map(Rank::at) {
-            while !self.unsaid[peer.index()].is_empty() {
-                let Ok(mut body) = context.control_frame() else {
-                    context.count("membership message waits for a frame");
-                    return;
-                };
-                let (more, part) = self.unsaid[peer.index()].next(body.room() - 1);
-                body.extend(&[u8::from(more)]).expect("a frame holds a byte");
-                body.extend(part).expect("the room was counted");
-                let length = part.len();
-                if context.send_reliable(RankSet::one(peer), body).is_err() {
-                    break;
-                }
-                self.unsaid[peer.index()].sent(length);
-            }
-        }
-    }
-
-    /// Puts the parts of a message together; `None` until it is whole.
-    fn whole(&mut self, context: &mut Context<'_>, origin: Rank, payload: &[u8]) -> Option<Inside> {
-        let parts = &mut self.parts[origin.index()];
-        let (more, bytes) = match payload.split_first() {
-            Some((0, bytes)) => (false, bytes),
-            Some((1, bytes)) if parts.len() + bytes.len() <= LETTER_BYTES_MAX => (true, bytes),
-            _ => {
-                parts.clear();
-                context.count("membership message that does not decode");
-                return None;
-            }
-        };
-        parts.extend_from_slice(bytes);
-        if more {
-            return None;
-        }
-        let message = Inside::decode(&std::mem::take(parts), context.view().size());
-        let message = message.ok().filter(|message| self.is_plausible(message.latest()));
-        if message.is_none() {
-            context.count("membership message that does not decode");
-        }
-        message
-    }
-
     /// Whether somebody else may have got as far as this id.
     fn is_plausible(&self, latest: Option<ViewId>) -> bool {
         latest.is_none_or(|id| is_plausible(id, self.counter))
-    }
-
-    /// These are out of this view, all for one reason, and the application is told.
-    fn suspect(&mut self, context: &mut Context<'_>, members: RankSet, why: Grounds) {
-        let suspicions: Vec<Suspicion> = members.iter().map(|member| Suspicion { member, why }).collect();
-        self.suspected(context, &suspicions);
-    }
-
-    /// These are out of this view, and the application is told of those that were not yet.
-    fn suspected(&mut self, context: &mut Context<'_>, suspicions: &[Suspicion]) {
-        let (out, own) = (self.failed, context.rank());
-        let is_new = |suspicion: &&Suspicion| !out.contains(suspicion.member) && suspicion.member != own;
-        let new: Rc<[Suspicion]> = suspicions.iter().filter(is_new).copied().collect();
-        if !new.is_empty() && !self.over {
-            for Suspicion { member, why } in new.iter() {
-                self.charges[member.index()] = Charge::of(own, *why);
-                if why.kind() == Some(GroundsKind::Unheard) {
-                    self.was_unheard(context, *member);
-                }
-            }
-            self.give_up(context, new.iter().map(|suspicion| suspicion.member).collect());
-            context.up(Up::Suspect(new));
-        }
-    }
-
-    /// Another member says that these have failed, and who has found that out.
-    fn told_failed(&mut self, context: &mut Context<'_>, failed: RankSet, charges: &[Charge]) {
-        let told = failed.iter().zip(charges);
-        let told = told.map(|(member, charge)| Suspicion { member, why: charge.told() }).collect::<Vec<_>>();
-        self.suspected(context, &told);
-    }
-
-    /// What is known of those that have failed, in order of rank.
-    fn charges(&self) -> Vec<Charge> {
-        self.failed.iter().map(|rank| self.charges[rank.index()]).collect()
-    }
-
-    /// These are out of this view: nothing more of them counts, and nobody waits for them.
-    fn give_up(&mut self, context: &mut Context<'_>, new: RankSet) {
-        self.failed = self.failed.with(new);
-        for rank in new.iter() {
-            self.unsaid[rank.index()] = Unsaid::default();
-            context.exclude(rank);
-        }
-        if !self.is(Broken::AcceptsTheFailed) {
-            context.down(Down::Flush(self.failed));
-        }
     }
 
     /// Whether a view of `id` may follow this one.
