@@ -37,6 +37,8 @@
 mod broken;
 mod expel;
 mod flush;
+mod hosting;
+mod left_out;
 mod meeting;
 mod message;
 mod room;
