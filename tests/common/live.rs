@@ -298,9 +298,15 @@ impl Town {
 
     /// A group of `members` that starts in one view.
     pub fn of(members: u64, spec: &str, config: &Config) -> Town {
-        let mut town = Town::new(spec, config);
+        Town::of_each(members, spec, |_| config.clone())
+    }
+
+    /// The same, of processes each with a configuration of its own, by incarnation; who joins has the last one's.
+    pub fn of_each(members: u64, spec: &str, config: impl Fn(u64) -> Config) -> Town {
+        let mut town = Town::new(spec, &config(1));
         let all: Vec<Member> = (1..=members).map(member).collect();
         for own in 1..=members {
+            town.config = config(own);
             let view = View::fixed(group(), all.clone(), spec);
             town.start(view, own, Neighbours::default());
         }
