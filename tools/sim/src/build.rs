@@ -42,7 +42,7 @@ pub(crate) fn view(seed: u64, setup: &Setup) -> View {
 /// # Panics
 /// If the setup's stack or configuration is refused.
 pub(crate) fn member(seed: u64, setup: &Setup, view: &View, rank: usize) -> Member {
-    let config = config(setup);
+    let config = config(setup, rank);
     let incarnation = view.members[rank].incarnation;
     let mut endpoint =
         Endpoint::with_registry(config, incarnation, (setup.registry)()).expect("a sound configuration");
@@ -109,11 +109,11 @@ const RECEIVE_RESERVE_FRAMES: usize = 8;
 const WAITING_FRAMES: usize = 32;
 const CONTROL_FRAMES: usize = 128;
 
-fn config(setup: &Setup) -> Config {
+fn config(setup: &Setup, rank: usize) -> Config {
     let default = Config::default();
     let scarce = setup.scarcity;
     Config {
-        accelerate: setup.accelerated,
+        accelerate: setup.accelerated && setup.without_plans >> rank & 1 == 0,
         pack: setup.packing,
         shadow: if setup.shadow { Shadow::Record } else { Shadow::Off },
         frame_bytes_max: setup.frame_bytes,

@@ -34,6 +34,8 @@ counters! {
         runs,
         /// Of them, accelerated ones.
         accelerated_runs,
+        /// And of those, with members that have no plans.
+        partly_accelerated_runs,
         /// With packing.
         packing_runs,
         /// With the shadow.

@@ -30,6 +30,8 @@ pub struct Setup {
     pub stack: String,
     /// Whether plans are used, or the layers alone.
     pub accelerated: bool,
+    /// Where plans are used: members, bit by bit, that have none.
+    pub without_plans: u64,
     /// Whether messages are packed while the way is busy.
     pub packing: bool,
     /// Whether the layers repeat what plans did.
@@ -77,7 +79,7 @@ impl fmt::Display for Setup {
             formatter,
             "{members} members of {stack}, {medium:?}, frames of {frame_bytes} B, acceleration {}, packing {}, \
              shadow {}, window {}, scarcity {}, numbers {}",
-            on(*accelerated),
+            acceleration(*accelerated, self.without_plans),
             on(*packing),
             on(*shadow),
             self.window,
@@ -270,6 +272,7 @@ impl Scenario {
         setup.accelerated = overrides.accelerated.unwrap_or(setup.accelerated);
         setup.packing = overrides.packing.unwrap_or(setup.packing);
         setup.shadow = overrides.shadow.unwrap_or(setup.shadow);
+        setup.without_plans = draw_without_plans(seed, setup.processes);
         setup.without(&overrides.without)
     }
 
@@ -299,12 +302,38 @@ impl Scenario {
         setup.accelerated = overrides.accelerated.unwrap_or(setup.accelerated);
         setup.packing = overrides.packing.unwrap_or(setup.packing);
         setup.shadow = overrides.shadow.unwrap_or(setup.shadow);
+        if self.may_be_live() {
+            setup.without_plans = draw_without_plans(seed, setup.members);
+        }
         if setup.stack.contains("FRAG") {
             let mut random = Random::new(seed, "large messages");
             setup.workload.large = random.scaled(u64::from(PERCENT), 20 * u64::from(PERCENT)) as u32;
             setup.workload.large_bytes = random.scaled(2, 24) as usize * setup.frame_bytes;
         }
         setup
+    }
+}
+
+/// Some of so many members that have no plans where the others have, bit by bit; mostly nobody. Drawn by itself: everything else is as
+/// it is without.
+fn draw_without_plans(seed: u64, members: usize) -> u64 {
+    let mut random = Random::new(seed, "without plans");
+    if members < 2 || random.below(WITHOUT_PLANS_ONE_OF) > 0 {
+        return 0;
+    }
+    1 + random.below((1 << members.min(63)) - 2)
+}
+
+/// In so many worlds there are such members.
+const WITHOUT_PLANS_ONE_OF: u64 = 6;
+
+/// Whether plans are used, in words.
+pub(crate) fn acceleration(accelerated: bool, without_plans: u64) -> String {
+    let without: Vec<u32> = (0..64).filter(|at| without_plans >> at & 1 == 1).collect();
+    match (accelerated, &without[..]) {
+        (false, _) => "off".into(),
+        (true, []) => "on".into(),
+        (true, without) => format!("on but at {without:?}"),
     }
 }
 
@@ -353,6 +382,7 @@ fn quiet_world(random: &mut Random, fixed: Option<usize>) -> Setup {
         members,
         stack: (*random.pick(STACKS)).into(),
         accelerated: true,
+        without_plans: 0,
         packing: random.chance(70 * PERCENT),
         shadow: false,
         medium: Medium::Datagrams,

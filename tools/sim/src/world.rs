@@ -288,6 +288,7 @@ impl<'w> World<'w> {
         let (setup, mut counters) = (self.setup, self.counters);
         counters.work.runs = 1;
         counters.work.accelerated_runs = u64::from(setup.accelerated);
+        counters.work.partly_accelerated_runs = u64::from(setup.accelerated && setup.without_plans != 0);
         counters.work.packing_runs = u64::from(setup.packing);
         counters.work.shadow_runs = u64::from(setup.shadow);
         counters.work.in_place_runs = u64::from(setup.medium == Medium::InPlace);

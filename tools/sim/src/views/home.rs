@@ -139,10 +139,10 @@ pub(crate) fn member(seed: u64, process: usize, life: u64) -> Member {
 const WAITING_FRAMES: usize = 32;
 const CONTROL_FRAMES: usize = 128;
 
-fn config(setup: &ViewsSetup) -> Config {
+fn config(setup: &ViewsSetup, process: usize) -> Config {
     let default = Config::default();
     Config {
-        accelerate: setup.accelerated,
+        accelerate: setup.accelerated && setup.without_plans >> process & 1 == 0,
         pack: setup.packing,
         shadow: if setup.shadow { Shadow::Record } else { Shadow::Off },
         frame_bytes_max: setup.frame_bytes,
@@ -240,8 +240,9 @@ impl Home {
         self.back_ns = None;
         let incarnation = own.incarnation;
         let name = around.ledger.start(at, self.process, incarnation.0);
-        let mut endpoint = Endpoint::with_registry(config(setup), incarnation, (setup.registry)())
-            .expect("a sound configuration");
+        let mut endpoint =
+            Endpoint::with_registry(config(setup, self.process), incarnation, (setup.registry)())
+                .expect("a sound configuration");
         let alone = view.is_none();
         let view = view.unwrap_or_else(|| View::alone(group(), own, &setup.stack));
         let view = LocalView::new(view, incarnation).expect("it is a member");

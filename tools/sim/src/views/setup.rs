@@ -7,7 +7,7 @@ use wadjet::stack::registry::Registry;
 
 use crate::faults::{Faults, LinkFaults, Partition};
 use crate::random::Random;
-use crate::scenario::{Driver, NUMBERS, layers_need};
+use crate::scenario::{Driver, NUMBERS, acceleration, layers_need};
 use crate::workload::Lengths;
 
 /// The world of one run.
@@ -19,6 +19,8 @@ pub struct ViewsSetup {
     pub stack: String,
     /// Whether plans are used, or the layers alone.
     pub accelerated: bool,
+    /// Where plans are used: processes, bit by bit, that have none, in all their lives.
+    pub without_plans: u64,
     /// Whether messages are packed while the way is busy.
     pub packing: bool,
     /// Whether the layers repeat what plans did.
@@ -362,6 +364,7 @@ impl ViewsSetup {
             processes,
             stack: draw_stack(random, gentle),
             accelerated: random.below(8) > 0,
+            without_plans: 0,
             packing: random.chance(70 * PERCENT),
             shadow: random.below(8) == 0,
             frame_bytes: *random.pick(&[512, 1472, 1472, 2048]),
@@ -760,7 +763,7 @@ impl fmt::Display for ViewsSetup {
             self.processes,
             self.stack,
             self.frame_bytes,
-            on(self.accelerated),
+            acceleration(self.accelerated, self.without_plans),
             on(self.packing),
             on(self.shadow),
             self.window,
@@ -908,9 +911,12 @@ impl ViewsSetup {
         if gone(21) {
             setup.expulsion = None;
         }
+        if gone(22) {
+            setup.without_plans = 0;
+        }
         setup
     }
 }
 
 /// Faults of links, workload and the like.
-const PLAIN_PARTS: usize = 22;
+const PLAIN_PARTS: usize = 23;

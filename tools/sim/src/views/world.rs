@@ -686,6 +686,8 @@ impl<'w> World<'w> {
         counters.work.runs = 1;
         counters.work.views_runs = 1;
         counters.work.accelerated_runs = u64::from(self.setup.accelerated);
+        counters.work.partly_accelerated_runs =
+            u64::from(self.setup.accelerated && self.setup.without_plans != 0);
         counters.work.packing_runs = u64::from(self.setup.packing);
         counters.work.shadow_runs = u64::from(self.setup.shadow);
         counters.work.microseconds = now / 1000;

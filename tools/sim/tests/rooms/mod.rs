@@ -156,8 +156,8 @@ pub const ORDER: &[(&str, &str, u64)] = &[
 
 /// The property that a seed shows to be broken, if any.
 pub fn membership(variant: &str, seed: u64) -> Option<String> {
-    // Worlds without FRAG and XFER, where nobody is expelled: what is wrong with the membership is to be seen without them.
-    let plain = Overrides { without: vec![16, 17, 21], ..Overrides::default() };
+    // Worlds without FRAG and XFER, where nobody is expelled and all have plans or none: what is wrong with the membership is to be seen without them.
+    let plain = Overrides { without: vec![16, 17, 21, 22], ..Overrides::default() };
     layer_in(&plain, "MBRSHIP", variant, seed)
 }
 
@@ -239,12 +239,12 @@ pub fn survivors(
     survivors
 }
 
-/// A layer of worlds as they are drawn, but that nobody is expelled.
+/// A layer of worlds as they are drawn, but that nobody is expelled, and all have plans or none.
 pub fn layer(layer: &str, variant: &str, seed: u64) -> Option<String> {
-    layer_in(&Overrides { without: vec![21], ..Overrides::default() }, layer, variant, seed)
+    layer_in(&Overrides { without: vec![21, 22], ..Overrides::default() }, layer, variant, seed)
 }
 
 /// As [`layer`], in worlds with slow members, too.
 pub fn layer_among_slow(layer: &str, variant: &str, seed: u64) -> Option<String> {
-    layer_in(&Overrides::default(), layer, variant, seed)
+    layer_in(&Overrides { without: vec![22], ..Overrides::default() }, layer, variant, seed)
 }

@@ -225,6 +225,7 @@ fn setup(bounds: &Bounds, path: &[Choice]) -> ViewsSetup {
     };
     let link = LinkFaults { delay_ns: DELAY_NS, ..LinkFaults::default() };
     ViewsSetup {
+        without_plans: 0,
         frame_bytes: FRAME_BYTES,
         scarcity: 1,
         window: WINDOW_FRAMES,
