@@ -442,9 +442,19 @@ fn a_whole_state_is_not_lost_with_the_state_of_those_that_let_its_side_in() {
     assert!(given >= 3, "{given} times");
 }
 
-/// A process that was parted from two others, or has met nobody yet, is let in by these, who die before they have given it
-/// anything, or when they have given it a part. Its place.
-fn let_in_by_those_who_die(spec: &str, parted: bool, half_way: bool) -> (Storm, usize) {
+/// When those who let another one in die.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum When {
+    /// Before they have given it anything.
+    AtOnce,
+    /// When parts have come to it, and its application is not ready for the first.
+    OnOffer,
+    /// When it has taken a part in.
+    HalfWay,
+}
+
+/// A process that was parted from two others, or has met nobody yet, is let in by these, who die then. Its place.
+fn let_in_by_those_who_die(spec: &str, parted: bool, when: When) -> (Storm, usize) {
     let mut storm = Storm::over(Town::of(2 + u64::from(parted), spec, &Config::default()), BALLAST);
     if parted {
         part(&mut storm, &[2], &[0, 1]);
@@ -454,12 +464,17 @@ fn let_in_by_those_who_die(spec: &str, parted: bool, half_way: bool) -> (Storm, 
     let channels = storm.town.processes[2].channels.clone();
     storm.town.lose = Box::new(move |at, received| {
         let is_known = channels.contains(&received.channel) || received.channel == ChannelId::OUTSIDE;
-        at == 2 && !half_way && !is_known
+        at == 2 && when == When::AtOnce && !is_known
     });
     storm.town.apart.clear();
     storm.until("the view of all", |storm| storm.town.processes[2].endpoint_view_members() == 3);
-    if half_way {
-        storm.half_way(2);
+    match when {
+        When::AtOnce => {}
+        When::OnOffer => {
+            storm.replica(2).reluctant = usize::MAX;
+            storm.until("the offer", |storm| storm.replica(2).asked > 0);
+        }
+        When::HalfWay => storm.half_way(2),
     }
     (0..2).for_each(|at| storm.town.processes[at].stopped = true);
     storm.town.lose = Box::new(|_, _| false);
@@ -469,9 +484,13 @@ fn let_in_by_those_who_die(spec: &str, parted: bool, half_way: bool) -> (Storm, 
 
 #[test]
 fn who_is_let_in_by_those_who_die_before_they_give_anything_goes_on_with_what_it_had() {
-    for spec in [stack(""), replicated()] {
-        let (mut storm, at) = let_in_by_those_who_die(&spec, true, false);
+    for (spec, when) in [stack(""), replicated()]
+        .into_iter()
+        .flat_map(|spec| [When::AtOnce, When::OnOffer].map(|when| (spec.clone(), when)))
+    {
+        let (mut storm, at) = let_in_by_those_who_die(&spec, true, when);
         assert!(!has_left(&storm, at), "{spec}");
+        assert_eq!(storm.replica(at).begun, 0, "{spec}: it has its own");
         assert!(casts_of(&mut storm, 1, at) > 0, "{spec}: what was shared is there");
         // What was cast since it came in is not in it.
         let told =
@@ -488,7 +507,8 @@ fn who_is_let_in_by_those_who_die_before_they_give_anything_goes_on_with_what_it
 fn who_has_met_nobody_before_or_has_taken_a_part_in_leaves_when_the_state_is_lost() {
     for spec in [stack(""), replicated()] {
         for parted in [false, true] {
-            let (storm, at) = let_in_by_those_who_die(&spec, parted, parted);
+            let when = if parted { When::HalfWay } else { When::AtOnce };
+            let (storm, at) = let_in_by_those_who_die(&spec, parted, when);
             assert!(has_left(&storm, at), "{spec}, parted: {parted}");
         }
     }
@@ -497,6 +517,10 @@ fn who_has_met_nobody_before_or_has_taken_a_part_in_leaves_when_the_state_is_los
 #[cfg(feature = "laboratory")]
 #[test]
 fn an_own_state_that_counts_for_nothing_or_in_part_is_noticed() {
-    assert!(has_left(&let_in_by_those_who_die(&stack(",broken=own-is-void"), true, false).0, 2));
-    assert!(!has_left(&let_in_by_those_who_die(&stack(",broken=own-is-kept-in-part"), true, true).0, 2));
+    let leaves = |broken: &str, when| {
+        has_left(&let_in_by_those_who_die(&stack(&format!(",broken={broken}")), true, when).0, 2)
+    };
+    assert!(leaves("own-is-void", When::AtOnce));
+    assert!(leaves("own-goes-with-the-offer", When::OnOffer));
+    assert!(!leaves("own-is-kept-in-part", When::HalfWay));
 }

@@ -33,6 +33,8 @@ pub(super) enum Broken {
     OwnIsVoid,
     /// It counts although parts of another's state have taken its place.
     OwnIsKeptInPart,
+    /// It counts for nothing as soon as another's state is on offer, though the application has taken in nothing of it.
+    OwnGoesWithTheOffer,
 }
 
 impl Broken {
@@ -70,4 +72,5 @@ const VARIANTS: &[(&str, Broken)] = &[
     ("guests-keep-theirs", Broken::GuestsKeepTheirs),
     ("own-is-void", Broken::OwnIsVoid),
     ("own-is-kept-in-part", Broken::OwnIsKeptInPart),
+    ("own-goes-with-the-offer", Broken::OwnGoesWithTheOffer),
 ];

@@ -32,6 +32,8 @@ pub(super) struct Taking {
     /// Parts that the application was not ready for; and the first of them, once it is on offer.
     late: Hold,
     offered: Option<StateBytes>,
+    /// The application has the first part before it, and what it had of its own until it takes that in.
+    kept: bool,
 }
 
 impl Taking {
@@ -53,7 +55,7 @@ impl Taking {
         digest.word(self.at);
         digest.word(self.taken << 1 | u64::from(self.whole));
         digest.word(self.told);
-        digest.word(self.late.bytes() << 1 | u64::from(self.offered.is_some()));
+        digest.word(self.late.bytes() << 2 | u64::from(self.offered.is_some()) << 1 | u64::from(self.kept));
     }
 
     pub(super) fn dump(&self) -> String {
@@ -194,8 +196,6 @@ impl Xfer {
             context.count("part of a state that is not taken in");
             return;
         }
-        // What it had of its own the application replaces by this.
-        self.shared &= self.options.broken.is(Broken::OwnIsKeptInPart);
         let last = flags & LAST != 0;
         let through = at + bytes.len() as u64;
         (self.taking.at, self.taking.whole) = (through, last);
@@ -215,11 +215,20 @@ impl Xfer {
         if self.taking.is_late() {
             self.taking.late.push(late(origin, list), false);
         } else {
-            context.up(Up::State(StateBytes { donor: origin, at, last, list }));
+            self.hand_up(context, StateBytes { donor: origin, at, last, list });
         }
         if last && self.options.broken.is(Broken::WholeTooEarly) {
             self.is_whole(context);
         }
+    }
+
+    /// Gives a part to the application, which replaces by it what it had of its own, if it takes it in.
+    fn hand_up(&mut self, context: &mut Context<'_>, part: StateBytes) {
+        if part.at == 0 {
+            self.taking.kept = self.shared && !self.options.broken.is(Broken::OwnGoesWithTheOffer);
+        }
+        self.shared &= self.options.broken.is(Broken::OwnIsKeptInPart);
+        context.up(Up::State(part));
     }
 
     /// The application was not ready for a part.
@@ -227,6 +236,7 @@ impl Xfer {
         if self.own != Own::Lacks || part.donor != self.taking.giver {
             return;
         }
+        self.shared |= std::mem::take(&mut self.taking.kept);
         if self.taking.offered.is_none() {
             // It leaves the frame it came in.
             self.taking.late.push(late(part.donor, part.list), false);
@@ -251,7 +261,7 @@ impl Xfer {
             part.donor = taking.giver;
             // More may have come since.
             part.last = taking.whole && taking.late.is_empty();
-            context.up(Up::State(part));
+            self.hand_up(context, part);
         }
     }
 
@@ -261,7 +271,7 @@ impl Xfer {
         if self.own != Own::Lacks || donor != taking.giver || !(taking.taken..=taking.at).contains(&through) {
             return;
         }
-        taking.taken = through;
+        (taking.taken, taking.kept) = (through, false);
         let was_late = taking.offered.take().is_some();
         let part_bytes = self.options.flight_bytes / CREDIT_SHARE;
         if taking.taken - taking.told >= part_bytes || taking.taken == taking.at && was_late {
