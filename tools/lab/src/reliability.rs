@@ -77,12 +77,11 @@ fn seeds_row(report: &Value) -> Option<String> {
         (counters.get("work")?, counters.get("faults")?, counters.get("endpoint")?);
     let seconds = count(work, "microseconds")? as f64 / 1e6;
     Some(format!(
-        "| {} | {}..{} | {:.0} | {:.0} | {} | {} | {} | {} | {} |\n",
+        "| {} | {}..{} | {:.0} | {} | {} | {} | {} | {} |\n",
         report.get("scenario")?.as_str()?,
         count(seeds, "from")?,
         count(seeds, "to")?,
         seconds,
-        seconds / report.get("seconds")?.as_f64()?,
         count(faults, "crashes")?,
         count(endpoint, "MBRSHIP: view decided").unwrap_or(0),
         count(work, "casts")?,
@@ -111,10 +110,10 @@ const CHAOS: &str = "
 const SEEDS: &str = "
 ## Simulated worlds
 
-A seed gives the same run on every machine; how many seconds are simulated in one depends on the machine.
+A seed gives the same run on every machine. How fast they are simulated is in [simulator.md](simulator.md#how-fast-it-is).
 
-| scenario | seeds | simulated s | a second | crashes | views decided | casts | deliveries | violations |
-|---|---|---|---|---|---|---|---|---|
+| scenario | seeds | simulated s | crashes | views decided | casts | deliveries | violations |
+|---|---|---|---|---|---|---|---|
 ";
 const COMMANDS: &str = "
 ## How it was measured
