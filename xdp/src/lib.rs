@@ -19,6 +19,7 @@
 
 mod attach;
 mod bank;
+mod depth;
 mod header;
 mod interface;
 mod line;

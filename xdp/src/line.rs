@@ -19,6 +19,7 @@ use wadjet::transport::{Slice, TransportCounters, TransportError};
 
 use crate::attach::{Attached, attach};
 use crate::bank::Bank;
+use crate::depth::Depth;
 use crate::header::{ETHERNET_BYTES, IP_BYTES, LINK_BYTES, Template, payload_bytes};
 use crate::interface::Interface;
 use crate::options::XdpOptions;
@@ -55,6 +56,7 @@ pub(crate) struct Line {
     filling: Box<[Option<FrameMut>]>,
     filled: usize,
     fill_frames: usize,
+    depth: Depth,
     /// The rest of a frame in several pieces is being skipped.
     skipping: bool,
     stoppage: Stoppage,
@@ -96,7 +98,7 @@ impl Line {
             interface: interface.index,
             queue: options.queue,
             chunk_bytes,
-            fill_entries: ring(receive_frames),
+            fill_entries: ring(options.fill_frames.min(receive_frames)),
             completion_entries: 2 * transmit_entries,
             receive_entries: ring(options.fill_frames.min(receive_frames)),
             transmit_entries,
@@ -117,6 +119,7 @@ impl Line {
             Region::pool_in(memory.clone(), chunks, options)
         };
         let slots = header_chunks * chunk_bytes / HEADER_SLOT_BYTES;
+        let fill_frames = options.fill_frames.clamp(1, receive_frames - 1);
         let mut line = Line {
             frame_bytes_max,
             notes,
@@ -133,7 +136,8 @@ impl Line {
             pool: pool(&receive),
             filling: (0..receive.len()).map(|_| None).collect(),
             filled: 0,
-            fill_frames: options.fill_frames.clamp(1, receive_frames - 1),
+            fill_frames,
+            depth: Depth::new(fill_frames),
             skipping: false,
             stoppage: Stoppage::default(),
             bank: Bank::new(memory, chunk_bytes, transmit.clone()),
@@ -412,10 +416,10 @@ impl Line {
     /// Gives the system frames to fill.
     #[inline]
     pub(crate) fn refill(&mut self) {
-        if self.filled >= self.fill_frames {
+        if self.filled >= self.depth.frames() {
             return;
         }
-        while self.filled < self.fill_frames && self.socket.fill.has_room(1) {
+        while self.filled < self.depth.frames() && self.socket.fill.has_room(1) {
             let Ok(mut frame) = self.pool.take(0) else { break };
             let bytes = frame.grow(frame.room()).expect("as many as there is room for");
             let at = self.offset(bytes.as_ptr()).expect("the pool lies in the registered memory");
@@ -424,6 +428,12 @@ impl Line {
             self.socket.fill.write(at as u64);
         }
         self.socket.fill.publish();
+    }
+
+    /// Nobody looks for a while: all the frames there are for it are given to the system.
+    pub(crate) fn leave(&mut self) {
+        self.depth.deepen();
+        self.refill();
     }
 
     /// Has the system look at the fill ring, if it asks for it.
@@ -476,7 +486,8 @@ impl Line {
         if read > 0 {
             self.socket.receive.release();
             // What comes next may be answered first: frames to fill are given when the next iteration begins.
-            if self.filled < self.fill_frames / 2 {
+            self.depth.found(read + self.socket.receive.known() as usize, counters.frames_sent);
+            if self.filled < self.depth.frames() / 2 {
                 self.refill();
             }
             counters.frames_received += handed as u64;

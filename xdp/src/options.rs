@@ -31,7 +31,7 @@ pub struct XdpOptions {
     pub transmit_frames: usize,
     /// Chunks for received frames. `fill_frames` of them are never lent.
     pub receive_frames: usize,
-    /// Chunks that wait for frames to come.
+    /// Chunks that wait for frames to come, at most: fewer do while this member answers what comes one by one.
     pub fill_frames: usize,
     /// Descriptors of frames on their way out; a power of two.
     pub transmit_entries: u32,

@@ -144,6 +144,12 @@ impl<T: Copy> Consumer<T> {
         Some(entry)
     }
 
+    /// Entries that were there when the producer was last looked at, and are not read.
+    #[inline]
+    pub(crate) fn known(&self) -> u32 {
+        self.published.wrapping_sub(self.read)
+    }
+
     /// Lets the producer have what was read.
     #[inline]
     pub(crate) fn release(&mut self) {

@@ -733,6 +733,9 @@ impl Transport for XdpTransport {
             self.refresh();
         }
         self.flush();
+        if let Some(line) = &mut self.line {
+            line.leave();
+        }
         if !self.alarm.doze() {
             return;
         }

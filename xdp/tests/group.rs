@@ -496,6 +496,57 @@ fn a_full_ring_leaves_the_ordinary_sockets_their_turn() {
     assert!(inner.steered().long > 0, "runs came: {:?}", inner.steered());
 }
 
+/// Who answers what comes one by one has few frames to be filled; a burst is not lost for it, neither while the member may look
+/// at any time nor while it sleeps.
+#[test]
+fn after_little_traffic_a_burst_while_nobody_looks_finds_room() {
+    let Some(hosts) = common::hosts(|label| Hosts::pair(label, 1)) else { return };
+    let view = view(&hosts, 2, "");
+    let mut both = [1, 2].map(|host| {
+        let mut transport = common::xdp(&hosts, host, &small());
+        let local = LocalView::new(view.clone(), Incarnation(host as u64)).unwrap();
+        let channel = transport.open(&local, &OPTIONS).unwrap();
+        (transport, channel)
+    });
+    let end = Instant::now() + PATIENCE;
+    // So many frames from one to the other, which does not look meanwhile.
+    let burst = |both: &mut [(On<XdpTransport>, Channel); 2], from: usize, frames: usize| {
+        let (sender, channel) = &mut both[from];
+        let mut sent = 0;
+        while sent < frames {
+            assert!(Instant::now() < end, "{sent} of {frames} sent");
+            if let Ok(mut frame) = channel.casts.take(0) {
+                frame.extend(&[1; 64]).unwrap();
+                let (channel, head) = (channel.id, frame.freeze());
+                sender.submit(Transmit { channel, to: Destination::All, head, body: None }).unwrap();
+                sent += 1;
+            }
+            sender.flush();
+            sender.reap();
+        }
+        let reader = &mut both[1 - from].0;
+        let (drops, mut got) = (reader.inner.kernel_drops() as usize, 0);
+        while got + drops < frames {
+            assert!(Instant::now() < end, "{got} of {frames} came, {drops} were dropped");
+            got += reader.receive(64, &mut |_| {});
+            reader.reap();
+        }
+        assert_eq!((got, drops), (frames, 0));
+    };
+    let ping_pong = |both: &mut [(On<XdpTransport>, Channel); 2]| {
+        for _ in 0..10_000 {
+            burst(both, 0, 1);
+            burst(both, 1, 1);
+        }
+    };
+    ping_pong(&mut both);
+    burst(&mut both, 0, 100);
+    ping_pong(&mut both);
+    both[1].0.wait(Duration::ZERO);
+    burst(&mut both, 0, small().fill_frames - 1);
+    assert!(both[1].0.inner.steered().steered > 20_000, "they went by the ring");
+}
+
 #[test]
 fn what_is_received_lies_in_the_shared_memory_and_kernel_checksums_are_not_looked_at() {
     let Some(hosts) = common::hosts(|label| Hosts::pair(label, 1)) else { return };
