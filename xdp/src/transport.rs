@@ -44,8 +44,11 @@ pub struct XdpTransport {
     /// Calls of `reap` until the clock is looked at.
     clock_rest: u32,
     refreshed: Instant,
-    /// When the system was last left to look after the neighbours that are known.
+    /// The system is shown each neighbour that is known once in a while, one after the other: when the last was due to be, how
+    /// many there are, and whose turn is next.
     shown: Instant,
+    neighbours: usize,
+    next_shown: usize,
     known: HashMap<Ipv4Addr, Mac>,
     /// Whether a frame has gone by an ordinary socket since, because its hardware address was not known: by now the system
     /// may have found it.
@@ -140,6 +143,8 @@ impl XdpTransport {
             clock_rest: CLOCK_REST,
             refreshed: Instant::now(),
             shown: Instant::now(),
+            neighbours: 0,
+            next_shown: 0,
             known: HashMap::new(),
             unresolved: false,
             alarm: Alarm::new()?,
@@ -297,21 +302,46 @@ impl XdpTransport {
         if tables.neighbours(&mut self.known).is_err() {
             return;
         }
-        let show = self.refreshed.duration_since(self.shown) >= REFRESH;
-        if show {
-            self.shown = self.refreshed;
-        }
         self.unresolved = false;
+        self.neighbours = 0;
         for link in &mut self.links {
             let Some(port) = self.ports[link.port].as_ref() else { continue };
             for lane in link.lanes.iter_mut().flatten() {
                 let Some(neighbour) = lane.neighbour else { continue };
+                self.neighbours += 1;
                 lane.resolve(port.own, line.interface.mac, self.known.get(&neighbour).copied());
-                if show {
-                    lane.template = None;
-                }
             }
         }
+    }
+
+    /// Looks at who is where, and shows the system whose turn it is, if it is time.
+    fn look_after_neighbours(&mut self) {
+        let now = Instant::now();
+        let rest = if self.unresolved { REFRESH_UNRESOLVED } else { REFRESH };
+        if now.duration_since(self.refreshed) >= rest {
+            self.refresh();
+        }
+        let pause = REFRESH / self.neighbours.max(1) as u32;
+        if now.duration_since(self.shown) >= pause {
+            self.show(now, pause);
+        }
+    }
+
+    /// Leaves the next frame to a neighbour to the system. Not to all at once: that would be as many calls in one iteration.
+    #[cold]
+    fn show(&mut self, now: Instant, pause: Duration) {
+        // What was missed is caught up on one by one, as far as a whole round.
+        let earliest = now.checked_sub(REFRESH).unwrap_or(self.shown);
+        self.shown = self.shown.max(earliest) + pause;
+        if self.next_shown >= self.neighbours {
+            self.next_shown = 0;
+        }
+        let lanes = self.links.iter_mut().flat_map(|link| link.lanes.iter_mut().flatten());
+        // None if members have gone since they were counted.
+        if let Some(lane) = lanes.filter(|lane| lane.neighbour.is_some()).nth(self.next_shown) {
+            lane.template = None;
+        }
+        self.next_shown += 1;
     }
 
     /// Sends what goes by an ordinary socket, or not at all; what has the ring's headers goes by the ring from now on.
@@ -685,10 +715,7 @@ impl Transport for XdpTransport {
         self.clock_rest -= 1;
         if self.clock_rest == 0 {
             self.clock_rest = CLOCK_REST;
-            let rest = if self.unresolved { REFRESH_UNRESOLVED } else { REFRESH };
-            if self.refreshed.elapsed() >= rest {
-                self.refresh();
-            }
+            self.look_after_neighbours();
         }
     }
 
@@ -728,10 +755,7 @@ impl Transport for XdpTransport {
     fn wait(&mut self, timeout: Duration) {
         // Whoever waits finds what comes by the ordinary sockets at once, and who is where.
         self.rest = 0;
-        let refresh = if self.unresolved { REFRESH_UNRESOLVED } else { REFRESH };
-        if self.refreshed.elapsed() >= refresh {
-            self.refresh();
-        }
+        self.look_after_neighbours();
         self.flush();
         if let Some(line) = &mut self.line {
             line.leave();
@@ -739,7 +763,7 @@ impl Transport for XdpTransport {
         if !self.alarm.doze() {
             return;
         }
-        let timeout = timeout.min(refresh);
+        let timeout = timeout.min(if self.unresolved { REFRESH_UNRESOLVED } else { REFRESH });
         let timeout = libc::timespec {
             tv_sec: timeout.as_secs() as libc::time_t,
             tv_nsec: timeout.subsec_nanos().into(),

@@ -496,6 +496,48 @@ fn a_full_ring_leaves_the_ordinary_sockets_their_turn() {
     assert!(inner.steered().long > 0, "runs came: {:?}", inner.steered());
 }
 
+/// Once a second a frame to each neighbour goes by the ordinary socket: never to two of them in one cast, which in a large view
+/// would hold the cast up for a call each.
+#[test]
+fn neighbours_are_shown_to_the_system_one_at_a_time() {
+    let Some(hosts) = common::hosts(|label| Hosts::up(label, 4)) else { return };
+    let view = view(&hosts, 4, "");
+    let mut members = [1, 2, 3, 4].map(|host| {
+        let mut transport = common::xdp(&hosts, host, &small());
+        let local = LocalView::new(view.clone(), Incarnation(host as u64)).unwrap();
+        let channel = transport.open(&local, &OPTIONS).unwrap();
+        (transport, channel)
+    });
+    let [(sender, channel), readers @ ..] = &mut members;
+    let (begin, mut shown) = (Instant::now(), 0);
+    // They are found first.
+    let learned = Duration::from_millis(500);
+    while begin.elapsed() < Duration::from_secs(3) {
+        let mut frame = channel.casts.take(0).unwrap();
+        frame.extend(&[1; 64]).unwrap();
+        let (id, head) = (channel.id, frame.freeze());
+        let before = sender.counters().system_calls;
+        sender.submit(Transmit { channel: id, to: Destination::All, head, body: None }).unwrap();
+        let calls = sender.counters().system_calls - before;
+        if begin.elapsed() > learned {
+            // What is staged for others goes before.
+            assert!(calls <= 2, "{calls} calls for one cast");
+            shown += u32::from(calls > 0);
+        }
+        sender.flush();
+        for (reader, _) in readers.iter_mut() {
+            let mut got = 0;
+            while got == 0 {
+                assert!(begin.elapsed() < PATIENCE, "a frame is lost");
+                sender.reap();
+                reader.reap();
+                got = reader.receive(8, &mut |_| {});
+            }
+        }
+    }
+    assert!(shown >= 3, "each is shown, in a second and a half to spare: {shown}");
+}
+
 /// Who answers what comes one by one has few frames to be filled; a burst is not lost for it, neither while the member may look
 /// at any time nor while it sleeps.
 #[test]
