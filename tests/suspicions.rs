@@ -217,6 +217,34 @@ fn who_has_told_all_others_something_in_a_beat_sends_no_heartbeat() {
     assert!(heartbeats.get().iter().all(|count| *count >= 32), "quiet again: {heartbeats:?}");
 }
 
+/// One cast is lost, and again and again what would repair it: the casts behind it wait, and say that their sender lives.
+#[test]
+fn who_is_heard_behind_a_gap_is_not_suspected_however_long_that_lasts() {
+    let mut town = Town::of(3, STACK, &Config::default());
+    town.run(Duration::from_millis(30));
+    let (mut first, came) = (true, Rc::new(Cell::new(0)));
+    let counted = came.clone();
+    town.lose = Box::new(move |at, received| {
+        let full = Prefix::decode(received.bytes());
+        let of_first =
+            full.as_ref().map_or(true, |(prefix, ..)| prefix.identification.origin == Incarnation(1));
+        let lost = at == 1 && of_first && (full.is_ok() || std::mem::take(&mut first));
+        counted.set(counted.get() + u32::from(at == 1 && of_first && !lost));
+        lost
+    });
+    for _ in 0..200 {
+        town.cast(0, b"heard, and not taken in");
+        town.run(Duration::from_micros(500));
+    }
+    assert_eq!(town.suspicions(1), [], "they say that it lives");
+    assert!(came.get() >= 150, "they came: {}", came.get());
+    town.lose = Box::new(|_, _| false);
+    town.run(Duration::from_millis(100));
+    let casts = town.processes[1].casts_by_view();
+    assert_eq!(casts.last().map(|(_, casts)| casts.len()), Some(200), "all in the one view");
+    assert!((0..3).all(|at| town.suspicions(at).is_empty()));
+}
+
 /// Two that do not hear each other cannot both stay, also if all others hear both.
 #[test]
 fn a_link_that_has_failed_one_way_leaves_a_view_of_all_others() {

@@ -40,7 +40,7 @@ use crate::stack::layer::{Context, Fast, Kind, Layer, Posts};
 use crate::stack::notices::{Flow, Notices};
 use crate::stack::property::{Properties, Property};
 use crate::stack::registry::{LayerEntry, ParameterError, Parameters};
-use crate::stack::slots::{MatrixSlot, Slot};
+use crate::stack::slots::{MatrixSlot, MemberSlot, Slot};
 use crate::time::Time;
 use crate::wire::Traffic;
 use crate::wire::control::{MISSING_RANGES_MAX, Missing};
@@ -142,6 +142,7 @@ impl Allowance {
 struct Handles {
     number: Field,
     held: MatrixSlot,
+    out_of_turn: MemberSlot,
     gossip: Gossip,
     /// Own frame number at which the window closes.
     window_limit: Slot,
@@ -202,9 +203,12 @@ impl Nak {
     }
 
     fn cast_arrived(&mut self, context: &mut Context<'_>, origin: Rank, message: Message) {
-        let Handles { number, gap, .. } = self.handles();
+        let Handles { number, gap, out_of_turn, .. } = self.handles();
         let arrived = message.header.values[usize::from(number.index)];
         let expected = context.expected(number, origin);
+        if arrived != expected {
+            context.count_of(out_of_turn, origin);
+        }
         if arrived < expected {
             context.count("duplicate");
         } else if arrived >= self.ceiling[origin.index()] && arrived == expected {
@@ -395,6 +399,7 @@ impl Layer for Nak {
         self.handles = Some(Handles {
             number,
             held,
+            out_of_turn: build.shared_member_slot(shared::OUT_OF_TURN),
             gossip: build.gossip("held", source, held, Some(Traffic::Cast), (self.window / 4).max(1)),
             window_limit: build.slot(),
             number_limit: build.slot(),

@@ -7,9 +7,8 @@
 //! | promises | a member that is silent for longer than its time-out is suspected by all that can talk to each other; one that is heard is not |
 //! | costs | no bits; a raw heartbeat when nothing was sent to all for a beat |
 //!
-//! Whatever comes from a member is a sign of life; who has sent nothing to all others for a *beat*, neither a cast nor a row of
-//! gossip, sends a heartbeat. Silence is
-//! counted on the own clock of *running time*: a process that did not run for a while has heard nobody, and must not
+//! Whatever comes from a member is a sign of life, also what waits below for something that is missing; who has sent nothing
+//! to all others for a *beat*, neither a cast nor a row of gossip, sends a heartbeat. Silence is counted on the own clock of *running time*: a process that did not run for a while has heard nobody, and must not
 //! blame them (pitfall 7). The time-out follows the longest silence that was seen to end lately, where frames flow also in
 //! the view before, within two bounds; that before a member is heard first in a view has a bound of its own, and does not
 //! count later. How long this process had to wait for its own turn lately counts as such a silence, too: where processors are
@@ -201,8 +200,10 @@ impl Watched {
 struct Handles {
     casts: Tally,
     sends: Tally,
-    /// All signs of life, for layers that blame a member for something else than silence.
+    /// All signs of life that have come up to here, for layers that blame a member for something else than silence.
     heard: MemberSlot,
+    /// What has come and waits below for something else.
+    out_of_turn: MemberSlot,
     sweep: TimerId,
 }
 
@@ -371,7 +372,9 @@ impl Suspect {
         let (mut frames, own) = (sent, context.rank());
         for rank in (0..context.view().size()).map(Rank::at).filter(|rank| *rank != own) {
             let all = self.signs(context, rank);
-            context.set_of(self.handles().heard, rank, all);
+            // What waits has told nobody anything yet but that its sender lives.
+            let Handles { heard, out_of_turn, .. } = self.handles();
+            context.set_of(heard, rank, all - context.of(out_of_turn, rank));
             let watched = &mut self.watched[rank.index()];
             watched.all = all;
             frames += all.saturating_sub(watched.known);
@@ -384,8 +387,9 @@ impl Suspect {
 
     /// All signs of life of `rank` in this view.
     fn signs(&self, context: &Context<'_>, rank: Rank) -> u64 {
-        let Handles { casts, sends, .. } = self.handles();
-        context.tally(casts, rank) + context.tally(sends, rank) + self.watched[rank.index()].signs
+        let Handles { casts, sends, out_of_turn, .. } = self.handles();
+        let up = context.tally(casts, rank) + context.tally(sends, rank) + self.watched[rank.index()].signs;
+        up + context.of(out_of_turn, rank)
     }
 
     /// Why `rank` is suspected, of which there has been no sign of life for too long.
@@ -508,6 +512,7 @@ impl Layer for Suspect {
             casts: build.tally(GuardKind::CastDeliver, "casts heard"),
             sends: build.tally(GuardKind::SendDeliver, "sends heard"),
             heard: build.shared_member_slot(shared::HEARD),
+            out_of_turn: build.shared_member_slot(shared::OUT_OF_TURN),
             sweep: build.timer("sweep"),
         });
     }

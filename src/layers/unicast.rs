@@ -96,6 +96,7 @@ struct Unicast {
 struct Handles {
     number: Field,
     acked: MatrixSlot,
+    out_of_turn: MemberSlot,
     gossip: Gossip,
     /// Per peer: number at which the window closes.
     limit: MemberSlot,
@@ -168,9 +169,12 @@ impl Unicast {
     }
 
     fn arrived(&mut self, context: &mut Context<'_>, origin: Rank, message: Message) {
-        let Handles { number, gap, .. } = self.handles();
+        let Handles { number, gap, out_of_turn, .. } = self.handles();
         let arrived = message.header.values[usize::from(number.index)];
         let expected = context.expected(number, origin);
+        if arrived != expected {
+            context.count_of(out_of_turn, origin);
+        }
         if arrived < expected {
             // The acknowledgement was lost: say it again.
             context.count("duplicate");
@@ -240,6 +244,7 @@ impl Layer for Unicast {
         self.handles = Some(Handles {
             number,
             acked,
+            out_of_turn: build.shared_member_slot(shared::OUT_OF_TURN),
             gossip: build.gossip("acked", source, acked, Some(Traffic::Send), (self.window / 4).max(1)),
             limit,
             window_closed: build.guard(

@@ -335,6 +335,12 @@ impl Context<'_> {
         self.core.slots.set_of(slot, rank, value);
     }
 
+    /// Counts one more in a member's word.
+    #[inline]
+    pub fn count_of(&mut self, slot: MemberSlot, rank: Rank) {
+        self.set_of(slot, rank, self.of(slot, rank) + 1);
+    }
+
     /// What `reporter` says of `subject`.
     #[inline]
     pub fn pair(&self, matrix: MatrixSlot, reporter: Rank, subject: Rank) -> u64 {
