@@ -503,7 +503,6 @@ fn denials_and_presences_that_are_forged_change_no_view() {
     }
 }
 
-/// It may be the one that has failed: the others go on without it.
 #[test]
 fn what_is_said_of_the_state_and_is_too_long_too_short_or_unknown_is_dropped_and_counted() {
     let stack = format!("XFER:{STACK}");
@@ -523,6 +522,7 @@ fn what_is_said_of_the_state_and_is_too_long_too_short_or_unknown_is_dropped_and
     }
 }
 
+/// It may be the one that has failed: the others go on without it.
 #[test]
 fn who_says_that_few_have_gone_on_without_the_reader_is_given_up_itself() {
     let mut lie = Lie::new();

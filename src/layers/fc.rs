@@ -72,7 +72,7 @@ pub(super) fn entry() -> LayerEntry {
             ),
             (
                 "expel_ms",
-                "a member that holds the senders up for so long is expelled, in milliseconds (default: it is waited for)",
+                "a member that holds the senders up for so long is expelled, in milliseconds; under 200 it may be a sound one where frames are lost (default: it is waited for)",
             ),
             #[cfg(feature = "laboratory")]
             ("broken", "wrong on purpose, for the museum: which way (default no)"),

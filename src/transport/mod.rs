@@ -223,7 +223,7 @@ pub enum TransportError {
     #[error("address `{0}` cannot be used: {1}")]
     BadAddress(Address, &'static str),
     /// Somebody else has the address.
-    #[error("address `{0}` is in use; choose another port or end the process that holds it")]
+    #[error("address `{0}` is in use; choose another one or end the process that holds it")]
     AddressInUse(Address),
     /// A member of this name and incarnation is there already.
     #[error("{0} exists already: this incarnation has been used in this view; start with a new incarnation")]

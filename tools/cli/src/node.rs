@@ -356,7 +356,7 @@ fn stats<T: Transport>(driver: &mut Driver<T, Narrator>, key: GroupKey) {
         println!("  {line}");
     }
     for count in &stats.counts {
-        println!("  {count:?}");
+        println!("  {}: {} {}", count.layer, count.count, count.what);
     }
 }
 
