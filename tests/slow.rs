@@ -70,15 +70,27 @@ fn a_slow_member_is_named_and_waited_for_and_named_again_when_it_has_caught_up()
     assert_eq!(slow_ones(&town, 0).len(), before, "who sets the pace of a busy group is not slow");
 }
 
-#[test]
-fn a_slow_member_is_expelled_where_the_stack_says_so_and_learns_why_and_comes_back_as_a_new_one() {
-    let mut town = with_policy("FC(slow_ms=5,expel_ms=10)");
+/// Three of this policy, of whom the last is slow and the others have gone on.
+fn without_the_slow(policy: &str) -> Town {
+    let mut town = with_policy(policy);
     town.processes[2].dull = DULL;
     let out = town.until(SECOND, |town| {
         all_cast(town, 2);
         town.together(&[0, 1])
     });
     assert!(out, "{:?}", town.processes[0].diary.seen.last());
+    town
+}
+
+/// What the first is told of how the slow one was expelled.
+fn expelled(policy: &str) -> Slow {
+    let is_it = |slow: &Slow| matches!(slow.outcome, SlowOutcome::Expelled { .. });
+    slow_ones(&without_the_slow(policy), 0).into_iter().find(is_it).expect("it was told")
+}
+
+#[test]
+fn a_slow_member_is_expelled_where_the_stack_says_so_and_learns_why_and_comes_back_as_a_new_one() {
+    let mut town = without_the_slow("FC(slow_ms=5,expel_ms=10)");
     cast_for(&mut town, Duration::from_millis(20), 2);
     for at in [0, 1] {
         let slow = slow_ones(&town, at);
@@ -173,15 +185,7 @@ fn a_member_that_hears_nobody_for_a_while_expels_none_of_those_that_it_waits_for
 #[test]
 fn a_slow_member_that_is_heard_is_expelled_in_time_however_short_it_is() {
     for (expel, most) in [(2, 6), (4, 6)] {
-        let mut town = with_policy(&format!("FC(slow_ms=5,expel_ms={expel})"));
-        town.processes[2].dull = DULL;
-        let out = town.until(SECOND, |town| {
-            all_cast(town, 2);
-            town.together(&[0, 1])
-        });
-        assert!(out, "{:?}", town.processes[0].diary.seen.last());
-        let expelled = |slow: &Slow| matches!(slow.outcome, SlowOutcome::Expelled { .. });
-        let slow = slow_ones(&town, 0).into_iter().find(expelled).expect("it was told");
+        let slow = expelled(&format!("FC(slow_ms=5,expel_ms={expel})"));
         let lasting = Duration::from_millis(expel)..Duration::from_millis(most);
         assert!(slow.member.0 == 2 && lasting.contains(&slow.lasting), "{slow:?}");
     }
@@ -190,15 +194,7 @@ fn a_slow_member_that_is_heard_is_expelled_in_time_however_short_it_is() {
 /// After what time it is said that a member is slow does not decide how long it takes until it is expelled.
 #[test]
 fn a_slow_member_of_which_it_is_said_early_is_expelled_when_it_is_time() {
-    let mut town = with_policy("FC(slow_ms=1,expel_ms=8)");
-    town.processes[2].dull = DULL;
-    let out = town.until(SECOND, |town| {
-        all_cast(town, 2);
-        town.together(&[0, 1])
-    });
-    assert!(out, "{:?}", town.processes[0].diary.seen.last());
-    let expelled = |slow: &Slow| matches!(slow.outcome, SlowOutcome::Expelled { .. });
-    let slow = slow_ones(&town, 0).into_iter().find(expelled).expect("it was told");
+    let slow = expelled("FC(slow_ms=1,expel_ms=8)");
     assert!(slow.lasting < Duration::from_millis(12), "{slow:?}");
 }
 

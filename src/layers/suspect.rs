@@ -8,18 +8,19 @@
 //! | costs | no bits; a raw heartbeat when nothing was sent to all for a beat |
 //!
 //! Whatever comes from a member is a sign of life, also what waits below for something that is missing; who has sent nothing
-//! to all others for a *beat*, neither a cast nor a row of gossip, sends a heartbeat. Silence is counted on the own clock of *running time*: a process that did not run for a while has heard nobody, and must not
-//! blame them (pitfall 7). The time-out follows the longest silence that was seen to end lately, where frames flow also in
-//! the view before, within two bounds; that before a member is heard first in a view has a bound of its own, and does not
-//! count later. How long this process had to wait for its own turn lately counts as such a silence, too: where processors are
-//! short they are short for others. They are short when everybody casts, so the lower bound is higher for as long as frames
-//! flow. At half of the time-out the silent one is asked directly (the second check); when it is over the member is suspected, for good
-//! in this view, and heartbeats tell the others: so a link that works one way only does not leave two opinions (pitfall 8).
-//! A hint that a process is gone shortens the time-out, it does not replace it. A hint that a member is ready to run and has no
+//! to all others for a *beat*, neither a cast nor a row of gossip, sends a heartbeat. Silence is counted on the own clock of
+//! *running time*: a process that did not run for a while has heard nobody, and must not blame them (pitfall 7). The
+//! time-out follows the longest silence that was seen to end lately, where frames flow also in the view before, within two
+//! bounds; that before a member is heard first in a view has a bound of its own, and does not count later. How long this
+//! process had to wait for its own turn lately counts as such a silence, too: where processors are short they are short for
+//! others. They are short when everybody casts, so the lower bound is higher for as long as frames flow. At half of the
+//! time-out the silent one is asked directly (the second check); when it is over the member is suspected, for good in this
+//! view, and heartbeats tell the others: so a link that works one way only does not leave two opinions (pitfall 8). A hint
+//! that a process is gone shortens the time-out, it does not replace it. A hint that a member is ready to run and has no
 //! processor excuses its silence, within a bound: it has not failed, and without it nobody would be better served. Who has
-//! parted with this member (excluded it from the channel, or closed the channel and lives) is silent because it is in another
-//! view: that is for the membership to ask, and its answer is waited for. The silent one is also asked outside the view at the
-//! second check ([`Up::Doubt`]), for a medium may carry nothing else to who is in another.
+//! parted with this member (excluded it from the channel, or closed the channel and lives) is silent because it is in
+//! another view: that is for the membership to ask, and its answer is waited for. The silent one is also asked outside the
+//! view at the second check ([`Up::Doubt`]), for a medium may carry nothing else to who is in another.
 //!
 //! Who hears nothing accuses everybody, and is the one that has failed: it suspects all others at once, also those that it
 //! has not heard yet in this view, when it has waited long enough for each of them, and goes alone. Who
@@ -372,9 +373,7 @@ impl Suspect {
         let (mut frames, own) = (sent, context.rank());
         for rank in (0..context.view().size()).map(Rank::at).filter(|rank| *rank != own) {
             let all = self.signs(context, rank);
-            // What waits has told nobody anything yet but that its sender lives.
-            let Handles { heard, out_of_turn, .. } = self.handles();
-            context.set_of(heard, rank, all - context.of(out_of_turn, rank));
+            context.set_of(self.handles().heard, rank, self.heard(context, rank));
             let watched = &mut self.watched[rank.index()];
             watched.all = all;
             frames += all.saturating_sub(watched.known);
@@ -387,9 +386,13 @@ impl Suspect {
 
     /// All signs of life of `rank` in this view.
     fn signs(&self, context: &Context<'_>, rank: Rank) -> u64 {
-        let Handles { casts, sends, out_of_turn, .. } = self.handles();
-        let up = context.tally(casts, rank) + context.tally(sends, rank) + self.watched[rank.index()].signs;
-        up + context.of(out_of_turn, rank)
+        self.heard(context, rank) + context.of(self.handles().out_of_turn, rank)
+    }
+
+    /// Those that have come up to here: what waits has told nobody anything yet but that its sender lives.
+    fn heard(&self, context: &Context<'_>, rank: Rank) -> u64 {
+        let Handles { casts, sends, .. } = self.handles();
+        context.tally(casts, rank) + context.tally(sends, rank) + self.watched[rank.index()].signs
     }
 
     /// Why `rank` is suspected, of which there has been no sign of life for too long.
@@ -548,7 +551,9 @@ impl Layer for Suspect {
 
     fn down(&mut self, context: &mut Context<'_>, event: Down) {
         match &event {
-            Down::Raw(to, _) => self.told_all |= self.audience(context).without(*to).is_empty(),
+            Down::Raw(to, _) => {
+                self.told_all = self.told_all || self.audience(context).without(*to).is_empty();
+            }
             Down::Flush(failed) => self.failed = *failed,
             Down::Suspect(ranks, why) => {
                 let others: RankSet = context.view().others().collect();
