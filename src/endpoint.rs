@@ -678,7 +678,7 @@ impl Endpoint {
             if self.full[at] {
                 continue;
             }
-            if let Some(transmit) = self.stacks[at].engine.core.outbox.pop_front() {
+            if let Some(transmit) = self.stacks[at].engine.core.next_transmit() {
                 self.turn = at + 1;
                 return Some(transmit);
             }
@@ -692,7 +692,7 @@ impl Endpoint {
         let of_channel = |stack: &Stack| stack.core().channel == transmit.channel;
         if let Some(at) = self.stacks.iter().position(of_channel) {
             self.full[at] = true;
-            self.stacks[at].engine.core.outbox.push_front(transmit);
+            self.stacks[at].engine.core.give_back(transmit);
         }
         // What was left of a past view, and does not get out, has been said already or will be asked for.
     }

@@ -755,31 +755,39 @@ fn send_words<const CAST: bool, const TEMPLATE: usize, const WORDS: usize>(
     } else if !CAST {
         limit(plan, core.slots.section(peer));
     }
-    if plan.retain {
-        let list = List::counted(frame.clone(), from, to, count);
-        if CAST {
-            let retention = &mut core.casts[own.index()];
-            match retention.has_room() {
-                true => retention.keep_in_room(number, list),
-                false => core.keep_own(number, list),
-            }
-        } else {
-            core.sends[peer.index()].keep(number, list);
-        }
-    }
-    if let Some(layer) = plan.loop_layer
-        && (!plan.retain || !core.loops_next(number))
-    {
-        let list = List::counted(frame.clone(), from, to, count);
-        core.loop_back(Looped { layer, number, list, slow: false }, plan.retain);
-    }
     core.work += 1;
+    if CAST && plan.retain {
+        let list = List::counted(frame, from, to, count);
+        let retention = &mut core.casts[own.index()];
+        match retention.has_room() {
+            true => retention.keep_in_room(number, list),
+            false => core.keep_own(number, list),
+        }
+        if let Some(layer) = plan.loop_layer {
+            core.loop_retained(layer, number);
+        }
+        if members > 1 {
+            core.submit_retained(number);
+        }
+        return;
+    }
+    if plan.retain {
+        core.sends[peer.index()].keep(number, List::counted(frame.clone(), from, to, count));
+    }
+    if let Some(layer) = plan.loop_layer {
+        core.loop_back(Looped {
+            layer,
+            number,
+            list: List::counted(frame.clone(), from, to, count),
+            slow: false,
+        });
+    }
     let to = match CAST {
         true if members > 1 => Destination::All,
         true => return,
         false => Destination::One(peer),
     };
-    core.outbox.push_back(Transmit { channel: core.channel, to, head: frame, body: None });
+    core.submit(Transmit { channel: core.channel, to, head: frame, body: None });
 }
 
 /// What a header says of a member.

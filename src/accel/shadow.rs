@@ -84,7 +84,7 @@ impl ShadowRun {
     pub(crate) fn before(engine: &Engine) -> Box<ShadowRun> {
         Box::new(ShadowRun {
             fork: engine.fork(),
-            emitted_before: engine.core.outbox.len(),
+            emitted_before: engine.core.all_outgoing().count(),
             looped_before: engine.core.looping(),
             emerged_before: engine.core.emerged.len(),
             starved_before: starved(&engine.core),
@@ -189,8 +189,8 @@ fn starved(core: &Core) -> u64 {
 /// What has left a stack, apart from as much of everything as had left it before.
 fn edges(core: &Core, emitted_before: usize, looped_before: usize, emerged_before: usize) -> Edges {
     let mut edges = Edges { held: core.order.len(), ..Edges::default() };
-    for transmit in core.outbox.iter().skip(emitted_before) {
-        edges.emissions.extend(canonical(core, transmit));
+    for transmit in core.all_outgoing().skip(emitted_before) {
+        edges.emissions.extend(canonical(core, &transmit));
     }
     for looped in core.all_looped().skip(looped_before) {
         edges.loops.push((looped.layer, looped.number, looped.list.from(), looped.list.len()));

@@ -207,7 +207,7 @@ impl Endpoint {
         let stack = &mut self.stacks[index];
         self.stop |= std::mem::take(&mut stack.asks_to_stop);
         if stack.exited().is_some() {
-            if stack.core().outbox.is_empty() && !stack.closed {
+            if stack.core().all_submitted() && !stack.closed {
                 stack.closed = true;
                 self.last_exit = stack.exited();
                 self.requests.push_back(Request::Close(channel));

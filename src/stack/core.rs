@@ -169,7 +169,9 @@ pub(crate) struct Core {
     /// What the last order of a sequencer says and has not been begun yet.
     pub(crate) runs: VecDeque<Run>,
     pub(crate) emerged: VecDeque<Emerged>,
+    /// What is to be submitted. First these frames, then the casts by plan with these numbers, whose frames retention has.
     pub(crate) outbox: VecDeque<Transmit>,
+    pub(crate) outgoing_numbers: Range<u64>,
     /// Messages to processes outside the view.
     pub(crate) outside: Vec<(Outside, Vec<u8>)>,
     /// Members to be excluded from the channel.
@@ -536,7 +538,7 @@ impl Core {
                 return;
             }
         };
-        self.outbox.push_back(Transmit { channel: self.channel, to, head, body });
+        self.submit(Transmit { channel: self.channel, to, head, body });
     }
 
     fn behind(&mut self, header: &[u8], list: List) -> Result<(crate::buf::Frame, Option<Slice>), Exhausted> {
@@ -563,13 +565,38 @@ impl Core {
         }
     }
 
+    /// A frame is to be submitted, after all others.
+    #[inline]
+    pub(crate) fn submit(&mut self, transmit: Transmit) {
+        if !self.outgoing_numbers.is_empty() {
+            self.line_up_outgoing();
+        }
+        self.outbox.push_back(transmit);
+    }
+
+    /// As [`Core::submit`], of the frame of an own cast by plan, which is retained, to all others.
+    #[inline]
+    pub(crate) fn submit_retained(&mut self, number: u64) {
+        if self.outgoing_numbers.end != number {
+            self.line_up_outgoing();
+            self.outgoing_numbers = number..number;
+        }
+        self.outgoing_numbers.end = number + 1;
+    }
+
+    /// A frame that was to be submitted next, and is again.
+    pub(crate) fn give_back(&mut self, transmit: Transmit) {
+        self.outbox.push_front(transmit);
+    }
+
     /// The next frame to submit. The queue begins anew when it is empty: it is as long as a window can make it, and would
     /// else go round through all of its memory.
     #[inline]
     pub(crate) fn next_transmit(&mut self) -> Option<Transmit> {
         if self.outbox.is_empty() {
             self.outbox.clear();
-            return None;
+            let head = self.next_outgoing()?;
+            return Some(Transmit { channel: self.channel, to: Destination::All, head, body: None });
         }
         self.outbox.pop_front()
     }
@@ -577,28 +604,82 @@ impl Core {
     /// As [`Core::next_transmit`], if it is a whole frame for all others.
     #[inline]
     pub(crate) fn next_cast(&mut self) -> Option<Frame> {
+        if self.outbox.is_empty() {
+            return self.next_outgoing();
+        }
         let next =
             self.outbox.pop_front_if(|next| matches!(next.to, Destination::All) && next.body.is_none());
         next.map(|next| next.head)
     }
 
-    /// Gives an own cast by plan, which is retained, back to this member, if it follows those that are on their way.
+    /// The next of the casts by plan.
     #[inline]
-    pub(crate) fn loops_next(&mut self, number: u64) -> bool {
-        let next = self.loopback.is_empty() && self.loop_numbers.end == number;
-        self.loop_numbers.end += u64::from(next);
-        next
+    fn next_outgoing(&mut self) -> Option<Frame> {
+        let number = self.outgoing_numbers.next()?;
+        let list = self.casts[self.own.index()].list_at(number);
+        debug_assert!(list.is_some(), "what is retained has a list");
+        list.map(|list| list.frame().clone())
     }
 
-    /// Gives any own cast by plan back to this member, after it has been retained if it is.
+    /// Gives every cast by plan that is to be submitted a place in the queue.
+    #[cold]
+    fn line_up_outgoing(&mut self) {
+        while let Some(head) = self.next_outgoing() {
+            let channel = self.channel;
+            self.outbox.push_back(Transmit { channel, to: Destination::All, head, body: None });
+        }
+    }
+
+    /// Whether nothing is to be submitted.
+    pub(crate) fn all_submitted(&self) -> bool {
+        self.outbox.is_empty() && self.outgoing_numbers.is_empty()
+    }
+
+    /// Takes out all that is to be submitted.
+    pub(crate) fn take_outbox(&mut self) -> VecDeque<Transmit> {
+        self.line_up_outgoing();
+        std::mem::take(&mut self.outbox)
+    }
+
+    /// Forgets all that is to be submitted.
+    pub(crate) fn clear_outbox(&mut self) {
+        self.outbox.clear();
+        self.outgoing_numbers = 0..0;
+    }
+
+    /// All that is to be submitted, for the shadow.
+    pub(crate) fn all_outgoing(&self) -> impl Iterator<Item = Transmit> {
+        let (channel, to) = (self.channel, Destination::All);
+        let lists =
+            self.outgoing_numbers.clone().filter_map(|number| self.casts[self.own.index()].list(number));
+        let casts = lists.map(move |list| Transmit { channel, to, head: list.frame().clone(), body: None });
+        self.outbox.iter().cloned().chain(casts)
+    }
+
+    /// Gives an own cast by plan, which is retained, back to this member.
+    #[inline]
+    pub(crate) fn loop_retained(&mut self, layer: usize, number: u64) {
+        if self.loopback.is_empty() && self.loop_numbers.end == number {
+            self.loop_numbers.end = number + 1;
+        } else {
+            self.loop_retained_behind(layer, number);
+        }
+    }
+
+    /// As [`Core::loop_retained`], if it is not the one after those that are on their way.
     #[cold]
     #[inline(never)]
-    pub(crate) fn loop_back(&mut self, looped: Looped, retained: bool) {
-        if retained && self.loopback.is_empty() && self.loop_numbers.is_empty() {
-            self.loop_numbers = looped.number..looped.number + 1;
-        } else {
-            self.loopback.push_back(looped);
+    fn loop_retained_behind(&mut self, layer: usize, number: u64) {
+        if self.looping() == 0 {
+            self.loop_numbers = number..number + 1;
+        } else if let Some(list) = self.casts[self.own.index()].list(number).cloned() {
+            self.loop_back(Looped { layer, number, list, slow: false });
         }
+    }
+
+    /// Gives any own cast back to this member.
+    pub(crate) fn loop_back(&mut self, looped: Looped) {
+        self.loopback.push_back(looped);
     }
 
     /// The next own cast to come back up.
@@ -629,10 +710,13 @@ impl Core {
         retained.chain(self.loopback.iter().cloned())
     }
 
-    /// Lets go of the casts of `origin` below `number`; own ones that have not come back up keep their lists.
+    /// Lets go of the casts of `origin` below `number`; own ones that have not come back up, or not gone out, keep their lists.
     pub(crate) fn trim_casts(&mut self, origin: Rank, number: u64) {
         if origin == self.own && number > self.loop_numbers.start {
             self.unloop_retained();
+        }
+        if origin == self.own && number > self.outgoing_numbers.start {
+            self.line_up_outgoing();
         }
         self.casts[origin.index()].trim(number);
     }
@@ -642,6 +726,7 @@ impl Core {
     pub(crate) fn keep_own(&mut self, number: u64, list: List) {
         if self.casts[self.own.index()].is_full() {
             self.unloop_retained();
+            self.line_up_outgoing();
         }
         self.casts[self.own.index()].keep(number, list);
     }
@@ -739,6 +824,7 @@ impl Core {
 impl Core {
     /// Lets go of every frame that waits or is retained: the group is over for this process.
     pub(crate) fn let_go(&mut self) {
+        self.line_up_outgoing();
         self.loop_numbers = 0..0;
         self.snapshots = Default::default();
         self.loopback.clear();
@@ -759,7 +845,7 @@ impl Core {
         fork.loopback.clear();
         fork.looped_headers.clear();
         fork.emerged.clear();
-        fork.outbox.clear();
+        fork.clear_outbox();
         fork.outside.clear();
         fork.excluded.clear();
         fork.traced.clear();

@@ -126,6 +126,11 @@ impl<'b> Iterator for Messages<'b> {
     #[inline]
     fn fold<B, F: FnMut(B, &'b [u8]) -> B>(self, init: B, mut f: F) -> B {
         let Messages { mut rest, mut run, mut left, mut size } = self;
+        if rest.is_empty() && left == 1 {
+            // A payload that is no pack, most often.
+            let Some(message) = run.get(..size) else { return init };
+            return f(init, message);
+        }
         let mut folded = init;
         loop {
             while left > 0 {

@@ -328,7 +328,7 @@ impl Stack {
         let before = ShadowRun::before(&self.engine);
         let core = &mut self.engine.core;
         execute::send_apart(core, plan, peer, frame, count);
-        let Some(sent) = core.outbox.back().map(|transmit| transmit.head.clone()) else { return };
+        let Some(sent) = core.all_outgoing().last().map(|transmit| transmit.head) else { return };
         let list = whole(sent, plan.header_bytes, count);
         let differs = before.compare(&mut self.engine, Handled::Sent(kind, peer, &list));
         self.compared(kind, differs);

@@ -339,6 +339,7 @@ impl Ground<'_> {
             runs: VecDeque::with_capacity(members),
             emerged: VecDeque::with_capacity(2 * window as usize),
             outbox: VecDeque::with_capacity(4 * window as usize + 64),
+            outgoing_numbers: 0..0,
             outside: Vec::new(),
             excluded: Vec::new(),
             failed: RankSet::EMPTY,

@@ -205,7 +205,7 @@ impl Stack {
 
     /// What was still to be transmitted in this view.
     pub(crate) fn take_outbox(&mut self) -> (ChannelId, std::collections::VecDeque<Transmit>) {
-        (self.engine.core.channel, std::mem::take(&mut self.engine.core.outbox))
+        (self.engine.core.channel, self.engine.core.take_outbox())
     }
 
     /// The next view could not be opened: the group is over for this process.

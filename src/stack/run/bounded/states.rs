@@ -705,7 +705,7 @@ pub(super) fn has_exceptions(core: &Core, traffic: Traffic) -> bool {
 /// What left the stack has left it.
 pub(super) fn clear(stack: &mut Stack) {
     let core = &mut stack.engine.core;
-    core.outbox.clear();
+    core.clear_outbox();
     core.outside.clear();
     core.excluded.clear();
     core.hint_wanted = false;
