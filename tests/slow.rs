@@ -181,6 +181,33 @@ fn a_member_that_hears_nobody_for_a_while_expels_none_of_those_that_it_waits_for
     }
 }
 
+/// What the others say meanwhile waits behind what one of them has cast, and may be there already.
+#[test]
+fn a_member_that_takes_its_time_with_what_one_has_cast_takes_no_other_for_failed() {
+    for (dull, bytes) in [(1, 16 << 20), (3, 4 << 20), (5, 1 << 20), (5, 4 << 20)] {
+        let mut town = Town::of(3, STACK, &Config::default());
+        town.run(Duration::from_millis(30));
+        town.processes[2].dull = dull;
+        let process = &mut town.processes[1];
+        process.endpoint.group(process.key).cast(&vec![7; bytes]).unwrap();
+        let case = format!("{bytes} bytes, a frame in {} us", 20 * dull);
+        let taken_in = |town: &mut Town| {
+            town.processes[2]
+                .diary
+                .seen
+                .iter()
+                .any(|seen| matches!(seen, Seen::Cast(_, cast) if cast.len() == bytes))
+        };
+        assert!(town.until(20 * SECOND, taken_in), "{case}");
+        assert!(town.together(&[0, 1, 2]), "{case}");
+        (0..3).for_each(|at| assert_eq!(town.suspicions(at), [], "{case}: {at}"));
+        // Who is silent is found out as ever.
+        town.processes[0].stopped = true;
+        town.run(Duration::from_millis(60));
+        assert!(town.together(&[1, 2]), "{case}");
+    }
+}
+
 /// Heard once a beat, a member counts for half of the time if that is two beats: no more than a quarter is taken at once.
 #[test]
 fn a_slow_member_that_is_heard_is_expelled_in_time_however_short_it_is() {

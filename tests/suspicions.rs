@@ -72,6 +72,19 @@ fn others_stay_together_without_who_is_deaf_early(suspect: &str, deaf: usize, he
     stay_together(&mut town, &others)
 }
 
+/// The same, but that the deaf one, who leads, has had to wait long for one of them before, and is more patient with it.
+fn others_stay_together_without_a_leader_that_is_deaf_and_patient_with(one: usize, suspect: &str) -> bool {
+    let mut town = Town::of(4, &STACK.replace("SUSPECT", suspect), &Config::default());
+    town.run(Duration::from_millis(30));
+    lose_link(&mut town, one, 0);
+    town.run(Duration::from_millis(11));
+    town.lose = Box::new(|_, _| false);
+    town.run(Duration::from_millis(5));
+    assert!(town.together(&[0, 1, 2, 3]), "it was not silent for too long");
+    town.lose = Box::new(|at, _| at == 0);
+    stay_together(&mut town, &[1, 2, 3])
+}
+
 fn stay_together(town: &mut Town, others: &[usize]) -> bool {
     let met = town.until(SECOND, |town| town.together(others));
     town.run(Duration::from_millis(100));
@@ -85,6 +98,9 @@ fn a_member_that_hears_nothing_goes_and_the_others_stay_together() {
         assert!(others_stay_together("SUSPECT", deaf), "{deaf} is deaf");
     }
     assert!(others_stay_together_without_who_grows_deaf("SUSPECT"));
+    for one in 1..4 {
+        assert!(others_stay_together_without_a_leader_that_is_deaf_and_patient_with(one, "SUSPECT"), "{one}");
+    }
     for (deaf, heard) in (0..4).flat_map(|deaf| (0..4).map(move |heard| (deaf, heard))) {
         let fine = deaf == heard || others_stay_together_without_who_is_deaf_early("SUSPECT", deaf, heard);
         assert!(fine, "{deaf} is deaf, and has heard {heard}");

@@ -13,7 +13,8 @@
 //! time-out follows the longest silence that was seen to end lately, where frames flow also in the view before, within two
 //! bounds; that before a member is heard first in a view has a bound of its own, and does not count later. How long this
 //! process had to wait for its own turn lately counts as such a silence, too: where processors are short they are short for
-//! others. They are short when everybody casts, so the lower bound is higher for as long as frames flow. At half of the
+//! others. They are short when everybody casts, so the lower bound is higher for as long as frames flow. While this process has
+//! not taken in all that has come, everybody's silence is excused, within a bound: what they said may be waiting. At half of the
 //! time-out the silent one is asked directly (the second check); when it is over the member is suspected, for good in this
 //! view, and heartbeats tell the others: so a link that works one way only does not leave two opinions (pitfall 8). A hint
 //! that a process is gone shortens the time-out, it does not replace it. A hint that a member is ready to run and has no
@@ -83,7 +84,7 @@ pub(super) fn entry() -> LayerEntry {
             ("pause_ms", "not having run for so long is a pause, in milliseconds (default 20)"),
             (
                 "starved_ms",
-                "how much longer a member may be silent while it is known to wait for a processor, in milliseconds (default 250; 0: no longer)",
+                "how much longer a member may be silent while it is known to wait for a processor, or while this process has not taken in all that has come, in milliseconds (default 250; 0: no longer)",
             ),
             #[cfg(feature = "laboratory")]
             ("broken", "wrong on purpose, for the museum: which way (default no)"),
@@ -299,9 +300,11 @@ impl Suspect {
         let pause = self.mistake.is(Mistake::BlamesForOwnPause);
         let passed = if pause { since } else { since.min(self.beat * BEATS_MAX) };
         self.weigh_traffic(context, since, passed);
+        let is_behind = context.was_behind_since(context.now()) && !self.mistake.is(Mistake::BlamesUnread);
         let (mut ask, mut due, mut hint) = (RankSet::EMPTY, RankSet::EMPTY, false);
-        // Whether one is heard still, of all that are waited for.
-        let (mut watching, mut hears) = (RankSet::EMPTY, false);
+        // How long ago one was heard last of those that are heard still; and how long those are silent that are due.
+        let (mut freshest, mut due_for) = (Duration::MAX, Duration::MAX);
+        let mut watching = RankSet::EMPTY;
         for rank in context.view().others() {
             if self.suspected.contains(rank) || self.failed.contains(rank) {
                 continue;
@@ -318,23 +321,27 @@ impl Suspect {
                 watched.longest = (watched.longest - watched.longest / FADE).max(silence);
                 (watched.known, watched.silence, watched.excused) = (known, Duration::ZERO, Duration::ZERO);
                 (watched.asked, watched.starved) = (false, false);
-                hears = true;
+                freshest = Duration::ZERO;
                 continue;
             }
             watched.silence += passed;
-            if std::mem::take(&mut watched.starved) {
+            // What it has said may wait behind what others have.
+            if std::mem::take(&mut watched.starved) || is_behind {
                 watched.excused = (watched.excused + passed).min(self.starved);
             }
             let silence = watched.silence;
             let limit = self.limit(rank);
             hint |= silence >= self.beat * BEATS_MAX;
             let heard = self.watched[rank.index()].known > 0;
-            hears |= heard && silence < limit / 2;
+            if heard && silence < limit / 2 {
+                freshest = freshest.min(silence);
+            }
             if heard || !self.mistake.is(Mistake::ForgetsTheUnheard) {
                 watching.insert(rank);
             }
             if silence >= limit {
                 due.insert(rank);
+                due_for = due_for.min(silence);
             } else if silence >= limit / 2 && !self.watched[rank.index()].asked {
                 self.watched[rank.index()].asked = true;
                 ask.insert(rank);
@@ -343,8 +350,9 @@ impl Suspect {
         if hint {
             context.want_hint();
         }
-        // Who hears nobody may be deaf. It suspects all of them at once, and goes alone: a flush that it led for one of them
-        // would be believed by the others.
+        // Who hears nobody may be deaf: nobody has been heard much later than those that are due. It suspects all
+        // of them at once, and goes alone: a flush that it led for one of them would be believed by the others.
+        let hears = freshest < (due_for / 2).max(self.beat * BEATS_MAX);
         if !(hears || watching.without(due).is_empty() || self.mistake.is(Mistake::DeafAccuses)) {
             due = RankSet::EMPTY;
         }

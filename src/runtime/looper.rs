@@ -101,7 +101,8 @@ pub type RoomFor<'r> = &'r dyn Fn(usize, &ChannelOptions) -> Result<(), Transpor
 pub struct LoopOptions {
     /// What it does when there is nothing to do.
     pub idle: IdleStrategy,
-    /// The most frames received per iteration.
+    /// The most frames received per iteration; fewer while it takes longer than half a millisecond to take them in, as where
+    /// upcalls take long: what is to be said in time must not wait for all of them.
     pub receive_frames_max: usize,
     /// An iteration that comes later than this after the one before counts as a pause of this process.
     pub pause_limit: Duration,
@@ -155,6 +156,8 @@ pub struct Loop<T: Transport, E: Engine> {
     prepared: Option<ChannelOptions>,
     /// Channels of next views that there was no room for yet.
     openings: Vec<Opening>,
+    /// The most frames received per iteration as long as it takes as long as now to take them in.
+    budget: usize,
     /// The time of the present or last iteration.
     now: Time,
     stats: LoopStats,
@@ -171,6 +174,9 @@ struct Opening {
     until: Time,
 }
 
+/// After an iteration in which it took longer to take frames in, the next one receives fewer: half of the time after which a
+/// member that has said nothing sends a heartbeat.
+const RECEPTION: Duration = Duration::from_micros(500);
 /// The transport is asked so often how much room there is.
 const ROOM_PAUSE: Duration = Duration::from_millis(20);
 /// A channel that there was no room for is tried again so often, and for so long: past views' channels, of others too, go
@@ -200,6 +206,7 @@ impl<T: Transport, E: Engine> Loop<T, E> {
             room_due: now,
             prepared: None,
             openings: Vec::new(),
+            budget: options.receive_frames_max,
             now,
             stats: LoopStats::default(),
         }
@@ -230,12 +237,12 @@ impl<T: Transport, E: Engine> Loop<T, E> {
         self.read_clock();
         let (now, engine) = (self.now, &mut self.engine);
         self.transport.reap();
-        let most = self.options.receive_frames_max;
-        let received = self.transport.receive(most, &mut |frame| engine.receive(frame, now));
+        let received = self.transport.receive(self.budget, &mut |frame| engine.receive(frame, now));
         if received > 0 {
             engine.received(now);
-            if received >= most {
+            if received >= self.budget {
                 engine.more_has_come(now);
+                self.weigh_reception();
             }
         }
         // What upcalls cast goes out before the work that can wait.
@@ -433,6 +440,16 @@ impl<T: Transport, E: Engine> Loop<T, E> {
         self.now = now;
     }
 
+    /// As many frames as an iteration may have were taken in since it began.
+    fn weigh_reception(&mut self) {
+        let (lasting, most) = (self.clock.now().since(self.now), self.options.receive_frames_max);
+        if lasting > RECEPTION {
+            self.budget = (self.budget / 2).max(most.min(1));
+        } else if lasting < RECEPTION / 4 {
+            self.budget = (2 * self.budget).min(most);
+        }
+    }
+
     #[cold]
     fn note_pause(&mut self, gap: Duration, now: Time) {
         self.stats.pauses += 1;
@@ -509,7 +526,7 @@ mod tests {
     use std::time::Instant;
 
     use super::*;
-    use crate::transport::memory::{Hub, HubOptions};
+    use crate::transport::memory::{Hub, HubOptions, MemoryTransport};
     use crate::transport::{Caps, Destination};
 
     /// Sends what it is given and keeps what it gets.
@@ -519,11 +536,17 @@ mod tests {
         got: Vec<Vec<u8>>,
         polls: u32,
         wants_to_wait: bool,
+        /// How long it takes to take in a frame.
+        takes: Duration,
     }
 
     impl Engine for Post {
         fn receive(&mut self, received: Received, _now: Time) {
             self.got.push(received.bytes().to_vec());
+            let begun = Instant::now();
+            while begun.elapsed() < self.takes {
+                std::hint::spin_loop();
+            }
         }
         fn poll(&mut self, _now: Time) {
             self.polls += 1;
@@ -572,6 +595,15 @@ mod tests {
         huge_pages: false,
     };
 
+    /// A frame of one byte for all others is to be sent.
+    fn put(sender: &mut Loop<MemoryTransport, Post>, channel: &Channel, number: u8) {
+        let mut frame = channel.casts.take(0).unwrap();
+        frame.extend(&[number]).unwrap();
+        let head = frame.freeze();
+        let transmit = Transmit { channel: channel.id, to: Destination::All, head, body: None };
+        sender.engine_mut().out.push_back(transmit);
+    }
+
     #[test]
     fn frames_the_transport_refuses_are_sent_later_and_in_order() {
         let hub = Hub::new(HubOptions { queue_frames_max: 2, ..HubOptions::default() });
@@ -580,13 +612,7 @@ mod tests {
         let mut receiver = Loop::new(hub.transport(), Post::default(), options);
         let channel = sender.open(&view(0), &CHANNEL).unwrap();
         receiver.open(&view(1), &CHANNEL).unwrap();
-        for number in 0..5 {
-            let mut frame = channel.casts.take(0).unwrap();
-            frame.extend(&[number]).unwrap();
-            let head = frame.freeze();
-            let transmit = Transmit { channel: channel.id, to: Destination::All, head, body: None };
-            sender.engine_mut().out.push_back(transmit);
-        }
+        (0..5).for_each(|number| put(&mut sender, &channel, number));
         assert!(sender.run_once());
         assert_eq!((sender.engine().out.len(), sender.stats().full), (3, 1));
         for _ in 0..3 {
@@ -594,6 +620,35 @@ mod tests {
             sender.run_once();
         }
         assert_eq!(receiver.engine().got, [[0], [1], [2], [3], [4]]);
+    }
+
+    #[test]
+    fn an_iteration_takes_in_fewer_frames_while_each_takes_long_and_as_many_as_before_afterwards() {
+        const MOST: usize = 8;
+        let hub = Hub::new(HubOptions::default());
+        let options =
+            LoopOptions { idle: IdleStrategy::Spin, receive_frames_max: MOST, ..LoopOptions::default() };
+        let mut sender = Loop::new(hub.transport(), Post::default(), options);
+        let mut receiver = Loop::new(hub.transport(), Post::default(), options);
+        let channel = sender.open(&view(0), &ChannelOptions { cast_frames: 64, ..CHANNEL }).unwrap();
+        receiver.open(&view(1), &CHANNEL).unwrap();
+        let mut taken_in = |takes: Duration| {
+            (0..2 * MOST as u8).for_each(|number| put(&mut sender, &channel, number));
+            sender.run_once();
+            receiver.engine_mut().takes = takes;
+            let mut each = Vec::new();
+            while receiver.engine().got.len() < 2 * MOST {
+                let before = receiver.engine().got.len();
+                receiver.run_once();
+                each.push(receiver.engine().got.len() - before);
+            }
+            receiver.engine_mut().got.clear();
+            each
+        };
+        assert_eq!(taken_in(Duration::from_millis(1)), [8, 4, 2, 1, 1]);
+        assert_eq!(taken_in(Duration::from_millis(1)), [1; 2 * MOST]);
+        // A processor that is taken away for a while looks like a frame that takes long.
+        assert!((0..1000).any(|_| taken_in(Duration::ZERO) == [MOST; 2]));
     }
 
     #[test]

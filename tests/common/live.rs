@@ -222,6 +222,8 @@ pub struct Process {
     pub stopped: bool,
     /// Takes in one frame in so many iterations; zero is as many as there are.
     pub dull: u32,
+    /// Whether there was more to receive than it took when it last took anything.
+    pub more_came: bool,
     /// What its transport says of who waits for a processor.
     pub starved: RankSet,
     /// What it says of who has parted with this one.
@@ -348,6 +350,7 @@ impl Town {
             diary,
             stopped: false,
             dull: 0,
+            more_came: false,
             starved: RankSet::EMPTY,
             parted: RankSet::EMPTY,
         });
@@ -370,8 +373,9 @@ impl Town {
             }
             let own = self.processes[at].endpoint.incarnation().0;
             let apart = |other: u64| self.apart.contains(&own) != self.apart.contains(&other);
-            let Process { endpoint, transport, channels, views, diary, dull, starved, parted, .. } =
-                &mut self.processes[at];
+            let Process {
+                endpoint, transport, channels, views, diary, dull, more_came, starved, parted, ..
+            } = &mut self.processes[at];
             transport.reap();
             let lose = &mut self.lose;
             let budget = match *dull {
@@ -383,7 +387,10 @@ impl Town {
                     endpoint.receive(received, now, diary);
                 }
             });
-            if received >= budget {
+            if budget > 0 {
+                *more_came = received >= budget;
+            }
+            if *more_came {
                 endpoint.more_has_come(now);
             }
             for channel in channels.iter() {

@@ -99,13 +99,18 @@ struct World<'w> {
     /// When the network heals, and the latest time at which everything must have arrived.
     heals_at: u64,
     gives_up_at: u64,
+    /// The end of the last pause, and the iterations there were until then.
+    paused_end: u64,
+    paused_iterations: u64,
 }
 
 /// How long a run goes on after the last delivery: late copies must not come up.
 const SETTLE_NS: u64 = 20_000_000;
-/// How long after the workload, and after the last pause, everything must have arrived.
+/// How long after the workload, and after the last pause, everything must have arrived; and in how many frames that the slowest
+/// takes in.
 const PATIENCE_NS: u64 = 30_000_000_000;
-/// More driver iterations than any sound run takes.
+const PATIENCE_FRAMES: u64 = 40_000;
+/// More driver iterations than any sound run takes when nobody stands still any more.
 const ITERATIONS_MAX: u64 = 5_000_000;
 
 impl<'w> World<'w> {
@@ -130,6 +135,7 @@ impl<'w> World<'w> {
         for (which, (at, to)) in setup.faults.intruders.iter().enumerate() {
             agenda.enter(*at, Next::Intrude { to: *to, frame: which % intruders.len() });
         }
+        let slowest = setup.drivers.iter().map(|driver| driver.iteration_ns / driver.budget as u64).max();
         let mut world = World {
             seed,
             setup,
@@ -141,7 +147,10 @@ impl<'w> World<'w> {
             intruders,
             departures: Vec::new(),
             heals_at,
-            gives_up_at: heals_at.max(paused_end) + PATIENCE_NS,
+            gives_up_at: heals_at.max(paused_end)
+                + PATIENCE_NS.max(PATIENCE_FRAMES * slowest.unwrap_or_default()),
+            paused_end,
+            paused_iterations: 0,
         };
         for member in 0..setup.members {
             world.enter_wake(0, member);
@@ -184,7 +193,10 @@ impl<'w> World<'w> {
             if now > self.gives_up_at {
                 return End::Never(format!("{} deliveries are still missing", self.ledger.outstanding));
             }
-            if self.counters.work.iterations > ITERATIONS_MAX {
+            let iterations = self.counters.work.iterations;
+            if now <= self.paused_end {
+                self.paused_iterations = iterations;
+            } else if iterations - self.paused_iterations > ITERATIONS_MAX {
                 return End::Never(format!("{ITERATIONS_MAX} iterations, and no end"));
             }
         }

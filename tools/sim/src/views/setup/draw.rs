@@ -174,8 +174,11 @@ impl ViewsSetup {
             let at = random.below(self.span_ns);
             self.span_ns = self.span_ns.max(at + length);
             self.deaf = Some(whom);
-            let others = (0..self.processes).filter(|from| *from != whom);
-            self.faults.cuts.extend(others.map(|from| (from, whom, at, length)));
+            for from in (0..self.processes).filter(|from| *from != whom) {
+                self.faults.cuts.push((from, whom, at, length));
+                // Nor does it hear again what it has heard before.
+                self.faults.links[from * self.processes + whom].stale = 0;
+            }
         }
     }
 }
