@@ -191,6 +191,8 @@ pub struct Endpoint {
     cookies: CookieTable,
     dropped: Dropped,
     now: Time,
+    /// When more had come than was taken in, last.
+    more_came: Time,
     /// A view was installed and the application has not been told.
     untold: bool,
     /// Stacks whose channel could not take a frame in this iteration.
@@ -246,6 +248,7 @@ impl Endpoint {
             cookies: CookieTable::new(),
             dropped: Dropped::default(),
             now: Time::ZERO,
+            more_came: Time::ZERO,
             untold: false,
             full: Vec::new(),
             turn: 0,
@@ -509,8 +512,27 @@ impl Endpoint {
     /// member that are what was expected are taken in together, which costs a good deal less for each, and delivered then.
     #[inline]
     pub fn receive_all(&mut self, frames: &mut Vec<Received>, now: Time, app: &mut dyn Application) {
+        self.receive_until(frames, now, app, || false);
+    }
+
+    /// As [`Endpoint::receive_all`], until it is `enough`, which is asked between frames or runs of them: what is left stays in
+    /// `frames`.
+    #[inline]
+    pub fn receive_until(
+        &mut self,
+        frames: &mut Vec<Received>,
+        now: Time,
+        app: &mut dyn Application,
+        mut enough: impl FnMut() -> bool,
+    ) {
         let mut rest = frames.drain(..);
+        let mut begun = false;
         while let Some(next) = rest.as_slice().first() {
+            if std::mem::replace(&mut begun, true) && enough() {
+                let left: Vec<Received> = rest.collect();
+                frames.extend(left);
+                return;
+            }
             if rest.len() > 1
                 && let Some(first) = crate::wire::word(next.bytes(), 0)
                 && let Ok(&Meaning { stack, origin, traffic: Traffic::Cast }) = self.cookies.get(first)
@@ -634,12 +656,16 @@ impl Endpoint {
     #[inline]
     pub fn poll(&mut self, now: Time, app: &mut dyn Application) {
         self.now = now;
+        let is_level = self.more_came < now;
         if self.untold {
             self.tell_views(app);
         }
         for index in 0..self.stacks.len() {
             self.full[index] = false;
             let stack = &mut self.stacks[index];
+            if is_level {
+                stack.engine.core.level_at = now;
+            }
             if stack.poll(now, app) && stack.wants_something() {
                 self.collect(index);
             }
@@ -712,12 +738,10 @@ impl Endpoint {
         }
     }
 
-    /// More has come than the driver has taken in by `now`: what others have not done, as far as this process knows, they may
-    /// have done since.
+    /// More has come, or may have, than is taken in before [`Endpoint::poll`] at `now`: what others have not said or done, as far
+    /// as this process knows, may be waiting.
     pub fn more_has_come(&mut self, now: Time) {
-        for stack in &mut self.stacks {
-            stack.engine.core.more_came = Some(now);
-        }
+        self.more_came = now;
     }
 
     /// What a group's stack did so far.

@@ -25,8 +25,8 @@
 //! A member for which the senders wait is *slow* if it has not taken in, after `slow_ms`, what had been cast when they
 //! began to wait: so it is speed that counts, a window of frames in that time, and a member that merely sets the pace of a
 //! busy group is not slow. It is named in an event, and so is its catching up. With `expel_ms` it is expelled after that
-//! time: MBRSHIP goes on without it and tells it why. Time in which this process did not run, or had not taken in all that had
-//! come, counts for nobody: a slow member would take all others for slow, and expel them. Nor does a silence count against who
+//! time: MBRSHIP goes on without it and tells it why. Time in which this process did not run counts for nobody, and time in which
+//! it had not taken in all that had come when it has: a slow member would take all others for slow, and expel them. Nor does a silence count against who
 //! is to be expelled, but for a quarter of the time at most, and when it has ended: who says nothing may have acknowledged all
 //! and not been heard, for it is this process that is deaf, or it has failed, which SUSPECT finds. Who is heard again is asked
 //! at once.
@@ -253,14 +253,16 @@ impl Fc {
             self.let_off(context);
             return;
         }
-        // Time in which this process did not run is not the other's, nor is that in which word from it waited to be taken in.
-        if !context.was_behind_since(holder.looked) || self.mistake.is(Mistake::BlamesUnread) {
-            let passed = context.now().since(holder.looked).min(self.tick() * LOOKS_AT_ONCE);
+        // Time in which this process did not run is not the other's, nor is that of which it is not known yet whether word from
+        // it waits to be taken in.
+        let known = if self.mistake.is(Mistake::BlamesUnread) { context.now() } else { context.level_at() };
+        if known > holder.looked {
+            let passed = known.since(holder.looked).min(self.tick() * LOOKS_AT_ONCE);
             holder.lasting += passed;
             holder.silent += passed;
+            holder.looked = known;
         }
         self.listen(context, &mut holder);
-        holder.looked = context.now();
         let threshold = self.expel.map_or(self.slow, |expel| expel.min(self.slow));
         if !holder.told && holder.lasting >= threshold {
             holder.told = true;

@@ -300,7 +300,7 @@ impl Suspect {
         let pause = self.mistake.is(Mistake::BlamesForOwnPause);
         let passed = if pause { since } else { since.min(self.beat * BEATS_MAX) };
         self.weigh_traffic(context, since, passed);
-        let is_behind = context.was_behind_since(context.now()) && !self.mistake.is(Mistake::BlamesUnread);
+        let is_behind = context.level_at() + since < context.now() && !self.mistake.is(Mistake::BlamesUnread);
         let (mut ask, mut due, mut hint) = (RankSet::EMPTY, RankSet::EMPTY, false);
         // How long ago one was heard last of those that are heard still; and how long those are silent that are due.
         let (mut freshest, mut due_for) = (Duration::MAX, Duration::MAX);

@@ -527,8 +527,13 @@ impl<A: Application> Engine for Member<A> {
     }
 
     #[inline]
-    fn received(&mut self, now: Time) {
-        self.endpoint.receive_all(&mut self.arrived, now, &mut self.application);
+    fn received(&mut self, now: Time, enough: &mut dyn FnMut() -> bool) {
+        self.endpoint.receive_until(&mut self.arrived, now, &mut self.application, enough);
+    }
+
+    #[inline]
+    fn left(&self) -> usize {
+        self.arrived.len()
     }
 
     fn more_has_come(&mut self, now: Time) {

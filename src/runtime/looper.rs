@@ -19,11 +19,16 @@ use crate::view::{Address, LocalView};
 pub trait Engine {
     /// A frame came in.
     fn receive(&mut self, received: Received, now: Time);
-    /// There are no more of them in this iteration: what was not looked at one by one is looked at now.
-    fn received(&mut self, now: Time) {
-        let _ = now;
+    /// There are no more of them in this iteration: what was not looked at one by one is looked at now, until it is `enough` for
+    /// an iteration.
+    fn received(&mut self, now: Time, enough: &mut dyn FnMut() -> bool) {
+        let _ = (now, enough);
     }
-    /// More has come than is received in one iteration; told before the poll.
+    /// How many of them are left for the next iteration.
+    fn left(&self) -> usize {
+        0
+    }
+    /// More has come, or may have, than is received in this iteration; told before the poll.
     fn more_has_come(&mut self, now: Time) {
         let _ = now;
     }
@@ -177,6 +182,8 @@ struct Opening {
 /// After an iteration in which it took longer to take frames in, the next one receives fewer: half of the time after which a
 /// member that has said nothing sends a heartbeat.
 const RECEPTION: Duration = Duration::from_micros(500);
+/// As long as it has not, fewer frames than these are not worth reading the clock for.
+const WEIGHED_FRAMES: usize = 8;
 /// The transport is asked so often how much room there is.
 const ROOM_PAUSE: Duration = Duration::from_millis(20);
 /// A channel that there was no room for is tried again so often, and for so long: past views' channels, of others too, go
@@ -237,12 +244,19 @@ impl<T: Transport, E: Engine> Loop<T, E> {
         self.read_clock();
         let (now, engine) = (self.now, &mut self.engine);
         self.transport.reap();
-        let received = self.transport.receive(self.budget, &mut |frame| engine.receive(frame, now));
+        let mut received = engine.left();
+        if let Some(budget @ 1..) = self.budget.checked_sub(received) {
+            received += self.transport.receive(budget, &mut |frame| engine.receive(frame, now));
+        }
         if received > 0 {
-            engine.received(now);
-            if received >= self.budget {
+            let clock = &mut self.clock;
+            engine.received(now, &mut || clock.now().since(now) > RECEPTION);
+            let left = engine.left();
+            if received >= self.budget || left > 0 || self.transport.more() {
                 engine.more_has_come(now);
-                self.weigh_reception();
+            }
+            if received >= WEIGHED_FRAMES || self.budget < self.options.receive_frames_max {
+                self.weigh_reception(received - left);
             }
         }
         // What upcalls cast goes out before the work that can wait.
@@ -440,13 +454,14 @@ impl<T: Transport, E: Engine> Loop<T, E> {
         self.now = now;
     }
 
-    /// As many frames as an iteration may have were taken in since it began.
-    fn weigh_reception(&mut self) {
-        let (lasting, most) = (self.clock.now().since(self.now), self.options.receive_frames_max);
+    /// So many frames were taken in since this iteration began.
+    #[inline]
+    fn weigh_reception(&mut self, frames: usize) {
+        let lasting = self.clock.now().since(self.now);
         if lasting > RECEPTION {
-            self.budget = (self.budget / 2).max(most.min(1));
-        } else if lasting < RECEPTION / 4 {
-            self.budget = (2 * self.budget).min(most);
+            self.budget = frames.div_ceil(2);
+        } else if lasting < RECEPTION / 4 && frames >= self.budget {
+            self.budget = (2 * self.budget).min(self.options.receive_frames_max);
         }
     }
 

@@ -123,8 +123,8 @@ pub(crate) struct Core {
     pub(crate) send_number_limit: u64,
     /// The application is behind with what was delivered to it: the senders are to be held.
     pub(crate) holds_senders: bool,
-    /// When more had come than was taken in, last.
-    pub(crate) more_came: Option<Time>,
+    /// When all that had come was taken in, last.
+    pub(crate) level_at: Time,
     /// A message was refused because too few numbers are left for it, or a layer has asked for a view.
     pub(crate) view_wanted: bool,
     /// Per peer: number from which sends are refused, control messages so many later.

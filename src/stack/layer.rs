@@ -764,9 +764,9 @@ impl Context<'_> {
         self.core.holds_senders && !self.core.view_expected
     }
 
-    /// Whether this process was behind with what has come, at that time or after: what it has not heard may be here already.
-    pub fn was_behind_since(&self, time: Time) -> bool {
-        self.core.more_came.is_some_and(|behind| behind >= time)
+    /// When this process had taken in all that had come, last: what it has not heard since may be here already.
+    pub fn level_at(&self) -> Time {
+        self.core.level_at
     }
 
     /// Whether a new view is wanted: a message of the application was refused because too few numbers are left for it, or a

@@ -313,6 +313,10 @@ impl<T: Transport> Transport for Faulty<T> {
         self.inner.receive(budget, sink)
     }
 
+    fn more(&self) -> bool {
+        self.inner.more()
+    }
+
     fn busy(&self, channel: ChannelId) -> bool {
         self.inner.busy(channel)
     }

@@ -363,6 +363,12 @@ pub trait Transport {
     /// Hands over frames that have arrived, at most `budget` of them; returns how many.
     fn receive(&mut self, budget: usize, sink: &mut impl FnMut(Received)) -> usize;
 
+    /// Whether more may have come than the last [`Transport::receive`] handed over, though it was fewer than the budget.
+    #[inline]
+    fn more(&self) -> bool {
+        false
+    }
+
     /// Whether a frame sent now would only wait behind others: then the accelerator packs.
     fn busy(&self, channel: ChannelId) -> bool;
 

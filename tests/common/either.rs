@@ -83,6 +83,10 @@ impl<A: Transport, B: Transport> Transport for Either<A, B> {
         either!(self, transport => transport.receive(budget, sink))
     }
 
+    fn more(&self) -> bool {
+        either!(self, transport => transport.more())
+    }
+
     fn busy(&self, channel: ChannelId) -> bool {
         either!(self, transport => transport.busy(channel))
     }

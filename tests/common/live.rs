@@ -222,8 +222,6 @@ pub struct Process {
     pub stopped: bool,
     /// Takes in one frame in so many iterations; zero is as many as there are.
     pub dull: u32,
-    /// Whether there was more to receive than it took when it last took anything.
-    pub more_came: bool,
     /// What its transport says of who waits for a processor.
     pub starved: RankSet,
     /// What it says of who has parted with this one.
@@ -350,7 +348,6 @@ impl Town {
             diary,
             stopped: false,
             dull: 0,
-            more_came: false,
             starved: RankSet::EMPTY,
             parted: RankSet::EMPTY,
         });
@@ -373,24 +370,21 @@ impl Town {
             }
             let own = self.processes[at].endpoint.incarnation().0;
             let apart = |other: u64| self.apart.contains(&own) != self.apart.contains(&other);
-            let Process {
-                endpoint, transport, channels, views, diary, dull, more_came, starved, parted, ..
-            } = &mut self.processes[at];
+            let Process { endpoint, transport, channels, views, diary, dull, starved, parted, .. } =
+                &mut self.processes[at];
+            // At work on what it has taken in.
+            if *dull > 0 && steps % *dull != 0 {
+                continue;
+            }
             transport.reap();
             let lose = &mut self.lose;
-            let budget = match *dull {
-                0 => 64,
-                dull => usize::from(steps % dull == 0),
-            };
+            let budget = if *dull > 0 { 1 } else { 64 };
             let received = transport.receive(budget, &mut |received| {
                 if !lose(at, &received) {
                     endpoint.receive(received, now, diary);
                 }
             });
-            if budget > 0 {
-                *more_came = received >= budget;
-            }
-            if *more_came {
+            if received >= budget {
                 endpoint.more_has_come(now);
             }
             for channel in channels.iter() {

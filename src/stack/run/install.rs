@@ -385,7 +385,7 @@ impl Ground<'_> {
             number_limit: config.frame_number_limit.min(compiled.number_limit(Traffic::Cast)),
             send_number_limit: config.send_number_limit.min(compiled.number_limit(Traffic::Send)),
             holds_senders: false,
-            more_came: None,
+            level_at: now,
             view_wanted: false,
             fragmented_bytes_max: compiled.blueprint.fragmented_bytes_max.unwrap_or(0),
             layouts: compiled.layouts.clone(),

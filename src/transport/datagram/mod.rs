@@ -660,6 +660,11 @@ impl<C: Calls> Transport for Datagrams<C> {
     }
 
     #[inline]
+    fn more(&self) -> bool {
+        self.ports.iter().flatten().any(|port| port.intakes.iter().any(Intake::more))
+    }
+
+    #[inline]
     fn busy(&self, channel: ChannelId) -> bool {
         let port = self.links.get(channel).and_then(|link| self.ports[link.port].as_ref());
         port.is_some_and(|port| !port.stage.is_empty())

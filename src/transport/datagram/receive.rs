@@ -252,6 +252,8 @@ pub(super) struct Intake {
     crowded: bool,
     /// Whether the last call found something: then the next one asks for many.
     flowing: bool,
+    /// Datagrams, or runs of them, that it asked for.
+    asked: usize,
     /// Bytes of a run that go to the small frame.
     border: usize,
     /// Slots before this one must be pointed at their frames before the next call.
@@ -337,6 +339,7 @@ impl Intake {
             came: 0,
             crowded: false,
             flowing: false,
+            asked: 0,
             unarmed: SLOTS,
             coalescing: false,
             lonely: 0,
@@ -387,6 +390,12 @@ impl Intake {
     /// Whether datagrams wait here that the system no longer knows of.
     pub(super) fn pending(&self) -> bool {
         self.next < self.filled
+    }
+
+    /// Whether there may be more: the last fetch found as much as was asked for.
+    #[inline]
+    pub(super) fn more(&self) -> bool {
+        self.flowing && self.filled >= self.asked
     }
 
     pub(super) fn kernel_drops(&self) -> u64 {
@@ -450,6 +459,7 @@ impl Intake {
         let socket = self.socket.as_raw_fd();
         // `arm` has pointed the headers at live memory of this intake: names and control data in its boxed arrays, pieces
         // in frames that only its slots hold, and that stay there until they landed.
+        self.asked = wanted;
         calls.ask(self.inlet, socket, &mut self.messages[..wanted], bare, counters);
     }
 

@@ -134,6 +134,10 @@ impl<T: Transport> Transport for On<T> {
         self.inner.receive(budget, sink)
     }
 
+    fn more(&self) -> bool {
+        self.inner.more()
+    }
+
     fn busy(&self, channel: ChannelId) -> bool {
         self.inner.busy(channel)
     }
