@@ -17,7 +17,7 @@ use crate::accel::case::CommonCase;
 use crate::id::Rank;
 use crate::stack::build::{Build, Field};
 use crate::stack::event::{Message, Up};
-use crate::stack::layer::{Context, Fast, Kind, Layer, Posts};
+use crate::stack::layer::{Context, Fast, Kind, Layer, Look, Posts};
 use crate::stack::notices::{Flow, Notices};
 use crate::stack::property::{Properties, Property};
 use crate::stack::registry::LayerEntry;
@@ -68,14 +68,14 @@ impl Layer for Chksum {
         Notices::NOTHING.up(&[Flow::Cast, Flow::Send, Flow::Control, Flow::Raw])
     }
 
-    fn up(&mut self, context: &mut Context<'_>, event: Up) {
-        if let Up::Cast(origin, message) | Up::Send(origin, message) | Up::Raw(origin, message) = &event
+    fn look_up(&mut self, context: &mut Context<'_>, event: &Up) -> Look {
+        if let Up::Cast(origin, message) | Up::Send(origin, message) | Up::Raw(origin, message) = event
             && !self.intact(context, *origin, message)
         {
             context.count("damaged message");
-            return;
+            return Look::Ends;
         }
-        context.up(event);
+        Look::Passes
     }
 
     fn posts(&self) -> Posts {

@@ -16,8 +16,8 @@
 use crate::accel::case::CommonCase;
 use crate::id::RankSet;
 use crate::stack::build::Build;
-use crate::stack::event::Down;
-use crate::stack::layer::{Context, Fast, Kind, Layer, Posts};
+use crate::stack::event::{Down, Up};
+use crate::stack::layer::{Context, Fast, Kind, Layer, Look, Posts};
 use crate::stack::notices::{Flow, Notices};
 use crate::stack::property::{Properties, Property};
 use crate::stack::registry::LayerEntry;
@@ -53,16 +53,20 @@ impl Layer for Com {
         Notices::NOTHING.down(&[Flow::Cast, Flow::Send, Flow::Control, Flow::Raw, Flow::Again])
     }
 
-    fn down(&mut self, context: &mut Context<'_>, event: Down) {
+    fn look_up(&mut self, _context: &mut Context<'_>, _event: &Up) -> Look {
+        Look::Passes
+    }
+
+    fn look_down(&mut self, context: &mut Context<'_>, event: &Down) -> Look {
         match event {
             Down::Cast(message) => {
                 let others = RankSet::all(context.view().size());
                 context.transmit(others, message);
             }
             Down::Send(to, message) | Down::Raw(to, message) | Down::Resend(to, message) => {
-                context.transmit(to, message);
+                context.transmit(*to, message);
             }
-            Down::Forward(to, origin, message) => context.transmit_of(origin, to, message),
+            Down::Forward(to, origin, message) => context.transmit_of(*origin, *to, message),
             Down::Ack { .. }
             | Down::Suspect(..)
             | Down::Flush(_)
@@ -75,6 +79,7 @@ impl Layer for Com {
             | Down::StateBack(_)
             | Down::StateRefused(_) => {}
         }
+        Look::Ends
     }
 
     fn posts(&self) -> Posts {

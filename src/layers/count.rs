@@ -17,7 +17,7 @@ use crate::accel::case::CommonCase;
 use crate::id::Rank;
 use crate::stack::build::{Build, GuardKind};
 use crate::stack::event::{Down, Up};
-use crate::stack::layer::{Context, Fast, Kind, Layer, Posts};
+use crate::stack::layer::{Context, Fast, Kind, Layer, Look, Posts};
 use crate::stack::notices::{Flow, Notices};
 use crate::stack::property::Properties;
 use crate::stack::registry::LayerEntry;
@@ -66,8 +66,8 @@ impl Layer for Count {
         Notices::NOTHING.down(&[Flow::Cast, Flow::Send]).up(&[Flow::Cast, Flow::Send])
     }
 
-    fn down(&mut self, context: &mut Context<'_>, event: Down) {
-        match &event {
+    fn look_down(&mut self, context: &mut Context<'_>, event: &Down) -> Look {
+        match event {
             Down::Cast(_) => context.bump(self.tally(GuardKind::CastSend), context.rank()),
             Down::Send(to, message) if !message.is_control() => {
                 for peer in to.iter() {
@@ -76,18 +76,18 @@ impl Layer for Count {
             }
             _ => {}
         }
-        context.down(event);
+        Look::Passes
     }
 
-    fn up(&mut self, context: &mut Context<'_>, event: Up) {
-        match &event {
+    fn look_up(&mut self, context: &mut Context<'_>, event: &Up) -> Look {
+        match event {
             Up::Cast(origin, _) => context.bump(self.tally(GuardKind::CastDeliver), *origin),
             Up::Send(origin, message) if !message.is_control() => {
                 context.bump(self.tally(GuardKind::SendDeliver), *origin);
             }
             _ => {}
         }
-        context.up(event);
+        Look::Passes
     }
 
     fn posts(&self) -> Posts {

@@ -43,7 +43,7 @@ use crate::stack::build::{
     Build, Closes, Field, Gossip, GossipSource, Guard, GuardKind, HeldFor, TimerId, shared,
 };
 use crate::stack::event::{Down, Holdup, Slow, SlowOutcome, Up};
-use crate::stack::layer::{Context, Fast, Kind, Layer, Posts};
+use crate::stack::layer::{Context, Fast, Kind, Layer, Look, Posts};
 use crate::stack::notices::{Flow, Notices};
 use crate::stack::property::{Properties, Property};
 use crate::stack::registry::{LayerEntry, ParameterError, Parameters};
@@ -331,7 +331,11 @@ impl Layer for Fc {
         Notices::NOTHING.down(&[Flow::Cast])
     }
 
-    fn down(&mut self, context: &mut Context<'_>, event: Down) {
+    fn look_up(&mut self, _context: &mut Context<'_>, _event: &Up) -> Look {
+        Look::Passes
+    }
+
+    fn look_down(&mut self, context: &mut Context<'_>, event: &Down) -> Look {
         let cast = matches!(event, Down::Cast(_));
         // The cast is about to get the next number; the one after it is what must have credit.
         let after = context.next_frame_number() + 1;
@@ -342,7 +346,7 @@ impl Layer for Fc {
             self.holder = None;
             context.disarm(self.handles().look);
         }
-        context.down(event);
+        Look::Passes
     }
 
     fn timer(&mut self, context: &mut Context<'_>, timer: TimerId) {

@@ -18,8 +18,8 @@
 
 use crate::accel::case::CommonCase;
 use crate::stack::build::Build;
-use crate::stack::event::Down;
-use crate::stack::layer::{Context, Fast, Kind, Layer, Posts};
+use crate::stack::event::{Down, Up};
+use crate::stack::layer::{Context, Fast, Kind, Layer, Look, Posts};
 use crate::stack::notices::{Flow, Notices};
 use crate::stack::property::{Properties, Property};
 use crate::stack::registry::LayerEntry;
@@ -51,11 +51,15 @@ impl Layer for Local {
         Notices::NOTHING.down(&[Flow::Cast])
     }
 
-    fn down(&mut self, context: &mut Context<'_>, event: Down) {
-        if let Down::Cast(message) = &event {
+    fn look_up(&mut self, _context: &mut Context<'_>, _event: &Up) -> Look {
+        Look::Passes
+    }
+
+    fn look_down(&mut self, context: &mut Context<'_>, event: &Down) -> Look {
+        if let Down::Cast(message) = event {
             context.loop_back(message);
         }
-        context.down(event);
+        Look::Passes
     }
 
     fn posts(&self) -> Posts {

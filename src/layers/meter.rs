@@ -19,7 +19,7 @@ use crate::accel::case::{CommonCase, Operation, Source, Target};
 use crate::id::Rank;
 use crate::stack::build::Build;
 use crate::stack::event::{Down, List, Up};
-use crate::stack::layer::{Context, Fast, Kind, Layer, Posts};
+use crate::stack::layer::{Context, Fast, Kind, Layer, Look, Posts};
 use crate::stack::notices::{Flow, Notices};
 use crate::stack::property::Properties;
 use crate::stack::registry::LayerEntry;
@@ -86,9 +86,9 @@ impl Layer for Meter {
         Notices::NOTHING.down(&[Flow::Cast, Flow::Send]).up(&[Flow::Cast, Flow::Send])
     }
 
-    fn down(&mut self, context: &mut Context<'_>, event: Down) {
+    fn look_down(&mut self, context: &mut Context<'_>, event: &Down) -> Look {
         let Handles { cast, sent, .. } = self.handles();
-        match &event {
+        match event {
             Down::Cast(message) => {
                 context.set(cast.messages, context.get(cast.messages) + message.list.len() as u64);
                 context.set(cast.bytes, context.get(cast.bytes) + message.list.payload().len() as u64);
@@ -98,19 +98,19 @@ impl Layer for Meter {
             }
             _ => {}
         }
-        context.down(event);
+        Look::Passes
     }
 
-    fn up(&mut self, context: &mut Context<'_>, event: Up) {
+    fn look_up(&mut self, context: &mut Context<'_>, event: &Up) -> Look {
         let Handles { heard, last_heard, .. } = self.handles();
-        match &event {
+        match event {
             Up::Cast(origin, message) | Up::Send(origin, message) if !message.is_control() => {
                 add(context, heard, *origin, &message.list);
                 context.set_of(last_heard, *origin, context.now().as_nanos());
             }
             _ => {}
         }
-        context.up(event);
+        Look::Passes
     }
 
     fn posts(&self) -> Posts {

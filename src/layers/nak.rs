@@ -36,7 +36,7 @@ use crate::stack::build::{
     Build, Closes, Field, Gossip, GossipSource, Guard, GuardKind, HeldFor, TimerId, shared,
 };
 use crate::stack::event::{Cut, Down, Message, Up};
-use crate::stack::layer::{Context, Fast, Kind, Layer, Posts};
+use crate::stack::layer::{Context, Fast, Kind, Layer, Look, Posts};
 use crate::stack::notices::{Flow, Notices};
 use crate::stack::property::{Properties, Property};
 use crate::stack::registry::{LayerEntry, ParameterError, Parameters};
@@ -452,6 +452,10 @@ impl Layer for Nak {
             }
             event => context.down(event),
         }
+    }
+
+    fn look_up(&mut self, _context: &mut Context<'_>, event: &Up) -> Look {
+        if matches!(event, Up::Cast(..)) { Look::Takes } else { Look::Passes }
     }
 
     fn up(&mut self, context: &mut Context<'_>, event: Up) {

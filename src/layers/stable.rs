@@ -28,7 +28,7 @@ use crate::id::{Hasher64, Rank};
 use crate::stack::backoff::Backoff;
 use crate::stack::build::{Build, GossipSource, TimerId, shared};
 use crate::stack::event::{Down, Up};
-use crate::stack::layer::{Context, Fast, Kind, Layer, Posts};
+use crate::stack::layer::{Context, Fast, Kind, Layer, Look, Posts};
 use crate::stack::notices::{Flow, Notices};
 use crate::stack::property::{Properties, Property};
 use crate::stack::registry::{LayerEntry, ParameterError, Parameters};
@@ -129,32 +129,32 @@ impl Layer for Stable {
         Notices::NOTHING.up(&[Flow::Cast])
     }
 
-    fn down(&mut self, context: &mut Context<'_>, event: Down) {
-        if let Down::Ack { origin, from, seen } = event {
+    fn look_down(&mut self, context: &mut Context<'_>, event: &Down) -> Look {
+        if let Down::Ack { origin, from, seen } = *event {
             if origin.index() >= context.view().size() || seen > context.accepted(origin) {
                 context.count("acknowledgement of what was not delivered");
-                return;
+                return Look::Ends;
             }
             let slot = self.handles().own_seen;
             let known = context.of(slot, origin);
             if known < from {
-                return;
+                return Look::Ends;
             }
             let seen = if self.mistake.is(Mistake::SeenIsHeld) { context.accepted(origin) } else { seen };
             context.set_of(slot, origin, known.max(seen));
             context.arm_if_idle(self.handles().report_timer, context.now() + self.report);
-            return;
+            return Look::Ends;
         }
-        context.down(event);
+        Look::Passes
     }
 
-    fn up(&mut self, context: &mut Context<'_>, event: Up) {
-        if let Up::Cast(origin, message) = &event
+    fn look_up(&mut self, context: &mut Context<'_>, event: &Up) -> Look {
+        if let Up::Cast(origin, message) = event
             && *origin != context.rank()
         {
             context.retain_cast(*origin, message);
         }
-        context.up(event);
+        Look::Passes
     }
 
     fn timer(&mut self, context: &mut Context<'_>, timer: TimerId) {

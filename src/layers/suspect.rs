@@ -47,7 +47,7 @@ use crate::accel::case::CommonCase;
 use crate::id::{Hasher64, Incarnation, Rank, RankSet};
 use crate::stack::build::{Build, GuardKind, TimerId, shared};
 use crate::stack::event::{Charge, Down, Grounds, GroundsKind, Message, Suspicion, Up};
-use crate::stack::layer::{Context, Fast, Kind, Layer};
+use crate::stack::layer::{Context, Fast, Kind, Layer, Look};
 use crate::stack::notices::{Flow, Notices};
 use crate::stack::property::{Properties, Property};
 use crate::stack::registry::{LayerEntry, ParameterError, Parameters};
@@ -380,8 +380,10 @@ impl Suspect {
         self.quiet_beats = if spoke { 0 } else { self.quiet_beats + 1 };
         let (mut frames, own) = (sent, context.rank());
         for rank in (0..context.view().size()).map(Rank::at).filter(|rank| *rank != own) {
-            let all = self.signs(context, rank);
-            context.set_of(self.handles().heard, rank, self.heard(context, rank));
+            let Handles { heard: slot, out_of_turn, .. } = self.handles();
+            let heard = self.heard(context, rank);
+            let all = heard + context.of(out_of_turn, rank);
+            context.set_of(slot, rank, heard);
             let watched = &mut self.watched[rank.index()];
             watched.all = all;
             frames += all.saturating_sub(watched.known);
@@ -557,8 +559,8 @@ impl Layer for Suspect {
         Notices::NOTHING.up(&[Flow::Cast, Flow::Send, Flow::Control, Flow::Raw]).down(&[Flow::Raw])
     }
 
-    fn down(&mut self, context: &mut Context<'_>, event: Down) {
-        match &event {
+    fn look_down(&mut self, context: &mut Context<'_>, event: &Down) -> Look {
+        match event {
             Down::Raw(to, _) => {
                 self.told_all = self.told_all || self.audience(context).without(*to).is_empty();
             }
@@ -576,11 +578,11 @@ impl Layer for Suspect {
             }
             _ => {}
         }
-        context.down(event);
+        Look::Passes
     }
 
-    fn up(&mut self, context: &mut Context<'_>, event: Up) {
-        match &event {
+    fn look_up(&mut self, context: &mut Context<'_>, event: &Up) -> Look {
+        match event {
             Up::Cast(origin, _) => context.bump(self.handles().casts, *origin),
             Up::Send(origin, message) if !message.is_control() => {
                 context.bump(self.handles().sends, *origin);
@@ -590,21 +592,21 @@ impl Layer for Suspect {
                 for rank in ranks.iter() {
                     self.watched[rank.index()].gone = Some(self.signs(context, rank));
                 }
-                return;
+                return Look::Ends;
             }
             Up::Parted(ranks) => {
                 let out = self.suspected.with(self.failed);
                 self.parted = self.parted.with(*ranks);
                 context.up(Up::Doubt(ranks.without(out)));
-                return;
+                return Look::Ends;
             }
             Up::Starved(ranks) => {
                 ranks.iter().for_each(|rank| self.watched[rank.index()].starved = true);
-                return;
+                return Look::Ends;
             }
             _ => {}
         }
-        context.up(event);
+        Look::Passes
     }
 
     fn control(&mut self, context: &mut Context<'_>, origin: Rank, message: &Message) {

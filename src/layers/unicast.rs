@@ -30,7 +30,7 @@ use crate::stack::build::{
     Build, Closes, Field, Gossip, GossipSource, Guard, GuardKind, HeldFor, TimerId, shared,
 };
 use crate::stack::event::{Down, Message, Up};
-use crate::stack::layer::{Context, Fast, Kind, Layer, Posts};
+use crate::stack::layer::{Context, Fast, Kind, Layer, Look, Posts};
 use crate::stack::notices::{Flow, Notices};
 use crate::stack::property::{Properties, Property};
 use crate::stack::registry::{LayerEntry, ParameterError, Parameters};
@@ -278,6 +278,10 @@ impl Layer for Unicast {
             self.send(context, std::mem::replace(&mut peer, next), message.clone());
         }
         self.send(context, peer, message);
+    }
+
+    fn look_up(&mut self, _context: &mut Context<'_>, event: &Up) -> Look {
+        if matches!(event, Up::Send(..)) { Look::Takes } else { Look::Passes }
     }
 
     fn up(&mut self, context: &mut Context<'_>, event: Up) {

@@ -266,7 +266,7 @@ impl Core {
         self.emerged.push_back(Emerged::Event(event));
     }
 
-    fn push(&mut self, event: Queued) {
+    pub(super) fn push(&mut self, event: Queued) {
         assert!(
             self.queue.len() < self.queue_max,
             "the event queue's bound is a sum over what layers can emit"
@@ -274,17 +274,37 @@ impl Core {
         self.queue.push_back(event);
     }
 
-    fn emerge(&mut self, event: Up) {
+    /// An event comes out at the top.
+    #[inline]
+    pub(super) fn emerge(&mut self, event: Up) {
+        // Most are what members report, which does not leave the stack and is not moved.
+        match &event {
+            Up::Raw(origin, message) => self.raw_emerged(*origin, message),
+            _ => self.come_out(event),
+        }
+    }
+
+    fn raw_emerged(&mut self, origin: Rank, message: &Message) {
+        if message.control != STACK_CONTROL {
+            return self.no_layer();
+        }
+        match message.list.payload() {
+            body @ [Identify::KIND, ..] => self.identification_asked(origin, body),
+            body => self.gossip_received(origin, body),
+        }
+    }
+
+    fn no_layer(&mut self) {
+        self.count_stack("control message for no layer");
+    }
+
+    fn come_out(&mut self, event: Up) {
         match event {
             Up::Cast(origin, message) => self.emerged.push_back(Emerged::Cast(origin, message)),
             Up::Send(origin, message) if !message.is_control() => {
                 self.emerged.push_back(Emerged::Send(origin, message));
             }
-            Up::Raw(origin, message) if message.control == STACK_CONTROL => match message.list.payload() {
-                body @ [Identify::KIND, ..] => self.identification_asked(origin, body),
-                body => self.gossip_received(origin, body),
-            },
-            Up::Raw(..) | Up::Send(..) => self.count_stack("control message for no layer"),
+            Up::Raw(..) | Up::Send(..) => self.no_layer(),
             event => self.emit_application(event),
         }
     }
@@ -485,35 +505,35 @@ impl Core {
 
     /// Fills in the message fields from `first` on, the last one first: they were registered from the bottom up, and a
     /// filter covers those of the layers above.
-    pub(crate) fn compute_filters(&self, message: &mut Message, first: usize) {
-        self.compute_filters_of(self.own, message, first);
+    pub(crate) fn compute_filters(&self, message: &Message, header: &mut Header, first: usize) {
+        self.compute_filters_of(self.own, message, header, first);
     }
 
-    fn compute_filters_of(&self, origin: Rank, message: &mut Message, first: usize) {
+    fn compute_filters_of(&self, origin: Rank, message: &Message, header: &mut Header, first: usize) {
         let layout = &self.layouts[message.traffic as usize];
         let cookie = self.cookies[origin.index()][message.traffic as usize];
         for at in layout.message_fields(first) {
-            let words = layout.compress(&message.header);
+            let words = layout.compress(header);
             let (packed, payload) = (message.list.is_packed(), message.list.payload());
-            let exception = layout.exception(&message.header);
-            message.header.values[at] =
+            let exception = layout.exception(header);
+            header.values[at] =
                 layout.filter(at, cookie, packed, message.control, exception, &words, payload);
         }
     }
 
     /// Hands a message to the transport behind a full header: in place if there is room before the payload, else in a
     /// frame of its own.
-    pub(crate) fn transmit(&mut self, to: RankSet, message: Message) {
+    pub(crate) fn transmit(&mut self, to: RankSet, message: &Message) {
         let own = self.own;
         self.transmit_of(own, to, message);
     }
 
     /// As [`Core::transmit`], for a message that `origin` has sent first.
-    pub(crate) fn transmit_of(&mut self, origin: Rank, to: RankSet, mut message: Message) {
+    pub(crate) fn transmit_of(&mut self, origin: Rank, to: RankSet, message: &Message) {
         let traffic = message.traffic;
-        message.header.gossip = Header::ZERO.gossip;
-        self.layouts[traffic as usize].put_constants(&mut message.header);
-        self.compute_filters_of(origin, &mut message, 0);
+        let mut header = Header { gossip: Header::ZERO.gossip, ..message.header };
+        self.layouts[traffic as usize].put_constants(&mut header);
+        self.compute_filters_of(origin, message, &mut header, 0);
         let layout = &self.layouts[traffic as usize];
         let full = PREFIX_BYTES + layout.full_bytes();
         let mut bytes = [0; PREFIX_BYTES + FIELDS_MAX * 8];
@@ -528,9 +548,9 @@ impl Core {
             },
         };
         prefix.encode(&mut bytes);
-        layout.write_full(&message.header, &mut bytes[PREFIX_BYTES..full]);
+        layout.write_full(&header, &mut bytes[PREFIX_BYTES..full]);
         let Some(to) = self.destination(to) else { return };
-        let (head, body) = match self.behind(&bytes[..full], message.list) {
+        let (head, body) = match self.behind(&bytes[..full], &message.list) {
             Ok(placed) => placed,
             Err(Exhausted) => {
                 // Lost before it was sent: repaired like any loss.
@@ -541,7 +561,11 @@ impl Core {
         self.submit(Transmit { channel: self.channel, to, head, body });
     }
 
-    fn behind(&mut self, header: &[u8], list: List) -> Result<(crate::buf::Frame, Option<Slice>), Exhausted> {
+    fn behind(
+        &mut self,
+        header: &[u8],
+        list: &List,
+    ) -> Result<(crate::buf::Frame, Option<Slice>), Exhausted> {
         let whole = list.from() == list.frame().start() && list.to() == list.frame().end();
         if whole && list.frame().prepend(header).is_ok() {
             list.frame().submit();

@@ -2,7 +2,7 @@
 
 use super::core::{Core, Queued};
 use super::event::{Down, Up};
-use super::layer::{Context, Layer};
+use super::layer::{Context, Layer, Look};
 use super::order::Ordered;
 use super::post::Posting;
 use crate::id::Hasher64;
@@ -32,28 +32,58 @@ impl Engine {
     }
 
     fn run_queue(&mut self) {
+        if self.core.queue.is_empty() {
+            return;
+        }
         while let Some(queued) = self.core.queue.pop_front() {
             match queued {
-                Queued::Down(layer, event) => match self.layers.get_mut(layer) {
-                    Some(handler) => handler.down(&mut Context { core: &mut self.core, layer }, event),
-                    None => self.core.count_stack("event below the lowest layer"),
-                },
-                Queued::Up(layer, event) => self.up(layer, event),
+                Queued::Down(layer, event) => self.sink(layer, event),
+                Queued::Up(layer, event) => self.climb(layer, event),
             }
         }
         // It begins anew: it is as long as all that one event can set off, and would else go round through all of its memory.
         self.core.queue.clear();
     }
 
-    #[inline]
-    fn up(&mut self, layer: usize, event: Up) {
-        let mut context = Context { core: &mut self.core, layer };
-        if let Up::Raw(origin, message) | Up::Send(origin, message) = &event
-            && usize::from(message.control) == layer
-        {
-            return self.layers[layer].control(&mut context, *origin, message);
+    /// Takes an event down to a layer, and past those that only look at it for as long as nothing else waits: that is the
+    /// order in which the queue would take it there.
+    #[inline(always)]
+    fn sink(&mut self, mut layer: usize, event: Down) {
+        while let Some(handler) = self.layers.get_mut(layer) {
+            let mut context = Context { core: &mut self.core, layer };
+            match handler.look_down(&mut context, &event) {
+                Look::Takes => return handler.down(&mut context, event),
+                Look::Ends => return,
+                Look::Passes => layer = self.core.ways.down(layer + 1, &event),
+            }
+            if !self.core.queue.is_empty() {
+                return self.core.push(Queued::Down(layer, event));
+            }
         }
-        self.layers[layer].up(&mut context, event);
+        self.core.count_stack("event below the lowest layer");
+    }
+
+    /// As [`Engine::sink`], up, and out at the top.
+    #[inline(always)]
+    fn climb(&mut self, mut layer: usize, event: Up) {
+        loop {
+            let mut context = Context { core: &mut self.core, layer };
+            if let Up::Raw(origin, message) | Up::Send(origin, message) = &event
+                && usize::from(message.control) == layer
+            {
+                return self.layers[layer].control(&mut context, *origin, message);
+            }
+            match self.layers[layer].look_up(&mut context, &event) {
+                Look::Takes => return self.layers[layer].up(&mut context, event),
+                Look::Ends => return,
+                Look::Passes => {}
+            }
+            match self.core.ways.up(layer, &event) {
+                Some(next) if self.core.queue.is_empty() => layer = next,
+                Some(next) => return self.core.push(Queued::Up(next, event)),
+                None => return self.core.emerge(event),
+            }
+        }
     }
 
     /// Sends an event down from the top.
@@ -63,16 +93,18 @@ impl Engine {
     }
 
     /// Sends an event up from the lowest layer.
+    #[inline]
     pub(crate) fn arrive(&mut self, event: Up) {
         self.rise(self.layers.len(), event);
     }
 
     /// Sends an event up from above `layer`. It may come out at once, past layers that do not look at it.
+    #[inline]
     pub(crate) fn rise(&mut self, layer: usize, event: Up) {
         self.begin();
         // What waits goes first.
         match self.core.ways.up(layer, &event) {
-            Some(target) if self.core.queue.is_empty() => self.up(target, event),
+            Some(target) if self.core.queue.is_empty() => self.climb(target, event),
             _ => self.core.emit_up(layer, event),
         }
         self.run_queue();

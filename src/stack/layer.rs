@@ -103,6 +103,17 @@ pub enum NotNow {
     NoFrame,
 }
 
+/// What becomes of an event that a layer has looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Look {
+    /// It goes on as it is.
+    Passes,
+    /// It ends here.
+    Ends,
+    /// The layer is to have it: [`Layer::up`] or [`Layer::down`] follows.
+    Takes,
+}
+
 /// What a layer does in post-processing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Posts {
@@ -136,14 +147,31 @@ pub trait Layer {
         Notices::ALL
     }
 
+    /// Looks at an event on its way down, which is not moved for that: for layers that let messages by unchanged. What it
+    /// says [`Look::Takes`] of, it must have left alone.
+    fn look_down(&mut self, context: &mut Context<'_>, event: &Down) -> Look {
+        let _ = (context, event);
+        Look::Takes
+    }
+
+    /// As [`Layer::look_down`], of an event on its way up.
+    fn look_up(&mut self, context: &mut Context<'_>, event: &Up) -> Look {
+        let _ = (context, event);
+        Look::Takes
+    }
+
     /// An event on its way down.
     fn down(&mut self, context: &mut Context<'_>, event: Down) {
-        context.down(event);
+        if self.look_down(context, &event) != Look::Ends {
+            context.down(event);
+        }
     }
 
     /// An event on its way up.
     fn up(&mut self, context: &mut Context<'_>, event: Up) {
-        context.up(event);
+        if self.look_up(context, &event) != Look::Ends {
+            context.up(event);
+        }
     }
 
     /// A control message of the same layer at `origin`.
@@ -513,15 +541,15 @@ impl Context<'_> {
     /// frame number that the cast is about to get.
     pub fn loop_back(&mut self, message: &Message) {
         let number = self.core.next_frame_number();
-        let mut message = Message { number, ..message.clone() };
+        let mut header = message.header;
         // The layers above will want to verify their message fields; those beneath never see the copy.
         let above = |layer: &usize| *layer < self.layer;
         let layers = &self.core.field_layers[message.traffic as usize];
         let first = layers.iter().position(above).unwrap_or(layers.len());
-        self.core.compute_filters(&mut message, first);
-        let Message { header, part, list, .. } = message;
+        self.core.compute_filters(message, &mut header, first);
+        let list = message.list.clone();
         self.core.loopback.push_back(Looped { layer: self.layer, number, list, slow: true });
-        self.core.looped_headers.push_back((header, part));
+        self.core.looped_headers.push_back((header, message.part));
     }
 
     /// Holds a cast of `origin` until its word in `slot` exceeds the cast's frame number; then it comes to this layer once
@@ -697,12 +725,12 @@ impl Context<'_> {
     }
 
     /// Hands a message to the transport. For the lowest layer.
-    pub fn transmit(&mut self, to: RankSet, message: Message) {
+    pub fn transmit(&mut self, to: RankSet, message: &Message) {
         self.core.transmit(to, message);
     }
 
     /// Hands a cast of `origin`, which cannot send it again itself, to the transport. For the lowest layer.
-    pub fn transmit_of(&mut self, origin: Rank, to: RankSet, message: Message) {
+    pub fn transmit_of(&mut self, origin: Rank, to: RankSet, message: &Message) {
         self.core.transmit_of(origin, to, message);
     }
 
