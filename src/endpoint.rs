@@ -642,7 +642,7 @@ impl Endpoint {
         let to = received.to;
         let from = to - payload.len();
         let header = core.layouts[prefix.traffic as usize].read_full(fields);
-        let list = List::parse(received.frame.clone(), from, to, prefix.pack);
+        let list = List::parse(received.frame, from, to, prefix.pack);
         let (Some(header), Ok(list), true) = (header, list, known) else {
             self.dropped.malformed += 1;
             return;
@@ -725,9 +725,14 @@ impl Endpoint {
 
     /// When [`Endpoint::poll`] must be called at the latest.
     pub fn deadline(&self) -> Time {
-        let retired = self.retired.iter().map(|retired| retired.until);
-        let ahead = self.ahead.first().map(|ahead| ahead.until);
-        self.stacks.iter().map(Stack::deadline).chain(retired).chain(ahead).min().unwrap_or(Time::NEVER)
+        let mut deadline = self.ahead.first().map_or(Time::NEVER, |ahead| ahead.until);
+        for retired in &self.retired {
+            deadline = deadline.min(retired.until);
+        }
+        for stack in &self.stacks {
+            deadline = deadline.min(stack.deadline());
+        }
+        deadline
     }
 
     /// Whether a frame sent on the channel now would only wait: then small messages are packed.

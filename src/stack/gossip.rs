@@ -440,13 +440,11 @@ impl Core {
             let life = self.gossip.lives[self.view.rank().index()];
             let header = GossipRow::header(ask, count as u8, first as u16, subjects as u16, life, after);
             body.extend(&header).expect("the room was counted");
-            for subject in first..first + subjects {
-                for gossip in 0..count {
-                    let at = subject * count + gossip;
-                    let value = self.own_value(self.gossip.definitions[gossip].source, Rank::at(subject));
-                    self.gossip.reported[at] = value;
-                    body.extend(&value.to_le_bytes()).expect("the room was counted");
-                }
+            let of = self.gossip.of(first..first + subjects);
+            let GossipState { values, reported, .. } = &mut self.gossip;
+            for (value, reported) in values[of.clone()].iter().zip(&mut reported[of]) {
+                *reported = value.read(&self.slots);
+                body.extend(&reported.to_le_bytes()).expect("the room was counted");
             }
             for life in &self.gossip.lives[first..first + subjects] {
                 body.extend(&life.0.to_le_bytes()).expect("the room was counted");

@@ -6,6 +6,7 @@
 //! comes all the time can put it off. What follows from events that layers have handled is done at once: a view that is
 //! being agreed on waits for it.
 
+use std::ops::Range;
 use std::rc::Rc;
 
 use super::core::Core;
@@ -43,7 +44,6 @@ struct Piece {
     frames: u64,
 }
 
-const WHOLE: Piece = Piece { members: usize::MAX, frames: u64::MAX };
 const FRAMES_A_PIECE: u64 = 8;
 /// A piece is for so many members as have so many reports of each other.
 const PAIRS_A_PIECE: usize = 16;
@@ -92,9 +92,31 @@ impl Engine {
     /// A whole pass, at once.
     pub(crate) fn post(&mut self) {
         self.begin_post();
-        while self.posting.is_under_way() {
-            self.post_piece(WHOLE);
+        let (stages, members) = (Rc::clone(&self.posting.stages), self.posting.members);
+        for stage in stages.iter() {
+            match *stage {
+                Stage::OwnRows => self.core.gossip_own(0..members),
+                Stage::Layer(layer, posts) => {
+                    let ranks = if posts == Posts::EachMember { 0..members as u16 } else { 0..0 };
+                    self.post_layer(layer, ranks, true);
+                }
+                Stage::Report => {
+                    self.core.gossip_look();
+                    self.core.gossip_look_at(0..members);
+                    self.post_report();
+                }
+                Stage::Retained => {
+                    let counted = self.posting.counted;
+                    for member in 0..members as u16 {
+                        self.core.let_go_of(Rank(member), u64::MAX, counted);
+                    }
+                    if counted {
+                        self.core.bound_retention();
+                    }
+                }
+            }
         }
+        self.posting.at = stages.len();
         self.posting.counts.whole += 1;
         // What the pass itself has sent through the layers is no reason for another one at once.
         self.core.by_layers = false;
@@ -121,26 +143,17 @@ impl Engine {
     }
 
     fn post_piece(&mut self, piece: Piece) {
-        let Engine { core, layers, posting } = self;
+        let Engine { core, posting, .. } = self;
         let (stage, first) = (posting.stages[posting.at], posting.member);
         let mut end = posting.members.min(first.saturating_add(piece.members));
         let last = end == posting.members;
         let members = (first..end).map(Rank::at);
         match stage {
             Stage::OwnRows => core.gossip_own(first..end),
-            Stage::Layer(layer, posts) => {
-                core.merge_carried();
-                core.have_effects_of(layer);
-                let context = &mut Context { core, layer };
-                if posts == Posts::Once {
-                    end = posting.members;
-                } else {
-                    members.for_each(|member| layers[layer].post_member(context, member));
-                }
-                if posts == Posts::Once || last {
-                    layers[layer].post(context);
-                }
-                self.run();
+            Stage::Layer(layer, Posts::EachMember) => self.post_layer(layer, first as u16..end as u16, last),
+            Stage::Layer(layer, _) => {
+                end = posting.members;
+                self.post_layer(layer, 0..0, true);
             }
             Stage::Report => {
                 if first == 0 {
@@ -148,9 +161,7 @@ impl Engine {
                 }
                 core.gossip_look_at(first..end);
                 if last {
-                    posting.counted = core.pinned_bound() > core.retain_bytes_max;
-                    core.gossip_post();
-                    self.run();
+                    self.post_report();
                 }
             }
             Stage::Retained => {
@@ -167,6 +178,31 @@ impl Engine {
         if end == posting.members {
             (posting.at, posting.member) = (posting.at + 1, 0);
         }
+    }
+}
+
+impl Engine {
+    /// One layer draws its conclusions: for these members, and then for all if that is `last`.
+    fn post_layer(&mut self, layer: usize, members: Range<u16>, last: bool) {
+        let Engine { core, layers, .. } = self;
+        core.merge_carried();
+        core.have_effects_of(layer);
+        let (handler, context) = (&mut layers[layer], &mut Context { core, layer });
+        for member in members {
+            handler.post_member(context, Rank(member));
+        }
+        if last {
+            handler.post(context);
+        }
+        self.run();
+    }
+
+    /// What is to be told when all own values have been looked at.
+    fn post_report(&mut self) {
+        let core = &mut self.core;
+        self.posting.counted = core.pinned_bound() > core.retain_bytes_max;
+        core.gossip_post();
+        self.run();
     }
 }
 

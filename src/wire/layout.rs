@@ -396,6 +396,7 @@ impl Layout {
     }
 
     /// Reads the field area of a full header. `None` if its length or a connection identification is not ours.
+    #[inline]
     pub fn read_full(&self, bytes: &[u8]) -> Option<Header> {
         if bytes.len() != self.full_bytes {
             return None;
@@ -453,10 +454,11 @@ impl Layout {
             Some(Filter::Crc32c) => {
                 let mut covered = [0; 1 + WORDS_MAX];
                 covered[0] = cookie | if pack { PACK_FLAG } else { 0 };
+                let covered = &mut covered[..=self.words];
                 for ((word, said), bits) in covered[1..].iter_mut().zip(words).zip(&self.covered[field]) {
                     *word = said & bits;
                 }
-                u64::from(crc32c(&covered[..1 + self.words], control, exception, payload))
+                u64::from(crc32c(covered, control, exception, payload))
             }
         }
     }

@@ -378,6 +378,7 @@ impl Stack {
         self.arrive(origin, message, app);
     }
 
+    #[inline]
     fn arrive(&mut self, origin: Rank, message: Message, app: &mut dyn Application) {
         if message.traffic == Traffic::Cast && self.engine.core.order.is_full(origin, self.order_share) {
             self.engine.core.count_stack(ORDER_QUEUE_FULL);

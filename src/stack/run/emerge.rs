@@ -7,14 +7,23 @@ use crate::accel::shadow::{Handled, ShadowRun};
 use crate::config::Shadow;
 use crate::group::{Application, Delivery, Event, Group, StatePart};
 use crate::id::Rank;
-use crate::stack::core::Emerged;
+use crate::stack::core::{Core, Emerged};
 use crate::stack::event::{Down, ExitReason, List, StateBytes, Up};
 use crate::stack::layer::Kind;
 use crate::stack::order::Ordered;
 
 impl Stack {
     /// Hands everything that emerged at the top to the application, and what was released since.
+    #[inline]
     pub(crate) fn drain(&mut self, app: &mut dyn Application) {
+        let Core { emerged, order, .. } = &self.engine.core;
+        if !(emerged.is_empty() && order.is_empty()) {
+            self.drain_all(app);
+        }
+    }
+
+    #[inline(never)]
+    fn drain_all(&mut self, app: &mut dyn Application) {
         loop {
             while let Some(emerged) = self.engine.core.emerged.pop_front() {
                 // Nothing is delivered after an exit but the exit itself.
