@@ -79,7 +79,14 @@ impl Network {
             counters.divided += 1;
             return;
         }
-        let link = self.link(at, healed);
+        let calm;
+        let link = match &self.faults.links[at] {
+            LinkFaults { delay_ns, jitter_ns, .. } if healed => {
+                calm = LinkFaults { delay_ns: *delay_ns, jitter_ns: *jitter_ns, ..LinkFaults::default() };
+                &calm
+            }
+            link => link,
+        };
         let (state, random) = (&mut self.states[at], &mut self.random);
         let cut = |cut: &&(usize, usize, u64, u64)| {
             (cut.0, cut.1) == (from, to) && (cut.2..cut.2 + cut.3).contains(&now)
@@ -133,15 +140,6 @@ impl Network {
         if random.chance(link.stale) {
             counters.stale += 1;
             arrive(Arrival { at: arrival + random.between(1, link.stale_ns), damage: None });
-        }
-    }
-
-    fn link(&self, at: usize, healed: bool) -> LinkFaults {
-        let link = self.faults.links[at];
-        if healed {
-            LinkFaults { delay_ns: link.delay_ns, jitter_ns: link.jitter_ns, ..LinkFaults::default() }
-        } else {
-            link
         }
     }
 }

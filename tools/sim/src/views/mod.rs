@@ -14,6 +14,7 @@ mod pools;
 mod setup;
 mod shrink;
 mod state;
+mod wakes;
 mod world;
 
 pub use setup::{Chaos, Expulsion, Fate, Load, ViewsSetup};

@@ -21,6 +21,7 @@ use crate::views::home::{Around, Departure, Home, desk, group, member};
 use crate::views::ledger::Ledger;
 use crate::views::partings::partings;
 use crate::views::setup::{Chaos, Fate, ViewsSetup};
+use crate::views::wakes::{NEVER, Wakes};
 use crate::world::caught;
 
 /// What happens next.
@@ -61,8 +62,6 @@ enum End {
     Never(String),
 }
 
-/// Of a driver loop that nothing wakes.
-const NEVER: u64 = u64::MAX;
 /// Of a frame, at most.
 const HEADERS_BYTES_MAX: u32 = 192;
 /// How often the core is looked at.
@@ -87,9 +86,7 @@ struct World<'w> {
     living: Vec<Option<Incarnation>>,
     network: Network,
     agenda: Agenda<Next>,
-    /// By process: when its driver loop runs next, or never. There are few processes, and these times change all the time:
-    /// they are not worth a place on the agenda.
-    wakes: Vec<u64>,
+    wakes: Wakes,
     ledger: Ledger,
     counters: Counters,
     departures: Vec<Departure>,
@@ -137,7 +134,7 @@ impl<'w> World<'w> {
             living: vec![None; setup.processes],
             network: Network::new(setup.processes, setup.faults.clone(), Random::new(seed, "network")),
             agenda,
-            wakes: vec![NEVER; setup.processes],
+            wakes: Wakes::new(setup.processes),
             ledger: Ledger::default(),
             counters: Counters::default(),
             departures: Vec::new(),
@@ -210,8 +207,7 @@ impl<'w> World<'w> {
 
     /// What happens next: at one time what is on the agenda goes before driver loops.
     fn take_next(&mut self) -> Option<(u64, Next)> {
-        let wakes = self.wakes.iter().copied().enumerate();
-        let (process, at) = wakes.min_by_key(|(_, at)| *at)?;
+        let (at, process) = self.wakes.next();
         if let Some(next) = self.agenda.take_until(at) {
             return Some(next);
         }
@@ -589,7 +585,7 @@ impl<'w> World<'w> {
         } else {
             // As soon as it can, whatever else it has to do.
             let due = home.busy_until.max(home.paused_until);
-            self.wakes[to] = self.wakes[to].min(due);
+            self.wakes.set_sooner(to, due);
         }
     }
 
@@ -597,14 +593,14 @@ impl<'w> World<'w> {
     fn wake_soon(&mut self, now: u64, process: usize) {
         let home = &self.homes[process];
         let due = now.max(home.busy_until).max(home.paused_until);
-        let entered = &mut self.wakes[process];
-        if due < *entered || *entered < now {
-            *entered = due;
+        let entered = self.wakes.due(process);
+        if due < entered || entered < now {
+            self.wakes.set(process, due);
         }
     }
 
     fn wake(&mut self, now: u64, process: usize) {
-        self.wakes[process] = NEVER;
+        self.wakes.set(process, NEVER);
         if self.homes[process].paused_until <= now {
             let mut around = around!(self);
             self.homes[process].iterate(now, &mut around, &mut self.departures);
@@ -659,8 +655,7 @@ impl<'w> World<'w> {
     /// Enters the process's next iteration, if it is sooner than the one entered.
     fn enter_wake(&mut self, now: u64, process: usize) {
         let Some(due) = self.homes[process].due(now) else { return };
-        let entered = &mut self.wakes[process];
-        *entered = due.max(now).min(*entered);
+        self.wakes.set_sooner(process, due.max(now));
     }
 
     /// Takes the world apart: its outcome, and what was found wrong on the way.

@@ -488,7 +488,7 @@ impl<'w> Walk<'w> {
         }
         world.agenda.enter(at + GAP_NS, Next::Settle);
         for process in 0..processes {
-            world.wakes[process] = NEVER;
+            world.wakes.set(process, NEVER);
             world.homes[process].driver = world.setup.drivers[process];
             world.enter_wake(now, process);
         }
