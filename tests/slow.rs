@@ -7,7 +7,7 @@ use std::time::Duration;
 use common::live::{Seen, Town};
 use wadjet::stack::event::{Holdup, Slow, SlowOutcome};
 use wadjet::wire::full::Prefix;
-use wadjet::{Config, Incarnation};
+use wadjet::{Config, Incarnation, Time};
 
 const STACK: &str = wadjet::layers::DEFAULT_STACK_WITH_INTEGRITY;
 const SECOND: Duration = Duration::from_secs(1);
@@ -110,6 +110,30 @@ fn a_slow_member_is_expelled_where_the_stack_says_so_and_learns_why_and_comes_ba
     town.meet(&[0, 1, 3], SECOND);
     town.run(Duration::from_millis(100));
     assert!(town.together(&[0, 1, 3]));
+}
+
+/// A sender that hears a lot has seldom taken in all of it: what it waits for counts when it has.
+#[test]
+fn a_sender_that_is_seldom_level_names_and_expels_the_slow_as_others_do() {
+    for (policy, expels) in [("FC(slow_ms=5)", false), ("FC(slow_ms=5,expel_ms=10)", true)] {
+        let mut town = with_policy(policy);
+        town.processes[2].dull = DULL;
+        let mut steps = 0;
+        let done = town.until(SECOND, |town| {
+            all_cast(town, 2);
+            steps += 1;
+            if steps % 20 != 0 {
+                for at in [0, 1] {
+                    let now = town.now + common::live::STEP;
+                    town.processes[at].endpoint.more_has_come(now);
+                }
+            }
+            let named = [0, 1].iter().all(|at| slow_ones(town, *at).iter().any(|slow| slow.member.0 == 2));
+            if expels { town.together(&[0, 1]) } else { named }
+        });
+        assert!(done, "{policy}: {:?}", slow_ones(&town, 0));
+        assert!(town.now < Time::ZERO + Duration::from_millis(60), "{policy}: in good time");
+    }
 }
 
 #[test]
