@@ -9,6 +9,7 @@ mod views;
 
 use std::collections::VecDeque;
 use std::rc::Rc;
+use std::time::Duration;
 
 use crate::accel::cookie::{CookieTable, Meaning, NoMeaning};
 use crate::buf::Frame;
@@ -142,6 +143,9 @@ const REQUESTS: usize = 16;
 
 /// Frames that may be held for a view that is being installed; further ones are dropped and repaired.
 const AHEAD_FRAMES_MAX: usize = 64;
+
+/// A timer that has not run by so long after its time is late.
+pub(crate) const LATE: Duration = Duration::from_millis(1);
 
 /// A frame that may be of the next view.
 struct Ahead {
@@ -477,9 +481,12 @@ impl Endpoint {
     /// Takes one frame that has arrived. Deliveries and what follows from them are told to `app` before it returns.
     #[inline]
     pub fn receive(&mut self, received: Received, now: Time, app: &mut dyn Application) {
-        self.now = now;
+        let before = std::mem::replace(&mut self.now, now);
         if self.untold {
             self.tell_views(app);
+        }
+        if now > before + LATE {
+            self.late(app);
         }
         let bytes = received.bytes();
         let Some(first) = crate::wire::word(bytes, 0) else {
@@ -525,6 +532,10 @@ impl Endpoint {
         app: &mut dyn Application,
         mut enough: impl FnMut() -> bool,
     ) {
+        if now > self.now + LATE {
+            self.now = now;
+            self.late(app);
+        }
         let mut rest = frames.drain(..);
         let mut begun = false;
         while let Some(next) = rest.as_slice().first() {
@@ -552,6 +563,15 @@ impl Endpoint {
                 self.receive(received, now, app);
             }
         }
+    }
+
+    /// This process may not have run for a while: that is told before what has come since is taken in.
+    #[cold]
+    fn late(&mut self, app: &mut dyn Application) {
+        if self.untold {
+            self.tell_views(app);
+        }
+        self.stacks.iter_mut().for_each(|stack| stack.late(self.now, app));
     }
 
     /// Asks those whose frames cannot be told apart, by one cookie or by any, to identify themselves fully.

@@ -480,6 +480,39 @@ fn a_pause_of_ones_own_is_told_and_nobody_blamed_for_it() {
 }
 
 #[test]
+fn who_was_excluded_while_it_stood_still_is_told_first_that_it_did() {
+    let mut town = Town::of(3, STACK, &Config::default());
+    town.run(Duration::from_millis(30));
+    let pause = Duration::from_secs(3);
+    town.processes[2].stopped = true;
+    town.run(pause);
+    assert!(town.together(&[0, 1]));
+    let before = town.processes[2].diary.seen.len();
+    // What has come meanwhile, and says that it is excluded, is taken in at once.
+    town.processes[2].stopped = false;
+    town.until(SECOND, |town| town.exit(2).is_some());
+    let seen = &town.processes[2].diary.seen[before..];
+    let [Seen::Paused(lasting), .., Seen::Exit(why)] = seen else { panic!("{seen:?}") };
+    assert!((pause..pause + Duration::from_millis(2)).contains(lasting), "{lasting:?}");
+    assert!(why.contains("excluded"), "{why}");
+    let paused = seen.iter().filter(|seen| matches!(seen, Seen::Paused(_))).count();
+    assert_eq!(paused, 1, "it is told once");
+    assert_eq!(town.suspicions(2), [], "nobody is blamed for it");
+}
+
+#[test]
+fn who_looks_around_seldom_has_not_paused_between_two_looks() {
+    // A beat that is longer than what is else a pause.
+    let stack = STACK.replace("SUSPECT", "SUSPECT(beat_us=50000,least_ms=500,most_ms=500)");
+    let mut town = Town::of(2, &stack, &Config::default());
+    town.run(SECOND);
+    for process in &town.processes {
+        let paused = process.diary.seen.iter().any(|seen| matches!(seen, Seen::Paused(_)));
+        assert!(!paused, "{:?}", process.diary.seen);
+    }
+}
+
+#[test]
 fn a_pause_in_the_middle_of_a_flush_is_nobodys_fault_either() {
     let spec = STACK.replace("MBRSHIP", "MBRSHIP(block=yes)");
     let mut town = Town::of(4, &spec, &Config::default());

@@ -81,7 +81,10 @@ pub(super) fn entry() -> LayerEntry {
                 "first_ms",
                 "how long a member may take to be heard first in a view, in milliseconds (default 100)",
             ),
-            ("pause_ms", "not having run for so long is a pause, in milliseconds (default 20)"),
+            (
+                "pause_ms",
+                "not having run for so long is a pause, in milliseconds, but never less than two beats (default 20)",
+            ),
             (
                 "starved_ms",
                 "how much longer a member may be silent while it is known to wait for a processor, or while this process has not taken in all that has come, in milliseconds (default 250; 0: no longer)",
@@ -131,6 +134,8 @@ struct Suspect {
     /// Members that suspect this one: they take nothing of it in any more.
     accusers: RankSet,
     last_sweep: Time,
+    /// The own pause that was told last ended then.
+    pause_told: Time,
     /// The longest time lately that this process did not run when it should have.
     waited: Duration,
     /// Own casts when last looked at.
@@ -225,7 +230,8 @@ impl Suspect {
             busy,
             most,
             first: millis("first_ms", 100)?,
-            pause: millis("pause_ms", 20)?,
+            // A sweep a beat after the last one is on time.
+            pause: millis("pause_ms", 20)?.max(beat * BEATS_MAX),
             starved: Duration::from_millis(parameters.number("starved_ms", 250, 0..=3_600_000)?),
             handles: None,
             watched: Vec::new(),
@@ -235,6 +241,7 @@ impl Suspect {
             failed: RankSet::EMPTY,
             accusers: RankSet::EMPTY,
             last_sweep: Time::ZERO,
+            pause_told: Time::ZERO,
             waited: Duration::ZERO,
             casts: 0,
             told_all: false,
@@ -287,14 +294,21 @@ impl Suspect {
         if believed { told } else { at_once }
     }
 
+    /// Says so if this process has not run for a while.
+    fn tell_own_pause(&mut self, context: &mut Context<'_>) {
+        let lasting = context.now().since(self.last_sweep.max(self.pause_told));
+        if lasting > self.pause {
+            self.pause_told = context.now();
+            context.count("own pause");
+            context.up(Up::Paused(lasting));
+        }
+    }
+
     /// Looks at everybody; what has to be said is said.
     fn sweep(&mut self, context: &mut Context<'_>) {
+        self.tell_own_pause(context);
         let since = context.now().since(self.last_sweep);
         self.last_sweep = context.now();
-        if since > self.pause {
-            context.count("own pause");
-            context.up(Up::Paused(since));
-        }
         let waited = since.saturating_sub(self.beat).min(self.most / SILENCE_FACTOR);
         self.waited = (self.waited - self.waited / FADE).max(waited);
         let pause = self.mistake.is(Mistake::BlamesForOwnPause);
@@ -588,6 +602,13 @@ impl Layer for Suspect {
                 context.bump(self.handles().sends, *origin);
             }
             Up::Send(origin, _) | Up::Raw(origin, _) => self.watched[origin.index()].signs += 1,
+            // What has come meanwhile may be that the others have gone on without this process: why is known before.
+            Up::Late => {
+                if !self.over && context.view().size() > 1 {
+                    self.tell_own_pause(context);
+                }
+                return Look::Ends;
+            }
             Up::Gone(ranks) => {
                 for rank in ranks.iter() {
                     self.watched[rank.index()].gone = Some(self.signs(context, rank));

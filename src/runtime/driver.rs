@@ -21,6 +21,7 @@ use crate::transport::{
     Caps, Channel, ChannelId, Received, Transmit, Transport, TransportCounters, TransportError,
 };
 use crate::view::{Address, LocalView, Neighbours, ViewError};
+use crate::wire::FULL_FLAG;
 
 /// How a [`Driver`] runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -141,6 +142,8 @@ pub struct Member<A: Application> {
     held: Held,
     /// Frames that came in this iteration.
     arrived: Vec<Received>,
+    /// One of them has a full header.
+    has_full: bool,
     /// Who wants to know how a group is doing, since this iteration.
     questions: Vec<Question>,
 }
@@ -188,7 +191,7 @@ impl<T: Transport, A: Application> Driver<T, A> {
         // As many as come in one iteration: nothing is allocated while frames flow.
         let arrived = Vec::with_capacity(options.looping.receive_frames_max.min(ARRIVED_MAX));
         let (held, questions) = (Held::default(), Vec::new());
-        let member = Member { endpoint, application, commands, held, arrived, questions };
+        let member = Member { endpoint, application, commands, held, arrived, has_full: false, questions };
         Driver { inner: Loop::new(transport, member, options.looping), core: options.core }
     }
 
@@ -523,7 +526,14 @@ impl Refused {
 impl<A: Application> Engine for Member<A> {
     #[inline]
     fn receive(&mut self, received: Received, _now: Time) {
+        self.has_full |= crate::wire::word(received.bytes(), 0).is_some_and(|first| first & FULL_FLAG != 0);
         self.arrived.push(received);
+    }
+
+    /// What no plan takes may be a letter that says that the others have gone on without this process.
+    #[inline]
+    fn wants_time(&mut self) -> bool {
+        std::mem::take(&mut self.has_full)
     }
 
     #[inline]

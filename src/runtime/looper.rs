@@ -19,6 +19,11 @@ use crate::view::{Address, LocalView};
 pub trait Engine {
     /// A frame came in.
     fn receive(&mut self, received: Received, now: Time);
+    /// Whether what was received is to be taken with the time at which it has all come, not with that at which the iteration
+    /// began: this process may have been stopped in between. Asked once, before [`Engine::received`].
+    fn wants_time(&mut self) -> bool {
+        false
+    }
     /// There are no more of them in this iteration: what was not looked at one by one is looked at now, until it is `enough` for
     /// an iteration.
     fn received(&mut self, now: Time, enough: &mut dyn FnMut() -> bool) {
@@ -242,14 +247,18 @@ impl<T: Transport, E: Engine> Loop<T, E> {
     #[inline]
     pub fn run_once(&mut self) -> bool {
         self.read_clock();
-        let (now, engine) = (self.now, &mut self.engine);
+        let (mut now, engine) = (self.now, &mut self.engine);
         self.transport.reap();
         let mut received = engine.left();
         if let Some(budget @ 1..) = self.budget.checked_sub(received) {
             received += self.transport.receive(budget, &mut |frame| engine.receive(frame, now));
         }
         if received > 0 {
-            let clock = &mut self.clock;
+            if self.engine.wants_time() {
+                self.read_clock();
+                now = self.now;
+            }
+            let (engine, clock) = (&mut self.engine, &mut self.clock);
             engine.received(now, &mut || clock.now().since(now) > RECEPTION);
             let left = engine.left();
             if received >= self.budget || left > 0 || self.transport.more() {
@@ -525,13 +534,19 @@ impl<T: Transport, E: Engine> Loop<T, E> {
     fn park(&mut self, timeout: Duration) {
         let opening = self.openings.iter().map(|opening| opening.due).min().unwrap_or(Time::NEVER);
         let timeout = timeout.min(self.engine.deadline().min(opening).since(self.now));
+        let until = self.now + timeout;
         if !timeout.is_zero() && self.engine.before_wait() {
             self.stats.parks += 1;
             self.transport.wait(timeout);
         }
         self.engine.after_wait();
-        // Blocking on purpose is no pause.
-        self.now = self.clock.now();
+        // Blocking on purpose is no pause; coming back long after what was to end it is one.
+        let back = self.clock.now();
+        let late = back.since(until);
+        if late > self.options.pause_limit {
+            self.note_pause(late, back);
+        }
+        self.now = back;
     }
 }
 
@@ -553,15 +568,31 @@ mod tests {
         wants_to_wait: bool,
         /// How long it takes to take in a frame.
         takes: Duration,
+        /// The thread does not run for so long where it is about to wait.
+        stopped: Duration,
+        /// The same, once, where a frame has come.
+        stopped_with_frames: Duration,
+        received_at: Time,
+    }
+
+    /// Not synchronisation: that the thread does not go on is what is tested.
+    fn stand_still(lasting: Duration) {
+        let begun = Instant::now();
+        while begun.elapsed() < lasting {
+            std::hint::spin_loop();
+        }
     }
 
     impl Engine for Post {
         fn receive(&mut self, received: Received, _now: Time) {
             self.got.push(received.bytes().to_vec());
-            let begun = Instant::now();
-            while begun.elapsed() < self.takes {
-                std::hint::spin_loop();
-            }
+            stand_still(self.takes + std::mem::take(&mut self.stopped_with_frames));
+        }
+        fn wants_time(&mut self) -> bool {
+            true
+        }
+        fn received(&mut self, now: Time, _enough: &mut dyn FnMut() -> bool) {
+            self.received_at = now;
         }
         fn poll(&mut self, _now: Time) {
             self.polls += 1;
@@ -582,6 +613,7 @@ mod tests {
         }
         fn set_busy(&mut self, _channel: ChannelId, _busy: bool) {}
         fn before_wait(&mut self) -> bool {
+            stand_still(self.stopped);
             self.wants_to_wait
         }
     }
@@ -673,11 +705,7 @@ mod tests {
         looping.run_once();
         looping.run_once();
         let before = looping.stats().pauses;
-        // Not synchronisation: the pause is what is tested.
-        let paused = Instant::now();
-        while paused.elapsed() < Duration::from_millis(6) {
-            std::hint::spin_loop();
-        }
+        stand_still(Duration::from_millis(6));
         looping.run_once();
         assert_eq!(looping.stats().pauses, before + 1);
         assert!(looping.stats().pause_longest >= Duration::from_millis(6));
@@ -696,6 +724,45 @@ mod tests {
         looping.engine_mut().wants_to_wait = false;
         looping.run_once();
         assert_eq!(looping.stats().parks, 2, "there was work after all");
+    }
+
+    #[test]
+    fn a_parked_loop_that_comes_back_long_after_it_should_was_paused() {
+        let idle = IdleStrategy::Park { spins: 0, timeout: Duration::from_millis(1) };
+        let options = LoopOptions { idle, pause_limit: Duration::from_millis(20), ..LoopOptions::default() };
+        let post = Post { wants_to_wait: true, stopped: Duration::from_millis(30), ..Post::default() };
+        let mut looping = Loop::new(Hub::new(HubOptions::default()).transport(), post, options);
+        looping.run_once();
+        let stats = looping.stats();
+        assert_eq!((stats.parks, stats.pauses), (1, 1));
+        assert!(stats.pause_longest >= Duration::from_millis(29) && stats.pause_ended == looping.now());
+    }
+
+    #[test]
+    fn who_is_stopped_while_it_receives_takes_what_has_come_with_the_time_after_that() {
+        let hub = Hub::new(HubOptions::default());
+        let limit = Duration::from_millis(20);
+        let options = LoopOptions { idle: IdleStrategy::Spin, pause_limit: limit, ..LoopOptions::default() };
+        let stopped = Post { stopped_with_frames: Duration::from_millis(30), ..Post::default() };
+        let mut sender = Loop::new(hub.transport(), Post::default(), options);
+        let mut receiver = Loop::new(hub.transport(), stopped, options);
+        let channel = sender.open(&view(0), &CHANNEL).unwrap();
+        receiver.open(&view(1), &CHANNEL).unwrap();
+        receiver.run_once();
+        let head = channel.casts.take(0).unwrap().freeze();
+        sender.engine_mut().out.push_back(Transmit {
+            channel: channel.id,
+            to: Destination::All,
+            head,
+            body: None,
+        });
+        sender.run_once();
+        receiver.resume();
+        let before = receiver.now();
+        receiver.run_once();
+        assert_eq!(receiver.engine().got.len(), 1);
+        assert!(receiver.engine().received_at.since(before) >= Duration::from_millis(30));
+        assert_eq!(receiver.stats().pauses, 1);
     }
 
     #[test]

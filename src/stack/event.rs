@@ -365,6 +365,8 @@ pub enum Up {
     Parted(RankSet),
     /// Whether these are in this view still is worth asking them, outside it.
     Doubt(RankSet),
+    /// A timer of this stack should have run a while ago, and has not yet: what is received next may have waited as long.
+    Late,
     /// This process did not run for so long.
     Paused(Duration),
     /// The members of this view that go on together: what is delivered until the next view is promised to them alone.

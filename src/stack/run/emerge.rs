@@ -174,6 +174,7 @@ impl Stack {
             | Up::Raw(..)
             | Up::Outside(_)
             | Up::Stranger { .. }
+            | Up::Late
             | Up::Gone(_)
             | Up::Starved(_)
             | Up::Parted(_)

@@ -5,10 +5,11 @@ use std::any::Any;
 use super::Stack;
 use crate::accel::broken::Broken;
 use crate::buf::{Frame, Region, RegionOptions};
-use crate::endpoint::Room;
+use crate::endpoint::{LATE, Room};
 use crate::group::{Application, Event, Group, Ticket};
 use crate::id::{Incarnation, Rank, RankSet, ViewId};
 use crate::stack::event::{ExitReason, Letter, List, Problem, Up};
+use crate::time::Time;
 use crate::transport::{ChannelId, Outside, Transmit};
 use crate::view::{LocalView, View};
 
@@ -70,6 +71,16 @@ impl Stack {
     pub(crate) fn stranger(&mut self, origin: Incarnation, view: ViewId, app: &mut dyn Application) {
         self.engine.arrive(Up::Stranger { origin, view });
         self.drain(app);
+    }
+
+    /// Frames are about to be taken in, and the last poll was a while ago: if a timer was to run since, that is told first. Only
+    /// told: what was to be judged by then is judged with what has come meanwhile.
+    pub(crate) fn late(&mut self, now: Time, app: &mut dyn Application) {
+        if self.exited.is_none() && self.engine.core.timers.earliest() + LATE < now {
+            self.engine.core.now = now;
+            self.engine.arrive(Up::Late);
+            self.drain(app);
+        }
     }
 
     /// The processes of these members are gone, says the transport.
