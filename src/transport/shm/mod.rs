@@ -230,7 +230,7 @@ impl Transport for Shm {
             zero_copy: true,
             segmentation: false,
             addresses: Addresses::Names,
-            notes: self.notes.iter().cloned().chain(self.hindrances.notes()).collect(),
+            notes: [self.notes.clone(), self.post.notes.clone(), self.hindrances.notes().collect()].concat(),
         }
     }
 
@@ -289,6 +289,10 @@ impl Transport for Shm {
 
     fn send_outside(&mut self, group: GroupId, to: &Outside, bytes: &[u8]) {
         self.post.send(group, to, bytes, &mut self.counters);
+        // Who looks for a group and has met nobody may have its name wrong. Who has met somebody does not.
+        if let (Outside::To(address), true) = (to, self.members <= 1) {
+            self.post.note_another_group(group, address, &mut self.counters);
+        }
     }
 
     fn exclude(&mut self, channel: ChannelId, rank: Rank) {

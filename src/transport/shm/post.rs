@@ -32,6 +32,8 @@ pub(super) struct Post {
     sender: Option<UnixDatagram>,
     /// Where letters are read; made with the first letterbox.
     letters: Option<Region>,
+    /// Of addresses at which this process looked for one group and there is only another.
+    pub(super) notes: Vec<String>,
 }
 
 /// An address at which this process is reached.
@@ -53,6 +55,8 @@ const LOCK_TRIES: usize = 200;
 const LOCK: &str = ".wadjet-lock-";
 /// Names that are looked at when the directory is searched.
 const NAMES_MAX: usize = 4096;
+/// So many are told that only another group is where they look.
+const NOTES_MAX: usize = 16;
 /// A longer or stranger address is named by its hash.
 const LABEL_BYTES_MAX: usize = 40;
 /// What the system allows for a socket's path, without the zero at its end.
@@ -60,7 +64,7 @@ const PATH_BYTES_MAX: usize = 107;
 
 impl Post {
     pub(super) fn new(directory: PathBuf) -> Post {
-        Post { directory, boxes: Vec::new(), sender: None, letters: None }
+        Post { directory, boxes: Vec::new(), sender: None, letters: None, notes: Vec::new() }
     }
 
     /// Makes this process reachable at `address`, instead of where it was before, and removes what dead processes of
@@ -155,6 +159,35 @@ impl Post {
         if sent.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
             remove_if_dead(&self.directory, path);
         }
+    }
+
+    /// If nobody of this group is at `address`, but somebody of another one is, that is worth a note.
+    #[cold]
+    pub(super) fn note_another_group(
+        &mut self,
+        group: GroupId,
+        address: &Address,
+        counters: &mut TransportCounters,
+    ) {
+        counters.system_calls += 1;
+        if self.notes.len() == NOTES_MAX || is_socket_of_this_user(&self.path(group, address)) {
+            return;
+        }
+        let end = format!("-at-{}", label(address));
+        let of_another = |path: &PathBuf| {
+            let name = path.file_name()?.to_str()?;
+            let other = name.strip_prefix(segment::PREFIX)?.strip_suffix(&end)?.to_owned();
+            (is_socket_of_this_user(path) && !is_dead(path)).then_some(other)
+        };
+        counters.system_calls += 1;
+        let here = names(&self.directory, segment::PREFIX, NAMES_MAX).find_map(|path| of_another(&path));
+        let note = here.map(|other| {
+            format!(
+                "nobody of group {group} is at {address}, but somebody of group {other} is: are the names of the groups, \
+                 and the address, right?"
+            )
+        });
+        self.notes.extend(note.filter(|note| !self.notes.contains(note)));
     }
 
     /// Whether this process is reachable anywhere.

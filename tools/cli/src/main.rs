@@ -151,7 +151,11 @@ On one host without a network, --address is a name, and nobody needs to be told 
 While it runs:
   /members  /send ADDR TEXT  /stats  /leave (or /quit, /exit)  /help
 
-Exit codes: 0 it left as it was told to; 1 the others went on without it, or the group ended for it; 2 misuse.";
+`view 4, 3 members` is the list of members that all of them have agreed on, and its number. Numbers only grow, and may skip
+some. Whoever starts a group is alone in its view 1; whoever looks for one is alone in its view 0 until it is let in.
+
+Exit codes: 0 it left as it was told to; 1 the others went on without it, the group ended for it, or others were named by
+--peers and it was never in a view with anybody; 2 misuse.";
 
 const LAB_HELP: &str = "\
 Examples, as root:

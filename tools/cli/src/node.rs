@@ -86,6 +86,8 @@ const LINES_MAX: usize = 1024;
 const LONELY_AFTER: Duration = Duration::from_secs(2);
 /// How long a member that leaves waits for the others to agree.
 const LEAVE_MAX: Duration = Duration::from_secs(2);
+/// So many different problems are remembered, so as not to be told again.
+const TOLD_MAX: usize = 1024;
 /// Times a member joins again after it was excluded.
 const REJOINS_MAX: u32 = 1000;
 
@@ -121,22 +123,38 @@ pub(crate) fn run(options: &NodeOptions) -> Result<bool, Box<dyn Error>> {
             Some(end.ok_or_else(|| format!("--leave-after {seconds}: give seconds from now, as in 2.5"))?)
         }
     };
+    let others: Vec<&str> =
+        options.peers.iter().map(String::as_str).filter(|peer| *peer != options.address).collect();
+    if !options.peers.is_empty() && others.is_empty() {
+        println!("--peers names nobody but this member itself: nobody is looked for there");
+    }
+    let mut has_met = false;
+    let mut told = Told::default();
     for _ in 0..REJOINS_MAX {
         let life = match options.transport {
             NodeTransport::Udp => {
                 let udp = UdpOptions { discovery, ..UdpOptions::default() };
-                live(options, UdpTransport::new(udp)?, &contacts, &mut lines, end)?
+                live(options, UdpTransport::new(udp)?, &contacts, &mut lines, (end, &mut told))?
             }
             NodeTransport::Uring => {
                 let udp = UdpOptions { discovery, ..UdpOptions::default() };
-                live(options, UringTransport::new(UringOptions { udp })?, &contacts, &mut lines, end)?
+                live(
+                    options,
+                    UringTransport::new(UringOptions { udp })?,
+                    &contacts,
+                    &mut lines,
+                    (end, &mut told),
+                )?
             }
             NodeTransport::Xdp => {
                 let xdp = XdpOptions { discovery, ..options.xdp.options() };
-                live(options, XdpTransport::new(xdp)?, &contacts, &mut lines, end)?
+                live(options, XdpTransport::new(xdp)?, &contacts, &mut lines, (end, &mut told))?
             }
-            NodeTransport::Shm => live(options, Shm::new(ShmOptions::default()), &contacts, &mut lines, end)?,
+            NodeTransport::Shm => {
+                live(options, Shm::new(ShmOptions::default()), &contacts, &mut lines, (end, &mut told))?
+            }
         };
+        has_met |= life.has_met;
         match life.exit {
             Some(ExitReason::Excluded { .. } | ExitReason::Expelled { .. }) if options.rejoin => {
                 println!("joining again, as a new member");
@@ -144,6 +162,13 @@ pub(crate) fn run(options: &NodeOptions) -> Result<bool, Box<dyn Error>> {
                 contacts.extend(known);
                 contacts.sort();
                 contacts.dedup();
+            }
+            Some(ExitReason::Left) if !has_met && !others.is_empty() => {
+                println!(
+                    "it was never in a view with anybody: nobody at {} has let it in",
+                    others.join(", ")
+                );
+                return Ok(false);
             }
             Some(ExitReason::Left) => return Ok(true),
             Some(ExitReason::Excluded { .. } | ExitReason::Expelled { .. }) => {
@@ -165,6 +190,28 @@ struct Life {
     exit: Option<ExitReason>,
     /// Who was in its last view.
     addresses: Vec<Address>,
+    /// It was in a view with others.
+    has_met: bool,
+}
+
+/// Problems that were told, each with how often it was heard of: a person reads it once, whatever repeats it.
+#[derive(Default)]
+struct Told(Vec<(String, u64)>);
+
+impl Told {
+    /// What is to be said now, if anything is: a problem when it comes first, and how often it has come when that has become
+    /// ten times as often.
+    fn again(&mut self, problem: String) -> Option<String> {
+        let Some((_, times)) = self.0.iter_mut().find(|(told, _)| *told == problem) else {
+            if self.0.len() < TOLD_MAX {
+                self.0.push((problem.clone(), 1));
+            }
+            return Some(problem);
+        };
+        *times += 1;
+        let is_power = times.is_multiple_of(10) && 10_u64.pow(times.ilog10()) == *times;
+        is_power.then(|| format!("{times} times by now: {problem}"))
+    }
 }
 
 fn live<T: Transport>(
@@ -172,7 +219,7 @@ fn live<T: Transport>(
     transport: T,
     contacts: &[Address],
     lines: &mut Lines,
-    end: Option<Instant>,
+    (end, told): (Option<Instant>, &mut Told),
 ) -> Result<Life, Box<dyn Error>> {
     let default = match options.transport {
         NodeTransport::Udp | NodeTransport::Uring | NodeTransport::Xdp => wadjet::layers::DEFAULT_STACK,
@@ -183,7 +230,14 @@ fn live<T: Transport>(
     let idle = IdleStrategy::Park { spins: 0, timeout: PARK };
     let looping = LoopOptions { idle, ..LoopOptions::default() };
     let group = GroupId::named(&options.group);
-    let narrator = Narrator { group: (group.to_string(), options.group.clone()), ..Narrator::default() };
+    let looks_for_others =
+        options.discover.is_some() || contacts.iter().any(|contact| contact.0 != options.address);
+    let narrator = Narrator {
+        group: (group.to_string(), options.group.clone()),
+        told: std::mem::take(told),
+        looks_for_others,
+        ..Narrator::default()
+    };
     let mut driver =
         Driver::new(endpoint, narrator, transport, DriverOptions { looping, ..DriverOptions::default() });
     let key = driver.join(JoinOptions {
@@ -199,8 +253,6 @@ fn live<T: Transport>(
     let _window = window.transpose()?;
     let mut leaving: Option<Instant> = None;
     let mut lonely = Some(Instant::now() + LONELY_AFTER);
-    let looks_for_others =
-        options.discover.is_some() || contacts.iter().any(|contact| contact.0 != options.address);
     while driver.application().exit.is_none() {
         driver.run_once();
         if lonely.is_some_and(|at| Instant::now() >= at) {
@@ -209,7 +261,7 @@ fn live<T: Transport>(
         }
         // What is piped in is meant for those that are looked for.
         let is_over = end.is_some_and(|end| Instant::now() >= end);
-        let waits = looks_for_others && lonely.is_some() && !driver.application().has_met && !is_over;
+        let waits = looks_for_others && lonely.is_some() && !driver.application().knows_whom() && !is_over;
         if leaving.is_none() && (lines.obey(&mut driver, key, waits) || is_over) {
             driver.group(key).leave();
             leaving = Some(Instant::now() + LEAVE_MAX);
@@ -218,22 +270,31 @@ fn live<T: Transport>(
             break;
         }
     }
-    let narrator = driver.application();
-    Ok(Life { exit: narrator.exit, addresses: narrator.members.iter().map(|(_, a)| a.clone()).collect() })
+    let narrator = driver.application_mut();
+    *told = std::mem::take(&mut narrator.told);
+    let addresses = narrator.members.iter().map(|(_, a)| a.clone()).collect();
+    Ok(Life { exit: narrator.exit, addresses, has_met: narrator.has_met })
 }
 
 /// Says where nobody answers, if this member has met nobody yet and has not been told why.
 fn tell_lonely(narrator: &Narrator, options: &NodeOptions, contacts: &[Address]) {
     let others = contacts.iter().filter(|contact| contact.0 != options.address);
     let others: Vec<&str> = others.map(|contact| contact.0.as_str()).collect();
-    if narrator.has_met || others.is_empty() {
+    let wherever = match (options.transport, options.discover) {
+        (_, None) => None,
+        (NodeTransport::Shm, _) => Some("on this host".to_owned()),
+        (_, Some(address)) => Some(format!("at the multicast address {}", address.unwrap_or(DISCOVERY))),
+    };
+    let at = (!others.is_empty()).then(|| format!("at {}", others.join(", ")));
+    let where_asked: Vec<String> = at.into_iter().chain(wherever).collect();
+    if narrator.knows_whom() || where_asked.is_empty() {
         return;
     }
     println!(
-        "alone for {} s now: nobody has answered at {} and let this member in; is there a member of group {}? It is \
+        "alone for {} s now: nobody has answered {} and let this member in; is there a member of group {}? It is \
          looked for on",
         LONELY_AFTER.as_secs(),
-        others.join(", "),
+        where_asked.join(", nor "),
         options.group
     );
 }
@@ -371,8 +432,13 @@ struct Narrator {
     /// Who was given up in this view, and a word and a sentence for it.
     given_up: Vec<(Incarnation, &'static str, String)>,
     exit: Option<ExitReason>,
-    /// It was in a view with others, or it was told why it cannot be.
+    /// It was in a view with others.
     has_met: bool,
+    looks_for_others: bool,
+    /// It was told why it cannot be in one with those it looks for.
+    is_refused: bool,
+    /// What was told of problems.
+    told: Told,
     /// Since it was in one it has said that nobody else has what it casts.
     told_alone: bool,
 }
@@ -393,6 +459,11 @@ impl Narrator {
         let said = parts
             .fold(first, |said, words| said + &in_words(words).unwrap_or_else(|| format!("{GROUP}{words}")));
         said.replace(hash, name)
+    }
+
+    /// Whether it was in a view with those it looks for, or was told why it cannot be.
+    fn knows_whom(&self) -> bool {
+        self.has_met || self.is_refused
     }
 
     fn name(&self, rank: Rank) -> String {
@@ -495,10 +566,21 @@ impl Application for Narrator {
                 println!("a message of {} is lost: {reason}", self.name(*origin));
             }
             Event::Problem(problem) => {
-                self.has_met |= problem.layer == "MBRSHIP";
                 let whose =
                     problem.origin.map_or(String::new(), |origin| format!(" of {}", self.name(origin)));
-                println!("problem{whose}, says {}: {}", problem.layer, self.by_name(&problem.what));
+                let problem_in_words =
+                    format!("problem{whose}, says {}: {}", problem.layer, self.by_name(&problem.what));
+                if let Some(words) = self.told.again(problem_in_words) {
+                    println!("{words}");
+                }
+                if problem.layer == "MBRSHIP" && !self.knows_whom() {
+                    self.is_refused = true;
+                    if self.looks_for_others {
+                        println!(
+                            "this member stays alone until that is put right or somebody else lets it in"
+                        );
+                    }
+                }
             }
             Event::Exit(reason) => {
                 self.exit = Some(*reason);
@@ -518,5 +600,20 @@ impl Application for Narrator {
             // Casts typed meanwhile wait by themselves; what is stable nobody here asks.
             Event::Block | Event::Stable | Event::Writable | Event::Transitional(_) => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_said_again_is_counted_and_told_when_it_was_said_ten_times_as_often() {
+        let mut told = Told::default();
+        let said: Vec<String> = (0..1234).filter_map(|_| told.again("no".into())).collect();
+        assert_eq!(said, ["no", "10 times by now: no", "100 times by now: no", "1000 times by now: no"]);
+        assert_eq!(told.again("of another".into()).as_deref(), Some("of another"));
+        (0..3 * TOLD_MAX).for_each(|n| drop(told.again(n.to_string())));
+        assert!(told.0.len() <= TOLD_MAX);
     }
 }

@@ -62,6 +62,11 @@ impl Shell {
         writeln!(self.input.as_mut().unwrap(), "{line}").unwrap();
     }
 
+    fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([name, &self.node.id().to_string()]).status();
+        assert!(sent.unwrap().success(), "{name}");
+    }
+
     fn close_input(&mut self) {
         self.input = None;
     }
@@ -225,11 +230,7 @@ fn a_stopped_member_says_nothing_and_who_looks_is_told_so_in_time() {
     let mut member = Shell::open("udp", &group, &at[0], &["--window", path, "--peers", &at[1]]);
     // The window is open before it looks for others.
     member.sees("alone for");
-    let signal = |name: &str| {
-        let sent = Command::new("kill").args([name, &member.node.id().to_string()]).status();
-        assert!(sent.unwrap().success(), "{name}");
-    };
-    signal("-STOP");
+    member.signal("-STOP");
     let begun = Instant::now();
     let output = Command::new(PROGRAM).args(["explain", "--live", path]).output().unwrap();
     assert!(begun.elapsed() < PATIENCE, "it ends in time");
@@ -238,10 +239,53 @@ fn a_stopped_member_says_nothing_and_who_looks_is_told_so_in_time() {
         output.status.code() == Some(2) && said.contains("it is stopped") && said.contains(path),
         "{said}"
     );
-    signal("-CONT");
+    member.signal("-CONT");
     // It is killed, and cannot take its window with it.
     drop(member);
     std::fs::remove_file(window).unwrap();
+}
+
+#[test]
+fn who_is_stopped_for_a_while_learns_that_and_that_it_is_excluded_and_comes_back_as_a_new_member() {
+    for transport in ["udp", "shm", "uring"] {
+        let group = format!("away-{transport}-{}", std::process::id());
+        let (at, stack) = (addresses(transport), patient_stack());
+        let open = |n: usize, more: &[&str]| {
+            Shell::open(transport, &group, &at[n], &[&["--stack", &stack], more].concat())
+        };
+        let mut others = [open(0, &[]), open(1, &["--peers", &at[0]])];
+        others.iter_mut().for_each(|shell| drop(shell.sees(", 2 members: ")));
+        // One that comes back, and one that does not.
+        for again in [true, false] {
+            let more: &[&str] = if again { &["--rejoin"] } else { &[] };
+            let mut away = open(2, &[&["--peers", &at[0]], more].concat());
+            away.sees(", 3 members: ");
+            others.iter_mut().for_each(|shell| drop(shell.sees(", 3 members: ")));
+            away.signal("-STOP");
+            others.iter_mut().for_each(|shell| drop(shell.sees(&format!("failed: {}", at[2]))));
+            away.signal("-CONT");
+            // First that it was away; then what that has led to.
+            away.sees("excluded: ");
+            let paused =
+                away.seen.iter().filter_map(|line| line.strip_prefix("this process did not run for "));
+            let paused: Vec<f64> =
+                paused.map(|lasting| lasting[..lasting.len() - 3].parse().unwrap()).collect();
+            assert!(paused.iter().any(|millis| *millis >= 500.0), "{transport}: {:#?}", away.seen);
+            if again {
+                away.sees("joining again, as a new member");
+                away.sees(", 3 members: ");
+                others.iter_mut().for_each(|shell| drop(shell.sees(&format!("joined: {}", at[2]))));
+                away.type_line("I am back");
+                others[1].sees(&format!("<{}> I am back", at[2]));
+                away.type_line("/leave");
+                assert!(away.node.wait().unwrap().success());
+                others.iter_mut().for_each(|shell| drop(shell.sees(&format!("left: {}", at[2]))));
+            } else {
+                away.sees("with --rejoin it would join again");
+                assert_eq!(away.node.wait().unwrap().code(), Some(1));
+            }
+        }
+    }
 }
 
 #[test]
@@ -409,6 +453,58 @@ fn who_meets_another_group_is_told_so_in_words_and_each_calls_its_own_by_its_nam
     let [one, other] = [&at[0], &at[1]];
     first.sees(&format!("{other} looks for {} at {one}, which is in group {tea}: ", another(&coffee)));
     second.sees(&format!("{other} looks for group {coffee} at {one}, which is in {}: ", another(&tea)));
+}
+
+#[test]
+fn who_is_not_let_in_is_told_why_and_that_it_stays_alone_and_ends_with_1() {
+    let (at, stack) = (addresses("udp"), patient_stack());
+    let group = format!("refused-{}", std::process::id());
+    let mut first = Shell::open("udp", &group, &at[0], &["--stack", &stack]);
+    first.sees(", 1 member: ");
+    let other_stack = stack.replace("EVS:", "");
+    let mut second = Shell::open("udp", &group, &at[1], &["--stack", &other_stack, "--peers", &at[0]]);
+    second.sees("they cannot be in one view");
+    second.sees("this member stays alone");
+    second.type_line("/leave");
+    second.sees(&format!("it was never in a view with anybody: nobody at {} has let it in", at[0]));
+    assert_eq!(second.node.wait().unwrap().code(), Some(1));
+    // Who looks for nobody is told as well, and stays open to others.
+    first.sees("they cannot be in one view");
+    first.type_line("/leave");
+    first.sees("left the group");
+    assert!(first.node.wait().unwrap().success());
+    assert!(!first.seen.iter().any(|line| line.contains("stays alone")), "{:#?}", first.seen);
+}
+
+#[test]
+fn over_shared_memory_who_looks_for_a_group_where_there_is_another_is_told_so() {
+    let name = |what: &str| format!("{what}-{}", std::process::id());
+    let [tea, coffee, alice] = ["tea", "coffee", "alice"].map(name);
+    let mut first = Shell::open("shm", &tea, &alice, &[]);
+    first.sees(", 1 member: ");
+    let mut second = Shell::open("shm", &coffee, &name("bob"), &["--peers", &alice]);
+    let hash = wadjet::GroupId::named(&tea);
+    second.sees(&format!(
+        "nobody of group {coffee} is at {alice}, but somebody of another group (names are not sent; the hash of its name \
+         is {hash}) is"
+    ));
+    second.type_line("/leave");
+    second.sees("it was never in a view with anybody");
+    assert_eq!(second.node.wait().unwrap().code(), Some(1));
+    // Where there is nobody at all, nothing is said of others.
+    let mut third = Shell::open("shm", &coffee, &name("carol"), &["--peers", &name("nobody")]);
+    third.sees("nobody has answered at nobody-");
+    assert!(!third.seen.iter().any(|line| line.contains("another group")), "{:#?}", third.seen);
+}
+
+#[test]
+fn whose_only_peer_is_itself_is_told_that_it_looks_for_nobody() {
+    let at = addresses("udp");
+    let mut alone = Shell::open("udp", "tea", &at[0], &["--peers", &at[0]]);
+    alone.sees("--peers names nobody but this member itself");
+    alone.type_line("/leave");
+    alone.sees("left the group");
+    assert!(alone.node.wait().unwrap().success());
 }
 
 #[test]
