@@ -161,6 +161,8 @@ pub struct Loop<T: Transport, E: Engine> {
     /// Notes of the transport that are known, and when to look for others.
     notes: Vec<String>,
     notes_due: Time,
+    /// Of those that were looked at last.
+    notes_digest: Option<u64>,
     /// When to ask how much room there is, and what was made ready for the next view.
     room_due: Time,
     prepared: Option<ChannelOptions>,
@@ -215,6 +217,7 @@ impl<T: Transport, E: Engine> Loop<T, E> {
             channels: Vec::new(),
             notes: Vec::new(),
             notes_due: now + NOTES_PAUSE,
+            notes_digest: None,
             room_due: now,
             prepared: None,
             openings: Vec::new(),
@@ -431,6 +434,11 @@ impl<T: Transport, E: Engine> Loop<T, E> {
     #[cold]
     fn tell_notes(&mut self) {
         self.notes_due = self.now + NOTES_PAUSE;
+        let digest = self.transport.notes_digest();
+        if digest.is_some() && digest == self.notes_digest {
+            return;
+        }
+        self.notes_digest = digest;
         for note in self.transport.caps().notes {
             if self.notes.len() < NOTES_MAX && !self.notes.contains(&note) {
                 self.engine.noted(&note);

@@ -159,6 +159,10 @@ impl<T: Transport> Transport for Faulty<T> {
         }
     }
 
+    fn notes_digest(&self) -> Option<u64> {
+        self.inner.notes_digest()
+    }
+
     fn open(&mut self, view: &LocalView, options: &ChannelOptions) -> Result<Channel, TransportError> {
         let channel = self.inner.open(view, options)?;
         self.pave(view, &channel);

@@ -268,6 +268,12 @@ pub trait Transport {
     /// What it can do.
     fn caps(&self) -> Caps;
 
+    /// A number that is another one when [`Caps::notes`] are others, for who looks at them now and then: to make them allocates.
+    /// `None`: they have to be looked at themselves.
+    fn notes_digest(&self) -> Option<u64> {
+        None
+    }
+
     /// Opens the channel of a view. Frames that reach it before are the transport's to drop or keep.
     ///
     /// # Errors

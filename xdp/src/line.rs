@@ -155,6 +155,11 @@ impl Line {
         self.stoppage.note(&self.interface.name)
     }
 
+    /// Changes with what [`Line::stoppage`] says.
+    pub(crate) fn stoppage_digest(&self) -> u64 {
+        self.stoppage.digest()
+    }
+
     pub(crate) fn descriptor(&self) -> i32 {
         self.socket.descriptor()
     }

@@ -46,6 +46,11 @@ impl Stoppage {
         self.next = Some(Instant::now() + PAUSE);
     }
 
+    /// Changes with the note.
+    pub(crate) fn digest(&self) -> u64 {
+        self.times << 1 | u64::from(self.next.is_some())
+    }
+
     /// One line, if anything was ever refused.
     pub(crate) fn note(&self, interface: &str) -> Option<String> {
         let error = self.last.as_ref()?;

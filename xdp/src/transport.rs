@@ -492,6 +492,12 @@ impl Transport for XdpTransport {
         }
     }
 
+    fn notes_digest(&self) -> Option<u64> {
+        // Of those that are kept there are only ever more.
+        let stoppage = self.line.as_ref().map_or(0, Line::stoppage_digest);
+        Some((self.notes.len() as u64) << 48 | stoppage)
+    }
+
     fn open(&mut self, view: &LocalView, options: &ChannelOptions) -> Result<Channel, TransportError> {
         ADDRESSES.members(view).into_iter().collect::<Result<Vec<_>, _>>()?;
         self.open_next(view, options)

@@ -10,6 +10,7 @@ pub(crate) mod send;
 mod socket;
 mod spares;
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
@@ -409,6 +410,11 @@ impl<C: Calls> Datagrams<C> {
         }
     }
 
+    /// Whether the way to some members does not segment.
+    fn sends_single_frames(&self) -> bool {
+        self.ports.iter().flatten().any(|port| port.stage.lanes_without_segmentation() > 0)
+    }
+
     fn list_polled(&mut self) {
         let intakes = self.ports.iter().flatten().flat_map(|port| port.intakes.iter().chain(&port.discovery));
         let descriptors = intakes.map(Intake::descriptor).chain([self.alarm.descriptor()]);
@@ -417,10 +423,17 @@ impl<C: Calls> Datagrams<C> {
 }
 
 impl<C: Calls> Transport for Datagrams<C> {
+    fn notes_digest(&self) -> Option<u64> {
+        let mut digest = DefaultHasher::new();
+        // Of those that are kept there are only ever more.
+        (self.notes.len(), self.sends_single_frames()).hash(&mut digest);
+        self.ports.iter().flatten().for_each(|port| port.refusals.narrow().hash(&mut digest));
+        Some(digest.finish())
+    }
+
     fn caps(&self) -> Caps {
         let mut notes = self.notes.clone();
-        let mut stages = self.ports.iter().flatten().map(|port| &port.stage);
-        if stages.any(|stage| stage.lanes_without_segmentation() > 0) {
+        if self.sends_single_frames() {
             notes.push("the way to some members does not segment: single frames to them".into());
         }
         for (address, bytes) in self.ports.iter().flatten().flat_map(|port| port.refusals.narrow()) {

@@ -25,6 +25,11 @@ impl Hindrances {
         }
     }
 
+    /// How many causes.
+    pub(super) fn count(&self) -> usize {
+        self.0.len()
+    }
+
     /// One line for each cause.
     pub(super) fn notes(&self) -> impl Iterator<Item = String> {
         self.0.iter().map(|Hindrance { why, first }| format!("{}: {why}", first.display()))

@@ -79,6 +79,10 @@ impl<T: Transport> Transport for On<T> {
         self.inner.caps()
     }
 
+    fn notes_digest(&self) -> Option<u64> {
+        self.inner.notes_digest()
+    }
+
     fn open(&mut self, view: &LocalView, options: &ChannelOptions) -> Result<Channel, TransportError> {
         let _stay = self.hosts.enter(self.host).unwrap();
         self.inner.open(view, options)
