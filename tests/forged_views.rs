@@ -7,21 +7,22 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use common::live::{Seen, Town, group, member};
+use common::live::{Replica, Seen, Town, group, member};
 use wadjet::group::Grounds;
 use wadjet::layers::DEFAULT_STACK_WITH_INTEGRITY as STACK;
 use wadjet::wire::full::{Identification, NO_CONTROL, PREFIX_BYTES, Prefix};
 use wadjet::wire::{Traffic, WIRE_VERSION, outside};
-use wadjet::{Config, Incarnation, Rank, ViewId};
+use wadjet::{Config, Incarnation, Rank, RankSet, ViewId};
 
 /// The place of a layer in the stack.
 const MBRSHIP: u8 = 1;
 /// And in that with the state on top.
 const XFER: u8 = 0;
 
-/// A town in which member 1 (of incarnation 2) lies to member 0.
+/// A town in which member 1 (of incarnation 2) lies to member 0, unless it is said to whom.
 struct Lie {
     town: Town,
+    victim: usize,
     /// The header of its next send, and of what it says past all layers that number.
     send: Vec<u8>,
     raw: Vec<u8>,
@@ -41,15 +42,21 @@ impl Lie {
     }
 
     fn of_stack(stack: &str, members: u64, config: &Config) -> Lie {
-        let suspect = stack.split(':').position(|layer| layer == "SUSPECT").unwrap() as u8;
-        let mut town = Town::of(members, stack, &Config { pack: false, ..config.clone() });
+        Lie::in_town(Town::of(members, stack, &Config { pack: false, ..config.clone() }), 0)
+    }
+
+    /// The process at 1 lies to that at `victim` in the view that both are in.
+    fn in_town(mut town: Town, victim: usize) -> Lie {
+        let suspect = town.spec.split(':').position(|layer| layer == "SUSPECT").unwrap() as u8;
+        let [own, theirs] = [1, victim].map(|at| town.processes[at].endpoint.incarnation());
+        let to = town.processes[1].view().1.iter().position(|member| *member == theirs.0).unwrap();
         let full = Rc::new(RefCell::new(Vec::new()));
         let seen = Rc::clone(&full);
         // A send that was lost is repeated with its full header, which shows where its number is.
         town.lose = Box::new(move |at, received| match Prefix::decode(received.bytes()) {
-            _ if at != 0 => false,
+            _ if at != victim => false,
             Ok((prefix, ..)) => {
-                if prefix.identification.origin == Incarnation(2) {
+                if prefix.identification.origin == own {
                     seen.borrow_mut().push((prefix, received.bytes().to_vec()));
                 }
                 false
@@ -58,7 +65,7 @@ impl Lie {
         });
         for message in [&b"a-lost"[..], b"b-lost"] {
             let process = &mut town.processes[1];
-            process.endpoint.group(process.key).send(&[Rank(0)].into_iter().collect(), message).unwrap();
+            process.endpoint.group(process.key).send(&RankSet::one(Rank::at(to)), message).unwrap();
             town.run(Duration::from_millis(10));
         }
         town.lose = Box::new(|_, _| false);
@@ -76,27 +83,26 @@ impl Lie {
         let mut send = second;
         send[PREFIX_BYTES..PREFIX_BYTES + 8].copy_from_slice(&next.to_le_bytes());
         let raw = header(&|prefix| prefix.traffic == Traffic::Raw && prefix.control == suspect, 0);
-        Lie { town, send, raw }
+        Lie { town, victim, send, raw }
     }
 
     fn inject(&mut self, bytes: &[u8]) {
         let now = self.town.now;
-        let process = &mut self.town.processes[0];
+        let process = &mut self.town.processes[self.victim];
         process.endpoint.receive(common::received(bytes), now, &mut process.diary);
         self.town.step();
     }
 
     /// Member 1 says this to MBRSHIP of member 0.
     fn says(&mut self, body: &[u8]) {
-        self.says_to(MBRSHIP, body);
+        // Nothing more of this message follows.
+        self.says_to(MBRSHIP, &[&[0], body].concat());
     }
 
     /// Member 1 says this to a layer of member 0.
     fn says_to(&mut self, layer: u8, body: &[u8]) {
         let mut bytes = self.send.clone();
         bytes[4] = layer;
-        // Nothing more of this message follows.
-        bytes.push(0);
         bytes.extend(body);
         self.inject(&bytes);
     }
@@ -127,7 +133,7 @@ impl Lie {
     }
 
     fn counted(&self, what: &str) -> u64 {
-        let process = &self.town.processes[0];
+        let process = &self.town.processes[self.victim];
         let counts = process.endpoint.stats(process.key).counts;
         counts.iter().filter(|count| count.what == what).map(|count| count.count).sum()
     }
@@ -152,7 +158,7 @@ impl Lie {
     }
 
     fn counts(&self) -> Vec<(&'static str, u64)> {
-        let process = &self.town.processes[0];
+        let process = &self.town.processes[self.victim];
         process.endpoint.stats(process.key).counts.iter().map(|count| (count.what, count.count)).collect()
     }
 }
@@ -519,6 +525,89 @@ fn what_is_said_of_the_state_and_is_too_long_too_short_or_unknown_is_dropped_and
         let mut sound = Lie::of_stack(&stack, 3, &Config::default());
         sound.says_to(XFER, &body);
         sound.comes_to_nothing("transfer message that does not decode", lie);
+    }
+}
+
+/// A group of two that have a state, and a third that takes it in: not all of it yet, for its application is not ready.
+fn transfer_under_way() -> Town {
+    let stack = format!("XFER(flight_kib=32):{STACK}");
+    let mut town = Town::of(2, &stack, &Config { pack: false, ..Config::default() });
+    for process in &mut town.processes {
+        process.diary.replica = Some(Replica { ballast_bytes: 64 << 10, ..Replica::default() });
+    }
+    let new = town.join(&[1]);
+    town.processes[new].diary.replica = Some(Replica { reluctant: usize::MAX, ..Replica::default() });
+    town.until(Duration::from_secs(1), |town| town.processes[new].diary.replica.as_ref().unwrap().asked > 0);
+    town
+}
+
+/// What XFER says, of a state cut at a view of this town.
+fn of_the_state(town: &mut Town, code: u8, lacks: u64, takes: u8, at: u64) -> Vec<u8> {
+    let cut = town.processes[0].view().0;
+    let begin = Body::of(code).words(&[lacks, 0]).0;
+    [&begin[..], &[takes], &Body(vec![]).id(cut).words(&[at]).0].concat()
+}
+
+#[test]
+fn what_is_said_of_a_state_on_its_way_and_does_not_hold_keeps_nobody_from_having_it() {
+    let [begin_code, part_code, have, credit, anew, reached] = [2_u8, 3, 4, 7, 8, 11];
+    const LAST: u8 = 1;
+    const STATELESS: u8 = 2;
+    let part =
+        |flags: u8, at: u64, bytes: &[u8]| [&[part_code, flags], &at.to_le_bytes()[..], bytes].concat();
+    let begin = |lacks: u64, takes: u8, at: u64| {
+        of_the_state(&mut transfer_under_way(), begin_code, lacks, takes, at)
+    };
+    let mut another_cut = begin(0, 1, 0);
+    another_cut[18..26].copy_from_slice(&u64::MAX.to_le_bytes());
+    let undecodable = Some("transfer message that does not decode");
+    let (no_part, not_taken) =
+        (Some("part that does not decode"), Some("part of a state that is not taken in"));
+    let not_given = Some("credit for what is not given");
+    let (donor, taker) = (0, 2);
+    for (victim, body, counted, lie) in [
+        (donor, begin(0, 0, 0), None, "nobody lacks the state"),
+        (donor, begin(u64::MAX, 0, 0), None, "all lack the state, and more than there are"),
+        (donor, begin(0, 1, u64::MAX), None, "it goes on to give the end of a state to its donor"),
+        (donor, begin(4, 2, 0), undecodable, "its receiver takes the state twice"),
+        (donor, part(LAST, 0, b"short"), not_taken, "the donor gets a state"),
+        (donor, Body::of(credit).words(&[1 << 40]).0, not_given, "it has taken in what it was not given"),
+        (donor, Body::of(credit).words(&[u64::MAX]).0, None, "it has taken in all of what it was not given"),
+        (donor, vec![have], None, "it has what it has"),
+        (donor, vec![anew], None, "it cannot go on with what it is not given"),
+        (donor, [&[reached][..], &[0xff; 4]].concat(), None, "a probe has come that nobody has sent"),
+        (taker, begin(0, 0, 0), None, "the one that lacks the state does not"),
+        (taker, begin(4, 1, 0), None, "the state begins anew, from a second donor"),
+        (taker, begin(4, 1, 1), None, "the state goes on, from a second donor"),
+        (taker, begin(4, 1, u64::MAX), None, "the state goes on behind all of it"),
+        (taker, another_cut, None, "it is cut at a view that is to come"),
+        (taker, part(0, 0, b"another"), not_taken, "another state, from its beginning"),
+        (taker, part(LAST, u64::MAX, b"end"), not_taken, "the end of one that is as long as can be"),
+        (taker, part(LAST | STATELESS, 0, b""), not_taken, "there is no state"),
+        (taker, part(STATELESS, 0, b""), no_part, "there is no state, and more of it follows"),
+        (taker, part(LAST | STATELESS, 0, b"x"), no_part, "there is no state, and it is this"),
+        (taker, part(LAST | STATELESS, 9, b""), no_part, "there is no state, behind a part of it"),
+        (taker, part(4, 0, b"x"), no_part, "a part with a flag that nobody knows"),
+    ] {
+        let mut town = Lie::in_town(transfer_under_way(), victim);
+        let before = counted.map_or(0, |what| town.counted(what));
+        town.says_to(XFER, &body);
+        if let Some(what) = counted {
+            assert_eq!(town.counted(what), before + 1, "{lie}: {:?}", town.counts());
+        }
+        let mut town = town.town;
+        town.processes[taker].diary.replica.as_mut().unwrap().reluctant = 0;
+        let installed =
+            |town: &mut Town| town.processes[taker].diary.replica.as_ref().unwrap().installed == 1;
+        assert!(town.until(Duration::from_secs(1), installed), "{lie}");
+        let replica = |at: usize| town.processes[at].diary.replica.as_ref().unwrap();
+        assert_eq!((replica(taker).begun, replica(taker).ballast_bytes), (1, 64 << 10), "{lie}");
+        (0..3).for_each(|at| town.cast(at, b"still here"));
+        town.run(Duration::from_millis(10));
+        let states: Vec<_> =
+            town.processes.iter().map(|p| p.diary.replica.as_ref().unwrap().state.clone()).collect();
+        assert!(states[0].len() == 3 && states.iter().all(|state| *state == states[0]), "{lie}: {states:?}");
+        assert!(town.together(&[0, 1, 2]), "{lie}");
     }
 }
 

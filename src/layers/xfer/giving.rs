@@ -207,10 +207,12 @@ impl Xfer {
             return;
         }
         let given = self.givings.iter().find(|giving| giving.takers.contains(origin));
-        if given.is_some_and(|giving| taken <= giving.at) {
-            self.taken[origin.index()] = taken.max(self.taken[origin.index()]);
-            self.turn_now(context);
+        if given.is_none_or(|giving| taken > giving.at) {
+            context.count("credit for what is not given");
+            return;
         }
+        self.taken[origin.index()] = taken.max(self.taken[origin.index()]);
+        self.turn_now(context);
     }
 
     /// How many more parts acknowledgements allow, and what was taken in.

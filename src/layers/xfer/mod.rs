@@ -139,6 +139,8 @@ const PROBE_PAUSE: Duration = Duration::from_micros(500);
 const PART_HEAD_BYTES: usize = 10;
 /// Who lacks the state; whether it is for the receiver; the cut, and how much has come before.
 const BEGIN_BYTES: usize = 1 + MEMBERS_MAX / 8 + 1 + 8 * 3;
+/// Where it says whether it is for the receiver.
+const TAKES_AT: usize = 1 + MEMBERS_MAX / 8;
 const CREDIT_BYTES: usize = 1 + 8;
 /// The longest frame that this member takes; whether it has a whole state of its own.
 const LACKS_BYTES: usize = 1 + 4 + 1;
@@ -763,7 +765,9 @@ impl Layer for Xfer {
                 }
                 self.found(context);
             }
-            Some(&kind::BEGIN) if payload.len() == BEGIN_BYTES => self.begin(context, origin, &payload[1..]),
+            Some(&kind::BEGIN) if payload.len() == BEGIN_BYTES && payload[TAKES_AT] <= 1 => {
+                self.begin(context, origin, &payload[1..])
+            }
             Some(&kind::PART) => self.part(context, origin, message),
             Some(&kind::CREDIT) if payload.len() == CREDIT_BYTES => {
                 let taken = u64::from_le_bytes(payload[1..].try_into().expect("eight bytes"));

@@ -106,8 +106,8 @@ impl Xfer {
         self.has(context, origin);
         self.unable.remove(origin);
         self.unable_before.remove(origin);
-        // Whoever is known to have it has it.
-        self.lacks = self.lacks.and(lacks);
+        // Whoever is known to have it has it; but who has said in this view that it lacks it says itself when it has it.
+        self.lacks = self.lacks.and(lacks.with(self.said));
         if takes && self.taking.whole && self.waits() && !self.flushing {
             self.say_to(context, RankSet::one(origin), Say::Credit);
         }
@@ -188,6 +188,13 @@ impl Xfer {
         let mut at = [0; 8];
         at.copy_from_slice(&head[2..]);
         let at = u64::from_le_bytes(at);
+        // There is nothing of a state that there is not.
+        let is_stateless = flags & STATELESS != 0;
+        let is_nothing = flags == LAST | STATELESS && at == 0 && bytes.is_empty();
+        if flags & !(LAST | STATELESS) != 0 || is_stateless && !is_nothing {
+            context.count("part that does not decode");
+            return;
+        }
         let expected = self.own == Own::Lacks
             && (self.taking.donor == Some(origin) && self.taking.at == at
                 || self.options.broken.is(Broken::TakesFromAnybody))
@@ -205,7 +212,7 @@ impl Xfer {
         if through / TELL_BYTES > at / TELL_BYTES {
             context.gossip_now(false);
         }
-        if flags & STATELESS != 0 {
+        if is_stateless {
             self.taking.taken = through;
             self.is_whole(context);
             return;
