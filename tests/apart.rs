@@ -89,7 +89,11 @@ fn held_while_apart(town: &mut Town) -> f64 {
 
 /// Two of five, by place 3 and 4, that have parted from the others.
 fn parted() -> Town {
-    let mut town = Town::of(5, STACK, &Config::default());
+    parted_with(STACK)
+}
+
+fn parted_with(spec: &str) -> Town {
+    let mut town = Town::of(5, spec, &Config::default());
     town.run(Duration::from_millis(30));
     town.apart = vec![4, 5];
     assert!(town.until(SECOND, |town| town.together(&[0, 1, 2]) && town.together(&[3, 4])));
@@ -115,9 +119,8 @@ fn a_greater_view_that_does_not_hear_the_lesser_one_holds_nothing_up_there() {
 }
 
 /// It is heard and welcome, and no letter comes of those that say that it has stopped casting and waits.
-#[test]
-fn a_view_that_waits_for_its_host_in_vain_goes_on_for_longer_than_it_has_waited() {
-    let mut town = parted();
+fn waits_in_vain(spec: &str) -> Town {
+    let mut town = parted_with(spec);
     town.apart.clear();
     town.lose = Box::new(|at, received| {
         const MERGE: u8 = 1;
@@ -125,9 +128,29 @@ fn a_view_that_waits_for_its_host_in_vain_goes_on_for_longer_than_it_has_waited(
         let with_token = body.get(17..25).is_some_and(|token| token != [0; 8]);
         at < 3 && received.channel == ChannelId::OUTSIDE && body[0] == MERGE && with_token
     });
+    town
+}
+
+#[test]
+fn a_view_that_waits_for_its_host_in_vain_goes_on_for_longer_than_it_has_waited() {
+    let mut town = waits_in_vain(STACK);
     let held = held_while_apart(&mut town);
     assert!((0.05..0.4).contains(&held), "{held}");
     assert!(town.together(&[3, 4]));
+}
+
+/// It waits longer each time, up to eight times as long as the first; flush_ms is about something else.
+#[test]
+fn who_waits_for_a_host_in_vain_is_taken_for_failed_by_nobody_however_often() {
+    for parameters in ["", "(flush_ms=50)", "(flush_ms=1)", "(merge_ms=300)", "(merge_ms=5)"] {
+        let mut town = waits_in_vain(&STACK.replace("MBRSHIP", &format!("MBRSHIP{parameters}")));
+        let suspected = [3, 4].map(|at| town.suspicions(at));
+        let tried = town.until(40 * SECOND, |town| town.counted(3, "merge given up") >= 6);
+        assert!(tried, "{parameters}: {:?}", town.processes[3].diary.seen);
+        assert_eq!([3, 4].map(|at| town.exit(at)), [None; 2], "{parameters}");
+        assert_eq!([3, 4].map(|at| town.suspicions(at)), suspected, "{parameters}");
+        assert!(town.until(SECOND, |town| town.together(&[3, 4])), "{parameters}");
+    }
 }
 
 /// Its members leave one after the other, and those of another view want in: they are in no view that none of it is in.

@@ -171,9 +171,10 @@ impl Mbrship {
         self.options.flush / 4
     }
 
-    /// How long the coordinator of a flush is waited for after that.
+    /// How long the coordinator of a flush is waited for after that: it may look for whoever holds it up itself, and wait for
+    /// its host, however often hosts have not answered it.
     pub(super) fn coordinator_patience(&self) -> Duration {
-        self.options.flush * 3 + self.options.merge
+        self.options.flush * 3 + self.host_patience_most()
     }
 
     /// The flush takes too long: whoever holds it up is taken for failed.

@@ -378,6 +378,11 @@ impl Mbrship {
         self.options.merge * (1 << self.legacy.given_up.min(PATIENCE_SHIFT_MAX))
     }
 
+    /// The others in this view do not know how often that was.
+    pub(super) fn host_patience_most(&self) -> Duration {
+        self.options.merge * (1 << PATIENCE_SHIFT_MAX)
+    }
+
     /// This view is flushed and waits: asks the host, until it answers or the time is over.
     pub(super) fn ask_host(&mut self, context: &mut Context<'_>) {
         let (Some(host), Some(proposal)) = (&self.host, &self.proposal) else {
@@ -398,7 +403,8 @@ impl Mbrship {
         let frame_bytes = proposal.frame_bytes(staying);
         let message = self.merge_letter(context, proposal.id, host.token, frame_bytes);
         self.write(context, &host.coordinator, &message);
-        context.arm(self.handles().merge, context.now() + MERGE_REPEAT);
+        let again = (context.now() + MERGE_REPEAT).min(host.until);
+        context.arm(self.handles().merge, again);
     }
 
     /// Let us in. This one asks for itself, even if it has come to want to leave.
@@ -474,6 +480,7 @@ impl Mbrship {
             && self.is_free(context);
         if asked {
             self.host = None;
+            self.legacy.given_up = 0;
         }
         let asked = asked || sought;
         if asked {

@@ -365,7 +365,7 @@ struct Legacy {
     let_in: Vec<Guest>,
     /// Members that had room for so many members only, when last heard.
     rooms: Vec<(Incarnation, u16)>,
-    /// Hosts that did not answer in time since the last one that did.
+    /// Hosts that did not answer in time since one did, or let in or was let in.
     given_up: u32,
     /// Hosts that have denied a merge.
     denials: Vec<Denial>,
@@ -530,8 +530,11 @@ impl Mbrship {
         self.legacy.fresh = view.members.iter().filter(is_fresh).map(|member| member.incarnation).collect();
         self.legacy.counter = self.counter.max(view.id.counter);
         let guest = proposal.coordinator != view.id.coordinator;
-        if guest {
+        // Views have found together, whichever was the host.
+        if guest || !self.legacy.fresh.is_empty() {
             self.legacy.given_up = 0;
+        }
+        if guest {
             self.legacy.denials.clear();
         }
         for peer in self.failed.iter() {
