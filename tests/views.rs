@@ -630,6 +630,70 @@ fn what_is_refused_is_refused_for_its_true_reason() {
     town.meet(&[0, 1], SECOND);
 }
 
+/// How many were given up because they hold a view change up.
+fn held_up(town: &Town, at: usize) -> usize {
+    town.suspicions(at).iter().filter(|(_, why)| matches!(why, Grounds::HeldUp { .. })).count()
+}
+
+/// With block, member 1 of three wants another one in, and each application says that it has stopped as soon as it is asked,
+/// but for `never`: until all four are together, or somebody is suspected.
+fn grows_with_block(town: &mut Town, never: Option<usize>) {
+    let new = town.join(&[1]);
+    let mut said = [0; 4];
+    let over = town.until(10 * SECOND, |town| {
+        for at in (0..4).filter(|at| Some(*at) != never) {
+            let process = &mut town.processes[at];
+            let asked = process.diary.seen.iter().filter(|seen| **seen == Seen::Block).count();
+            if asked > said[at] {
+                said[at] = asked;
+                process.endpoint.group(process.key).block_ok();
+            }
+        }
+        if let Some(at) = never {
+            let process = &mut town.processes[at];
+            let _ = process.endpoint.group(process.key).cast(b"and on");
+        }
+        town.together(&[0, 1, 2, new]) || (0..3).any(|at| held_up(town, at) > 0)
+    });
+    assert!(over, "{:?}", town.processes[0].view());
+}
+
+/// It takes three times `flush_ms` and more to get out what waits, at the speed of one receiver.
+#[test]
+fn with_block_who_casts_what_waits_is_waited_for_as_long_as_it_does() {
+    let spec = STACK.replace("MBRSHIP", "MBRSHIP(block=yes,flush_ms=50)");
+    for (casts, slow) in [(1, 2), (1, 0), (0, 1), (2, 0)] {
+        let mut town = Town::of(3, &spec, &Config::default());
+        town.run(Duration::from_millis(30));
+        town.processes[slow].dull = 1;
+        let large = vec![7; 6 << 20];
+        (0..3).for_each(|_| town.cast(casts, &large));
+        let begun = town.now;
+        grows_with_block(&mut town, None);
+        let took = town.now.since(begun);
+        assert_eq!([0, 1, 2].map(|at| held_up(&town, at)), [0; 3], "{casts} casts");
+        assert_eq!([0, 1, 2].map(|at| town.exit(at)), [None; 3], "{casts} casts");
+        assert!(took > Duration::from_millis(150), "{took:?}");
+    }
+}
+
+#[test]
+fn with_block_who_never_stops_casting_is_given_up_after_twenty_times_flush_ms() {
+    let spec = STACK.replace("MBRSHIP", "MBRSHIP(block=yes,flush_ms=20,merge_ms=10)");
+    for never in [1, 2] {
+        let mut town = Town::of(3, &spec, &Config::default());
+        town.run(Duration::from_millis(30));
+        grows_with_block(&mut town, Some(never));
+        let told = town.suspicions(0);
+        let [(given_up, Grounds::HeldUp { lasting })] = told[..] else { panic!("{told:?}") };
+        assert_eq!(usize::from(given_up), never);
+        assert!((Duration::from_millis(400)..Duration::from_millis(422)).contains(&lasting), "{lasting:?}");
+        let other = 3 - never;
+        assert!(town.until(SECOND, |town| town.processes[other].view() == town.processes[0].view()));
+        assert_eq!(town.exit(other), None);
+    }
+}
+
 /// What waits of a view when it ends gets out, whoever holds the senders: nobody is given up for another one's slowness.
 #[test]
 fn with_block_an_application_that_is_behind_holds_up_no_view_change() {

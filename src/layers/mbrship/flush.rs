@@ -53,7 +53,9 @@ impl Mbrship {
         }
         let failed = self.failed;
         let frame_bytes = vec![context.frame_bytes_max(); context.view().size()];
-        self.proposal = Some(Proposal { id, failed, held, frame_bytes, cut: None, done: RankSet::EMPTY });
+        let accepted = accepted(context);
+        self.proposal =
+            Some(Proposal { id, failed, held, frame_bytes, accepted, cut: None, done: RankSet::EMPTY });
         context.count("flush begun");
         // What is waited for before the report are the sends so far, not this one's acknowledgement.
         self.take_part(context, own, id);
@@ -146,13 +148,13 @@ impl Mbrship {
     }
 
     fn watch(&mut self, context: &mut Context<'_>) {
-        let looked = self.promise.as_ref().map_or(&Looked::Twice, |promise| &promise.looked);
+        let looked = self.promise.as_ref().map(|promise| &promise.looked);
         let patience = match (&self.proposal, looked) {
             (Some(_), _) => self.options.flush,
             // Who waits for another one says so before the coordinator looks for who is slow.
-            (None, Looked::Never | Looked::Once { .. }) => self.looks_patience(),
+            (None, Some(Looked::Never | Looked::Once { .. })) => self.looks_patience(),
             // And that before anybody looks at the coordinator.
-            (None, Looked::Twice) => self.coordinator_patience(),
+            (None, Some(Looked::Twice { .. }) | None) => self.coordinator_patience(),
         };
         self.watch_due = context.now() + patience;
         context.arm(self.handles().watch, self.watch_due);
@@ -177,11 +179,27 @@ impl Mbrship {
         self.options.flush * 3 + self.host_patience_most()
     }
 
+    /// With block, what waits to be cast belongs to this view: for how long after its beginning casts that come count for
+    /// whoever casts them, and holds the flush up.
+    pub(super) fn casting_patience(&self) -> Duration {
+        self.options.flush * if self.options.block { CASTING_SHARE } else { 0 }
+    }
+
+    /// Whether casts that come are a reason to wait on, for a member that waits `longer` than the coordinator does: it is the
+    /// coordinator that gives up who casts.
+    fn may_cast_on(&self, context: &Context<'_>, longer: Duration) -> bool {
+        let casts = |promise: &Promise| {
+            promise.cut.is_none() && context.now() < promise.since + self.casting_patience() + longer
+        };
+        self.options.block && self.promise.as_ref().is_some_and(casts)
+    }
+
     /// The flush takes too long: whoever holds it up is taken for failed.
     pub(super) fn too_slow(&mut self, context: &mut Context<'_>) {
         if self.is(Broken::WaitsForTheSlow) {
             return;
         }
+        let casting = self.casting(context);
         let slow = match &self.proposal {
             Some(proposal) if self.host.is_some() && self.all_done(context, proposal) => {
                 self.watch(context);
@@ -189,7 +207,7 @@ impl Mbrship {
             }
             Some(proposal) => {
                 let silent = |rank: &Rank| match proposal.cut {
-                    None => proposal.held[rank.index()].is_none(),
+                    None => proposal.held[rank.index()].is_none() && !casting.contains(*rank),
                     Some(_) => !proposal.done.contains(*rank),
                 };
                 let withheld =
@@ -222,6 +240,15 @@ impl Mbrship {
         self.reconsider(context);
     }
 
+    /// Whose casts have come since this coordinator looked last, as long as that counts.
+    fn casting(&mut self, context: &Context<'_>) -> RankSet {
+        let counts = self.may_cast_on(context, Duration::ZERO);
+        let Some(proposal) = self.proposal.as_mut().filter(|_| counts) else { return RankSet::EMPTY };
+        let before = std::mem::replace(&mut proposal.accepted, accepted(context));
+        let more = |rank: &Rank| proposal.accepted[rank.index()] > before[rank.index()];
+        (0..before.len()).map(Rank::at).filter(more).collect()
+    }
+
     /// A member cannot report, because of these.
     pub(super) fn held_up(&mut self, context: &mut Context<'_>, origin: Rank, id: ViewId, by: RankSet) {
         if self.proposal.as_ref().is_none_or(|proposal| proposal.id != id) {
@@ -238,26 +265,40 @@ impl Mbrship {
     /// Who keeps this member from reporting, as far as one can tell by now; the coordinator, if it is neither this member
     /// nor another one.
     fn look(&mut self, context: &Context<'_>) -> RankSet {
+        let Handles { acked, held, .. } = self.handles();
+        let (own, others) = (context.rank(), self.live_others(context));
+        let waits = self.may_cast_on(context, self.coordinator_patience());
+        let casts_on = self.block_ok && !self.stopped && self.may_cast_on(context, Duration::ZERO);
         let Some(promise) = &mut self.promise else { return RankSet::EMPTY };
-        let peers = (0..context.view().size()).map(Rank::at);
+        let peers = || (0..context.view().size()).map(Rank::at);
         let now = Looked::Once {
             casts: context.next_frame_number(),
-            sends: peers.map(|peer| context.next_send_number(peer)).collect(),
+            taken: peers().map(|peer| context.pair(held, peer, own)).collect(),
+            sends: peers().map(|peer| context.next_send_number(peer)).collect(),
         };
-        match std::mem::replace(&mut promise.looked, Looked::Twice) {
+        let twice = Looked::Twice { accepted: accepted(context).iter().sum() };
+        match std::mem::replace(&mut promise.looked, twice) {
             Looked::Never => promise.looked = now,
             Looked::Once { .. } if promise.reported || !self.block_ok => {}
-            Looked::Once { casts, sends } => {
-                let Handles { acked, held, .. } = self.handles();
-                let own = context.rank();
-                let behind = |peer: &Rank| {
-                    let lacks_casts = !self.stopped && context.pair(held, *peer, own) < casts;
-                    lacks_casts || context.pair(acked, *peer, own) < sends[peer.index()]
+            Looked::Once { casts, taken, sends } => {
+                // Who takes in more and more of what is cast in this view still is behind as long as there is more.
+                let lacks_casts = |peer: Rank| {
+                    let holds = context.pair(held, peer, own);
+                    !self.stopped && holds < casts && (!casts_on || holds == taken[peer.index()])
                 };
-                return self.live_others(context).iter().filter(behind).collect();
+                let lacks_sends = |peer: Rank| context.pair(acked, peer, own) < sends[peer.index()];
+                let slow: RankSet =
+                    others.iter().filter(|peer| lacks_casts(*peer) || lacks_sends(*peer)).collect();
+                if slow.is_empty() && casts_on {
+                    promise.looked = now;
+                }
+                return slow;
             }
-            Looked::Twice if promise.by == context.rank() => promise.looked = now,
-            Looked::Twice => return RankSet::one(promise.by),
+            Looked::Twice { .. } if promise.by == own => promise.looked = now,
+            // Somebody casts what belongs to this view, and the coordinator waits for it.
+            Looked::Twice { accepted: before } if waits && accepted(context).iter().sum::<u64>() > before => {
+            }
+            Looked::Twice { .. } => return RankSet::one(promise.by),
         }
         RankSet::EMPTY
     }
@@ -323,8 +364,7 @@ impl Mbrship {
             promise.reported = true;
             promise.without = self.failed;
         }
-        let held: Vec<u64> =
-            (0..context.view().size()).map(|rank| context.accepted(Rank::at(rank))).collect();
+        let held = accepted(context);
         if by == own {
             if let Some(proposal) = &mut self.proposal {
                 proposal.held[own.index()] = Some(held);
@@ -589,3 +629,12 @@ impl Mbrship {
         }
     }
 }
+
+/// By origin: how many frames this member has delivered.
+fn accepted(context: &Context<'_>) -> Vec<u64> {
+    (0..context.view().size()).map(|rank| context.accepted(Rank::at(rank))).collect()
+}
+
+/// Who casts what waits is waited for as many times as long as who does nothing: what may wait by default, 64 MiB, takes a member
+/// four seconds that takes in 16 MB a second, and nobody holds a view change up for ever.
+const CASTING_SHARE: u32 = 20;

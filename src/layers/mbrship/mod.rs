@@ -89,7 +89,7 @@ pub(super) fn entry() -> LayerEntry {
             (
                 "flush_ms",
                 "a member that holds up a flush for so long is taken for failed, or takes nothing in for a quarter of it, \
-                 in milliseconds (default 200)",
+                 in milliseconds (default 200); with block, as long as casts of it come, 20 times as long",
             ),
             (
                 "merge_ms",
@@ -236,12 +236,16 @@ struct Promise {
 #[derive(Clone, Debug)]
 enum Looked {
     Never,
-    /// This member's casts there were then, and its sends by peer.
+    /// This member's casts there were then, how many of them each peer held, and its sends by peer.
     Once {
         casts: u64,
+        taken: Vec<u64>,
         sends: Vec<u64>,
     },
-    Twice,
+    /// How many frames of all there were here then.
+    Twice {
+        accepted: u64,
+    },
 }
 
 /// What a coordinator has proposed.
@@ -253,6 +257,8 @@ struct Proposal {
     held: Vec<Option<Vec<u64>>>,
     /// By rank: the longest frame that it can take, once reported.
     frame_bytes: Vec<u32>,
+    /// By rank: how many of its frames there were here when this coordinator looked for who is slow, last.
+    accepted: Vec<u64>,
     cut: Option<Rc<Cut>>,
     /// Who has confirmed the cut.
     done: RankSet,
@@ -800,6 +806,7 @@ impl Layer for Mbrship {
             ("probe", self.options.probe),
             ("probe_most", self.options.probe_most),
             ("each look for who holds a flush up", self.looks_patience()),
+            ("wait for casts in a view change", self.casting_patience()),
             ("wait for a coordinator", self.coordinator_patience()),
             ("wait for a host", self.host_patience()),
             ("ask a host again", MERGE_REPEAT),
