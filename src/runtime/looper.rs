@@ -574,8 +574,9 @@ mod tests {
         got: Vec<Vec<u8>>,
         polls: u32,
         wants_to_wait: bool,
-        /// How long it takes to take in a frame.
+        /// How long it takes to take in a frame, and how many there are to be taken in.
         takes: Duration,
+        fresh: u32,
         /// The thread does not run for so long where it is about to wait.
         stopped: Duration,
         /// The same, once, where a frame has come.
@@ -594,13 +595,15 @@ mod tests {
     impl Engine for Post {
         fn receive(&mut self, received: Received, _now: Time) {
             self.got.push(received.bytes().to_vec());
-            stand_still(self.takes + std::mem::take(&mut self.stopped_with_frames));
+            self.fresh += 1;
+            stand_still(std::mem::take(&mut self.stopped_with_frames));
         }
         fn wants_time(&mut self) -> bool {
             true
         }
         fn received(&mut self, now: Time, _enough: &mut dyn FnMut() -> bool) {
             self.received_at = now;
+            stand_still(self.takes * std::mem::take(&mut self.fresh));
         }
         fn poll(&mut self, _now: Time) {
             self.polls += 1;
