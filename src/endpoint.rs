@@ -195,6 +195,8 @@ pub struct Endpoint {
     cookies: CookieTable,
     dropped: Dropped,
     now: Time,
+    /// Where what is left of the frames of a batch is put together; empty.
+    left: Vec<Received>,
     /// When more had come than was taken in, last.
     more_came: Time,
     /// A view was installed and the application has not been told.
@@ -252,6 +254,7 @@ impl Endpoint {
             cookies: CookieTable::new(),
             dropped: Dropped::default(),
             now: Time::ZERO,
+            left: Vec::new(),
             more_came: Time::ZERO,
             untold: false,
             full: Vec::new(),
@@ -536,12 +539,15 @@ impl Endpoint {
             self.now = now;
             self.late(app);
         }
+        if self.left.capacity() < frames.len() {
+            self.left.reserve_exact(frames.capacity());
+        }
         let mut rest = frames.drain(..);
         let mut begun = false;
         while let Some(next) = rest.as_slice().first() {
             if std::mem::replace(&mut begun, true) && enough() {
-                let left: Vec<Received> = rest.collect();
-                frames.extend(left);
+                self.left.extend(rest);
+                std::mem::swap(frames, &mut self.left);
                 return;
             }
             if rest.len() > 1

@@ -210,6 +210,7 @@ macro_rules! live_groups {
             a_message_reaches_the_address_it_names_and_nobody_else,
             a_message_too_long_is_dropped_and_counted_and_one_to_nobody_is_lost,
             an_address_is_held_by_one_process_until_it_lets_go,
+            a_message_from_outside_comes_though_there_are_always_more_frames,
             waiting_ends_when_a_message_comes_from_outside,
             nobody_waits_for_an_excluded_member_and_nothing_is_sent_to_it,
             views_follow_each_other_and_closed_channels_are_ignored,

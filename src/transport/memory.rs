@@ -71,6 +71,7 @@ impl Hub {
             hub: self.clone(),
             links: Links::new(),
             turn: 0,
+            letters_first: false,
             bound: Vec::new(),
             letters: None,
             counters: TransportCounters::default(),
@@ -98,6 +99,8 @@ pub struct MemoryTransport {
     links: Links<Link>,
     /// The channel whose turn it is to be received from first.
     turn: usize,
+    /// Whether letters are read before frames.
+    letters_first: bool,
     /// Mailboxes of this process, at most one per group.
     bound: Vec<Mailbox>,
     /// Where letters are read, made with the first mailbox.
@@ -344,6 +347,9 @@ impl Transport for MemoryTransport {
     #[inline]
     fn receive(&mut self, budget: usize, sink: &mut impl FnMut(Received)) -> usize {
         let mut received = 0;
+        if self.letters_first {
+            received = self.receive_letters(budget, sink);
+        }
         let places = self.links.places();
         for step in 0..places {
             let at = if places == 1 { 0 } else { (self.turn + step) % places };
@@ -360,6 +366,8 @@ impl Transport for MemoryTransport {
         self.turn = if places > 1 { (self.turn + 1) % places } else { 0 };
         if !self.bound.is_empty() {
             received += self.receive_letters(budget - received, sink);
+            // Whoever took the whole of a budget before the other had a look is second the next time.
+            self.letters_first = received == budget && !self.letters_first;
         }
         self.counters.frames_received += received as u64;
         received

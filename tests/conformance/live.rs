@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use wadjet::id::{GroupId, Incarnation, Rank, RankSet, ViewId};
 use wadjet::transport::{
-    ChannelId, Destination, OUTSIDE_BYTES_MAX, Outside, Received, Transmit, Transport, TransportError,
+    Channel, ChannelId, Destination, OUTSIDE_BYTES_MAX, Outside, Received, Transmit, Transport,
+    TransportError,
 };
 use wadjet::view::{LocalView, Member, View};
 
@@ -42,6 +43,26 @@ impl<B: Bed> Bound<B> {
     fn send(&mut self, from: usize, to: usize, bytes: &[u8]) {
         let to = Outside::To(self.bed.address(to));
         self.ends[from].transport.send_outside(group(), &to, bytes);
+    }
+
+    /// Opens a view of all processes.
+    fn open(&mut self) -> Vec<Channel> {
+        let members = (0..self.ends.len())
+            .map(|rank| Member { incarnation: incarnation(rank), address: self.bed.address(rank) })
+            .collect();
+        let view = View {
+            group: group(),
+            id: ViewId { counter: 1, coordinator: Incarnation(1) },
+            members,
+            spec: String::new(),
+            wire_version: 1,
+            salt: 0,
+            frame_bytes: 0,
+        };
+        let open = |(rank, end): (usize, &mut End<B::Transport>)| {
+            end.transport.open(&LocalView::new(view.clone(), incarnation(rank)).unwrap(), &OPTIONS).unwrap()
+        };
+        self.ends.iter_mut().enumerate().map(open).collect()
     }
 
     fn turn(&mut self) {
@@ -161,21 +182,7 @@ pub(crate) fn who_is_bound_nowhere_can_send<B: Bed>(bed: B) {
 
 pub(crate) fn messages_outside_and_frames_of_a_view_do_not_disturb_each_other<B: Bed>(bed: B) {
     let mut bound = Bound::new(bed, 2);
-    let view = View {
-        group: group(),
-        id: ViewId { counter: 1, coordinator: Incarnation(1) },
-        members: (0..2)
-            .map(|rank| Member { incarnation: incarnation(rank), address: bound.bed.address(rank) })
-            .collect(),
-        spec: String::new(),
-        wire_version: 1,
-        salt: 0,
-        frame_bytes: 0,
-    };
-    let open = |(rank, end): (usize, &mut End<B::Transport>)| {
-        end.transport.open(&LocalView::new(view.clone(), incarnation(rank)).unwrap(), &OPTIONS).unwrap()
-    };
-    let channels: Vec<_> = bound.ends.iter_mut().enumerate().map(open).collect();
+    let channels = bound.open();
     for round in 1..=200 {
         bound.send(0, 1, &pattern(round, 50));
         let head = write(&channels[0].casts, &pattern(round, 60)).unwrap();
@@ -196,6 +203,31 @@ pub(crate) fn messages_outside_and_frames_of_a_view_do_not_disturb_each_other<B:
     }
     bound.send(1, 0, b"still there");
     bound.until(&[1, 200]);
+}
+
+pub(crate) fn a_message_from_outside_comes_though_there_are_always_more_frames<B: Bed>(bed: B) {
+    let mut bound = Bound::new(bed, 2);
+    let channels = bound.open();
+    let mut letters = 0;
+    for _ in 0..10_000 {
+        bound.send(0, 1, b"let me in");
+        for _ in 0..2 {
+            // Whose rings are full has enough for the other to take.
+            if let Some(head) = write(&channels[0].casts, &pattern(1, 60)) {
+                let transmit = Transmit { channel: channels[0].id, to: Destination::All, head, body: None };
+                let _ = bound.ends[0].transport.submit(transmit);
+            }
+        }
+        bound.ends[0].transport.flush();
+        bound.ends[0].transport.reap();
+        let receiver = &mut bound.ends[1].transport;
+        receiver.reap();
+        receiver.receive(1, &mut |received| letters += usize::from(received.bytes() == b"let me in"));
+        if letters == 3 {
+            return;
+        }
+    }
+    panic!("{letters} letters of 10000");
 }
 
 pub(crate) fn waiting_ends_when_a_message_comes_from_outside<B: Bed>(bed: B) {
@@ -316,6 +348,7 @@ macro_rules! conformance_live {
             an_address_is_held_by_one_process_until_it_lets_go,
             who_is_bound_nowhere_can_send,
             messages_outside_and_frames_of_a_view_do_not_disturb_each_other,
+            a_message_from_outside_comes_though_there_are_always_more_frames,
             waiting_ends_when_a_message_comes_from_outside,
             nobody_waits_for_an_excluded_member_and_nothing_is_sent_to_it,
             views_follow_each_other_and_closed_channels_are_ignored,
