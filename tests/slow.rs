@@ -320,3 +320,44 @@ fn who_waits_for_a_member_of_which_only_another_knows_that_it_has_failed_is_not_
     assert!(town.together(&[0, 1]), "they go on together");
     assert_eq!(slow_ones(&town, 1), []);
 }
+
+/// Four of this stack with windows of 64. Processes 0, 1 and 3 cast as much as they may, and a cast keeps 2 busy for 2 ms: when the
+/// last leaves, or one more wants in, 2 is 400 ms behind, and what it has not read yet holds frames for control messages. How long it takes until the others are in the next view.
+fn changes_view_with_much_to_take_in(stack: &str, control_frames: usize, leaves: bool) -> Option<Duration> {
+    let config = Config { window_frames: 64, control_frames, ..Config::default() };
+    let mut town = Town::of(4, stack, &config);
+    let cast_on = |town: &mut Town| {
+        for at in [0, 1, 3] {
+            let process = &mut town.processes[at];
+            let mut group = process.endpoint.group(process.key);
+            let _ = group.writable() && group.cast(&[7; 1000]).is_ok();
+        }
+        false
+    };
+    town.processes[2].work = 100;
+    town.until(Duration::from_millis(300), cast_on);
+    let whom = if leaves {
+        let process = &mut town.processes[3];
+        process.endpoint.group(process.key).leave();
+        vec![0, 1, 2]
+    } else {
+        vec![0, 1, 2, 3, town.join(&[1])]
+    };
+    let begun = town.now;
+    let done = town.until(2 * SECOND, |town| cast_on(town) || town.together(&whom));
+    done.then(|| town.now.since(begun))
+}
+
+#[test]
+fn who_has_much_to_take_in_before_a_view_change_is_waited_for_as_long_as_it_goes_on() {
+    for leaves in [true, false] {
+        let took = changes_view_with_much_to_take_in(STACK, 128, leaves);
+        assert!(took.is_some_and(|took| took > Duration::from_millis(300)), "{leaves}: {took:?}");
+    }
+}
+
+#[test]
+fn who_goes_on_for_too_long_in_a_view_change_is_left_behind() {
+    let stack = STACK.replace("MBRSHIP", "MBRSHIP(flush_ms=10)");
+    assert_eq!(changes_view_with_much_to_take_in(&stack, 512, true), None);
+}

@@ -374,9 +374,12 @@ impl Suspect {
             due.iter().map(|member| Suspicion { member, why: self.grounds(member) }).collect();
         self.note(context, &found);
         due.iter().for_each(|_| context.count("suspicion"));
-        if self.quiet_beats > 0 || !self.suspected.is_empty() {
+        if !self.suspected.is_empty() || self.quiet_beats > 0 && !context.spares_frames() {
             let all = self.audience(context);
             self.say(context, all, false);
+        } else if self.quiet_beats > 0 {
+            // A row goes out when it may, and is as good a sign of life.
+            context.gossip_now(false);
         }
         if !ask.is_empty() {
             self.say(context, ask, true);

@@ -131,6 +131,10 @@ pub(crate) struct Core {
     pub(crate) reliable: Option<(MemberSlot, u64)>,
     /// Frames of the control region that reliable control messages leave to what lets them go: gossip, repetitions.
     pub(crate) control_floor: usize,
+    /// Frames of the control region that what is said again and again leaves, but for now and then: what others have not read yet holds
+    /// its frames, and one that is far behind would have all of them, and nothing be left for reliable messages, or to be heard by
+    /// the others.
+    pub(crate) control_plenty: usize,
     /// Frames that casts without content leave: they are retained like any cast, and what repairs them needs some. Fewer
     /// than sends leave, or an application that only sends could keep the order from going on for good.
     pub(crate) blank_floor: usize,
@@ -435,6 +439,13 @@ impl Core {
     /// Bytes of a full header of `traffic`.
     pub(crate) fn full_bytes(&self, traffic: Traffic) -> usize {
         PREFIX_BYTES + self.layouts[traffic as usize].full_bytes()
+    }
+
+    /// Whether what is said again and again is to be said less often, for want of frames.
+    pub(crate) fn spares_frames(&mut self) -> bool {
+        let spares = self.control.free_frames() <= self.control_plenty;
+        self.starved += u64::from(spares);
+        spares
     }
 
     /// A frame for a control message's body.

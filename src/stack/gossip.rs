@@ -161,6 +161,8 @@ pub(crate) struct GossipState {
     due: Time,
     /// Since when it has been put off, because casts told all.
     put_off: Time,
+    /// Before that, none goes out if frames are to be spared.
+    sparing: Time,
     /// During post-processing: whether all own values have gone out with casts since the last one, and whether any has
     /// changed since it was told, and maybe before the last one, and changed much.
     all_ridden: bool,
@@ -187,6 +189,10 @@ pub(crate) struct GossipState {
 /// As long as casts tell all, a row is put off for so many times as long as a change may go unreported.
 const PUT_OFF_MAX: u32 = 4;
 
+/// Where frames are to be spared, rows are so many times as far apart as a change may go unreported: not so far that who hears
+/// nothing else would become impatient.
+const SPARING: u32 = 16;
+
 /// A member that has not answered for so long is asked no more: it is not there, and asks itself when it comes.
 pub(crate) const INTRODUCTION_GAP_MAX: Duration = Duration::from_millis(200);
 
@@ -207,6 +213,7 @@ impl GossipState {
             previous_casts: Some((0, 0)),
             due: Time::NEVER,
             put_off: Time::ZERO,
+            sparing: Time::ZERO,
             all_ridden: false,
             changed: false,
             long_changed: false,
@@ -275,6 +282,7 @@ impl GossipState {
         }
         hasher.word(self.introduction.as_nanos());
         hasher.word(self.due.as_nanos());
+        hasher.word(self.sparing.as_nanos());
         self.carried.digest(hasher);
         hasher.word(u64::from(self.requested) | u64::from(self.ask) << 1 | u64::from(self.asked) << 2);
     }
@@ -422,6 +430,15 @@ impl Core {
         self.gossip.due = Time::NEVER;
         if others.is_empty() || count == 0 {
             return;
+        }
+        if self.spares_frames() {
+            if self.now < self.gossip.sparing {
+                self.gossip.asked = true;
+                self.gossip.ask |= ask;
+                self.gossip.due = self.gossip.sparing;
+                return;
+            }
+            self.gossip.sparing = self.now + self.gossip.delay * SPARING;
         }
         let after = self.next_frame_number();
         let mut first = 0;

@@ -673,6 +673,12 @@ impl Context<'_> {
         self.core.frame_bytes_least
     }
 
+    /// Whether a layer is to say less often what it says again and again: frames for control messages are few, as others have
+    /// not read the last ones yet.
+    pub fn spares_frames(&mut self) -> bool {
+        self.core.spares_frames()
+    }
+
     /// Frames for control messages that are free.
     pub fn control_frames_free(&self) -> usize {
         self.core.control.free_frames()

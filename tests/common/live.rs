@@ -222,6 +222,9 @@ pub struct Process {
     pub stopped: bool,
     /// Takes in one frame in so many iterations; zero is as many as there are.
     pub dull: u32,
+    /// For how many iterations a cast keeps its application busy, and until which one the last does.
+    pub work: u32,
+    pub busy_until: u32,
     /// What its transport says of who waits for a processor.
     pub starved: RankSet,
     /// What it says of who has parted with this one.
@@ -348,6 +351,8 @@ impl Town {
             diary,
             stopped: false,
             dull: 0,
+            work: 0,
+            busy_until: 0,
             starved: RankSet::EMPTY,
             parted: RankSet::EMPTY,
         });
@@ -370,21 +375,31 @@ impl Town {
             }
             let own = self.processes[at].endpoint.incarnation().0;
             let apart = |other: u64| self.apart.contains(&own) != self.apart.contains(&other);
-            let Process { endpoint, transport, channels, views, diary, dull, starved, parted, .. } =
-                &mut self.processes[at];
+            let process = &mut self.processes[at];
+            let Process { endpoint, transport, channels, views, diary, dull, starved, parted, .. } = process;
             // At work on what it has taken in.
-            if *dull > 0 && steps % *dull != 0 {
+            if *dull > 0 && steps % *dull != 0 || steps < process.busy_until {
                 continue;
             }
             transport.reap();
             let lose = &mut self.lose;
-            let budget = if *dull > 0 { 1 } else { 64 };
-            let received = transport.receive(budget, &mut |received| {
-                if !lose(at, &received) {
-                    endpoint.receive(received, now, diary);
+            let one_by_one = *dull > 0 || process.work > 0;
+            let (budget, casts) = (if *dull > 0 { 1 } else { 64 }, diary.ids[0].len());
+            let mut received = 0;
+            while received < budget && diary.ids[0].len() == casts {
+                let some = transport.receive(if one_by_one { 1 } else { budget }, &mut |received| {
+                    if !lose(at, &received) {
+                        endpoint.receive(received, now, diary);
+                    }
+                });
+                received += some;
+                if some == 0 || !one_by_one {
+                    break;
                 }
-            });
-            if received >= budget {
+            }
+            let delivered = diary.ids[0].len() - casts;
+            process.busy_until = steps + process.work * delivered as u32;
+            if received >= budget || delivered > 0 && process.work > 0 {
                 endpoint.more_has_come(now);
             }
             for channel in channels.iter() {

@@ -53,9 +53,9 @@ impl Mbrship {
         }
         let failed = self.failed;
         let frame_bytes = vec![context.frame_bytes_max(); context.view().size()];
-        let accepted = accepted(context);
+        let taken = self.taken_in(context);
         self.proposal =
-            Some(Proposal { id, failed, held, frame_bytes, accepted, cut: None, done: RankSet::EMPTY });
+            Some(Proposal { id, failed, held, frame_bytes, taken, cut: None, done: RankSet::EMPTY });
         context.count("flush begun");
         // What is waited for before the report are the sends so far, not this one's acknowledgement.
         self.take_part(context, own, id);
@@ -179,19 +179,33 @@ impl Mbrship {
         self.options.flush * 3 + self.host_patience_most()
     }
 
-    /// With block, what waits to be cast belongs to this view: for how long after its beginning casts that come count for
-    /// whoever casts them, and holds the flush up.
-    pub(super) fn casting_patience(&self) -> Duration {
-        self.options.flush * if self.options.block { CASTING_SHARE } else { 0 }
+    /// For how long after the beginning of a flush, or of what follows the cut, it counts for whoever holds it up that it takes
+    /// in more and more: it has to take in what there was before it can report. And with block that it casts more and more: what
+    /// waits to be cast belongs to this view.
+    pub(super) fn progress_patience(&self) -> Duration {
+        self.options.flush * PROGRESS_SHARE
     }
 
-    /// Whether casts that come are a reason to wait on, for a member that waits `longer` than the coordinator does: it is the
-    /// coordinator that gives up who casts.
-    fn may_cast_on(&self, context: &Context<'_>, longer: Duration) -> bool {
-        let casts = |promise: &Promise| {
-            promise.cut.is_none() && context.now() < promise.since + self.casting_patience() + longer
+    /// Whether that is a reason to wait on, for a member that waits `longer` than the coordinator does: it is the coordinator
+    /// that gives up who goes on for too long.
+    fn may_go_on(&self, context: &Context<'_>, longer: Duration) -> bool {
+        let patience = self.progress_patience() + longer;
+        self.promise.as_ref().is_some_and(|promise| context.now() < promise.since + patience)
+    }
+
+    /// By rank: what only grows when a member takes in frames, or with block casts them, as far as is known here.
+    fn taken_in(&self, context: &Context<'_>) -> Vec<u64> {
+        let (held, own) = (self.handles().held, context.rank());
+        let peers = || (0..context.view().size()).map(Rank::at);
+        let taken = |peer: Rank| {
+            let holds = |origin| match peer == own {
+                true => context.accepted(origin),
+                false => context.pair(held, peer, origin),
+            };
+            let casts = if self.options.block { context.accepted(peer) } else { 0 };
+            peers().map(holds).sum::<u64>() + casts
         };
-        self.options.block && self.promise.as_ref().is_some_and(casts)
+        peers().map(taken).collect()
     }
 
     /// The flush takes too long: whoever holds it up is taken for failed.
@@ -199,7 +213,7 @@ impl Mbrship {
         if self.is(Broken::WaitsForTheSlow) {
             return;
         }
-        let casting = self.casting(context);
+        let going_on = self.going_on(context);
         let slow = match &self.proposal {
             Some(proposal) if self.host.is_some() && self.all_done(context, proposal) => {
                 self.watch(context);
@@ -207,13 +221,15 @@ impl Mbrship {
             }
             Some(proposal) => {
                 let silent = |rank: &Rank| match proposal.cut {
-                    None => proposal.held[rank.index()].is_none() && !casting.contains(*rank),
+                    None => proposal.held[rank.index()].is_none(),
                     Some(_) => !proposal.done.contains(*rank),
                 };
                 let withheld =
                     proposal.cut.as_ref().map_or(RankSet::EMPTY, |cut| self.withheld(context, cut));
                 let silent: RankSet = self.live_others(context).iter().filter(silent).collect();
                 match (withheld.is_empty(), silent.is_empty()) {
+                    // Of those that are waited for some may wait for others, which take in what there is.
+                    _ if !silent.and(going_on).is_empty() => RankSet::EMPTY,
                     // What this member lacks itself the others may be waiting for as well.
                     (false, _) => withheld,
                     (true, false) => silent,
@@ -240,12 +256,12 @@ impl Mbrship {
         self.reconsider(context);
     }
 
-    /// Whose casts have come since this coordinator looked last, as long as that counts.
-    fn casting(&mut self, context: &Context<'_>) -> RankSet {
-        let counts = self.may_cast_on(context, Duration::ZERO);
+    /// Who has taken in more since this coordinator looked last, as long as that counts.
+    fn going_on(&mut self, context: &Context<'_>) -> RankSet {
+        let (counts, taken) = (self.may_go_on(context, Duration::ZERO), self.taken_in(context));
         let Some(proposal) = self.proposal.as_mut().filter(|_| counts) else { return RankSet::EMPTY };
-        let before = std::mem::replace(&mut proposal.accepted, accepted(context));
-        let more = |rank: &Rank| proposal.accepted[rank.index()] > before[rank.index()];
+        let before = std::mem::replace(&mut proposal.taken, taken);
+        let more = |rank: &Rank| proposal.taken[rank.index()] > before[rank.index()];
         (0..before.len()).map(Rank::at).filter(more).collect()
     }
 
@@ -267,37 +283,35 @@ impl Mbrship {
     fn look(&mut self, context: &Context<'_>) -> RankSet {
         let Handles { acked, held, .. } = self.handles();
         let (own, others) = (context.rank(), self.live_others(context));
-        let waits = self.may_cast_on(context, self.coordinator_patience());
-        let casts_on = self.block_ok && !self.stopped && self.may_cast_on(context, Duration::ZERO);
+        let (goes_on, waits) =
+            (self.may_go_on(context, Duration::ZERO), self.may_go_on(context, self.coordinator_patience()));
+        let taken = self.taken_in(context);
         let Some(promise) = &mut self.promise else { return RankSet::EMPTY };
         let peers = || (0..context.view().size()).map(Rank::at);
+        let all: u64 = taken.iter().sum();
         let now = Looked::Once {
             casts: context.next_frame_number(),
-            taken: peers().map(|peer| context.pair(held, peer, own)).collect(),
             sends: peers().map(|peer| context.next_send_number(peer)).collect(),
+            taken: taken.clone(),
         };
-        let twice = Looked::Twice { accepted: accepted(context).iter().sum() };
-        match std::mem::replace(&mut promise.looked, twice) {
+        match std::mem::replace(&mut promise.looked, Looked::Twice { taken: all }) {
             Looked::Never => promise.looked = now,
             Looked::Once { .. } if promise.reported || !self.block_ok => {}
-            Looked::Once { casts, taken, sends } => {
-                // Who takes in more and more of what is cast in this view still is behind as long as there is more.
-                let lacks_casts = |peer: Rank| {
-                    let holds = context.pair(held, peer, own);
-                    !self.stopped && holds < casts && (!casts_on || holds == taken[peer.index()])
-                };
+            Looked::Once { casts, sends, taken: before } => {
+                let lacks_casts = |peer: Rank| !self.stopped && context.pair(held, peer, own) < casts;
                 let lacks_sends = |peer: Rank| context.pair(acked, peer, own) < sends[peer.index()];
-                let slow: RankSet =
-                    others.iter().filter(|peer| lacks_casts(*peer) || lacks_sends(*peer)).collect();
-                if slow.is_empty() && casts_on {
+                let lacking = others.iter().filter(|peer| lacks_casts(*peer) || lacks_sends(*peer));
+                // What it lacks is behind what it takes in.
+                let (going_on, slow): (Vec<Rank>, Vec<Rank>) =
+                    lacking.partition(|peer| goes_on && taken[peer.index()] > before[peer.index()]);
+                if slow.is_empty() && (!going_on.is_empty() || !self.stopped && goes_on) {
                     promise.looked = now;
                 }
-                return slow;
+                return slow.into_iter().collect();
             }
             Looked::Twice { .. } if promise.by == own => promise.looked = now,
-            // Somebody casts what belongs to this view, and the coordinator waits for it.
-            Looked::Twice { accepted: before } if waits && accepted(context).iter().sum::<u64>() > before => {
-            }
+            // Somebody takes in what belongs to this view, and the coordinator waits for it.
+            Looked::Twice { taken: before } if waits && all > before => {}
             Looked::Twice { .. } => return RankSet::one(promise.by),
         }
         RankSet::EMPTY
@@ -635,6 +649,7 @@ fn accepted(context: &Context<'_>) -> Vec<u64> {
     (0..context.view().size()).map(|rank| context.accepted(Rank::at(rank))).collect()
 }
 
-/// Who casts what waits is waited for as many times as long as who does nothing: what may wait by default, 64 MiB, takes a member
-/// four seconds that takes in 16 MB a second, and nobody holds a view change up for ever.
-const CASTING_SHARE: u32 = 20;
+/// Who goes on is waited for as many times as long as who does nothing: what a window holds takes a member four seconds that needs
+/// 4 ms for a frame, and with block what may wait by default, 64 MiB, one that takes in 16 MB a second; and nobody holds a view
+/// change up for ever.
+const PROGRESS_SHARE: u32 = 20;

@@ -88,8 +88,9 @@ pub(super) fn entry() -> LayerEntry {
             ("block", "yes: a flush waits until the application says block_ok (default no: casts queue)"),
             (
                 "flush_ms",
-                "a member that holds up a flush for so long is taken for failed, or takes nothing in for a quarter of it, \
-                 in milliseconds (default 200); with block, as long as casts of it come, 20 times as long",
+                "a member that holds up a flush and takes nothing in for so long is taken for failed, or by who waits for it for a \
+                 quarter of it, in milliseconds (default 200); as long as it takes in more and more of what there is, or with \
+                 block casts what waits, 20 times as long",
             ),
             (
                 "merge_ms",
@@ -236,15 +237,15 @@ struct Promise {
 #[derive(Clone, Debug)]
 enum Looked {
     Never,
-    /// This member's casts there were then, how many of them each peer held, and its sends by peer.
+    /// This member's casts there were then, its sends by peer, and what each peer had taken in.
     Once {
         casts: u64,
-        taken: Vec<u64>,
         sends: Vec<u64>,
+        taken: Vec<u64>,
     },
-    /// How many frames of all there were here then.
+    /// What all had taken in then.
     Twice {
-        accepted: u64,
+        taken: u64,
     },
 }
 
@@ -257,8 +258,8 @@ struct Proposal {
     held: Vec<Option<Vec<u64>>>,
     /// By rank: the longest frame that it can take, once reported.
     frame_bytes: Vec<u32>,
-    /// By rank: how many of its frames there were here when this coordinator looked for who is slow, last.
-    accepted: Vec<u64>,
+    /// By rank: what it had taken in when this coordinator looked for who is slow, last.
+    taken: Vec<u64>,
     cut: Option<Rc<Cut>>,
     /// Who has confirmed the cut.
     done: RankSet,
@@ -806,7 +807,7 @@ impl Layer for Mbrship {
             ("probe", self.options.probe),
             ("probe_most", self.options.probe_most),
             ("each look for who holds a flush up", self.looks_patience()),
-            ("wait for casts in a view change", self.casting_patience()),
+            ("wait for who goes on in a view change", self.progress_patience()),
             ("wait for a coordinator", self.coordinator_patience()),
             ("wait for a host", self.host_patience()),
             ("ask a host again", MERGE_REPEAT),

@@ -380,6 +380,7 @@ impl Ground<'_> {
             shared_matrices: blueprint.shared_matrices().into(),
             reliable: blueprint.reliable,
             control_floor: config.control_frames_of(members) / 16,
+            control_plenty: config.control_frames_of(members) / 2,
             blank_floor: config.control_frames_of(members) / 8,
             starved: 0,
             number_limit: config.frame_number_limit.min(compiled.number_limit(Traffic::Cast)),
