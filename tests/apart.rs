@@ -4,10 +4,11 @@ mod common;
 
 use std::time::Duration;
 
-use common::live::{Seen, Town};
+use common::live::{Replica, Seen, Town, group, member};
 use wadjet::transport::ChannelId;
+use wadjet::view::Neighbours;
 use wadjet::wire::full::{PREFIX_BYTES, Prefix};
-use wadjet::{Config, Incarnation};
+use wadjet::{Address, Config, Incarnation, Member, View};
 
 const STACK: &str = wadjet::layers::DEFAULT_STACK_WITH_INTEGRITY;
 const SECOND: Duration = Duration::from_secs(1);
@@ -174,4 +175,81 @@ fn who_wants_into_a_view_that_all_leave_stays_in_its_own() {
             assert!(members.contains(&founder), "after {steps} steps: {id} of {members:?}");
         }
     }
+}
+
+/// Three with a state of 50 casts, whose members count as seniors after so many milliseconds.
+fn with_a_state(senior_ms: u64) -> Town {
+    let spec = format!("XFER:{}", STACK.replace("MBRSHIP", &format!("MBRSHIP(senior_ms={senior_ms})")));
+    let mut town = Town::of(3, &spec, &Config::default());
+    for process in &mut town.processes {
+        process.diary.replica = Some(Replica::default());
+    }
+    town.run(Duration::from_millis(2));
+    (0..50_u64).for_each(|n| town.cast(0, &n.to_le_bytes()));
+    town.run(Duration::from_millis(60));
+    town
+}
+
+/// A process starts at the address of member `own`, with nothing, and knows where all are.
+fn starts_again(town: &mut Town, own: u64) {
+    let address = member(own).address;
+    let next = Member { incarnation: Incarnation(own + 10), address: address.clone() };
+    let contacts = (1..=3).filter(|other| *other != own).map(|other| Address(format!("p{other}"))).collect();
+    let view = View::alone(group(), next, &town.spec.clone());
+    let at = town.start_at(view, own + 10, &address, Neighbours { contacts, discover: false });
+    town.processes[at].diary.replica = Some(Replica::default());
+}
+
+/// How many casts the states of all consist of, when they have come together.
+fn casts_of_all(town: &mut Town) -> Vec<u64> {
+    town.meet(&[0, 1, 2], 2 * SECOND);
+    town.run(Duration::from_millis(100));
+    let replica = |at: usize| town.processes[at].diary.replica.as_ref().unwrap();
+    (0..3).map(|at| replica(at).state.values().map(|(count, _)| count).sum()).collect()
+}
+
+/// Most of a group crash, and are started again at once: they find each other before the one that is left has found that out.
+fn after_most_have_started_again(senior_ms: u64) -> Vec<u64> {
+    let mut town = with_a_state(senior_ms);
+    // Who is dead has let go of its address.
+    town.processes.truncate(1);
+    town.run(Duration::from_millis(5));
+    [2, 3].into_iter().for_each(|own| starts_again(&mut town, own));
+    casts_of_all(&mut town)
+}
+
+/// The others are gone for good, and the one that has the state does not run for a moment while two start.
+fn after_two_have_started_while_the_last_was_away(senior_ms: u64) -> Vec<u64> {
+    let mut town = with_a_state(senior_ms);
+    town.processes.truncate(1);
+    town.meet(&[0], SECOND);
+    town.processes[0].stopped = true;
+    [2, 3].into_iter().for_each(|own| starts_again(&mut town, own));
+    town.run(Duration::from_millis(10));
+    town.processes[0].stopped = false;
+    casts_of_all(&mut town)
+}
+
+#[test]
+fn those_that_have_just_started_take_the_state_of_who_was_there_before_however_many_they_are() {
+    assert_eq!(after_most_have_started_again(50), [50; 3]);
+    assert_eq!(after_two_have_started_while_the_last_was_away(50), [50; 3]);
+    // Where nobody has been there for long the greater part decides, and all there was is gone.
+    assert_eq!(after_most_have_started_again(3_600_000), [0; 3]);
+    assert_eq!(after_two_have_started_while_the_last_was_away(3_600_000), [0; 3]);
+}
+
+/// Of two parts that both have been there for long the greater keeps its state.
+#[test]
+fn of_two_parts_of_a_group_the_greater_lets_the_other_in() {
+    let mut town = with_a_state(50);
+    town.apart = vec![1];
+    town.meet(&[1, 2], SECOND);
+    town.meet(&[0], SECOND);
+    town.run(Duration::from_millis(100));
+    town.cast(0, b"of one");
+    (0..2_u64).for_each(|n| town.cast(1, &n.to_le_bytes()));
+    town.run(Duration::from_millis(20));
+    town.apart.clear();
+    assert_eq!(casts_of_all(&mut town), [52; 3]);
 }

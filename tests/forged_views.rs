@@ -479,7 +479,8 @@ fn many_that_want_in_at_once_are_no_more_than_a_view_holds() {
 fn denials_and_presences_that_are_forged_change_no_view() {
     let deny = |proposal, refusal: u8| [Body::of(2).id(proposal).0, vec![refusal], Body(vec![]).text("no").0];
     let presence = |view, size, coordinator: u64, address: &str| {
-        let body = [vec![0, 1, 0], Body(vec![]).id(view).half(size).words(&[coordinator]).text(address).0];
+        let body =
+            [vec![0, 1, 0], Body(vec![]).id(view).half(size).half(0).words(&[coordinator]).text(address).0];
         [body.concat(), Body(vec![]).text(&terms()).0, vec![WIRE_VERSION]]
     };
     let letters = [

@@ -47,6 +47,7 @@ pub(super) const LETTERS: Target = Target {
             let mut body = vec![0, reply, busy];
             body.extend(id_bytes(other.id));
             body.extend(5_u16.to_le_bytes());
+            body.extend(2_u16.to_le_bytes());
             body.extend(member_bytes(&other.members[0]));
             body.extend(text_bytes(&terms(&other.spec)));
             body.push(other.wire_version);

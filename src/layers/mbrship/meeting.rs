@@ -5,18 +5,22 @@ use std::time::Duration;
 use super::broken::Broken;
 use super::message::{Beyond, Inside, Refusal};
 use super::{DENIALS_MAX, Denial, Host, MERGE_REPEAT, Mbrship, PATIENCE_SHIFT_MAX, Sought};
-use crate::id::{Hasher64, Incarnation, MEMBERS_MAX, RankSet, ViewId};
+use crate::id::{Hasher64, Incarnation, MEMBERS_MAX, Rank, RankSet, ViewId};
 use crate::stack::event::{Down, ExitReason, Grounds, Letter};
 use crate::stack::layer::Context;
 use crate::time::Time;
 use crate::transport::Outside;
 use crate::view::{Address, Member, View};
 
-/// Views of one group in the order in which they go to each other: the lesser asks to be let into the greater.
-pub(super) type Weight = (u16, u64, Incarnation);
-
-fn weight(size: u16, view: ViewId) -> Weight {
-    (size, view.counter, view.coordinator)
+/// Views of one group in the order in which they go to each other: the lesser asks to be let into the greater, and takes its
+/// state. Members that have been in their views for long come first: or two that have just been started again, with nothing, and
+/// have met each other, would be more than the one that has gone on alone with all there was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Weight {
+    pub(super) seniors: u16,
+    pub(super) size: u16,
+    /// By its counter, and then its coordinator.
+    pub(super) view: ViewId,
 }
 
 /// Why nobody is let into the view of `own`.
@@ -25,14 +29,36 @@ pub(super) fn all_leave(own: &Address) -> String {
 }
 
 impl Mbrship {
+    /// What this view counts where it meets another.
+    fn weight(&self, context: &Context<'_>) -> Weight {
+        let view = context.view().view();
+        let is_senior = |rank: &Rank| {
+            let incarnation = view.members[rank.index()].incarnation;
+            let known = self.legacy.known_since.iter().find(|(known, _)| *known == incarnation);
+            known.is_some_and(|(_, since)| context.now() >= *since + self.options.senior)
+        };
+        let seniors = self.live(context).iter().filter(is_senior).count() as u16;
+        Weight { seniors, size: view.members.len() as u16, view: view.id }
+    }
+
+    /// Remembers since when it has known the members of this view.
+    pub(super) fn get_to_know(&mut self, context: &Context<'_>) {
+        let (now, members) = (context.now(), &context.view().view().members);
+        let known = std::mem::take(&mut self.legacy.known_since);
+        let since = |incarnation| {
+            known.iter().find(|(known, _)| *known == incarnation).map_or(now, |(_, since)| *since)
+        };
+        self.legacy.known_since =
+            members.iter().map(|member| (member.incarnation, since(member.incarnation))).collect();
+    }
+
     /// What is said of this view to others.
     fn presence(&self, context: &Context<'_>, reply: bool) -> Beyond {
         let view = context.view().view();
         Beyond::Presence {
             reply,
             busy: self.host.is_some(),
-            view: view.id,
-            size: view.members.len() as u16,
+            weight: self.weight(context),
             coordinator: context.view().member(self.coordinator(context)).clone(),
             terms: self.terms.clone(),
             wire_version: view.wire_version,
@@ -89,10 +115,11 @@ impl Mbrship {
             return;
         }
         match message {
-            Beyond::Presence { reply, busy, view, size, coordinator, terms, wire_version } => {
+            Beyond::Presence { reply, busy, weight, coordinator, terms, wire_version } => {
+                let view = weight.view;
                 if let Some(namesake) = context.view().rank_of(coordinator.incarnation) {
                     if context.view().member(namesake).address != coordinator.address {
-                        self.doubled(context, reply, weight(size, view), &coordinator);
+                        self.doubled(context, reply, weight, &coordinator);
                     } else if origin == coordinator.incarnation {
                         self.met_a_member(context, &coordinator, view);
                     }
@@ -105,7 +132,7 @@ impl Mbrship {
                     }
                     return;
                 }
-                self.met(context, reply, busy, weight(size, view), coordinator);
+                self.met(context, reply, busy, weight, coordinator);
             }
             Beyond::Merge { proposal, token, terms, wire_version, frame_bytes, members_max, members } => {
                 let terms = (terms.as_str(), wire_version, frame_bytes, members_max);
@@ -189,7 +216,7 @@ impl Mbrship {
         let own = context.view().member(context.rank()).clone();
         let (group, current) = (context.view().view().group, context.view().view().id);
         match message {
-            Beyond::Presence { reply, view, coordinator, .. } => {
+            Beyond::Presence { reply, weight: Weight { view, .. }, coordinator, .. } => {
                 let other = &coordinator.address;
                 let reason = if letter.group == group {
                     format!(
@@ -236,13 +263,10 @@ impl Mbrship {
         let Some(reason) = self.doubling(context, std::slice::from_ref(second)) else { return };
         self.complain(context, second.incarnation, &reason);
         if reply {
-            let view = context.view().view();
-            let ours = weight(view.members.len() as u16, view.id);
             let own = &context.view().member(context.rank()).address;
-            let stays = (ours, &second.address) > (theirs, own);
+            let stays = (self.weight(context), &second.address) > (theirs, own);
             let refusal = if stays { Refusal::Taken } else { Refusal::Lasting };
-            let proposal = ViewId { counter: theirs.1, coordinator: theirs.2 };
-            self.deny(context, second, proposal, refusal, reason);
+            self.deny(context, second, theirs.view, refusal, reason);
         }
     }
 
@@ -276,9 +300,7 @@ impl Mbrship {
         theirs: Weight,
         coordinator: Member,
     ) {
-        let view = context.view().view();
-        let ours = weight(view.members.len() as u16, view.id);
-        let id = ViewId { counter: theirs.1, coordinator: theirs.2 };
+        let ours = self.weight(context);
         if reply && (theirs < ours || !self.coordinates(context)) {
             let answer = self.presence(context, false);
             self.write(context, &coordinator, &answer);
@@ -287,12 +309,11 @@ impl Mbrship {
             || self.is_unheard(context.now(), &coordinator.address).is_some();
         let lesser = theirs > ours || self.is(Broken::MergesBothWays);
         if lesser && !busy && !is_put_off && self.is_free(context) {
-            let size = usize::from(ours.0) + usize::from(theirs.0);
-            if size > self.members_max(context) {
-                let theirs = usize::from(theirs.0);
-                let reason = self.too_many(context, &coordinator.address, theirs, MEMBERS_MAX);
+            let size = usize::from(theirs.size);
+            if usize::from(ours.size) + size > self.members_max(context) {
+                let reason = self.too_many(context, &coordinator.address, size, MEMBERS_MAX);
                 self.complain(context, coordinator.incarnation, &reason);
-                self.deny(context, &coordinator, id, Refusal::Lasting, reason);
+                self.deny(context, &coordinator, theirs.view, Refusal::Lasting, reason);
                 return;
             }
             self.seek(context, coordinator, theirs);

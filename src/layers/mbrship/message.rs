@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use super::meeting::Weight;
 use crate::id::{GroupId, Incarnation, MEMBERS_MAX, Rank, RankSet, ViewId};
 use crate::stack::event::{Charge, GroundsKind, Holdup};
 use crate::stack::spec::SPEC_BYTES_MAX;
@@ -47,8 +48,7 @@ pub(super) enum Beyond {
         reply: bool,
         /// No time to merge.
         busy: bool,
-        view: ViewId,
-        size: u16,
+        weight: Weight,
         coordinator: Member,
         terms: String,
         wire_version: u8,
@@ -194,6 +194,7 @@ pub(super) fn is_plausible(id: ViewId, counter: u64) -> bool {
 /// What is read beside plain numbers.
 trait Reads {
     fn id(&mut self) -> Result<ViewId, ControlError>;
+    fn weight(&mut self) -> Result<Weight, ControlError>;
     /// Ranks of a view of `members` members.
     fn ranks(&mut self, members: usize) -> Result<RankSet, ControlError>;
     fn rank(&mut self, members: usize) -> Result<Rank, ControlError>;
@@ -214,6 +215,11 @@ impl Reads for BodyReader<'_> {
     fn id(&mut self) -> Result<ViewId, ControlError> {
         let id = ViewId { counter: self.word()?, coordinator: Incarnation(self.word()?) };
         if id.counter <= COUNTER_MAX { Ok(id) } else { Err(ControlError) }
+    }
+
+    fn weight(&mut self) -> Result<Weight, ControlError> {
+        let (view, size, seniors) = (self.id()?, self.half()?, self.half()?);
+        if seniors <= size { Ok(Weight { seniors, size, view }) } else { Err(ControlError) }
     }
 
     fn ranks(&mut self, members: usize) -> Result<RankSet, ControlError> {
@@ -407,7 +413,7 @@ impl Beyond {
             Beyond::Merge { proposal, .. }
             | Beyond::Deny { proposal, .. }
             | Beyond::Confirm { proposal, .. } => Some(*proposal),
-            Beyond::Presence { view, .. } => Some(*view),
+            Beyond::Presence { weight, .. } => Some(weight.view),
             Beyond::Excluded { past, .. } | Beyond::Expelled { past, .. } => Some(*past),
             Beyond::Inquire => None,
         }
@@ -416,12 +422,13 @@ impl Beyond {
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut body = BodyWriter::default();
         match self {
-            Beyond::Presence { reply, busy, view, size, coordinator, terms, wire_version } => body
+            Beyond::Presence { reply, busy, weight, coordinator, terms, wire_version } => body
                 .byte(0)
                 .byte(u8::from(*reply))
                 .byte(u8::from(*busy))
-                .id(*view)
-                .half(*size)
+                .id(weight.view)
+                .half(weight.size)
+                .half(weight.seniors)
                 .member(coordinator)
                 .text(terms)
                 .byte(*wire_version),
@@ -455,8 +462,7 @@ impl Beyond {
             0 => Beyond::Presence {
                 reply: reader.flag()?,
                 busy: reader.flag()?,
-                view: reader.id()?,
-                size: reader.half()?,
+                weight: reader.weight()?,
                 coordinator: reader.member()?,
                 terms: reader.text(TERMS_BYTES_MAX)?,
                 wire_version: reader.byte()?,
@@ -546,8 +552,7 @@ mod tests {
             Beyond::Presence {
                 reply: true,
                 busy: false,
-                view: id(2),
-                size: 3,
+                weight: Weight { seniors: 2, size: 3, view: id(2) },
                 coordinator,
                 terms: terms.clone(),
                 wire_version,

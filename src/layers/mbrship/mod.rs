@@ -104,6 +104,11 @@ pub(super) fn entry() -> LayerEntry {
                 "how long after the start others are looked for, in milliseconds; then at doubling intervals (default 4)",
             ),
             ("probe_most_ms", "the longest interval between such looks, in milliseconds (default 200)"),
+            (
+                "senior_ms",
+                "for how long a member must have been in its views to count before their sizes where two meet, in milliseconds \
+                 (default 1000): the one with more such members keeps its state",
+            ),
             #[cfg(feature = "laboratory")]
             ("broken", "wrong on purpose, for the museum: which way (default no)"),
         ],
@@ -201,6 +206,7 @@ struct Options {
     gather: Duration,
     probe: Duration,
     probe_most: Duration,
+    senior: Duration,
     broken: Broken,
 }
 
@@ -368,6 +374,8 @@ struct Legacy {
     unheard: Vec<Unheard>,
     /// Those that were expelled, and how long they were waited for.
     expelled: Vec<(Incarnation, Duration)>,
+    /// The members of this view, and since when this one has known them.
+    known_since: Vec<(Incarnation, Time)>,
     /// Those that this member has let into this view.
     let_in: Vec<Guest>,
     /// Members that had room for so many members only, when last heard.
@@ -398,6 +406,7 @@ impl Mbrship {
             probe,
             probe_most: parameters
                 .longest(("probe_most_ms", millis("probe_most_ms", 200)?), ("probe_ms", probe))?,
+            senior: millis("senior_ms", 1000)?,
             broken: Broken::of(parameters)?,
         };
         Ok(Mbrship {
@@ -623,6 +632,7 @@ impl Layer for Mbrship {
 
     fn start(&mut self, context: &mut Context<'_>) {
         self.counter = self.counter.max(self.legacy.counter);
+        self.get_to_know(context);
         for (incarnation, members) in std::mem::take(&mut self.legacy.rooms) {
             // This one says itself what it has, to those that are new too.
             let known = context.view().rank_of(incarnation).filter(|rank| *rank != context.rank());
@@ -806,6 +816,7 @@ impl Layer for Mbrship {
             ("gather", self.options.gather),
             ("probe", self.options.probe),
             ("probe_most", self.options.probe_most),
+            ("senior", self.options.senior),
             ("each look for who holds a flush up", self.looks_patience()),
             ("wait for who goes on in a view change", self.progress_patience()),
             ("wait for a coordinator", self.coordinator_patience()),
