@@ -695,6 +695,18 @@ fn with_block_who_never_stops_casting_is_given_up_after_twenty_times_flush_ms() 
 }
 
 /// What waits of a view when it ends gets out, whoever holds the senders: nobody is given up for another one's slowness.
+/// Two that want to come together, and nobody is there who would leave them behind for that.
+#[test]
+fn with_block_who_is_alone_and_never_says_so_is_reminded_once() {
+    let spec = STACK.replace("MBRSHIP", "MBRSHIP(block=yes,flush_ms=10)");
+    let mut town = Town::of(1, &spec, &Config::default());
+    let new = town.join(&[1]);
+    town.run(SECOND);
+    let problems = |seen: &&Seen| matches!(seen, Seen::Problem(what) if what.contains("block_ok"));
+    let reminded = |at: usize| town.processes[at].diary.seen.iter().filter(problems).count();
+    assert_eq!([0, new].map(reminded), [1, 1]);
+}
+
 #[test]
 fn with_block_an_application_that_is_behind_holds_up_no_view_change() {
     let spec = STACK.replace("MBRSHIP", "MBRSHIP(block=yes)").replace("FC", "FC(window=5)");

@@ -10,6 +10,7 @@ use crate::config::FRAME_NUMBERS_MAX;
 use crate::id::{Hasher64, Rank, RankSet, ViewId};
 use crate::stack::event::{Charge, Cut, Down, Grounds, GroundsKind, Up};
 use crate::stack::layer::Context;
+use crate::time::Millis;
 use crate::transport::Outside;
 use crate::view::{Member, View};
 
@@ -213,6 +214,7 @@ impl Mbrship {
         if self.is(Broken::WaitsForTheSlow) {
             return;
         }
+        self.remind(context);
         let going_on = self.going_on(context);
         let slow = match &self.proposal {
             Some(proposal) if self.host.is_some() && self.all_done(context, proposal) => {
@@ -254,6 +256,16 @@ impl Mbrship {
             self.say(context, by, &Inside::HeldUp { proposal, by: slow });
         }
         self.reconsider(context);
+    }
+
+    /// The application has been asked to stop casting, and has not said that it has: who is not alone is left behind for that.
+    fn remind(&mut self, context: &mut Context<'_>) {
+        let waits = self.blocked && !self.block_ok && !self.may_go_on(context, Duration::ZERO);
+        if waits && !std::mem::replace(&mut self.reminded, true) {
+            let asked = Millis(self.progress_patience());
+            let what = format!("a view change has waited for block_ok for {asked}: Event::Block asks for it");
+            context.problem(None, what);
+        }
     }
 
     /// Who has taken in more since this coordinator looked last, as long as that counts.

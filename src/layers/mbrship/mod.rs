@@ -170,6 +170,8 @@ struct Mbrship {
     proposal: Option<Proposal>,
     blocked: bool,
     block_ok: bool,
+    /// It has been told that this is waited for.
+    reminded: bool,
     /// Nothing more of this view is issued.
     stopped: bool,
     /// By peer: number of sends when casting stopped.
@@ -426,6 +428,7 @@ impl Mbrship {
             proposal: None,
             blocked: false,
             block_ok: false,
+            reminded: false,
             stopped: false,
             sent: Vec::new(),
             over: false,
