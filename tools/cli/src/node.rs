@@ -546,7 +546,7 @@ impl Application for Narrator {
         }
     }
 
-    fn event(&mut self, event: &Event, _group: &mut Group<'_>) {
+    fn event(&mut self, event: &Event, group: &mut Group<'_>) {
         match event {
             Event::View(view) => self.view(view),
             Event::Suspect(suspicion) => self.suspected(*suspicion),
@@ -597,8 +597,10 @@ impl Application for Narrator {
                     other => println!("{other}"),
                 }
             }
-            // Casts typed meanwhile wait by themselves; what is stable nobody here asks.
-            Event::Block | Event::Stable | Event::Writable | Event::Transitional(_) => {}
+            // Casts typed meanwhile wait by themselves.
+            Event::Block => group.block_ok(),
+            // What is stable nobody here asks.
+            Event::Stable | Event::Writable | Event::Transitional(_) => {}
         }
     }
 }

@@ -120,6 +120,16 @@ fn what_is_typed_in_one_shell_appears_in_all_and_a_killed_one_is_told_of_by_the_
 }
 
 #[test]
+fn members_whose_views_wait_for_their_word_come_together_and_part() {
+    let group = format!("tea-blocked-{}", std::process::id());
+    let (at, stack) = (addresses("udp"), patient_stack().replace("MBRSHIP(", "MBRSHIP(block=yes,"));
+    let mut shells = vec![Shell::open("udp", &group, &at[0], &["--stack", &stack])];
+    let more = ["--stack", &stack, "--peers", &at[0]];
+    shells.extend((1..3).map(|n| Shell::open("udp", &group, &at[n], &more)));
+    talk(shells, &at);
+}
+
+#[test]
 fn who_knows_no_address_finds_the_others_at_a_multicast_address() {
     let group = format!("tea-discovered-{}", std::process::id());
     let free = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();

@@ -535,6 +535,8 @@ impl Application for Diary {
                 let members = self.members.get(suspicion.member.index()).copied().into_iter().collect();
                 say(&Word::Suspect { at: clock::now(), members, why: suspicion.why.to_string() });
             }
+            // What is cast from now on waits by itself.
+            Event::Block => group.block_ok(),
             Event::Problem(problem) => say(&Word::Problem(format!("{}: {}", problem.layer, problem.what))),
             Event::Exit(reason) => {
                 self.exited = true;
