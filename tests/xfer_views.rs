@@ -101,21 +101,24 @@ fn what_was_sent_to_who_waits_beneath_other_layers_comes_behind_the_view() {
     }
 }
 
-/// The application of one that waits for the state beneath other layers is ready for it; so many steps later the donor, who
-/// alone has it, leaves. The steps until the view has ended, and after how many the application had taken all of it in.
-fn left_after(steps: usize, spec: &str) -> (Storm, usize, Option<usize>) {
-    let mut storm = Storm::over(Town::of(1, spec, &Config::default()), BALLAST);
+/// One waits for the state beneath other layers, and its application is not ready for it, until the donor, who alone has it, has
+/// waited for long enough and leaves: it wants to so many steps later. It is ready after so many steps, if ever. The steps until the view has ended, and after how
+/// many the application had taken all of it in.
+fn left_when_ready_after(later: u32, steps: Option<usize>, spec: &str) -> (Storm, usize, Option<usize>) {
+    let spec = spec.replace("flight_kib", "stall_ms=5,flight_kib");
+    let mut storm = Storm::over(Town::of(1, &spec, &Config::default()), BALLAST);
     let new = storm.join(1);
     storm.nearly_whole(new);
     storm.until("what is held", |storm| storm.held_kib(new) > 64);
-    storm.replica(new).reluctant = 0;
+    storm.run(STEP * later);
+    storm.leave(0);
     let (mut taken, mut whole) = (0, None);
     storm.until("the next view", |storm| {
         if storm.replica(new).installed > 0 {
             whole = whole.or(Some(taken));
         }
-        if taken == steps {
-            storm.leave(0);
+        if steps == Some(taken) {
+            storm.replica(new).reluctant = 0;
         }
         let over = storm.town.processes[new].endpoint_view_members() == 1;
         taken += usize::from(!over);
@@ -129,16 +132,19 @@ fn left_after(steps: usize, spec: &str) -> (Storm, usize, Option<usize>) {
 fn a_state_that_is_taken_in_beneath_other_layers_as_the_view_ends_is_not_lost() {
     let spec = &beneath()[0];
     let mut before_the_last = Vec::new();
-    for steps in 0..20 {
-        let (mut storm, last, whole) = left_after(steps, spec);
+    // It is asked in every fifth step whether it is ready.
+    for (later, early) in (0..5).flat_map(|later| (1..=4).map(move |early| (later, 3 * early))) {
+        let (_, never, _) = left_when_ready_after(later, None, spec);
+        let steps = never - early;
+        let (mut storm, last, whole) = left_when_ready_after(later, Some(steps), spec);
         // Else the view had ended by then, and nobody else has the state.
         if whole.is_some_and(|whole| whole < last) {
             before_the_last.extend(whole.map(|whole| last - whole));
             storm.run(Duration::from_millis(5));
             let seen = &storm.town.processes[1].diary.seen;
             let over = |seen: &&Seen| matches!(seen, Seen::StateLost(_) | Seen::Exit(_) | Seen::Problem(_));
-            assert_eq!(seen.iter().find(over), None, "left after {steps} of {last} steps, {whole:?}");
-            assert!(casts_in(&storm, 1, 2).len() > 100, "left after {steps} of {last} steps");
+            assert_eq!(seen.iter().find(over), None, "ready after {steps} of {last} steps, {whole:?}");
+            assert!(casts_in(&storm, 1, 2).len() > 100, "ready after {steps} of {last} steps");
         }
     }
     assert!(before_the_last.contains(&1), "taken in as the view ended: {before_the_last:?}");
@@ -523,4 +529,87 @@ fn an_own_state_that_counts_for_nothing_or_in_part_is_noticed() {
     assert!(leaves("own-is-void", When::AtOnce));
     assert!(leaves("own-goes-with-the-offer", When::OnOffer));
     assert!(!leaves("own-is-kept-in-part", When::HalfWay));
+}
+
+/// Three of whose casts a fourth may hold back 64 KiB, which does not get ready to take the state in any more.
+fn with_one_that_is_not_ready(parameters: &str) -> (Storm, usize) {
+    let spec = stack(&format!(",hold_kib_max=64{parameters}"));
+    let mut storm = Storm::over(Town::of(3, &spec, &Config::default()), BALLAST);
+    let new = storm.join(1);
+    storm.until("some of the state", |storm| storm.replica(new).received.len() > BALLAST / 3);
+    storm.replica(new).reluctant = usize::MAX;
+    storm.until("casts held back", |storm| storm.town.counted(0, HELD) > 0);
+    (storm, new)
+}
+
+const HELD: &str = "casts held for a member without the state";
+
+fn problems(storm: &Storm, at: usize) -> Vec<&str> {
+    let problem = |seen: &'_ Seen| matches!(seen, Seen::Problem(_));
+    let told = storm.town.processes[at].diary.seen.iter().filter(|seen| problem(seen));
+    told.filter_map(|seen| if let Seen::Problem(what) = seen { Some(what.as_str()) } else { None }).collect()
+}
+
+#[test]
+fn who_keeps_all_from_casting_and_is_never_ready_for_the_state_is_named_and_leaves() {
+    let (mut storm, new) = with_one_that_is_not_ready(",stall_ms=100");
+    let begun = storm.town.now;
+    storm.until("a view without it", |storm| storm.town.processes[0].endpoint_view_members() == 3);
+    assert!(storm.town.now.since(begun) > Duration::from_millis(90), "it has its time");
+    storm.settle(&[0, 1, 2]);
+    for at in 0..3 {
+        let [told] = problems(&storm, at)[..] else { panic!("{:?}", problems(&storm, at)) };
+        assert!(told.starts_with("nobody has cast for 10 ms: p4 waits for the state"), "{told}");
+    }
+    let own = problems(&storm, new);
+    assert!(own.iter().any(|told| told.contains("the application was not ready for 100 ms")), "{own:?}");
+    assert!(storm.town.exit(new).is_some_and(|why| why.contains("could not take over the group's state")));
+}
+
+#[test]
+fn a_donor_that_is_never_ready_to_give_while_all_are_kept_from_casting_lets_another_do_so() {
+    let spec = stack(",hold_kib_max=64,stall_ms=100");
+    let mut storm = Storm::over(Town::of(3, &spec, &Config::default()), BALLAST);
+    storm.replica(0).ready = Some(BALLAST / 3);
+    let new = storm.join(1);
+    storm.until("casts held back", |storm| storm.town.counted(0, HELD) > 0);
+    storm.settle(&[0, 1, 2, new]);
+    let told = problems(&storm, 0);
+    assert!(told.iter().any(|told| told.contains("it was not ready for 100 ms")), "{told:?}");
+    assert_eq!(storm.replica(1).snapshots, 1);
+}
+
+#[test]
+fn who_takes_its_time_and_goes_on_taking_in_is_waited_for() {
+    let (mut storm, new) = with_one_that_is_not_ready(",stall_ms=100");
+    // A part every 80 ms: it is full for much longer than it may stand still.
+    storm.replica(new).reluctant = 800;
+    storm.run(Duration::from_millis(400));
+    storm.replica(new).reluctant = 0;
+    storm.settle(&[0, 1, 2, new]);
+}
+
+#[test]
+fn who_alone_has_the_state_leaves_when_another_has_it() {
+    let mut storm = Storm::of(1, "", BALLAST);
+    let new = storm.join(1);
+    storm.until("the view of both", |storm| storm.town.processes[0].endpoint_view_members() == 2);
+    storm.leave(0);
+    storm.until("its exit", |storm| storm.town.exit(0).is_some());
+    assert_eq!(storm.town.exit(0), Some("left the group"));
+    storm.run(Duration::from_millis(100));
+    assert_eq!((storm.replica(new).installed, storm.town.exit(new)), (1, None));
+    assert!(!storm.town.processes[new].diary.seen.iter().any(|seen| matches!(seen, Seen::StateLost(_))));
+}
+
+#[test]
+fn who_alone_has_the_state_does_not_wait_for_ever_for_who_does_not_take_it() {
+    let mut storm = Storm::of(1, ",stall_ms=50", BALLAST);
+    let new = storm.join(1);
+    storm.replica(new).reluctant = usize::MAX;
+    storm.until("the view of both", |storm| storm.town.processes[0].endpoint_view_members() == 2);
+    storm.leave(0);
+    storm.run(Duration::from_millis(40));
+    assert_eq!(storm.town.exit(0), None);
+    storm.until("its exit", |storm| storm.town.exit(0).is_some());
 }

@@ -110,7 +110,8 @@ impl Application for Diary {
         let replica = self.replica.as_mut()?;
         replica.snapshots += 1;
         let bytes = Cursor::new(replica.encode());
-        Some(Box::new(Readable { bytes, left: replica.readable.unwrap_or(usize::MAX) }))
+        let most = |bytes: Option<usize>| bytes.unwrap_or(usize::MAX);
+        Some(Box::new(Readable { bytes, left: most(replica.readable), ready: most(replica.ready) }))
     }
 
     fn install_state(&mut self, part: &StatePart<'_>, _group: &mut Group<'_>) -> Result<(), String> {
@@ -138,6 +139,8 @@ pub struct Replica {
     pub snapshots: usize,
     /// Its snapshots can be read so far, in bytes; to their end if none.
     pub readable: Option<usize>,
+    /// And are ready to be read so far.
+    pub ready: Option<usize>,
     /// Refuses the part that goes beyond so many bytes.
     pub refuse_beyond: Option<u64>,
     /// Takes a part in every so many times that it is asked; how often it was asked. Zero: at once.
@@ -154,9 +157,14 @@ pub struct Replica {
 struct Readable {
     bytes: Cursor<Vec<u8>>,
     left: usize,
+    ready: usize,
 }
 
 impl Snapshot for Readable {
+    fn is_ready(&mut self, bytes: usize) -> bool {
+        self.bytes.position() as usize + bytes <= self.ready
+    }
+
     fn read(&mut self, into: &mut [u8]) -> Result<usize, String> {
         let most = into.len().min(self.left);
         if most == 0 && !into.is_empty() {

@@ -65,6 +65,11 @@ impl Giving {
         matches!(self.stage, Stage::Parts | Stage::Stateless)
     }
 
+    /// Whether the application could not read on without waiting when it was asked last.
+    pub(super) fn is_not_ready(&self) -> bool {
+        self.is_under_way() && self.ready_at > Time::ZERO
+    }
+
     fn has_snapshot(&self) -> bool {
         self.stage != Stage::Given
     }
@@ -212,6 +217,7 @@ impl Xfer {
             return;
         }
         self.taken[origin.index()] = taken.max(self.taken[origin.index()]);
+        self.moved = context.now();
         self.turn_now(context);
     }
 
@@ -323,7 +329,7 @@ impl Xfer {
 
     /// The application cannot read its snapshot on: who has a part of it gets the state from another member. What has been
     /// given to its end is whole.
-    fn cannot_give(&mut self, context: &mut Context<'_>, why: &str) {
+    pub(super) fn cannot_give(&mut self, context: &mut Context<'_>, why: &str) {
         context.count("snapshot that could not be read");
         context.problem(
             None,
@@ -393,6 +399,8 @@ impl Xfer {
             body.truncate(PART_HEAD_BYTES + length);
             context.send_reliable(giving.takers.without(self.whole), body).expect("there was room for it");
             giving.at += length as u64;
+            giving.ready_at = Time::ZERO;
+            self.moved = context.now();
             giving.part_bytes = room as u64;
             self.burst.1 += room.max(BURST_BYTES / BURST_PARTS);
             (*sent, room_left) = (*sent + 1, room_left - 1);

@@ -51,7 +51,9 @@
 //! others may have is a part: all leave (`lost=leave`), or the first of them goes on with what it has (`lost=go_on`). Who could not take the state in leaves, says so, and is not given it
 //! again. Members that hold too much ask the others to stop casting until they have the state (`full=hold`), in the
 //! views after as well if the transfer goes on, or leave (`full=leave`). Parts that the application is not ready for
-//! wait here, and are credit that the donor has not got back.
+//! wait here, and are credit that the donor has not got back. Who keeps the others from casting is named to them, and if nothing moves
+//! for `stall_ms` it leaves, if it is its application that is not ready, or the donor lets another one give the state, if that is the
+//! donor's. Who alone has the state and wants to leave does so when another has it, or nothing has moved for so long.
 //!
 //! After Horus's XFER and Ensemble's `xfer` (Hayden, 1998); the donor's cut is the rule of virtual synchrony (Birman and
 //! Joseph, 1987).
@@ -79,7 +81,7 @@ use crate::stack::notices::{Flow, Notices};
 use crate::stack::property::{Properties, Property};
 use crate::stack::registry::{LayerEntry, ParameterError, Parameters};
 use crate::stack::slots::MatrixSlot;
-use crate::time::Time;
+use crate::time::{Millis, Time};
 
 pub(super) fn entry() -> LayerEntry {
     LayerEntry {
@@ -115,6 +117,12 @@ pub(super) fn entry() -> LayerEntry {
                 "parts that may be unacknowledged, or acknowledged and not taken in by the application, in KiB (default \
                  4096): a view change waits for their acknowledgement",
             ),
+            (
+                "stall_ms",
+                "for how long, in milliseconds (default 5000), the group is held for a full member, or a member that wants to leave \
+                 stays to give the state, while nothing moves: then who takes it leaves if its application has not been ready, \
+                 and who gives it lets another do so if that has not been",
+            ),
             #[cfg(feature = "laboratory")]
             ("broken", "wrong on purpose, for the museum: which way (default no)"),
         ],
@@ -130,6 +138,8 @@ const RELEASES_PER_ITERATION: u32 = 16;
 /// everything else. Parts may take the rest: whenever the two members' turns on a core are long, what is under way at
 /// once is what goes over in a turn.
 const LEFT_SHARE: u64 = 4;
+/// Of the time after which who keeps the group from casting has done so for too long: when it is said, and how often it is looked at.
+const LOOKS: u32 = 10;
 /// When the application is asked again for what it could not read or take in without waiting.
 const NOT_READY: Duration = Duration::from_micros(100);
 /// So many probes go out, so long after each other: some are lost, and who did not expect long frames may lose the first.
@@ -194,6 +204,13 @@ struct Xfer {
     givings: Vec<Giving>,
     /// By member: bytes of it that its application has taken in.
     taken: Vec<u64>,
+    /// When anything of what is given or taken in has moved here, last.
+    moved: Time,
+    /// Since when the group has been held for members that are full; and whether that has been said.
+    held_since: Time,
+    held_told: bool,
+    /// This member wants to leave, once somebody else has the state.
+    leaves: bool,
     /// By member.
     ways: Vec<Way>,
     /// Members that have said in this view that all of the state has come to them.
@@ -230,6 +247,7 @@ struct Options {
     leave: bool,
     go_on: bool,
     flight_bytes: u64,
+    stall: Duration,
     broken: Broken,
 }
 
@@ -241,6 +259,7 @@ struct Handles {
     acked: MatrixSlot,
     turn: TimerId,
     offer: TimerId,
+    look: TimerId,
 }
 
 /// How this member stands.
@@ -305,6 +324,7 @@ struct Legacy {
     own: Own,
     known: bool,
     shared: bool,
+    leaves: bool,
     /// Members that have the state and go on together with this one.
     complete: Vec<Incarnation>,
     /// Members that will not have it.
@@ -332,6 +352,7 @@ impl Xfer {
             leave: parameters.choice("full", &["hold", "leave"])? == "leave",
             go_on: parameters.choice("lost", &["leave", "go_on"])? == "go_on",
             flight_bytes: kib("flight_kib", 4096)?,
+            stall: parameters.number("stall_ms", 5000, 1..=3_600_000).map(Duration::from_millis)?,
             broken: Broken::of(parameters)?,
         };
         Ok(Xfer {
@@ -349,6 +370,10 @@ impl Xfer {
             unable_before: RankSet::EMPTY,
             givings: Vec::new(),
             taken: Vec::new(),
+            moved: Time::ZERO,
+            held_since: Time::ZERO,
+            held_told: false,
+            leaves: false,
             ways: Vec::new(),
             whole: RankSet::EMPTY,
             burst: (Time::NEVER, 0),
@@ -456,6 +481,7 @@ impl Xfer {
             context.open(sends_held, origin);
             if self.full.is_empty() {
                 context.open(casts_held, context.rank());
+                self.held_told = false;
             }
         }
     }
@@ -470,9 +496,70 @@ impl Xfer {
         if self.flushing {
             return;
         }
+        if self.full.len() == 1 {
+            self.held_since = context.now();
+            self.look_soon(context);
+        }
         context.close(casts_held, context.rank());
         context.close(sends_held, origin);
         context.count("casts held for a member without the state");
+    }
+
+    fn look_soon(&self, context: &mut Context<'_>) {
+        context.arm(self.handles().look, context.now() + self.options.stall / LOOKS);
+    }
+
+    /// The group is held, or this member stays to give the state: says for whom, and ends what does not move.
+    fn look(&mut self, context: &mut Context<'_>) {
+        if self.flushing || self.full.is_empty() && !self.leaves {
+            return;
+        }
+        self.look_soon(context);
+        if self.leaves {
+            self.leave_if_given(context);
+        }
+        let (now, own, stall) = (context.now(), context.rank(), self.options.stall);
+        if self.full.is_empty() {
+            return;
+        }
+        if !std::mem::replace(&mut self.held_told, true) {
+            let lasting = Millis(now.since(self.held_since));
+            for full in self.full.without(RankSet::one(own)).iter() {
+                let what = format!(
+                    "nobody has cast for {lasting}: {} waits for the state and holds back all that it may (hold_kib_max)",
+                    context.view().member(full).address
+                );
+                context.problem(Some(full), what);
+            }
+        }
+        if now < self.held_since.max(self.moved) + stall {
+            return;
+        }
+        let not_ready = format!("was not ready for {} while the group waited (stall_ms)", Millis(stall));
+        if self.own == Own::Lacks && self.full.contains(own) && self.taking.is_late() {
+            self.refuse(context, format!("the application {not_ready}"));
+            context.down(Down::Leave);
+        } else if self.givings.iter().any(Giving::is_not_ready) {
+            self.cannot_give(context, &format!("it {not_ready}"));
+        }
+    }
+
+    /// Whether this member alone can give the state to those who wait for it, and something of that moves.
+    fn is_needed(&self, context: &Context<'_>) -> bool {
+        let able = |rank: &Rank| !self.lacks.contains(*rank) && !self.unable.contains(*rank);
+        self.own == Own::Has
+            && able(&context.rank())
+            && !Xfer::others(context).iter().any(|rank| able(&rank))
+            && !self.wanting().is_empty()
+            && context.now() < self.moved + self.options.stall
+    }
+
+    /// This member wants to leave: it does once somebody else has the state, or nobody wants it.
+    fn leave_if_given(&mut self, context: &mut Context<'_>) {
+        if self.leaves && !self.is_needed(context) {
+            self.leaves = false;
+            context.down(Down::Leave);
+        }
     }
 
     /// A view change has begun. Casts that belong to this view still (`block=yes`) must go out before it ends, however much
@@ -594,6 +681,7 @@ impl Layer for Xfer {
             deliver,
             acked: build.shared_matrix_slot(shared::ACKED),
             turn: build.timer("turn"),
+            look: build.timer("look"),
             offer: build.timer("the application was not ready for the state"),
         });
     }
@@ -612,6 +700,12 @@ impl Layer for Xfer {
             self.shared = peer.is_some();
             return;
         };
+        self.moved = context.now();
+        if legacy.leaves {
+            self.leaves = true;
+            self.turn_now(context);
+            self.look_soon(context);
+        }
         let view = context.view();
         self.shared = legacy.shared || legacy.own == Own::Has && peer.is_some();
         let ranks = || (0..view.size()).map(Rank::at);
@@ -692,6 +786,15 @@ impl Layer for Xfer {
 
     fn down(&mut self, context: &mut Context<'_>, event: Down) {
         match event {
+            Down::Leave if !self.flushing => {
+                // What was under way before counts for nothing: it may have been given long ago.
+                (self.leaves, self.moved) = (true, context.now());
+                self.leave_if_given(context);
+                if self.leaves {
+                    context.count("leave that waits until another has the state");
+                    self.look_soon(context);
+                }
+            }
             Down::Snapshot { slot, taken } => self.snapshot(context, slot, taken),
             Down::StateTaken { donor, through, last } => self.state_taken(context, donor, through, last),
             Down::StateBack(part) => self.state_back(context, part),
@@ -723,6 +826,7 @@ impl Layer for Xfer {
                     own: self.own,
                     known: self.known,
                     shared: self.shared,
+                    leaves: self.leaves,
                     complete: if next.guest { Vec::new() } else { complete },
                     leaving,
                     unable: unable.iter().map(incarnation).collect(),
@@ -736,6 +840,7 @@ impl Layer for Xfer {
                 });
                 context.disarm(self.handles().turn);
                 context.disarm(self.handles().offer);
+                context.disarm(self.handles().look);
                 self.next = Some(Rc::clone(&next));
                 context.up(Up::NextView(next));
             }
@@ -812,8 +917,13 @@ impl Layer for Xfer {
             self.offer(context);
             return;
         }
+        if timer == self.handles().look {
+            self.look(context);
+            return;
+        }
         self.ask_late(context);
         self.found(context);
+        self.leave_if_given(context);
         self.release(context);
         self.speak(context);
         self.give(context);
@@ -851,8 +961,11 @@ impl Layer for Xfer {
             digest.word(way.reached_bytes as u64);
         }
         self.taken.iter().for_each(|taken| digest.word(*taken));
+        for time in [self.moved, self.held_since] {
+            digest.word(time.as_nanos());
+        }
         let said = [self.known, self.shared, self.donated, self.begins_here, self.stable_held];
-        let asked = [self.full_said, self.flushing];
+        let asked = [self.full_said, self.flushing, self.held_told, self.leaves];
         said.into_iter().chain(asked).for_each(|yes| digest.word(u64::from(yes)));
         digest.word(self.hold.bytes());
         digest.word(self.carried);
@@ -862,7 +975,8 @@ impl Layer for Xfer {
     }
 
     fn time_outs(&self) -> Vec<(&'static str, Duration)> {
-        vec![("ask again for what was not ready", NOT_READY), ("probe again", PROBE_PAUSE)]
+        let fixed = [("ask again for what was not ready", NOT_READY), ("probe again", PROBE_PAUSE)];
+        std::iter::once(("stall", self.options.stall)).chain(fixed).collect()
     }
 
     fn dump(&self, _context: &Context<'_>) -> Option<String> {

@@ -43,7 +43,7 @@ impl Taking {
     }
 
     /// Whether parts wait for the application.
-    fn is_late(&self) -> bool {
+    pub(super) fn is_late(&self) -> bool {
         self.offered.is_some() || !self.late.is_empty()
     }
 
@@ -279,6 +279,8 @@ impl Xfer {
             return;
         }
         (taking.taken, taking.kept) = (through, false);
+        self.moved = context.now();
+        let taking = &mut self.taking;
         let was_late = taking.offered.take().is_some();
         let part_bytes = self.options.flight_bytes / CREDIT_SHARE;
         if taking.taken - taking.told >= part_bytes || taking.taken == taking.at && was_late {

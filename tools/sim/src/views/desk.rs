@@ -540,6 +540,8 @@ impl Application for Desk<'_> {
             Event::Problem(problem) if problem.what.ends_with("do frames pass both ways?") => {}
             // Of stacks that are slow on purpose.
             Event::Problem(problem) if problem.what.starts_with("no fast path for ") => {}
+            // By somebody whose disk takes its time.
+            Event::Problem(problem) if problem.what.starts_with("nobody has cast for ") => {}
             Event::Problem(problem) => self.papers.problems.push(format!("{problem:?}")),
             Event::StateLost { .. } => self.work.lost_states += 1,
             Event::LostMessage { origin, .. } => {
