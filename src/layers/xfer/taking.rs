@@ -103,6 +103,10 @@ impl Xfer {
         let cut = ViewId { counter: word(SET + 1), coordinator: Incarnation(word(SET + 9)) };
         let at = word(SET + 17);
         self.donated = true;
+        if self.said.contains(origin) && self.own == Own::Lacks {
+            // It has not got the state since it said so, and goes on with what it has.
+            context.up(Up::StateLost { goes_on: true });
+        }
         self.has(context, origin);
         self.unable.remove(origin);
         self.unable_before.remove(origin);

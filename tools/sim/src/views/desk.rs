@@ -543,7 +543,10 @@ impl Application for Desk<'_> {
             // By somebody whose disk takes its time.
             Event::Problem(problem) if problem.what.starts_with("nobody has cast for ") => {}
             Event::Problem(problem) => self.papers.problems.push(format!("{problem:?}")),
-            Event::StateLost { .. } => self.work.lost_states += 1,
+            Event::StateLost { .. } => {
+                self.work.lost_states += 1;
+                self.ledger.lost(self.papers.own);
+            }
             Event::LostMessage { origin, .. } => {
                 if let Some((_, members)) = &self.papers.view {
                     let what = What::SendsLost { to: members[origin.index()] };
