@@ -322,7 +322,8 @@ fn who_waits_for_a_member_of_which_only_another_knows_that_it_has_failed_is_not_
 }
 
 /// Four of this stack with windows of 64. Processes 0, 1 and 3 cast as much as they may, and a cast keeps 2 busy for 2 ms: when the
-/// last leaves, or one more wants in, 2 is 400 ms behind, and what it has not read yet holds frames for control messages. How long it takes until the others are in the next view.
+/// last leaves, or one more wants in, 2 is 400 ms behind, and what it has not read yet holds frames for control messages. How long
+/// it takes until the others are in the next view.
 fn changes_view_with_much_to_take_in(stack: &str, control_frames: usize, leaves: bool) -> Option<Duration> {
     let config = Config { window_frames: 64, control_frames, ..Config::default() };
     let mut town = Town::of(4, stack, &config);
