@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use common::live::{Seen, Town};
 use wadjet::stack::event::{Holdup, Slow, SlowOutcome};
-use wadjet::wire::full::Prefix;
+use wadjet::transport::Received;
+use wadjet::wire::full::{Prefix, STACK_CONTROL};
 use wadjet::{Config, Incarnation, Time};
 
 const STACK: &str = wadjet::layers::DEFAULT_STACK_WITH_INTEGRITY;
+const MARK: [u8; 64] = [9; 64];
 const SECOND: Duration = Duration::from_secs(1);
 
 /// Everybody but process `but` casts as much as it may.
@@ -292,17 +294,12 @@ fn time_in_which_nobody_ran_makes_nobody_slow() {
 /// suspicion over, and gives the other one no credit meanwhile.
 #[test]
 fn who_waits_for_a_member_of_which_only_another_knows_that_it_has_failed_is_not_slow() {
-    const MARK: [u8; 64] = [9; 64];
     let config = Config { window_frames: 64, ..Config::default() };
     let mut town = Town::of(3, &STACK.replace("FC", "FC(slow_ms=5,expel_ms=5)"), &config);
     town.run(Duration::from_millis(150));
     town.lose = Box::new(|at, received| {
-        let is_from = |origin| {
-            Prefix::decode(received.bytes())
-                .is_ok_and(|(prefix, ..)| prefix.identification.origin == Incarnation(origin))
-        };
         let marked = || received.bytes().windows(MARK.len()).any(|bytes| bytes == MARK);
-        at == 1 && is_from(3) || at == 2 && (is_from(2) || marked())
+        at == 1 && is_from(received, 3) || at == 2 && (is_from(received, 2) || marked())
     });
     let suspects = |town: &mut Town| {
         town.processes[1]
@@ -361,4 +358,78 @@ fn who_has_much_to_take_in_before_a_view_change_is_waited_for_as_long_as_it_goes
 fn who_goes_on_for_too_long_in_a_view_change_is_left_behind() {
     let stack = STACK.replace("MBRSHIP", "MBRSHIP(flush_ms=10)");
     assert_eq!(changes_view_with_much_to_take_in(&stack, 512, true), None);
+}
+
+fn is_from(received: &Received, origin: u64) -> bool {
+    Prefix::decode(received.bytes())
+        .is_ok_and(|(prefix, ..)| prefix.identification.origin == Incarnation(origin))
+}
+
+/// Three of this policy, of whom the second does not hear the third, for less than its time-out, while the first casts all it may.
+fn one_does_not_hear_another(policy: &str) -> Town {
+    let mut town = with_policy(policy);
+    town.lose = Box::new(|at, received| at == 1 && is_from(received, 3));
+    town.until(Duration::from_millis(40), |town| {
+        let process = &mut town.processes[0];
+        while process.endpoint.group(process.key).cast(&[7; 1000]).is_ok() {}
+        false
+    });
+    town
+}
+
+/// What all hold it hears of who has cast it.
+#[test]
+fn a_member_that_does_not_hear_another_for_a_while_gives_credit_all_the_same() {
+    let town = one_does_not_hear_another("FC");
+    for at in 0..3 {
+        let casts = town.processes[at].casts_by_view().pop().map_or(0, |(_, casts)| casts.len());
+        assert!(casts > 10 * 64, "{at}: {casts} casts, of windows of 64");
+        assert_eq!(town.suspicions(at), []);
+    }
+}
+
+/// The first has cast what the third does not get, takes it for failed, tells the second what all hold, and is gone before they
+/// agree on anything: whether the two that are left have the same of it.
+fn goes_on_with_what_the_failed_lacked(stable: &str) -> bool {
+    let mut town = Town::of(3, &STACK.replace("STABLE", stable), &Config::default());
+    town.run(Duration::from_millis(150));
+    town.lose = Box::new(|at, received| {
+        let control = Prefix::decode(received.bytes()).map_or(0, |(prefix, ..)| prefix.control);
+        let marked = received.bytes().windows(MARK.len()).any(|bytes| bytes == MARK);
+        // It tells them nothing but what it reports.
+        at == 0 && is_from(received, 3)
+            || at > 0 && is_from(received, 1) && !(control == STACK_CONTROL || marked)
+            || at == 2 && marked
+    });
+    for _ in 0..10 {
+        town.cast(0, &MARK);
+    }
+    // What comes in it reports.
+    town.until(Duration::from_millis(35), |town| {
+        let process = &mut town.processes[1];
+        let _ = process.endpoint.group(process.key).cast(b"heard");
+        false
+    });
+    assert!(town.suspicions(0).iter().any(|(member, _)| *member == 2));
+    assert_eq!([town.suspicions(1), town.suspicions(2)], [[], []]);
+    town.processes[0].stopped = true;
+    town.lose = Box::new(|_, _| false);
+    town.until(SECOND, |town| town.together(&[1, 2]));
+    let marks = |town: &Town, at: usize| {
+        let seen = town.processes[at].diary.seen.iter();
+        seen.filter(|seen| matches!(seen, Seen::Cast(1, _))).count()
+    };
+    assert_eq!(marks(&town, 1), 10);
+    town.together(&[1, 2]) && marks(&town, 2) == 10
+}
+
+#[test]
+fn what_a_member_lacks_that_one_takes_for_failed_others_keep_for_it() {
+    assert!(goes_on_with_what_the_failed_lacked("STABLE"));
+}
+
+#[cfg(feature = "laboratory")]
+#[test]
+fn who_tells_that_all_hold_what_the_failed_lack_costs_them_that() {
+    assert!(!goes_on_with_what_the_failed_lacked("STABLE(broken=leaves-out-the-failed)"));
 }

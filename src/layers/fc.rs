@@ -301,7 +301,13 @@ impl Layer for Fc {
             number: build.frame_number(),
             granted,
             credit,
-            gossip: build.gossip("credit", source, credit, Some(Traffic::Cast), (self.window / 4).max(1)),
+            gossip: build.gossip(
+                "credit",
+                source,
+                credit,
+                Some(Traffic::Cast),
+                Some((self.window / 4).max(1)),
+            ),
             limit: build.slot(),
             no_credit: build.guard(
                 GuardKind::CastSend,

@@ -52,6 +52,8 @@ pub(super) enum Mistake {
     WaitsForTheFailed,
     /// STABLE: the last member does not count.
     ForgetsTheLast,
+    /// STABLE: others are told that all hold what those lack that are taken for failed here.
+    LeavesOutTheFailed,
     /// STABLE: an application that has seen something has seen all that its member holds.
     SeenIsHeld,
     /// NAK: who is asked for casts of another forwards its own of these numbers.
@@ -127,6 +129,7 @@ const VARIANTS: &[(&str, Mistake)] = &[
     ("expels-another", Mistake::ExpelsAnother),
     ("waits-for-the-failed", Mistake::WaitsForTheFailed),
     ("forgets-the-last", Mistake::ForgetsTheLast),
+    ("leaves-out-the-failed", Mistake::LeavesOutTheFailed),
     ("seen-is-held", Mistake::SeenIsHeld),
     ("answers-from-its-own", Mistake::AnswersFromItsOwn),
     ("freezes-late", Mistake::FreezesLate),

@@ -400,7 +400,7 @@ impl Layer for Nak {
             number,
             held,
             out_of_turn: build.shared_member_slot(shared::OUT_OF_TURN),
-            gossip: build.gossip("held", source, held, Some(Traffic::Cast), (self.window / 4).max(1)),
+            gossip: build.gossip("held", source, held, Some(Traffic::Cast), Some((self.window / 4).max(1))),
             window_limit: build.slot(),
             number_limit: build.slot(),
             window_closed: build.guard(

@@ -8,14 +8,17 @@
 //! | costs | no bits; one reference per delivered cast |
 //!
 //! *Held* (the endpoint has it) is gossiped by the layer that numbers casts; its column minimum frees buffers and
-//! drives credit. *Seen* (the application acknowledged it: displayed it, wrote it to disk) never holds a buffer; it is
+//! drives credit. What all hold as one member knows it tells the others in its rows (*stable*): who does not hear a member
+//! hears from who has cast it what that member holds, and neither keeps it nor lets the caster wait for want of that
+//! member's word. What is told counts those that have failed, too: another may still go on with them, and give them what
+//! they lack. *Seen* (the application acknowledged it: displayed it, wrote it to disk) never holds a buffer; it is
 //! reported in gossip rows.
 //!
 //! ```text
 //! held   A    B    C          casts of A below 5 are stable: B and C let go of them,
 //!   A    9    7    4          and by `released` the credit of A grows
 //!   B    5    7    4
-//!   C    6    6    4
+//!   C    6    6    4          B does not hear C: A tells it in a row that all hold what is below 5
 //! ```
 //!
 //! After the STABLE layer of Horus (the application defines what "seen" means) and Ensemble's `stable`.
@@ -74,6 +77,10 @@ struct Handles {
     seen: MatrixSlot,
     /// Per origin: frames this member's application has seen.
     own_seen: MemberSlot,
+    stable: MatrixSlot,
+    /// Per origin: frames that all members hold, as this one knows.
+    own_stable: MemberSlot,
+    /// Per origin: frames let go of here.
     released: MemberSlot,
     report_timer: TimerId,
     ask_timer: TimerId,
@@ -99,10 +106,18 @@ impl Stable {
         self.handles.expect("installed before use")
     }
 
-    /// Frames of `origin` that every member holds, of those that this one has accepted: their origin always does.
-    fn stable(&self, context: &Context<'_>, origin: Rank, accepted: u64) -> u64 {
-        let least = self.mistake.least_of_others(context, self.handles().held, origin);
-        least.unwrap_or(accepted).min(accepted)
+    /// Frames of `origin` that every member holds, of those that this one has accepted (their origin always does): what all
+    /// may be told, and what may be let go of here. The failed are not waited for, but others are not told so: they may go on
+    /// with one that is taken for failed here.
+    fn stable(&self, context: &Context<'_>, origin: Rank, accepted: u64) -> (u64, u64) {
+        let Handles { held, stable, .. } = self.handles();
+        let least = self.mistake.least_of_others(context, held, origin);
+        let strict = context.has_any_failed() && !self.mistake.is(Mistake::LeavesOutTheFailed);
+        let all = if strict { context.least_of_all_others(held, origin) } else { least };
+        // Who has cast it may have heard of somebody that is not heard here.
+        let told = context.pair(stable, origin, origin);
+        let all = all.unwrap_or(accepted).max(told).min(accepted);
+        (all, least.unwrap_or(accepted).min(accepted).max(all))
     }
 }
 
@@ -114,11 +129,16 @@ impl Layer for Stable {
     fn install(&mut self, build: &mut Build<'_>) {
         let own_seen = build.member_slot();
         let seen = build.shared_matrix_slot(shared::SEEN);
-        build.gossip("seen", GossipSource::Slot(own_seen), seen, None, build.window_max() / 4 + 1);
+        build.gossip("seen", GossipSource::Slot(own_seen), seen, None, Some(build.window_max() / 4 + 1));
+        let own_stable = build.member_slot();
+        let stable = build.shared_matrix_slot(shared::STABLE);
+        build.gossip("stable", GossipSource::Slot(own_stable), stable, None, None);
         self.handles = Some(Handles {
             held: build.shared_matrix_slot(shared::HELD),
             seen,
             own_seen,
+            stable,
+            own_stable,
             released: build.shared_member_slot(shared::RELEASED),
             report_timer: build.timer("report"),
             ask_timer: build.timer("ask"),
@@ -172,18 +192,20 @@ impl Layer for Stable {
     }
 
     fn post_member(&mut self, context: &mut Context<'_>, origin: Rank) {
-        let released = self.handles().released;
+        let Handles { own_stable, released, .. } = self.handles();
         let accepted = context.accepted(origin);
-        if context.of(released, origin) == accepted {
+        // No less is stable than is told to be.
+        if context.of(own_stable, origin) == accepted {
             // All of it was stable when somebody looked last, and is.
             return;
         }
-        let stable = self.stable(context, origin, accepted);
-        self.progress |= stable > context.of(released, origin);
-        self.unstable |= stable < accepted;
-        context.set_of(released, origin, stable);
+        let (stable, gone) = self.stable(context, origin, accepted);
+        self.progress |= gone > context.of(released, origin);
+        self.unstable |= gone < accepted;
+        context.set_of(own_stable, origin, stable);
+        context.set_of(released, origin, gone);
         if origin != context.rank() {
-            context.trim_casts(origin, stable);
+            context.trim_casts(origin, gone);
         }
     }
 
@@ -231,7 +253,7 @@ impl Layer for Stable {
                 (0..context.view().size()).map(|reporter| context.pair(seen, Rank::at(reporter), origin));
             format!(
                 "{origin}: stable {}, seen by all {}",
-                self.stable(context, origin, context.accepted(origin)),
+                self.stable(context, origin, context.accepted(origin)).1,
                 all.min().unwrap_or(0)
             )
         };

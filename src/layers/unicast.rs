@@ -245,7 +245,7 @@ impl Layer for Unicast {
             number,
             acked,
             out_of_turn: build.shared_member_slot(shared::OUT_OF_TURN),
-            gossip: build.gossip("acked", source, acked, Some(Traffic::Send), (self.window / 4).max(1)),
+            gossip: build.gossip("acked", source, acked, Some(Traffic::Send), Some((self.window / 4).max(1))),
             limit,
             window_closed: build.guard(
                 GuardKind::SendSend,

@@ -182,8 +182,9 @@ pub struct GossipDefinition {
     pub(crate) matrix: MatrixSlot,
     /// Whose messages it rides on, if any; rows carry it in any case.
     pub(crate) rides_on: Option<Traffic>,
-    /// A change of this much is reported at once; a smaller one with the next row or message.
-    pub(crate) quantum: u64,
+    /// A change of this much is reported at once; a smaller one with the next row or message. With none no row goes out for
+    /// it: those that go out all the same carry it.
+    pub(crate) quantum: Option<u64>,
 }
 
 /// A gossip, as its layer knows it.
@@ -196,6 +197,8 @@ pub mod shared {
     pub const HELD: &str = "held";
     /// Matrix: frames of each origin that each member's application has seen.
     pub const SEEN: &str = "seen";
+    /// Matrix: frames of each origin that all members hold, as each member knows.
+    pub const STABLE: &str = "stable";
     /// Matrix: sends of each origin that each member has.
     pub const ACKED: &str = "acked";
     /// Per origin: frames that all members hold and this one has let go of.
@@ -626,14 +629,14 @@ impl Build<'_> {
     }
 
     /// A monotone value per pair of members. It is reported in rows, and rides on messages of `rides_on` in a short
-    /// form. A change of `quantum` or more is reported at once.
+    /// form. A change of `quantum` or more is reported at once; without one it goes with what is reported all the same.
     pub fn gossip(
         &mut self,
         name: &'static str,
         source: GossipSource,
         matrix: MatrixSlot,
         rides_on: Option<Traffic>,
-        quantum: u64,
+        quantum: Option<u64>,
     ) -> Gossip {
         let name = FieldName { layer: self.name, name };
         self.blueprint.gossips.push(GossipDefinition { name, source, matrix, rides_on, quantum });

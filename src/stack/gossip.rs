@@ -134,7 +134,9 @@ struct Value {
     /// Its place in the own row.
     row: u32,
     rides_on_casts: bool,
-    quantum: u64,
+    /// A change of so much is reported soon, and of so much at once.
+    soon: u64,
+    at_once: u64,
 }
 
 impl Value {
@@ -316,9 +318,10 @@ impl Core {
                 GossipSource::Slot(MemberSlot(slot)) => (self.slots.member(subject) + slot, 0, u64::MAX),
             };
             let GossipDefinition { matrix, quantum, .. } = *definition;
+            let (soon, at_once) = quantum.map_or((u64::MAX, u64::MAX), |quantum| (1, quantum));
             let row = self.slots.member(own) + matrix.0 + u32::from(subject.0);
             let rides_on_casts = definition.rides_on == Some(Traffic::Cast);
-            Value { at, shift, mask, row, rides_on_casts, quantum }
+            Value { at, shift, mask, row, rides_on_casts, soon, at_once }
         };
         let subjects = (0..self.slots.members()).map(Rank::at);
         let of = |subject| self.gossip.definitions.iter().map(move |definition| (definition, subject));
@@ -369,9 +372,9 @@ impl Core {
             }
             *previous = value.read(slots);
             let ahead = previous.saturating_sub(*reported);
-            *changed |= ahead > 0;
-            *long_changed |= ahead > 0 && !told;
-            *far |= ahead >= value.quantum;
+            *changed |= ahead >= value.soon;
+            *long_changed |= ahead >= value.soon && !told;
+            *far |= ahead >= value.at_once;
         }
     }
 

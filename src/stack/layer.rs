@@ -397,7 +397,17 @@ impl Context<'_> {
             .min_by_key(|(_, says)| *says)
     }
 
-    /// Whether a member has failed as far as this view is concerned ([`Context::exclude`]).
+    /// The least that all members other than `subject` itself say of it, those that have failed, too.
+    pub fn least_of_all_others(&self, matrix: MatrixSlot, subject: Rank) -> Option<u64> {
+        self.core.slots.least_pair(matrix, subject, RankSet::one(subject))
+    }
+
+    /// Whether any member has failed as far as this view is concerned ([`Context::exclude`]).
+    pub fn has_any_failed(&self) -> bool {
+        !self.core.failed.is_empty()
+    }
+
+    /// Whether a member has.
     pub fn has_failed(&self, rank: Rank) -> bool {
         self.core.failed.contains(rank)
     }
