@@ -156,6 +156,18 @@ fn a_member_that_has_not_taken_in_what_has_come_takes_nobody_for_slow() {
     assert!(town.together(&[0, 1]));
 }
 
+#[cfg(feature = "laboratory")]
+#[test]
+fn who_blames_others_for_what_it_has_not_taken_in_calls_sound_ones_slow() {
+    let mut town = with_policy("FC(slow_ms=5,broken=blames-unread)");
+    town.processes[2].dull = DULL;
+    town.until(Duration::from_millis(40), |town| {
+        all_cast(town, usize::MAX);
+        false
+    });
+    assert_ne!(slow_ones(&town, 2), []);
+}
+
 #[test]
 fn an_expelled_member_that_missed_the_word_hears_it_when_it_speaks_up() {
     let mut town = with_policy("FC(slow_ms=5,expel_ms=10)");
@@ -385,6 +397,50 @@ fn a_member_that_does_not_hear_another_for_a_while_gives_credit_all_the_same() {
         let casts = town.processes[at].casts_by_view().pop().map_or(0, |(_, casts)| casts.len());
         assert!(casts > 10 * 64, "{at}: {casts} casts, of windows of 64");
         assert_eq!(town.suspicions(at), []);
+    }
+}
+
+#[test]
+fn a_member_that_does_not_hear_another_for_a_while_is_not_expelled() {
+    for expel in [2, 5, 10] {
+        let mut town = one_does_not_hear_another(&format!("FC(slow_ms=2,expel_ms={expel})"));
+        assert!(town.together(&[0, 1, 2]), "expel_ms={expel}");
+        assert_eq!(slow_ones(&town, 0), [], "expel_ms={expel}: nobody is called slow either");
+    }
+}
+
+/// Three of this policy, of whom the first casts all it may while it gets no report of the second, which has taken in all of it, and
+/// whose heartbeats come. Then either the reports are lost that were asked for, or what asks for them.
+fn left_by_who_gets_no_report(policy: &str, asks_are_lost: bool) -> usize {
+    let mut town = with_policy(policy);
+    let casts = |town: &mut Town| {
+        let process = &mut town.processes[0];
+        while process.endpoint.group(process.key).cast(&[7; 1000]).is_ok() {}
+        false
+    };
+    let is_row = |received: &Received, origin: u64| {
+        let prefix = Prefix::decode(received.bytes());
+        is_from(received, origin) && prefix.is_ok_and(|(prefix, ..)| prefix.control == STACK_CONTROL)
+    };
+    town.lose = Box::new(move |at, received| at == 0 && is_row(received, 2));
+    town.until(Duration::from_millis(2), casts);
+    if asks_are_lost {
+        town.lose = Box::new(move |at, received| at == 1 && is_row(received, 1));
+    }
+    town.until(Duration::from_millis(40), casts);
+    town.lose = Box::new(|_, _| false);
+    town.until(Duration::from_millis(20), casts);
+    town.processes[0].view().1.len()
+}
+
+#[test]
+fn a_member_is_charged_with_no_time_in_which_its_reports_were_lost_or_nobody_asked_for_them() {
+    for expel in [2, 5, 10] {
+        let policy = format!("FC(slow_ms=2,expel_ms={expel})");
+        for asks_are_lost in [false, true] {
+            let left = left_by_who_gets_no_report(&policy, asks_are_lost);
+            assert_eq!(left, 3, "{policy}, asks are lost: {asks_are_lost}");
+        }
     }
 }
 

@@ -26,10 +26,12 @@
 //! began to wait: so it is speed that counts, a window of frames in that time, and a member that merely sets the pace of a
 //! busy group is not slow. It is named in an event, and so is its catching up. With `expel_ms` it is expelled after that
 //! time: MBRSHIP goes on without it and tells it why. Time in which this process did not run counts for nobody, and time in which
-//! it had not taken in all that had come when it has: a slow member would take all others for slow, and expel them. Nor does a silence count against who
-//! is to be expelled, but for a quarter of the time at most, and when it has ended: who says nothing may have acknowledged all
-//! and not been heard, for it is this process that is deaf, or it has failed, which SUSPECT finds. Who is heard again is asked
-//! at once.
+//! it had not taken in all that had come when it has: a slow member would take all others for slow, and expel them.
+//!
+//! Who is to be expelled is charged by its own reports alone, and asked for them at least eight times in `expel_ms`: each that
+//! comes and still says that it lacks what it is waited for counts for the time since the last one, a quarter of `expel_ms` at
+//! most. What it reported and nobody heard is not charged, nor what nobody asked it for. And who gives no credit is charged,
+//! and called slow, only where it reports that it knows that all hold what was cast: until then it waits for a third one itself.
 //!
 //! After Ensemble's `mflow` (Hayden, 1998), with credit that advertises retention, in frames.
 
@@ -64,15 +66,21 @@ pub(super) fn entry() -> LayerEntry {
                 "window",
                 "casts of one origin that a receiver retains, in frames (default: the endpoint's window_frames)",
             ),
-            ("ask_us", "how long a sender is held before it asks for credit, in microseconds (default 1000)"),
-            ("backoff_us", "the longest interval between repetitions, in microseconds (default 50000)"),
+            (
+                "ask_us",
+                "how long a sender is held before it asks for credit, in microseconds (default 1000, or an eighth of expel_ms)",
+            ),
+            (
+                "backoff_us",
+                "the longest interval between repetitions, in microseconds (default 50000, or an eighth of expel_ms)",
+            ),
             (
                 "slow_ms",
                 "a member that holds the senders up for so long is called slow, in milliseconds (default 100)",
             ),
             (
                 "expel_ms",
-                "a member that holds the senders up for so long is expelled, in milliseconds; under 200 it may be a sound one where frames are lost (default: it is waited for)",
+                "a member that holds the senders up for so long is expelled, in milliseconds, and asked for reports eight times meanwhile; where frames are lost a sound one may take 50 to catch up (default: it is waited for)",
             ),
             #[cfg(feature = "laboratory")]
             ("broken", "wrong on purpose, for the museum: which way (default no)"),
@@ -106,15 +114,17 @@ struct Holder {
     lasting: Duration,
     looked: Time,
     told: bool,
-    /// Its signs of life when last looked at, for how long there has been none, and how much of `lasting` it was heard in.
-    signs: u64,
-    silent: Duration,
-    heard: Duration,
+    /// Its reports when last looked at, how long it has been waited for since the last one, and how much of `lasting` is charged
+    /// to it.
+    reports: u64,
+    unsaid: Duration,
+    charged: Duration,
 }
 
-/// Looks at a member that holds the senders up, within the time after which something is said of it.
+/// Looks at a member that holds the senders up, within the time after which something is said of it; and as often it is asked for
+/// a report, at least, within the time after which it is expelled.
 const LOOKS: u32 = 8;
-/// No more than so many count at once: of time between two looks, and of a silence that has ended.
+/// No more than so many count at once: of time between two looks, and of time before a report.
 const LOOKS_AT_ONCE: u32 = 2;
 
 #[derive(Clone, Copy)]
@@ -129,9 +139,10 @@ struct Handles {
     ask: TimerId,
     look: TimerId,
     held: MatrixSlot,
-    /// Signs of life, if the group can go on without a member.
-    signs: Option<MemberSlot>,
-    /// Per origin: frames let go of, if some layer keeps them until stable.
+    /// The group can go on without a member.
+    live: bool,
+    /// Frames that each member knows to be stable, and of each origin those let go of here, if some layer keeps them until then.
+    stable: Option<MatrixSlot>,
     released: Option<MemberSlot>,
 }
 
@@ -141,9 +152,12 @@ impl Fc {
         let window = parameters.number("window", 0, 1..=crate::config::WINDOW_FRAMES_MAX)?;
         let micros =
             |name, default| parameters.number(name, default, 1..=10_000_000).map(Duration::from_micros);
-        let ask = Backoff::new(micros("ask_us", 1000)?, micros("backoff_us", 50_000)?);
         let millis = |name, default| parameters.number(name, default, 1..=3_600_000);
         let expel = Some(millis("expel_ms", 0)?).filter(|expel| *expel > 0).map(Duration::from_millis);
+        // Who is to be expelled is charged by its reports: they are asked for as often as they count.
+        let often = expel.map_or(Duration::MAX, |expel| expel / LOOKS);
+        let [first, longest] = [micros("ask_us", 1000)?, micros("backoff_us", 50_000)?];
+        let ask = Backoff::new(first.min(often), longest.min(often));
         let slow = Duration::from_millis(millis("slow_ms", 100)?);
         let mistake = Mistake::of(parameters)?;
         Ok(Fc { mistake, window, ask, handles: None, slow, expel, holder: None })
@@ -165,32 +179,45 @@ impl Fc {
         let target = context.next_frame_number();
         let (member, behind) = match context.least_other(held, own)? {
             (member, holds) if holds < target => (member, true),
-            _ => (context.least_other(credit, own)?.0, false),
+            _ => {
+                let owing = context.view().others().filter(|other| self.owes(context, *other, target));
+                (owing.min_by_key(|other| context.pair(credit, *other, own))?, false)
+            }
         };
-        let signs = self.signs(context, member);
-        let (lasting, silent, heard) = Default::default();
-        let told = false;
-        Some(Holder { member, behind, target, since: now, lasting, looked: now, told, signs, silent, heard })
+        let (lasting, unsaid, charged) = Default::default();
+        let (told, reports) = (false, context.reports_of(member));
+        Some(Holder {
+            member,
+            behind,
+            target,
+            since: now,
+            lasting,
+            looked: now,
+            told,
+            reports,
+            unsaid,
+            charged,
+        })
     }
 
-    /// Its signs of life so far.
-    fn signs(&self, context: &Context<'_>, member: Rank) -> u64 {
-        self.handles().signs.map_or(0, |signs| context.of(signs, member))
+    /// Whether a member gives no credit beyond `target` though it knows that all hold what was cast. What it does not know it
+    /// waits for itself: that is between it and those that others lack, or that it does not hear.
+    fn owes(&self, context: &Context<'_>, member: Rank, target: u64) -> bool {
+        let Handles { stable, credit, .. } = self.handles();
+        let own = context.rank();
+        !context.has_failed(member)
+            && stable.is_none_or(|stable| context.pair(stable, member, own) >= target)
+            && context.pair(credit, member, own) <= target
     }
 
     /// Whether it has taken in what it was waited for, or nobody waits for it any more.
     fn caught_up(&self, context: &Context<'_>, holder: &Holder) -> bool {
-        let Handles { held, credit, .. } = self.handles();
-        let own = context.rank();
-        if context.has_failed(holder.member) {
-            return true;
+        let Holder { member, behind, target, .. } = *holder;
+        if behind {
+            context.has_failed(member) || context.pair(self.handles().held, member, context.rank()) >= target
+        } else {
+            !self.owes(context, member, target)
         }
-        if holder.behind {
-            return context.pair(held, holder.member, own) >= holder.target;
-        }
-        // What others lack it cannot give credit for; nor what those lack that have failed, of which it may not know yet.
-        let all = context.view().others().all(|other| context.pair(held, other, own) >= holder.target);
-        !all || context.pair(credit, holder.member, own) > holder.target
     }
 
     fn say(&self, context: &mut Context<'_>, holder: &Holder, outcome: SlowOutcome) {
@@ -225,26 +252,22 @@ impl Fc {
         }
     }
 
-    /// Whether the member that is waited for has said anything since it was looked at last: what it lacks it lacks by its own
-    /// word only then.
-    fn listen(&self, context: &mut Context<'_>, holder: &mut Holder) {
-        let signs = self.signs(context, holder.member);
-        if signs != std::mem::replace(&mut holder.signs, signs) {
+    /// Charges the member that is waited for with the time before a report of its own: by which it has not caught up, or it would
+    /// not be waited for.
+    fn charge(&self, context: &Context<'_>, holder: &mut Holder) {
+        let reports = context.reports_of(holder.member);
+        if reports != std::mem::replace(&mut holder.reports, reports) {
             let most = self.expel.unwrap_or(Duration::MAX) / LOOKS * LOOKS_AT_ONCE;
-            if holder.silent > most {
-                // What it said meanwhile was not heard, and may have been all that is waited for.
-                context.gossip_now(true);
-            }
-            holder.heard += std::mem::take(&mut holder.silent).min(most);
+            holder.charged += std::mem::take(&mut holder.unsaid).min(most);
         }
         if self.mistake.is(Mistake::BlamesTheUnheard) {
-            holder.heard = holder.lasting;
+            holder.charged = holder.lasting;
         }
     }
 
     /// Looks at the member that is waited for.
     fn look(&mut self, context: &mut Context<'_>) {
-        let Handles { no_credit, look, signs, .. } = self.handles();
+        let Handles { no_credit, look, live, .. } = self.handles();
         let own = context.rank();
         let Some(mut holder) = self.holder else { return };
         // Room for a frame now and then is no reason to think better of it, but that nobody wants to cast is.
@@ -259,10 +282,10 @@ impl Fc {
         if known > holder.looked {
             let passed = known.since(holder.looked).min(self.tick() * LOOKS_AT_ONCE);
             holder.lasting += passed;
-            holder.silent += passed;
+            holder.unsaid += passed;
             holder.looked = known;
         }
-        self.listen(context, &mut holder);
+        self.charge(context, &mut holder);
         let threshold = self.expel.map_or(self.slow, |expel| expel.min(self.slow));
         if !holder.told && holder.lasting >= threshold {
             holder.told = true;
@@ -270,7 +293,7 @@ impl Fc {
             self.say(context, &holder, SlowOutcome::Waits);
         }
         self.holder = Some(holder);
-        if signs.is_some() && self.expel.is_some_and(|expel| holder.heard >= expel) {
+        if live && self.expel.is_some_and(|expel| holder.charged >= expel) {
             self.holder = None;
             if self.mistake.is(Mistake::ExpelsAnother) {
                 let size = context.view().size();
@@ -295,7 +318,6 @@ impl Layer for Fc {
         let granted = build.member_slot();
         let credit = build.matrix_slot();
         let retains = build.stack_provides(Property::Stability);
-        let live = build.stack_provides(Property::ConsistentViews);
         let source = GossipSource::Slot(granted);
         self.handles = Some(Handles {
             number: build.frame_number(),
@@ -317,7 +339,8 @@ impl Layer for Fc {
             ask: build.timer("ask"),
             look: build.timer("look"),
             held: build.shared_matrix_slot(shared::HELD),
-            signs: live.then(|| build.shared_member_slot(shared::HEARD)),
+            live: build.stack_provides(Property::ConsistentViews),
+            stable: retains.then(|| build.shared_matrix_slot(shared::STABLE)),
             released: retains.then(|| build.shared_member_slot(shared::RELEASED)),
         });
     }
@@ -433,8 +456,8 @@ impl Layer for Fc {
         if let Some(holder) = &self.holder {
             digest.word(u64::from(holder.member.0));
             digest.word(holder.target);
-            digest.word(holder.signs);
-            for time in [holder.lasting, holder.silent, holder.heard] {
+            digest.word(holder.reports);
+            for time in [holder.lasting, holder.unsaid, holder.charged] {
                 digest.word(time.as_nanos() as u64);
             }
         }
@@ -448,7 +471,7 @@ impl Layer for Fc {
     fn dump(&self, context: &Context<'_>) -> Option<String> {
         let handles = self.handles();
         let policy = match self.expel {
-            Some(_) if handles.signs.is_some() => "is expelled",
+            Some(_) if handles.live => "is expelled",
             _ => "is waited for",
         };
         let waits = match &self.holder {

@@ -541,7 +541,7 @@ impl Layer for Suspect {
         self.handles = Some(Handles {
             casts: build.tally(GuardKind::CastDeliver, "casts heard"),
             sends: build.tally(GuardKind::SendDeliver, "sends heard"),
-            heard: build.shared_member_slot(shared::HEARD),
+            heard: build.member_slot(),
             out_of_turn: build.shared_member_slot(shared::OUT_OF_TURN),
             sweep: build.timer("sweep"),
         });

@@ -203,8 +203,6 @@ pub mod shared {
     pub const ACKED: &str = "acked";
     /// Per origin: frames that all members hold and this one has let go of.
     pub const RELEASED: &str = "released";
-    /// Per member: its signs of life in this view, counted once a beat.
-    pub const HEARD: &str = "heard";
     /// Per member: messages of its that have come out of turn, behind one that is missing or again. Nobody above has seen them.
     pub const OUT_OF_TURN: &str = "out of turn";
 }

@@ -184,6 +184,8 @@ pub(crate) struct GossipState {
     /// When they are asked next, and how long after that again.
     introduction: Time,
     introduction_gap: Duration,
+    /// By rank: rows that have been merged.
+    rows: Vec<u64>,
     /// What has not been merged yet.
     pub(crate) carried: Carried,
 }
@@ -228,6 +230,7 @@ impl GossipState {
             unsure: RankSet::EMPTY,
             introduction: Time::NEVER,
             introduction_gap: delay,
+            rows: vec![0; members],
             carried,
         }
     }
@@ -262,6 +265,11 @@ impl GossipState {
 
     pub(crate) fn requested(&self) -> bool {
         self.requested
+    }
+
+    /// How many rows of a member have been merged.
+    pub(crate) fn rows_of(&self, reporter: Rank) -> u64 {
+        self.rows[reporter.index()]
     }
 
     /// How long a change may go unreported.
@@ -606,6 +614,7 @@ impl Core {
             let values = values.iter().map(|value| u64::from_le_bytes(*value));
             self.slots.raise_row(reporter, Rank::at(subject), matrices.zip(values));
         }
+        self.gossip.rows[reporter.index()] += 1;
         let newest = MemberSlot(fixed::NEWEST_REPORT);
         self.slots.set_of(newest, reporter, self.slots.of(newest, reporter).max(row.after));
         if row.ask {

@@ -872,6 +872,11 @@ impl Context<'_> {
         self.core.filter(field, origin, message)
     }
 
+    /// How many rows of gossip another member has reported so far: what it says of itself is as new as the last of them.
+    pub fn reports_of(&self, reporter: Rank) -> u64 {
+        self.core.gossip.rows_of(reporter)
+    }
+
     /// Reports own gossip to all soon; asks them to report back if `ask`.
     pub fn gossip_now(&mut self, ask: bool) {
         self.core.gossip.request(ask);
