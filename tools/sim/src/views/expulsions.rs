@@ -33,14 +33,14 @@ pub(crate) struct Suspected {
 }
 
 /// Who was expelled though nothing kept it from taking in what was cast, in words. `hindered` says whether something did so
-/// between two times: to the process, or to another one of its view. Who may have been in a view change was kept from it, too,
+/// between two times: to the process, or to what it is told by who has expelled it. That it waits for a third one is no reason, nor that it is not heard. Who may have been in a view change was kept from it, too,
 /// though others went on: one that suspects all before itself leads one until it goes on or is gone, and is obeyed by those that do
 /// not suspect it, until they do.
 pub(crate) fn undue(
     history: &History,
     expulsions: &[Expelled],
     suspicions: &[Suspected],
-    hindered: impl Fn(u32, u64, u64) -> bool,
+    hindered: impl Fn(u32, u32, u64, u64) -> bool,
 ) -> Vec<String> {
     let mut processes: BTreeMap<Incarnation, u32> = BTreeMap::new();
     let mut stays: BTreeMap<Incarnation, (ViewId, u64, &[Incarnation])> = BTreeMap::new();
@@ -65,8 +65,8 @@ pub(crate) fn undue(
                 _ => {}
             }
         }
-        let (Some(process), Some((view, since, members)), Some((theirs, ..))) =
-            (processes.get(member), stays.get(member), stays.get(by))
+        let (Some(process), Some(caster), Some((view, since, members)), Some((theirs, ..))) =
+            (processes.get(member), processes.get(by), stays.get(member), stays.get(by))
         else {
             continue;
         };
@@ -91,7 +91,7 @@ pub(crate) fn undue(
             leader != member && here && obeyed
         };
         let led = members.iter().enumerate().any(leads);
-        if view == theirs && *since <= begun && !led && !hindered(*process, begun, *at) {
+        if view == theirs && *since <= begun && !led && !hindered(*process, *caster, begun, *at) {
             let millis = *lasting_ns as f64 / 1e6;
             found.push(format!(
                 "{by} expelled {member} after {millis} ms, because {why}; nothing kept it from it"
@@ -160,14 +160,14 @@ mod tests {
 
     #[test]
     fn who_was_sound_all_the_time_and_in_the_view_is_not_to_be_expelled() {
-        let found = |since, hindered| undue(&together(since), &[B_BY_A], &[], |_, _, _| hindered).len();
+        let found = |since, hindered| undue(&together(since), &[B_BY_A], &[], |_, _, _, _| hindered).len();
         assert_eq!(found(5, false), 1);
         assert_eq!(found(5, true), 0, "it was slow");
         assert_eq!(found(8, false), 0, "it has not been there for so long");
         let mut elsewhere = together(5);
         let view = ViewId { counter: 2, coordinator: B };
         elsewhere.push(7, B, What::View { view, members: vec![B], transitional: false });
-        assert_eq!(undue(&elsewhere, &[B_BY_A], &[], |_, _, _| false).len(), 0, "it has gone elsewhere");
+        assert_eq!(undue(&elsewhere, &[B_BY_A], &[], |_, _, _, _| false).len(), 0, "it has gone elsewhere");
     }
 
     #[test]
@@ -179,7 +179,8 @@ mod tests {
             let view = ViewId { counter: 1, coordinator: A };
             history.push(5, member, What::View { view, members: vec![A, C, B], transitional: false });
         }
-        let found = |suspicions: &[Suspected]| undue(&history, &[B_BY_A], suspicions, |_, _, _| false).len();
+        let found =
+            |suspicions: &[Suspected]| undue(&history, &[B_BY_A], suspicions, |_, _, _, _| false).len();
         let suspected = |at, by, member| Suspected { at, by, member };
         assert_eq!(found(&[suspected(6, C, A)]), 0, "C leads");
         assert_eq!(found(&[suspected(3, C, A)]), 1, "it did so in another view");
@@ -194,7 +195,7 @@ mod tests {
             history.push(at, C, what);
             // Waited for from 8 to 12.
             let expelled = Expelled { at: 12, ..B_BY_A };
-            undue(&history, &[expelled], &[suspected(6, C, A)], |_, _, _| false).len()
+            undue(&history, &[expelled], &[suspected(6, C, A)], |_, _, _, _| false).len()
         };
         let next = || {
             let view = ViewId { counter: 2, coordinator: C };

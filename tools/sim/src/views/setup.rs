@@ -302,25 +302,45 @@ impl ViewsSetup {
     }
 
     /// Whether a process may not have taken in what another one cast between two times, in a world where
-    /// [`ViewsSetup::delays_nobody_else`].
-    pub(crate) fn hinders(&self, process: usize, from: u64, until: u64) -> bool {
+    /// [`ViewsSetup::delays_nobody_else`]: what happens between it and third ones is no reason, nor that the other does not hear it.
+    pub(crate) fn hinders(&self, process: usize, caster: usize, from: u64, until: u64) -> bool {
+        let way = |one: usize, other: usize| (one, other) == (caster, process);
         self.expulsion.is_some_and(|expulsion| expulsion.process == process)
-            || self.parts_anybody(from, until)
+            || self.stands_between(from, until, |paused| paused == process, way)
     }
 
     /// Whether somebody stands still or is cut off between two times, or not long before.
     pub(crate) fn parts_anybody(&self, from: u64, until: u64) -> bool {
+        self.stands_between(from, until, |_| true, |_, _| true)
+    }
+
+    /// Whether one of those who `stands` says stands still, or of two that `between` says one does not hear the other, between two
+    /// times, or not long before.
+    fn stands_between(
+        &self,
+        from: u64,
+        until: u64,
+        stands: impl Fn(usize) -> bool,
+        between: impl Fn(usize, usize) -> bool,
+    ) -> bool {
         let overlaps = |at: u64, length: u64| at <= until && from <= at + length + MADE_UP_FOR_NS;
         let pauses = |(at, what): &(u64, Chaos)| match what {
-            Chaos::Pause { length_ns, .. } => overlaps(*at, *length_ns),
+            Chaos::Pause { process, length_ns } => stands(*process) && overlaps(*at, *length_ns),
             // Who is given up by one is heard by the others, until one of the two goes.
             Chaos::Accuse { .. } => overlaps(*at, ACCUSED_NS),
             _ => false,
         };
+        let pairs = || (0..self.processes).flat_map(|from| (0..self.processes).map(move |to| (from, to)));
+        let divides =
+            |cut: &Partition| pairs().any(|(from, to)| between(from, to) && cut.divides(from, to, cut.at));
         until >= self.span_ns && self.fates.iter().any(|fate| *fate != Fate::Core)
             || self.chaos.iter().any(pauses)
-            || self.faults.partitions.iter().any(|cut| overlaps(cut.at, cut.until - cut.at))
-            || self.faults.cuts.iter().any(|(_, _, at, length)| overlaps(*at, *length))
+            || self.faults.partitions.iter().any(|cut| overlaps(cut.at, cut.until - cut.at) && divides(cut))
+            || self
+                .faults
+                .cuts
+                .iter()
+                .any(|(from, to, at, length)| between(*from, *to) && overlaps(*at, *length))
     }
 }
 

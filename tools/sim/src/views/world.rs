@@ -688,8 +688,9 @@ impl<'w> World<'w> {
         counters.work.microseconds = now / 1000;
         let history = std::mem::take(&mut self.ledger.history);
         if self.setup.delays_nobody_else() {
-            let hindered =
-                |process: u32, from: u64, until: u64| self.setup.hinders(process as usize, from, until);
+            let hindered = |process: u32, caster: u32, from: u64, until: u64| {
+                self.setup.hinders(process as usize, caster as usize, from, until)
+            };
             let Ledger { expulsions, suspicions, .. } = &self.ledger;
             let undue = expulsions::undue(&history, expulsions, suspicions, hindered).into_iter();
             self.violations.extend(undue.map(|what| Violation::of("undue-expulsion", what)));

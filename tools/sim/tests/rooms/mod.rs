@@ -49,11 +49,12 @@ pub const OF_SOME: &[(&str, &str, u64)] = &[
     ("XFER", "forgets-hold", 99),
     ("FRAG", "keeps-parts", 117),
     ("SUSPECT", "forgets-the-unheard", 9011),
+    ("STABLE", "leaves-out-the-failed", 0),
 ];
 
 /// Where slow members are expelled (`src/layers/fc.rs`, `src/layers/mbrship/broken.rs`).
 pub const EXPULSION: &[(&str, &str, u64)] = &[
-    ("FC", "blames-unread", 540),
+    ("FC", "blames-the-unheard", 0),
     ("FC", "forgets-credit", 625),
     ("FC", "expels-another", 177),
     ("MBRSHIP", "expels-in-silence", 623),
@@ -104,6 +105,8 @@ pub const SURVIVORS: &[(&str, &str)] = &[
     // Credit that is lost comes with what others cast or report, and in the end everybody casts something; NAK and STABLE ask
     // for reports of their own accord. A test in which nobody else says anything catches it (`tests/credit.rs`).
     ("FC", "never-asks"),
+    // Who is to be expelled is charged by reports that have been taken in, so it is called slow, and not expelled (`tests/slow.rs`).
+    ("FC", "blames-unread"),
     // NAK's window, which counts from what all hold, lets nobody cast further than buffers reach.
     ("FC", "gives-twice"),
     // Faults end, and with them what holds a flush up; an application that never says its word is needed
