@@ -267,7 +267,7 @@ impl GossipState {
         self.requested
     }
 
-    /// How many rows of a member have been merged.
+    /// How many rows of a member that say something of this one have been merged.
     pub(crate) fn rows_of(&self, reporter: Rank) -> u64 {
         self.rows[reporter.index()]
     }
@@ -614,7 +614,9 @@ impl Core {
             let values = values.iter().map(|value| u64::from_le_bytes(*value));
             self.slots.raise_row(reporter, Rank::at(subject), matrices.zip(values));
         }
-        self.gossip.rows[reporter.index()] += 1;
+        // A row of a large view comes in several frames.
+        let speaks_of_this_one = (first..first + usize::from(row.subjects)).contains(&own.index());
+        self.gossip.rows[reporter.index()] += u64::from(speaks_of_this_one);
         let newest = MemberSlot(fixed::NEWEST_REPORT);
         self.slots.set_of(newest, reporter, self.slots.of(newest, reporter).max(row.after));
         if row.ask {

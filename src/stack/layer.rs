@@ -872,7 +872,8 @@ impl Context<'_> {
         self.core.filter(field, origin, message)
     }
 
-    /// How many rows of gossip another member has reported so far: what it says of itself is as new as the last of them.
+    /// How many rows of gossip another member has reported so far that say what it holds of this one's casts, and the like: that
+    /// is as new as the last of them.
     pub fn reports_of(&self, reporter: Rank) -> u64 {
         self.core.gossip.rows_of(reporter)
     }

@@ -150,6 +150,22 @@ impl ViewsSetup {
             let side = ((1 << self.processes) - 1) & !(1 << process);
             self.faults.partitions.push(Partition { at, until: at + length, side, one_way: true });
         }
+        if self.expulsion.is_some() {
+            self.draw_parted_pairs(random);
+        }
+    }
+
+    /// Some do not hear another one, now and then, for longer than it takes to be expelled and not for as long as it takes to be
+    /// suspected.
+    fn draw_parted_pairs(&mut self, random: &mut Random) {
+        let expel_ms = self.expulsion.map_or(0, |expulsion| expulsion.expel_ms);
+        for _ in 0..random.below(9) {
+            let [from, to] = [0; 2].map(|_| random.below(self.processes as u64) as usize);
+            let longest = self.millis("least_ms").max(expel_ms + 1);
+            let length = random.between(expel_ms, longest) * MILLISECOND;
+            let at = random.below(self.span_ns);
+            self.faults.cuts.push((from, to, at, length));
+        }
     }
 
     /// What must make nobody look dead either: the machine stands still for a while, or one process hears nobody and finds
