@@ -110,14 +110,22 @@ impl Stable {
     /// may be told, and what may be let go of here. The failed are not waited for, but others are not told so: they may go on
     /// with one that is taken for failed here.
     fn stable(&self, context: &Context<'_>, origin: Rank, accepted: u64) -> (u64, u64) {
-        let Handles { held, stable, .. } = self.handles();
+        let held = self.handles().held;
         let least = self.mistake.least_of_others(context, held, origin);
         let strict = context.has_any_failed() && !self.mistake.is(Mistake::LeavesOutTheFailed);
         let all = if strict { context.least_of_all_others(held, origin) } else { least };
-        // Who has cast it may have heard of somebody that is not heard here.
-        let told = context.pair(stable, origin, origin);
-        let all = all.unwrap_or(accepted).max(told).min(accepted);
-        (all, least.unwrap_or(accepted).min(accepted).max(all))
+        [all, least].map(|least| least.unwrap_or(accepted).min(accepted)).into()
+    }
+
+    /// Who has cast it may have heard of somebody that is not heard here: what all hold each of them holds.
+    fn believe(&self, context: &mut Context<'_>, origin: Rank, accepted: u64) {
+        let Handles { held, stable, own_stable, .. } = self.handles();
+        let told = context.pair(stable, origin, origin).min(accepted);
+        if told > context.of(own_stable, origin) {
+            for reporter in (0..context.view().size()).map(Rank::at) {
+                context.raise_pair(held, reporter, origin, told);
+            }
+        }
     }
 }
 
@@ -199,6 +207,7 @@ impl Layer for Stable {
             // All of it was stable when somebody looked last, and is.
             return;
         }
+        self.believe(context, origin, accepted);
         let (stable, gone) = self.stable(context, origin, accepted);
         self.progress |= gone > context.of(released, origin);
         self.unstable |= gone < accepted;
