@@ -80,7 +80,7 @@ pub(super) fn entry() -> LayerEntry {
             ),
             (
                 "expel_ms",
-                "a member that holds the senders up for so long is expelled, in milliseconds, and asked for reports eight times meanwhile; where frames are lost a sound one may take 50 to catch up (default: it is waited for)",
+                "a member that holds the senders up for so long, by its own reports, is expelled, in milliseconds; where frames are lost, and come again after up to 50, let it be 200 or more (default: it is waited for)",
             ),
             #[cfg(feature = "laboratory")]
             ("broken", "wrong on purpose, for the museum: which way (default no)"),
