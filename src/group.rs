@@ -226,10 +226,11 @@ pub enum Event {
     /// All members that had the group's state are gone (layer XFER) or cannot read it, and this process, which came in, has
     /// not got all of it: what its application has is what it had before, or a part of the group's state if
     /// [`Application::install_state`] was called. It leaves; or the first of those that came in with a whole state that they had
-    /// shared, or, if the stack says `XFER(lost=go_on)`, of those who wait, goes on with that and gives it to the others. What
-    /// was cast in the views since they came in, this process's own casts too, is in no state then.
+    /// shared, or with `XFER(lost=go_on)` the first of those who wait, goes on with that and gives it to the others, who
+    /// are told this event, too, before the first part. What was cast in the views between that in which this process came in
+    /// and that in which the state was found to be lost, its own casts too, is in no state then.
     StateLost {
-        /// Whether they go on so; else this process leaves, and [`Event::Exit`] follows.
+        /// Whether it goes on, with what it has or with what it is given; else it leaves, and [`Event::Exit`] follows.
         goes_on: bool,
     },
     /// A message is known to be lost.

@@ -235,14 +235,15 @@ fn when_nobody_has_the_state_any_more_the_first_goes_on_if_the_stack_says_so() {
     storm.half_way(b);
     storm.town.processes[0].stopped = true;
     storm.settle(&[a, b]);
-    let problems = |storm: &Storm, at: usize| {
+    let told = |storm: &Storm, at: usize| {
         let seen = storm.town.processes[at].diary.seen.iter();
         seen.filter(|seen| matches!(seen, Seen::StateLost(true))).count()
     };
-    // What each of them has cast is in no state, whoever goes on.
-    assert_eq!([a, b].map(|at| problems(&storm, at)), [1, 1]);
+    // What both cast while the first one waited is in no state: it is not only the one that goes on with its own.
+    assert_eq!([told(&storm, a), told(&storm, b)], [1, 1]);
     let another = storm.join(2);
     storm.settle(&[a, b, another]);
+    assert_eq!(told(&storm, another), 0, "it has lost nothing");
 }
 
 #[test]

@@ -508,6 +508,39 @@ fn who_is_let_in_by_those_who_die_before_they_give_anything_goes_on_with_what_it
     }
 }
 
+/// What each of them has cast since they came in is in no state: the others are given that of the first.
+#[test]
+fn all_who_wait_are_told_that_the_state_is_lost_and_not_only_the_one_whose_own_counts() {
+    for spec in [stack(""), replicated()] {
+        let mut storm = Storm::over(Town::of(5, &spec, &Config::default()), BALLAST);
+        part(&mut storm, &[3, 4], &[0, 1, 2]);
+        let channels: Vec<_> = [3, 4].map(|at: usize| storm.town.processes[at].channels.clone()).into();
+        storm.town.lose = Box::new(move |at, received| {
+            let is_known = |channels: &[ChannelId]| channels.contains(&received.channel);
+            at >= 3 && received.channel != ChannelId::OUTSIDE && !is_known(&channels[at - 3])
+        });
+        storm.town.apart.clear();
+        storm.until("the view of all", |storm| {
+            [3, 4].iter().all(|at| storm.town.processes[*at].endpoint_view_members() == 5)
+        });
+        (0..3).for_each(|at| storm.town.processes[at].stopped = true);
+        storm.town.lose = Box::new(|_, _| false);
+        // Of the view of both they were told before they were let in, too.
+        storm.run(Duration::from_millis(300));
+        storm.settle(&[3, 4]);
+        let told = [3, 4].map(|at: usize| {
+            let seen = storm.town.processes[at].diary.seen.iter();
+            seen.filter(|seen| matches!(seen, Seen::StateLost(true))).count()
+        });
+        assert_eq!(told, [1, 1], "{spec}");
+        assert_eq!(storm.replica(3).begun + storm.replica(4).begun, 1, "{spec}: one has its own");
+        let new = storm.join(4);
+        storm.calm = false;
+        storm.settle(&[3, 4, new]);
+        assert!(!storm.town.processes[new].diary.seen.iter().any(|seen| matches!(seen, Seen::StateLost(_))));
+    }
+}
+
 /// What a process starts with is not the group's, and a part of another's state is in the place of what it had.
 #[test]
 fn who_has_met_nobody_before_or_has_taken_a_part_in_leaves_when_the_state_is_lost() {

@@ -401,7 +401,7 @@ pub enum Up {
     State(StateBytes),
     /// All members that had the group's state are gone or cannot read it, and this one has not got all of it.
     StateLost {
-        /// Whether it goes on with what it has; else it leaves.
+        /// Whether it goes on, with what it has or with what another one has; else it leaves.
         goes_on: bool,
     },
     /// The group is over for this process.

@@ -393,8 +393,8 @@ impl<M: Machine> Application for Replica<M> {
             }
             Event::Writable => self.cast_unsaid(group),
             Event::Problem(problem) => self.say(format!("problem {}: {}", problem.layer, problem.what)),
-            // It has the only state that is left.
-            Event::StateLost { goes_on: true } => self.say("goes on with its own state".to_owned()),
+            // What it had is the only state that is left, or it is given that one.
+            Event::StateLost { goes_on: true } => self.say("goes on with the state that is left".to_owned()),
             // It leaves, for what it has is not the group's state; the exit follows.
             Event::StateLost { goes_on: false } => {
                 self.say("exit all that had the state are gone".to_owned())

@@ -194,12 +194,12 @@ impl Xfer {
         let giving = self.givings.iter().find(|giving| giving.cut == cut);
         let takes = giving.is_some_and(|giving| giving.takers.contains(peer));
         let mut bytes = [0; BEGIN_BYTES];
-        let (head, rest) = bytes.split_at_mut(BEGIN_BYTES - 25);
+        let (head, rest) = bytes.split_at_mut(BEGIN_BYTES - 33);
         head[0] = kind::BEGIN;
         head[1..].copy_from_slice(self.lacks.words().map(u64::to_le_bytes).as_flattened());
         rest[0] = u8::from(takes);
         let at = giving.map_or(0, |giving| giving.at);
-        let words = [cut.counter, cut.coordinator.0, at].map(u64::to_le_bytes);
+        let words = [cut.counter, cut.coordinator.0, at, self.founded].map(u64::to_le_bytes);
         rest[1..].copy_from_slice(words.as_flattened());
         bytes
     }

@@ -48,8 +48,10 @@
 //! with a whole state, and has taken in nothing of another since, says that as well: if nobody has the side's state that let
 //! it in, the first of them goes on with what it had and gives it to the others, so that the only whole state is not lost.
 //! That is a state that members of a view shared: what a process that has met nobody starts with is not the group's. What
-//! others may have is a part: all leave (`lost=leave`), or the first of them goes on with what it has (`lost=go_on`). Who could not take the state in leaves, says so, and is not given it
-//! again. Members that hold too much ask the others to stop casting until they have the state (`full=hold`), in the
+//! others may have is a part: all leave (`lost=leave`), or the first of them goes on with what it has (`lost=go_on`). Whoever is
+//! given that instead is told that the state it waited for is lost, with the casts of the views since it came in: who gives it
+//! says in which view it took the other's place. Who could not take the state in leaves, says so, and is not given it again.
+//! Members that hold too much ask the others to stop casting until they have the state (`full=hold`), in the
 //! views after as well if the transfer goes on, or leave (`full=leave`). Parts that the application is not ready for
 //! wait here, and are credit that the donor has not got back. Who keeps the others from casting is named to them, and if nothing moves
 //! for `stall_ms` it leaves, if it is its application that is not ready, or the donor lets another one give the state, if that is the
@@ -147,8 +149,9 @@ const PROBES_MAX: u32 = 4;
 const PROBE_PAUSE: Duration = Duration::from_micros(500);
 /// Kind, flags, and how much came before.
 const PART_HEAD_BYTES: usize = 10;
-/// Who lacks the state; whether it is for the receiver; the cut, and how much has come before.
-const BEGIN_BYTES: usize = 1 + MEMBERS_MAX / 8 + 1 + 8 * 3;
+/// Who lacks the state; whether it is for the receiver; the cut, how much has come before, and the view in which the state was
+/// founded.
+const BEGIN_BYTES: usize = 1 + MEMBERS_MAX / 8 + 1 + 8 * 4;
 /// Where it says whether it is for the receiver.
 const TAKES_AT: usize = 1 + MEMBERS_MAX / 8;
 const CREDIT_BYTES: usize = 1 + 8;
@@ -190,6 +193,12 @@ struct Xfer {
     with_own: RankSet,
     /// What this member has, or had when it was let in, is whole and was a group's: it shared it with others in a view.
     shared: bool,
+    /// The last view in which nobody had the group's state and the one that this member has took its place, by its counter; 0 if
+    /// there was none. Who lacked the state by then is told that the one it waited for is lost, in whichever view it is given
+    /// this one.
+    founded: u64,
+    /// The view since which this member lacks the state.
+    lacks_since: u64,
     /// The others know that this member has the state.
     known: bool,
     /// Members that are full: nobody casts until they have the state.
@@ -325,6 +334,9 @@ struct Legacy {
     known: bool,
     shared: bool,
     leaves: bool,
+    founded: u64,
+    /// None if it has the state, or lacks it from the next view on.
+    lacks_since: Option<u64>,
     /// Members that have the state and go on together with this one.
     complete: Vec<Incarnation>,
     /// Members that will not have it.
@@ -363,6 +375,8 @@ impl Xfer {
             said: RankSet::EMPTY,
             with_own: RankSet::EMPTY,
             shared: false,
+            founded: 0,
+            lacks_since: 0,
             known: true,
             full: RankSet::EMPTY,
             refused: RankSet::EMPTY,
@@ -715,6 +729,8 @@ impl Layer for Xfer {
         self.unable_before = ranks().filter(|rank| among(&legacy.unable, *rank)).collect();
         self.unable = self.unable_before;
         self.known = legacy.known;
+        self.founded = legacy.founded;
+        self.lacks_since = legacy.lacks_since.unwrap_or(view.view().id.counter);
         // Layers above know nothing of the views before.
         let same_stack = legacy.spec == view.view().spec;
         let goes_on = legacy.goes_on && same_stack && context.layer == 0;
@@ -773,6 +789,8 @@ impl Layer for Xfer {
             Own::Has if guest && !keeps => Own::Lacks,
             own => own,
         };
+        legacy.founded = self.founded;
+        legacy.lacks_since = Some(self.lacks_since).filter(|_| self.own == Own::Lacks && !guest);
         Some(Box::new(legacy))
     }
 
@@ -827,6 +845,8 @@ impl Layer for Xfer {
                     known: self.known,
                     shared: self.shared,
                     leaves: self.leaves,
+                    founded: self.founded,
+                    lacks_since: None,
                     complete: if next.guest { Vec::new() } else { complete },
                     leaving,
                     unable: unable.iter().map(incarnation).collect(),
@@ -967,6 +987,8 @@ impl Layer for Xfer {
         let said = [self.known, self.shared, self.donated, self.begins_here, self.stable_held];
         let asked = [self.full_said, self.flushing, self.held_told, self.leaves];
         said.into_iter().chain(asked).for_each(|yes| digest.word(u64::from(yes)));
+        digest.word(self.founded);
+        digest.word(self.lacks_since);
         digest.word(self.hold.bytes());
         digest.word(self.carried);
         digest.word(self.unsaid.len() as u64);

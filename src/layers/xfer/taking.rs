@@ -101,12 +101,8 @@ impl Xfer {
         let lacks = RankSet::from_words(std::array::from_fn(|at| word(8 * at)));
         let takes = payload[SET] == 1;
         let cut = ViewId { counter: word(SET + 1), coordinator: Incarnation(word(SET + 9)) };
-        let at = word(SET + 17);
+        let (at, founded) = (word(SET + 17), word(SET + 25));
         self.donated = true;
-        if self.said.contains(origin) && self.own == Own::Lacks {
-            // It has not got the state since it said so, and goes on with what it has.
-            context.up(Up::StateLost { goes_on: true });
-        }
         self.has(context, origin);
         self.unable.remove(origin);
         self.unable_before.remove(origin);
@@ -119,7 +115,7 @@ impl Xfer {
             Own::Lacks => {
                 self.lacks.insert(context.rank());
                 if takes && !self.taking.whole && self.taking.donor.is_none_or(|donor| origin < donor) {
-                    self.begin_taking(context, origin, cut, at);
+                    self.begin_taking(context, origin, cut, at, founded);
                 }
             }
             Own::Refused => self.lacks.insert(context.rank()),
@@ -145,7 +141,7 @@ impl Xfer {
         self.turn_now(context);
     }
 
-    fn begin_taking(&mut self, context: &mut Context<'_>, origin: Rank, cut: ViewId, at: u64) {
+    fn begin_taking(&mut self, context: &mut Context<'_>, origin: Rank, cut: ViewId, at: u64, founded: u64) {
         let from = (cut, context.view().member(origin).incarnation);
         if at > 0 && self.taking.from == Some(from) && self.taking.at == at {
             if self.options.broken.is(Broken::ForgetsHold) {
@@ -175,6 +171,13 @@ impl Xfer {
             return;
         }
         (self.taking.donor, self.taking.giver) = (Some(origin), origin);
+        self.founded = founded;
+        if self.lacks_since <= founded {
+            // It is told once of each that took the place of another.
+            self.lacks_since = founded + 1;
+            context.count("another's state in the place of one that nobody had");
+            context.up(Up::StateLost { goes_on: true });
+        }
         if at > 0 {
             self.tell_credit(context);
         }
@@ -361,6 +364,7 @@ impl Xfer {
         self.taking = Taking { whole: true, ..Taking::default() };
         self.hold_from(context.view());
         self.own = Own::Whole;
+        self.founded = context.view().view().id.counter;
         self.lacks.remove(context.rank());
         if !self.wanting().is_empty() {
             self.become_donor(context, self.wanting());

@@ -553,7 +553,7 @@ impl Application for Narrator {
             Event::Paused(lasting) => println!("this process did not run for {}", Millis(*lasting)),
             Event::Slow(slow) => self.slow(slow),
             Event::StateLost { goes_on } => {
-                let then = if *goes_on { ": this one goes on with what it has" } else { "" };
+                let then = if *goes_on { ": it goes on with what those who came in have" } else { "" };
                 println!("all members that had the group's state are gone{then}");
             }
             Event::Left(rank) => {

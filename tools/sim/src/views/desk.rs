@@ -543,9 +543,12 @@ impl Application for Desk<'_> {
             // By somebody whose disk takes its time.
             Event::Problem(problem) if problem.what.starts_with("nobody has cast for ") => {}
             Event::Problem(problem) => self.papers.problems.push(format!("{problem:?}")),
-            Event::StateLost { .. } => {
+            Event::StateLost { goes_on } => {
                 self.work.lost_states += 1;
-                self.ledger.lost(self.papers.own);
+                // What was cast since it came in may be in no state: it matters, so that is cast again.
+                if *goes_on && self.ledger.next(self.papers.own, Traffic::Cast) > 1 {
+                    self.cast(group);
+                }
             }
             Event::LostMessage { origin, .. } => {
                 if let Some((_, members)) = &self.papers.view {

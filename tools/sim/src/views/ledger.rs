@@ -19,8 +19,6 @@ pub(crate) struct Ledger {
     delivered: QuickMap<(Incarnation, Incarnation), [u64; 2]>,
     /// By (origin, addressee): the last send issued.
     sent: QuickMap<(Incarnation, Incarnation), (u64, ViewId)>,
-    /// By member: how many of its casts may be lost with a state, as it was told.
-    lost_through: QuickMap<Incarnation, u64>,
     /// Who was expelled.
     pub(crate) expulsions: Vec<Expelled>,
     /// Whom members suspected, in the order of time.
@@ -174,12 +172,6 @@ impl Ledger {
         self.history.push(at, member, what);
     }
 
-    /// A member has been told that the state is lost: what it has cast by now may be lost with it.
-    pub(crate) fn lost(&mut self, member: Incarnation) {
-        let issued = self.issued.get(&(member, Traffic::Cast)).copied().unwrap_or(0);
-        self.lost_through.insert(member, issued);
-    }
-
     /// What these members, who are in this view, have issued last and not delivered yet: the first found, in words. A
     /// send of a view before may be lost for good: its receiver may have gone another way from there.
     pub(crate) fn lacking(&self, members: &[Incarnation], view: ViewId) -> Option<String> {
@@ -187,8 +179,7 @@ impl Ledger {
         for (member, origin) in pairs {
             let [cast, send] = self.delivered.get(&(member, origin)).copied().unwrap_or_default();
             let issued = self.issued.get(&(origin, Traffic::Cast)).copied().unwrap_or(0);
-            let lost = self.lost_through.get(&origin).copied().unwrap_or(0);
-            if cast < issued && lost < issued {
+            if cast < issued {
                 return Some(format!("{member} has not delivered cast {origin}#{issued}"));
             }
             let sent = self.sent.get(&(origin, member)).filter(|(_, within)| *within == view);
