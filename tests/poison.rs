@@ -174,6 +174,9 @@ const VITAL: &[(Setting, &[&str])] = &[
             // What the other has: too much of it, and what must be repeated is gone.
             "of 0: NAK.held about 1",
             "of 0: UNICAST.acked about 1",
+            // What all have of its own casts, as it says itself: others let go of what must be repeated.
+            "of 1: STABLE.stable about 1",
+            "of 1: member slot 15",
         ],
     ),
 ];
