@@ -136,11 +136,15 @@ impl Account {
             frames: counters.frames_sent,
             system_calls: counters.system_calls,
             copies: counters.copies,
-            dropped: [("by the transport", counters.dropped), ("for others, passed on", counters.foreign)]
-                .into_iter()
-                .filter(|(_, count)| *count > 0)
-                .map(|(why, count)| (why.to_owned(), count))
-                .collect(),
+            dropped: [
+                ("by the transport", counters.dropped),
+                ("for others, passed on", counters.foreign),
+                ("by the system, not taken in soon enough", counters.overrun),
+            ]
+            .into_iter()
+            .filter(|(_, count)| *count > 0)
+            .map(|(why, count)| (why.to_owned(), count))
+            .collect(),
             ..Account::default()
         }
     }

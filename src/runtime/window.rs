@@ -75,6 +75,7 @@ impl Report {
             ("transport_copies", transport.copies),
             ("transport_dropped", transport.dropped),
             ("transport_foreign", transport.foreign),
+            ("transport_overrun", transport.overrun),
         ];
         let mut line = |arguments: std::fmt::Arguments<'_>| {
             text.write_fmt(arguments).expect("strings take everything");
@@ -184,6 +185,7 @@ mod tests {
             copies: 34,
             dropped: 35,
             foreign: 36,
+            overrun: 37,
         };
         let (stack, view) = ("COM".to_owned(), "1@1".to_owned());
         let report = Report { stack, view, rank: 0, members: 1, stats: Stats::default(), dropped, transport };
@@ -197,7 +199,7 @@ mod tests {
         assert_eq!(numbers("dropped_"), (11..=21).collect::<Vec<_>>(), "{lines}");
         assert_eq!(numbers("dropped_foreign"), [12], "{lines}");
         assert_eq!(numbers("dropped_not_a_member"), [17], "{lines}");
-        assert_eq!(numbers("transport_"), (31..=36).collect::<Vec<_>>(), "{lines}");
+        assert_eq!(numbers("transport_"), (31..=37).collect::<Vec<_>>(), "{lines}");
         assert_eq!(numbers("transport_dropped"), [35], "{lines}");
     }
 }

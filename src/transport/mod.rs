@@ -214,6 +214,9 @@ pub struct TransportCounters {
     pub dropped: u64,
     /// Frames for others that a transport beside the system's own stack saw and passed on (xdp).
     pub foreign: u64,
+    /// Frames that the system dropped because this transport did not take in soon enough what came before them (udp, uring:
+    /// the receive buffer was full; xdp: no frames were left to fill).
+    pub overrun: u64,
 }
 
 /// A transport cannot be set up. Every message says what to do.

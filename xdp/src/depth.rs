@@ -22,8 +22,8 @@ pub(crate) struct Depth {
 const LEAST: usize = 128;
 /// A look that finds this part of the frames filled calls for more.
 const MANY: usize = 4;
-/// If looks find less than this part, fewer will do.
-const FEW: usize = 16;
+/// If looks find fewer than this, fewer will do: an answer of each of some, and not the frames of a stream whose looks are short.
+const FEW: usize = 8;
 /// After so many looks that found something, but little, fewer will do; the first time, and after many bursts: frames that
 /// come one by one while a core is the member's own come all at once while it is not.
 const QUIET: u32 = 4096;
@@ -49,7 +49,7 @@ impl Depth {
             (self.found, self.sent_before) = (0, sent);
         }
         self.found += frames as u64;
-        if frames * FEW >= self.frames {
+        if frames >= FEW {
             self.quiet = 0;
             if frames * MANY >= self.frames && self.frames < self.most {
                 self.frames = (self.frames * MANY).min(self.most);
@@ -110,7 +110,7 @@ mod tests {
         quiet(&mut depth, 2 * QUIET, |look| look);
         assert_eq!(depth.frames(), LEAST);
         // One in a while that finds more keeps what there is.
-        depth.found(LEAST / FEW, 0);
+        depth.found(FEW, 0);
         assert_eq!(depth.frames(), LEAST);
         depth.found(LEAST / MANY, 0);
         assert_eq!(depth.frames(), MANY * LEAST);
@@ -121,6 +121,15 @@ mod tests {
         quiet(&mut depth, 4 * QUIET + 1, |look| look + u64::from(4 * QUIET));
         assert_eq!(depth.frames(), LEAST);
         depth.deepen();
+        assert_eq!(depth.frames(), 2048);
+    }
+
+    #[test]
+    fn streams_both_ways_keep_all_however_short_the_looks_are_beside_what_waits() {
+        let mut depth = Depth::new(2048);
+        for look in 0..u64::from(64 * QUIET) {
+            depth.found(if look % 1000 == 0 { FEW } else { 1 }, look);
+        }
         assert_eq!(depth.frames(), 2048);
     }
 

@@ -164,12 +164,6 @@ impl XdpTransport {
         self.line.as_ref().map_or(SteerCounters::default(), |line| line.program.counters())
     }
 
-    /// Frames that the system dropped because this transport was not fast enough.
-    pub fn kernel_drops(&self) -> u64 {
-        let statistics = self.line.as_ref().and_then(Line::statistics);
-        statistics.map_or(0, |seen| seen.rx_dropped + seen.rx_ring_full)
-    }
-
     /// Whether `bytes` lie in the memory that is shared with the system.
     pub fn holds(&self, bytes: &[u8]) -> bool {
         self.line.as_ref().is_some_and(|line| line.holds(bytes))
@@ -793,7 +787,9 @@ impl Transport for XdpTransport {
     }
 
     fn counters(&self) -> TransportCounters {
-        TransportCounters { foreign: self.steered().foreign, ..self.counters }
+        let statistics = self.line.as_ref().and_then(Line::statistics);
+        let overrun = statistics.map_or(0, |seen| seen.rx_dropped + seen.rx_ring_full);
+        TransportCounters { foreign: self.steered().foreign, overrun, ..self.counters }
     }
 }
 

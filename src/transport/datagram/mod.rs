@@ -177,12 +177,6 @@ impl<C: Calls> Datagrams<C> {
         self.ports.iter().flatten().map(|port| port.pools.bytes()).sum()
     }
 
-    /// Datagrams that the system dropped because this transport was not fast enough.
-    pub fn kernel_drops(&self) -> u64 {
-        let ports = self.ports.iter().flatten();
-        ports.flat_map(|port| &port.intakes).map(Intake::kernel_drops).sum()
-    }
-
     /// The socket of a member's own address.
     fn bound(&self, own: SocketAddr) -> Result<OwnedFd, TransportError> {
         let begun = Instant::now();
@@ -358,6 +352,7 @@ impl<C: Calls> Datagrams<C> {
     fn leave_port(&mut self, at: usize) {
         if self.ports[at].as_ref().is_some_and(|port| port.channels.is_empty() && port.groups.is_empty()) {
             let port = self.ports[at].take().expect("seen above");
+            self.counters.overrun += port.overrun();
             port.intakes.iter().chain(&port.discovery).for_each(|intake| self.calls.remove(intake.inlet()));
         }
         self.list_polled();
@@ -724,7 +719,8 @@ impl<C: Calls> Transport for Datagrams<C> {
     }
 
     fn counters(&self) -> TransportCounters {
-        self.counters
+        let overrun = self.ports.iter().flatten().map(Port::overrun).sum::<u64>();
+        TransportCounters { overrun: self.counters.overrun + overrun, ..self.counters }
     }
 }
 
@@ -739,6 +735,11 @@ impl Link {
 }
 
 impl Port {
+    /// Datagrams that came while there was no room in the sockets' buffers.
+    fn overrun(&self) -> u64 {
+        self.intakes.iter().chain(&self.discovery).map(Intake::overrun).sum()
+    }
+
     #[inline]
     fn flush<C: Calls>(&mut self, calls: &mut C, counters: &mut TransportCounters) {
         if !self.stage.is_empty() {

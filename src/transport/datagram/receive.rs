@@ -398,7 +398,8 @@ impl Intake {
         self.flowing && self.filled >= self.asked
     }
 
-    pub(super) fn kernel_drops(&self) -> u64 {
+    /// Datagrams that the system dropped because the socket's buffer was full.
+    pub(super) fn overrun(&self) -> u64 {
         socket::drops(self.descriptor())
     }
 
