@@ -356,7 +356,10 @@ fn stack_party<T: Transport>(
     let application = BenchApplication { workload, trouble: None, agreed: seat.plan.agreed };
     let options = DriverOptions { looping: loop_options(plan), ..DriverOptions::default() };
     let mut driver = Driver::new(endpoint, application, transport, options);
-    let key = driver.open(view(seat, false)?)?;
+    let view = view(seat, false)?;
+    // Who was stopped asks the others, outside the view, whether they have gone on without it.
+    driver.bind(view.view().group, &view.member(view.rank()).address)?;
+    let key = driver.open(view)?;
     // Some say only now what they got.
     let notes = driver.inner().transport().caps().notes;
     Ok((StackParty { driver, key }, notes))

@@ -235,6 +235,7 @@ impl<T: Transport, E: Engine> Loop<T, E> {
         let channel = self.transport.open(view, options)?;
         if self.channels.is_empty() {
             self.notes = self.transport.caps().notes;
+            self.notes_digest = self.transport.notes_digest();
         }
         self.channels.push(channel.id);
         Ok(channel)

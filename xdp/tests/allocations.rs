@@ -99,7 +99,7 @@ fn seconds_of_ping_pong_allocate_nothing() {
     };
     let mut both: Vec<Process> = (1..=2).map(open).collect();
     // The neighbours are found, and all that is made ready for later has been.
-    talk(&mut both, Duration::from_millis(1500));
+    talk(&mut both, Duration::from_millis(500));
     let (before, heard) = (ALLOCATIONS.with(Cell::get), both[0].0.application().heard);
     talk(&mut both, Duration::from_millis(2500));
     assert_eq!(ALLOCATIONS.with(Cell::get) - before, 0);
