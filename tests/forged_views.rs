@@ -513,8 +513,11 @@ fn denials_and_presences_that_are_forged_change_no_view() {
 #[test]
 fn what_is_said_of_the_state_and_is_too_long_too_short_or_unknown_is_dropped_and_counted() {
     let stack = format!("XFER:{STACK}");
-    // That it lacks the state: the longest part it takes, and whether it has a whole one of its own.
-    let lacks = |own: &[u8]| [&[1], &1000_u32.to_le_bytes()[..], own].concat();
+    // That it lacks the state: the longest part it takes, whether it has a whole one of its own, and what it takes in.
+    let lacks = |own: &[u8]| {
+        let rest = if own.is_empty() { &[][..] } else { &[0; 32] };
+        [&[1], &1000_u32.to_le_bytes()[..], own, rest].concat()
+    };
     for (body, lie) in [
         (lacks(&[]), "it lacks the state and does not say whether it has one of its own"),
         (lacks(&[2]), "it has two states of its own"),

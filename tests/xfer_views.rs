@@ -329,6 +329,19 @@ fn a_transfer_goes_on_through_a_partition_and_when_it_is_over() {
     }
 }
 
+/// A view has numbers for a few casts only, and ends before it is told in it what was taken in of the parts before.
+#[test]
+fn a_transfer_ends_though_no_view_lasts_for_a_round_of_credit() {
+    let few = Config { frame_number_limit: 10, pack: false, ..Config::default() };
+    let mut storm = Storm::over(Town::of(1, &stack(""), &few), BALLAST);
+    let new = storm.join(1);
+    storm.until("all of the state", |storm| storm.replica(new).installed == 1);
+    let on = storm.counted(0, "transfer goes on in the next view");
+    assert!(on >= 4, "views that the transfer went through: {on}");
+    storm.settle(&[0, new]);
+    assert_eq!(storm.replica(new).begun, 1);
+}
+
 /// Donor and taker are on the side that is let in: neither state counts there any more.
 #[test]
 fn a_transfer_on_the_side_that_is_let_in_gives_way_to_the_other_sides_state() {

@@ -21,6 +21,9 @@ const BURST_PARTS: usize = 88;
 /// Parts that are on their way through the layers at once: what is written stays in the cache until it is sent.
 const PARTS_AT_ONCE: u64 = 8;
 
+/// What goes on in the next view: the snapshot, and who takes it, with the bytes of it that each has taken in.
+pub(super) type LeftGiving = (Giving, HeldSnapshot, Vec<(Incarnation, u64)>);
+
 /// A snapshot, and those who are given it, in step.
 #[derive(Clone, Copy)]
 pub(super) struct Giving {
@@ -51,6 +54,11 @@ enum Stage {
 }
 
 impl Giving {
+    /// Whether it was taken at that cut, and `taker` is given it.
+    pub(super) fn gives(&self, cut: ViewId, taker: Rank) -> bool {
+        self.cut == cut && self.takers.contains(taker)
+    }
+
     pub(super) fn is_asked(&self) -> bool {
         self.stage == Stage::Asked
     }
@@ -90,15 +98,18 @@ impl Giving {
 
 impl Xfer {
     /// In a new view: what was given goes on to those who are here, and whoever else lacks the state gets it as it is now.
-    pub(super) fn give_on(
-        &mut self,
-        context: &mut Context<'_>,
-        before: Vec<(Giving, HeldSnapshot, Vec<Incarnation>)>,
-    ) {
+    pub(super) fn give_on(&mut self, context: &mut Context<'_>, before: Vec<LeftGiving>) {
         let mut alone = self.wanting();
         for (mut giving, snapshot, takers) in before {
-            let present = takers.iter().filter_map(|taker| context.view().rank_of(*taker));
-            giving.takers = present.collect::<RankSet>().and(self.wanting());
+            giving.takers = RankSet::EMPTY;
+            for (taker, taken) in takers {
+                if let Some(rank) =
+                    context.view().rank_of(taker).filter(|rank| self.wanting().contains(*rank))
+                {
+                    giving.takers.insert(rank);
+                    self.taken[rank.index()] = taken;
+                }
+            }
             if giving.takers.is_empty() {
                 continue;
             }
@@ -119,6 +130,7 @@ impl Xfer {
             let youngest = self.givings.remove(youngest);
             context.take_snapshot(youngest.slot);
             alone = alone.with(youngest.takers);
+            youngest.takers.iter().for_each(|taker| self.taken[taker.index()] = 0);
             context.count("transfer begun anew for who comes in later");
         }
         self.say_on(context);
@@ -211,14 +223,21 @@ impl Xfer {
             self.turn_now(context);
             return;
         }
+        self.has_taken(context, origin, taken);
+    }
+
+    /// `origin` has taken in so much of what it is given.
+    pub(super) fn has_taken(&mut self, context: &mut Context<'_>, origin: Rank, taken: u64) {
         let given = self.givings.iter().find(|giving| giving.takers.contains(origin));
         if given.is_none_or(|giving| taken > giving.at) {
             context.count("credit for what is not given");
             return;
         }
-        self.taken[origin.index()] = taken.max(self.taken[origin.index()]);
-        self.moved = context.now();
-        self.turn_now(context);
+        if taken > self.taken[origin.index()] {
+            self.taken[origin.index()] = taken;
+            self.moved = context.now();
+            self.turn_now(context);
+        }
     }
 
     /// How many more parts acknowledgements allow, and what was taken in.
@@ -419,16 +438,13 @@ impl Xfer {
     }
 
     /// What goes on in the next view: with the snapshots, and who takes them.
-    pub(super) fn leave_givings(
-        &mut self,
-        context: &mut Context<'_>,
-        together: RankSet,
-    ) -> Vec<(Giving, HeldSnapshot, Vec<Incarnation>)> {
+    pub(super) fn leave_givings(&mut self, context: &mut Context<'_>, together: RankSet) -> Vec<LeftGiving> {
         let givings = std::mem::take(&mut self.givings);
         let mut left = Vec::new();
         for giving in givings {
             let takers = giving.takers.and(together).and(self.wanting());
-            let takers: Vec<_> = takers.iter().map(|rank| context.view().member(rank).incarnation).collect();
+            let taker = |rank: Rank| (context.view().member(rank).incarnation, self.taken[rank.index()]);
+            let takers: Vec<_> = takers.iter().map(taker).collect();
             let snapshot = match giving.has_snapshot() {
                 true => context.take_snapshot(giving.slot),
                 false => HeldSnapshot::default(),

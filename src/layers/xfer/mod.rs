@@ -70,7 +70,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use self::broken::Broken;
-use self::giving::Giving;
+use self::giving::{Giving, LeftGiving};
 use self::hold::Hold;
 use self::taking::Taking;
 use crate::accel::case::CommonCase;
@@ -155,8 +155,9 @@ const BEGIN_BYTES: usize = 1 + MEMBERS_MAX / 8 + 1 + 8 * 4;
 /// Where it says whether it is for the receiver.
 const TAKES_AT: usize = 1 + MEMBERS_MAX / 8;
 const CREDIT_BYTES: usize = 1 + 8;
-/// The longest frame that this member takes; whether it has a whole state of its own.
-const LACKS_BYTES: usize = 1 + 4 + 1;
+/// The longest frame that this member takes; whether it has a whole state of its own; what it takes in (the cut, and whose
+/// state), and how much of that its application has.
+const LACKS_BYTES: usize = 1 + 4 + 1 + 8 * 4;
 /// How much has arrived.
 const REACHED_BYTES: usize = 1 + 4;
 /// Taken in, as credit: whoever has it all needs no more, whether or not its application has got it.
@@ -349,7 +350,7 @@ struct Legacy {
     full: Vec<Incarnation>,
     /// What is given goes on, and what is taken: nothing of it is void in the next view.
     goes_on: bool,
-    givings: Vec<(Giving, HeldSnapshot, Vec<Incarnation>)>,
+    givings: Vec<LeftGiving>,
     taking: Taking,
     hold: Hold,
     /// The stack of the view they came in.
@@ -445,6 +446,7 @@ impl Xfer {
                         body.extend(&[kind::LACKS])
                             .and_then(|()| body.extend(&most.to_le_bytes()))
                             .and_then(|()| body.extend(&[u8::from(self.shared)]))
+                            .and_then(|()| body.extend(self.taking.tell_all().as_flattened()))
                     }
                     Say::Have => body.extend(&[kind::HAVE]),
                     Say::Full => body.extend(&[kind::FULL]),
@@ -887,6 +889,13 @@ impl Layer for Xfer {
                 self.said.insert(origin);
                 if payload[5] == 1 {
                     self.with_own.insert(origin);
+                }
+                let word =
+                    |at: usize| u64::from_le_bytes(payload[at..at + 8].try_into().expect("eight bytes"));
+                let cut = ViewId { counter: word(6), coordinator: Incarnation(word(14)) };
+                let of = context.view().member(context.rank()).incarnation;
+                if word(22) == of.0 && self.givings.iter().any(|giving| giving.gives(cut, origin)) {
+                    self.has_taken(context, origin, word(30));
                 }
                 self.found(context);
             }

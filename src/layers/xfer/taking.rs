@@ -42,6 +42,14 @@ impl Taking {
         if self.whole { ALL } else { self.taken }
     }
 
+    /// What is taken in, and how much of it the application has, as words of a message; the donor knows it then.
+    pub(super) fn tell_all(&mut self) -> [[u8; 8]; 4] {
+        self.told = self.taken;
+        let none = (ViewId { counter: 0, coordinator: Incarnation(0) }, Incarnation(0));
+        let (cut, of) = self.from.unwrap_or(none);
+        [cut.counter, cut.coordinator.0, of.0, self.taken].map(u64::to_le_bytes)
+    }
+
     /// Whether parts wait for the application.
     pub(super) fn is_late(&self) -> bool {
         self.offered.is_some() || !self.late.is_empty()
@@ -178,7 +186,7 @@ impl Xfer {
             context.count("another's state in the place of one that nobody had");
             context.up(Up::StateLost { goes_on: true });
         }
-        if at > 0 {
+        if self.taking.told < self.taking.taken {
             self.tell_credit(context);
         }
         self.check_hold(context);
