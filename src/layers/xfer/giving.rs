@@ -3,10 +3,8 @@
 use std::time::Duration;
 
 use super::broken::Broken;
-use super::{
-    ALL, BEGIN_BYTES, HeldSnapshot, LAST, LEFT_SHARE, NOT_READY, PART_HEAD_BYTES, PROBE_PAUSE, PROBES_MAX,
-    SNAPSHOTS, STATELESS, Say, Xfer, kind,
-};
+use super::message::{ALL, BEGIN_BYTES, LAST, PART_HEAD_BYTES, STATELESS, Say, kind};
+use super::{HeldSnapshot, LEFT_SHARE, NOT_READY, PROBE_PAUSE, PROBES_MAX, SNAPSHOTS, Xfer};
 use crate::buf::{Exhausted, FrameMut};
 use crate::id::{Hasher64, Incarnation, Rank, RankSet, ViewId};
 use crate::stack::event::Up;

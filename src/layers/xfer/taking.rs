@@ -2,7 +2,8 @@
 
 use super::broken::Broken;
 use super::hold::Hold;
-use super::{ALL, LAST, NOT_READY, Own, PART_HEAD_BYTES, STATELESS, Say, Xfer};
+use super::message::{ALL, LAST, PART_HEAD_BYTES, STATELESS, Say};
+use super::{NOT_READY, Own, Xfer};
 use crate::id::{Hasher64, Incarnation, MEMBERS_MAX, Rank, RankSet, ViewId};
 use crate::stack::event::{Down, List, Message, StateBytes, Up};
 use crate::stack::layer::Context;
