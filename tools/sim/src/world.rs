@@ -110,8 +110,9 @@ const SETTLE_NS: u64 = 20_000_000;
 /// takes in.
 const PATIENCE_NS: u64 = 30_000_000_000;
 const PATIENCE_FRAMES: u64 = 40_000;
-/// More driver iterations than any sound run takes when nobody stands still any more.
-const ITERATIONS_MAX: u64 = 5_000_000;
+/// More driver iterations than any sound run takes when nobody stands still any more, also of members that ask again every
+/// 237 ns whether one that takes a millisecond for a frame has made room.
+const ITERATIONS_MAX: u64 = 20_000_000;
 
 impl<'w> World<'w> {
     fn new(seed: u64, setup: &'w Setup) -> World<'w> {
