@@ -1,7 +1,5 @@
 //! The application of one life: casts, sends, answers, acknowledges, and enters everything in the ledger.
 
-use std::io::Cursor;
-
 use wadjet::group::{
     Application, CastError, Delivery, Event, Group, SendError, Snapshot, Stability, StatePart,
 };
@@ -15,7 +13,7 @@ use crate::views::exclusions::Exclusion;
 use crate::views::expulsions::{Expelled, Suspected};
 use crate::views::ledger::{Ledger, NAME_BYTES, fill};
 use crate::views::setup::Load;
-use crate::views::state::State;
+use crate::views::state::{Frozen, State};
 use crate::workload::{Lengths, cast_in_place};
 
 /// What an application keeps from one upcall to the next.
@@ -463,13 +461,13 @@ impl Application for Desk<'_> {
     fn snapshot(&mut self, _: &mut Group<'_>) -> Option<Box<dyn Snapshot>> {
         let state = self.papers.state.as_ref()?;
         self.work.snapshots += 1;
-        let state = state.snapshot();
+        let mut state = state.snapshot();
         if !self.papers.random.chance(self.load.torn_state) {
             return Some(Box::new(state));
         }
         self.work.torn_states += 1;
-        let tears_at = self.papers.random.below(state.get_ref().len() as u64 + 1);
-        Some(Box::new(Torn { state, tears_at }))
+        state.cut(self.papers.random.below(state.bytes() + 1));
+        Some(Box::new(Torn(state)))
     }
 
     fn install_state(&mut self, part: &StatePart<'_>, group: &mut Group<'_>) -> Result<(), String> {
@@ -573,21 +571,17 @@ impl Application for Desk<'_> {
 /// For so long a pause may be why a member is excluded.
 const AWAY_NS: u64 = 100_000_000;
 
-/// A snapshot that cannot be read on from somewhere.
-struct Torn {
-    state: Cursor<Vec<u8>>,
-    tears_at: u64,
-}
+/// A snapshot that cannot be read on where it ends.
+struct Torn(Frozen);
 
 /// What is said of it.
 const TORN: &str = "the simulated disk is torn";
 
 impl Snapshot for Torn {
     fn read(&mut self, into: &mut [u8]) -> Result<usize, String> {
-        let whole = (self.tears_at - self.state.position()).min(into.len() as u64) as usize;
-        match whole {
+        match self.0.read(into)? {
             0 => Err(TORN.to_owned()),
-            _ => Snapshot::read(&mut self.state, &mut into[..whole]),
+            bytes => Ok(bytes),
         }
     }
 }
