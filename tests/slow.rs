@@ -39,10 +39,15 @@ fn slow_ones(town: &Town, at: usize) -> Vec<Slow> {
 const DULL: u32 = 8;
 
 fn with_policy(policy: &str) -> Town {
+    ordered_with_policy("", policy)
+}
+
+/// With these layers above the membership.
+fn ordered_with_policy(order: &str, policy: &str) -> Town {
     let config = Config { window_frames: 64, ..Config::default() };
     // A member that takes in one sender's window before it comes to the other's has not heard that one for long.
     let stack = STACK.replace("SUSPECT", "SUSPECT(least_ms=60,most_ms=60)").replace("FC", policy);
-    let mut town = Town::of(3, &stack, &config);
+    let mut town = Town::of(3, &stack.replace("MBRSHIP", &format!("{order}MBRSHIP")), &config);
     town.run(Duration::from_millis(5));
     town
 }
@@ -406,6 +411,19 @@ fn a_member_that_does_not_hear_another_for_a_while_is_not_expelled() {
         let mut town = one_does_not_hear_another(&format!("FC(slow_ms=2,expel_ms={expel})"));
         assert!(town.together(&[0, 1, 2]), "expel_ms={expel}");
         assert_eq!(slow_ones(&town, 0), [], "expel_ms={expel}: nobody is called slow either");
+    }
+}
+
+/// The sequencer does not hear the third, may cast no more, and cannot say an order: what the second has cast waits there, and it is
+/// no fault of the sequencer's that it has no room for more.
+#[test]
+fn a_member_that_waits_for_the_order_of_what_it_has_is_not_expelled() {
+    for expel in [5, 10, 20] {
+        let mut town = ordered_with_policy("SEQUENCER:", &format!("FC(slow_ms=2,expel_ms={expel})"));
+        town.lose = Box::new(|at, received| at == 0 && is_from(received, 3));
+        cast_for(&mut town, Duration::from_millis(40), 2);
+        assert!(town.together(&[0, 1, 2]), "expel_ms={expel}");
+        assert_eq!(slow_ones(&town, 1), [], "expel_ms={expel}: nobody is called slow either");
     }
 }
 

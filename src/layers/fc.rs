@@ -315,6 +315,10 @@ impl Layer for Fc {
 
     fn install(&mut self, build: &mut Build<'_>) {
         self.window = build.window(self.window, build.window_max(), "it is Config::window_frames");
+        if build.stack_provides(Property::Total) {
+            // So many of one member may wait for their order.
+            self.window = self.window.min(build.order_share());
+        }
         let granted = build.member_slot();
         let credit = build.matrix_slot();
         let retains = build.stack_provides(Property::Stability);
@@ -401,7 +405,8 @@ impl Layer for Fc {
         let Handles { granted, released, .. } = self.handles();
         let released = released.map_or_else(|| context.accepted(origin), |slot| context.of(slot, origin));
         let windows = 1 + u64::from(self.mistake.is(Mistake::GivesTwice));
-        context.set_of(granted, origin, released + windows * self.window);
+        let done = released.min(context.passed(origin));
+        context.set_of(granted, origin, done + windows * self.window);
     }
 
     fn post(&mut self, context: &mut Context<'_>) {

@@ -857,6 +857,12 @@ impl Context<'_> {
         Ok(())
     }
 
+    /// How many casts of `origin` wait here for nothing any more: what is accepted beyond that waits for its order, which others
+    /// say, or for what else its service asks for. While the view ends all may come, and this is what is accepted.
+    pub fn passed(&self, origin: Rank) -> u64 {
+        self.core.order.first_of(origin).unwrap_or_else(|| self.accepted(origin))
+    }
+
     /// Whether casts wait above the stack, as of the last prompt or the beginning of this iteration's post-processing.
     pub fn casts_waiting(&self) -> bool {
         self.core.casts_waiting

@@ -160,6 +160,20 @@ impl OrderQueue {
         Some(rest)
     }
 
+    /// The number of the first of `origin` that waits, as long as there is a bound to how many of them there are.
+    #[inline]
+    pub(crate) fn first_of(&self, origin: Rank) -> Option<u64> {
+        if self.unbounded {
+            return None;
+        }
+        let first = self.of[origin.index()].front().map(|(_, held)| held.number);
+        let in_order = match self.ordered_of[origin.index()] {
+            0 => None,
+            _ => self.ordered.iter().find(|held| held.origin == origin).map(|held| held.number),
+        };
+        first.into_iter().chain(in_order).min()
+    }
+
     /// Whether one of `origin` has a number below `number`.
     pub(crate) fn holds_before(&self, origin: Rank, number: u64) -> bool {
         self.of[origin.index()].front().is_some_and(|(_, held)| held.number < number)
