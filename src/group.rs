@@ -57,6 +57,7 @@ pub trait Application {
     /// the cut of a new view: everything of the last view has been delivered, nothing of the new one. What it returns is
     /// read bit by bit while the group goes on, and must not change with it. `None`: there is no state to be had, and
     /// those who come in need none. The application is told of the new view afterwards: [`Group::view`] is the last one.
+    /// A large state is best not made here but as it is read: the whole process waits for what is made here.
     fn snapshot(&mut self, group: &mut Group<'_>) -> Option<Box<dyn Snapshot>> {
         let _ = group;
         None

@@ -3,12 +3,13 @@
 mod common;
 
 use std::path::PathBuf;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use common::may_make_hosts;
 use serde_json::Value;
+use wadjet::GroupId;
 use wadjet_lab::chaos::{Faults, Plan, stopped_sender};
-use wadjet_lab::hosts::{Hosts, LabError};
+use wadjet_lab::hosts::{Hosts, LabError, label_of_process};
 use wadjet_lab::seat::{Carrier, Extras};
 
 fn wadjet(arguments: &[&str]) -> Output {
@@ -80,6 +81,22 @@ fn nor_is_the_one_order_of_all_casts_nor_safe_delivery_nor_the_state_of_who_come
     }
 }
 
+/// Members that made a large state at once, or compared one at once, were silent longer than others wait, and were
+/// expelled before they had it, every time anew.
+#[test]
+fn members_whose_state_is_large_come_together_again_too() {
+    for (transport, rest) in [("shm", "NAK:COM"), ("udp", "NAK:CHKSUM:COM")] {
+        let stack = format!("XFER:SAFE:TOTAL:EVS:MBRSHIP:SUSPECT:FRAG:STABLE:FC:UNICAST:LOCAL:{rest}");
+        let run = ["chaos", "--transport", transport, "--stack", &stack, "--json", "-"];
+        let network: &[&str] = if transport == "shm" { &[] } else { &["--partitions", "0", "--losses", "0"] };
+        let faults = ["--state", "20000000", "--kills", "3", "--stops", "3"];
+        let report = report(&[&run[..], &faults, network].concat());
+        let run = &report["chaos"][0];
+        assert_eq!((&run["violations"], &run["error"]), (&Value::Array(Vec::new()), &Value::Null));
+        assert!(run["states"].as_u64().unwrap() > 8, "{run}");
+    }
+}
+
 #[test]
 fn a_sender_that_was_stopped_and_goes_on_after_the_view_change_changes_nothing() {
     let directory = std::env::temp_dir().join(format!("wadjet-stopped-sender-{}", std::process::id()));
@@ -118,6 +135,33 @@ fn a_failure_is_measured_at_each_survivor() {
         // Nobody is given up at once, and nothing is delivered in a view before it is installed.
         assert!(view > 1_000_000 && first >= view, "{run}");
         assert!(!run["histograms"]["view"].as_array().unwrap().is_empty());
+    }
+}
+
+/// Members that are killed remove nothing, and who ends at the end may be killed before it has: whoever comes next to the
+/// group removes what they left, and after the end of a run nobody comes.
+#[test]
+fn a_run_over_shared_memory_leaves_nothing_of_its_groups_behind() {
+    let runs: [(&str, &[&str]); 4] = [
+        ("failure", &["bench", "--failure", "kill", "--transport", "shm", "--faults", "4"]),
+        ("failure", &["bench", "--failure", "stop", "--transport", "shm", "--faults", "4", "--load", "full"]),
+        ("failure", &["bench", "--failure", "join", "--transport", "shm", "--faults", "1", "--members", "6"]),
+        ("chaos", &["chaos", "--transport", "shm", "--kills", "5", "--stops", "5", "--chapter", "5"]),
+    ];
+    for (word, arguments) in runs {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_wadjet"));
+        let mut running =
+            command.args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let label = label_of_process(word, running.id());
+        assert!(running.wait().unwrap().success(), "{arguments:?}");
+        let chapters = (1..=2).map(|chapter| format!("{label}-{chapter}"));
+        let groups: Vec<String> = [label.clone()].into_iter().chain(chapters).collect();
+        let of_the_run = |name: &String| {
+            groups.iter().any(|group| name.starts_with(&format!("wadjet-{}-", GroupId::named(group))))
+        };
+        let names = std::fs::read_dir("/dev/shm").unwrap();
+        let names = names.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned());
+        assert_eq!(names.filter(of_the_run).collect::<Vec<_>>(), [""; 0], "{arguments:?}");
     }
 }
 

@@ -11,6 +11,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
+use wadjet::transport::Transport;
+use wadjet::transport::shm::{Shm, ShmOptions};
+use wadjet::{Address, GroupId};
 
 use crate::clock;
 use crate::hosts::Hosts;
@@ -435,7 +438,7 @@ impl<'h> Crew<'h> {
         Err(format!("the histories are not closed:\n{}", self.describe()).into())
     }
 
-    /// Ends everybody, and hears their last words.
+    /// Ends everybody, hears their last words, and removes what those have left who were killed.
     pub fn end(&mut self) {
         for place in &mut self.places {
             if let Some(running) = &mut place.running {
@@ -448,6 +451,20 @@ impl<'h> Crew<'h> {
         };
         self.until(END_MAX, ended);
         self.places.iter_mut().for_each(|place| place.running = None);
+        self.clear_up();
+    }
+
+    /// Who is killed leaves its socket, and its segment if nobody is in its view any more, until the next one comes to
+    /// the group (`wadjet::transport::shm`). Nobody comes after the end: the conductor does, at every address.
+    fn clear_up(&self) {
+        if self.options.carrier != Carrier::Shm {
+            return;
+        }
+        let mut last = Shm::new(ShmOptions::default());
+        for place in &self.places {
+            // What cannot be removed stays for whoever comes first over this transport.
+            drop(last.bind(GroupId::named(&self.group), &Address(place.address.clone())));
+        }
     }
 
     fn take(&mut self, incarnation: u64, word: Option<Word>) {

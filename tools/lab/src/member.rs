@@ -114,9 +114,11 @@ fn live<T: Transport>(seat: &Seat, transport: T) -> Result<(), Box<dyn Error>> {
         driver.application_mut().write()?;
     }
     let (stats, looped, counts) = (driver.stats(key), driver.loop_stats(), counts(&driver, key));
-    let diary = driver.application();
+    let casts = driver.application().issued;
+    // Who has said so may be killed, and then would leave its socket and its segment behind.
+    drop(driver);
     say(&Word::End {
-        casts: diary.issued,
+        casts,
         delivered: stats.delivered,
         pauses: looped.pauses,
         pause_longest: looped.pause_longest.as_nanos() as u64,
