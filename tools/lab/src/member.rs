@@ -142,7 +142,7 @@ fn counts<T: Transport>(driver: &Driver<T, Diary>, key: GroupKey) -> Vec<(String
     counts
 }
 
-/// The endpoint may be in another view than before: the application may not be told of it before it has the state.
+/// What the application notes of the view that its endpoint is in now.
 fn follow<T: Transport>(driver: &mut Driver<T, Diary>, key: GroupKey) {
     let id = name(driver.group(key).endpoint_view());
     if driver.application().is_in(id) {
@@ -437,16 +437,23 @@ impl Diary {
         }
     }
 
+    /// The endpoint may be in another view than before: the application may not be told of it before it has the state.
+    fn keep_up(&mut self, group: &Group<'_>) {
+        let id = name(group.endpoint_view());
+        if !self.is_in(id) {
+            self.follow(id, incarnations(group.endpoint_view()), group.first_ticket().0);
+        }
+    }
+
     /// Whether that is the view its endpoint is known to be in.
     fn is_in(&self, view: ViewId) -> bool {
         self.within.as_ref().is_some_and(|(within, _)| *within == view)
     }
 
-    /// The application is told of a view, or of none any more: what it was not told of before it never will be.
-    fn pass(&mut self, at: u64, told: Option<ViewId>) {
-        let at_once = told.is_none_or(|view| self.is_in(view));
-        let until = self.untold.iter().position(|(view, _)| Some(*view) == told);
-        let passed = until.unwrap_or(if at_once { self.untold.len() } else { 0 });
+    /// The application is told of a view: what it was not told of before it never will be.
+    fn pass(&mut self, at: u64, told: ViewId) {
+        let until = self.untold.iter().position(|(view, _)| *view == told);
+        let passed = until.unwrap_or(if self.is_in(told) { self.untold.len() } else { 0 });
         for (view, members) in self.untold.drain(..passed).collect::<Vec<_>>() {
             self.note(at, What::Passed { view, members });
         }
@@ -455,14 +462,26 @@ impl Diary {
         }
     }
 
-    fn installed(&mut self, view: &LocalView, group: &Group<'_>) {
-        let within = name(group.endpoint_view());
-        if !self.is_in(within) {
-            self.follow(within, incarnations(group.endpoint_view()), group.first_ticket().0);
+    /// The application is told that the group is over. What it has cast went out in the view that its endpoint was in, if
+    /// it did. Of views that wait behind the one it was told of last it says nothing: it had not all of that one either,
+    /// when the rest of it waits with them, and who goes on to a view has delivered what others have in the one before.
+    fn over(&mut self, at: u64, reason: &str) {
+        if let Some((view, _)) = self.within {
+            for sequence in self.placed + 1..=self.issued {
+                self.note(at, What::CastPlaced { sequence, view });
+            }
+            self.placed = self.issued;
         }
+        self.untold.clear();
+        self.note(at, What::Exit { reason: reason.to_owned() });
+        self.exited = true;
+    }
+
+    fn installed(&mut self, view: &LocalView, group: &Group<'_>) {
+        self.keep_up(group);
         let (id, members) = (name(view), incarnations(view));
         let at = clock::now();
-        self.pass(at, Some(id));
+        self.pass(at, id);
         self.view = id;
         self.members = members.iter().map(|member| member.0).collect();
         self.note(at, What::View { view: id, members, transitional: false });
@@ -541,10 +560,10 @@ impl Application for Diary {
             Event::Block => group.block_ok(),
             Event::Problem(problem) => say(&Word::Problem(format!("{}: {}", problem.layer, problem.what))),
             Event::Exit(reason) => {
-                self.exited = true;
+                self.keep_up(group);
+                // Behind what was noted just now.
                 let (at, reason) = (clock::now(), reason.to_string());
-                self.pass(at, None);
-                self.note(at, What::Exit { reason: reason.clone() });
+                self.over(at, &reason);
                 // Who has said so may be killed.
                 self.close();
                 say(&Word::Exit { at, reason });
@@ -582,5 +601,102 @@ impl Log {
             self.lines.clear();
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use wadjet_oracle::History;
+
+    use super::*;
+    use crate::judge::judge;
+
+    const OWN: wadjet_oracle::Incarnation = wadjet_oracle::Incarnation(1);
+    const OTHER: wadjet_oracle::Incarnation = wadjet_oracle::Incarnation(2);
+
+    fn seat(history: std::path::PathBuf) -> Seat {
+        Seat {
+            process: 0,
+            incarnation: OWN.0,
+            group: "g".into(),
+            carrier: Carrier::Shm,
+            stack: STACK.into(),
+            address: "a".into(),
+            contacts: Vec::new(),
+            load: Load::Idle,
+            bytes: 64,
+            extras: Extras::default(),
+            waiting: Waiting::Park,
+            history: Some(history),
+            life: Duration::from_secs(1),
+        }
+    }
+
+    const STACK: &str = "XFER:SAFE:TOTAL:EVS:MBRSHIP:SUSPECT:FRAG:STABLE:FC:UNICAST:LOCAL:NAK:COM";
+
+    fn view(counter: u64) -> ViewId {
+        ViewId { counter, coordinator: OTHER }
+    }
+
+    /// The state comes when the endpoint is two views further; of what was cast in the view that it is the state of, and
+    /// waits, one is delivered, and then the member is excluded. Others went from that view to the next one with both.
+    #[test]
+    fn who_is_excluded_before_it_has_all_that_waits_behind_the_state_did_not_go_on_to_the_views_there() {
+        let directory = std::env::temp_dir().join(format!("wadjet-diary-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let (mine, others) = (directory.join("mine.jsonl"), directory.join("others.jsonl"));
+        let (content, members) = (Content::of(b"cast"), vec![OTHER, OWN]);
+        let began =
+            |counter| What::View { view: view(counter), members: members.clone(), transitional: false };
+        let apart = || What::View { view: view(2), members: members.clone(), transitional: true };
+        let delivered = |sequence| What::CastDelivered { origin: OTHER, sequence, content, view: view(2) };
+        let mut diary = Diary::new(&seat(mine.clone())).unwrap();
+        // Behind what the diary has noted by the clock.
+        let begun = clock::now();
+        let at = |later: u64| begun + later * 1_000_000_000;
+        let mut other = History::default();
+        other.push(begun, OTHER, What::Start { process: 1 });
+        other.push(at(2), OTHER, began(2));
+        for sequence in [1, 2] {
+            let issued = What::CastIssued { sequence, content, view: Some(view(2)), agreed: false };
+            other.push(at(3), OTHER, issued);
+            other.push(at(4), OTHER, delivered(sequence));
+        }
+        other.push(at(5), OTHER, apart());
+        other.push(at(6), OTHER, began(3));
+
+        (2..=4).for_each(|counter| diary.follow(view(counter), members.clone(), 1));
+        diary.pass(at(7), view(2));
+        diary.view = view(2);
+        diary.note(at(7), began(2));
+        diary.note(at(8), delivered(1));
+        diary.over(at(9), "excluded");
+        diary.write().unwrap();
+        other.write(&mut File::create(&others).unwrap()).unwrap();
+        let files = [mine, others];
+        let verdict = judge(&files, "MBRSHIP:STABLE:LOCAL:NAK:COM", false).unwrap();
+        assert_eq!(verdict.violations, []);
+        std::fs::remove_dir_all(directory).unwrap();
+    }
+
+    #[test]
+    fn what_is_cast_last_before_an_exit_went_out_in_the_view_that_the_endpoint_was_in() {
+        let path = std::env::temp_dir().join(format!("wadjet-diary-casts-{}.jsonl", std::process::id()));
+        let mut diary = Diary::new(&seat(path.clone())).unwrap();
+        diary.follow(view(2), vec![OTHER, OWN], 1);
+        diary.pass(1, view(2));
+        diary.view = view(2);
+        diary.issued(b"first", false);
+        diary.follow(view(3), vec![OTHER, OWN], 2);
+        diary.issued(b"second", false);
+        diary.over(9, "excluded");
+        diary.write().unwrap();
+        let history = History::read(std::io::BufReader::new(File::open(&path).unwrap())).unwrap();
+        let placed = history.events.into_iter().filter(|event| matches!(event.what, What::CastPlaced { .. }));
+        let placed: Vec<What> = placed.map(|event| event.what).collect();
+        let wanted = [(1, 2), (2, 3)];
+        let wanted = wanted.map(|(sequence, of)| What::CastPlaced { sequence, view: view(of) });
+        assert_eq!(placed, wanted);
+        std::fs::remove_file(path).unwrap();
     }
 }
