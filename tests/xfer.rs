@@ -502,6 +502,30 @@ fn a_transfer_goes_on_though_the_view_changes_every_few_parts() {
     }
 }
 
+/// Each of these views begins to end before who takes the state in could say in it how much it has.
+#[test]
+fn a_transfer_goes_on_though_no_view_lasts_until_credit_has_come() {
+    let mut storm = Storm::of(16, "", BALLAST);
+    let new = storm.join(1);
+    storm.until("the first parts", |storm| storm.replica(new).received.len() > BALLAST / 8);
+    let before = storm.replica(new).received.len();
+    let mut came = Vec::new();
+    for gone in (2..16).rev() {
+        storm.leave(gone);
+        storm.until("the next view", |storm| {
+            storm.town.processes[gone - 1].endpoint_view_members() == gone + 1
+        });
+        came.push(storm.replica(new).received.len());
+    }
+    assert_eq!(
+        storm.replica(new).installed,
+        1,
+        "of {BALLAST} bytes there were {before}, and view by view {came:?}"
+    );
+    assert_eq!((storm.replica(new).begun, storm.replica(0).snapshots), (1, 1), "it went on");
+    storm.settle(&[0, 1, new]);
+}
+
 #[test]
 fn of_many_that_come_in_one_after_the_other_the_first_is_not_held_up() {
     let mut storm = Storm::of(2, "", 4 * BALLAST);
