@@ -93,6 +93,8 @@ pub(super) fn entry() -> LayerEntry {
 struct Fc {
     mistake: Mistake,
     window: u64,
+    /// Casts of one origin that may wait here for their order, where there is one.
+    share: u64,
     /// When credit is asked for.
     ask: Backoff,
     handles: Option<Handles>,
@@ -160,7 +162,7 @@ impl Fc {
         let ask = Backoff::new(first.min(often), longest.min(often));
         let slow = Duration::from_millis(millis("slow_ms", 100)?);
         let mistake = Mistake::of(parameters)?;
-        Ok(Fc { mistake, window, ask, handles: None, slow, expel, holder: None })
+        Ok(Fc { mistake, window, share: u64::MAX, ask, handles: None, slow, expel, holder: None })
     }
 
     fn handles(&self) -> Handles {
@@ -316,13 +318,13 @@ impl Layer for Fc {
     fn install(&mut self, build: &mut Build<'_>) {
         self.window = build.window(self.window, build.window_max(), "it is Config::window_frames");
         if build.stack_provides(Property::Total) {
-            // So many of one member may wait for their order.
-            self.window = self.window.min(build.order_share());
+            self.share = build.order_share();
         }
         let granted = build.member_slot();
         let credit = build.matrix_slot();
         let retains = build.stack_provides(Property::Stability);
         let source = GossipSource::Slot(granted);
+        let first = self.window.min(self.share);
         self.handles = Some(Handles {
             number: build.frame_number(),
             granted,
@@ -332,7 +334,7 @@ impl Layer for Fc {
                 source,
                 credit,
                 Some(Traffic::Cast),
-                Some((self.window / 4).max(1)),
+                Some((first / 4).max(1)),
             ),
             limit: build.slot(),
             no_credit: build.guard(
@@ -351,13 +353,13 @@ impl Layer for Fc {
 
     fn start(&mut self, context: &mut Context<'_>) {
         let Handles { granted, credit, limit, .. } = self.handles();
-        let own = context.rank();
+        let (own, first) = (context.rank(), self.window.min(self.share));
         for rank in (0..context.view().size()).map(crate::id::Rank::at) {
             // Everybody knows everybody's first grant: members agree on the window before they share a view.
-            context.set_of(granted, rank, self.window);
-            context.raise_pair(credit, rank, own, self.window);
+            context.set_of(granted, rank, first);
+            context.raise_pair(credit, rank, own, first);
         }
-        context.set(limit, self.window);
+        context.set(limit, first);
     }
 
     fn notices(&self) -> Notices {
@@ -405,8 +407,9 @@ impl Layer for Fc {
         let Handles { granted, released, .. } = self.handles();
         let released = released.map_or_else(|| context.accepted(origin), |slot| context.of(slot, origin));
         let windows = 1 + u64::from(self.mistake.is(Mistake::GivesTwice));
-        let done = released.min(context.passed(origin));
-        context.set_of(granted, origin, done + windows * self.window);
+        let retained = released + windows * self.window;
+        let held = context.passed(origin).saturating_add(self.share);
+        context.set_of(granted, origin, retained.min(held));
     }
 
     fn post(&mut self, context: &mut Context<'_>) {

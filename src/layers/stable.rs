@@ -211,9 +211,10 @@ impl Layer for Stable {
         let (stable, gone) = self.stable(context, origin, accepted);
         self.progress |= gone > context.of(released, origin);
         self.unstable |= gone < accepted;
-        // Who waits for others to say an order keeps what it holds: that it gives no credit for it is not its fault, and it is
-        // told so by this.
-        context.set_of(own_stable, origin, stable.min(context.passed(origin)));
+        // Who waits for others to say an order keeps what it holds: that it gives no credit for it is not its fault, and who
+        // cast it is told so by this.
+        let done = if origin == context.rank() { accepted } else { context.passed(origin) };
+        context.set_of(own_stable, origin, stable.min(done));
         context.set_of(released, origin, gone);
         if origin != context.rank() {
             context.trim_casts(origin, gone);
