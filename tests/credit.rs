@@ -1,5 +1,5 @@
 //! Credit that is lost, and nothing else: whoever waits for it asks. Seeds do not show who never does, for in them others
-//! cast and report.
+//! cast and report. And credit of a small window, which waits for nothing but the way there and back.
 
 mod common;
 
@@ -77,4 +77,31 @@ fn credit_that_was_lost_is_asked_for() {
 #[test]
 fn who_never_asks_waits_for_ever() {
     assert!(!goes_on("FC(window=8,broken=never-asks)"));
+}
+
+/// Who casts alone through a small window waits for no timer: receivers say what they hold as often as the window asks for it.
+#[test]
+fn a_small_window_is_no_rate() {
+    let late = Duration::from_secs(1);
+    let config = Config { pack: false, gossip_delay: late, ..Config::default() };
+    let micros = late.as_micros();
+    for fc in ["FC", "FC(window=8)"] {
+        let fc = fc.replace(')', &format!(",ask_us={micros},backoff_us={micros})"));
+        let stable = format!("STABLE(report_us={micros},ask_us={micros},backoff_us={micros})");
+        let mut town = Town::of(3, &STACK.replace("FC", &fc).replace("STABLE", &stable), &config);
+        town.run(Duration::from_secs(1));
+        let delivered = |town: &Town, at: usize| {
+            town.processes[at].diary.seen.iter().filter(|seen| matches!(seen, Seen::Cast(..))).count() as u64
+        };
+        let casts = 20 * WINDOW;
+        let mut next = 0;
+        let all = town.until(late / 100, |town| {
+            let process = &mut town.processes[0];
+            while next < casts && process.endpoint.group(process.key).cast(&[next as u8]).is_ok() {
+                next += 1;
+            }
+            (0..3).all(|at| delivered(town, at) == casts)
+        });
+        assert!(all, "{fc}: {:?}", [0, 1, 2].map(|at| delivered(&town, at)));
+    }
 }

@@ -320,6 +320,9 @@ impl Layer for Fc {
         if build.stack_provides(Property::Total) {
             self.share = build.order_share();
         }
+        // Credit follows what all hold, and comes no sooner than the news of that.
+        let held = build.shared_matrix_slot(shared::HELD);
+        build.report_within(held, (self.window / 4).max(1));
         let granted = build.member_slot();
         let credit = build.matrix_slot();
         let retains = build.stack_provides(Property::Stability);
@@ -329,13 +332,7 @@ impl Layer for Fc {
             number: build.frame_number(),
             granted,
             credit,
-            gossip: build.gossip(
-                "credit",
-                source,
-                credit,
-                Some(Traffic::Cast),
-                Some((first / 4).max(1)),
-            ),
+            gossip: build.gossip("credit", source, credit, Some(Traffic::Cast), Some((first / 4).max(1))),
             limit: build.slot(),
             no_credit: build.guard(
                 GuardKind::CastSend,
@@ -344,7 +341,7 @@ impl Layer for Fc {
             ),
             ask: build.timer("ask"),
             look: build.timer("look"),
-            held: build.shared_matrix_slot(shared::HELD),
+            held,
             live: build.stack_provides(Property::ConsistentViews),
             stable: retains.then(|| build.shared_matrix_slot(shared::STABLE)),
             released: retains.then(|| build.shared_member_slot(shared::RELEASED)),

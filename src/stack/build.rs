@@ -640,4 +640,12 @@ impl Build<'_> {
         self.blueprint.gossips.push(GossipDefinition { name, source, matrix, rides_on, quantum });
         Gossip(self.blueprint.gossips.len() as u8 - 1)
     }
+
+    /// What a layer below reports in `matrix` is reported at once after a change of `quantum`, if not after a smaller one
+    /// already: this layer makes others wait for it.
+    pub fn report_within(&mut self, matrix: MatrixSlot, quantum: u64) {
+        for gossip in self.blueprint.gossips.iter_mut().filter(|gossip| gossip.matrix == matrix) {
+            gossip.quantum = gossip.quantum.map(|of_its_own| of_its_own.min(quantum));
+        }
+    }
 }
