@@ -584,6 +584,42 @@ fn what_no_sequencer_orders_any_more_finds_room_when_the_view_ends() {
     }
 }
 
+/// Orders and turns passed on take frame numbers, too, but none that a cast waits for: with few to a view, the sequencer's own
+/// casts of before `block_ok` would have none, and its view would wait for them for ever.
+#[test]
+fn orders_and_turns_take_no_number_that_a_cast_waits_for() {
+    const CASTS: usize = 200;
+    for order in ["SEQUENCER", "SAFE:SEQUENCER", "TOTAL", "SAFE:TOTAL"] {
+        let spec = wadjet::layers::DEFAULT_STACK_WITH_INTEGRITY
+            .replace("MBRSHIP", &format!("{order}:MBRSHIP(block=yes)"))
+            .replace("FC", "FC(window=4)");
+        let config = Config { pack: false, frame_number_limit: 32, ..Config::default() };
+        let mut town = Town::of(3, &spec, &config);
+        let (mut next, mut answered) = ([0; 3], [0; 3]);
+        let all = town.until(Duration::from_secs(20), |town| {
+            for at in 0..3 {
+                let process = &mut town.processes[at];
+                let asked = process.diary.seen.iter().filter(|seen| matches!(seen, Seen::Block)).count();
+                let mut group = process.endpoint.group(process.key);
+                // Who is asked to stop casts once more as much as it may, and says so.
+                while next[at] < CASTS && group.cast(&(next[at] as u32).to_le_bytes()).is_ok() {
+                    next[at] += 1;
+                }
+                if asked > answered[at] {
+                    answered[at] = asked;
+                    group.block_ok();
+                }
+            }
+            let casts = |at: usize| {
+                town.processes[at].diary.seen.iter().filter(|seen| matches!(seen, Seen::Cast(..))).count()
+            };
+            (0..3).all(|at| casts(at) == 3 * CASTS)
+        });
+        assert!(all, "{order}: {next:?} {answered:?}");
+        assert!(town.together(&[0, 1, 2]), "{order}");
+    }
+}
+
 #[cfg(feature = "laboratory")]
 #[test]
 fn a_request_for_a_turn_that_is_lost_is_repeated() {

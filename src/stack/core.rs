@@ -191,6 +191,8 @@ pub(crate) struct Core {
     /// Casts wait above the stack, and in how many frames.
     pub(crate) casts_waiting: bool,
     pub(crate) waiting_frames: u64,
+    /// Frame numbers that the waiting casts will take, of those of this view if some are of the next.
+    pub(crate) waiting_numbers: u64,
     /// The last frame cast is a piece of a message of which more will follow.
     pub(crate) amid_message: bool,
     /// Frames that came ahead of their turn are to go to the layers.

@@ -820,7 +820,7 @@ impl Context<'_> {
     }
 
     /// Whether a cast of a layer's own may go down now, whatever `but` says: no window is full, no flush has stopped
-    /// casting, and the last cast was not a piece of a message.
+    /// casting, the last cast was not a piece of a message, and the casts that wait do not take all numbers that are left.
     pub fn may_cast(&self, but: Option<Guard>) -> bool {
         let entry = |owner: &&GuardOwner| {
             owner.kind == GuardKind::CastSend && matches!(owner.closes, Closes::Entry(_))
@@ -828,7 +828,11 @@ impl Context<'_> {
         let entry = self.core.guards.iter().filter(entry).fold(0, |mask, owner| mask | owner.mask);
         let closed =
             self.core.slots.word(GuardKind::CastSend.offset()) & entry & !but.map_or(0, |guard| guard.mask);
-        closed == 0 && !self.core.amid_message && self.next_frame_number() < self.core.number_limit
+        let left = self.core.number_limit.saturating_sub(self.next_frame_number());
+        // Each cast was taken while there was a number for it, and waits for that. Those of an earlier view may be more: then
+        // some go on to the next view in any case.
+        let promised = self.core.waiting_numbers == left;
+        closed == 0 && !self.core.amid_message && left > 0 && !promised
     }
 
     /// Asks for [`Layer::prompt`] as soon as casts may enter, whosever turn it is.

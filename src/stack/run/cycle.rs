@@ -164,9 +164,11 @@ impl Stack {
         }
         let news = waits && !self.engine.core.casts_waiting && !self.entry_open();
         let all = self.waiting.len() + usize::from(self.open.is_open());
+        let beyond = self.large.frames_beyond();
         let core = &mut self.engine.core;
         core.casts_waiting = waits;
         core.waiting_frames = self.of_this_view.unwrap_or(all) as u64;
+        core.waiting_numbers = core.waiting_frames + beyond;
         core.work += u32::from(news);
         self.stuck |= news;
     }

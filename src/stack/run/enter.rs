@@ -482,6 +482,7 @@ impl Stack {
         self.of_this_view = Some(self.waiting.len()).filter(|waiting| self.live && *waiting > 0);
         self.engine.core.casts_waiting = !self.waiting.is_empty();
         self.engine.core.waiting_frames = self.waiting.len() as u64;
+        self.engine.core.waiting_numbers = self.waiting.len() as u64 + self.large.frames_beyond();
         self.engine.enter(Down::FlushOk);
         self.engine.core.work += 1;
     }

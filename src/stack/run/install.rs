@@ -348,6 +348,7 @@ impl Ground<'_> {
             blank: Blank::default(),
             casts_waiting: false,
             waiting_frames: 0,
+            waiting_numbers: 0,
             amid_message: false,
             expand_early: false,
             left_behind: false,
