@@ -139,6 +139,28 @@ fn a_wait_ends_when_a_frame_is_there_or_the_time_is_over() {
     assert_eq!(two.receive_payloads(), [b"there"]);
 }
 
+/// Each wakes whoever sleeps while it has something for him: who has nothing lets the other sleep.
+#[test]
+fn members_that_have_nothing_to_say_do_not_wake_each_other() {
+    let group = unique("quiet");
+    let sleepers = [1, 2].map(|own| {
+        let group = group.clone();
+        std::thread::spawn(move || {
+            let mut end = End::open(&group, 2, own);
+            end.find(1);
+            // What is made ahead for the next view is made by then.
+            end.shm.wait(Duration::from_millis(200));
+            let (start, before) = (Instant::now(), end.shm.counters().system_calls);
+            end.shm.wait(Duration::from_millis(500));
+            let calls = end.shm.counters().system_calls - before;
+            // Half a millisecond is the longest sleep, and a look at the socket belongs to it.
+            let most = 4 * start.elapsed().as_millis() as u64 + 100;
+            assert!(calls < most, "{calls} calls, at most {most}");
+        })
+    });
+    sleepers.into_iter().for_each(|sleeper| sleeper.join().unwrap());
+}
+
 // ---- those that stop ----
 
 /// More rounds than any lane has entries.

@@ -120,6 +120,8 @@ pub struct Shm {
     asked_for_huge_pages: bool,
     /// Something was published, and who sleeps is to be looked for once more.
     published: bool,
+    /// The same, before this member sleeps itself.
+    unrung: bool,
     sleeper: Arc<Sleeper>,
 }
 
@@ -152,6 +154,7 @@ impl Shm {
             hindrances: Hindrances::default(),
             asked_for_huge_pages: false,
             published: false,
+            unrung: false,
             sleeper: Sleeper::this_thread(),
         }
     }
@@ -374,7 +377,7 @@ impl Transport for Shm {
     #[inline]
     fn flush(&mut self) {
         self.channels.iter_mut().flatten().for_each(|open| open.publish());
-        self.published = true;
+        (self.published, self.unrung) = (true, true);
         self.ring();
     }
 
@@ -435,7 +438,10 @@ impl Transport for Shm {
             // What was published before is seen by its readers, and their sleeps here; and what they publish from now on,
             // by the look below, or they ring.
             fence(Ordering::SeqCst);
-            self.ring();
+            // Once: members that sleep anew each time somebody wakes them would else wake each other for ever.
+            if std::mem::take(&mut self.unrung) {
+                self.ring();
+            }
             let left = timeout.saturating_sub(start.elapsed());
             let stays_awake = self.look_around() || left.is_zero();
             if !stays_awake {
