@@ -910,6 +910,10 @@ fn keep_capabilities(keep: impl Fn(u32) -> bool) {
 
 /// What binding says on a thread that keeps only some capabilities.
 fn refused_with(hosts: &Hosts, own: Address, keep: impl Fn(u32) -> bool + Send) -> TransportError {
+    bound_with(hosts, own, keep).unwrap_err()
+}
+
+fn bound_with(hosts: &Hosts, own: Address, keep: impl Fn(u32) -> bool + Send) -> Result<(), TransportError> {
     let name = hosts.alias();
     std::thread::scope(|scope| {
         let thread = scope.spawn(move || {
@@ -917,7 +921,7 @@ fn refused_with(hosts: &Hosts, own: Address, keep: impl Fn(u32) -> bool + Send) 
             std::mem::forget(name.enter(1).unwrap());
             keep_capabilities(keep);
             let mut transport = XdpTransport::new(small()).unwrap();
-            transport.bind(GroupId::named("refused"), &own).unwrap_err()
+            transport.bind(GroupId::named("refused"), &own).map(drop)
         });
         thread.join().unwrap()
     })
@@ -930,6 +934,8 @@ fn who_may_not_or_may_not_lock_memory_is_told_what_it_takes() {
     let error = refused_with(&hosts, address(&hosts, 1), |_| false);
     assert!(matches!(error, TransportError::Permission { .. }), "{error}");
     assert!(error.to_string().contains("CAP_NET_RAW"), "{error}");
+    // What the remedy names is enough: CAP_NET_ADMIN, CAP_NET_RAW and CAP_BPF, and CAP_IPC_LOCK for the frames.
+    bound_with(&hosts, address(&hosts, 1), |capability| [12, 13, 14, 39].contains(&capability)).unwrap();
     // Whoever has CAP_IPC_LOCK does not feel the limit: the other tests of this process do not.
     let limit = libc::rlimit { rlim_cur: 1 << 20, rlim_max: 1 << 20 };
     // SAFETY: the limit is a live local.
