@@ -43,6 +43,8 @@ fn memory(pattern: Pattern, members: usize, pack: bool, messages: u64) -> report
     report::of_plan(&plan, &reports).remove(0)
 }
 
+const RUNS_MAX: usize = 100;
+
 #[test]
 fn a_message_allocates_and_copies_nothing_and_takes_the_fast_path() {
     // One test, for allocations are counted for the whole process.
@@ -53,7 +55,10 @@ fn a_message_allocates_and_copies_nothing_and_takes_the_fast_path() {
         (Pattern::AllToAll, 3, true),
         (Pattern::AllToAll, 3, false),
     ] {
-        let run = memory(pattern, members, pack, 100_000);
+        // A process that did not run for a while asks the others whether they have gone on without it: another run, then.
+        let undisturbed =
+            (0..RUNS_MAX).map(|_| memory(pattern, members, pack, 100_000)).find(|run| run.pauses == 0);
+        let run = undisturbed.expect("the machine lets this process run for a tenth of a second at a time");
         assert!(run.good(), "{run:?}");
         assert!(run.messages >= 100_000);
         assert_eq!((run.allocations, run.copies), (Some(0), 0), "{}", run.pattern);
