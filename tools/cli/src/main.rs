@@ -1,6 +1,7 @@
 //! The `wadjet` command line.
 #![allow(clippy::print_stderr)]
 
+mod ending;
 mod explain;
 mod live;
 mod node;
@@ -145,7 +146,8 @@ Example, in three shells of one machine:
   wadjet node --group tea --address 127.0.0.1:7001
   wadjet node --group tea --address 127.0.0.1:7002 --peers 127.0.0.1:7001
   wadjet node --group tea --address 127.0.0.1:7003 --peers 127.0.0.1:7001
-What is typed in one appears in all. End one with Ctrl-C, or stop it with Ctrl-Z: the others say so and go on without it.
+What is typed in one appears in all. End one with Ctrl-C and it leaves the group (so it does by SIGTERM and SIGHUP; a second one
+ends it at once); stop it with Ctrl-Z: the others say so and go on without it.
 On one host without a network, --address is a name, and nobody needs to be told where the others are:
   wadjet node --group tea --transport shm --discover --address alice
 While it runs:

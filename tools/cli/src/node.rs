@@ -2,7 +2,6 @@
 //!
 //! The member runs in this thread and parks when nothing happens; another thread reads standard input. What happens to
 //! the group is told in whole sentences, one line each, so that scripts can look for them as well.
-#![allow(clippy::print_stdout)]
 
 use std::collections::VecDeque;
 use std::error::Error;
@@ -29,6 +28,8 @@ use wadjet::{
 };
 use wadjet_bench::xdp::XdpArguments;
 use wadjet_xdp::{XdpOptions, XdpTransport};
+
+use crate::ending::{self, say};
 
 /// Which group, where, and how.
 #[derive(Args, Clone, Debug)]
@@ -112,6 +113,7 @@ pub(crate) fn run(options: &NodeOptions) -> Result<bool, Box<dyn Error>> {
         .into());
     }
     options.xdp.check(options.transport == NodeTransport::Xdp)?;
+    ending::listen()?;
     let discovery = options.discover.map(|address| address.unwrap_or(DISCOVERY));
     let mut lines = Lines::of_standard_input();
     let mut contacts: Vec<Address> = options.peers.iter().cloned().map(Address).collect();
@@ -126,7 +128,7 @@ pub(crate) fn run(options: &NodeOptions) -> Result<bool, Box<dyn Error>> {
     let others: Vec<&str> =
         options.peers.iter().map(String::as_str).filter(|peer| *peer != options.address).collect();
     if !options.peers.is_empty() && others.is_empty() {
-        println!("--peers names nobody but this member itself: nobody is looked for there");
+        say!("--peers names nobody but this member itself: nobody is looked for there");
     }
     let mut has_met = false;
     let mut told = Told::default();
@@ -156,28 +158,27 @@ pub(crate) fn run(options: &NodeOptions) -> Result<bool, Box<dyn Error>> {
         };
         has_met |= life.has_met;
         match life.exit {
-            Some(ExitReason::Excluded { .. } | ExitReason::Expelled { .. }) if options.rejoin => {
-                println!("joining again, as a new member");
+            Some(ExitReason::Excluded { .. } | ExitReason::Expelled { .. })
+                if options.rejoin && ending::asked().is_none() =>
+            {
+                say!("joining again, as a new member");
                 let known = life.addresses.into_iter().filter(|address| address.0 != options.address);
                 contacts.extend(known);
                 contacts.sort();
                 contacts.dedup();
             }
             Some(ExitReason::Left) if !has_met && !others.is_empty() => {
-                println!(
-                    "it was never in a view with anybody: nobody at {} has let it in",
-                    others.join(", ")
-                );
+                say!("it was never in a view with anybody: nobody at {} has let it in", others.join(", "));
                 return Ok(false);
             }
             Some(ExitReason::Left) => return Ok(true),
-            Some(ExitReason::Excluded { .. } | ExitReason::Expelled { .. }) => {
-                println!("ended; with --rejoin it would join again, as a new member");
+            Some(ExitReason::Excluded { .. } | ExitReason::Expelled { .. }) if !options.rejoin => {
+                say!("ended; with --rejoin it would join again, as a new member");
                 return Ok(false);
             }
             Some(_) => return Ok(false),
             None => {
-                println!("ended before the others agreed; they will take this member for failed");
+                say!("ended before the others agreed; they will take this member for failed");
                 return Ok(false);
             }
         }
@@ -262,7 +263,12 @@ fn live<T: Transport>(
         // What is piped in is meant for those that are looked for.
         let is_over = end.is_some_and(|end| Instant::now() >= end);
         let waits = looks_for_others && lonely.is_some() && !driver.application().knows_whom() && !is_over;
-        if leaving.is_none() && (lines.obey(&mut driver, key, waits) || is_over) {
+        let asked = ending::asked();
+        if leaving.is_none() && (asked.is_some() || lines.obey(&mut driver, key, waits) || is_over) {
+            if let Some(signal) = asked {
+                let limit = LEAVE_MAX.as_secs();
+                say!("{signal}: leaving the group, within {limit} s; once more ends this at once");
+            }
             driver.group(key).leave();
             leaving = Some(Instant::now() + LEAVE_MAX);
         }
@@ -290,7 +296,7 @@ fn tell_lonely(narrator: &Narrator, options: &NodeOptions, contacts: &[Address])
     if narrator.knows_whom() || where_asked.is_empty() {
         return;
     }
-    println!(
+    say!(
         "alone for {} s now: nobody has answered {} and let this member in; is there a member of group {}? It is \
          looked for on",
         LONELY_AFTER.as_secs(),
@@ -351,21 +357,21 @@ impl Lines {
             match text.split_whitespace().next() {
                 None => {}
                 Some("/leave" | "/quit" | "/exit") => return true,
-                Some("/help") => println!("{HELP}"),
-                Some("/members") => println!("{}", members(driver.group(key).view())),
+                Some("/help") => say!("{HELP}"),
+                Some("/members") => say!("{}", members(driver.group(key).view())),
                 Some("/stats") => stats(driver, key),
                 Some(word) if waits && (word == "/send" || !word.starts_with('/')) => return false,
                 Some("/send") => match send(&mut driver.group(key), line) {
                     Ok(true) => {}
                     Ok(false) => return false,
-                    Err(why) => println!("not sent: {why}"),
+                    Err(why) => say!("not sent: {why}"),
                 },
-                Some(word) if word.starts_with('/') => println!("{word} is not known; /help says what is"),
+                Some(word) if word.starts_with('/') => say!("{word} is not known; /help says what is"),
                 Some(_) => match driver.group(key).cast(line) {
                     Ok(_) => {}
                     // It is said again when there is room.
                     Err(CastError::Full { .. } | CastError::NoFrame(_)) => return false,
-                    Err(why) => println!("not cast: {why}"),
+                    Err(why) => say!("not cast: {why}"),
                 },
             }
             self.waiting.pop_front();
@@ -404,7 +410,7 @@ fn members(view: &LocalView) -> String {
 
 fn stats<T: Transport>(driver: &mut Driver<T, Narrator>, key: GroupKey) {
     let stats = driver.stats(key);
-    println!(
+    say!(
         "cast {}, delivered {}, sent {}, sends delivered {}; {:.2} % on the fast path; {} casts wait",
         stats.casts,
         stats.delivered,
@@ -414,10 +420,10 @@ fn stats<T: Transport>(driver: &mut Driver<T, Narrator>, key: GroupKey) {
         stats.waiting
     );
     for line in driver.group(key).dump() {
-        println!("  {line}");
+        say!("  {line}");
     }
     for count in &stats.counts {
-        println!("  {}: {} {}", count.layer, count.count, count.what);
+        say!("  {}: {} {}", count.layer, count.count, count.what);
     }
 }
 
@@ -474,11 +480,11 @@ impl Narrator {
         let name = self.name(slow.member);
         let millis = slow.lasting.as_millis();
         match slow.outcome {
-            SlowOutcome::Waits => println!("{name} holds the senders up, for {millis} ms now: {}", slow.why),
-            SlowOutcome::CaughtUp => println!("{name} has caught up"),
+            SlowOutcome::Waits => say!("{name} holds the senders up, for {millis} ms now: {}", slow.why),
+            SlowOutcome::CaughtUp => say!("{name} has caught up"),
             SlowOutcome::Expelled { by } => {
                 let why = format!("it held the senders up for {millis} ms, {}", slow.why);
-                println!("{name} is expelled by {}: {why}", self.name(by));
+                say!("{name} is expelled by {}: {why}", self.name(by));
                 self.give_up(slow.member, "expelled", why);
             }
         }
@@ -490,7 +496,7 @@ impl Narrator {
             Grounds::ToldBy { by, kind: None } => format!("{} takes it for failed", self.name(by)),
             why => why.to_string(),
         };
-        println!("suspected: {}, {why}; the view goes on without it", self.name(suspicion.member));
+        say!("suspected: {}, {why}; the view goes on without it", self.name(suspicion.member));
         self.give_up(suspicion.member, "failed", why);
     }
 
@@ -501,7 +507,7 @@ impl Narrator {
     }
 
     fn view(&mut self, view: &LocalView) {
-        println!("{}", members(view));
+        say!("{}", members(view));
         self.has_met |= view.size() > 1;
         self.told_alone &= view.size() == 1;
         let next: Vec<_> =
@@ -510,15 +516,15 @@ impl Narrator {
         let own = view.member(view.rank()).incarnation;
         for (incarnation, address) in next.iter().filter(|(i, _)| *i != own && !is_in(&self.members, *i)) {
             let again = self.members.iter().any(|(other, a)| a == address && other != incarnation);
-            println!("  joined: {address}{}", if again { " (started anew)" } else { "" });
+            say!("  joined: {address}{}", if again { " (started anew)" } else { "" });
         }
         for (incarnation, address) in self.members.iter().filter(|(i, _)| !is_in(&next, *i)) {
             if self.left.contains(incarnation) {
-                println!("  left: {address} (it asked to)");
+                say!("  left: {address} (it asked to)");
             } else if let Some((_, word, why)) = self.given_up.iter().find(|(i, ..)| i == incarnation) {
-                println!("  {word}: {address} ({why})");
+                say!("  {word}: {address} ({why})");
             } else {
-                println!("  gone: {address} (it is not in the view that the others have decided)");
+                say!("  gone: {address} (it is not in the view that the others have decided)");
             }
         }
         self.members = next;
@@ -531,18 +537,18 @@ impl Application for Narrator {
     fn cast(&mut self, delivery: &Delivery<'_>, _group: &mut Group<'_>) {
         let name = self.name(delivery.origin());
         for message in delivery.messages() {
-            println!("<{name}> {}", String::from_utf8_lossy(message));
+            say!("<{name}> {}", String::from_utf8_lossy(message));
         }
         if self.members.len() == 1 && !self.told_alone {
             self.told_alone = true;
-            println!("nobody else is in the group: what is cast now is delivered to this member alone");
+            say!("nobody else is in the group: what is cast now is delivered to this member alone");
         }
     }
 
     fn send(&mut self, delivery: &Delivery<'_>, _group: &mut Group<'_>) {
         let name = self.name(delivery.origin());
         for message in delivery.messages() {
-            println!("<{name}> to this member: {}", String::from_utf8_lossy(message));
+            say!("<{name}> to this member: {}", String::from_utf8_lossy(message));
         }
     }
 
@@ -550,20 +556,20 @@ impl Application for Narrator {
         match event {
             Event::View(view) => self.view(view),
             Event::Suspect(suspicion) => self.suspected(*suspicion),
-            Event::Paused(lasting) => println!("this process did not run for {}", Millis(*lasting)),
+            Event::Paused(lasting) => say!("this process did not run for {}", Millis(*lasting)),
             Event::Slow(slow) => self.slow(slow),
             Event::StateLost { goes_on } => {
                 let then = if *goes_on { ": it goes on with what those who came in have" } else { "" };
-                println!("all members that had the group's state are gone{then}");
+                say!("all members that had the group's state are gone{then}");
             }
             Event::Left(rank) => {
                 if let Some((incarnation, address)) = self.members.get(rank.index()) {
-                    println!("{address} leaves");
+                    say!("{address} leaves");
                     self.left.push(*incarnation);
                 }
             }
             Event::LostMessage { origin, reason } => {
-                println!("a message of {} is lost: {reason}", self.name(*origin));
+                say!("a message of {} is lost: {reason}", self.name(*origin));
             }
             Event::Problem(problem) => {
                 let whose =
@@ -571,14 +577,12 @@ impl Application for Narrator {
                 let problem_in_words =
                     format!("problem{whose}, says {}: {}", problem.layer, self.by_name(&problem.what));
                 if let Some(words) = self.told.again(problem_in_words) {
-                    println!("{words}");
+                    say!("{words}");
                 }
                 if problem.layer == "MBRSHIP" && !self.knows_whom() {
                     self.is_refused = true;
                     if self.looks_for_others {
-                        println!(
-                            "this member stays alone until that is put right or somebody else lets it in"
-                        );
+                        say!("this member stays alone until that is put right or somebody else lets it in");
                     }
                 }
             }
@@ -592,9 +596,9 @@ impl Application for Narrator {
                             None => format!("which {accuser} took for failed"),
                         };
                         let (by, view) = (self.name(*by), view.counter);
-                        println!("excluded: {by} has gone on to view {view} without this member, {why}");
+                        say!("excluded: {by} has gone on to view {view} without this member, {why}");
                     }
-                    other => println!("{other}"),
+                    other => say!("{other}"),
                 }
             }
             // Casts typed meanwhile wait by themselves.

@@ -10,6 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::may_make_hosts;
+use wadjet::GroupId;
 use wadjet_lab::hosts::{Hosts, label_of_this_process};
 
 /// A shell with a node in it. Ended when dropped.
@@ -528,6 +529,126 @@ fn whatever_ends_a_member_is_in_the_help() {
         shell.sees("left the group");
         assert!(shell.node.wait().unwrap().success());
     }
+}
+
+/// What a group has in shared memory.
+fn in_shared_memory(group: &str) -> Vec<String> {
+    let begins = format!("wadjet-{}-", GroupId::named(group));
+    let names = std::fs::read_dir("/dev/shm").unwrap();
+    let names = names.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned());
+    names.filter(|name| name.starts_with(&begins)).collect()
+}
+
+#[test]
+fn who_is_asked_to_end_by_a_signal_leaves_and_nothing_of_it_remains() {
+    for transport in ["udp", "shm", "uring"] {
+        let group = format!("asked-{transport}-{}", std::process::id());
+        let (at, stack) = (addresses(transport), patient_stack());
+        let mut shells = vec![Shell::open(transport, &group, &at[0], &["--stack", &stack])];
+        let more = ["--stack", &stack, "--peers", &at[0], "--rejoin"];
+        shells.extend((1..3).map(|n| Shell::open(transport, &group, &at[n], &more)));
+        for shell in &mut shells {
+            shell.sees(", 3 members: ");
+        }
+        assert_eq!(in_shared_memory(&group).is_empty(), transport != "shm");
+        for signal in ["SIGTERM", "SIGHUP", "SIGINT"] {
+            let mut asked = shells.pop().unwrap();
+            asked.signal(&signal.replace("SIG", "-"));
+            asked.sees(&format!("{signal}: leaving the group"));
+            asked.sees("left the group");
+            assert!(asked.node.wait().unwrap().success(), "{transport}: {:#?}", asked.seen);
+            for other in &mut shells {
+                other.sees(&format!("left: {} (it asked to)", asked.address));
+                assert!(!other.seen.iter().any(|line| line.contains("suspected")), "{:#?}", other.seen);
+            }
+        }
+        assert_eq!(in_shared_memory(&group), [""; 0], "{transport}");
+    }
+}
+
+#[test]
+fn when_all_are_asked_to_end_by_a_signal_all_leave_and_nobody_is_suspected() {
+    for transport in ["udp", "shm"] {
+        let group = format!("all-asked-{transport}-{}", std::process::id());
+        let (at, stack) = (addresses(transport), patient_stack());
+        let mut shells = vec![Shell::open(transport, &group, &at[0], &["--stack", &stack])];
+        let more = ["--stack", &stack, "--peers", &at[0]];
+        shells.extend((1..3).map(|n| Shell::open(transport, &group, &at[n], &more)));
+        for shell in &mut shells {
+            shell.sees(", 3 members: ");
+        }
+        shells.iter().for_each(|shell| shell.signal("-INT"));
+        for shell in &mut shells {
+            shell.sees("left the group");
+            assert!(shell.node.wait().unwrap().success(), "{transport}: {:#?}", shell.seen);
+            assert!(!shell.seen.iter().any(|line| line.contains("suspected")), "{:#?}", shell.seen);
+        }
+        assert_eq!(in_shared_memory(&group), [""; 0], "{transport}");
+    }
+}
+
+#[test]
+fn a_second_signal_ends_at_once_and_without_one_the_others_are_waited_for_for_a_time() {
+    // Nobody is taken for failed while this lasts, so that who leaves waits for who is stopped.
+    let stack = wadjet::layers::DEFAULT_STACK.replace("SUSPECT", "SUSPECT(least_ms=30000,most_ms=30000)");
+    for (again, code, words) in
+        [(true, 130, "once more ends this at once"), (false, 1, "ended before the others agreed")]
+    {
+        let (at, group) = (addresses("udp"), format!("twice-{again}-{}", std::process::id()));
+        let mut first = Shell::open("udp", &group, &at[0], &["--stack", &stack]);
+        let mut second = Shell::open("udp", &group, &at[1], &["--stack", &stack, "--peers", &at[0]]);
+        first.sees(", 2 members: ");
+        second.sees(", 2 members: ");
+        first.signal("-STOP");
+        second.signal("-INT");
+        second.sees("SIGINT: leaving the group, within 2 s");
+        if again {
+            second.signal("-INT");
+        } else {
+            second.sees(words);
+        }
+        assert_eq!(second.node.wait().unwrap().code(), Some(code), "{:#?}", second.seen);
+    }
+}
+
+#[test]
+fn who_is_asked_to_end_leaves_also_when_nobody_reads_what_it_says() {
+    let (at, stack) = (addresses("udp"), patient_stack());
+    let group = format!("unread-{}", std::process::id());
+    let mut first = Shell::open("udp", &group, &at[0], &["--stack", &stack]);
+    first.sees(", 1 member: ");
+    let (reader, writer) = std::io::pipe().unwrap();
+    let mut command = Command::new(PROGRAM);
+    command.args(["node", "--group", &group, "--address", &at[1], "--stack", &stack, "--peers", &at[0]]);
+    command.args(["--leave-after", "120"]).stdin(Stdio::piped()).stdout(writer).stderr(Stdio::piped());
+    let node = command.spawn().unwrap();
+    // It has the only other end.
+    drop(command);
+    let mut lines = BufReader::new(reader).lines();
+    assert!(lines.any(|line| line.unwrap().contains("joined: ")), "and that is the last line");
+    drop(lines);
+    first.sees(", 2 members: ");
+    let sent = Command::new("kill").args(["-INT", &node.id().to_string()]).status();
+    assert!(sent.unwrap().success());
+    first.sees(&format!("left: {} (it asked to)", at[1]));
+    let output = node.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), &*String::from_utf8_lossy(&output.stderr)), (Some(0), ""));
+}
+
+#[test]
+fn a_signal_that_a_member_was_started_to_ignore_it_ignores() {
+    let at = addresses("udp");
+    let mut command = Command::new("sh");
+    command.args(["-c", "trap '' INT; exec \"$0\" \"$@\"", PROGRAM]);
+    let mut shell = Shell::open_by(command, "udp", "tea", &at[0], &[]);
+    shell.sees(", 1 member: ");
+    shell.signal("-INT");
+    shell.type_line("still here");
+    shell.sees("still here");
+    shell.signal("-TERM");
+    shell.sees("left the group");
+    assert!(!shell.seen.iter().any(|line| line.contains("SIGINT")), "{:#?}", shell.seen);
+    assert!(shell.node.wait().unwrap().success());
 }
 
 #[test]
