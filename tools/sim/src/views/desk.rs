@@ -114,13 +114,13 @@ impl Papers {
         }
     }
 
-    /// The application is told of a view, or of no other any more: what it was not told of before it never will be.
-    fn pass(&mut self, at: u64, told: Option<ViewId>, ledger: &mut Ledger, work: &mut WorkCounters) {
-        let until = self.untold.iter().position(|(view, _)| Some(*view) == told);
+    /// The application is told of a view: what it was not told of before it never will be.
+    fn pass(&mut self, at: u64, told: ViewId, ledger: &mut Ledger, work: &mut WorkCounters) {
+        let until = self.untold.iter().position(|(view, _)| *view == told);
         let late = until.is_some();
-        let present = self.within.as_ref().map(|(view, _)| *view);
+        let is_present = self.within.as_ref().is_some_and(|(view, _)| *view == told);
         // What comes behind one of those is of later ones.
-        let until = until.or((told.is_none() || told == present).then_some(self.untold.len())).unwrap_or(0);
+        let until = until.unwrap_or(if is_present { self.untold.len() } else { 0 });
         for (view, members) in self.untold.drain(..until) {
             work.passed_views += 1;
             ledger.push(at, self.own, What::Passed { view, members });
@@ -344,7 +344,7 @@ impl Desk<'_> {
             view.view().members.iter().map(|member| self.ledger.name(member.incarnation.0)).collect();
         let id = self.ledger.view_id(view.view().id);
         let size = members.len();
-        self.papers.pass(self.now, Some(id), self.ledger, self.work);
+        self.papers.pass(self.now, id, self.ledger, self.work);
         self.papers.view = Some((id, members.clone()));
         self.papers.views += 1;
         self.papers.frames = vec![Vec::new(); size];
@@ -517,8 +517,11 @@ impl Application for Desk<'_> {
                 self.ledger.push(self.now, self.papers.own, what);
             }
             Event::Exit(reason) => {
+                self.papers.follow(self.now, group, self.ledger);
                 self.papers.place(self.now, u64::MAX, self.ledger);
-                self.papers.pass(self.now, None, self.ledger, self.work);
+                // Of views that wait behind the one it was told of last it says nothing: it had not all of that one either, when
+                // the rest of it waits with them, and who goes on to a view has delivered what others have in the one before.
+                self.papers.untold.clear();
                 self.papers.exited = Some(*reason);
                 self.work.exits += 1;
                 self.work.expulsions += u64::from(matches!(reason, ExitReason::Expelled { .. }));
