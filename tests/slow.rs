@@ -295,6 +295,49 @@ fn a_member_that_holds_the_senders_waits_for_nobody() {
     assert!(town.together(&[0, 1, 2]));
 }
 
+/// Whoever is behind still orders what others cast and passes its turn on: they go on until it gives no more credit, and are told
+/// for whom they wait then.
+#[test]
+fn a_member_that_holds_the_senders_holds_nobody_up_by_the_order_of_casts() {
+    for (order, at) in ["", "TOTAL:", "SEQUENCER:", "SAFE:TOTAL:", "SAFE:SEQUENCER:"]
+        .into_iter()
+        .flat_map(|order| [(order, 0), (order, 2)])
+    {
+        let falls_behind = |policy: &str| {
+            let mut town = ordered_with_policy(order, policy);
+            let process = &mut town.processes[at];
+            process.endpoint.group(process.key).hold_senders();
+            process.diary.behind = true;
+            town.run(Duration::from_millis(5));
+            // Its own waits until it is behind no more.
+            town.cast(at, b"its own");
+            town
+        };
+        let cast = |message: &[u8]| Seen::Cast(2, message.to_vec());
+        let mut town = falls_behind("FC(slow_ms=5)");
+        town.cast(1, b"hello");
+        let all = |town: &mut Town| (0..3).all(|at| town.processes[at].diary.seen.contains(&cast(b"hello")));
+        assert!(town.until(SECOND / 10, all), "{order}, member {at}");
+        let own = Seen::Cast(at as u64 + 1, b"its own".to_vec());
+        assert!(!town.processes[1].diary.seen.contains(&own), "{order}, member {at}");
+        town.processes[at].diary.behind = false;
+        let own = |town: &mut Town| town.processes[1].diary.seen.contains(&own);
+        assert!(town.until(SECOND / 10, own), "{order}, member {at}");
+
+        let mut town = falls_behind("FC(slow_ms=5,expel_ms=20)");
+        let rest: Vec<usize> = (0..3).filter(|other| *other != at).collect();
+        let left = town.until(SECOND, |town| {
+            for other in &rest {
+                let process = &mut town.processes[*other];
+                while process.endpoint.group(process.key).cast(b"cast").is_ok() {}
+            }
+            town.together(&rest)
+        });
+        assert!(left, "{order}, member {at}");
+        assert!(rest.iter().any(|other| !slow_ones(&town, *other).is_empty()), "{order}, member {at}");
+    }
+}
+
 #[test]
 fn time_in_which_nobody_ran_makes_nobody_slow() {
     let mut town = with_policy("FC(slow_ms=10,expel_ms=20)");

@@ -138,6 +138,8 @@ struct Handles {
     gossip: Gossip,
     limit: Slot,
     no_credit: Guard,
+    /// This member's application is behind: its casts wait, but turns and orders go on.
+    behind: Guard,
     ask: TimerId,
     look: TimerId,
     held: MatrixSlot,
@@ -339,6 +341,11 @@ impl Layer for Fc {
                 "no credit",
                 Closes::Entry(HeldFor::Acknowledgements),
             ),
+            behind: build.guard(
+                GuardKind::CastSend,
+                "application behind",
+                Closes::Entry(HeldFor::Application),
+            ),
             ask: build.timer("ask"),
             look: build.timer("look"),
             held,
@@ -410,26 +417,29 @@ impl Layer for Fc {
     }
 
     fn post(&mut self, context: &mut Context<'_>) {
-        let Handles { credit, limit, no_credit, ask, .. } = self.handles();
+        let Handles { credit, limit, no_credit, behind, ask, .. } = self.handles();
         let own = context.rank();
         let next = context.next_frame_number();
         let least = self.mistake.least_of_others(context, credit, own).unwrap_or(u64::MAX);
-        if context.holds_senders() {
-            // This one too, which nobody else grants anything: its own casts are delivered to it as well.
-            context.set(limit, least.min(next));
-            context.close(no_credit, own);
-            // Who waits for itself waits for nobody else.
-            self.let_off(context);
-            return;
-        }
         context.set(limit, least);
+        let holds = context.holds_senders();
+        if holds {
+            // This one too, which nobody else grants anything: its own casts are delivered to it as well. Not what others wait
+            // for in the order of all casts, or nobody would learn who holds them up.
+            context.close(behind, own);
+        } else {
+            context.open(behind, own);
+        }
         if next < least {
             context.open(no_credit, own);
             self.ask.settle();
         } else {
             self.ask.begin(context.now());
         }
-        if next >= least || self.holder.is_some() {
+        if holds {
+            // Who waits for itself waits for nobody else.
+            self.let_off(context);
+        } else if next >= least || self.holder.is_some() {
             self.watch(context, next >= least);
         }
         context.arm_or_disarm(ask, self.ask.due());

@@ -117,7 +117,7 @@ impl Sequencer {
     fn has_orders(&self, context: &Context<'_>) -> bool {
         self.orders(context)
             && !self.broken.is(Misorder::NeverOrders)
-            && context.may_cast(None)
+            && context.may_cast()
             && (0..context.view().size()).any(|origin| self.unordered(context, origin) > 0)
     }
 

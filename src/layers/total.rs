@@ -209,7 +209,7 @@ impl Total {
             return;
         }
         let owes_blank = context.ends_in_blank(&turns);
-        if !context.may_cast(Some(turns.waits)) {
+        if !context.may_cast() {
             if owes_blank {
                 context.finish_message(&turns);
             }

@@ -123,6 +123,11 @@ impl HeldFor {
         HeldFor::Numbers,
         HeldFor::Turn,
     ];
+
+    /// Whether what layers cast themselves, turns passed on and orders, waits for it, too.
+    pub(crate) fn holds_blanks(self) -> bool {
+        !matches!(self, HeldFor::Turn | HeldFor::Application)
+    }
 }
 
 impl fmt::Display for HeldFor {

@@ -443,6 +443,12 @@ impl Core {
         PREFIX_BYTES + self.layouts[traffic as usize].full_bytes()
     }
 
+    /// Whether the application is behind and holds the senders. Not while a view is expected: what still waits of this one must
+    /// get out, or nobody could report.
+    pub(crate) fn is_behind(&self) -> bool {
+        self.holds_senders && !self.view_expected
+    }
+
     /// Whether what is said again and again is to be said less often, for want of frames.
     pub(crate) fn spares_frames(&mut self) -> bool {
         let spares = self.control.free_frames() <= self.control_plenty;

@@ -805,7 +805,7 @@ impl Context<'_> {
     /// Whether the application is behind with its deliveries, and wants the senders held. Not while a view is expected: what
     /// still waits of this one must get out, or nobody could report.
     pub fn holds_senders(&self) -> bool {
-        self.core.holds_senders && !self.core.view_expected
+        self.core.is_behind()
     }
 
     /// When this process had taken in all that had come, last: what it has not heard since may be here already.
@@ -819,15 +819,16 @@ impl Context<'_> {
         self.core.view_wanted
     }
 
-    /// Whether a cast of a layer's own may go down now, whatever `but` says: no window is full, no flush has stopped
-    /// casting, the last cast was not a piece of a message, and the casts that wait do not take all numbers that are left.
-    pub fn may_cast(&self, but: Option<Guard>) -> bool {
-        let entry = |owner: &&GuardOwner| {
-            owner.kind == GuardKind::CastSend && matches!(owner.closes, Closes::Entry(_))
+    /// Whether a cast of a layer's own may go down now, whosever turn it is and however far behind the application: no
+    /// window is full, no flush has stopped casting, the last cast was not a piece of a message, and the casts that wait do
+    /// not take all numbers that are left.
+    pub fn may_cast(&self) -> bool {
+        let entry = |owner: &&GuardOwner| match owner.closes {
+            Closes::Entry(why) => owner.kind == GuardKind::CastSend && why.holds_blanks(),
+            Closes::FastPath => false,
         };
         let entry = self.core.guards.iter().filter(entry).fold(0, |mask, owner| mask | owner.mask);
-        let closed =
-            self.core.slots.word(GuardKind::CastSend.offset()) & entry & !but.map_or(0, |guard| guard.mask);
+        let closed = self.core.slots.word(GuardKind::CastSend.offset()) & entry;
         let left = self.core.number_limit.saturating_sub(self.next_frame_number());
         // Each cast was taken while there was a number for it, and waits for that. Those of an earlier view may be more: then
         // some go on to the next view in any case.

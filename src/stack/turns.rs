@@ -201,7 +201,7 @@ impl Core {
         self.set_sending(turns.mark, own, u64::from(number >= mark_at));
         self.open_turn(turns);
         // Whoever has nothing to cast is not to keep the others waiting.
-        self.prompt_wanted |= blank || !alone && self.waiting_frames == 0;
+        self.prompt_wanted |= blank || !alone && (self.waiting_frames == 0 || self.is_behind());
     }
 
     /// How many of this member's casts by plan, from `number` on, which is the first that is not delivered, are known to carry

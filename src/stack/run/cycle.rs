@@ -156,19 +156,20 @@ impl Stack {
         self.large.has_room_for_refused_cast() && self.numbers_left(self.large.refused.cast_frames)
     }
 
-    /// Tells the layers of casts that wait. The first that waits because the entry is closed is work for them.
+    /// Tells the layers of casts that wait, for others: what waits until this member's own application has caught up needs no
+    /// turn before that. The first that waits because the entry is closed is work for them.
     fn note_waiting(&mut self) {
-        let waits = !self.waiting.is_empty() || self.open.is_open();
+        let all = self.waiting.len() + usize::from(self.open.is_open());
+        let frames = self.of_this_view.unwrap_or(all) as u64;
+        self.engine.core.waiting_numbers = frames + self.large.frames_beyond();
+        let waits = all > 0 && !self.engine.core.is_behind();
         if !waits && !self.engine.core.casts_waiting {
             return;
         }
         let news = waits && !self.engine.core.casts_waiting && !self.entry_open();
-        let all = self.waiting.len() + usize::from(self.open.is_open());
-        let beyond = self.large.frames_beyond();
         let core = &mut self.engine.core;
         core.casts_waiting = waits;
-        core.waiting_frames = self.of_this_view.unwrap_or(all) as u64;
-        core.waiting_numbers = core.waiting_frames + beyond;
+        core.waiting_frames = if waits { frames } else { 0 };
         core.work += u32::from(news);
         self.stuck |= news;
     }

@@ -443,9 +443,7 @@ impl Stack {
             Closes::Entry(hold) => HeldFor::BY_WEIGHT.iter().position(|other| *other == hold),
             Closes::FastPath => None,
         };
-        let why = HeldFor::BY_WEIGHT[closed.filter_map(weight).min()?];
-        let own = why == HeldFor::Acknowledgements && kind == GuardKind::CastSend && core.holds_senders;
-        Some(if own { HeldFor::Application } else { why })
+        Some(HeldFor::BY_WEIGHT[closed.filter_map(weight).min()?])
     }
 
     /// Whether sends to `peer` are not held by its window, nor by a large one that is under way.

@@ -462,7 +462,7 @@ impl Stack {
             waiting_max: config.waiting_frames_max,
             control_reserve: config.control_frames_of(members) / 4,
             entry: [GuardKind::CastSend, GuardKind::SendSend].map(|kind| compiled.entry(kind, |_| true)),
-            entry_of_blanks: compiled.entry(GuardKind::CastSend, |why| why != HeldFor::Turn),
+            entry_of_blanks: compiled.entry(GuardKind::CastSend, HeldFor::holds_blanks),
             pack: config.pack,
             pack_delay: config.pack_delay,
             open_since: now,
