@@ -145,6 +145,27 @@ fn what_a_killed_process_leaves_is_recognised_and_removed() {
     fs::remove_dir_all(&directory).unwrap();
 }
 
+/// A member that is killed when the others are in a view without it is missed by nobody: its segments go all the same.
+#[test]
+fn who_goes_last_removes_what_the_excluded_left_when_they_were_killed_later() {
+    let directory = PathBuf::from("/dev/shm").join(unique("last"));
+    fs::create_dir(&directory).unwrap();
+    let shm = ShmOptions { directory: directory.clone() };
+    let group = &unique("last");
+    let (mut child, mut end) = sitting(&shm, group);
+    let mut next = view(group, 2, 1).view().clone();
+    next.id.counter += 1;
+    let next = end.shm.open(&LocalView::new(next, Incarnation(1)).unwrap(), &small()).unwrap();
+    let excluded = segment_of(&directory, &view(group, 2, 2), 2);
+    end.shm.close(std::mem::replace(&mut end.channel, next).id);
+    assert!(excluded.exists(), "what belongs to the living stays");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    drop(end);
+    assert!(!excluded.exists());
+    fs::remove_dir_all(&directory).unwrap();
+}
+
 /// The view of two members with this number.
 fn churned(own: u64, counter: u64) -> LocalView {
     let mut view = view("churn", 2, own).view().clone();
@@ -217,13 +238,13 @@ fn killed_at_any_instant_nothing_is_stuck_and_nothing_stays() {
             end.receive(16);
             assert!(end.control(Destination::All, &numbered(number)));
         }
-        drop(end);
-        left += fs::read_dir(&directory).unwrap().count();
+        left += fs::read_dir(&directory).unwrap().count() - 1;
         // Whoever opens a view next, of whatever group, clears up.
         let next = End::open_with(&unique("next"), 2, 1, &small(), &shm).unwrap();
         let names: Vec<_> = fs::read_dir(&directory).unwrap().flatten().map(|entry| entry.path()).collect();
-        assert_eq!(names.len(), 1, "{names:?}");
-        drop(next);
+        assert_eq!(names.len(), 2, "its segment and that of this member: {names:?}");
+        drop((end, next));
+        assert_eq!(fs::read_dir(&directory).unwrap().count(), 0);
     }
     assert!(left > 10, "the killed have left something now and then: {left} files");
     assert!(met > 0, "the members have met now and then");

@@ -105,7 +105,7 @@ pub struct Shm {
     closing: Vec<Open>,
     opened: u32,
     /// Whether what dead processes have left was looked for.
-    swept: bool,
+    swept: Cell<Option<Instant>>,
     post: Post,
     stock: Stock,
     /// The most members that a view had so far.
@@ -131,6 +131,8 @@ const INDEX_BITS: u32 = 8;
 /// least.
 const PARK_MIN: Duration = Duration::from_micros(20);
 const PARK_MAX: Duration = Duration::from_micros(500);
+/// How often the directory is looked through for what the dead have left, at most.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
 /// How long a sleep is between two bits of what takes long ([`Stock::has_steps`]).
 const STEP_PAUSE: Duration = Duration::from_micros(100);
 
@@ -148,7 +150,7 @@ impl Shm {
             first: 0,
             closing: Vec::new(),
             opened: 0,
-            swept: false,
+            swept: Cell::new(None),
             counters: TransportCounters::default(),
             notes: Vec::new(),
             hindrances: Hindrances::default(),
@@ -214,6 +216,17 @@ impl Shm {
         self.channels.iter_mut().flatten().for_each(|open| open.ring(&mut self.counters));
     }
 
+    /// Removes what processes have left that have ended, at most once a second: whether it did.
+    #[cold]
+    fn sweep(&self) -> bool {
+        let due = self.swept.get().is_none_or(|at| at.elapsed() >= SWEEP_EVERY);
+        if due {
+            self.swept.set(Some(Instant::now()));
+            self.post.sweep(&self.here);
+        }
+        due
+    }
+
     #[cold]
     fn finish_closing(&mut self) {
         self.closing.retain_mut(|open| !open.release_all());
@@ -257,12 +270,15 @@ impl Transport for Shm {
             id = ChannelId(index as u32);
         }
         self.members = self.members.max(view.size());
-        if !self.swept && view.size() > 1 {
+        if self.swept.get().is_none() && view.size() > 1 {
             // Members of fixed views never bind an address, and a group may never meet again: whoever comes first clears up.
-            self.swept = true;
-            self.post.sweep(&self.here);
+            self.sweep();
         }
-        let (open, channel) = Open::new(id, &self.options, &self.here, view, options, &mut self.stock)?;
+        let mut made = Open::new(id, &self.options, &self.here, view, options, &mut self.stock);
+        if matches!(made, Err(TransportError::NoSpace { .. })) && self.sweep() {
+            made = Open::new(id, &self.options, &self.here, view, options, &mut self.stock);
+        }
+        let (open, channel) = made?;
         self.opened = (id.0 >> INDEX_BITS).wrapping_add(1);
         if options.huge_pages && !self.asked_for_huge_pages {
             self.asked_for_huge_pages = true;
@@ -286,6 +302,8 @@ impl Transport for Shm {
             if !open.release_all() {
                 self.closing.push(*open);
             }
+            // Those who are not in the next view any more may have ended since.
+            self.sweep();
         }
     }
 
@@ -331,10 +349,13 @@ impl Transport for Shm {
             return Ok(());
         }
         let bytes = segment_bytes(options, members);
-        let Some(free) = segment::free_bytes(&self.options.directory) else { return Ok(()) };
-        if self.stock.has_segment(bytes, free / members as u64)
-            || (bytes as u64).saturating_mul(members as u64) <= free
-        {
+        let fits = || {
+            segment::free_bytes(&self.options.directory).is_none_or(|free| {
+                self.stock.has_segment(bytes, free / members as u64)
+                    || (bytes as u64).saturating_mul(members as u64) <= free
+            })
+        };
+        if fits() || self.sweep() && fits() {
             return Ok(());
         }
         Err(segment::no_room(&self.options.directory, bytes))
@@ -491,5 +512,8 @@ impl Drop for Shm {
             open.release_all();
         }
         self.finish_closing();
+        if self.swept.take().is_some() {
+            self.sweep();
+        }
     }
 }

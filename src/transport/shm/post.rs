@@ -290,6 +290,13 @@ fn bind(path: &Path, address: &Address) -> Result<UnixDatagram, TransportError> 
             what: format!("making {}", path.display()),
             remedy: "choose a directory on a tmpfs that this user may write".into(),
         },
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => TransportError::NoSpace {
+            what: path.display().to_string().into(),
+            bytes: 0,
+            remedy: "it takes no room, but a file: remove what nobody uses there, or allow for more \
+                     (mount -o remount,nr_inodes=...)"
+                .into(),
+        },
         _ => TransportError::Io { what: format!("making {}", path.display()), source },
     };
     let socket = private_socket().map_err(failed)?;
