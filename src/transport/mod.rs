@@ -252,6 +252,16 @@ pub enum TransportError {
         /// What to do.
         remedy: Cow<'static, str>,
     },
+    /// An option of the transport makes no sense.
+    #[error("`{name}` of the transport is {value}; it must be {bounds}")]
+    BadOption {
+        /// The option.
+        name: &'static str,
+        /// What it is.
+        value: usize,
+        /// What it may be.
+        bounds: &'static str,
+    },
     /// Memory could not be mapped.
     #[error(transparent)]
     Memory(#[from] MemoryError),

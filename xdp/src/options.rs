@@ -2,6 +2,8 @@
 
 use std::net::SocketAddrV4;
 
+use wadjet::transport::TransportError;
+
 /// How to use AF_XDP.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct XdpOptions {
@@ -63,6 +65,40 @@ pub enum Wake {
     Asked,
     /// Whenever there is something to send.
     Always,
+}
+
+/// Chunks of a kind at most: 8 GiB of them.
+const CHUNKS_MAX: usize = 1 << 22;
+/// Descriptors of frames on their way out at most.
+const ENTRIES_MAX: u32 = 1 << 20;
+/// The least that a frame must hold, so that there is room for headers and a payload.
+const FRAME_BYTES_MIN: usize = 128;
+
+impl XdpOptions {
+    /// Refuses what cannot be meant. What is too small for its neighbours is raised where it is used.
+    pub(crate) fn check(&self) -> Result<(), TransportError> {
+        let chunks = [
+            ("transmit_frames", self.transmit_frames),
+            ("receive_frames", self.receive_frames),
+            ("fill_frames", self.fill_frames),
+        ];
+        for (name, value) in chunks.into_iter().filter(|(_, value)| *value > CHUNKS_MAX) {
+            return Err(TransportError::BadOption { name, value, bounds: "2^22 at most" });
+        }
+        if self.transmit_entries > ENTRIES_MAX {
+            let value = self.transmit_entries as usize;
+            return Err(TransportError::BadOption {
+                name: "transmit_entries",
+                value,
+                bounds: "2^20 at most",
+            });
+        }
+        if self.frame_bytes_max < FRAME_BYTES_MIN {
+            let value = self.frame_bytes_max;
+            return Err(TransportError::BadOption { name: "frame_bytes_max", value, bounds: "128 at least" });
+        }
+        Ok(())
+    }
 }
 
 impl Default for XdpOptions {

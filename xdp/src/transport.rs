@@ -117,6 +117,7 @@ impl XdpTransport {
     /// # Errors
     /// [`TransportError`] if the interface named is not there or not up, or a multicast address is none.
     pub fn new(options: XdpOptions) -> Result<XdpTransport, TransportError> {
+        options.check()?;
         for group in [options.multicast, options.discovery].into_iter().flatten() {
             if !group.ip().is_multicast() || group.port() == 0 {
                 let why = "write a multicast group as address:port with an address from 224.0.0.0/4";
@@ -172,12 +173,19 @@ impl XdpTransport {
     /// The line, attached if it was not.
     fn attached(&mut self, own: SocketAddrV4) -> Result<&mut Line, TransportError> {
         if self.line.is_none() {
+            let of_address = Interface::of_address(*own.ip())?;
             let named = self.options.interface.clone();
-            let name = match named {
-                Some(name) => Some(name),
-                None => Interface::of_address(*own.ip())?,
-            };
-            let Some(name) = name else {
+            if let (Some(named), Some(of_address)) = (&named, &of_address)
+                && named != of_address
+            {
+                // It may be right: a bridge, a bond or a VLAN has the address, and the interface is beneath it.
+                self.notes.push(format!(
+                    "{} is an address of {of_address}, and the interface named is {named}: what does not come and go by \
+                     that takes the ordinary socket, more slowly; name {of_address}, or none, unless {named} is part of it",
+                    own.ip()
+                ));
+            }
+            let Some(name) = named.or(of_address) else {
                 let why = "no interface of this host has this IP address; `ip addr` lists those there are";
                 return Err(TransportError::BadAddress(Address(own.to_string()), why));
             };

@@ -928,6 +928,38 @@ fn bound_with(hosts: &Hosts, own: Address, keep: impl Fn(u32) -> bool + Send) ->
 }
 
 #[test]
+fn options_that_cannot_be_meant_are_refused_by_name() {
+    let most = usize::MAX;
+    for (name, options) in [
+        ("transmit_frames", XdpOptions { transmit_frames: most, ..small() }),
+        ("receive_frames", XdpOptions { receive_frames: most, ..small() }),
+        ("fill_frames", XdpOptions { fill_frames: most, ..small() }),
+        ("transmit_entries", XdpOptions { transmit_entries: u32::MAX, ..small() }),
+        ("frame_bytes_max", XdpOptions { frame_bytes_max: 0, ..small() }),
+    ] {
+        let error = XdpTransport::new(options).unwrap_err();
+        assert!(matches!(error, TransportError::BadOption { name: said, .. } if said == name), "{error}");
+    }
+}
+
+#[test]
+fn an_interface_that_does_not_have_the_address_is_worth_a_note() {
+    let Some(hosts) = common::hosts(|label| Hosts::pair(label, 1)) else { return };
+    says_at(&hosts, 1, &["ip", "link", "add", "lan8", "type", "veth", "peer", "name", "lan9"]);
+    for name in ["lan8", "lan9"] {
+        says_at(&hosts, 1, &["ip", "link", "set", "dev", name, "up"]);
+    }
+    for (interface, other) in [("lan0", false), ("lan8", true)] {
+        let options = XdpOptions { interface: Some(interface.to_owned()), ..small() };
+        let mut transport = common::xdp(&hosts, 1, &options);
+        transport.bind(GroupId::named("which"), &address(&hosts, 1)).unwrap();
+        let notes = transport.caps().notes;
+        let named = |note: &String| note.contains("an address of lan0") && note.contains("lan8");
+        assert_eq!(notes.iter().any(named), other, "{notes:?}");
+    }
+}
+
+#[test]
 #[allow(unsafe_code)]
 fn who_may_not_or_may_not_lock_memory_is_told_what_it_takes() {
     let Some(hosts) = common::hosts(|label| Hosts::pair(label, 1)) else { return };

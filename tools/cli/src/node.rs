@@ -247,6 +247,11 @@ fn live<T: Transport>(
         address: Address(options.address.clone()),
         neighbours: Neighbours { contacts: contacts.to_vec(), discover: options.discover.is_some() },
     })?;
+    // What it says later is told as a problem.
+    let caps = driver.inner().transport().caps();
+    for note in &caps.notes {
+        say!("{}: {note}", caps.name);
+    }
     let window = options.window.as_deref().map(|path| {
         Window::open(path, driver.handle(), key)
             .map_err(|error| format!("no window at {}: {error}; give a path that is free", path.display()))

@@ -209,11 +209,13 @@ fn members_on_hosts_of_their_own_talk_by_af_xdp_with_one_that_has_ordinary_socke
         Shell::open_by(hosts.command(n + 1, PROGRAM.as_ref()), transport, "tea", &at[n], &more)
     };
     // Who comes later asks everybody, not one address.
-    let shells = vec![
+    let mut shells = vec![
         open(0, "udp", &["--discover"]),
         open(1, "xdp", &["--discover"]),
         open(2, "xdp", &["--discover"]),
     ];
+    // How frames go, and where the system copies them.
+    shells[1].sees("xdp: ");
     talk(shells, &at);
 }
 
