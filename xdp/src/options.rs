@@ -82,7 +82,7 @@ impl XdpOptions {
             ("receive_frames", self.receive_frames),
             ("fill_frames", self.fill_frames),
         ];
-        for (name, value) in chunks.into_iter().filter(|(_, value)| *value > CHUNKS_MAX) {
+        if let Some((name, value)) = chunks.into_iter().find(|(_, value)| *value > CHUNKS_MAX) {
             return Err(TransportError::BadOption { name, value, bounds: "2^22 at most" });
         }
         if self.transmit_entries > ENTRIES_MAX {

@@ -159,17 +159,20 @@ impl Stack {
     /// Tells the layers of casts that wait, for others: what waits until this member's own application has caught up needs no
     /// turn before that. The first that waits because the entry is closed is work for them.
     fn note_waiting(&mut self) {
-        let all = self.waiting.len() + usize::from(self.open.is_open());
-        let frames = self.of_this_view.unwrap_or(all) as u64;
-        self.engine.core.waiting_numbers = frames + self.large.frames_beyond();
-        let waits = all > 0 && !self.engine.core.is_behind();
-        if !waits && !self.engine.core.casts_waiting {
+        let core = &self.engine.core;
+        let none = self.waiting.is_empty() && !self.open.is_open();
+        if none && !core.casts_waiting && core.waiting_numbers == 0 {
             return;
         }
-        let news = waits && !self.engine.core.casts_waiting && !self.entry_open();
+        let all = self.waiting.len() + usize::from(self.open.is_open());
+        let frames = self.of_this_view.unwrap_or(all) as u64;
+        let waits = !none && !core.is_behind();
+        let news = waits && !core.casts_waiting && !self.entry_open();
+        let beyond = self.large.frames_beyond();
         let core = &mut self.engine.core;
         core.casts_waiting = waits;
         core.waiting_frames = if waits { frames } else { 0 };
+        core.waiting_numbers = frames + beyond;
         core.work += u32::from(news);
         self.stuck |= news;
     }
