@@ -5,6 +5,7 @@
 mod ends;
 
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -40,6 +41,8 @@ fn another_process() {
         ["full", directory] => full(Path::new(directory)),
         ["sit", directory, group] => sit(directory, group),
         ["churn", directory] => churn(Path::new(directory)),
+        ["crowded", directory, asked] => crowded(Path::new(directory), asked),
+        ["no-files", directory] => no_files(Path::new(directory)),
         _ => panic!("no such role: {role}"),
     }
 }
@@ -145,27 +148,6 @@ fn what_a_killed_process_leaves_is_recognised_and_removed() {
     fs::remove_dir_all(&directory).unwrap();
 }
 
-/// A member that is killed when the others are in a view without it is missed by nobody: its segments go all the same.
-#[test]
-fn who_goes_last_removes_what_the_excluded_left_when_they_were_killed_later() {
-    let directory = PathBuf::from("/dev/shm").join(unique("last"));
-    fs::create_dir(&directory).unwrap();
-    let shm = ShmOptions { directory: directory.clone() };
-    let group = &unique("last");
-    let (mut child, mut end) = sitting(&shm, group);
-    let mut next = view(group, 2, 1).view().clone();
-    next.id.counter += 1;
-    let next = end.shm.open(&LocalView::new(next, Incarnation(1)).unwrap(), &small()).unwrap();
-    let excluded = segment_of(&directory, &view(group, 2, 2), 2);
-    end.shm.close(std::mem::replace(&mut end.channel, next).id);
-    assert!(excluded.exists(), "what belongs to the living stays");
-    child.kill().unwrap();
-    child.wait().unwrap();
-    drop(end);
-    assert!(!excluded.exists());
-    fs::remove_dir_all(&directory).unwrap();
-}
-
 /// The view of two members with this number.
 fn churned(own: u64, counter: u64) -> LocalView {
     let mut view = view("churn", 2, own).view().clone();
@@ -230,6 +212,7 @@ fn killed_at_any_instant_nothing_is_stuck_and_nothing_stays() {
         }
         child.kill().unwrap();
         child.wait().unwrap();
+        left += fs::read_dir(&directory).unwrap().count() - 1;
         // Whatever it has left, the survivor goes on once it has excluded it.
         met += end.shm.peers(end.channel.id);
         end.shm.exclude(end.channel.id, Rank(1));
@@ -238,13 +221,10 @@ fn killed_at_any_instant_nothing_is_stuck_and_nothing_stays() {
             end.receive(16);
             assert!(end.control(Destination::All, &numbered(number)));
         }
-        left += fs::read_dir(&directory).unwrap().count() - 1;
-        // Whoever opens a view next, of whatever group, clears up.
-        let next = End::open_with(&unique("next"), 2, 1, &small(), &shm).unwrap();
+        // Also of views that it had open and the survivor had not.
+        drop(end);
         let names: Vec<_> = fs::read_dir(&directory).unwrap().flatten().map(|entry| entry.path()).collect();
-        assert_eq!(names.len(), 2, "its segment and that of this member: {names:?}");
-        drop((end, next));
-        assert_eq!(fs::read_dir(&directory).unwrap().count(), 0);
+        assert!(names.is_empty(), "{names:?}");
     }
     assert!(left > 10, "the killed have left something now and then: {left} files");
     assert!(met > 0, "the members have met now and then");
@@ -280,6 +260,105 @@ fn a_stopped_process_has_not_ended_and_keeps_its_address() {
     child.kill().unwrap();
     child.wait().unwrap();
     drop(bound(group, "m2", &shm).unwrap());
+}
+
+#[test]
+fn what_is_left_in_a_view_that_survivors_have_closed_goes_at_their_next_view_and_at_their_end() {
+    let directory = PathBuf::from("/dev/shm").join(unique("behind"));
+    fs::create_dir(&directory).unwrap();
+    let shm = ShmOptions { directory: directory.clone() };
+    for at in ["open", "close", "end"] {
+        let group = &unique("behind");
+        let left = segment_of(&directory, &view(group, 2, 2), 2);
+        let (mut child, mut end) = sitting(&shm, group);
+        let other = end.shm.open(&view(&unique("other"), 2, 1), &small()).unwrap();
+        // As if it had been excluded, or had not closed this view yet: it has its segment, and nobody else looks at it.
+        end.shm.close(std::mem::replace(&mut end.channel, other).id);
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_millis(20) {
+            end.receive(16);
+        }
+        assert!(left.exists(), "its owner lives");
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(left.exists(), "nobody has that view open");
+        match at {
+            "open" => {
+                let next = end.shm.open(&view(&unique("next"), 2, 1), &small()).unwrap();
+                end.until(|end| {
+                    end.receive(16);
+                    !left.exists()
+                });
+                end.shm.close(next.id);
+            }
+            "close" => {
+                end.shm.close(end.channel.id);
+                end.until(|end| {
+                    end.shm.receive(16, &mut |_| {});
+                    !left.exists()
+                });
+            }
+            _ => {}
+        }
+        drop(end);
+        assert!(!left.exists(), "{at}");
+    }
+    fs::remove_dir_all(&directory).unwrap();
+}
+
+/// Processes that nobody has met are killed, and what they leave is all the room there is.
+fn crowded(directory: &Path, asked: &str) {
+    let shm = ShmOptions { directory: directory.into() };
+    let mut end = End::open_with("mine", 2, 1, &small(), &shm).unwrap();
+    let groups = ["one", "two"];
+    let mut children = groups.map(|group| process(&format!("sit {} {group}", directory.display())));
+    for group in groups {
+        let (segment, socket) =
+            (segment_of(directory, &view(group, 2, 2), 2), socket_of(directory, group, "m2"));
+        let start = Instant::now();
+        while !(segment.exists() && socket.exists()) {
+            assert!(start.elapsed() < PATIENCE, "the other process does not begin");
+        }
+    }
+    // Neither is to remove what the other leaves.
+    children.iter().for_each(|child| signal(child, "-STOP"));
+    for child in &mut children {
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    let mut rest = fs::File::create(directory.join("rest")).unwrap();
+    while rest.write_all(&[0; 4096]).is_ok() {}
+    match asked {
+        "room" => end.shm.room_for(2, &small()).unwrap(),
+        _ => drop(end.shm.open(&view("next", 2, 1), &small()).unwrap()),
+    }
+}
+
+#[test]
+fn what_the_dead_have_left_is_removed_before_it_is_said_that_there_is_no_room() {
+    for asked in ["room", "open"] {
+        in_room_of("512k", ROLE, |directory| format!("crowded {} {asked}", directory.display()));
+    }
+}
+
+/// All files that the file system can have are there.
+fn no_files(directory: &Path) {
+    let shm = ShmOptions { directory: directory.into() };
+    let mut count = 0;
+    while fs::File::create(directory.join(count.to_string())).is_ok() {
+        count += 1;
+    }
+    let address = bound("files", "m1", &shm).err().unwrap();
+    let segment = End::open_with("files", 2, 1, &small(), &shm).err().unwrap();
+    for error in [address, segment] {
+        let TransportError::NoSpace { remedy, .. } = &error else { panic!("{error}") };
+        assert!(remedy.contains(&format!("nr_inodes=... {}", directory.display())), "{error}");
+    }
+}
+
+#[test]
+fn a_file_system_without_files_is_an_error_with_a_remedy() {
+    in_room_of("256k,nr_inodes=4", ROLE, |directory| format!("no-files {}", directory.display()));
 }
 
 fn full(directory: &Path) {

@@ -52,6 +52,7 @@ mod ring;
 mod segment;
 mod stamp;
 mod stock;
+mod sweep;
 mod sync;
 mod words;
 
@@ -76,6 +77,7 @@ use hindrance::Hindrances;
 use owner::Owner;
 use post::{LOOK_LETTERS, Post};
 use stock::Stock;
+use sweep::Sweep;
 
 /// The largest frame.
 pub const FRAME_BYTES_MAX: usize = 1 << 20;
@@ -104,8 +106,12 @@ pub struct Shm {
     /// Closed channels of which somebody still holds frames.
     closing: Vec<Open>,
     opened: u32,
-    /// Whether what dead processes have left was looked for.
-    swept: Cell<Option<Instant>>,
+    /// Whether what dead processes have left was looked for at once, sockets too.
+    swept: bool,
+    /// And is looked for since, as channels come and go.
+    sweep: Sweep,
+    /// When it was last looked for because there was no room.
+    swept_for_room: Cell<Option<Instant>>,
     post: Post,
     stock: Stock,
     /// The most members that a view had so far.
@@ -131,10 +137,10 @@ const INDEX_BITS: u32 = 8;
 /// least.
 const PARK_MIN: Duration = Duration::from_micros(20);
 const PARK_MAX: Duration = Duration::from_micros(500);
-/// How often the directory is looked through for what the dead have left, at most.
-const SWEEP_EVERY: Duration = Duration::from_secs(1);
 /// How long a sleep is between two bits of what takes long ([`Stock::has_steps`]).
 const STEP_PAUSE: Duration = Duration::from_micros(100);
+/// Where there is no room, which is asked now and then, what the dead have left is looked for this often at most.
+const ROOM_PAUSE: Duration = Duration::from_secs(1);
 
 impl Shm {
     /// A transport without channels, of the calling thread.
@@ -150,7 +156,9 @@ impl Shm {
             first: 0,
             closing: Vec::new(),
             opened: 0,
-            swept: Cell::new(None),
+            swept: false,
+            sweep: Sweep::default(),
+            swept_for_room: Cell::new(None),
             counters: TransportCounters::default(),
             notes: Vec::new(),
             hindrances: Hindrances::default(),
@@ -201,30 +209,40 @@ impl Shm {
     #[cold]
     fn do_chores(&mut self, budget: usize, sink: &mut impl FnMut(Received)) -> usize {
         self.stock.step();
+        if self.sweep.has_steps() {
+            self.sweep.step(&self.here);
+            self.stock.pace.soon();
+        }
         let letters = self.post.receive(budget, &mut self.counters, sink);
         if letters == budget.min(LOOK_LETTERS) && budget > 0 {
             self.stock.pace.soon();
-        } else if !self.post.is_bound() && !self.stock.has_work() {
+        } else if !self.post.is_bound() && !self.stock.has_work() && !self.sweep.has_steps() {
             self.stock.pace.rest();
         }
         letters
+    }
+
+    /// Has what the dead have left looked for, a file at a time, while frames are received.
+    fn sweep_soon(&mut self) {
+        // Who was only ever alone has met nobody who could have left anything, and has not looked at the directory either.
+        if self.swept {
+            self.sweep.begin(self.post.segments());
+            self.stock.pace.soon();
+        }
+    }
+
+    /// Whether there is room in the directory for the segments of so many members, of `bytes` each.
+    fn has_room(&self, bytes: usize, members: usize) -> bool {
+        segment::free_bytes(&self.options.directory).is_none_or(|free| {
+            self.stock.has_segment(bytes, free / members as u64)
+                || (bytes as u64).saturating_mul(members as u64) <= free
+        })
     }
 
     /// Wakes those who sleep.
     #[inline]
     fn ring(&mut self) {
         self.channels.iter_mut().flatten().for_each(|open| open.ring(&mut self.counters));
-    }
-
-    /// Removes what processes have left that have ended, at most once a second: whether it did.
-    #[cold]
-    fn sweep(&self) -> bool {
-        let due = self.swept.get().is_none_or(|at| at.elapsed() >= SWEEP_EVERY);
-        if due {
-            self.swept.set(Some(Instant::now()));
-            self.post.sweep(&self.here);
-        }
-        due
     }
 
     #[cold]
@@ -270,15 +288,20 @@ impl Transport for Shm {
             id = ChannelId(index as u32);
         }
         self.members = self.members.max(view.size());
-        if self.swept.get().is_none() && view.size() > 1 {
+        if !self.swept && view.size() > 1 {
             // Members of fixed views never bind an address, and a group may never meet again: whoever comes first clears up.
-            self.sweep();
+            self.swept = true;
+            self.post.sweep(&self.here);
         }
-        let mut made = Open::new(id, &self.options, &self.here, view, options, &mut self.stock);
-        if matches!(made, Err(TransportError::NoSpace { .. })) && self.sweep() {
-            made = Open::new(id, &self.options, &self.here, view, options, &mut self.stock);
-        }
-        let (open, channel) = made?;
+        let opened = Open::new(id, &self.options, &self.here, view, options, &mut self.stock);
+        let (open, channel) = match opened {
+            // Somebody may have died since, and left what takes the room.
+            Err(TransportError::NoSpace { .. }) if view.size() > 1 => {
+                self.post.sweep(&self.here);
+                Open::new(id, &self.options, &self.here, view, options, &mut self.stock)?
+            }
+            opened => opened?,
+        };
         self.opened = (id.0 >> INDEX_BITS).wrapping_add(1);
         if options.huge_pages && !self.asked_for_huge_pages {
             self.asked_for_huge_pages = true;
@@ -288,6 +311,7 @@ impl Transport for Shm {
             self.channels.push(None);
         }
         self.channels[index] = Some(open);
+        self.sweep_soon();
         Ok(channel)
     }
 
@@ -302,13 +326,19 @@ impl Transport for Shm {
             if !open.release_all() {
                 self.closing.push(*open);
             }
-            // Those who are not in the next view any more may have ended since.
-            self.sweep();
+            self.sweep_soon();
         }
     }
 
     fn bind(&mut self, group: GroupId, address: &Address) -> Result<Address, TransportError> {
-        self.post.bind(group, address, &self.here)?;
+        match self.post.bind(group, address, &self.here) {
+            // What the dead of other groups have left takes files, too.
+            Err(TransportError::NoSpace { .. }) => {
+                self.post.sweep(&self.here);
+                self.post.bind(group, address, &self.here)?;
+            }
+            bound => bound?,
+        }
         self.stock.pace.soon();
         Ok(address.clone())
     }
@@ -349,14 +379,16 @@ impl Transport for Shm {
             return Ok(());
         }
         let bytes = segment_bytes(options, members);
-        let fits = || {
-            segment::free_bytes(&self.options.directory).is_none_or(|free| {
-                self.stock.has_segment(bytes, free / members as u64)
-                    || (bytes as u64).saturating_mul(members as u64) <= free
-            })
-        };
-        if fits() || self.sweep() && fits() {
+        if self.has_room(bytes, members) {
             return Ok(());
+        }
+        let now = Instant::now();
+        if self.swept_for_room.get().is_none_or(|last| now.duration_since(last) >= ROOM_PAUSE) {
+            self.swept_for_room.set(Some(now));
+            self.post.sweep(&self.here);
+            if self.has_room(bytes, members) {
+                return Ok(());
+            }
         }
         Err(segment::no_room(&self.options.directory, bytes))
     }
@@ -512,8 +544,9 @@ impl Drop for Shm {
             open.release_all();
         }
         self.finish_closing();
-        if self.swept.take().is_some() {
-            self.sweep();
+        // Who ended after the last view that it was missed in has nobody else who clears up behind it.
+        if self.swept {
+            self.post.sweep(&self.here);
         }
     }
 }

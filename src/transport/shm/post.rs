@@ -103,6 +103,12 @@ impl Post {
         Ok(())
     }
 
+    /// The segments in the directory, of whatever group.
+    pub(super) fn segments(&self) -> impl Iterator<Item = PathBuf> + use<> {
+        let socket = |path: &PathBuf| path.file_name().is_some_and(|name| is_name_of_socket(name.as_bytes()));
+        names(&self.directory, segment::PREFIX, NAMES_MAX).filter(move |path| !socket(path))
+    }
+
     /// Removes what dead processes have left, of whatever group.
     #[cold]
     pub(super) fn sweep(&self, here: &Owner) {
@@ -268,6 +274,11 @@ fn prefix(group: GroupId) -> String {
     format!("wadjet-{group}-at-")
 }
 
+/// Whether a file that is named as [`prefix`] says is a socket's: after the group's number, which has no dash.
+fn is_name_of_socket(name: &[u8]) -> bool {
+    name.split(|byte| *byte == b'-').nth(2).is_some_and(|word| word == b"at")
+}
+
 /// The address as part of a file's name: itself if it can be, else what is left of it and its hash.
 fn label(address: &Address) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "._:".contains(c);
@@ -290,13 +301,7 @@ fn bind(path: &Path, address: &Address) -> Result<UnixDatagram, TransportError> 
             what: format!("making {}", path.display()),
             remedy: "choose a directory on a tmpfs that this user may write".into(),
         },
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => TransportError::NoSpace {
-            what: path.display().to_string().into(),
-            bytes: 0,
-            remedy: "it takes no room, but a file: remove what nobody uses there, or allow for more \
-                     (mount -o remount,nr_inodes=...)"
-                .into(),
-        },
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => segment::no_space(path, 0, source),
         _ => TransportError::Io { what: format!("making {}", path.display()), source },
     };
     let socket = private_socket().map_err(failed)?;

@@ -174,11 +174,21 @@ pub(super) fn prefix(group: GroupId) -> String {
 /// Removes those of the files that are segments of processes that have ended.
 pub(super) fn remove_dead(files: impl Iterator<Item = PathBuf>, here: &Owner) {
     for path in files {
-        if owner_of(&path).is_some_and(|(owner, file)| owner.seen_with(&file, here) == Seen::Ended) {
+        if let Some((owner, file)) = owner_of(&path)
+            && owner.seen_with(&file, here) == Seen::Ended
+            && stands_at(&file, &path)
+        {
             // Somebody else may have been faster.
             let _ = fs::remove_file(&path);
         }
     }
+}
+
+/// Whether the path still names the file: somebody else may have removed that, and a member given in a fixed view come again.
+fn stands_at(file: &File, path: &Path) -> bool {
+    let same =
+        |data: fs::Metadata, named: fs::Metadata| (data.dev(), data.ino()) == (named.dev(), named.ino());
+    file.metadata().is_ok_and(|data| fs::symlink_metadata(path).is_ok_and(|named| same(data, named)))
 }
 
 /// Who made the segment, if it is one, and of this user; and its file.
@@ -571,6 +581,16 @@ fn refused(path: &Path, source: io::Error) -> TransportError {
 /// Bytes that can still be had in the file system of `directory`; `None` if it has no limit, or does not say. Allocates
 /// nothing, for it is asked while casts go on.
 pub(super) fn free_bytes(directory: &Path) -> Option<u64> {
+    let system = system_of(directory)?;
+    (system.f_blocks > 0).then(|| system.f_bavail.saturating_mul(system.f_frsize))
+}
+
+/// Whether the file system of `directory` has a limit of files, and no other file can be had.
+fn out_of_files(directory: &Path) -> bool {
+    system_of(directory).is_some_and(|system| system.f_files > 0 && system.f_favail == 0)
+}
+
+fn system_of(directory: &Path) -> Option<libc::statvfs> {
     // The path of a socket in it has at most 107 bytes.
     let mut name = [0; 128];
     let bytes = directory.as_os_str().as_bytes();
@@ -580,7 +600,7 @@ pub(super) fn free_bytes(directory: &Path) -> Option<u64> {
     let mut system: libc::statvfs = unsafe { std::mem::zeroed() };
     // SAFETY: the name is live and ends with zero; `system` is live and of the right type, and only written during the call.
     let told = unsafe { libc::statvfs(directory.as_ptr(), &raw mut system) } == 0;
-    (told && system.f_blocks > 0).then(|| system.f_bavail.saturating_mul(system.f_frsize))
+    told.then_some(system)
 }
 
 /// What is said where a segment of `bytes` would find no room.
@@ -590,16 +610,22 @@ pub(super) fn no_room(directory: &Path, bytes: usize) -> TransportError {
     no_space(&what, bytes, io::Error::from_raw_os_error(libc::ENOSPC))
 }
 
+/// What went wrong when `path` was to have so many bytes, and what to do where the file system is full: of bytes or of files.
 #[cold]
-fn no_space(path: &Path, bytes: usize, source: io::Error) -> TransportError {
+pub(super) fn no_space(path: &Path, bytes: usize, source: io::Error) -> TransportError {
     let full = [libc::ENOSPC, libc::EDQUOT, libc::EFBIG, libc::ENOMEM];
     if source.raw_os_error().is_some_and(|error| full.contains(&error)) {
-        let directory = path.parent().unwrap_or(path).display();
+        let directory = path.parent().unwrap_or(path);
+        let (what, option) = match out_of_files(directory) {
+            true => (format!("another file, {}", path.display()), "nr_inodes"),
+            false => (path.display().to_string(), "size"),
+        };
+        let directory = directory.display();
         return TransportError::NoSpace {
-            what: path.display().to_string().into(),
+            what: what.into(),
             bytes,
             remedy: format!(
-                "remove what nobody uses there, enlarge it (mount -o remount,size=... {directory}), ask for fewer or \
+                "remove what nobody uses there, enlarge it (mount -o remount,{option}=... {directory}), ask for fewer or \
                  smaller frames, or choose another directory"
             )
             .into(),
