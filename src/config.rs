@@ -62,8 +62,9 @@ pub struct Config {
     /// repair by that much; zero hands them to NAK at the next poll.
     pub early_delay: Duration,
     /// Accepted casts that may wait for their order. Each origin has an equal share of it, at least one and at most
-    /// `window_frames`; beyond it further casts of that origin are dropped and repaired later. A repaired gap may bring in
-    /// a window more.
+    /// `window_frames`; FC lets nobody cast more than its share beyond what has been delivered. What comes all the same (orders,
+    /// which no credit holds, or where members have unlike shares) is dropped and repaired later. A repaired gap may bring
+    /// in a window more.
     pub order_frames_max: usize,
     /// Frames of others that a group may retain in place, in bytes of the memory they pin (a small message pins the whole
     /// frame it came in). Beyond it post-processing copies them, longest kept first, to memory of the endpoint's own,
