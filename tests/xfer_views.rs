@@ -659,3 +659,73 @@ fn who_alone_has_the_state_does_not_wait_for_ever_for_who_does_not_take_it() {
     assert_eq!(storm.town.exit(0), None);
     storm.until("its exit", |storm| storm.town.exit(0).is_some());
 }
+
+// ---- applications that take their time ----
+
+/// Two milliseconds of work, in steps.
+const TWO_MILLISECONDS: u32 = 100;
+
+fn nobody_was_suspected(storm: &Storm, all: &[usize]) {
+    for at in all {
+        assert_eq!(storm.town.suspicions(*at), [], "at {at}");
+        assert_eq!(storm.town.exit(*at), None);
+    }
+}
+
+/// All that has come in a moment, taken in at once, would keep it from being heard for a tenth of a second and more.
+#[test]
+fn who_takes_milliseconds_for_every_part_of_the_state_is_not_excluded() {
+    let spec = stack("").replace("flight_kib=32", "flight_kib=4096");
+    let mut storm = Storm::over(Town::of(2, &spec, &Config::default()), BALLAST);
+    let new = storm.join(1);
+    storm.town.processes[new].part_work = TWO_MILLISECONDS;
+    storm.calm = true;
+    storm.until("the state", |storm| storm.replica(new).installed == 1);
+    assert!(storm.replica(new).parts > 100);
+    nobody_was_suspected(&storm, &[0, 1, new]);
+    storm.calm = false;
+    storm.settle(&[0, 1, new]);
+}
+
+#[test]
+fn who_takes_milliseconds_for_every_cast_that_it_held_back_is_not_excluded() {
+    let mut storm = Storm::of(2, "", BALLAST);
+    let new = storm.join(1);
+    storm.nearly_whole(new);
+    storm.calm = true;
+    storm.run(Duration::from_millis(5));
+    storm.town.processes[new].work = TWO_MILLISECONDS;
+    storm.replica(new).reluctant = 0;
+    let before = storm.town.processes[new].diary.ids[0].len();
+    storm.until("some hundred casts", |storm| storm.town.processes[new].diary.ids[0].len() > before + 300);
+    nobody_was_suspected(&storm, &[0, 1, new]);
+    storm.town.processes[new].work = 0;
+    storm.calm = false;
+    storm.settle(&[0, 1, new]);
+}
+
+/// Nobody is held: the joiner alone waits.
+#[test]
+fn a_donor_that_is_not_ready_to_give_for_long_lets_another_do_so_if_there_is_one() {
+    let spec = stack(",stall_ms=100");
+    let mut storm = Storm::over(Town::of(2, &spec, &Config::default()), BALLAST);
+    storm.replica(0).ready = Some(BALLAST / 3);
+    let new = storm.join(1);
+    storm.settle(&[0, 1, new]);
+    assert_eq!(storm.replica(1).snapshots, 1);
+    let told = problems(&storm, 0);
+    assert!(told.iter().any(|told| told.contains("it was not ready for 100 ms (stall_ms)")), "{told:?}");
+}
+
+#[test]
+fn who_waits_in_vain_for_the_state_is_told_once_who_gives_it() {
+    let spec = stack(",stall_ms=100");
+    let mut storm = Storm::over(Town::of(1, &spec, &Config::default()), BALLAST);
+    storm.replica(0).ready = Some(BALLAST / 3);
+    let new = storm.join(1);
+    storm.run(Duration::from_millis(500));
+    let [told] = problems(&storm, new)[..] else { panic!("{:?}", problems(&storm, new)) };
+    assert!(told.starts_with("the group's state does not come: nothing for 1"), "{told}");
+    assert!(told.contains("bytes of it from p1; this process goes on waiting"), "{told}");
+    assert_eq!(problems(&storm, 0), [] as [&str; 0], "there is nobody else who has it");
+}

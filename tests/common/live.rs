@@ -49,6 +49,13 @@ pub struct Diary {
     pub answered: usize,
 }
 
+impl Diary {
+    /// Parts of a state that it has taken in.
+    fn parts(&self) -> u32 {
+        self.replica.as_ref().map_or(0, |replica| replica.parts)
+    }
+}
+
 impl Application for Diary {
     fn cast(&mut self, delivery: &Delivery<'_>, group: &mut Group<'_>) {
         let origin = self.members[delivery.origin().index()];
@@ -151,6 +158,7 @@ pub struct Replica {
     pub received: Vec<u8>,
     pub begun: usize,
     pub installed: usize,
+    pub parts: u32,
 }
 
 /// A snapshot on a medium that fails behind so many bytes more.
@@ -200,6 +208,7 @@ impl Replica {
             self.received.clear();
             self.begun += 1;
         }
+        self.parts += 1;
         assert_eq!(part.at, self.received.len() as u64, "parts come in order and without gaps");
         self.received.extend(part.bytes);
         if self.refuse_beyond.is_some_and(|most| self.received.len() as u64 > most) {
@@ -232,6 +241,8 @@ pub struct Process {
     pub dull: u32,
     /// For how many iterations a cast keeps its application busy, and until which one the last does.
     pub work: u32,
+    /// The same of a part of the state.
+    pub part_work: u32,
     pub busy_until: u32,
     /// What its transport says of who waits for a processor.
     pub starved: RankSet,
@@ -360,6 +371,7 @@ impl Town {
             stopped: false,
             dull: 0,
             work: 0,
+            part_work: 0,
             busy_until: 0,
             starved: RankSet::EMPTY,
             parted: RankSet::EMPTY,
@@ -393,6 +405,7 @@ impl Town {
             let lose = &mut self.lose;
             let one_by_one = *dull > 0 || process.work > 0;
             let (budget, casts) = (if *dull > 0 { 1 } else { 64 }, diary.ids[0].len());
+            let parts = diary.parts();
             let mut received = 0;
             while received < budget && diary.ids[0].len() == casts {
                 let some = transport.receive(if one_by_one { 1 } else { budget }, &mut |received| {
@@ -406,7 +419,6 @@ impl Town {
                 }
             }
             let delivered = diary.ids[0].len() - casts;
-            process.busy_until = steps + process.work * delivered as u32;
             if received >= budget || delivered > 0 && process.work > 0 {
                 endpoint.more_has_come(now);
             }
@@ -414,6 +426,8 @@ impl Town {
                 endpoint.set_busy(*channel, transport.busy(*channel));
             }
             endpoint.poll(now, diary);
+            let (casts, parts) = (diary.ids[0].len() - casts, diary.parts() - parts);
+            process.busy_until = steps + process.work * casts as u32 + process.part_work * parts;
             while let Some(request) = endpoint.request() {
                 match request {
                     Request::Open { group, view, options } => {

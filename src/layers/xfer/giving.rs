@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::broken::Broken;
 use super::message::{ALL, BEGIN_BYTES, LAST, PART_HEAD_BYTES, STATELESS, Say, kind};
-use super::{HeldSnapshot, LEFT_SHARE, NOT_READY, PROBE_PAUSE, PROBES_MAX, SNAPSHOTS, Xfer};
+use super::{HeldSnapshot, LEFT_SHARE, NEXT_ITERATION, NOT_READY, PROBE_PAUSE, PROBES_MAX, SNAPSHOTS, Xfer};
 use crate::buf::{Exhausted, FrameMut};
 use crate::id::{Hasher64, Incarnation, Rank, RankSet, ViewId};
 use crate::stack::event::Up;
@@ -396,7 +396,7 @@ impl Xfer {
             }
             if self.burst.1 >= BURST_BYTES || *sent == PARTS_AT_ONCE {
                 // What else there is to do comes first, in this iteration or before the next.
-                let next = Duration::from_nanos(u64::from(self.burst.1 >= BURST_BYTES));
+                let next = if self.burst.1 >= BURST_BYTES { NEXT_ITERATION } else { Duration::ZERO };
                 context.arm_sooner(self.handles().turn, context.now() + next);
                 return Ok(());
             }
@@ -404,6 +404,7 @@ impl Xfer {
             if !context.snapshot_is_ready(giving.slot, room - PART_HEAD_BYTES) {
                 giving.ready_at = context.now() + NOT_READY;
                 context.arm_sooner(self.handles().turn, giving.ready_at);
+                self.look_soon(context);
                 return Ok(());
             }
             let part = body.grow(room).expect("the room was asked for");

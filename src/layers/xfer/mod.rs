@@ -53,9 +53,11 @@
 //! says in which view it took the other's place. Who could not take the state in leaves, says so, and is not given it again.
 //! Members that hold too much ask the others to stop casting until they have the state (`full=hold`), in the
 //! views after as well if the transfer goes on, or leave (`full=leave`). Parts that the application is not ready for
-//! wait here, and are credit that the donor has not got back. Who keeps the others from casting is named to them, and if nothing moves
-//! for `stall_ms` it leaves, if it is its application that is not ready, or the donor lets another one give the state, if that is the
-//! donor's. Who alone has the state and wants to leave does so when another has it, or nothing has moved for so long.
+//! wait here, and are credit that the donor has not got back; so do those that are more than an iteration's, which is as many
+//! as the application takes in within a millisecond: who takes in a state is heard by others meanwhile. Who keeps the others
+//! from casting is named to them, and if nothing moves for `stall_ms` it leaves, if it is its application that is not ready. A
+//! donor whose application is not ready for so long lets another member give the state, if one has it, and who waits for it in
+//! vain is told. Who alone has the state and wants to leave does so when another has it, or nothing has moved for so long.
 //!
 //! After Horus's XFER and Ensemble's `xfer` (Hayden, 1998); the donor's cut is the rule of virtual synchrony (Birman and
 //! Joseph, 1987).
@@ -64,6 +66,8 @@ mod broken;
 mod giving;
 mod hold;
 mod message;
+mod pace;
+mod stall;
 mod taking;
 
 use std::any::Any;
@@ -74,6 +78,7 @@ use self::broken::Broken;
 use self::giving::{Giving, LeftGiving};
 use self::hold::Hold;
 use self::message::Say;
+use self::pace::Pace;
 use self::taking::Taking;
 use crate::accel::case::CommonCase;
 use crate::id::{Hasher64, Incarnation, Rank, RankSet};
@@ -85,7 +90,7 @@ use crate::stack::notices::{Flow, Notices};
 use crate::stack::property::{Properties, Property};
 use crate::stack::registry::{LayerEntry, ParameterError, Parameters};
 use crate::stack::slots::MatrixSlot;
-use crate::time::{Millis, Time};
+use crate::time::Time;
 
 pub(super) fn entry() -> LayerEntry {
     LayerEntry {
@@ -123,9 +128,9 @@ pub(super) fn entry() -> LayerEntry {
             ),
             (
                 "stall_ms",
-                "for how long, in milliseconds (default 5000), the group is held for a full member, or a member that wants to leave \
-                 stays to give the state, while nothing moves: then who takes it leaves if its application has not been ready, \
-                 and who gives it lets another do so if that has not been",
+                "for how long, in milliseconds (default 5000), nothing of the state may move: then a full member, for which the \
+                 group is held, leaves if its application has not been ready; who gives it lets another do so if its application \
+                 has not been; who waits for it is told; and who stayed to give it leaves",
             ),
             #[cfg(feature = "laboratory")]
             ("broken", "wrong on purpose, for the museum: which way (default no)"),
@@ -136,14 +141,12 @@ pub(super) fn entry() -> LayerEntry {
 
 /// Held events that are handed on in one go: the event queue is bounded.
 const RELEASE_MAX: usize = 64;
-/// And that many in one iteration: what else there is to do is not kept waiting for all of them.
-const RELEASES_PER_ITERATION: u32 = 16;
+/// The shortest time that is not in this iteration.
+const NEXT_ITERATION: Duration = Duration::from_nanos(1);
 /// One part of that many, of the frames for control messages and of what a peer may leave unacknowledged, is left to
 /// everything else. Parts may take the rest: whenever the two members' turns on a core are long, what is under way at
 /// once is what goes over in a turn.
 const LEFT_SHARE: u64 = 4;
-/// Of the time after which who keeps the group from casting has done so for too long: when it is said, and how often it is looked at.
-const LOOKS: u32 = 10;
 /// When the application is asked again for what it could not read or take in without waiting.
 const NOT_READY: Duration = Duration::from_micros(100);
 /// So many probes go out, so long after each other: some are lost, and who did not expect long frames may lose the first.
@@ -183,6 +186,8 @@ struct Xfer {
     taken: Vec<u64>,
     /// When anything of what is given or taken in has moved here, last.
     moved: Time,
+    /// What `moved` was when this member said that nothing came of the state.
+    silence_told: Time,
     /// Since when the group has been held for members that are full; and whether that has been said.
     held_since: Time,
     held_told: bool,
@@ -203,8 +208,8 @@ struct Xfer {
     /// Of that, what was held when the view began; and whether its beginning comes first in what is held.
     carried: u64,
     begins_here: bool,
-    /// Rounds of handing on in the iteration of that time.
-    rounds: (Time, u32),
+    /// How much of the state and of what was held the application gets in one iteration.
+    pace: Pace,
     /// What is stable has changed meanwhile.
     stable_held: bool,
     /// This member has said that it is full.
@@ -333,6 +338,7 @@ impl Xfer {
             givings: Vec::new(),
             taken: Vec::new(),
             moved: Time::ZERO,
+            silence_told: Time::NEVER,
             held_since: Time::ZERO,
             held_told: false,
             leaves: false,
@@ -345,7 +351,7 @@ impl Xfer {
             hold: Hold::default(),
             carried: 0,
             begins_here: false,
-            rounds: (Time::NEVER, 0),
+            pace: Pace::default(),
             stable_held: false,
             full_said: false,
             flushing: false,
@@ -411,63 +417,6 @@ impl Xfer {
         context.count("casts held for a member without the state");
     }
 
-    fn look_soon(&self, context: &mut Context<'_>) {
-        context.arm(self.handles().look, context.now() + self.options.stall / LOOKS);
-    }
-
-    /// The group is held, or this member stays to give the state: says for whom, and ends what does not move.
-    fn look(&mut self, context: &mut Context<'_>) {
-        if self.flushing || self.full.is_empty() && !self.leaves {
-            return;
-        }
-        self.look_soon(context);
-        if self.leaves {
-            self.leave_if_given(context);
-        }
-        let (now, own, stall) = (context.now(), context.rank(), self.options.stall);
-        if self.full.is_empty() {
-            return;
-        }
-        if !std::mem::replace(&mut self.held_told, true) {
-            let lasting = Millis(now.since(self.held_since));
-            for full in self.full.without(RankSet::one(own)).iter() {
-                let what = format!(
-                    "nobody has cast for {lasting}: {} waits for the state and holds back all that it may (hold_kib_max)",
-                    context.view().member(full).address
-                );
-                context.problem(Some(full), what);
-            }
-        }
-        if now < self.held_since.max(self.moved) + stall {
-            return;
-        }
-        let not_ready = format!("was not ready for {} while the group waited (stall_ms)", Millis(stall));
-        if self.own == Own::Lacks && self.full.contains(own) && self.taking.is_late() {
-            self.refuse(context, format!("the application {not_ready}"));
-            context.down(Down::Leave);
-        } else if self.givings.iter().any(Giving::is_not_ready) {
-            self.cannot_give(context, &format!("it {not_ready}"));
-        }
-    }
-
-    /// Whether this member alone can give the state to those who wait for it, and something of that moves.
-    fn is_needed(&self, context: &Context<'_>) -> bool {
-        let able = |rank: &Rank| !self.lacks.contains(*rank) && !self.unable.contains(*rank);
-        self.own == Own::Has
-            && able(&context.rank())
-            && !Xfer::others(context).iter().any(|rank| able(&rank))
-            && !self.wanting().is_empty()
-            && context.now() < self.moved + self.options.stall
-    }
-
-    /// This member wants to leave: it does once somebody else has the state, or nobody wants it.
-    fn leave_if_given(&mut self, context: &mut Context<'_>) {
-        if self.leaves && !self.is_needed(context) {
-            self.leaves = false;
-            context.down(Down::Leave);
-        }
-    }
-
     /// A view change has begun. Casts that belong to this view still (`block=yes`) must go out before it ends, however much
     /// somebody holds, who lets go of them with it.
     fn flush(&mut self, context: &mut Context<'_>) {
@@ -486,11 +435,18 @@ impl Xfer {
         if self.own != Own::Whole || self.givings.iter().any(Giving::is_asked) {
             return;
         }
+        let now = context.now();
+        let mut soon = now;
         for _ in 0..RELEASE_MAX {
+            if !self.hold.is_empty() && !self.pace.allows(now) {
+                soon = now + NEXT_ITERATION;
+                break;
+            }
             let Some(event) = self.hold.pop() else {
                 self.complete(context);
                 return;
             };
+            self.pace.goes();
             if self.options.broken.is(Broken::DropsCasts) && matches!(event, Up::Cast(..)) {
                 continue;
             }
@@ -498,11 +454,7 @@ impl Xfer {
                 break;
             }
         }
-        let now = context.now();
-        let rounds = if self.rounds.0 == now { self.rounds.1 + 1 } else { 1 };
-        self.rounds = (now, rounds);
-        let pause = rounds >= RELEASES_PER_ITERATION;
-        context.arm(self.handles().turn, now + Duration::from_nanos(u64::from(pause)));
+        context.arm(self.handles().turn, soon);
     }
 
     /// Hands on what comes first of what was held. Whether layers above are to have it before what comes next, which may pass
@@ -552,8 +504,11 @@ impl Xfer {
         if !self.flushing {
             self.say(context, Say::Have);
         }
-        let alone = Xfer::others(context).without(self.lacks).without(self.unable).is_empty();
-        if alone && !self.wanting().is_empty() && !self.donated && self.givings.is_empty() {
+        if !self.is_another_able(context)
+            && !self.wanting().is_empty()
+            && !self.donated
+            && self.givings.is_empty()
+        {
             // Those who wait have nobody else to get it from, and a snapshot is taken at the cut of a view. If somebody
             // else had it when this view began, its lowest such member gives it, though it may not have said so yet.
             context.ask_for_view();
@@ -825,7 +780,7 @@ impl Layer for Xfer {
             digest.word(way.reached_bytes as u64);
         }
         self.taken.iter().for_each(|taken| digest.word(*taken));
-        for time in [self.moved, self.held_since] {
+        for time in [self.moved, self.silence_told, self.held_since] {
             digest.word(time.as_nanos());
         }
         let said = [self.known, self.shared, self.donated, self.begins_here, self.stable_held];
@@ -838,6 +793,7 @@ impl Layer for Xfer {
         digest.word(self.unsaid.len() as u64);
         self.givings.iter().for_each(|giving| giving.digest(digest));
         self.taking.digest(digest);
+        self.pace.digest(digest);
     }
 
     fn time_outs(&self) -> Vec<(&'static str, Duration)> {

@@ -3,7 +3,8 @@
 use super::broken::Broken;
 use super::hold::Hold;
 use super::message::{ALL, LAST, PART_HEAD_BYTES, STATELESS, Say};
-use super::{NOT_READY, Own, Xfer};
+use super::pace::Pace;
+use super::{NEXT_ITERATION, NOT_READY, Own, Xfer};
 use crate::id::{Hasher64, Incarnation, MEMBERS_MAX, Rank, RankSet, ViewId};
 use crate::stack::event::{Down, List, Message, StateBytes, Up};
 use crate::stack::layer::Context;
@@ -33,6 +34,8 @@ pub(super) struct Taking {
     /// Parts that the application was not ready for; and the first of them, once it is on offer.
     late: Hold,
     offered: Option<StateBytes>,
+    /// Parts behind those, which are more than an iteration's: what has gone up before them may still come back.
+    next: Hold,
     /// The application has the first part before it, and what it had of its own until it takes that in.
     kept: bool,
 }
@@ -51,9 +54,28 @@ impl Taking {
         [cut.counter, cut.coordinator.0, of.0, self.taken].map(u64::to_le_bytes)
     }
 
+    /// Who gives it in this view, and how many bytes of it the application has.
+    pub(super) fn donor(&self) -> (Option<Rank>, u64) {
+        (self.donor, self.taken)
+    }
+
+    /// Whether all of it has come.
+    pub(super) fn has_come(&self) -> bool {
+        self.whole
+    }
+
     /// Whether parts wait for the application.
     pub(super) fn is_late(&self) -> bool {
-        self.offered.is_some() || !self.late.is_empty()
+        self.offered.is_some() || self.waits_for_offer()
+    }
+
+    fn waits_for_offer(&self) -> bool {
+        !(self.late.is_empty() && self.next.is_empty())
+    }
+
+    /// The first part that waits.
+    fn pop(&mut self) -> Option<Up> {
+        self.late.pop().or_else(|| self.next.pop())
     }
 
     pub(super) fn digest(&self, digest: &mut Hasher64) {
@@ -64,6 +86,7 @@ impl Taking {
         digest.word(self.at);
         digest.word(self.taken << 1 | u64::from(self.whole));
         digest.word(self.told);
+        digest.word(self.next.bytes());
         digest.word(self.late.bytes() << 2 | u64::from(self.offered.is_some()) << 1 | u64::from(self.kept));
     }
 
@@ -94,6 +117,7 @@ impl Xfer {
             self.turn_now(context);
         } else if !self.taking.whole {
             self.say(context, Say::Lacks);
+            self.look_soon(context);
         }
     }
 
@@ -236,7 +260,10 @@ impl Xfer {
         let (frame, to) = (message.list.frame().clone(), message.list.to());
         let list = List::single(frame, to - bytes.len(), to);
         if self.taking.is_late() {
-            self.taking.late.push(late(origin, list), false);
+            self.taking.next.push(late(origin, list), false);
+        } else if !self.pace.allows(context.now()) {
+            self.taking.next.push(late(origin, list), false);
+            context.arm(self.handles().offer, context.now() + NEXT_ITERATION);
         } else {
             self.hand_up(context, StateBytes { donor: origin, at, last, list });
         }
@@ -251,6 +278,7 @@ impl Xfer {
             self.taking.kept = self.shared && !self.options.broken.is(Broken::OwnGoesWithTheOffer);
         }
         self.shared &= self.options.broken.is(Broken::OwnIsKeptInPart);
+        self.pace.goes();
         context.up(Up::State(part));
     }
 
@@ -272,18 +300,22 @@ impl Xfer {
         if self.own != Own::Lacks {
             return;
         }
+        if self.taking.is_late() && !self.pace.allows(context.now()) {
+            context.arm(self.handles().offer, context.now() + NEXT_ITERATION);
+            return;
+        }
         let taking = &mut self.taking;
         if taking.offered.is_none()
-            && let Some(Up::Send(_, message)) = taking.late.pop()
+            && let Some(Up::Send(_, message)) = taking.pop()
         {
-            let last = taking.whole && taking.late.is_empty();
+            let last = taking.whole && !taking.waits_for_offer();
             taking.offered =
                 Some(StateBytes { donor: taking.giver, at: taking.taken, last, list: message.list });
         }
         if let Some(mut part) = taking.offered.clone() {
             part.donor = taking.giver;
             // More may have come since.
-            part.last = taking.whole && taking.late.is_empty();
+            part.last = taking.whole && !taking.waits_for_offer();
             self.hand_up(context, part);
         }
     }
@@ -322,6 +354,8 @@ impl Xfer {
     fn is_whole(&mut self, context: &mut Context<'_>) {
         if self.next.is_none() {
             self.own = Own::Whole;
+            // What was held may take longer than parts of the state.
+            self.pace = Pace::default();
             self.turn_now(context);
         }
     }
