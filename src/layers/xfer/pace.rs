@@ -8,6 +8,8 @@ use crate::time::Time;
 
 /// An iteration is not meant to be longer than that: a few of them go into the shortest time-out of others.
 const ITERATION: Duration = Duration::from_millis(1);
+/// If it was, less is given to the next.
+const TOO_LONG: Duration = Duration::from_millis(3);
 /// Before it is known how long the application takes: so much of what takes it milliseconds is borne.
 const AT_FIRST: u32 = 4;
 /// However little time each takes: what comes next may take more.
@@ -33,11 +35,12 @@ impl Pace {
     pub(super) fn allows(&mut self, now: Time) -> bool {
         if now != self.at {
             let took = now.since(self.at);
-            if took > ITERATION && self.gone > 0 {
-                let share = u128::from(self.gone) * ITERATION.as_nanos() / took.as_nanos();
-                self.most = self.most.min(share as u32).max(1);
-            } else if self.gone >= self.most {
+            if self.gone >= self.most && took <= ITERATION {
                 self.most = (2 * self.most).min(AT_MOST);
+            } else if took > TOO_LONG && self.gone > 0 {
+                // By half and no more: it may have been another's turn on this core.
+                let share = u128::from(self.gone) * ITERATION.as_nanos() / took.as_nanos();
+                self.most = self.most.min((share as u32).max(self.most / 2)).max(1);
             }
             (self.at, self.gone) = (now, 0);
         }

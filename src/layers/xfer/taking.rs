@@ -28,6 +28,8 @@ pub(super) struct Taking {
     /// Bytes that have come; and whether that is all.
     at: u64,
     whole: bool,
+    /// Bytes that have gone up to the application.
+    given: u64,
     /// Bytes that the application has, and how many of them the donor knows of.
     taken: u64,
     told: u64,
@@ -66,16 +68,12 @@ impl Taking {
 
     /// Whether parts wait for the application.
     pub(super) fn is_late(&self) -> bool {
-        self.offered.is_some() || self.waits_for_offer()
+        self.came_back() || !self.next.is_empty()
     }
 
-    fn waits_for_offer(&self) -> bool {
-        !(self.late.is_empty() && self.next.is_empty())
-    }
-
-    /// The first part that waits.
-    fn pop(&mut self) -> Option<Up> {
-        self.late.pop().or_else(|| self.next.pop())
+    /// Whether the application was not ready for some.
+    fn came_back(&self) -> bool {
+        self.offered.is_some() || !self.late.is_empty()
     }
 
     pub(super) fn digest(&self, digest: &mut Hasher64) {
@@ -86,6 +84,7 @@ impl Taking {
         digest.word(self.at);
         digest.word(self.taken << 1 | u64::from(self.whole));
         digest.word(self.told);
+        digest.word(self.given);
         digest.word(self.next.bytes());
         digest.word(self.late.bytes() << 2 | u64::from(self.offered.is_some()) << 1 | u64::from(self.kept));
     }
@@ -278,6 +277,7 @@ impl Xfer {
             self.taking.kept = self.shared && !self.options.broken.is(Broken::OwnGoesWithTheOffer);
         }
         self.shared &= self.options.broken.is(Broken::OwnIsKeptInPart);
+        self.taking.given = part.at + part.list.payload().len() as u64;
         self.pace.goes();
         context.up(Up::State(part));
     }
@@ -295,28 +295,35 @@ impl Xfer {
         context.arm(self.handles().offer, context.now() + NOT_READY);
     }
 
-    /// Offers the first of the parts that the application was not ready for once more.
+    /// Offers the first of the parts that the application was not ready for once more; if there are none, gives it as many
+    /// of those behind them as an iteration may have.
     pub(super) fn offer(&mut self, context: &mut Context<'_>) {
-        if self.own != Own::Lacks {
-            return;
-        }
-        if self.taking.is_late() && !self.pace.allows(context.now()) {
-            context.arm(self.handles().offer, context.now() + NEXT_ITERATION);
-            return;
-        }
-        let taking = &mut self.taking;
-        if taking.offered.is_none()
-            && let Some(Up::Send(_, message)) = taking.pop()
-        {
-            let last = taking.whole && !taking.waits_for_offer();
-            taking.offered =
-                Some(StateBytes { donor: taking.giver, at: taking.taken, last, list: message.list });
-        }
-        if let Some(mut part) = taking.offered.clone() {
-            part.donor = taking.giver;
+        while self.own == Own::Lacks && self.taking.is_late() {
+            if !self.pace.allows(context.now()) {
+                context.arm(self.handles().offer, context.now() + NEXT_ITERATION);
+                return;
+            }
+            let taking = &mut self.taking;
+            let came_back = taking.came_back();
+            let (at, waiting) = match came_back {
+                true => (taking.taken, &mut taking.late),
+                false => (taking.given, &mut taking.next),
+            };
+            let again = taking.offered.take().map(|part| (part.at, part.list));
+            let first = || match waiting.pop() {
+                Some(Up::Send(_, message)) => Some((at, message.list)),
+                // A fork keeps none.
+                _ => None,
+            };
+            let Some((at, list)) = again.or_else(first) else { return };
             // More may have come since.
-            part.last = taking.whole && !taking.waits_for_offer();
+            let last = taking.whole && taking.late.is_empty() && taking.next.is_empty();
+            let part = StateBytes { donor: taking.giver, at, last, list };
+            taking.offered = came_back.then(|| part.clone());
             self.hand_up(context, part);
+            if came_back {
+                return;
+            }
         }
     }
 

@@ -333,7 +333,7 @@ fn floors(scenario: &str) -> &'static [(&'static str, u64)] {
             ("large", 2_000),
             ("states", 400),
             ("passed_views", 20),
-            ("late_views", 20),
+            ("late_views", 10),
             ("late_parts", 500),
             ("lost_states", 5),
             ("torn_states", 50),
