@@ -32,7 +32,7 @@ pub struct BenchOptions {
     #[arg(long, value_enum, value_name = "PATTERN", value_delimiter = ',')]
     pub pattern: Vec<Pattern>,
     /// Open loop: each sender sends so many messages per second, on time whatever happened to those before
-    #[arg(long, value_name = "MSGS_PER_S")]
+    #[arg(long, value_name = "MSGS_PER_S", group = "open")]
     pub rate: Option<f64>,
     /// Open loop at so many percent of the capacity, which is measured first, and almost unloaded; packed and unpacked
     /// [if no percentage is given: 10,50,90]
@@ -42,11 +42,11 @@ pub struct BenchOptions {
         value_delimiter = ',',
         num_args = 0..=1,
         default_missing_values = ["10", "50", "90"],
-        conflicts_with_all = ["rate", "messages"]
+        conflicts_with_all = ["rate", "messages"], group = "open"
     )]
     pub open_loop: Vec<f64>,
     /// How the messages of an open loop are spread over time
-    #[arg(long, value_enum, default_value = "even")]
+    #[arg(long, value_enum, default_value = "even", requires = "open")]
     pub arrivals: Arrivals,
     /// How long each run measures [default: 3; at each load 1]
     #[arg(long, value_name = "SECONDS")]

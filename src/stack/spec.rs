@@ -199,7 +199,8 @@ impl Spec {
 fn check_parameters(layer: &NamedLayer, entry: &LayerEntry) -> Result<(), SpecProblem> {
     for (at, (name, _)) in layer.parameters.pairs().iter().enumerate() {
         if !entry.parameters.iter().any(|(known, _)| known == name) {
-            let known = entry.parameters.iter().map(|(known, _)| *known).collect::<Vec<_>>().join(", ");
+            let known = entry.parameters.iter().map(|(known, _)| *known).filter(|known| *known != "broken");
+            let known = known.collect::<Vec<_>>().join(", ");
             let known = if known.is_empty() { "none".to_string() } else { known };
             return Err(SpecProblem::UnknownParameter {
                 layer: layer.name.clone(),
@@ -323,6 +324,16 @@ mod tests {
     fn what_is_parsed_prints_as_it_was_written() {
         let text = "STABLE:FC(window=64,x=1):NAK:COM";
         assert_eq!(Spec::parse(text).unwrap().to_string(), text);
+    }
+
+    #[test]
+    fn an_unknown_parameter_is_answered_with_those_that_are_for_users() {
+        let below = "EVS:MBRSHIP:SUSPECT:FRAG:STABLE:FC:UNICAST:LOCAL:NAK:CHKSUM:COM";
+        for (layer, known) in [("SEQUENCER", "none"), ("TOTAL", "")] {
+            let refused = check(&format!("{layer}(x=1):{below}")).unwrap_err().problem.to_string();
+            assert!(refused.contains(&format!("{layer} has no parameter x; it has {known}")), "{refused}");
+            assert!(!refused.contains("broken"), "{refused}");
+        }
     }
 
     #[test]

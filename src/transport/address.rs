@@ -55,6 +55,20 @@ impl Addresses {
     }
 }
 
+/// Whether a member can be found by an address that is a name.
+///
+/// # Errors
+/// [`TransportError::BadAddress`]: why not.
+pub(super) fn check_name(address: &Address) -> Result<(), TransportError> {
+    match address.0.is_empty() {
+        true => {
+            let why = "others on this host find a member by its address; give it a name of its own";
+            Err(TransportError::BadAddress(address.clone(), why))
+        }
+        false => Ok(()),
+    }
+}
+
 impl UdpAddresses {
     /// An address that others can send to; only one that is to be bound may have port 0.
     ///

@@ -14,6 +14,7 @@ use std::task::{Wake, Waker};
 use std::thread;
 use std::time::Duration;
 
+use super::address::check_name;
 use super::links::Links;
 use super::{
     Addresses, Caps, Channel, ChannelId, ChannelOptions, Destination, Full, OUTSIDE_BYTES_MAX, Outside,
@@ -254,6 +255,7 @@ impl Transport for MemoryTransport {
     }
 
     fn bind(&mut self, group: GroupId, address: &Address) -> Result<Address, TransportError> {
+        check_name(address)?;
         let mut mailboxes = self.hub.mailboxes.borrow_mut();
         let own = |letters: &Letters| self.bound.iter().any(|bound| Rc::ptr_eq(&bound.letters, letters));
         let taken = |mailbox: &Mailbox| {

@@ -8,7 +8,7 @@ use wadjet::transport::{
     Channel, ChannelId, Destination, OUTSIDE_BYTES_MAX, Outside, Received, Transmit, Transport,
     TransportError,
 };
-use wadjet::view::{LocalView, Member, View};
+use wadjet::view::{Address, LocalView, Member, View};
 
 use super::{Bed, OPTIONS, PATIENCE, Party, incarnation, pattern, write};
 
@@ -157,6 +157,8 @@ pub(crate) fn an_address_is_held_by_one_process_until_it_lets_go<B: Bed>(bed: B)
     assert_eq!(bound.ends[0].transport.bind(group(), &first).unwrap(), first, "bound there already");
     // Bound anew, it lets go of the old address.
     bound.ends[0].transport.bind(group(), &third).unwrap();
+    let none = second.bind(group(), &Address(String::new())).unwrap_err();
+    assert!(matches!(none, TransportError::BadAddress(..)), "{none}");
     second.bind(group(), &first).unwrap();
     bound.send(1, 2, b"moved");
     bound.until(&[2, 0]);

@@ -1,19 +1,23 @@
 //! A machine's replica: one member of the group, and its clients at standard input and output.
 
 use std::collections::VecDeque;
-use std::error::Error;
+use std::fmt;
 use std::io::{BufRead, BufWriter, Read, Write, stdin, stdout};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_channel};
 use std::thread;
 use std::time::Duration;
 
+use clap::builder::RangedU64ValueParser;
 use clap::{Parser, ValueEnum};
 use wadjet::group::{Application, CastError, Delivery, Event, Group, Snapshot, StatePart};
-use wadjet::id::Rank;
-use wadjet::runtime::{Handle, HandleError, IdleStrategy, LoopOptions, Refusal};
-use wadjet::transport::Transport;
+use wadjet::id::{MEMBERS_MAX, Rank};
+use wadjet::runtime::{CommandOptions, Handle, HandleError, IdleStrategy, LoopOptions, OpenError, Refusal};
+use wadjet::stack::explain::explain;
+use wadjet::stack::property::{Properties, Property};
+use wadjet::stack::registry::Registry;
 use wadjet::transport::shm::{Shm, ShmOptions};
 use wadjet::transport::udp::{UdpOptions, UdpTransport};
+use wadjet::transport::{Transport, TransportError};
 use wadjet::{
     Address, Config, Driver, DriverOptions, Endpoint, ExitReason, GroupId, GroupKey, Incarnation,
     JoinOptions, Neighbours,
@@ -21,7 +25,7 @@ use wadjet::{
 
 use crate::machine::{Machine, digest};
 use crate::quorum::{Answer, Claim, Outcome, Quorum};
-use crate::{EXCLUDED, NOT_READ, UNLIKE};
+use crate::{EXCLUDED, NOT_READ, WRONG};
 
 /// Commands in one order, delivered when all hold them, with views and the state for those who come in.
 pub const STACK: &str = wadjet::layers::REPLICATED_STACK;
@@ -29,7 +33,9 @@ pub const STACK: &str = wadjet::layers::REPLICATED_STACK;
 /// How a replica is started.
 #[derive(Clone, Debug, Parser)]
 #[command(
-    about = "One replica. Requests at standard input, one a line: NUMBER COMMAND; replies at standard output."
+    about = "One replica. Requests at standard input, one a line: NUMBER COMMAND, 1391 bytes at most; replies at standard output.",
+    after_help = "It ends with 0 when its input does or it is told `NUMBER leave`; 1: start it again; 2: it was started wrongly; \
+                  3: the others excluded it, start it again; 4: its replies were not read."
 )]
 pub struct ReplicaOptions {
     /// The service's name: replicas of one name form a group
@@ -42,12 +48,15 @@ pub struct ReplicaOptions {
     #[arg(long, value_delimiter = ',')]
     pub peers: Vec<String>,
     /// How many replicas there are when all are well: so many begin, and a majority of them goes on
-    #[arg(long, default_value_t = 3)]
+    #[arg(
+        long, default_value_t = 3,
+        value_parser = RangedU64ValueParser::<usize>::new().range(1..=MEMBERS_MAX as u64)
+    )]
     pub replicas: usize,
     /// What carries the group
     #[arg(long, value_enum, default_value = "shm")]
     pub transport: Carrier,
-    /// The group's stack
+    /// The group's stack: one that gives safe delivery in total order, state transfer and transitional views (EVS)
     #[arg(long, default_value = STACK)]
     pub stack: String,
 }
@@ -61,18 +70,87 @@ pub enum Carrier {
     Udp,
 }
 
-/// Runs a replica of `M` until its input ends, it is told to `leave`, or it is excluded. Returns its exit code.
-///
-/// # Errors
-/// If the group cannot be taken part in; the text says what to do.
-pub fn run<M: Machine>(options: &ReplicaOptions) -> Result<i32, Box<dyn Error>> {
-    match options.transport {
-        Carrier::Shm => run_over::<M, _>(options, Shm::new(ShmOptions::default())),
-        Carrier::Udp => run_over::<M, _>(options, UdpTransport::new(UdpOptions::default())?),
+/// Why a replica could not take part.
+#[derive(Debug)]
+pub struct Failure {
+    /// In words, with what is to be done.
+    pub why: String,
+    /// The exit code: 1 if it may be started again as it is, else [`WRONG`].
+    pub code: i32,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.why)
     }
 }
 
-fn run_over<M: Machine, T: Transport>(options: &ReplicaOptions, transport: T) -> Result<i32, Box<dyn Error>> {
+impl Failure {
+    fn wrong(why: impl fmt::Display) -> Failure {
+        Failure { why: why.to_string(), code: WRONG }
+    }
+
+    fn for_now(why: impl fmt::Display) -> Failure {
+        Failure { why: why.to_string(), code: 1 }
+    }
+
+    /// What the system may grant another time is not wrong.
+    fn of(error: OpenError) -> Failure {
+        use TransportError::{AddressInUse, IncarnationInUse, Io, Memory, NoSpace};
+        match error {
+            OpenError::Transport(
+                AddressInUse(_) | IncarnationInUse(_) | NoSpace { .. } | Memory(_) | Io { .. },
+            ) => Failure::for_now(error),
+            error => Failure::wrong(error),
+        }
+    }
+}
+
+/// What replies promise must hold at the top of the stack.
+///
+/// # Errors
+/// [`Failure`]: what is missing.
+pub fn check_stack(spec: &str) -> Result<(), Failure> {
+    const NEEDED: Properties = Properties::of(&[
+        Property::Total,
+        Property::Safe,
+        Property::VirtuallySynchronous,
+        Property::StateTransfer,
+        Property::SelfDelivery,
+    ]);
+    // What else depends on the transport is checked when the group is joined.
+    let explanation = explain(&Registry::standard(), spec, 1, true).map_err(Failure::wrong)?;
+    let above = explanation.layers.first().map_or(Properties::NONE, |top| top.above);
+    let missing = NEEDED.without(above);
+    let ends_views = explanation.layers.iter().any(|layer| layer.name == "EVS");
+    if missing.is_empty() && ends_views {
+        return Ok(());
+    }
+    let missing = match missing.is_empty() {
+        true => "transitional views (EVS)".to_owned(),
+        false => missing.to_string(),
+    };
+    Err(Failure::wrong(format!(
+        "the stack {spec} does not promise what replies do: it lacks {missing}; take {STACK}, or one with as much"
+    )))
+}
+
+/// Runs a replica of `M` until its input ends, it is told to `leave`, or it is excluded. Returns its exit code.
+///
+/// # Errors
+/// [`Failure`] if the group cannot be taken part in.
+pub fn run<M: Machine>(options: &ReplicaOptions) -> Result<i32, Failure> {
+    check_stack(&options.stack)?;
+    match options.transport {
+        Carrier::Shm => run_over::<M, _>(options, Shm::new(ShmOptions::default())),
+        Carrier::Udp => {
+            let transport = UdpTransport::new(UdpOptions::default()).map_err(Failure::for_now)?;
+            run_over::<M, _>(options, transport)
+        }
+    }
+}
+
+fn run_over<M: Machine, T: Transport>(options: &ReplicaOptions, transport: T) -> Result<i32, Failure> {
     let incarnation = wadjet::runtime::fresh_incarnation();
     let (client, lines) = sync_channel(LINES_MAX);
     let client = Client(client);
@@ -89,12 +167,15 @@ fn run_over<M: Machine, T: Transport>(options: &ReplicaOptions, transport: T) ->
     };
     let looping =
         LoopOptions { idle: IdleStrategy::Park { spins: 64, timeout: PARK }, ..LoopOptions::default() };
-    let driver_options = DriverOptions { looping, ..DriverOptions::default() };
-    let text_max = driver_options.commands.message_bytes_max - REQUEST_HEADER_BYTES;
-    let endpoint = Endpoint::new(Config::default(), incarnation)?;
+    let commands = CommandOptions {
+        message_bytes_max: REQUEST_HEADER_BYTES + REQUEST_BYTES_MAX,
+        ..CommandOptions::default()
+    };
+    let driver_options = DriverOptions { looping, commands, ..DriverOptions::default() };
+    let endpoint = Endpoint::new(Config::default(), incarnation).map_err(Failure::wrong)?;
     let mut driver = Driver::new(endpoint, replica, transport, driver_options);
     let contacts: Vec<Address> = options.peers.iter().cloned().map(Address).collect();
-    let group = driver.join(JoinOptions {
+    let join = JoinOptions {
         group: GroupId::named(&options.group),
         spec: options.stack.clone(),
         address: Address(options.address.clone()),
@@ -103,11 +184,12 @@ fn run_over<M: Machine, T: Transport>(options: &ReplicaOptions, transport: T) ->
             discover: contacts.is_empty() && options.transport == Carrier::Shm,
             contacts,
         },
-    })?;
+    };
+    let group = driver.join(join).map_err(Failure::of)?;
     let (handle, refusals) = (driver.handle(), driver.handle());
     // Ends with the process: nothing else ends a read of standard input.
     let replies = client.clone();
-    thread::spawn(move || requests(incarnation, &handle, group, &replies, text_max));
+    thread::spawn(move || requests(incarnation, &handle, group, &replies));
     while driver.application().end.is_none() {
         driver.run_once();
         while let Some(refusal) = refusals.refusal() {
@@ -122,8 +204,8 @@ fn run_over<M: Machine, T: Transport>(options: &ReplicaOptions, transport: T) ->
     Ok(code)
 }
 
-/// Casts what is asked for, in at most `text_max` bytes.
-fn requests(incarnation: Incarnation, handle: &Handle, group: GroupKey, client: &Client, text_max: usize) {
+/// Casts what is asked for.
+fn requests(incarnation: Incarnation, handle: &Handle, group: GroupKey, client: &Client) {
     let cast = |text: &str| {
         let message = request(incarnation, text);
         loop {
@@ -135,7 +217,7 @@ fn requests(incarnation: Incarnation, handle: &Handle, group: GroupKey, client: 
         }
     };
     let mut input = stdin().lock();
-    while let Ok(Some(line)) = line(&mut input, text_max) {
+    while let Ok(Some(line)) = line(&mut input, REQUEST_BYTES_MAX) {
         match line {
             Ok(text) => cast(&text),
             Err(why) => drop(client.0.send(Some(why))),
@@ -197,6 +279,8 @@ fn write(lines: &Receiver<Option<String>>) {
 const REQUEST: u8 = 0;
 const CLAIM: u8 = 1;
 const STATE: u8 = 2;
+/// The longest request, with its number: with what goes before it, it fits a frame of Ethernet.
+pub const REQUEST_BYTES_MAX: usize = 1391;
 /// What is cast before the text of a request: the kind, and whose it is.
 const REQUEST_HEADER_BYTES: usize = 1 + size_of::<Incarnation>();
 
@@ -317,7 +401,7 @@ impl<M: Machine> Replica<M> {
                     "exit most replicas here were started with --replicas {theirs}, and this one with {}",
                     self.quorum.as_it_is().replicas
                 ));
-                self.end = Some(UNLIKE);
+                self.end = Some(WRONG);
             }
             Outcome::Overruled => {
                 self.say("exit the group went on without the state that is here".to_owned());
@@ -468,6 +552,32 @@ mod tests {
             lines.iter().map(|line| line.as_deref().map_err(String::as_str)).collect::<Vec<_>>(),
             expected
         );
+    }
+
+    #[test]
+    fn a_stack_that_does_not_promise_what_replies_do_is_refused_and_says_what_is_missing() {
+        let whole = wadjet::layers::REPLICATED_STACK_WITH_INTEGRITY;
+        for stack in [STACK, whole, &STACK.replace("TOTAL", "SEQUENCER")] {
+            assert!(check_stack(stack).is_ok(), "{stack}");
+        }
+        for (layer, missing) in [
+            ("SAFE:", "lacks P7 (safe delivery)"),
+            ("SAFE:TOTAL:", "lacks P6 (total order), P7 (safe delivery)"),
+            ("XFER:", "lacks P23 (state transfer)"),
+            ("EVS:", "lacks transitional views (EVS)"),
+            ("STABLE:", "requires"),
+        ] {
+            let refused = check_stack(&whole.replace(layer, "")).expect_err(layer);
+            assert!(refused.why.contains(missing) && refused.code == WRONG, "{refused}");
+        }
+    }
+
+    #[test]
+    fn an_address_in_use_may_be_free_another_time_and_one_that_is_none_never_is() {
+        let of = |error| Failure::of(OpenError::Transport(error)).code;
+        let address = Address("here".to_owned());
+        assert_eq!(of(TransportError::AddressInUse(address.clone())), 1);
+        assert_eq!(of(TransportError::BadAddress(address, "no such address")), WRONG);
     }
 
     #[test]

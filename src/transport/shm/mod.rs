@@ -65,6 +65,7 @@ use std::time::{Duration, Instant};
 
 use crate::buf::Frame;
 use crate::id::{GroupId, MEMBERS_MAX, Rank, RankSet};
+use crate::transport::address::check_name;
 use crate::transport::{
     Addresses, Caps, Channel, ChannelId, ChannelOptions, Destination, Full, Outside, Received, Transmit,
     Transport, TransportCounters, TransportError,
@@ -331,6 +332,7 @@ impl Transport for Shm {
     }
 
     fn bind(&mut self, group: GroupId, address: &Address) -> Result<Address, TransportError> {
+        check_name(address)?;
         match self.post.bind(group, address, &self.here) {
             // What the dead of other groups have left takes files, too.
             Err(TransportError::NoSpace { .. }) => {

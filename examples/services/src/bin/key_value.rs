@@ -7,9 +7,9 @@ use wadjet_services::replica::{ReplicaOptions, run};
 use wadjet_services::store::Store;
 
 fn main() {
-    let code = run::<Store>(&ReplicaOptions::parse()).unwrap_or_else(|error| {
-        eprintln!("key_value: {error}");
-        1
+    let code = run::<Store>(&ReplicaOptions::parse()).unwrap_or_else(|failure| {
+        eprintln!("key_value: {failure}");
+        failure.code
     });
     std::process::exit(code);
 }

@@ -7,9 +7,9 @@ use wadjet_services::book::Book;
 use wadjet_services::replica::{ReplicaOptions, run};
 
 fn main() {
-    let code = run::<Book>(&ReplicaOptions::parse()).unwrap_or_else(|error| {
-        eprintln!("order_book: {error}");
-        1
+    let code = run::<Book>(&ReplicaOptions::parse()).unwrap_or_else(|failure| {
+        eprintln!("order_book: {failure}");
+        failure.code
     });
     std::process::exit(code);
 }

@@ -227,6 +227,8 @@ impl ViewsSetup {
             let driver = &mut self.drivers[process];
             (driver.iteration_ns, driver.budget) = (iteration_ns, 1);
             let with = |named: &str| match named.strip_prefix("FC") {
+                // What the stack says for itself stands.
+                Some(given) if given.contains("expel_ms=") => named.to_owned(),
                 Some("") => format!("FC(expel_ms={expel_ms})"),
                 Some(given) if given.starts_with('(') => format!("FC(expel_ms={expel_ms},{}", &given[1..]),
                 _ => named.to_owned(),
@@ -423,5 +425,26 @@ impl fmt::Display for ViewsSetup {
             writeln!(formatter, "  from {:.3} to {until:.3} ms p{from} to p{to} is cut", millis(*at))?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::Random;
+
+    #[test]
+    fn a_stack_that_says_itself_how_long_fc_waits_is_taken_as_it_is() {
+        let mut setup = ViewsSetup::draw(&mut Random::new(1, "setup"), None);
+        let expulsion = Expulsion { process: 0, iteration_ns: 1000, expel_ms: 7, haste: 1 };
+        setup.expulsion = Some(expulsion);
+        let below = "UNICAST:LOCAL:NAK:CHKSUM:COM";
+        for (given, lived) in [
+            (format!("STABLE:FC(expel_ms=20):{below}"), format!("STABLE:FC(expel_ms=20):{below}")),
+            (format!("STABLE:FC(window=8):{below}"), format!("STABLE:FC(expel_ms=7,window=8):{below}")),
+        ] {
+            setup.stack = given;
+            assert_eq!(setup.clone().with_expulsion().stack, lived);
+        }
     }
 }
