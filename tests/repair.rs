@@ -9,6 +9,7 @@ use std::time::Duration;
 use common::{World, view};
 use wadjet::accel::case::CommonCase;
 use wadjet::config::Shadow;
+use wadjet::group::Event;
 use wadjet::id::Life;
 use wadjet::layers::FIXED_STACK;
 use wadjet::stack::build::{Build, TimerId};
@@ -77,6 +78,48 @@ fn the_gap_of_a_member_that_stopped_does_not_put_off_the_repair_of_others() {
         });
         assert!(steps < 200, "repaired after {steps} steps of 10 us");
         world.steps(137);
+    }
+}
+
+#[test]
+fn a_frame_that_never_arrives_is_told_of_once_with_its_length() {
+    for way in 0..2 {
+        let mut world = World::new(3, FIXED_STACK, &Config::default());
+        world.steps(100);
+        // A way that drops longer frames without a word; or loses much of everything, which is nobody's fault.
+        let mut dice = 1_u64;
+        world.lose = match way {
+            0 => Box::new(|to, received| to == 1 && received.bytes().len() > 600),
+            _ => Box::new(move |to, _| {
+                dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                to == 1 && !(dice >> 33).is_multiple_of(4)
+            }),
+        };
+        world.cast(0, &[7; 100]);
+        world.cast(0, &[7; 1000]);
+        world.steps(300_000);
+        world.cast(0, &[7; 100]);
+        world.steps(300_000);
+        let got = world.nodes[1].log.casts.len();
+        let problems = |world: &World, node: usize| -> Vec<(Option<Rank>, String)> {
+            let events = world.nodes[node].log.events.iter();
+            let of = |event: &Event| match event {
+                Event::Problem(problem) => Some((problem.origin, problem.what.to_string())),
+                _ => None,
+            };
+            events.filter_map(of).collect()
+        };
+        let told = problems(&world, 0);
+        match way {
+            0 => {
+                assert_eq!((got, told.len()), (1, 1), "{told:?}");
+                let (member, what) = &told[0];
+                assert_eq!(*member, Some(Rank(1)));
+                assert!(what.contains("a cast of 1000 bytes") && what.contains("frame_bytes_max"), "{what}");
+            }
+            _ => assert_eq!((got, told.len()), (3, 0), "{told:?}"),
+        }
+        assert!(problems(&world, 1).is_empty() && problems(&world, 2).is_empty());
     }
 }
 

@@ -138,7 +138,6 @@ impl Account {
             copies: counters.copies,
             dropped: [
                 ("by the transport", counters.dropped),
-                ("for others, passed on", counters.foreign),
                 ("by the system, not taken in soon enough", counters.overrun),
             ]
             .into_iter()

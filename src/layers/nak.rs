@@ -45,6 +45,11 @@ use crate::time::Time;
 use crate::wire::Traffic;
 use crate::wire::control::{MISSING_RANGES_MAX, Missing};
 
+/// So often and for so long the same cast is sent again to the same member before it is told: no loss by chance lasts as
+/// long, and a member that has failed is excluded before.
+const VAIN_TIMES: u32 = 30;
+const VAIN_LASTING: Duration = Duration::from_millis(1500);
+
 /// Bits of a frame number: at ten million frames a second, a view lasts thirty hours.
 const NUMBER_BITS: u32 = 40;
 /// The most frames asked for, and resent, at once.
@@ -111,6 +116,32 @@ struct Nak {
     /// When reports are asked for, and what was acknowledged by all when there was progress last.
     status: Backoff,
     status_at: u64,
+    /// By who asked: the cast that is asked for first, and since when it is sent again in vain.
+    vain: Vec<Vain>,
+}
+
+/// A cast that somebody asks for again and again.
+#[derive(Clone, Copy, Default)]
+struct Vain {
+    origin: Rank,
+    number: u64,
+    since: Time,
+    times: u32,
+    /// It is told once of each member.
+    told: bool,
+}
+
+impl Vain {
+    /// That cast is sent again. Whether that has been in vain so often and for so long that it is to be told.
+    fn sent(&mut self, origin: Rank, number: u64, now: Time) -> bool {
+        if self.times == 0 || (self.origin, self.number) != (origin, number) {
+            *self = Vain { origin, number, since: now, times: 0, told: self.told };
+        }
+        self.times = self.times.saturating_add(1);
+        let tell = !self.told && self.times > VAIN_TIMES && now.since(self.since) > VAIN_LASTING;
+        self.told |= tell;
+        tell
+    }
 }
 
 /// How many frames may be resent.
@@ -182,6 +213,7 @@ impl Nak {
             holder: Vec::new(),
             status: Backoff::new(micros("status_us", 1000, 10_000_000)?, longest),
             status_at: 0,
+            vain: Vec::new(),
         })
     }
 
@@ -356,6 +388,7 @@ impl Nak {
         let allowed = self.allowance.at(context.now(), self.repair, casts);
         // Others may ask in the same moment: half of it is theirs.
         let mut left = REPAIR_FRAMES_MAX.min(allowed.div_ceil(2));
+        let first = missing.ranges.first().map(|(number, _)| *number);
         for (from, count) in &missing.ranges {
             for number in *from..from + u64::from(*count) {
                 if left == 0 {
@@ -364,7 +397,18 @@ impl Nak {
                 }
                 left -= 1;
                 self.allowance.left -= 1;
-                match context.recall_cast(if from_own { own } else { origin }, number) {
+                let recalled = context.recall_cast(if from_own { own } else { origin }, number);
+                if let Some(message) = &recalled
+                    && first == Some(number)
+                    && self.vain[asker.index()].sent(origin, number, context.now())
+                {
+                    let bytes = message.list.payload().len();
+                    context.problem(
+                        Some(asker),
+                        nothing_arrives(bytes, &self.vain[asker.index()], context.now()),
+                    );
+                }
+                match recalled {
                     Some(message) if origin == own => {
                         context.count("retransmission");
                         context.down(Down::Resend(RankSet::one(asker), message));
@@ -380,6 +424,17 @@ impl Nak {
     }
 }
 
+/// What is told of a cast that does not arrive.
+fn nothing_arrives(bytes: usize, vain: &Vain, now: Time) -> String {
+    format!(
+        "this member has asked {} times in {} ms for a cast of {bytes} bytes, which was sent again each time and does not \
+         arrive; if shorter ones do, a way between takes no frames of that length and says nothing: set frame_bytes_max of \
+         Config and of the transport to what `ping -M do -s BYTES ADDRESS` shows to pass",
+        vain.times,
+        now.since(vain.since).as_millis()
+    )
+}
+
 impl Layer for Nak {
     fn name(&self) -> &'static str {
         "NAK"
@@ -390,6 +445,7 @@ impl Layer for Nak {
         let members = build.view().size();
         self.parked = vec![BTreeMap::new(); members];
         self.repairs = vec![Backoff::new(self.repair, self.longest); members];
+        self.vain = vec![Vain::default(); members];
         self.repair_at = vec![0; members];
         self.ceiling = vec![u64::MAX; members];
         self.holder = (0..members).map(Rank::at).collect();
@@ -587,6 +643,11 @@ impl Layer for Nak {
         self.status.digest(digest);
         digest.word(self.status_at);
         digest.word(self.allowance.left);
+        for Vain { origin, number, since, times, told } in &self.vain {
+            digest.word(*number);
+            digest.word(since.as_nanos());
+            digest.word(u64::from(origin.0) << 48 | u64::from(*times) << 1 | u64::from(*told));
+        }
     }
 
     fn time_outs(&self) -> Vec<(&'static str, Duration)> {

@@ -30,7 +30,8 @@ const PAUSE: Duration = Duration::from_millis(5);
 /// Drivers of virtual interfaces, on which the program is faster above the driver: it copies less there.
 const VIRTUAL: [&str; 5] = ["veth", "tun", "bridge", "dummy", ""];
 
-/// Attaches the program, registers the memory, binds the socket, and gives it the queue.
+/// Registers the memory, binds the socket, attaches the program, and gives it the queue: in this order, for a driver may
+/// interrupt everybody's traffic while the program comes and goes, and most of what is refused is refused to the socket.
 pub(crate) fn attach(
     interface: &Interface,
     options: &XdpOptions,
@@ -51,9 +52,13 @@ pub(crate) fn attach(
     }
     // A socket of this kind is the first thing that may not be there or not be allowed.
     drop(sys::socket(libc::AF_XDP, libc::SOCK_RAW, 0).map_err(no_socket)?);
-    let (program, native, mut notes) = program(interface, options.mode)?;
-    let (socket, flags) = bound(interface, options, memory, sizes, native)?;
-    let mut program = program;
+    let hoped = hopes_for_native(interface, options.mode);
+    let (mut socket, mut flags) = bound(interface, options, memory, sizes, hoped)?;
+    let (mut program, native, mut notes) = program(interface, options.mode)?;
+    if socket.zero_copy && !native {
+        drop(socket);
+        (socket, flags) = bound(interface, options, memory, sizes, native)?;
+    }
     program.give(options.queue, &SocketDescriptor(&socket)).map_err(|source| TransportError::Io {
         what: format!("cannot give queue {} of `{}` to the socket", options.queue, interface.name),
         source,
@@ -84,13 +89,18 @@ impl std::os::fd::AsRawFd for SocketDescriptor<'_> {
     }
 }
 
-/// The program, in the mode asked for or the one that suits the driver; and whether that is the driver's own.
-fn program(interface: &Interface, mode: Mode) -> Result<(Program, bool, Vec<String>), TransportError> {
-    let native = match mode {
+/// Whether the driver itself is to run the program.
+fn hopes_for_native(interface: &Interface, mode: Mode) -> bool {
+    match mode {
         Mode::Native => true,
         Mode::Skb => false,
         Mode::Auto => !VIRTUAL.contains(&interface.driver.as_str()),
-    };
+    }
+}
+
+/// The program, in the mode asked for or the one that suits the driver; and whether that is the driver's own.
+fn program(interface: &Interface, mode: Mode) -> Result<(Program, bool, Vec<String>), TransportError> {
+    let native = hopes_for_native(interface, mode);
     match try_program(interface, native) {
         Ok(program) => Ok((program, native, Vec::new())),
         Err(AttachError::Attach(error)) if mode == Mode::Auto && native && !is_taken(&error) => {

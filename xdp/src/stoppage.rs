@@ -48,7 +48,12 @@ impl Stoppage {
 
     /// Changes with the note.
     pub(crate) fn digest(&self) -> u64 {
-        self.times << 1 | u64::from(self.next.is_some())
+        self.about() << 1 | u64::from(self.next.is_some())
+    }
+
+    /// How often something was refused, to a power of two: what is told again is worth being told.
+    fn about(&self) -> u64 {
+        1 << self.times.max(1).ilog2()
     }
 
     /// One line, if anything was ever refused.
@@ -62,7 +67,10 @@ impl Stoppage {
             }
             _ => format!("see `ip -s link show dev {interface}` and the kernel's log"),
         };
-        Some(format!("interface `{interface}` {now} ({error}; asked {} times): {remedy}", self.times))
+        Some(format!(
+            "interface `{interface}` {now} ({error}; asked {} times or more): {remedy}",
+            self.about()
+        ))
     }
 }
 
@@ -81,7 +89,17 @@ mod tests {
             stoppage.learn(Err(io::Error::from_raw_os_error(libc::ENETDOWN)));
         }
         let note = stoppage.note("lan0").unwrap();
-        assert!(note.contains("3 times") && note.contains("`ip link set dev lan0 up`"), "{note}");
+        assert!(note.contains("2 times or more") && note.contains("`ip link set dev lan0 up`"), "{note}");
+        let mut told = vec![note];
+        for _ in 0..97 {
+            stoppage.learn(Err(io::Error::from_raw_os_error(libc::ENETDOWN)));
+            let (note, digest) = (stoppage.note("lan0").unwrap(), stoppage.digest());
+            if told.last() != Some(&note) {
+                told.push(note);
+            }
+            assert_eq!(digest, stoppage.digest());
+        }
+        assert_eq!(told.len(), 6, "2, 4, 8, 16, 32, 64: {told:?}");
         stoppage.learn(Ok(()));
         assert!(!stoppage.rests() && stoppage.note("lan0").unwrap().contains("sends again"));
     }

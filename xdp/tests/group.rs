@@ -802,8 +802,14 @@ fn what_cannot_be_had_is_refused_in_words_and_leaves_nothing() {
     assert!(matches!(error, TransportError::AddressInUse(_)), "{error}");
     let other_port = Address(format!("{}:7401", hosts.address(1)));
     let error = refused(&mut transport, &other_port);
-    assert!(error.to_string().contains("ip -d link show dev lan0"), "{error}");
+    assert!(error.to_string().contains("`ss --xdp` names"), "{error}");
     drop(first);
+    // The program of somebody who has no queue of it.
+    let program = concat!(env!("CARGO_MANIFEST_DIR"), "/src/program/steer.bpf.o");
+    says(&hosts, &["ip", "link", "set", "dev", "lan0", "xdpgeneric", "object", program, "section", "xdp"]);
+    let error = refused(&mut transport, &other_port);
+    assert!(error.to_string().contains("ip -d link show dev lan0"), "{error}");
+    says(&hosts, &["ip", "link", "set", "dev", "lan0", "xdpgeneric", "off"]);
     // Jumbo frames are too long for the driver's mode, and not for the other.
     for host in [1, 2] {
         says_at(&hosts, host, &["ip", "link", "set", "dev", "lan1", "mtu", "9000"]);

@@ -68,7 +68,10 @@ pub enum InstallError {
     )]
     AlreadyThere(GroupId),
     /// The frames are too small for the headers.
-    #[error("frames of {frame_bytes} bytes have no room for headers of {header_bytes} bytes and a payload")]
+    #[error(
+        "frames of {frame_bytes} bytes have no room for headers of {header_bytes} bytes and a payload: raise frame_bytes_max, or \
+         the MTU of an interface that has less (`ip link set dev INTERFACE mtu 1500`)"
+    )]
     FrameTooSmall {
         /// Frame size.
         frame_bytes: usize,

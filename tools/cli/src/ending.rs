@@ -5,9 +5,12 @@ use std::fmt::Arguments;
 use std::fs::read_to_string;
 use std::io::{Error, ErrorKind, Write, stdout};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
+use signal_hook::iterator::Signals;
+use signal_hook::low_level::emulate_default_handler;
 
 /// What asks a process to end.
 const SIGNALS: [(i32, &str); 3] = [(SIGINT, "SIGINT"), (SIGTERM, "SIGTERM"), (SIGHUP, "SIGHUP")];
@@ -33,6 +36,24 @@ pub(crate) fn listen() -> Result<(), Error> {
         flag::register_usize(*signal, &BY, *signal as usize)?;
         flag::register(*signal, &ASKED)?;
     }
+    Ok(())
+}
+
+/// From now on a signal ends this process after `undo` was called, as that signal does: so whoever waits for it is told.
+///
+/// # Errors
+/// If the system does not let signals be handled, or starts no thread.
+pub(crate) fn undo_at_the_end(undo: fn()) -> Result<(), Error> {
+    let ignored = read_to_string("/proc/self/status").map_or(0, |status| ignored(&status));
+    let signals = SIGNALS.iter().map(|(signal, _)| *signal);
+    let mut signals = Signals::new(signals.filter(|signal| ignored >> (signal - 1) & 1 == 0))?;
+    thread::Builder::new().name("undo".into()).spawn(move || {
+        if let Some(signal) = signals.forever().next() {
+            undo();
+            // It ends here; what else could be done about it?
+            drop(emulate_default_handler(signal));
+        }
+    })?;
     Ok(())
 }
 

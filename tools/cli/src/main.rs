@@ -7,12 +7,14 @@ mod live;
 mod node;
 
 use std::any::Any;
+use std::io::{Write, stderr};
 use std::panic;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use wadjet_bench::allocations::Counting;
 use wadjet_bench::{BenchOptions, PerformanceOptions};
+use wadjet_lab::hosts::Hosts;
 use wadjet_lab::{ChaosOptions, FailureOptions, JudgeOptions, LabOptions, ReliabilityOptions};
 use wadjet_sim::SimArgs;
 
@@ -76,28 +78,42 @@ struct BenchArguments {
 
 fn main() -> ExitCode {
     let usual = panic::take_hook();
-    panic::set_hook(Box::new(move |panic| {
-        if !nobody_reads(panic.payload()) {
-            usual(panic);
-        }
+    panic::set_hook(Box::new(move |panic| match unprintable(panic.payload()) {
+        Some(_) if nobody_reads(panic.payload()) => {}
+        Some(why) => drop(writeln!(stderr(), "wadjet: {why}")),
+        None => usual(panic),
     }));
     match panic::catch_unwind(run) {
         Ok(code) => code,
         // What was begun is undone on the way here: hosts are removed, members ended.
         Err(panic) if nobody_reads(&*panic) => ExitCode::from(NOBODY_READS),
+        Err(panic) if unprintable(&*panic).is_some() => ExitCode::from(MISUSED),
         Err(panic) => panic::resume_unwind(panic),
     }
 }
 
-/// Whether a panic is the one of `println!`, or `eprintln!`, into a pipe whose reader has ended (`| head`): the standard
-/// library has no other way to end a program there.
+/// What a panic says if it is the one of `println!`, or `eprintln!`, that cannot write: the standard library has no other way
+/// to end a program there.
+fn unprintable(panic: &(dyn Any + Send)) -> Option<&str> {
+    let text = panic.downcast_ref::<String>()?;
+    text.starts_with("failed printing to std").then_some(text)
+}
+
+/// Whether it was into a pipe whose reader has ended (`| head`).
 fn nobody_reads(panic: &(dyn Any + Send)) -> bool {
-    let text = panic.downcast_ref::<String>().map_or("", String::as_str);
-    text.starts_with("failed printing to std") && text.contains("Broken pipe")
+    unprintable(panic).is_some_and(|why| why.contains("Broken pipe"))
 }
 
 fn run() -> ExitCode {
-    let outcome = match Arguments::parse().command {
+    let command = Arguments::parse().command;
+    if let Command::Bench(_) | Command::Chaos(_) = command
+        && let Err(error) = ending::undo_at_the_end(|| drop(Hosts::clear_own()))
+    {
+        eprintln!(
+            "wadjet: signals cannot be handled ({error}); test hosts stay until the next run if this one is ended"
+        );
+    }
+    let outcome = match command {
         Command::Bench(BenchArguments { bench, failure }) => match failure.failure {
             Some(_) => wadjet_lab::failure::bench(&bench, &failure),
             None => wadjet_bench::bench(&bench),

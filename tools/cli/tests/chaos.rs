@@ -2,8 +2,10 @@
 
 mod common;
 
+use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use common::may_make_hosts;
 use serde_json::Value;
@@ -163,6 +165,34 @@ fn a_run_over_shared_memory_leaves_nothing_of_its_groups_behind() {
         let names = std::fs::read_dir("/dev/shm").unwrap();
         let names = names.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned());
         assert_eq!(names.filter(of_the_run).collect::<Vec<_>>(), [""; 0], "{arguments:?}");
+    }
+}
+
+/// Who ends a run by a signal finds no hosts of it afterwards, and whoever waits for the run hears of the signal.
+#[test]
+fn a_run_that_is_ended_by_a_signal_takes_its_hosts_along() {
+    if !may_make_hosts() {
+        return;
+    }
+    let hosts_of = |label: &str| {
+        let namespaces = Command::new("ip").args(["netns", "list"]).output().unwrap().stdout;
+        String::from_utf8(namespaces).unwrap().lines().filter(|name| name.contains(label)).count()
+    };
+    for signal in [("-INT", 2), ("-TERM", 15)] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_wadjet"));
+        command.args(["chaos", "--transport", "udp", "--kills", "500", "--stops", "500"]);
+        let mut running = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let label = label_of_process("chaos", running.id());
+        // Three members' and the bridge's.
+        let end = Instant::now() + Duration::from_secs(60);
+        while hosts_of(&label) < 4 {
+            assert!(Instant::now() < end && running.try_wait().unwrap().is_none(), "it has made no hosts");
+            std::thread::yield_now();
+        }
+        let asked = Command::new("kill").args([signal.0, &running.id().to_string()]).status().unwrap();
+        assert!(asked.success());
+        assert_eq!(running.wait().unwrap().signal(), Some(signal.1));
+        assert_eq!(hosts_of(&label), 0);
     }
 }
 

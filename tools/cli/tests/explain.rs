@@ -60,6 +60,19 @@ fn a_command_to_which_nobody_listens_any_more_ends_quietly() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_wadjet"));
     let status = command.args(["explain", "NAK"]).stderr(writer).status().unwrap();
     assert_eq!(status.code(), Some(141));
+    // What cannot be written is said in one line.
+    let full = || std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    for arguments in
+        [&["explain"][..], &["node", "--transport", "shm", "--group", "full", "--address", "one"]]
+    {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_wadjet"));
+        let output =
+            command.args(arguments).stdin(Stdio::null()).stdout(full()).stderr(Stdio::piped()).output();
+        let output = output.unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!((output.status.code(), said.lines().count()), (Some(2), 1), "{arguments:?}: {said}");
+        assert!(said.contains("failed printing to stdout: No space left"), "{said}");
+    }
     std::fs::remove_file(history).unwrap();
 }
 

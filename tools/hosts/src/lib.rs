@@ -232,6 +232,16 @@ impl Hosts {
         remove(|name| label_of(name).and_then(owner_of).is_some_and(|owner| !owner.is_there()))
     }
 
+    /// Removes the hosts that this process has made under [labels of its own](label_of_this_process), for one that is about to
+    /// end without unwinding.
+    ///
+    /// # Errors
+    /// [`LabError`].
+    pub fn clear_own() -> Result<usize, LabError> {
+        let own = std::process::id();
+        remove(|name| label_of(name).and_then(owner_of).is_some_and(|owner| owner.pid == own))
+    }
+
     /// Removes the hosts of all laboratories, whoever made them, and says how many namespaces that were.
     ///
     /// # Errors
