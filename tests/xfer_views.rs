@@ -46,6 +46,23 @@ fn casts_in(storm: &Storm, at: usize, members: usize) -> Casts {
     last.expect("there was such a view").1
 }
 
+/// Who ran once in a while has few parts a time; when it runs again these are ever more, and each passes the layers above.
+#[test]
+fn what_has_come_of_a_state_passes_the_layers_above_in_steps() {
+    let config = Config { window_frames: 64, ..Config::default() };
+    let mut storm =
+        Storm::over(Town::of(2, &format!("COUNT:XFER(flight_kib=8192):TOTAL:{REST}"), &config), 6 << 20);
+    let new = storm.join(1);
+    storm.until("the first of the state", |storm| !storm.replica(new).received.is_empty());
+    for _ in 0..80 {
+        storm.town.processes[new].stopped = true;
+        storm.run(Duration::from_millis(4));
+        storm.town.processes[new].stopped = false;
+        storm.step();
+    }
+    storm.settle(&[0, 1, new]);
+}
+
 /// Nobody else has the state any more, and the layers above end with the view that it was cut at.
 #[test]
 fn a_state_that_is_complete_beneath_other_layers_outlives_its_donor() {

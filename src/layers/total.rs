@@ -210,7 +210,11 @@ impl Total {
         }
         let owes_blank = context.ends_in_blank(&turns);
         if !context.may_cast() {
-            if owes_blank {
+            if owes_blank && context.casts_take_all_numbers() {
+                // There is none for a blank: the turn goes on for the casts that wait, the last of which ends it.
+                context.set(turns.blank, 0);
+                context.take_turn(&turns);
+            } else if owes_blank {
                 context.finish_message(&turns);
             }
             return;

@@ -829,11 +829,18 @@ impl Context<'_> {
         };
         let entry = self.core.guards.iter().filter(entry).fold(0, |mask, owner| mask | owner.mask);
         let closed = self.core.slots.word(GuardKind::CastSend.offset()) & entry;
-        let left = self.core.number_limit.saturating_sub(self.next_frame_number());
-        // Each cast was taken while there was a number for it, and waits for that. Those of an earlier view may be more: then
-        // some go on to the next view in any case.
-        let promised = self.core.waiting_numbers == left;
-        closed == 0 && !self.core.amid_message && left > 0 && !promised
+        closed == 0 && !self.core.amid_message && self.numbers_left() > 0 && !self.casts_take_all_numbers()
+    }
+
+    /// Whether the casts that wait take all frame numbers of this view that are left: each was taken while there was one for it,
+    /// and waits for that. Those of an earlier view may be more: then some go on to the next view in any case.
+    pub fn casts_take_all_numbers(&self) -> bool {
+        let left = self.numbers_left();
+        left > 0 && self.core.waiting_numbers == left
+    }
+
+    fn numbers_left(&self) -> u64 {
+        self.core.number_limit.saturating_sub(self.next_frame_number())
     }
 
     /// Asks for [`Layer::prompt`] as soon as casts may enter, whosever turn it is.

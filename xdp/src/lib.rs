@@ -15,6 +15,45 @@
 //!   frames go by the ordinary socket; so does one a second to each, which keeps the table fresh.
 //!
 //! It takes root, or CAP_NET_RAW, CAP_NET_ADMIN and CAP_BPF. One process may use it on an interface.
+//!
+//! A member is embedded as over any other transport; the interface is that of its address:
+//!
+//! ```no_run
+//! use wadjet::group::{Application, Delivery, Event, Group};
+//! use wadjet::layers::DEFAULT_STACK;
+//! use wadjet::runtime::fresh_incarnation;
+//! use wadjet::{Address, Config, Driver, DriverOptions, Endpoint, GroupId, JoinOptions, Neighbours};
+//! use wadjet_xdp::{XdpOptions, XdpTransport};
+//!
+//! struct Printer;
+//!
+//! impl Application for Printer {
+//!     fn cast(&mut self, delivery: &Delivery<'_>, _group: &mut Group<'_>) {
+//!         println!("{}: {} messages", delivery.origin(), delivery.len());
+//!     }
+//!
+//!     fn event(&mut self, _event: &Event, _group: &mut Group<'_>) {}
+//! }
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let transport = XdpTransport::new(XdpOptions::default())?;
+//! let endpoint = Endpoint::new(Config::default(), fresh_incarnation())?;
+//! // A core of its own: it spins there.
+//! let options = DriverOptions { core: Some(2), ..DriverOptions::default() };
+//! let mut driver = Driver::new(endpoint, Printer, transport, options);
+//! let group = driver.join(JoinOptions {
+//!     group: GroupId::named("prices"),
+//!     spec: DEFAULT_STACK.to_owned(),
+//!     address: Address("10.0.0.1:7400".to_owned()),
+//!     neighbours: Neighbours { contacts: vec![Address("10.0.0.2:7400".to_owned())], discover: false },
+//! })?;
+//! loop {
+//!     driver.run_once();
+//!     // What flow control does not take now is not cast.
+//!     let _ = driver.group(group).cast(b"tick");
+//! }
+//! # }
+//! ```
 #![allow(unsafe_code)]
 
 mod attach;

@@ -4,7 +4,7 @@ use super::broken::Broken;
 use super::hold::Hold;
 use super::message::{ALL, LAST, PART_HEAD_BYTES, STATELESS, Say};
 use super::pace::Pace;
-use super::{NEXT_ITERATION, NOT_READY, Own, Xfer};
+use super::{NEXT_ITERATION, NOT_READY, Own, RELEASE_MAX, Xfer};
 use crate::id::{Hasher64, Incarnation, MEMBERS_MAX, Rank, RankSet, ViewId};
 use crate::stack::event::{Down, List, Message, StateBytes, Up};
 use crate::stack::layer::Context;
@@ -296,12 +296,16 @@ impl Xfer {
     }
 
     /// Offers the first of the parts that the application was not ready for once more; if there are none, gives it as many
-    /// of those behind them as an iteration may have.
+    /// of those behind them as an iteration may have, a bounded number at a time.
     pub(super) fn offer(&mut self, context: &mut Context<'_>) {
-        while self.own == Own::Lacks && self.taking.is_late() {
-            if !self.pace.allows(context.now()) {
-                context.arm(self.handles().offer, context.now() + NEXT_ITERATION);
+        let mut soon = context.now();
+        for _ in 0..RELEASE_MAX {
+            if self.own != Own::Lacks || !self.taking.is_late() {
                 return;
+            }
+            if !self.pace.allows(context.now()) {
+                soon = context.now() + NEXT_ITERATION;
+                break;
             }
             let taking = &mut self.taking;
             let came_back = taking.came_back();
@@ -325,6 +329,7 @@ impl Xfer {
                 return;
             }
         }
+        context.arm(self.handles().offer, soon);
     }
 
     /// The application has taken a part in.

@@ -10,7 +10,7 @@ use crate::accel::pack::PACK_ROOM_BYTES;
 use crate::accel::plan::NoPlan;
 use crate::group::Stability;
 use crate::id::Rank;
-use crate::stack::build::{GossipSource, STACK_GUARD, shared};
+use crate::stack::build::{GossipSource, GuardKind, STACK_GUARD, shared};
 use crate::stack::engine::Engine;
 use crate::stack::event::{ExitReason, Problem, Up};
 use crate::stack::gossip::INTRODUCTION_GAP_MAX;
@@ -99,7 +99,11 @@ impl Stack {
                 lines.push(format!("{}: {}", core.names[layer], parts.join("; ")));
             }
         }
-        lines.push(format!("stack: {}", time_outs(STACK_TIME_OUTS)));
+        let casts = match self.why_held(GuardKind::CastSend, self.engine.core.own) {
+            Some(why) => format!("casts wait, for {why}"),
+            None => "casts may go".to_owned(),
+        };
+        lines.push(format!("stack: {casts}; {}", time_outs(STACK_TIME_OUTS)));
         lines.push(format!("configuration: {}", time_outs(&self.time_outs)));
         lines
     }

@@ -435,7 +435,7 @@ impl Stack {
     }
 
     /// Why the entry of casts, or that of sends to `peer`, is closed; `None` if it is not.
-    fn why_held(&self, kind: GuardKind, peer: Rank) -> Option<HeldFor> {
+    pub(super) fn why_held(&self, kind: GuardKind, peer: Rank) -> Option<HeldFor> {
         let core = &self.engine.core;
         let word = core.slots.word(kind.word(&core.slots, peer));
         let closed = core.guards.iter().filter(|owner| owner.kind == kind && owner.mask & word != 0);

@@ -15,6 +15,46 @@
 //!
 //! Limits: those of [`udp`](super::udp), and [`SOCKETS_MAX`] sockets. Of what the kernel lacks, `Caps::notes` tells; one
 //! that has no ring, or forbids it, is refused by `UringTransport::new` in words that say what to do.
+//!
+//! A member that sleeps in the ring while there is nothing to do:
+//!
+//! ```no_run
+//! use std::time::Duration;
+//!
+//! use wadjet::group::{Application, Delivery, Event, Group};
+//! use wadjet::layers::DEFAULT_STACK;
+//! use wadjet::runtime::{IdleStrategy, LoopOptions, fresh_incarnation};
+//! use wadjet::transport::uring::{UringOptions, UringTransport};
+//! use wadjet::{Address, Config, Driver, DriverOptions, Endpoint, GroupId, JoinOptions, Neighbours};
+//!
+//! struct Printer;
+//!
+//! impl Application for Printer {
+//!     fn cast(&mut self, delivery: &Delivery<'_>, _group: &mut Group<'_>) {
+//!         println!("{}: {} messages", delivery.origin(), delivery.len());
+//!     }
+//!
+//!     fn event(&mut self, _event: &Event, _group: &mut Group<'_>) {}
+//! }
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! // Made by the thread that will use it.
+//! let transport = UringTransport::new(UringOptions::default())?;
+//! let endpoint = Endpoint::new(Config::default(), fresh_incarnation())?;
+//! let idle = IdleStrategy::Park { spins: 64, timeout: Duration::from_millis(1) };
+//! let looping = LoopOptions { idle, ..LoopOptions::default() };
+//! let mut driver = Driver::new(endpoint, Printer, transport, DriverOptions { looping, ..DriverOptions::default() });
+//! driver.join(JoinOptions {
+//!     group: GroupId::named("prices"),
+//!     spec: DEFAULT_STACK.to_owned(),
+//!     address: Address("10.0.0.1:7400".to_owned()),
+//!     neighbours: Neighbours { contacts: vec![Address("10.0.0.2:7400".to_owned())], discover: false },
+//! })?;
+//! loop {
+//!     driver.run_once();
+//! }
+//! # }
+//! ```
 #![allow(unsafe_code)]
 
 mod ring;

@@ -229,6 +229,9 @@ impl Application for Desk<'_> {
             }
             // Of stacks that are slow on purpose.
             Event::Problem(problem) if problem.what.starts_with("no fast path for ") => {}
+            // Who is cut off from one side, or does not run, in a view that nobody leaves.
+            Event::Problem(problem)
+                if problem.layer == "NAK" && problem.what.contains("sent again each time") => {}
             Event::Problem(problem) => self.papers.problems.push(format!("{problem:?}")),
             _ => {}
         }

@@ -539,6 +539,9 @@ impl Application for Desk<'_> {
             Event::Problem(problem) if problem.what.starts_with("a large send to ") => {}
             // Links that are cut one way, and processes that crash as soon as they are let in.
             Event::Problem(problem) if problem.what.ends_with("do frames pass both ways?") => {}
+            // One that is heard and hears nothing for longer than a cast is sent again in silence.
+            Event::Problem(problem)
+                if problem.layer == "NAK" && problem.what.contains("sent again each time") => {}
             // Of stacks that are slow on purpose.
             Event::Problem(problem) if problem.what.starts_with("no fast path for ") => {}
             // By somebody whose disk takes its time.
