@@ -380,8 +380,12 @@ impl Mbrship {
             sought.token.is_some() || asked && !waited
         };
         let greatest = self.sought.iter().filter(counts).max_by_key(|sought| sought.weight);
-        if let Some(Sought { coordinator, token: Some(token), .. }) = greatest.cloned() {
+        if let Some(Sought { coordinator, token: Some(token), weight, .. }) = greatest.cloned() {
             self.sought.clear();
+            let Weight { size, view, .. } = self.weight(context);
+            if (weight.size, weight.view) < (size, view) {
+                context.count("merge with a view that is greater by its seniors alone");
+            }
             let until = now + self.host_patience();
             self.host = Some(Host { coordinator, until, token });
             context.count("merge begun");

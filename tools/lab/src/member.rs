@@ -487,7 +487,7 @@ impl Diary {
         self.note(at, What::View { view: id, members, transitional: false });
         if let Some(state) = &self.state {
             let digest = state.digest();
-            self.note(at, What::State { view: id, digest });
+            self.note(at, What::State { view: id, line: 0, digest });
         }
         // Before anything goes out in it.
         if self.write().is_err() {

@@ -219,6 +219,8 @@ pub enum What {
     State {
         /// The view.
         view: ViewId,
+        /// Whose it is: another one than the group's before where somebody went on without that; 0 if nobody did.
+        line: u64,
         /// A digest of the state.
         digest: u64,
     },
@@ -291,7 +293,7 @@ impl fmt::Display for Event {
                 };
                 write!(formatter, "hears that {origin}#{through} is {measure} at {members} members")
             }
-            What::State { view, digest } => write!(formatter, "has the state {digest:016x} in {view}"),
+            What::State { view, digest, .. } => write!(formatter, "has the state {digest:016x} in {view}"),
             What::Passed { view, members } => {
                 write!(formatter, "passes {view} without the state, of")?;
                 members.iter().try_for_each(|member| write!(formatter, " {member}"))

@@ -51,6 +51,7 @@ pub(crate) struct Stay {
 pub(crate) struct State {
     pub(crate) event: usize,
     pub(crate) view: ViewId,
+    pub(crate) line: u64,
     pub(crate) digest: u64,
 }
 
@@ -247,8 +248,8 @@ impl Life {
                 });
             }
             What::Passed { view, .. } => self.way.push(*view),
-            What::State { view, digest } => {
-                self.states.push(State { event: at, view: *view, digest: *digest });
+            What::State { view, line, digest } => {
+                self.states.push(State { event: at, view: *view, line: *line, digest: *digest });
             }
             What::CastIssued { sequence, content, view, agreed } => {
                 let current = self.stays.last().map(|stay| stay.view);

@@ -37,8 +37,8 @@ pub use random::Random;
 pub use scenario::{Driver, MEMBERS_MAX, Medium, NUMBERS, Overrides, SCENARIOS, Scenario, Setup, World};
 pub use swarm::{Check, Failure, SwarmOptions, SwarmReport, replay_command, run_checked, swarm};
 pub use views::{
-    Bounds, Chaos, Choice, Explored, Expulsion, Fate, Load, Misstep, Shrunk, State, ViewsSetup, explore,
-    run_views, shrink,
+    Bounds, Chaos, Choice, Explored, Expulsion, Fate, Load, Misstep, Seldom, Shrunk, State, ViewsSetup,
+    explore, run_views, shrink,
 };
 pub use workload::{Lengths, Workload};
 pub use world::{run, run_setup};

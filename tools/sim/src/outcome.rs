@@ -86,6 +86,8 @@ counters! {
         states,
         /// Members that were told that nobody has the state any more.
         lost_states,
+        /// Members that left because more was cast than they may hold before the state was there.
+        full_leaves,
         /// Views of which an application was never told, for want of the state.
         passed_views,
         /// Views of which an application was told when the endpoint had gone on from them: the state came over a view change.

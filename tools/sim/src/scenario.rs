@@ -7,7 +7,7 @@ use wadjet::stack::registry::Registry;
 
 use crate::faults::{Faults, LinkFaults};
 use crate::random::Random;
-use crate::views::ViewsSetup;
+use crate::views::{Seldom, ViewsSetup};
 use crate::workload::{Lengths, Workload};
 
 /// How frames cross from member to member.
@@ -273,6 +273,7 @@ impl Scenario {
         setup.packing = overrides.packing.unwrap_or(setup.packing);
         setup.shadow = overrides.shadow.unwrap_or(setup.shadow);
         setup.without_plans = draw_without_plans(seed, setup.processes);
+        setup.seldom = Seldom::draw(seed);
         setup.without(&overrides.without)
     }
 

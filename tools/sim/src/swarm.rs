@@ -336,6 +336,7 @@ fn floors(scenario: &str) -> &'static [(&'static str, u64)] {
             ("late_views", 10),
             ("late_parts", 500),
             ("lost_states", 5),
+            ("full_leaves", 10),
             ("torn_states", 50),
             ("expulsions", 10),
         ],
@@ -361,6 +362,7 @@ fn endpoint_floors(scenario: &str) -> &'static [(&'static str, u64)] {
             ("MBRSHIP: merge begun", 2_000),
             ("MBRSHIP: merge denied", 200),
             ("MBRSHIP: merge given up", 100),
+            ("MBRSHIP: merge with a view that is greater by its seniors alone", 5),
             ("MBRSHIP: answered with the view", 500),
             ("MBRSHIP: told of its exclusion", 200),
             ("MBRSHIP: cut with a failed holder", 1),
@@ -370,6 +372,7 @@ fn endpoint_floors(scenario: &str) -> &'static [(&'static str, u64)] {
             ("SUSPECT: suspicion", 2_000),
             ("SUSPECT: suspicion taken over", 500),
             ("SUSPECT: own pause", 100),
+            ("XFER: nobody had the state", 8),
         ],
         "order" => &[
             ("MBRSHIP: view decided", 1_000),

@@ -42,6 +42,9 @@ pub struct Promises {
     /// A safe cast that is delivered in a view, before a transitional view of it, is delivered by all of its members that
     /// go on, and so is what was delivered before it.
     pub safe: bool,
+    /// Whoever begins a view has the state that others in it have. It is not so where some that could not be given it went on without
+    /// it beside others: then there is one of each line.
+    pub one_state: bool,
     /// What is held is delivered at once: true where no ordering layer delays delivery.
     pub held_is_delivered: bool,
     /// A transitional view precedes every regular view but a member's first.
@@ -68,6 +71,7 @@ impl Promises {
             total_while_whole: false,
             without_holes: false,
             safe: false,
+            one_state: true,
             held_is_delivered: true,
             transitional: false,
             quiescent: false,

@@ -206,11 +206,12 @@ pub(crate) fn journey(life: &Life, at: usize, promises: &Promises) -> Option<Jou
     }
 }
 
-pub(crate) fn state_at_cut(index: &Index<'_>, _: &Promises, findings: &mut Findings<'_>) {
-    let mut states: QuickMap<ViewId, (&Life, &State)> = QuickMap::default();
+pub(crate) fn state_at_cut(index: &Index<'_>, promises: &Promises, findings: &mut Findings<'_>) {
+    let mut states: QuickMap<(ViewId, u64), (&Life, &State)> = QuickMap::default();
     for life in &index.lives {
         for state in &life.states {
-            let (other, first) = *states.entry(state.view).or_insert((life, state));
+            let line = if promises.one_state { 0 } else { state.line };
+            let (other, first) = *states.entry((state.view, line)).or_insert((life, state));
             if first.digest != state.digest {
                 findings.add(|| Finding {
                     what: format!(
@@ -246,12 +247,28 @@ mod tests {
             let mut run = Run::of(3);
             let view = run.view;
             for (member, digest) in [(A, 7), (B, 7), (C, digest)] {
-                run.event(member, What::State { view, digest });
+                run.event(member, What::State { view, line: 0, digest });
             }
             run.violated_in_the_end()
         };
         assert_eq!(begun(7), [""; 0]);
         assert_eq!(begun(8), ["state-at-cut"]);
+    }
+
+    #[test]
+    fn several_states_are_in_one_view_only_where_that_may_be_and_each_is_one() {
+        let begun = |one_state: bool, states: [(u64, u64); 3]| {
+            let mut run = Run::of(3);
+            let view = run.view;
+            for (member, (line, digest)) in [A, B, C].into_iter().zip(states) {
+                run.event(member, What::State { view, line, digest });
+            }
+            run.violated_under(&Promises { one_state, ..Promises::reliable_fifo().quiescent() })
+        };
+        let apart = [(0, 7), (1, 8), (1, 8)];
+        assert_eq!(begun(false, apart), [""; 0]);
+        assert_eq!(begun(true, apart), ["state-at-cut"]);
+        assert_eq!(begun(false, [(0, 7), (1, 8), (1, 9)]), ["state-at-cut"]);
     }
 
     #[test]

@@ -30,6 +30,8 @@ pub(crate) struct Papers {
     untold: Vec<(ViewId, Vec<Incarnation>)>,
     /// What the application has made of what it delivered, where states are given to those who come in.
     pub(crate) state: Option<State>,
+    /// Whose state it is: who goes on without the group's begins another one.
+    line: u64,
     /// The tickets of its casts, in order, and how many of them are known to have gone out.
     tickets: Vec<u64>,
     placed: usize,
@@ -67,6 +69,7 @@ impl Papers {
             within: None,
             untold: Vec::new(),
             state: None,
+            line: 0,
             tickets: Vec::new(),
             placed: 0,
             postponed: 0,
@@ -356,7 +359,7 @@ impl Desk<'_> {
         self.work.views += 1;
         self.ledger.push(self.now, self.papers.own, What::View { view: id, members, transitional: false });
         if let Some(state) = &self.papers.state {
-            self.ledger.state(self.now, self.papers.own, id, state.digest());
+            self.ledger.state(self.now, self.papers.own, id, (self.papers.line, state.digest()));
         }
     }
 
@@ -461,6 +464,7 @@ impl Application for Desk<'_> {
     fn snapshot(&mut self, _: &mut Group<'_>) -> Option<Box<dyn Snapshot>> {
         let state = self.papers.state.as_ref()?;
         self.work.snapshots += 1;
+        self.ledger.lines.insert(state.digest(), self.papers.line);
         let mut state = state.snapshot();
         if !self.papers.random.chance(self.load.torn_state) {
             return Some(Box::new(state));
@@ -476,6 +480,7 @@ impl Application for Desk<'_> {
             Ok(last) => {
                 self.work.states += u64::from(last);
                 if last {
+                    self.papers.line = self.ledger.lines.get(&state.digest()).copied().unwrap_or(0);
                     self.papers.late_through = group.endpoint_view().view().id.counter;
                 }
             }
@@ -531,6 +536,10 @@ impl Application for Desk<'_> {
             // What XFER says when it leaves because nobody has the state: the group's end, and as it should be.
             Event::Problem(problem)
                 if problem.layer == "XFER" && problem.what.contains("had the group's state are gone") => {}
+            // So it is if more was cast meanwhile than it may hold, where such a one is to leave.
+            Event::Problem(problem) if problem.layer == "XFER" && problem.what.contains("(hold_kib_max)") => {
+                self.work.full_leaves += 1;
+            }
             // So it is if nobody can read it; and where it was torn, that is told.
             Event::Problem(problem)
                 if problem.layer == "XFER"
@@ -549,6 +558,7 @@ impl Application for Desk<'_> {
             Event::Problem(problem) => self.papers.problems.push(format!("{problem:?}")),
             Event::StateLost { goes_on } => {
                 self.work.lost_states += 1;
+                self.papers.line = self.work.lost_states;
                 // What was cast since it came in may be in no state: it matters, so that is cast again.
                 if *goes_on && self.ledger.next(self.papers.own, Traffic::Cast) > 1 {
                     self.cast(group);

@@ -19,6 +19,8 @@ pub(crate) struct Ledger {
     delivered: QuickMap<(Incarnation, Incarnation), [u64; 2]>,
     /// By (origin, addressee): the last send issued.
     sent: QuickMap<(Incarnation, Incarnation), (u64, ViewId)>,
+    /// By the digest of a state that was given to others: whose it is.
+    pub(crate) lines: QuickMap<u64, u64>,
     /// Who was expelled.
     pub(crate) expulsions: Vec<Expelled>,
     /// Whom members suspected, in the order of time.
@@ -154,8 +156,8 @@ impl Ledger {
     }
 
     /// Notes the state with which a member begins a view.
-    pub(crate) fn state(&mut self, at: u64, member: Incarnation, view: ViewId, digest: u64) {
-        self.history.push(at, member, What::State { view, digest });
+    pub(crate) fn state(&mut self, at: u64, member: Incarnation, view: ViewId, (line, digest): (u64, u64)) {
+        self.history.push(at, member, What::State { view, line, digest });
     }
 
     /// Notes a stability report.

@@ -17,7 +17,7 @@ mod state;
 mod wakes;
 mod world;
 
-pub use setup::{Chaos, Expulsion, Fate, Load, ViewsSetup};
+pub use setup::{Chaos, Expulsion, Fate, Load, Seldom, ViewsSetup};
 pub use shrink::{Shrunk, shrink};
 pub use state::State;
 pub use world::{Bounds, Choice, Explored, Misstep, explore, run_views};

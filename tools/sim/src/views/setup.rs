@@ -2,6 +2,7 @@
 
 mod draw;
 mod parts;
+mod seldom;
 
 use std::fmt;
 
@@ -11,6 +12,8 @@ use wadjet::stack::registry::Registry;
 use crate::faults::{Faults, LinkFaults, Partition};
 use crate::scenario::{Driver, acceleration};
 use crate::workload::Lengths;
+
+pub use seldom::Seldom;
 
 /// The world of one run.
 #[derive(Clone, Debug)]
@@ -70,6 +73,8 @@ pub struct ViewsSetup {
     pub state_bytes: usize,
     /// A member that is slow, where the stack has such a one expelled.
     pub expulsion: Option<Expulsion>,
+    /// What layers are told beside what the stack says.
+    pub seldom: Seldom,
     /// In a world that is gentle to all others: a process that hears nobody for a while. Its cuts are among the faults.
     pub deaf: Option<usize>,
     /// What becomes of each process when the faults are over.
@@ -218,22 +223,15 @@ impl ViewsSetup {
         digits.and_then(|digits| digits.parse().ok()).unwrap_or(1000)
     }
 
-    /// The world as it is lived in: with the slow member, and a stack that has such a one expelled.
-    pub(crate) fn with_expulsion(mut self) -> ViewsSetup {
+    /// The world with the slow member, and a stack that has such a one expelled.
+    fn with_expulsion(mut self) -> ViewsSetup {
         if let Some(Expulsion { process, iteration_ns, expel_ms, haste }) = self.expulsion
             && self.has_layer("FC")
         {
             self.load.gaps_ns.iter_mut().for_each(|gap| *gap /= haste);
             let driver = &mut self.drivers[process];
             (driver.iteration_ns, driver.budget) = (iteration_ns, 1);
-            let with = |named: &str| match named.strip_prefix("FC") {
-                // What the stack says for itself stands.
-                Some(given) if given.contains("expel_ms=") => named.to_owned(),
-                Some("") => format!("FC(expel_ms={expel_ms})"),
-                Some(given) if given.starts_with('(') => format!("FC(expel_ms={expel_ms},{}", &given[1..]),
-                _ => named.to_owned(),
-            };
-            self.stack = self.stack.split(':').map(with).collect::<Vec<_>>().join(":");
+            self.tell("FC", "expel_ms", &expel_ms.to_string());
         }
         self
     }

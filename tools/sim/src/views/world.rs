@@ -56,6 +56,18 @@ enum Phase {
     Quiet(u64),
 }
 
+impl Phase {
+    /// Whether nobody casts of its own accord. Where who holds too much before the state is there leaves, and comes again, it never
+    /// gets it while the others cast faster than that: they are to let up in the end.
+    fn is_quiet(self, setup: &ViewsSetup) -> bool {
+        match self {
+            Phase::Chaos | Phase::Strain(_) => false,
+            Phase::Gather => setup.sends_the_full_away(),
+            Phase::Deliver | Phase::Quiet(_) => true,
+        }
+    }
+}
+
 /// How a run ended.
 enum End {
     Quiet,
@@ -75,7 +87,7 @@ const ITERATIONS_MAX: u64 = 20_000_000;
 
 /// Runs one seed in a world of the caller's making; with `narrate`, what layers counted is noted on the way.
 pub fn run_views(seed: u64, scenario: &'static str, setup: ViewsSetup, narrate: bool) -> Outcome {
-    let setup = setup.with_expulsion();
+    let setup = setup.lived_in();
     World::new(seed, &setup, narrate).judged(scenario, World::live)
 }
 
@@ -110,7 +122,7 @@ macro_rules! around {
             work: &mut $world.counters.work,
             faults: &mut $world.counters.faults,
             living: &$world.living,
-            quiet: matches!($world.phase, Phase::Deliver | Phase::Quiet(_)),
+            quiet: $world.phase.is_quiet($world.setup),
             strained: matches!($world.phase, Phase::Strain(_)),
             notes: $world.notes.as_mut(),
         }
@@ -187,6 +199,8 @@ impl<'w> World<'w> {
         promises.held_is_delivered &= !setup.has_layer("XFER");
         // And does not deliver what it has acknowledged, if it dies before.
         promises.loss_is_told = !setup.has_layer("XFER");
+        // Where nobody can read the state, who goes on without it does so beside those that have it.
+        promises.one_state = !setup.goes_on_without_the_state() || self.counters.work.torn_states == 0;
         violations.extend(check(&self.ledger.history, &promises).into_iter().map(Violation::from));
         let (outcome, mut more) = self.finish(scenario, panicked, quiescent);
         violations.append(&mut more);
@@ -760,7 +774,7 @@ fn digest(history: &wadjet_oracle::History) -> u64 {
             }
             What::CastPlaced { sequence, view } => enter(*sequence ^ view.counter << 32),
             What::Start { process } => enter(u64::from(*process)),
-            What::State { view, digest } => enter(view.counter ^ digest),
+            What::State { view, digest, .. } => enter(view.counter ^ digest),
             What::Passed { view, .. } => enter(view.counter << 2),
             What::SendsLost { to } => enter(to.0 << 3),
             What::CastRefused { .. } | What::SendRefused { .. } | What::Crash | What::Exit { .. } => enter(1),

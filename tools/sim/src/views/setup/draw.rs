@@ -4,7 +4,7 @@ use wadjet::accel::broken::Broken;
 use wadjet::stack::registry::Registry;
 
 use super::{
-    Chaos, Expulsion, Fate, GENTLE_LOSS, LARGE_FRAMES_MAX, Load, MICROSECOND, MILLISECOND, PERCENT,
+    Chaos, Expulsion, Fate, GENTLE_LOSS, LARGE_FRAMES_MAX, Load, MICROSECOND, MILLISECOND, PERCENT, Seldom,
     ViewsSetup,
 };
 use crate::faults::{Faults, LinkFaults, Partition};
@@ -71,6 +71,7 @@ impl ViewsSetup {
             greedy: 0,
             state_bytes: 0,
             expulsion: None,
+            seldom: Seldom::default(),
             deaf: None,
             fates: Vec::new(),
             patience_ns: 0,

@@ -98,6 +98,15 @@ impl ViewsSetup {
         if gone(22) {
             setup.without_plans = 0;
         }
+        if gone(23) {
+            setup.seldom.senior_ms = None;
+        }
+        if gone(24) {
+            setup.seldom.leaves_full = false;
+        }
+        if gone(25) {
+            setup.seldom.goes_on = false;
+        }
         setup
     }
 
@@ -109,4 +118,4 @@ impl ViewsSetup {
 }
 
 /// Faults of links, workload and the like.
-const PLAIN_PARTS: usize = 23;
+const PLAIN_PARTS: usize = 26;

@@ -27,7 +27,7 @@ use crate::outcome::{Outcome, Violation};
 use crate::random::splitmix;
 use crate::scenario::{Driver, Overrides, Scenario};
 use crate::views::home::{desk, group, member};
-use crate::views::setup::{Fate, Load, ViewsSetup};
+use crate::views::setup::{Fate, Load, Seldom, ViewsSetup};
 use crate::workload::Lengths;
 use crate::world::caught;
 
@@ -254,6 +254,7 @@ fn setup(bounds: &Bounds, path: &[Choice]) -> ViewsSetup {
             torn_state: 0,
         },
         expulsion: None,
+        seldom: Seldom::default(),
         fates: (0..processes).map(fate).collect(),
         ..drawn
     }
