@@ -594,6 +594,32 @@ fn an_own_state_that_counts_for_nothing_or_in_part_is_noticed() {
     assert!(!leaves("own-is-kept-in-part", When::HalfWay));
 }
 
+/// The donor has taken its snapshot, and nothing of it was given yet when the view ended in which it was taken. Whether the state
+/// and what was held of both views are together what the donor has.
+fn has_all_when_the_view_ends_before_the_first_part(parameters: &str) -> bool {
+    let mut storm = Storm::of(2, parameters, BALLAST);
+    storm.replica(0).kept_back.set(true);
+    let new = storm.join(1);
+    storm.until("the snapshot", |storm| storm.replica(0).snapshots == 1);
+    storm.run(Duration::from_millis(5));
+    storm.leave(1);
+    storm.until("the next view", |storm| storm.town.processes[new].endpoint_view_members() == 2);
+    assert_eq!((storm.replica(new).begun, storm.town.exit(1)), (0, Some("left the group")));
+    storm.replica(0).kept_back.set(false);
+    storm.until("the state", |storm| storm.replica(new).installed == 1);
+    storm.calm = true;
+    storm.run(Duration::from_millis(50));
+    assert_eq!((storm.replica(0).snapshots, storm.replica(new).begun), (1, 1));
+    storm.replica(0).state.clone() == storm.replica(new).state
+}
+
+#[test]
+fn what_was_held_of_a_view_that_ended_before_the_first_part_follows_the_state() {
+    assert!(has_all_when_the_view_ends_before_the_first_part(""));
+    #[cfg(feature = "laboratory")]
+    assert!(!has_all_when_the_view_ends_before_the_first_part(",broken=begins-at-this-view"));
+}
+
 /// Three of whose casts a fourth may hold back 64 KiB, which does not get ready to take the state in any more.
 fn with_one_that_is_not_ready(parameters: &str) -> (Storm, usize) {
     let spec = stack(&format!(",hold_kib_max=64{parameters}"));

@@ -1,7 +1,9 @@
 //! Processes whose views are agreed on, over the in-memory transport, driven by hand with a clock of their own.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::io::Cursor;
+use std::rc::Rc;
 use std::time::Duration;
 
 use wadjet::endpoint::{Endpoint, GroupKey, Request};
@@ -118,7 +120,8 @@ impl Application for Diary {
         replica.snapshots += 1;
         let bytes = Cursor::new(replica.encode());
         let most = |bytes: Option<usize>| bytes.unwrap_or(usize::MAX);
-        Some(Box::new(Readable { bytes, left: most(replica.readable), ready: most(replica.ready) }))
+        let (left, ready) = (most(replica.readable), most(replica.ready));
+        Some(Box::new(Readable { bytes, left, ready, kept_back: Rc::clone(&replica.kept_back) }))
     }
 
     fn install_state(&mut self, part: &StatePart<'_>, _group: &mut Group<'_>) -> Result<(), String> {
@@ -148,6 +151,8 @@ pub struct Replica {
     pub readable: Option<usize>,
     /// And are ready to be read so far.
     pub ready: Option<usize>,
+    /// None of them, also of those that were taken before, is ready to be read as long as this is so.
+    pub kept_back: Rc<Cell<bool>>,
     /// Refuses the part that goes beyond so many bytes.
     pub refuse_beyond: Option<u64>,
     /// Takes a part in every so many times that it is asked; how often it was asked. Zero: at once.
@@ -166,11 +171,12 @@ struct Readable {
     bytes: Cursor<Vec<u8>>,
     left: usize,
     ready: usize,
+    kept_back: Rc<Cell<bool>>,
 }
 
 impl Snapshot for Readable {
     fn is_ready(&mut self, bytes: usize) -> bool {
-        self.bytes.position() as usize + bytes <= self.ready
+        !self.kept_back.get() && self.bytes.position() as usize + bytes <= self.ready
     }
 
     fn read(&mut self, into: &mut [u8]) -> Result<usize, String> {

@@ -119,9 +119,10 @@ pub const SURVIVORS: &[(&str, &str)] = &[
     ("MBRSHIP", "installs-the-given-up"),
     // A guest must have given up, gone on with others, and ask again from there.
     ("MBRSHIP", "tells-whoever-asks"),
-    // Two must take themselves for the donor at once, and the higher one's parts come behind the lower one's beginning.
+    // Two must take themselves for the donor at once, and the higher one's parts come behind the lower one's beginning
+    // (`tests/xfer.rs`).
     ("XFER", "takes-from-anybody"),
-    // A view must end between the snapshot and the first part of it, with casts in between.
+    // A view must end between the snapshot and the first part of it, with casts in between (`tests/xfer_views.rs`).
     ("XFER", "begins-at-this-view"),
 ];
 
