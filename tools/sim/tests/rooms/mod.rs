@@ -115,9 +115,11 @@ pub const SURVIVORS: &[(&str, &str)] = &[
     ("SUSPECT", "deaf-accuses"),
     // It must become deaf to one after the other, within the longest time-out (`tests/suspicions.rs`).
     ("SUSPECT", "believes-everybody"),
-    // A member must have confirmed the cuts of two coordinators, and then hear of the first one's view from who installed it.
+    // A member must have confirmed the cuts of two coordinators, and then hear of the first one's view from who installed it
+    // (`tests/given_up.rs`).
     ("MBRSHIP", "installs-the-given-up"),
-    // A guest must have given up, gone on with others, and ask again from there.
+    // Of those that ask to be let in one must go on alone when they have agreed on that, and ask the same host itself, which lets all of
+    // them in meanwhile (`tests/given_up.rs`).
     ("MBRSHIP", "tells-whoever-asks"),
     // Two must take themselves for the donor at once, and the higher one's parts come behind the lower one's beginning
     // (`tests/xfer.rs`).
