@@ -130,12 +130,12 @@ pub const SURVIVORS: &[(&str, &str)] = &[
 
 /// Orders, with what is wrong said by their names (`src/layers/misorder.rs`).
 pub const ORDER: &[(&str, &str, u64)] = &[
-    ("TOTAL", "free-for-all", 7),
+    ("TOTAL", "free-for-all", 5),
     ("TOTAL", "casts-out-of-turn", 11),
     ("TOTAL", "guest-before", 3),
     ("TOTAL", "leaves-alone", 3),
     ("TOTAL", "ignores-marks", 4),
-    ("TOTAL", "leftovers-as-they-came", 5),
+    ("TOTAL", "leftovers-as-they-came", 11),
     ("TOTAL", "drops-leftovers", 1),
     ("TOTAL", "waits-in-flush", 1),
     ("TOTAL", "asks-nobody", 1),
@@ -143,7 +143,7 @@ pub const ORDER: &[(&str, &str, u64)] = &[
     ("TOTAL", "never-invites", 1),
     ("TOTAL", "delivers-blanks", 1),
     ("TOTAL", "everybody-first", 1),
-    ("TOTAL", "gives-twice", 1),
+    ("TOTAL", "gives-twice", 2),
     ("SEQUENCER", "free-for-all", 1),
     ("SEQUENCER", "leftovers-as-they-came", 5),
     ("SEQUENCER", "drops-leftovers", 1),
