@@ -41,6 +41,13 @@ fn what_seeds_have_found_stays_mended() {
     }
 }
 
+/// The judge added casts whenever it saw the core between two views; where numbers run out all the time that was for ever.
+#[test]
+fn views_that_follow_each_other_until_all_has_gone_out_are_no_violation() {
+    let outcome = run(703_503, Scenario::named("views").unwrap(), &Overrides::default());
+    assert_eq!(outcome.violations, []);
+}
+
 #[test]
 fn two_seeds_are_two_worlds() {
     let scenario = Scenario::named("swarm").unwrap();

@@ -109,6 +109,8 @@ struct World<'w> {
     gentle: bool,
     /// What is waited for while others cast all they can, once they have begun, and in which view: whose cast, and which.
     modest: Option<(wadjet_oracle::ViewId, Vec<(wadjet_oracle::Incarnation, u64)>)>,
+    /// The view in which everybody of the core has said something last.
+    marked: Option<wadjet_oracle::ViewId>,
     /// Those that were told to leave.
     leaving: BTreeSet<wadjet_oracle::Incarnation>,
 }
@@ -155,6 +157,7 @@ impl<'w> World<'w> {
             notes: narrate.then(Vec::new),
             gentle: setup.is_gentle(),
             modest: None,
+            marked: None,
             leaving: BTreeSet::new(),
         }
     }
@@ -429,17 +432,28 @@ impl<'w> World<'w> {
         .collect()
     }
 
+    /// The views in which the core's members are, if each of them is in one.
+    fn core_views(&self) -> Option<Vec<&(wadjet_oracle::ViewId, Vec<wadjet_oracle::Incarnation>)>> {
+        let homes = self.homes.iter().filter(|home| self.setup.fates[home.process] == Fate::Core);
+        homes.map(|home| home.life.as_ref().and_then(|life| life.papers.view.as_ref())).collect()
+    }
+
     /// The core's view, if it is one of exactly its members.
     fn one_view(&self) -> Option<wadjet_oracle::ViewId> {
-        let mut core = self.core()?;
+        let (views, together) = (self.core_views()?, self.is_together());
+        let (first, _) = views.first()?;
+        (together && views.iter().all(|(id, _)| id == first)).then_some(*first)
+    }
+
+    /// Whether each of the core is in a view of exactly its members, though it may be another one.
+    fn is_together(&self) -> bool {
+        let (Some(mut core), Some(views)) = (self.core(), self.core_views()) else { return false };
         core.sort_unstable();
-        let homes = self.homes.iter().filter(|home| self.setup.fates[home.process] == Fate::Core);
-        let mut views = homes.map(|home| home.life.as_ref().and_then(|life| life.papers.view.as_ref()));
-        let (first, members) = views.next()??;
-        let mut members = members.clone();
-        members.sort_unstable();
-        let one = members == core && views.all(|view| view.is_some_and(|(id, _)| id == first));
-        one.then_some(*first)
+        views.iter().all(|(_, members)| {
+            let mut members = members.clone();
+            members.sort_unstable();
+            members == core
+        })
     }
 
     /// What is still missing in the core's view.
@@ -474,10 +488,13 @@ impl<'w> World<'w> {
             self.look_at_strain(now, since);
             return None;
         }
-        if self.one_view().is_none() {
-            self.phase = Phase::Gather;
+        let Some(view) = self.one_view() else {
+            // Where numbers run out views of the same members follow each other, until what waits has gone out: to that nothing
+            // is added.
+            let delivers = matches!(self.phase, Phase::Deliver | Phase::Quiet(_)) && self.is_together();
+            self.phase = if delivers { Phase::Deliver } else { Phase::Gather };
             return None;
-        }
+        };
         match self.phase {
             Phase::Gather => {
                 self.note(now, || "the core is one view".into());
@@ -489,6 +506,8 @@ impl<'w> World<'w> {
                 }
             }
             Phase::Deliver | Phase::Quiet(_) if self.unfinished().is_some() => self.phase = Phase::Deliver,
+            // The last of those views must deliver something, too.
+            Phase::Deliver if self.marked != Some(view) => self.mark_all(now),
             Phase::Deliver => self.phase = Phase::Quiet(now),
             Phase::Quiet(since) if now > since + SETTLE_NS => {
                 self.ask_for_stability(now);
@@ -506,7 +525,7 @@ impl<'w> World<'w> {
 
     /// Everybody says something, and nothing more after that.
     fn mark_all(&mut self, now: u64) {
-        self.phase = Phase::Deliver;
+        (self.phase, self.marked) = (Phase::Deliver, self.one_view());
         self.core_processes().for_each(|process| self.mark(now, process));
     }
 
