@@ -95,13 +95,17 @@ pub fn swarm(seeds: Range<u64>, scenario: &'static Scenario, options: &SwarmOpti
             if told.elapsed() > PROGRESS_EVERY {
                 told = Instant::now();
                 let (_, failures, run) = &*gathered.lock().expect("workers do not panic");
-                progress(*run, seeds.end - seeds.start, failures.len(), begin.elapsed());
+                let (of, seconds) = (seeds.end - seeds.start, begin.elapsed().as_secs_f64());
+                tell(options, || format!("{run} of {of} seeds, {} failed, {seconds:.0} s", failures.len()));
             }
         }
     });
     let (counters, mut failures, seeds_run) = gathered.into_inner().expect("workers do not panic");
     failures.sort_by_key(|failure: &Failure| failure.seed);
     for failure in failures.iter_mut().take(options.shrunk_max) {
+        tell(options, || {
+            format!("making the world of seed {} smaller, which may take minutes", failure.seed)
+        });
         make_small(failure, scenario, options);
     }
     let no_floors = no_floors(seeds_run, options, &failures);
@@ -128,9 +132,12 @@ fn make_small(failure: &mut Failure, scenario: &'static Scenario, options: &Swar
 
 const PROGRESS_EVERY: Duration = Duration::from_secs(5);
 
+/// Says how it goes.
 #[allow(clippy::print_stderr)]
-fn progress(run: u64, of: u64, failures: usize, elapsed: Duration) {
-    eprintln!("{run} of {of} seeds, {failures} failed, {:.0} s", elapsed.as_secs_f64());
+fn tell(options: &SwarmOptions, what: impl FnOnce() -> String) {
+    if options.progress {
+        eprintln!("{}", what());
+    }
 }
 
 fn work(
@@ -151,6 +158,8 @@ fn work(
         gathered.2 += 1;
         if !outcome.violations.is_empty() {
             let replay = replay_command(seed, scenario, options);
+            // At once: whoever runs many seeds may end it before the report.
+            tell(options, || format!("seed {seed} has failed; to see it: {replay}"));
             gathered.1.push(Failure { seed, replay, violations: outcome.violations });
             if gathered.1.len() >= options.failures_max {
                 next.store(end, Ordering::Relaxed);
