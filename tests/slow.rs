@@ -378,22 +378,29 @@ fn who_waits_for_a_member_of_which_only_another_knows_that_it_has_failed_is_not_
     assert_eq!(slow_ones(&town, 1), []);
 }
 
-/// Four of this stack with windows of 64. Processes 0, 1 and 3 cast as much as they may, and a cast keeps 2 busy for 2 ms: when the
-/// last leaves, or one more wants in, 2 is 400 ms behind, and what it has not read yet holds frames for control messages. How long
-/// it takes until the others are in the next view.
-fn changes_view_with_much_to_take_in(stack: &str, control_frames: usize, leaves: bool) -> Option<Duration> {
+/// Four of this stack with windows of 64. Processes 0, 1 and 3 cast as much as they may, and a cast keeps 2 busy for so many steps:
+/// what it has not read yet holds frames for control messages.
+fn with_much_to_take_in(stack: &str, control_frames: usize, work: u32) -> Town {
     let config = Config { window_frames: 64, control_frames, ..Config::default() };
     let mut town = Town::of(4, stack, &config);
-    let cast_on = |town: &mut Town| {
-        for at in [0, 1, 3] {
-            let process = &mut town.processes[at];
-            let mut group = process.endpoint.group(process.key);
-            let _ = group.writable() && group.cast(&[7; 1000]).is_ok();
-        }
-        false
-    };
-    town.processes[2].work = 100;
+    town.processes[2].work = work;
     town.until(Duration::from_millis(300), cast_on);
+    town
+}
+
+fn cast_on(town: &mut Town) -> bool {
+    for at in [0, 1, 3] {
+        let process = &mut town.processes[at];
+        let mut group = process.endpoint.group(process.key);
+        let _ = group.writable() && group.cast(&[7; 1000]).is_ok();
+    }
+    false
+}
+
+/// When the last leaves, or one more wants in, 2 is 400 ms behind, at 2 ms a cast. How long it takes until the others are in the next
+/// view.
+fn changes_view_with_much_to_take_in(stack: &str, control_frames: usize, leaves: bool) -> Option<Duration> {
+    let mut town = with_much_to_take_in(stack, control_frames, 100);
     let whom = if leaves {
         let process = &mut town.processes[3];
         process.endpoint.group(process.key).leave();
@@ -404,6 +411,21 @@ fn changes_view_with_much_to_take_in(stack: &str, control_frames: usize, leaves:
     let begun = town.now;
     let done = town.until(2 * SECOND, |town| cast_on(town) || town.together(&whom));
     done.then(|| town.now.since(begun))
+}
+
+/// Longer than a guest waits for a host that says nothing, however often one has not let it in: where all work all the time it never came
+/// in, and every try was a view change in which nobody cast.
+#[test]
+fn who_wants_in_while_somebody_has_much_to_take_in_is_let_in_by_the_view_change_that_it_waits_for() {
+    let mut town = with_much_to_take_in(STACK, 512, 400);
+    let (views, begun) = (town.counted(0, "view decided"), town.now);
+    let new = town.join(&[1]);
+    let all = [0, 1, 2, 3, new];
+    assert!(town.until(4 * SECOND, |town| cast_on(town) || town.together(&all)));
+    let took = town.now.since(begun);
+    assert!(took > Duration::from_secs(1), "2 is behind: {took:?}");
+    assert_eq!(town.counted(new, "merge given up"), 0);
+    assert_eq!(town.counted(0, "view decided") - views, 1);
 }
 
 #[test]

@@ -328,7 +328,8 @@ fn who_is_let_in_after_it_has_given_up_does_not_bring_others_there_who_are_not_i
             }
         }
     };
-    // The guest asks the host, whose application does not say that it has stopped before the guest has given up.
+    // The guest asks the host, whose application does not say that it has stopped before the guest has given up; and that its view is
+    // about to end the guest does not hear.
     let guest = town.join(&[2]);
     let asks_all = Neighbours { contacts: Vec::new(), discover: true };
     let host = town.start(View::alone(group(), member(2), &spec), 2, asks_all);
@@ -336,8 +337,14 @@ fn who_is_let_in_after_it_has_given_up_does_not_bring_others_there_who_are_not_i
         block_ok(town, &[guest]);
         town.processes[guest].view().0.counter > 0
     };
+    let asked = |town: &mut Town| {
+        block_ok(town, &[guest]);
+        town.processes[host].diary.seen.last() == Some(&Seen::Block)
+    };
+    assert!(town.until(SECOND, asked));
+    town.lose = Box::new(move |at, _| at == guest);
     assert!(town.until(SECOND, gave_up));
-    assert_eq!(town.processes[host].diary.seen.last(), Some(&Seen::Block), "it has been asked");
+    town.lose = Box::new(|_, _| false);
     block_ok(&mut town, &[host]);
     town.step();
     assert_eq!(town.processes[host].view().1, [2, 1], "the guest is let in");

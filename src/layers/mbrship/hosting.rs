@@ -153,7 +153,14 @@ impl Mbrship {
             self.guests.retain(|known| !replaced(known));
         }
         match self.guests.iter_mut().find(|known| known.members[0].incarnation == origin) {
-            Some(known) => *known = guest,
+            Some(known) => {
+                *known = guest;
+                // Somebody here may have much to take in before this view can end: its guests are not to give up meanwhile, and to
+                // find it in the next view change when they ask again.
+                if self.promise.is_some() {
+                    self.write(context, &coordinator, &Beyond::Confirm { proposal, token: expected });
+                }
+            }
             None => {
                 if self.guests.is_empty() {
                     self.guests_due = context.now() + self.options.gather;

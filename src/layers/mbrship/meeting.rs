@@ -387,7 +387,8 @@ impl Mbrship {
                 context.count("merge with a view that is greater by its seniors alone");
             }
             let until = now + self.host_patience();
-            self.host = Some(Host { coordinator, until, token });
+            let latest = now + self.patience_with_a_busy_host(context);
+            self.host = Some(Host { coordinator, until, latest, token });
             context.count("merge begun");
             self.reconsider(context);
         }
@@ -406,6 +407,14 @@ impl Mbrship {
     /// The others in this view do not know how often that was.
     pub(super) fn host_patience_most(&self) -> Duration {
         self.options.merge * (1 << PATIENCE_SHIFT_MAX)
+    }
+
+    /// How long a host is waited for that says that its view is about to end: some member of that may have much to take in before. Who
+    /// is alone keeps nobody from casting; others wait for this coordinator no longer than they would for one that waits for a
+    /// silent host.
+    fn patience_with_a_busy_host(&self, context: &Context<'_>) -> Duration {
+        let most = self.host_patience_most();
+        if context.view().size() == 1 { self.progress_patience() + most } else { most }
     }
 
     /// This view is flushed and waits: asks the host, until it answers or the time is over.
@@ -452,7 +461,7 @@ impl Mbrship {
     }
 
     /// The host wants to hear again that this view wants in: so it knows that somebody is there, and this view that the host
-    /// hears it and would let it in.
+    /// hears it and would let it in. With a token that was told before it says that it is about to.
     fn asked_to_confirm(
         &mut self,
         context: &mut Context<'_>,
@@ -470,12 +479,13 @@ impl Mbrship {
         }
         let waits = self.proposal.as_ref().is_some_and(|own| own.id == proposal)
             && self.confirmed.last() == Some(&proposal);
+        let until = context.now() + self.host_patience();
         match self.host.as_mut().filter(|host| waits && host.coordinator.incarnation == origin) {
             Some(host) if host.token != token => {
                 host.token = token;
                 self.ask_host(context);
             }
-            Some(_) => {}
+            Some(host) => host.until = host.until.max(until.min(host.latest)),
             None => context.count("confirmation asked for by a stranger"),
         }
     }

@@ -96,7 +96,8 @@ pub(super) fn entry() -> LayerEntry {
                 "merge_ms",
                 "how long to wait for another view to let this one in, in milliseconds (default 100); twice as long after each \
                  that did not in time, at most eight times, and that one is not asked again for twice as long; so long one that \
-                 refused for a reason that lasts is not asked again",
+                 refused for a reason that lasts is not asked again; one that says that its view is about to end is waited for \
+                 on, eight times as long in all, and by who is alone for 20 times flush_ms more",
             ),
             ("gather_us", "how long to wait for more that want in, in microseconds (default 2000)"),
             (
@@ -309,7 +310,9 @@ struct Sought {
 #[derive(Clone)]
 struct Host {
     coordinator: Member,
+    /// It is waited for until then, and no longer than this even if it says again and again that it is about to let this view in.
     until: Time,
+    latest: Time,
     /// Shows that it has answered.
     token: u64,
 }
