@@ -102,6 +102,7 @@ struct World<'w> {
     /// The end of the last pause, and the iterations there were until then.
     paused_end: u64,
     paused_iterations: u64,
+    iterations_max: u64,
 }
 
 /// How long a run goes on after the last delivery: late copies must not come up.
@@ -111,7 +112,7 @@ const SETTLE_NS: u64 = 20_000_000;
 const PATIENCE_NS: u64 = 30_000_000_000;
 const PATIENCE_FRAMES: u64 = 40_000;
 /// More driver iterations than any sound run takes when nobody stands still any more, also of members that ask again every
-/// 237 ns whether one that takes a millisecond for a frame has made room.
+/// 237 ns whether one that takes a millisecond for a frame has made room; as many for each millisecond that one takes.
 const ITERATIONS_MAX: u64 = 20_000_000;
 
 impl<'w> World<'w> {
@@ -136,7 +137,8 @@ impl<'w> World<'w> {
         for (which, (at, to)) in setup.faults.intruders.iter().enumerate() {
             agenda.enter(*at, Next::Intrude { to: *to, frame: which % intruders.len() });
         }
-        let slowest = setup.drivers.iter().map(|driver| driver.iteration_ns / driver.budget as u64).max();
+        let frame_ns = setup.drivers.iter().map(|driver| driver.iteration_ns / driver.budget as u64);
+        let slowest_ns = frame_ns.max().unwrap_or_default();
         let mut world = World {
             seed,
             setup,
@@ -148,10 +150,10 @@ impl<'w> World<'w> {
             intruders,
             departures: Vec::new(),
             heals_at,
-            gives_up_at: heals_at.max(paused_end)
-                + PATIENCE_NS.max(PATIENCE_FRAMES * slowest.unwrap_or_default()),
+            gives_up_at: heals_at.max(paused_end) + PATIENCE_NS.max(PATIENCE_FRAMES * slowest_ns),
             paused_end,
             paused_iterations: 0,
+            iterations_max: ITERATIONS_MAX * slowest_ns.div_ceil(1_000_000).max(1),
         };
         for member in 0..setup.members {
             world.enter_wake(0, member);
@@ -197,8 +199,8 @@ impl<'w> World<'w> {
             let iterations = self.counters.work.iterations;
             if now <= self.paused_end {
                 self.paused_iterations = iterations;
-            } else if iterations - self.paused_iterations > ITERATIONS_MAX {
-                return End::Never(format!("{ITERATIONS_MAX} iterations, and no end"));
+            } else if iterations - self.paused_iterations > self.iterations_max {
+                return End::Never(format!("{} iterations, and no end", self.iterations_max));
             }
         }
         self.ask_for_stability(self.agenda.now());

@@ -41,6 +41,13 @@ fn what_seeds_have_found_stays_mended() {
     }
 }
 
+/// One that takes 2 ms for a frame, and others that ask it every 200 ns, are slow, and no run without an end.
+#[test]
+fn who_takes_its_time_is_waited_for() {
+    let outcome = run(508_308, Scenario::named("swarm").unwrap(), &Overrides::default());
+    assert_eq!(outcome.violations, []);
+}
+
 /// The judge added casts whenever it saw the core between two views; where numbers run out all the time that was for ever.
 #[test]
 fn views_that_follow_each_other_until_all_has_gone_out_are_no_violation() {
