@@ -55,7 +55,7 @@ seeds() {
     for scenario in views order; do
         "$wadjet" sim --scenario $scenario --seeds 0..20000 --check once --json >"$reports/seeds-$scenario.json"
     done
-    "$wadjet" sim --seeds 0..6000 --check once --json >"$reports/seeds-swarm.json"
+    "$wadjet" sim --seeds 0..20000 --check once --json >"$reports/seeds-swarm.json"
 }
 
 for part in ${*:-failures quiet chaos seeds}; do
